@@ -1,0 +1,33 @@
+//! The kernel: what a filter is, what it sees, and what runs it. No I/O, no sockets.
+
+pub mod ask;
+pub mod chain;
+pub mod exchange;
+pub mod filter;
+pub mod json;
+pub mod license;
+pub mod period;
+pub mod plan;
+pub mod ports;
+pub mod reject;
+pub mod route;
+pub mod usage;
+
+pub use async_trait::async_trait;
+
+pub use self::{
+    ask::{Ask, Members},
+    chain::{Chain, ChainProblem, FilterUse, Registry},
+    exchange::{Delivery, Endpoint, Exchange, Outcome, Progress},
+    filter::{Filter, ResponseHead, Services, Spec, Verdict},
+    license::{Credential, License, LicenseId, Standing},
+    period::{Period, UnixMs, Window},
+    plan::{Limit, ModelSet, Plan},
+    ports::{
+        Balance, Charge, Demand, Denied, Grant, Ledger, Licenses, Pace, Permit, Record,
+        Reservation, Spent, StoreDown, TooFast,
+    },
+    reject::{Code, QuotaDetail, Reject},
+    route::{Dialect, Model, Models, Route, Target},
+    usage::{Metered, Source, Usage},
+};

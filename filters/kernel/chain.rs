@@ -1,0 +1,200 @@
+//! The filters in the order YAML gives them: built once per configuration, run for each request.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    ask::Ask,
+    exchange::{Exchange, Outcome},
+    filter::{Filter, ResponseHead, Services, Spec, Verdict},
+};
+use crate::meter::Reading;
+
+/// A filter as the configuration names it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterUse {
+    pub name: String,
+    /// An object; empty when YAML gives just the name.
+    pub options: Value,
+}
+
+/// What is wrong with the filter at `index` of the list; `None` is about the list as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainProblem {
+    pub index: Option<usize>,
+    pub message: String,
+}
+
+type Build = fn(Value, &Services) -> Result<(Arc<dyn Filter>, Value), String>;
+
+struct Entry {
+    name: &'static str,
+    summary: &'static str,
+    after: &'static [&'static str],
+    build: Build,
+}
+
+/// All filters that YAML can name. An explicit list: greppable, and a double name panics at start.
+#[derive(Default)]
+pub struct Registry {
+    entries: Vec<Entry>,
+}
+
+fn build<S: Spec>(options: Value, services: &Services) -> Result<(Arc<dyn Filter>, Value), String> {
+    let spec: S = serde_json::from_value(options).map_err(|error| error.to_string())?;
+    let effective = serde_json::to_value(&spec).map_err(|error| error.to_string())?;
+    Ok((spec.build(services)?, effective))
+}
+
+impl Registry {
+    /// Adds a filter.
+    ///
+    /// # Panics
+    /// When the name is taken: two filters under one name are a programming error.
+    #[must_use]
+    pub fn with<S: Spec>(mut self) -> Self {
+        assert!(self.find(S::NAME).is_none(), "two filters are named {}", S::NAME);
+        self.entries.push(Entry {
+            name: S::NAME,
+            summary: S::SUMMARY,
+            after: S::AFTER,
+            build: build::<S>,
+        });
+        self
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.entries.iter().map(|entry| entry.name)
+    }
+
+    fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+
+    /// Builds the chain, or tells everything that is wrong with it.
+    ///
+    /// # Errors
+    /// Unknown and doubled filters, options that do not fit, broken order, no `license`.
+    pub fn chain(
+        &self,
+        uses: &[FilterUse],
+        services: &Services,
+    ) -> Result<Chain, Vec<ChainProblem>> {
+        let mut problems = self.check_order(uses);
+        let mut steps = Vec::with_capacity(uses.len());
+        for (index, used) in uses.iter().enumerate() {
+            let Some(entry) = self.find(&used.name) else { continue };
+            match (entry.build)(used.options.clone(), services) {
+                Ok((filter, options)) => {
+                    steps.push(Step { name: entry.name, summary: entry.summary, options, filter });
+                }
+                Err(message) => {
+                    let message = format!("filter `{}`: {message}", used.name);
+                    problems.push(ChainProblem { index: Some(index), message });
+                }
+            }
+        }
+        if problems.is_empty() { Ok(Chain { steps }) } else { Err(problems) }
+    }
+
+    fn check_order(&self, uses: &[FilterUse]) -> Vec<ChainProblem> {
+        let place = |name: &str| uses.iter().position(|used| used.name == name);
+        let mut problems = Vec::new();
+        let mut report = |index, message| problems.push(ChainProblem { index, message });
+        for (index, used) in uses.iter().enumerate() {
+            let Some(entry) = self.find(&used.name) else {
+                report(Some(index), self.unknown(&used.name));
+                continue;
+            };
+            if place(&used.name) != Some(index) {
+                report(Some(index), format!("filter `{}` stands twice in the chain", used.name));
+            }
+            for before in entry.after {
+                if place(before).is_some_and(|at| at > index) {
+                    report(Some(index), format!("`{}` must stand after `{before}`", used.name));
+                }
+            }
+        }
+        if place("license").is_none() {
+            report(None, "the chain has no `license` filter: anybody could use it".into());
+        }
+        problems
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let near = self
+            .names()
+            .map(|known| (strsim::damerau_levenshtein(known, name), known))
+            .min()
+            .filter(|(distance, _)| *distance <= 3);
+        match near {
+            Some((_, known)) => format!("unknown filter `{name}`; did you mean `{known}`?"),
+            None => {
+                let known: Vec<_> = self.names().collect();
+                format!("unknown filter `{name}`; there are {}", known.join(", "))
+            }
+        }
+    }
+}
+
+/// One filter in its place.
+pub struct Step {
+    pub name: &'static str,
+    pub summary: &'static str,
+    /// Effective options, defaults filled in.
+    pub options: Value,
+    filter: Arc<dyn Filter>,
+}
+
+/// An ordered, immutable list of filters.
+pub struct Chain {
+    steps: Vec<Step>,
+}
+
+impl Chain {
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// # Errors
+    /// The first refusal; filters below it are not entered.
+    pub async fn admit(&self, exchange: &mut Exchange) -> Verdict {
+        for (index, step) in self.steps.iter().enumerate() {
+            exchange.entered = index + 1;
+            step.filter.admit(exchange).await?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// The first refusal.
+    pub async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
+        for step in &self.steps {
+            step.filter.request(exchange, ask).await?;
+        }
+        Ok(())
+    }
+
+    pub fn response(&self, exchange: &mut Exchange, head: &mut ResponseHead) {
+        for step in self.steps.iter().rev() {
+            step.filter.response(exchange, head);
+        }
+    }
+
+    pub fn chunk(&self, exchange: &mut Exchange, reading: &Reading) {
+        for step in &self.steps {
+            step.filter.chunk(exchange, reading);
+        }
+    }
+
+    /// Settles every filter that was entered, once; later calls do nothing.
+    pub fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
+        if std::mem::replace(&mut exchange.closed, true) {
+            return;
+        }
+        for step in self.steps[..exchange.entered].iter().rev() {
+            step.filter.settle(exchange, outcome);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! One request in flight, as the filters see it. Each field is set once, by the station named.
+
+use std::{any::Any, sync::Arc, time::Instant};
+
+use super::{
+    license::{Credential, License},
+    period::UnixMs,
+    ports::{Balance, Permit, Reservation},
+    route::{Dialect, Route, Target},
+    usage::Metered,
+};
+
+/// The public endpoints that reach a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    Chat,
+    Responses,
+    Embeddings,
+}
+
+impl Endpoint {
+    /// Metric label and record field.
+    pub fn name(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "chat",
+            Endpoint::Responses => "responses",
+            Endpoint::Embeddings => "embeddings",
+        }
+    }
+
+    pub fn dialect(self) -> Dialect {
+        Dialect::OpenAi
+    }
+}
+
+/// How far a request came; decides what a charge may give back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Some attempt's request was written to a provider.
+    pub sent: bool,
+    /// Some provider answered 2xx.
+    pub answered: bool,
+    /// An event of an answer went to the app: nothing comes back after this.
+    pub delivered: bool,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The whole answer was handed to the app's connection.
+    Whole,
+    /// The answer broke after its first event.
+    Broken,
+    /// The app left.
+    Abandoned,
+    /// Our own 4xx.
+    Refused,
+    /// A provider's 4xx about the request itself.
+    Relayed,
+    /// Our own 5xx.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// 499 when the app left first.
+    pub status: u16,
+    pub delivery: Delivery,
+}
+
+/// What settled; for the record and the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settled {
+    pub tokens: u64,
+    pub message: bool,
+}
+
+pub struct Exchange {
+    pub id: Arc<str>,
+    pub endpoint: Endpoint,
+    pub arrived: Instant,
+    pub now: UnixMs,
+    pub credential: Credential,
+    pub message_id: Option<Arc<str>>,
+
+    /// `license`
+    pub license: Option<License>,
+    /// `rate_limit`
+    pub permit: Option<Permit>,
+    /// `route`
+    pub route: Option<Route>,
+    /// `quota`
+    pub reservation: Option<Reservation>,
+    pub balance: Option<Balance>,
+    /// Output cap to send upstream, `None` to send the app's body as it is.
+    pub output_cap: Option<u64>,
+    /// The cap was lowered to fit what is left.
+    pub shrunk: bool,
+    /// Estimate of the whole input, images included.
+    pub input_tokens: u64,
+    /// `meter`
+    pub metered: Metered,
+    pub settled: Settled,
+
+    /// The attempt loop.
+    pub progress: Progress,
+    pub served: Option<Arc<Target>>,
+
+    /// State of filters that the kernel does not know, found by type.
+    pub extensions: Extensions,
+    /// How many filters of the chain were entered; they are settled, no others.
+    pub(super) entered: usize,
+    pub(super) closed: bool,
+}
+
+impl Exchange {
+    pub fn new(endpoint: Endpoint, credential: Credential, now: UnixMs, arrived: Instant) -> Self {
+        Self {
+            id: Arc::from(""),
+            endpoint,
+            arrived,
+            now,
+            credential,
+            message_id: None,
+            license: None,
+            permit: None,
+            route: None,
+            reservation: None,
+            balance: None,
+            output_cap: None,
+            shrunk: false,
+            input_tokens: 0,
+            metered: Metered::default(),
+            settled: Settled::default(),
+            progress: Progress::default(),
+            served: None,
+            extensions: Extensions::default(),
+            entered: 0,
+            closed: false,
+        }
+    }
+
+    /// Whether the chain's `settle` has run.
+    pub fn is_settled(&self) -> bool {
+        self.closed
+    }
+}
+
+/// A small map by type: few entries, so a list is faster than a hash map.
+#[derive(Default)]
+pub struct Extensions(Vec<Box<dyn Any + Send + Sync>>);
+
+impl Extensions {
+    pub fn insert<T: Any + Send + Sync>(&mut self, value: T) {
+        match self.get_mut::<T>() {
+            Some(slot) => *slot = value,
+            None => self.0.push(Box::new(value)),
+        }
+    }
+
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.iter().find_map(|entry| entry.downcast_ref())
+    }
+
+    pub fn get_mut<T: Any>(&mut self) -> Option<&mut T> {
+        self.0.iter_mut().find_map(|entry| entry.downcast_mut())
+    }
+}

@@ -1,0 +1,45 @@
+//! What a buyer may use: the plan of a licence, and the public model names it opens.
+
+use std::sync::Arc;
+
+use super::period::Period;
+
+/// `count` per calendar `per`; absence of a limit is `Option::None`, never a large number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub count: u64,
+    pub per: Period,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSet {
+    All,
+    Only(Vec<Arc<str>>),
+}
+
+impl ModelSet {
+    pub fn allows(&self, model: &str) -> bool {
+        match self {
+            ModelSet::All => true,
+            ModelSet::Only(names) => names.iter().any(|name| &**name == model),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub name: Arc<str>,
+    pub messages: Option<Limit>,
+    /// Input + output tokens, cached ones counted in full.
+    pub tokens: Option<Limit>,
+    pub rate: Option<Limit>,
+    /// Open requests at one time.
+    pub concurrency: Option<u32>,
+    pub models: ModelSet,
+    pub max_output_tokens: Option<u64>,
+    /// A shrunk output cap never goes below this; default 256.
+    pub min_output_tokens: u64,
+    pub max_input_tokens: Option<u64>,
+    /// The plan's own, else `licenses.buy_url`.
+    pub upgrade_url: Option<Arc<str>>,
+}

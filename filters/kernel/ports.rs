@@ -1,0 +1,227 @@
+//! The ports: what filters may ask of the machine. `src/` implements them.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{
+    license::{Credential, LicenseId, Standing},
+    period::{Period, UnixMs},
+    plan::Limit,
+    usage::{Source, Usage},
+};
+
+#[async_trait]
+pub trait Licenses: Send + Sync {
+    async fn check(&self, credential: &Credential, now: UnixMs) -> Standing;
+}
+
+/// Pace of one licence: requests a period and open requests, either may be absent.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    pub license: LicenseId,
+    pub rate: Option<Limit>,
+    pub concurrency: Option<u32>,
+}
+
+/// Why a request may not start now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooFast {
+    /// Requests a period; `retry_after` seconds until the window ends.
+    Rate {
+        limit: Limit,
+        retry_after: u64,
+    },
+    Concurrency {
+        limit: u32,
+    },
+    StoreDown,
+}
+
+/// What one request may cost at worst, before a provider has seen it.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    pub license: LicenseId,
+    pub now: UnixMs,
+    pub messages: Option<Limit>,
+    pub tokens: Option<Limit>,
+    /// Estimate of the input.
+    pub input: u64,
+    /// Output cap of the answer; `None` when nothing caps it (only where tokens are unlimited).
+    pub output: Option<u64>,
+    /// The cap may shrink down to this, never below.
+    pub min_output: u64,
+    /// `x-message-id`: requests that share one count as one message for 10 minutes and 10 requests.
+    pub message_id: Option<Arc<str>>,
+}
+
+/// A granted demand: the ledger's own handle, plus what was granted.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Unique per process and boot; the ledger's key of this reservation.
+    pub hold: u64,
+    /// The cap that fits; smaller than the demand's when it was shrunk.
+    pub output: Option<u64>,
+    pub input: u64,
+    /// Balances right after the grant, for the `x-quota-*` headers.
+    pub balance: Balance,
+}
+
+/// Why nothing was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    Messages {
+        limit: Limit,
+        used: u64,
+        resets_at: UnixMs,
+    },
+    /// Settled use alone leaves fewer than `needed` tokens.
+    Tokens {
+        limit: Limit,
+        used: u64,
+        left: u64,
+        needed: u64,
+        resets_at: UnixMs,
+    },
+    /// Only open reservations stand in the way: try again in a few seconds.
+    Busy,
+    StoreDown,
+}
+
+/// What a settled reservation costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// Whether the message counts; `false` gives it back.
+    pub message: bool,
+    /// 0 gives all tokens back.
+    pub tokens: u64,
+    pub source: Source,
+}
+
+/// One side of a balance. `left` is `None` where the plan has no such limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    pub used: u64,
+    pub left: Option<u64>,
+    pub resets_at: Option<UnixMs>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Balance {
+    pub messages: Spent,
+    pub tokens: Spent,
+}
+
+/// One finished request, as an operator can query it. No prompt, no key, no address.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// When the request arrived.
+    pub time: UnixMs,
+    pub license: Option<LicenseId>,
+    pub endpoint: &'static str,
+    pub plan: Arc<str>,
+    /// Public name asked for; only names that are configured, else empty.
+    pub model: Arc<str>,
+    /// `provider/model` that served, empty if none.
+    pub served: Arc<str>,
+    pub provider: Arc<str>,
+    pub key: Arc<str>,
+    pub usage: Usage,
+    pub source: Source,
+    /// What was charged against the token limit.
+    pub charged: u64,
+    /// 499 when the app left first.
+    pub status: u16,
+    pub ms: u64,
+    pub attempts: u32,
+}
+
+/// Counts what licences use. Implementations are exact under concurrency.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Counts one request and opens one place; the place is closed by [`Ledger::leave`].
+    async fn enter(&self, pace: &Pace, now: UnixMs) -> Result<(), TooFast>;
+    fn leave(&self, license: &LicenseId);
+
+    /// Grants or denies; a grant is durable (survives kill -9) when this returns.
+    async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied>;
+    /// Charges a grant, once; further calls with the same `hold` do nothing. Durable like
+    /// [`Ledger::reserve`] when it returns. Never blocks on I/O that can stall.
+    fn settle(&self, hold: u64, charge: Charge);
+
+    async fn balance(
+        &self,
+        license: &LicenseId,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+        now: UnixMs,
+    ) -> Result<Balance, StoreDown>;
+
+    /// Keeps a finished request for the operator. Never blocks.
+    fn record(&self, record: Record);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store does not answer")]
+pub struct StoreDown;
+
+/// One open place of a licence; dropping it closes the place.
+pub struct Permit {
+    ledger: Arc<dyn Ledger>,
+    license: LicenseId,
+}
+
+impl Permit {
+    /// Call after [`Ledger::enter`] said yes.
+    pub fn new(ledger: Arc<dyn Ledger>, license: LicenseId) -> Self {
+        Self { ledger, license }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.ledger.leave(&self.license);
+    }
+}
+
+/// Money on hold for one request. It is settled exactly once: by [`Reservation::settle`], or when
+/// dropped, which charges what `abandoned` says.
+#[must_use = "dropping a reservation charges it"]
+pub struct Reservation {
+    ledger: Arc<dyn Ledger>,
+    pub grant: Grant,
+    open: bool,
+}
+
+impl Reservation {
+    pub fn new(ledger: Arc<dyn Ledger>, grant: Grant) -> Self {
+        Self { ledger, grant, open: true }
+    }
+
+    pub fn settle(mut self, charge: Charge) {
+        self.open = false;
+        self.ledger.settle(self.grant.hold, charge);
+    }
+}
+
+impl Drop for Reservation {
+    /// A request that vanished without an outcome costs one message and its input estimate.
+    fn drop(&mut self) {
+        if self.open {
+            let charge =
+                Charge { message: true, tokens: self.grant.input, source: Source::Estimated };
+            self.ledger.settle(self.grant.hold, charge);
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("grant", &self.grant).finish_non_exhaustive()
+    }
+}
+
+/// The window a limit counts in at `now`, and when it resets.
+pub fn resets_at(per: Period, now: UnixMs) -> UnixMs {
+    per.window(now).end
+}

@@ -1,0 +1,56 @@
+//! Token counts of one answer. Output includes reasoning, input includes cached tokens.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub input: u64,
+    pub output: u64,
+    /// Part of `input`.
+    pub cached: u64,
+    /// Part of `output`.
+    pub reasoning: u64,
+}
+
+impl Usage {
+    /// What counts against a token limit.
+    pub fn total(&self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+}
+
+/// Whose count a charge rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Reported,
+    Estimated,
+}
+
+impl Source {
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Reported => "reported",
+            Source::Estimated => "estimated",
+        }
+    }
+}
+
+/// What an answer has shown so far; the meter folds readings into it.
+#[derive(Debug, Clone, Default)]
+pub struct Metered {
+    /// The provider's last word. Later values overwrite, they are never added.
+    pub reported: Option<Usage>,
+    /// Thousandths of a token of visible output, by `meter::estimate`.
+    pub output_millitokens: u64,
+}
+
+impl Metered {
+    /// Reported usage wins; otherwise `input_estimate` plus the text seen so far.
+    pub fn usage(&self, input_estimate: u64) -> (Usage, Source) {
+        match self.reported {
+            Some(usage) => (usage, Source::Reported),
+            None => {
+                let output = self.output_millitokens.div_ceil(1000);
+                (Usage { input: input_estimate, output, ..Usage::default() }, Source::Estimated)
+            }
+        }
+    }
+}

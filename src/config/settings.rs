@@ -1,0 +1,161 @@
+//! The compiled configuration: plain values, names resolved, defaults filled in, secrets opened.
+//!
+//! Built by `compile`, never changed after. What runs on top of it (chain, key pools) is made in
+//! `snapshot`.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use gatekeeper_filters::kernel::{Dialect, FilterUse, Models, Plan};
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub server: Server,
+    pub admin: Admin,
+    pub vault: Option<Vault>,
+    pub store: Store,
+    pub licenses: Licenses,
+    pub plans: Vec<Arc<Plan>>,
+    /// In YAML order; `Target::provider` is an index into this list.
+    pub providers: Vec<Provider>,
+    pub models: Arc<Models>,
+    pub filters: Vec<FilterUse>,
+    /// Line of each filter in the file, and of the `filters` list itself; for problems.
+    pub filter_lines: Vec<usize>,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub threads: usize,
+    /// How long streams may go on after SIGTERM.
+    pub grace: Duration,
+    pub tls: Option<Tls>,
+    pub behind_tls: bool,
+    pub trusted_proxies: Vec<IpNet>,
+    pub limits: ServerLimits,
+}
+
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ServerLimits {
+    /// Bytes of one request body; exactly this many pass. Default 10 MiB.
+    pub body: u64,
+    /// From the first byte of a request to the end of its headers. Default 10 s.
+    pub header_timeout: Duration,
+    /// Bytes of request bodies held at one time. Default 256 MiB.
+    pub buffered: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Required off loopback.
+    pub token: Option<SecretString>,
+    /// Host names, beside loopback and the listen address, that `Host` may carry.
+    pub hosts: Vec<String>,
+}
+
+/// The vault's keys, opened: 32 bytes each.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    pub kek: Arc<crate::vault::Kek>,
+    pub previous: Option<Arc<crate::vault::Kek>>,
+    /// The configured pepper, if any (else it is derived from `kek`).
+    pub pepper: Option<SecretString>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub path: PathBuf,
+    /// How long usage records are kept. Default 90 days.
+    pub keep: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Licenses {
+    pub buy_url: Option<Arc<str>>,
+    /// Sources in YAML order.
+    pub sources: Vec<LicenseSource>,
+}
+
+#[derive(Debug, Clone)]
+pub enum LicenseSource {
+    Static(Vec<StaticKey>),
+}
+
+#[derive(Debug, Clone)]
+pub struct StaticKey {
+    pub key: SecretString,
+    pub plan: Arc<Plan>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Provider {
+    pub name: Arc<str>,
+    pub base: BaseUrl,
+    pub dialect: Dialect,
+    pub timeouts: Timeouts,
+    /// Request members let through beside the listed ones.
+    pub allow_fields: Vec<Arc<str>>,
+    /// The member that carries an injected output cap; default `max_completion_tokens`.
+    pub output_cap_field: Arc<str>,
+    /// Tokens reserved for an image part; default 2000.
+    pub image_tokens: u64,
+    pub keys: Vec<Key>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl {
+    pub tls: bool,
+    /// Lower case, without brackets for IPv6.
+    pub host: String,
+    pub port: u16,
+    /// Begins with `/` or is empty; no trailing slash. The endpoint's path is appended.
+    pub path: String,
+    /// Private and link-local addresses may be connected to.
+    pub allow_private: bool,
+    /// The stand-in provider that runs inside this process (`base_url: stand-in`).
+    pub stand_in: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub first_token: Duration,
+    pub idle: Duration,
+    pub total: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Key {
+    pub id: Arc<str>,
+    pub secret: SecretString,
+    /// Keys of one account share limits; default: a group of its own, named after the key.
+    pub group: Arc<str>,
+    /// ≥ 1.
+    pub weight: u32,
+    /// `state: off`
+    pub off: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub access: AccessLog,
+    pub level: log::LevelFilter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Stdout,
+    File(PathBuf),
+}

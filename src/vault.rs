@@ -1,0 +1,3 @@
+/// A key-encrypting key.
+#[derive(Debug)]
+pub struct Kek;
