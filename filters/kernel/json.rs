@@ -198,8 +198,8 @@ impl Reader {
     /// Takes what `JSON.parse` takes after a lossy UTF-8 decoder: of doubled names the last one
     /// counts, half surrogates and broken UTF-8 read as U+FFFD. Some servers cut a character in two
     /// between two events; the apps show such answers, so the meter has to count them.
-    pub fn lenient() -> Self {
-        Self { lenient: true, ..Self::default() }
+    pub const fn lenient() -> Self {
+        Self { nodes: Vec::new(), names: Vec::new(), lenient: true }
     }
 
     /// # Errors
