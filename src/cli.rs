@@ -58,9 +58,11 @@ pub enum Command {
         gatekeeper seal -c conf/gatekeeper.yaml groq groq-1     (type it, Enter, Ctrl-D)")]
     Seal(SealArgs),
     /// Seal every secret of a file under vault.kek, and write the pepper in use into it
-    #[command(after_help = "To change the KEK: move the old one to `vault.previous`, a new one to \
+    #[command(
+        after_help = "To change the KEK: move the old one to `vault.previous`, a new one to \
         `vault.kek`, run this,\nrestart the gateways, take `previous` out.\n\nExample:\n  \
-        gatekeeper rewrap -c conf/gatekeeper.yaml")]
+        gatekeeper rewrap -c conf/gatekeeper.yaml"
+    )]
     Rewrap(FileArgs),
     /// Print the JSON schema of the configuration file
     #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
@@ -304,9 +306,9 @@ fn seal(
                 writeln!(err, "made a new KEK: {} (keep a copy somewhere safe)", path.display())?;
                 kek
             }
-            Source::Env(_) => bail!(
-                "vault.kek: {error}; make one with: head -c 32 /dev/urandom | base64"
-            ),
+            Source::Env(_) => {
+                bail!("vault.kek: {error}; make one with: head -c 32 /dev/urandom | base64")
+            }
         },
         loaded => loaded.context("vault.kek")?,
     };
@@ -333,11 +335,7 @@ fn kek_source(root: &Node, file: &Path) -> anyhow::Result<Source> {
         );
     };
     kek.text().and_then(Source::parse).with_context(|| {
-        format!(
-            "{}:{}: vault.kek: expected `env:NAME` or `file:PATH`",
-            file.display(),
-            kek.at.line
-        )
+        format!("{}:{}: vault.kek: expected `env:NAME` or `file:PATH`", file.display(), kek.at.line)
     })
 }
 

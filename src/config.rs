@@ -130,4 +130,4 @@ pub fn inert_services(settings: &Settings) -> Services {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -79,7 +79,9 @@ fn check_host(host: &Host<&str>, tls: bool, allow_private: bool) -> Result<(), S
         return Ok(());
     }
     if address.is_some_and(is_private) {
-        return Err("a private or link-local address; if that is meant, add `allow_private: true`".into());
+        return Err(
+            "a private or link-local address; if that is meant, add `allow_private: true`".into()
+        );
     }
     if !tls {
         return Err("plain http would show keys and prompts on the way; use https, or add \

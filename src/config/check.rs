@@ -12,8 +12,7 @@ pub const NOT_AVAILABLE: &str = "is not available in this version";
 pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
     let wrong = |report: &mut Report| {
         let hint = quote_hint(node, shape);
-        let message =
-            format!("expected {}, found {}{hint}", shape.expected(), node.looks().name());
+        let message = format!("expected {}, found {}{hint}", shape.expected(), node.looks().name());
         report.problem(node.at, path, message);
     };
     match shape {

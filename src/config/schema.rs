@@ -98,7 +98,9 @@ fn of_text(text: Text) -> Value {
         Text::Model => "^[!-~]{1,128}$",
         Text::Target => "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[!-~]{1,128}$",
         Text::Duration => "^[0-9]+(ms|s|m|h|d)$",
-        Text::Size => return json!({ "type": ["string", "integer"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" }),
+        Text::Size => {
+            return json!({ "type": ["string", "integer"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" });
+        }
         Text::Limit => "^[0-9]+ */ *(minute|hour|day|month)$",
         Text::Link => "^https?://",
         Text::Price => "^\\$[0-9.]+/(month|year)$",

@@ -121,9 +121,9 @@ impl Kek {
     /// See [`KekError`].
     pub fn load(source: &Source) -> Result<Self, KekError> {
         let text = match source {
-            Source::Env(name) => Zeroizing::new(
-                std::env::var(name).map_err(|_| KekError::Unset(name.clone()))?,
-            ),
+            Source::Env(name) => {
+                Zeroizing::new(std::env::var(name).map_err(|_| KekError::Unset(name.clone()))?)
+            }
             Source::File(path) => read_private(path)?,
         };
         decode(&text).map(Self::new).ok_or_else(|| KekError::Malformed(source.clone()))
@@ -186,13 +186,12 @@ pub(super) fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KekError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => KekError::Missing(path.into()),
-        // What O_NOFOLLOW answers to a symbolic link.
-        io::ErrorKind::FilesystemLoop => KekError::Link(path.into()),
         _ => KekError::Io { path: path.into(), error },
     };
     // NONBLOCK: opening a pipe must not hang.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
+        // The error of a link has no stable name.
         if path.is_symlink() { KekError::Link(path.into()) } else { failed(error) }
     })?;
     let meta = file.metadata().map_err(failed)?;

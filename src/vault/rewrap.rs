@@ -115,8 +115,7 @@ fn keks(root: &Node, path: &Path) -> Result<Keks, RewrapError> {
         let Some(node) = root.get("vault").and_then(|vault| vault.get(field)) else {
             return Ok(None);
         };
-        let source =
-            node.text().and_then(Source::parse).ok_or(RewrapError::Source(field))?;
+        let source = node.text().and_then(Source::parse).ok_or(RewrapError::Source(field))?;
         Kek::load(&source).map(Some).map_err(|error| RewrapError::Kek { field, error })
     };
     let kek = load("kek")?.ok_or_else(|| RewrapError::NoVault(path.into()))?;
@@ -191,12 +190,7 @@ fn spots(root: &Node) -> Vec<Spot> {
 
 fn open_spot(spot: &Spot, keks: &Keks, file: &Path) -> Result<SecretString, RewrapError> {
     open_with(&keks.all(), &spot.provider, &spot.key_id, &spot.sealed).map_err(|error| {
-        RewrapError::Open {
-            file: file.into(),
-            line: spot.at.line,
-            path: spot.path.clone(),
-            error,
-        }
+        RewrapError::Open { file: file.into(), line: spot.at.line, path: spot.path.clone(), error }
     })
 }
 

@@ -39,7 +39,9 @@ pub enum SealError {
 /// Why a sealed secret does not open. No variant holds any part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("not a sealed secret: expected `sealed:v1:<kek id>:<base64>`, as `gatekeeper seal` prints it")]
+    #[error(
+        "not a sealed secret: expected `sealed:v1:<kek id>:<base64>`, as `gatekeeper seal` prints it"
+    )]
     Malformed,
     #[error("sealed by a newer version of gatekeeper")]
     Version,
@@ -73,8 +75,8 @@ impl<'a> Sealed<'a> {
             return Err(if newer { OpenError::Version } else { OpenError::Malformed });
         }
         let (kek_id, data) = rest.split_once(':').ok_or(OpenError::Malformed)?;
-        let hex = kek_id.len() == 16
-            && kek_id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let hex =
+            kek_id.len() == 16 && kek_id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let data = STANDARD.decode(data).map_err(|_| OpenError::Malformed)?;
         if !hex || data.len() <= NONCE + TAG {
             return Err(OpenError::Malformed);

@@ -12,11 +12,7 @@ use crate::config::{
     settings::{LicenseSource, Licenses, StaticKey},
 };
 
-pub fn plans(
-    root: &View<'_>,
-    buy_url: Option<&Arc<str>>,
-    report: &mut Report,
-) -> Vec<Arc<Plan>> {
+pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -> Vec<Arc<Plan>> {
     let known: Vec<&str> = root
         .node("models")
         .map(Node::entries)

@@ -35,9 +35,7 @@ pub fn compile(root: &View<'_>, providers: &Providers, report: &mut Report) -> M
         }
         let name: Arc<str> = entry.key.as_str().into();
         let accepts = match (&meant.value.kind, record) {
-            (Kind::Map(_), Some(shape)) => {
-                View::item(&meant.value, shape, path).texts("accepts")
-            }
+            (Kind::Map(_), Some(shape)) => View::item(&meant.value, shape, path).texts("accepts"),
             _ => Vec::new(),
         };
         let accepts = accepts.into_iter().map(Arc::from).collect();

@@ -84,7 +84,8 @@ fn base(view: &View<'_>, report: &mut Report) -> Option<BaseUrl> {
     let text = view.text("base_url")?;
     base_url::parse(text, view.bool("allow_private"))
         .map_err(|message| {
-            let near = if text.contains(':') { String::new() } else { did_you_mean(text, [STAND_IN]) };
+            let near =
+                if text.contains(':') { String::new() } else { did_you_mean(text, [STAND_IN]) };
             report.problem(view.at("base_url"), view.path("base_url"), message + &near);
         })
         .ok()
