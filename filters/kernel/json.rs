@@ -10,7 +10,7 @@
 //! A node is 12 bytes, and each value and each member name is one node, except that an array of
 //! nothing but numbers is a single node however long it is (a vector, or the token arrays of an
 //! embeddings request). With at most [`MAX_NODES`] nodes the worst text costs 12 MB while it is
-//! held, and 20 MB for moments while it is read (the list growing, or the names of one huge object
+//! held, and 21 MB for moments while it is read (the list growing, or the names of one huge object
 //! compared); a chat message costs 60 bytes beside its text.
 
 mod names;

@@ -42,6 +42,8 @@ impl Seen {
         let name = if self.members <= PAIRWISE {
             names.double_in_pairs()
         } else {
+            hashes.clear();
+            hashes.reserve_exact(self.members);
             names.double_by_hash(hashes)
         };
         name.map(|name| name.raw_span().start - 1)
@@ -84,7 +86,6 @@ impl<'a> Names<'a> {
     fn double_by_hash(self, hashes: &mut Vec<(u64, u32)>) -> Option<Name<'a>> {
         let hasher = RandomState::new();
         let hash = |index| hasher.hash_one(self.at(index).decoded().as_bytes());
-        hashes.clear();
         hashes.extend(self.all().map(|index| (hash(index), index as u32)));
         hashes.sort_unstable();
         hashes
