@@ -82,7 +82,7 @@ fn embeddings(root: Value<'_>) -> Reading {
     let vectors = root.get("data").is_some_and(|data| data.kind() == Kind::Array);
     let failed = failed(root);
     Reading {
-        usage: root.get("usage").and_then(|usage| counts(usage, Output::None)),
+        usage: root.get("usage").and_then(|usage| counts(usage, Output::Never)),
         commits: vectors && !failed,
         finished: vectors,
         failed,
@@ -106,7 +106,8 @@ fn chat(root: Value<'_>) -> Reading {
             groq = value.get("usage");
         }
     }
-    let reported = |usage: Option<Value<'_>>| usage.and_then(|usage| counts(usage, Output::Some));
+    let reported =
+        |usage: Option<Value<'_>>| usage.and_then(|usage| counts(usage, Output::Counted));
     reading.usage = reported(usage).or_else(|| reported(groq));
     let has_usage = usage.is_some_and(|usage| usage.kind() == Kind::Object);
     reading.usage_only = no_choices && has_usage && !reading.failed;
@@ -210,9 +211,9 @@ fn is_error(value: Value<'_>) -> bool {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Output {
-    Some,
+    Counted,
     /// Embeddings: the total is the input.
-    None,
+    Never,
 }
 
 /// See the top of this file. Chat and Responses name the same counts differently.
@@ -223,13 +224,13 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
     let total = count(usage.get("total_tokens"));
     let input = match (count(either("prompt_tokens", "input_tokens")), output) {
         (Some(input), _) => input,
-        (None, Output::None) => total?,
-        (None, Output::Some) => total?.checked_sub(reported?)?,
+        (None, Output::Never) => total?,
+        (None, Output::Counted) => total?.checked_sub(reported?)?,
     };
     let rest = total.and_then(|total| total.checked_sub(input));
     let output = match output {
-        Output::None => 0,
-        Output::Some => reported.max(rest)?,
+        Output::Never => 0,
+        Output::Counted => reported.max(rest)?,
     };
     let cached = detail(either("prompt_tokens_details", "input_tokens_details"), "cached_tokens");
     let reasoning =

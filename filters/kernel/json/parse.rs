@@ -1,14 +1,11 @@
 //! The one pass over the text.
 
-use super::{Invalid, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Tag, Why, value::Name};
-
-/// Objects up to this size are compared pair by pair, larger ones are sorted.
-const PAIRWISE: usize = 16;
+use super::{Invalid, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Tag, Why, names::Seen};
 
 pub(super) fn parse(
     source: &[u8],
     nodes: &mut Vec<Node>,
-    names: &mut Vec<u32>,
+    names: &mut Vec<(u64, u32)>,
     strict: bool,
 ) -> Result<(), Invalid> {
     let mut parser = Parser { source, at: 0, nodes, names, strict };
@@ -32,31 +29,8 @@ struct Parser<'a> {
     source: &'a [u8],
     at: usize,
     nodes: &'a mut Vec<Node>,
-    names: &'a mut Vec<u32>,
+    names: &'a mut Vec<(u64, u32)>,
     strict: bool,
-}
-
-/// Which names an object may already hold: one bit for each of 128 hashes, so that most objects
-/// are known to have no duplicates without comparing two names.
-#[derive(Default)]
-struct Seen {
-    bits: u128,
-    suspicious: bool,
-    members: usize,
-}
-
-impl Seen {
-    fn add(&mut self, raw: &[u8], escaped: bool) {
-        let byte = |at: usize| usize::from(raw.get(at).copied().unwrap_or(0));
-        let hash = raw.len() * 29
-            + byte(0) * 7
-            + byte(raw.len() / 2) * 3
-            + byte(raw.len().wrapping_sub(1));
-        let bit = 1u128 << (hash & 127);
-        self.suspicious |= escaped || self.bits & bit != 0;
-        self.bits |= bit;
-        self.members += 1;
-    }
 }
 
 impl Parser<'_> {
@@ -213,7 +187,12 @@ impl Parser<'_> {
             self.peek();
         }
         self.close(index, Tag::Object);
-        if self.strict && seen.suspicious { self.check_names(index, seen.members) } else { Ok(()) }
+        if self.strict
+            && let Some(offset) = seen.double(self.source, &self.nodes[index + 1..], self.names)
+        {
+            return Err(Invalid { offset, why: Why::DuplicateKey });
+        }
+        Ok(())
     }
 
     fn name(&mut self, seen: &mut Seen) -> Result<(), Invalid> {
@@ -225,63 +204,6 @@ impl Parser<'_> {
         let end = self.at - 1;
         seen.add(&self.source[start..end], tag == Tag::Escaped);
         self.push(tag, start, end)
-    }
-
-    fn check_names(&mut self, object: usize, members: usize) -> Result<(), Invalid> {
-        let double = if members <= PAIRWISE {
-            self.double_in_pairs(object)
-        } else {
-            self.double_by_sorting(object)
-        };
-        match double {
-            Some(offset) => Err(Invalid { offset: offset - 1, why: Why::DuplicateKey }),
-            None => Ok(()),
-        }
-    }
-
-    fn name_at(&self, index: usize) -> Name<'_> {
-        Name::new(self.source, self.nodes[index])
-    }
-
-    /// The index of the member after the one whose name stands at `name`.
-    fn after(&self, name: usize) -> usize {
-        self.nodes[name + 1].next()
-    }
-
-    /// Where the second of two equal names starts.
-    fn double_in_pairs(&self, object: usize) -> Option<usize> {
-        let end = self.nodes.len();
-        let mut later = object + 1;
-        while later < end {
-            let mut earlier = object + 1;
-            while earlier < later {
-                if self.name_at(earlier).same(&self.name_at(later)) {
-                    return Some(self.nodes[later].span().start);
-                }
-                earlier = self.after(earlier);
-            }
-            later = self.after(later);
-        }
-        None
-    }
-
-    fn double_by_sorting(&mut self, object: usize) -> Option<usize> {
-        let mut names = std::mem::take(self.names);
-        names.clear();
-        let mut at = object + 1;
-        while at < self.nodes.len() {
-            names.push(at as u32);
-            at = self.after(at);
-        }
-        let name = |index: &u32| self.name_at(*index as usize);
-        names.sort_unstable_by(|a, b| name(a).order(&name(b)).then(a.cmp(b)));
-        let double = names
-            .windows(2)
-            .filter(|pair| name(&pair[0]).same(&name(&pair[1])))
-            .map(|pair| self.nodes[pair[1] as usize].span().start)
-            .min();
-        *self.names = names;
-        double
     }
 
     fn number(&mut self) -> Result<(), Invalid> {

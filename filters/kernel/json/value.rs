@@ -1,6 +1,6 @@
 //! Walking a parsed text.
 
-use std::{borrow::Cow, cmp::Ordering, ops::Range};
+use std::{borrow::Cow, ops::Range};
 
 use super::{
     Node, Tag,
@@ -214,14 +214,6 @@ impl<'a> Name<'a> {
             return self.characters().eq(other.characters());
         }
         self.raw() == other.raw()
-    }
-
-    /// By code points, which is also the order of UTF-8.
-    pub(super) fn order(&self, other: &Name<'_>) -> Ordering {
-        if self.is_escaped() || other.is_escaped() {
-            return self.characters().cmp(other.characters());
-        }
-        self.raw().cmp(other.raw())
     }
 
     fn characters(&self) -> Characters<'a> {

@@ -13,7 +13,7 @@ pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
     let mut reading = Reading {
         usage: response
             .and_then(|response| response.get("usage"))
-            .and_then(|usage| counts(usage, Output::Some)),
+            .and_then(|usage| counts(usage, Output::Counted)),
         failed: failed(root) || matches!(kind, "error" | "response.failed"),
         ..Reading::default()
     };
@@ -56,7 +56,7 @@ pub(super) fn answer(root: Value<'_>) -> Reading {
     let finished = matches!(status, "completed" | "incomplete" | "failed");
     let said = output.is_some_and(|output| !is_empty(output));
     Reading {
-        usage: root.get("usage").and_then(|usage| counts(usage, Output::Some)),
+        usage: root.get("usage").and_then(|usage| counts(usage, Output::Counted)),
         output_millitokens: output.map_or(0, |output| output.items().map(item).sum()),
         commits: (said || finished) && !failed,
         finished,

@@ -86,8 +86,15 @@ fn endpoint_of(name: &str) -> Endpoint {
     }
 }
 
-/// Name, endpoint, bytes in both line ends, and the usage that must be read.
-fn streams() -> Vec<(String, Endpoint, Vec<Vec<u8>>, Option<Usage>)> {
+struct Stream {
+    name: String,
+    endpoint: Endpoint,
+    /// The bytes with LF and with CR LF.
+    variants: [Vec<u8>; 2],
+    usage: Option<Usage>,
+}
+
+fn streams() -> Vec<Stream> {
     let index: serde_json::Value = serde_json::from_slice(&fixture("index.json")).unwrap();
     let names = index.as_object().unwrap();
     let streams = names.iter().filter(|(name, _)| name.ends_with(".sse"));
@@ -95,8 +102,12 @@ fn streams() -> Vec<(String, Endpoint, Vec<Vec<u8>>, Option<Usage>)> {
         .map(|(name, entry)| {
             let text = String::from_utf8(fixture(name)).unwrap();
             let with_crlf = text.replace('\n', "\r\n").into_bytes();
-            let bytes = vec![text.into_bytes(), with_crlf];
-            (name.clone(), endpoint_of(name), bytes, expected(&entry["expect_usage"]))
+            Stream {
+                name: name.clone(),
+                endpoint: endpoint_of(name),
+                variants: [text.into_bytes(), with_crlf],
+                usage: expected(&entry["expect_usage"]),
+            }
         })
         .collect()
 }
@@ -105,7 +116,7 @@ fn streams() -> Vec<(String, Endpoint, Vec<Vec<u8>>, Option<Usage>)> {
 fn streams_are_counted_the_same_however_they_are_cut() {
     let streams = streams();
     assert_eq!(streams.len(), 4);
-    for (name, endpoint, variants, usage) in streams {
+    for Stream { name, endpoint, variants, usage } in streams {
         let whole = watch(endpoint, [&variants[0][..]]);
         assert_eq!(whole.usage, usage, "{name}");
         assert!(whole.finished && !whole.failed, "{name}");
@@ -173,7 +184,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn many_cuts(cuts in vec(any::<Index>(), 0..40), crlf in any::<bool>()) {
-        for (name, endpoint, variants, _) in streams() {
+        for Stream { name, endpoint, variants, .. } in streams() {
             let bytes = &variants[usize::from(crlf)];
             let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
             cuts.push(bytes.len());
