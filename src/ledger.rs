@@ -36,6 +36,8 @@ mod pepper;
 mod recovery;
 mod segment;
 mod signal;
+#[cfg(test)]
+mod tests;
 mod windows;
 mod worker;
 

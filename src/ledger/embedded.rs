@@ -59,8 +59,8 @@ pub enum OpenError {
 /// Counters in memory, a journal that survives `kill -9`, SQLite behind it. One owner a store.
 pub struct Embedded {
     book: Arc<Book>,
-    journal: Arc<Journal>,
-    db: Arc<Mutex<Database>>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) db: Arc<Mutex<Database>>,
     filled: Arc<AtomicBool>,
     filling: Arc<Signal>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -71,13 +71,15 @@ impl Embedded {
     /// Takes the store at `path`, making it when missing, and brings it up to date. Records of
     /// requests are kept for `keep`.
     pub fn open(path: &Path, keep: Duration) -> Result<Arc<Self>, OpenError> {
-        Self::open_sized(path, keep, Size::default())
+        Self::open_at(path, keep, Size::default(), UnixMs::now())
     }
 
-    pub(super) fn open_sized(
+    /// [`Embedded::open`] with the journal's size and the moment to begin at.
+    pub(super) fn open_at(
         path: &Path,
         keep: Duration,
         size: Size,
+        now: UnixMs,
     ) -> Result<Arc<Self>, OpenError> {
         let dir = beside(path, ".journal");
         make_dirs(path, &dir)?;
@@ -87,7 +89,7 @@ impl Embedded {
         log_found(path, &found);
         let book = Arc::new(Book::default());
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
-        db.restore(&book, UnixMs::now()).map_err(sqlite)?;
+        db.restore(&book, now).map_err(sqlite)?;
         let journal = Journal::begin(&dir, size, found.reaches + 1)
             .map_err(|source| OpenError::File { path: dir, source })?;
         journal.tend();
