@@ -73,7 +73,8 @@ fn replay(bytes: &[u8], found: &mut Found) -> Batch {
 /// One message and the input estimate each: what they cost at least. Requests that share a message
 /// id cost one message together.
 fn charge_orphans(db: &mut Database, found: &mut Found) -> rusqlite::Result<()> {
-    let mut batch = Batch { reaches: found.reaches, ..Batch::default() };
+    let mut batch = Batch::default();
+    batch.reaches = found.reaches;
     for orphan in db.orphans()? {
         let charged = orphan.group != 0 && batch.charged.contains(&orphan.group);
         batch.settle(&Settled {

@@ -28,7 +28,7 @@ use super::{
 /// 2026-11-15T10:30:30Z.
 const NOW: UnixMs = UnixMs(1_794_738_630_000);
 const KEEP: Duration = Duration::from_secs(90 * 86_400);
-const SMALL: Size = Size { segment: 64 << 10, segments: 64 };
+const SMALL: Size = Size { segment: 512 << 10, segments: 64 };
 const ANNA: LicenseId = LicenseId([1; 32]);
 const BERT: LicenseId = LicenseId([2; 32]);
 
