@@ -16,7 +16,10 @@ use gatekeeper_filters::kernel::Registry;
 use pingora_core::{
     apps::HttpServerApp,
     listeners::{ListenerConfig, tls::TlsSettings},
-    protocols::l4::stream::L4BufferSettings,
+    protocols::{
+        http::v2::server::{H2Options, default_h2_options},
+        l4::stream::L4BufferSettings,
+    },
     server::{Server, ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf},
     services::{background::background_service, listening::Service},
 };
@@ -41,6 +44,8 @@ use crate::{
 /// each connection, which is most of what an open stream costs.
 const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 1460;
+/// Bytes of a request body an HTTP/2 client may send ahead.
+const H2_WINDOW: u32 = 1024 * 1024;
 /// Idle upstream connections kept, per thread.
 const POOLED: usize = 256;
 /// Seconds an idle connection of an app may wait for its next request.
@@ -146,7 +151,8 @@ fn build(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let conf = server.configuration.clone();
     let gateway = Gateway::new(snapshot.clone(), Connector::new(&conf));
-    let proxy = pingora_proxy::http_proxy(&conf, gateway);
+    let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
+    proxy.h2_options = Some(h2_options());
     let app = Deadline::new(proxy, settings.server.limits.header_timeout, IDLE);
     server.add_service(public(app, settings)?);
     server.add_service(admin(&snapshot, store, phase, settings));
@@ -163,6 +169,13 @@ fn build(
         },
     ));
     Ok(Built { server, grace })
+}
+
+/// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once.
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    options.initial_window_size(H2_WINDOW).initial_connection_window_size(2 * H2_WINDOW);
+    options
 }
 
 fn public<A: HttpServerApp + Send + Sync + 'static>(

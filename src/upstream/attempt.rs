@@ -227,8 +227,13 @@ impl Attempt<'_> {
         }
         let kind = head.headers.get(http::header::CONTENT_TYPE);
         let is_events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        if relay.ask.stream && is_events {
-            return relay::stream(session, relay, first_token).await;
+        match (relay.ask.stream, is_events) {
+            (true, true) => return relay::stream(session, relay, first_token).await,
+            // An SDK that waits for events would take a JSON answer for an empty stream.
+            (true, false) => {
+                return Err(Failure::broken("no events though a stream was asked for").into());
+            }
+            (false, _) => {}
         }
         relay.watchdog.expect_before(first_token);
         match read_bounded(session, relay, WHOLE_ANSWER).await? {
