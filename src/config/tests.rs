@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::config::settings::LicenseSource;
+use crate::{config::settings::LicenseSource, vault};
 
 /// A filter that does nothing, for names that the registry under test may not have.
 struct Idle;
@@ -348,6 +348,10 @@ fn added() -> Vec<(String, &'static str)> {
             "log: { level: inf }",
             "13:15: log.level: unknown value; expected one of off, error, warn, info, debug, trace; did you mean `info`?",
         ),
+        case(
+            "admin: { token: sealed:v1:x }",
+            "13:17: admin.token: expected `env:NAME` or `file:PATH`",
+        ),
         case("vault: { kek: 5ecret }", "13:15: vault.kek: expected `env:NAME` or `file:PATH`"),
         case(
             "vault: { kek: file:not/there }",
@@ -503,6 +507,48 @@ fn absent_secrets_are_a_warning_where_nothing_is_started() {
     let (_, warnings) = parse(&text, &registry(), Secrets::MayBeAbsent).unwrap();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert_eq!(parse(&text, &registry(), Secrets::Required).unwrap_err().problems.len(), 1);
+}
+
+/// The whole way of a sealed key: from `seal` through the file to the settings, under the key
+/// before last as well; and nowhere else.
+#[test]
+fn sealed_secrets_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new] = ["old", "new"].map(|name| directory.path().join(name));
+    let kek = vault::Kek::generate_file(&old).unwrap();
+    vault::Kek::generate_file(&new).unwrap();
+    let sealed = vault::seal(&kek, "groq", "groq-1", &"gsk_abc".into()).unwrap();
+    let text = edited("env:CARGO_PKG_NAME", &sealed);
+    let at = |name: &PathBuf| format!("file:{}", name.display());
+    let one = format!("{text}vault: {{ kek: \"{}\" }}\n", at(&old));
+    let two = format!("{text}vault: {{ kek: \"{}\", previous: \"{}\" }}\n", at(&new), at(&old));
+    for text in [&one, &two] {
+        let (settings, _) = settings(text);
+        assert_eq!(settings.providers[0].keys[0].secret.expose_secret(), "gsk_abc");
+        assert!(problems(&text.replace("id: groq-1", "id: groq-2"))[0].contains("does not open"));
+    }
+    // The same pepper before and during the change of KEKs.
+    let pepper = |text| *vault::pepper(&settings(text).0.vault.unwrap()).unwrap().expose();
+    assert_eq!(pepper(&one), pepper(&two));
+    let other = text + &format!("vault: {{ kek: \"{}\" }}\n", at(&new));
+    assert!(problems(&other)[0].contains("sealed under KEK"));
+    fs::remove_file(&old).unwrap();
+    let (_, warnings) = parse(&two, &registry(), Secrets::MayBeAbsent).unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+}
+
+#[test]
+fn a_pepper_is_checked_and_never_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (kek, pepper) = (directory.path().join("kek"), directory.path().join("pepper"));
+    vault::Kek::generate_file(&kek).unwrap();
+    let at = |path: &PathBuf| format!("\"file:{}\"", path.display());
+    let text = with(&format!("vault: {{ kek: {}, pepper: {} }}", at(&kek), at(&pepper)));
+    fs::write(&pepper, "too-short\n").unwrap();
+    let found = problems(&text);
+    assert!(found[0].contains("vault.pepper: the pepper is not 32 bytes"), "{found:?}");
+    fs::copy(&kek, &pepper).unwrap();
+    assert!(settings(&text).0.vault.unwrap().pepper.is_some());
 }
 
 #[test]
