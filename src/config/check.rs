@@ -52,7 +52,10 @@ fn same_kind(node: &Node, shape: &Shape) -> bool {
 }
 
 fn quote_hint(node: &Node, shape: &Shape) -> &'static str {
-    let wants_text = matches!(shape, Shape::Text(_) | Shape::Choice(_));
+    let wants_text = matches!(
+        shape,
+        Shape::Text(Text::Name | Text::Model | Text::LicenseKey | Text::Path | Text::Any)
+    );
     match node.looks() {
         Looks::Int | Looks::Decimal | Looks::Bool if wants_text => {
             " (text that looks like this needs quotes)"

@@ -150,6 +150,10 @@ fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Va
             .ok()
     };
     let (kek, previous) = (load("kek"), load("previous"));
+    if previous.is_none() && view.node("previous").is_some() {
+        // Half a vault would tell that secrets do not open which do.
+        return None;
+    }
     let mut vault = Vault { kek: kek?, previous, pepper: None };
     if let Some(node) = view.node("pepper") {
         let opener = Opener { secrets: opener.secrets, vault: Some(&vault), has_vault: true };

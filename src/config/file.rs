@@ -1,4 +1,5 @@
-//! The description of the whole configuration file. Its order is the order of the JSON schema.
+//! The description of the whole configuration file: the check, the defaults and the JSON schema
+//! all come from here. A field that is not here does not exist.
 
 use super::shape::{Field, Shape, Text, Variant};
 
@@ -116,7 +117,8 @@ const VAULT: &[Field] = &[
     Field::new(
         "pepper",
         &Shape::Text(Text::Secret),
-        "32 bytes in base64 under which licences are hashed. Default: derived from the KEK. `rewrap` writes it.",
+        "32 bytes in base64 under which licences are hashed. Default: derived from the KEK. \
+         `rewrap` writes it.",
     ),
 ];
 
@@ -218,16 +220,43 @@ const PLAN: &[Field] = &[
 
 const PROVIDERS: Shape = Shape::Map { key: Text::Name, of: &Shape::Record(PROVIDER), min: 1 };
 
+const DIALECT: Shape =
+    Shape::Choice(&[Variant::new("openai"), Variant::new("anthropic"), Variant::new("gemini")]);
+
+const STRATEGY: Shape = Shape::Choice(&[
+    Variant::new("round_robin"),
+    Variant::later("least_busy"),
+    Variant::later("fastest"),
+]);
+
+const KEYS: Shape = Shape::List { of: &Shape::Record(KEY), min: 1 };
+
 const PROVIDER: &[Field] = &[
-    Field::new("base_url", &Shape::Text(Text::BaseUrl), "The endpoint's path is appended: `https://api.groq.com/openai/v1`. `stand-in` is a provider inside this process.").required(),
-    Field::new("dialect", &Shape::Choice(&[Variant::new("openai"), Variant::new("anthropic"), Variant::new("gemini")]), "The API the provider speaks.").or("openai"),
-    Field::new("strategy", &Shape::Choice(&[Variant::new("round_robin"), Variant::later("least_busy"), Variant::later("fastest")]), "Which key is next.").or("round_robin"),
-    Field::new("allow_private", &Shape::Bool, "Plain http and private addresses are meant.").or("false"),
+    Field::new(
+        "base_url",
+        &Shape::Text(Text::BaseUrl),
+        "The endpoint's path is appended: `https://api.groq.com/openai/v1`. `stand-in` is a \
+         provider inside this process.",
+    )
+    .required(),
+    Field::new("dialect", &DIALECT, "The API the provider speaks.").or("openai"),
+    Field::new("strategy", &STRATEGY, "Which key is next.").or("round_robin"),
+    Field::new("allow_private", &Shape::Bool, "Plain http and private addresses are meant.")
+        .or("false"),
     Field::new("timeouts", &Shape::Record(TIMEOUTS), "When an attempt is given up."),
     Field::new("allow_fields", &TEXTS, "Request fields let through beside the known ones."),
-    Field::new("output_cap_field", &ANY_TEXT, "Request field for an output cap where the app set none.").or("max_completion_tokens"),
+    Field::new(
+        "output_cap_field",
+        &ANY_TEXT,
+        "Request field for an output cap where the app set none.",
+    )
+    .or("max_completion_tokens"),
     Field::new("image_tokens", &COUNT, "Tokens reserved for an image.").or("2000"),
-    Field::new("keys", &Shape::List { of: &Shape::Record(KEY), min: 1 }, "Required, except for the stand-in, on loopback and with allow_private."),
+    Field::new(
+        "keys",
+        &KEYS,
+        "Required, except for the stand-in, on loopback and with allow_private.",
+    ),
     Field::later("budget", "Dollars a day at this provider."),
 ];
 

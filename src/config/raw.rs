@@ -284,7 +284,7 @@ impl Reader<'_> {
     }
 }
 
-/// The text of a key; a duplicate or a key that is not text is a problem, and its value is left out.
+/// The text of a key; a duplicate or a key that is not text is a problem, its value is left out.
 fn key(
     node: Node,
     lines: &mut HashMap<String, usize>,

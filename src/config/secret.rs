@@ -48,7 +48,22 @@ impl Opener<'_> {
         if text.starts_with("sealed:") {
             return self.unseal(node, text, place, path, report);
         }
-        self.plain(node, path, report)
+        let Some(source) = Source::parse(text) else {
+            let message = "a secret never stands here in clear: seal it with `gatekeeper seal`, or \
+                           use `env:NAME` or `file:PATH`";
+            report.problem(node.at, path, message);
+            return None;
+        };
+        self.read(&source, node, path, report)
+    }
+
+    /// A secret that can't be sealed: `env:NAME` or `file:PATH`.
+    pub fn plain(&self, node: &Node, path: &str, report: &mut Report) -> Option<SecretString> {
+        let Some(source) = Source::parse(node.text()?) else {
+            report.problem(node.at, path, "expected `env:NAME` or `file:PATH`");
+            return None;
+        };
+        self.read(&source, node, path, report)
     }
 
     fn unseal(
@@ -78,17 +93,16 @@ impl Opener<'_> {
         opened.map_err(|error| report.problem(node.at, path, error.to_string())).ok()
     }
 
-    /// `env:NAME` or `file:PATH`.
-    pub fn plain(&self, node: &Node, path: &str, report: &mut Report) -> Option<SecretString> {
-        let Some(source) = node.text().and_then(Source::parse) else {
-            let sealed = "a secret never stands here in clear: seal it with `gatekeeper seal`, or \
-                          use `env:NAME` or `file:PATH`";
-            report.problem(node.at, path, sealed);
-            return None;
-        };
-        match read(&source) {
+    fn read(
+        &self,
+        source: &Source,
+        node: &Node,
+        path: &str,
+        report: &mut Report,
+    ) -> Option<SecretString> {
+        match read(source) {
             Ok(secret) => {
-                if let Source::File(file) = &source {
+                if let Source::File(file) = source {
                     warn_readable(file, node, path, report);
                 }
                 Some(secret)

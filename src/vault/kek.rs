@@ -63,9 +63,16 @@ pub enum KekError {
     Link(PathBuf),
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
-    #[error("{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}", path = .path.display())]
+    #[error(
+        "{path} may be read by others (mode {mode:04o}); run: chmod 600 {path}",
+        path = .path.display()
+    )]
     Open { path: PathBuf, mode: u32 },
-    #[error("{path} belongs to user {owner}, not to {user} who runs this; run: chown {user} {path} && chmod 600 {path}", path = .path.display())]
+    #[error(
+        "{path} belongs to user {owner}, not to {user} who runs this; run: \
+         chown {user} {path} && chmod 600 {path}",
+        path = .path.display()
+    )]
     Owner { path: PathBuf, owner: u32, user: u32 },
     #[error("{0} does not hold 32 bytes in base64 (44 characters, the last is `=`)")]
     Malformed(Source),

@@ -49,7 +49,7 @@ pub enum RewrapError {
     Source(&'static str),
     #[error("{}:{line}: {path}: {error}", .file.display())]
     Open { file: PathBuf, line: usize, path: String, error: OpenError },
-    #[error("{}:{line}: {path}: write the sealed secret on one line, without escapes", .file.display())]
+    #[error("{}:{line}: {path}: write it on one line, without escapes", .file.display())]
     Form { file: PathBuf, line: usize, path: String },
     #[error("vault.pepper: {0}")]
     Pepper(#[from] PepperError),

@@ -40,7 +40,7 @@ pub enum SealError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "not a sealed secret: expected `sealed:v1:<kek id>:<base64>`, as `gatekeeper seal` prints it"
+        "not a sealed secret: expected `sealed:v1:<kek id>:<base64>`, as `gatekeeper seal` prints"
     )]
     Malformed,
     #[error("sealed by a newer version of gatekeeper")]

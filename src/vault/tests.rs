@@ -344,3 +344,35 @@ fn a_rewrap_that_fails_leaves_the_file() {
     assert!(refused("vault: [").contains("not valid YAML"));
     assert!(refused("vault: { kek: @new }\nvault: { kek: @old }").contains("duplicate key"));
 }
+
+/// What a killed rewrap leaves is the old file or the new one: a reader that never stops looking
+/// never sees anything else, and a temporary file left behind disturbs nobody.
+#[test]
+fn a_reader_never_sees_half_a_rewrap() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let rotation = Rotation::new();
+    let text = rotation.write(BLOCK);
+    let left = format!(".gatekeeper.yaml.rewrap-{}", std::process::id());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let keks = [&rotation.old, &rotation.new];
+            while !done.load(Ordering::Relaxed) {
+                let text = rotation.read();
+                let a = *Rotation::sealed(&text).iter().rev().nth(1).unwrap();
+                assert_eq!(open_with(&keks, "groq", "a", a).unwrap().expose_secret(), "gsk_a");
+                assert!(text.ends_with("'\n"));
+            }
+        });
+        for round in 0..30 {
+            fs::write(rotation.directory.path().join(&left), "half").unwrap();
+            assert_eq!(rewrap(&rotation.file()).unwrap().secrets, 1, "{round}");
+            // Back to the old text, in one step as well.
+            let back = rotation.directory.path().join("back");
+            fs::write(&back, &text).unwrap();
+            fs::rename(&back, rotation.file()).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+}

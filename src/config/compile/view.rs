@@ -113,9 +113,8 @@ impl<'a> View<'a> {
     pub fn positive(&self, names: &[&str], report: &mut Report) {
         for name in names {
             let Some(text) = self.node(name).and_then(|node| node.text()) else { continue };
-            let zero = text.starts_with('0')
-                && text.trim_start_matches('0').starts_with(|c: char| c.is_ascii_alphabetic());
-            if zero || (!text.is_empty() && text.bytes().all(|b| b == b'0')) {
+            let zero = values::duration(text).is_ok_and(|duration| duration.is_zero());
+            if zero || values::size(text) == Ok(0) {
                 report.problem(self.at(name), self.path(name), "must be more than zero");
             }
         }
