@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
 
-use crate::config::settings::BaseUrl;
+use crate::config::{base_url::is_private, settings::BaseUrl};
 
 const REFRESH: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Endpoint {
         let usable: Vec<SocketAddr> = all
             .iter()
             .copied()
-            .filter(|address| self.allow_private || is_public(address.ip()))
+            .filter(|address| self.allow_private || !is_private(address.ip()))
             .collect();
         if usable.is_empty() {
             return Err(if all.is_empty() {
@@ -112,48 +112,10 @@ impl Endpoint {
         }
         Ok(usable)
     }
-
-    /// Whether `tls` names a host that certificates are checked against.
-    pub fn sni(&self) -> &str {
-        &self.host
-    }
 }
 
 fn is_local(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok()
-}
-
-/// Not private, link-local, loopback, unspecified, multicast or otherwise special; an IPv4-mapped
-/// IPv6 address is judged as the IPv4 address it stands for.
-pub fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || v4.is_broadcast()
-                || v4.is_multicast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b)) // RFC 6598
-                || (a == 198 && (18..20).contains(&b))) // RFC 2544
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_public(IpAddr::V4(v4)),
-            None => {
-                let first = v6.segments()[0];
-                !(v6.is_loopback()
-                    || v6.is_unspecified()
-                    || v6.is_multicast()
-                    || (first & 0xfe00) == 0xfc00 // unique local, RFC 4193
-                    || (first & 0xffc0) == 0xfe80 // link-local
-                    || first == 0x2001 && v6.segments()[1] == 0xdb8)
-            }
-        },
-    }
 }
 
 /// Keeps the addresses of all providers fresh.
@@ -203,33 +165,5 @@ async fn keep_fresh(endpoint: Arc<Endpoint>) {
             }
         };
         tokio::time::sleep(pause).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn special_addresses_are_not_public() {
-        for ip in [
-            "10.0.0.1",
-            "127.0.0.1",
-            "169.254.169.254",
-            "192.168.1.1",
-            "172.16.0.1",
-            "0.0.0.0",
-            "100.64.0.1",
-            "::1",
-            "fe80::1",
-            "fd00::1",
-            "::ffff:10.0.0.1",
-            "::ffff:169.254.169.254",
-        ] {
-            assert!(!is_public(ip.parse().unwrap()), "{ip}");
-        }
-        for ip in ["1.1.1.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
-            assert!(is_public(ip.parse().unwrap()), "{ip}");
-        }
     }
 }
