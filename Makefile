@@ -31,8 +31,7 @@ test: ## set up and run all tests
 	@cargo clippy --workspace --all-targets -- -D warnings
 	@echo '==> tests of the crates'
 	@cargo test --workspace
-	@echo '==> tests with the real SDKs'
-	@cargo build
+	@echo '==> tests with the real SDKs' # on the binary that cargo test built for its own
 	@cd tests/clients && { cmp -s package-lock.json node_modules/.installed || \
 		{ npm ci --no-progress && cp package-lock.json node_modules/.installed; }; }
 	@GATEKEEPER_BIN='$(abspath $(TARGET))/debug/gatekeeper' npm --prefix tests/clients test
@@ -47,5 +46,5 @@ soak: ## the tests that gain from repeating, for longer
 bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute
 	@.ci/setup build nginx
 	@echo '==> building with full optimisation (the first time takes many minutes)'
-	@cargo build --release -p gatekeeper -p load
+	@cargo build --release -p gatekeeper -p load --bin gatekeeper --bin load --bin bare-mimalloc
 	@'$(TARGET)/release/load' compare $(if $(QUICK),--quick) $(BENCH)

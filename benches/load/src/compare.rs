@@ -58,7 +58,7 @@ pub enum Load {
 impl Load {
     pub const ALL: [Self; 4] = [Self::Json, Self::Unpaced, Self::Paced, Self::Memory];
 
-    fn ask(self) -> Ask {
+    pub fn ask(self) -> Ask {
         match self {
             Self::Json => Ask::Json,
             Self::Unpaced => Ask::Stream { chunks: 100, gap_ms: 0 },
@@ -103,6 +103,7 @@ pub async fn run(args: Args) -> Result<()> {
     let provider = listener.local_addr()?;
     provider::spawn(listener)?;
 
+    println!("{rounds} rounds, {} s a load", time.as_secs_f32());
     let mut report = Report::default();
     for round in 0..rounds {
         for turn in 0..who.len() {
@@ -132,7 +133,7 @@ async fn speed(
     time: Duration,
 ) -> Result<Sample> {
     let (ask, connections) = (load.ask(), load.connections());
-    let proxy = contender::start(who, programs, provider, &[Ask::Json, ask]).await?;
+    let proxy = contender::start(who, programs, provider).await?;
     // Connections, pages and branch predictors settle first.
     generator::load(proxy.address, KEY, ask, connections, time / 5).await?;
     let before = proxy.cpu()?;
@@ -160,7 +161,7 @@ async fn memory(
     streams: usize,
 ) -> Result<Sample> {
     let ask = Load::Memory.ask();
-    let proxy = contender::start(who, programs, provider, &[Ask::Json, ask]).await?;
+    let proxy = contender::start(who, programs, provider).await?;
     generator::load(proxy.address, KEY, Ask::Json, 8, Duration::from_millis(200)).await?;
     let before = proxy.rss()?;
     let open = generator::open(proxy.address, KEY, ask, streams).await?;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::time::sleep;
 
+use crate::compare::Load;
 use crate::generator::{self, Ask};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -55,13 +56,8 @@ impl Drop for Running {
     }
 }
 
-/// Starts a contender and waits until it answers. `asks` are the models that it has to know.
-pub async fn start(
-    which: Contender,
-    programs: &Programs,
-    provider: SocketAddr,
-    asks: &[Ask],
-) -> Result<Running> {
+/// Starts a contender and waits until it answers.
+pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) -> Result<Running> {
     let dir = tempfile::tempdir()?;
     let address = free_address()?;
     let mut command = match which {
@@ -79,7 +75,7 @@ pub async fn start(
         }
         Contender::Gatekeeper => {
             let conf = dir.path().join("gatekeeper.yaml");
-            fs::write(&conf, gatekeeper_conf(dir.path(), address, provider, asks)?)?;
+            fs::write(&conf, gatekeeper_conf(dir.path(), address, provider)?)?;
             let mut gatekeeper = Command::new(&programs.gatekeeper);
             gatekeeper.arg("run").arg("-c").arg(conf).env("STAND_IN_KEY", "sk-stand-in-0001");
             gatekeeper
@@ -198,14 +194,9 @@ http {{
 
 /// Everything on: licence, rate limit, quota of messages and tokens, counting, metrics, usage
 /// records, the embedded store, the access log.
-fn gatekeeper_conf(
-    dir: &Path,
-    listen: SocketAddr,
-    provider: SocketAddr,
-    asks: &[Ask],
-) -> Result<String> {
-    let models: String =
-        asks.iter().map(|ask| format!("  {0}: [ stand-in/{0} ]\n", ask.model())).collect();
+fn gatekeeper_conf(dir: &Path, listen: SocketAddr, provider: SocketAddr) -> Result<String> {
+    let models = Load::ALL.map(|load| load.ask().model());
+    let models = models.map(|model| format!("  {model}: [ stand-in/{model} ]\n")).concat();
     Ok(format!(
         "server: {{ listen: \"{listen}\", threads: 1 }}
 admin: {{ listen: \"{admin}\" }}

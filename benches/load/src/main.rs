@@ -9,8 +9,9 @@ mod provider;
 mod report;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,27 +26,34 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    let command = Command::parse();
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("load: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime
-        .block_on(async {
-            let work = async {
-                match command {
-                    Command::Compare(args) => compare::run(args).await,
-                    Command::Provider { listen } => {
-                        provider::serve(std::net::TcpListener::bind(listen)?).await
-                    }
+    runtime.block_on(async {
+        let work = async {
+            match command {
+                Command::Compare(args) => compare::run(args).await,
+                Command::Provider { listen } => {
+                    provider::serve(std::net::TcpListener::bind(listen)?).await
                 }
-            };
-            // A signal drops the work, and with it every child process it started.
-            let (mut term, mut int) =
-                (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            tokio::select! {
-                done = work => done,
-                _ = term.recv() => Err(anyhow::anyhow!("terminated")),
-                _ = int.recv() => Err(anyhow::anyhow!("interrupted")),
             }
-        })
-        .context("load")
+        };
+        // A signal drops the work, and with it every child process it started.
+        let (mut term, mut int) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            done = work => done,
+            _ = term.recv() => bail!("terminated"),
+            _ = int.recv() => bail!("interrupted"),
+        }
+    })
 }
