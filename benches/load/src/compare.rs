@@ -9,10 +9,13 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::sleep;
 
-use crate::contender::{self, Contender, KEY, Programs};
-use crate::generator::{self, Ask};
+use crate::contender::{self, Contender, KEY, Programs, Running};
+use crate::generator::{self, Ask, Outcome};
 use crate::provider;
 use crate::report::{Report, Sample};
+
+/// How often the contenders alternate within one load.
+const SLICES: u32 = 4;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -90,14 +93,14 @@ pub async fn run(args: Args) -> Result<()> {
         gatekeeper: programs.join("gatekeeper"),
         core,
     };
-    let who: Vec<_> =
+    let mut who: Vec<_> =
         Contender::ALL.into_iter().filter(|who| !args.without.contains(who)).collect();
     let loads: Vec<_> = Load::ALL
         .into_iter()
         .filter(|load| args.only.is_empty() || args.only.contains(load))
         .collect();
     let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 3 });
-    let time = Duration::from_millis(if args.quick { 1500 } else { 4000 });
+    let time = Duration::from_millis(if args.quick { 2000 } else { 4000 });
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let provider = listener.local_addr()?;
@@ -106,17 +109,19 @@ pub async fn run(args: Args) -> Result<()> {
     println!("{rounds} rounds, {} s a load", time.as_secs_f32());
     let mut report = Report::default();
     for round in 0..rounds {
-        for turn in 0..who.len() {
-            // Each round begins with another one: nobody is always first or last.
-            let who = who[(round + turn) % who.len()];
-            println!("round {} of {rounds}: {}", round + 1, who.name());
-            for &load in &loads {
-                let sample = match load {
-                    Load::Memory => memory(who, &programs, provider, args.streams).await,
-                    load => speed(who, &programs, provider, load, time).await,
-                };
-                let sample = sample.with_context(|| format!("{}, {load:?}", who.name()))?;
-                report.add(who, load, round, sample);
+        // Each round begins with another one: nobody is always first or last.
+        who.rotate_left(1);
+        for &load in &loads {
+            println!("round {} of {rounds}: {}", round + 1, load.title());
+            if load == Load::Memory {
+                for &who in &who {
+                    let sample = memory(who, &programs, provider, args.streams).await;
+                    report.add(who, load, round, sample.with_context(|| who.name())?);
+                }
+            } else {
+                for (who, sample) in speed(&who, &programs, provider, load, time).await? {
+                    report.add(who, load, round, sample);
+                }
             }
         }
     }
@@ -125,33 +130,66 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// One load on all contenders, in slices that alternate: whatever else the machine does meets all of
+/// them alike.
 async fn speed(
-    who: Contender,
+    who: &[Contender],
     programs: &Programs,
     provider: SocketAddr,
     load: Load,
     time: Duration,
-) -> Result<Sample> {
+) -> Result<Vec<(Contender, Sample)>> {
     let (ask, connections) = (load.ask(), load.connections());
-    let proxy = contender::start(who, programs, provider).await?;
+    let mut tallies = Vec::new();
+    for &who in who {
+        let proxy = contender::start(who, programs, provider).await?;
+        tallies.push(Tally { who, proxy, cpu: Duration::ZERO, outcome: Outcome::default() });
+    }
     // Connections, pages and branch predictors settle first.
-    generator::load(proxy.address, KEY, ask, connections, time / 5).await?;
-    let before = proxy.cpu()?;
-    let outcome = generator::load(proxy.address, KEY, ask, connections, time).await?;
-    // What a proxy puts off (records, metrics) belongs to the requests that caused it.
+    for tally in &tallies {
+        let warm_up = generator::load(tally.proxy.address, KEY, ask, connections, time / 5).await;
+        warm_up.with_context(|| tally.who.name())?;
+    }
     sleep(Duration::from_millis(300)).await;
-    let cpu = proxy.cpu()? - before;
+    for tally in &mut tallies {
+        tally.cpu = tally.proxy.cpu()?;
+    }
+    for _ in 0..SLICES {
+        for tally in &mut tallies {
+            let (address, slice) = (tally.proxy.address, time / SLICES);
+            let outcome = generator::load(address, KEY, ask, connections, slice).await;
+            tally.outcome.add(outcome.with_context(|| tally.who.name())?);
+        }
+    }
+    // What a proxy puts off (records, metrics) belongs to the requests that caused it.
+    sleep(Duration::from_secs(1)).await;
+    tallies.into_iter().map(|tally| Ok((tally.who, tally.sample()?))).collect()
+}
 
-    let done = outcome.latencies.len();
-    ensure!(done > 0, "nothing was answered");
-    let percentile = |p: usize| outcome.latencies[(done - 1) * p / 100];
-    Ok(Sample {
-        per_second: done as f64 / outcome.elapsed.as_secs_f64(),
-        p50: percentile(50),
-        p99: percentile(99),
-        cost: cpu.as_secs_f64() * 1e6 / done as f64,
-        rss: proxy.rss()?,
-    })
+struct Tally {
+    who: Contender,
+    proxy: Running,
+    /// Before the first slice.
+    cpu: Duration,
+    outcome: Outcome,
+}
+
+impl Tally {
+    fn sample(mut self) -> Result<Sample> {
+        let cpu = self.proxy.cpu()? - self.cpu;
+        let latencies = &mut self.outcome.latencies;
+        let done = latencies.len();
+        ensure!(done > 0, "{} answered nothing", self.who.name());
+        latencies.sort_unstable();
+        let percentile = |p: usize| latencies[(done - 1) * p / 100];
+        Ok(Sample {
+            p50: percentile(50),
+            p99: percentile(99),
+            per_second: done as f64 / self.outcome.elapsed.as_secs_f64(),
+            cost: cpu.as_secs_f64() * 1e6 / done as f64,
+            rss: self.proxy.rss()?,
+        })
+    }
 }
 
 async fn memory(

@@ -60,9 +60,17 @@ impl Ask {
     }
 }
 
+#[derive(Default)]
 pub struct Outcome {
     pub latencies: Vec<Duration>,
     pub elapsed: Duration,
+}
+
+impl Outcome {
+    pub fn add(&mut self, other: Self) {
+        self.latencies.extend(other.latencies);
+        self.elapsed += other.elapsed;
+    }
 }
 
 /// Loads `to` for `time`. Whatever was begun is read to its end, so that the processor time spent
@@ -100,7 +108,6 @@ pub async fn load(
             while let Some(app) = apps.join_next().await {
                 latencies.extend(app??);
             }
-            latencies.sort_unstable();
             Ok(Outcome { latencies, elapsed: begun.elapsed() })
         })
         .await

@@ -23,7 +23,7 @@ pub struct Report(BTreeMap<(u8, u8), BTreeMap<usize, Sample>>);
 const TOLERANCE: f64 = 1.05;
 
 impl Load {
-    fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
             Self::Json => "JSON",
             Self::Unpaced => "100 chunks, unpaced",
