@@ -120,6 +120,20 @@ fn orphans_are_charged_once_over_any_number_of_restarts() {
 }
 
 #[test]
+fn a_settle_after_the_end_is_found_at_the_next_start() {
+    let store = Store::new();
+    let ledger = store.open();
+    let late = reserve(&ledger, &ask(ANNA)).unwrap();
+    reserve(&ledger, &ask(BERT)).unwrap();
+    ledger.close();
+    assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })));
+    ledger.settle(late.hold, charge(5));
+    drop(ledger);
+    let again = store.open();
+    assert_eq!((used(&again, ANNA), used(&again, BERT)), ((1, 5), (1, 10)));
+}
+
+#[test]
 fn a_long_request_outlives_its_journal_segment() {
     let store = Store::new();
     let ledger = store.open();
@@ -270,6 +284,8 @@ fn child() {
             reserve(&ledger, &ask(BERT)).unwrap();
         }
         writeln!(out, "settled").unwrap();
+        // Slow enough to live through some batches.
+        std::thread::sleep(Duration::from_micros(500));
     }
 }
 
