@@ -23,6 +23,14 @@ impl Counter {
     fn used_messages(&self) -> u64 {
         self.messages.saturating_add(self.open_messages)
     }
+
+    fn is_open(&self) -> bool {
+        self.open_messages > 0 || self.open_tokens > 0
+    }
+
+    fn is_used_since(&self, since: UnixMs) -> bool {
+        self.start >= since && (self.messages > 0 || self.tokens > 0)
+    }
 }
 
 /// The current window of one period kind and the one before it, so that a clock that steps back
@@ -223,26 +231,19 @@ impl Account {
     }
 
     /// Drops message ids whose time is over; true when nothing here is worth its memory: no open
-    /// place, no id, no counter of a window that still runs.
-    pub fn is_idle(&mut self, now: UnixMs) -> bool {
+    /// place, no id, nothing in flight, nothing counted in a window that began at `since` or later.
+    pub fn is_idle(&mut self, now: UnixMs, since: &Starts) -> bool {
         if let Some(ids) = &mut self.ids {
             ids.expire(now);
             if ids.is_empty() {
                 self.ids = None;
             }
         }
-        // Kept a day longer, and those that lie ahead too: the clock may be set back.
-        let yesterday = UnixMs(now.0.saturating_sub(86_400_000));
-        let running = Period::ALL.into_iter().any(|period| {
-            let start = period.window(yesterday).start;
-            self.counters[period as usize]
-                .iter()
-                .any(|c| c.start >= start && *c != Counter { start: c.start, ..Counter::default() })
-                || (self.rates[period as usize].start >= start
-                    && self.rates[period as usize].count > 0)
+        let counted = self.counters.iter().zip(since).any(|(pair, since)| {
+            pair.iter().any(|counter| counter.is_open() || counter.is_used_since(*since))
         });
-        let open = self.counters.iter().flatten().any(|c| c.open_messages > 0 || c.open_tokens > 0);
-        self.places == 0 && self.ids.is_none() && !running && !open
+        let paced = self.rates.iter().zip(since).any(|(r, since)| r.start >= *since && r.count > 0);
+        self.places == 0 && self.ids.is_none() && !counted && !paced
     }
 
     pub fn counter(&self, period: Period, windows: &Windows) -> Counter {

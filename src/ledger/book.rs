@@ -1,6 +1,6 @@
 //! All accounts and open reservations, in shards: licences that do not share one never meet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use gatekeeper_filters::kernel::{
     Balance, Charge, Demand, Denied, Grant, LicenseId, Limit, Pace, Period, TooFast, UnixMs,
@@ -30,7 +30,7 @@ struct Shard {
     made: u64,
     windows: Windows,
     /// Licences whose rates of an hour, day or month changed since they were last kept.
-    paced: Vec<LicenseId>,
+    paced: HashSet<LicenseId>,
 }
 
 impl Default for Book {
@@ -91,7 +91,7 @@ impl Book {
         let windows = *shard.windows.turn(now);
         shard.accounts.entry(pace.license).or_default().enter(pace, now, &windows)?;
         if pace.rate.is_some_and(|rate| rate.per != Period::Minute) {
-            shard.paced.push(pace.license);
+            shard.paced.insert(pace.license);
         }
         Ok(())
     }
@@ -135,14 +135,12 @@ impl Book {
         shard.accounts.entry(license).or_default().restore_rate(period, rate);
     }
 
-    /// Rates that changed since the last call, of every licence once.
+    /// Rates that changed since the last call.
     pub fn take_rates(&self) -> Vec<(LicenseId, [Rate; 4])> {
         let mut rates = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let mut paced = std::mem::take(&mut shard.paced);
-            paced.sort_unstable();
-            paced.dedup();
+            let paced = std::mem::take(&mut shard.paced);
             let accounts =
                 paced.iter().filter_map(|id| Some((*id, *shard.accounts.get(id)?.rates())));
             rates.extend(accounts);
@@ -150,11 +148,18 @@ impl Book {
         rates
     }
 
-    /// Forgets accounts that cost memory for nothing; all they had is in SQLite.
+    /// Forgets accounts that cost memory for nothing; all they had is in SQLite. What a clock set
+    /// back by a day would find again is kept.
     pub fn sweep(&self, now: UnixMs) {
+        let since = Windows::at(UnixMs(now.0.saturating_sub(86_400_000))).starts();
         for shard in &self.shards {
-            shard.lock().accounts.retain(|_, account| !account.is_idle(now));
+            shard.lock().accounts.retain(|_, account| !account.is_idle(now, &since));
         }
+    }
+
+    #[cfg(test)]
+    pub fn accounts(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().accounts.len()).sum()
     }
 
     pub fn open(&self) -> u64 {

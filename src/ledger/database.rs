@@ -85,7 +85,7 @@ impl Database {
             let current = period.window(now).start;
             let before = period.window(UnixMs(current.0.saturating_sub(1))).start;
             self.restore_usage(book, period, before, current)?;
-            self.restore_rates(book, period)?;
+            self.restore_rates(book, period, before)?;
         }
         Ok(())
     }
@@ -110,10 +110,10 @@ impl Database {
         Ok(())
     }
 
-    fn restore_rates(&self, book: &Book, period: Period) -> rusqlite::Result<()> {
-        let query = "SELECT license, start, count FROM rates WHERE period = ?1";
+    fn restore_rates(&self, book: &Book, period: Period, since: UnixMs) -> rusqlite::Result<()> {
+        let query = "SELECT license, start, count FROM rates WHERE period = ?1 AND start >= ?2";
         let mut statement = self.connection.prepare(query)?;
-        let mut rows = statement.query([period.name()])?;
+        let mut rows = statement.query(params![period.name(), since.to_rfc3339()])?;
         while let Some(row) = rows.next()? {
             let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
             let rate = Rate { start: moment(&start), count: row.get::<_, i64>(2)? as u64 };
@@ -156,6 +156,7 @@ impl Database {
             let rows = params![period.name(), before, PRUNE_ROWS as i64];
             most = most.max(self.connection.execute(usage, rows)?);
         }
+        self.connection.execute("DELETE FROM rates WHERE start < ?1", [before(LONG_MS)])?;
         Ok(most >= PRUNE_ROWS)
     }
 

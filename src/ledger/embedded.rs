@@ -58,12 +58,12 @@ pub enum OpenError {
 
 /// Counters in memory, a journal that survives `kill -9`, SQLite behind it. One owner a store.
 pub struct Embedded {
-    book: Arc<Book>,
+    pub(super) book: Arc<Book>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
     filled: Arc<AtomicBool>,
-    filling: Arc<Signal>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// In the order they are stopped.
+    threads: Mutex<Vec<(Arc<Signal>, JoinHandle<()>)>>,
     owner: Mutex<Option<Owner>>,
 }
 
@@ -98,7 +98,6 @@ impl Embedded {
             journal: Arc::new(journal),
             db: Arc::new(Mutex::new(db)),
             filled: Arc::new(AtomicBool::new(true)),
-            filling: Arc::default(),
             threads: Mutex::default(),
             owner: Mutex::new(Some(owner)),
         };
@@ -127,9 +126,9 @@ impl Embedded {
     /// settles go into the journal, until this value is dropped. May be called again.
     pub fn close(&self) {
         self.journal.close();
-        self.journal.signal.stop();
-        self.filling.stop();
-        for thread in self.threads.lock().drain(..) {
+        // The journal first: what waits there for room should still reach SQLite.
+        for (signal, thread) in self.threads.lock().drain(..) {
+            signal.stop();
             if thread.join().is_err() {
                 log::error!("store: a thread ended before its time");
             }
@@ -147,17 +146,19 @@ impl Embedded {
             }
             journal.tend();
         };
+        let filling = Arc::new(Signal::default());
         let worker = Worker {
             book: self.book.clone(),
             journal: self.journal.clone(),
             db: self.db.clone(),
             filled: self.filled.clone(),
-            signal: self.filling.clone(),
+            signal: filling.clone(),
             keep,
         };
+        let thread = |name: &str| Builder::new().name(name.to_owned());
         let mut threads = self.threads.lock();
-        threads.push(Builder::new().name("ledger-journal".into()).spawn(tend)?);
-        threads.push(Builder::new().name("ledger-sqlite".into()).spawn(move || worker.run())?);
+        threads.push((self.journal.signal.clone(), thread("ledger-journal").spawn(tend)?));
+        threads.push((filling, thread("ledger-sqlite").spawn(move || worker.run())?));
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //! 16  u8   kind: 1 reserve, 2 settle, 3 request
 //! 17  ...  fields, little endian; text is a u8 length and UTF-8
 //! ```
-//! A length of zero ends a segment. An entry whose CRC or sequence is wrong was cut off by a crash.
+//! A length of zero ends a segment. An entry whose CRC is wrong was cut off by a crash.
 
 use gatekeeper_filters::kernel::{LicenseId, Record, UnixMs};
 

@@ -56,7 +56,7 @@ pub struct Journal {
     failing: AtomicBool,
     dropped: AtomicU64,
     /// Wakes the thread that runs [`Journal::tend`].
-    pub signal: Signal,
+    pub signal: Arc<Signal>,
 }
 
 struct Active {
@@ -95,7 +95,7 @@ impl Journal {
             next_file: AtomicU64::new(first + 1),
             failing: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
-            signal: Signal::default(),
+            signal: Arc::default(),
         })
     }
 
@@ -153,8 +153,8 @@ impl Journal {
         while self.wants_ahead() {
             let number = self.next_file.fetch_add(1, Ordering::Relaxed);
             let writer = Writer::create(file(&self.dir, number), self.size.segment)?;
-            File::open(&self.dir)?.sync_all()?;
             self.active.lock().ahead.insert(0, writer);
+            File::open(&self.dir)?.sync_all()?;
         }
         Ok(())
     }
@@ -234,6 +234,7 @@ impl Journal {
         self.dropped.swap(0, Ordering::Relaxed)
     }
 
+    #[cfg(test)]
     pub fn dir(&self) -> &Path {
         &self.dir
     }

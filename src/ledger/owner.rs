@@ -15,7 +15,14 @@ use rustix::{
 /// Held as long as this lives; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Owner {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Owner {
+    /// Closing alone is not enough: a child that was just forked has the file open until its exec.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 pub enum Taken {
@@ -37,7 +44,7 @@ impl Owner {
         // The number only helps a person; the lock itself does not need it.
         let _ = ftruncate(&file, 0);
         let _ = write!(file, "{}", std::process::id());
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

@@ -50,10 +50,11 @@ pub fn recover(db: &mut Database, path: &Path, dir: &Path) -> Result<Found, Open
     Ok(found)
 }
 
-/// Everything behind the magic. A segment without one was made and never used.
+/// Everything behind the magic. A segment that was just made may have none of it, or a part.
 fn entries(bytes: &[u8]) -> Option<&[u8]> {
     let (head, rest) = bytes.split_at_checked(MAGIC.len()).unwrap_or((bytes, &[]));
-    (head == MAGIC || head.iter().all(|byte| *byte == 0)).then_some(rest)
+    let ours = head.iter().zip(MAGIC).all(|(byte, magic)| *byte == magic || *byte == 0);
+    ours.then_some(rest)
 }
 
 fn replay(bytes: &[u8], found: &mut Found) -> Batch {

@@ -450,6 +450,25 @@ fn what_is_too_old_is_pruned_a_little_at_a_time() {
 }
 
 #[test]
+fn an_account_is_forgotten_only_when_nothing_of_it_still_counts() {
+    let store = Store::new();
+    let ledger = store.open();
+    let done = reserve(&ledger, &ask(ANNA)).unwrap();
+    ledger.settle(done.hold, charge(3));
+    let long = reserve(&ledger, &ask(BERT)).unwrap();
+    let end = Period::Month.window(NOW).end;
+    ledger.book.sweep(UnixMs(end.0 + 3_600_000));
+    assert_eq!((ledger.book.accounts(), used(&ledger, ANNA)), (2, (1, 3)));
+    // Two days into the next month only the one in flight is left.
+    let later = UnixMs(end.0 + 2 * 86_400_000);
+    ledger.book.sweep(later);
+    assert_eq!((ledger.book.accounts(), used(&ledger, BERT).0), (1, 1));
+    ledger.settle(long.hold, BACK);
+    ledger.book.sweep(later);
+    assert_eq!(ledger.book.accounts(), 0);
+}
+
+#[test]
 fn a_store_has_one_owner_and_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let store = Store::new();
