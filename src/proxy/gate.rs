@@ -65,6 +65,9 @@ pub fn check_framing(session: &ServerSession) -> Result<(), Reject> {
     }
     let Some(http1) = session.as_http1() else { return Ok(()) };
     let framing = scan(&http1.get_headers_raw_bytes()).map_err(unframed)?;
+    if request.version == Version::HTTP_11 && !request.headers.contains_key(http::header::HOST) {
+        return Err(unframed("no Host header"));
+    }
     if request.version == Version::HTTP_10 && (framing.lengths > 0 || framing.encodings > 0) {
         return Err(unframed("HTTP/1.0 with a body"));
     }

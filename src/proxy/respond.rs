@@ -142,7 +142,12 @@ pub async fn write(
     body: Bytes,
 ) -> pingora_core::Result<()> {
     use pingora_core::{Error, ErrorType::WriteTimedout, protocols::http::HttpTask};
-    let tasks = vec![HttpTask::Header(Box::new(head), false), HttpTask::Body(Some(body), true)];
+    // An HTTP/2 writer would send the body of an answer to HEAD.
+    let tasks = if session.req_header().method == http::Method::HEAD {
+        vec![HttpTask::Header(Box::new(head), true)]
+    } else {
+        vec![HttpTask::Header(Box::new(head), false), HttpTask::Body(Some(body), true)]
+    };
     let write = session.response_duplex_vec(tasks);
     match tokio::time::timeout(WRITE_TIME, write).await {
         Ok(written) => written.map(|_| ()),

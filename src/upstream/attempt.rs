@@ -3,7 +3,7 @@
 use std::{future::Future, pin::pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Exchange, Target};
+use gatekeeper_filters::kernel::{Ask, Exchange, Metered, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
@@ -108,6 +108,8 @@ impl Attempt<'_> {
             return Err(Failure::broken("the request has no body").into());
         };
         exchange.served = Some(self.target.clone());
+        // A buyer does not pay for what an attempt said that failed.
+        exchange.metered = Metered::default();
         let body = request::body(ask, exchange, self.provider(), self.target);
         let began = Instant::now();
         let first_token = began + self.provider().settings.timeouts.first_token;
