@@ -22,7 +22,8 @@ impl LicenseId {
 
 impl fmt::Debug for LicenseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_hex()[..12])
+        let first = self.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
+        write!(f, "{first:016x}")
     }
 }
 

@@ -89,8 +89,10 @@ fn line(flight: &Flight, record: &Record) -> Vec<u8> {
     };
     let _ = write!(line, "{{\"time\":\"{}\"", record.time.to_rfc3339());
     text(&mut line, "request", &flight.request_id);
-    let license = record.license.map(|id| id.to_hex()).unwrap_or_default();
-    text(&mut line, "license", license.get(..16).unwrap_or_default());
+    let _ = match record.license {
+        Some(id) => write!(line, ",\"license\":\"{id:?}\""),
+        None => write!(line, ",\"license\":\"\""),
+    };
     text(&mut line, "endpoint", record.endpoint);
     text(&mut line, "plan", &record.plan);
     text(&mut line, "model", &record.model);

@@ -21,6 +21,10 @@ pub struct Report(BTreeMap<(u8, u8), BTreeMap<usize, Sample>>);
 
 /// A miss by less than this is the machine's noise.
 const TOLERANCE: f64 = 1.05;
+/// What a JSON request may cost at most. On top of the loop, which is cheaper than the bare proxy,
+/// come two JSON texts checked, a reservation, a charge and a row in SQLite: benches/README.md
+/// says where the time goes.
+const JSON_CEILING: f64 = 1.15;
 
 impl Load {
     pub fn title(self) -> &'static str {
@@ -39,6 +43,16 @@ impl Load {
             Self::Unpaced => 0.6,
             Self::Paced => 1.05,
             Self::Memory => 80.0,
+        }
+    }
+}
+
+impl Load {
+    /// Above this the bench fails.
+    fn ceiling(self) -> f64 {
+        match self {
+            Self::Json => JSON_CEILING,
+            _ => self.target() * TOLERANCE,
         }
     }
 }
@@ -110,16 +124,17 @@ impl Report {
             reached.sort_by(f64::total_cmp);
             let (least, most) = (reached[0], reached[reached.len() - 1]);
             let (reached, target) = (median(reached), load.target());
-            let passed = reached <= target * TOLERANCE;
+            let ceiling = load.ceiling();
+            let passed = reached <= ceiling;
             all &= passed;
             let verdict = match passed {
                 true if reached <= target => "reached",
-                true => "within 5 %",
+                true => "within what is allowed",
                 false => "MISSED",
             };
             let unit = if load == Load::Memory { "KiB a stream" } else { "× bare Pingora" };
             println!(
-                "{:<22} {reached:>6.2} {unit} ({least:.2} to {most:.2}), target {target}: {verdict}",
+                "{:<22} {reached:>6.2} {unit} ({least:.2} to {most:.2}), target {target}, at most {ceiling:.2}: {verdict}",
                 load.title()
             );
         }
