@@ -4,7 +4,11 @@
 //! `README.md` beside this file shows how to write one.
 
 pub mod kernel;
+pub mod license;
 pub mod meter;
+pub mod quota;
+pub mod rate_limit;
+pub mod route;
 
 use kernel::Registry;
 
@@ -13,5 +17,10 @@ pub const DEFAULT_CHAIN: [&str; 5] = ["license", "rate_limit", "route", "quota",
 
 /// Every filter that ships with Gatekeeper, in the recommended order.
 pub fn builtin() -> Registry {
-    Registry::default().with::<meter::Meter>()
+    Registry::default()
+        .with::<license::LicenseSpec>()
+        .with::<rate_limit::RateLimit>()
+        .with::<route::RouteSpec>()
+        .with::<quota::Quota>()
+        .with::<meter::Meter>()
 }

@@ -1,1 +1,133 @@
+//! The configuration: YAML to plain values, with every problem found in one go.
+//!
+//! `raw` (a tree that knows its lines) → `check` (against the one description in `file`) →
+//! `compile` (names resolved, secrets opened, the chain tried) → [`settings::Settings`].
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use gatekeeper_filters::kernel::{Chain, ChainProblem, Registry, Services};
+
+pub mod base_url;
+mod check;
+mod compile;
+mod file;
+mod inert;
+pub mod problem;
+pub mod raw;
+mod schema;
+mod secret;
 pub mod settings;
+mod shape;
+pub mod values;
+
+pub use self::{
+    problem::{Problem, Problems, Report, Warning},
+    schema::schema,
+    settings::Settings,
+};
+
+/// Larger files are refused: nobody writes them by hand.
+pub const MAX_FILE: u64 = 1024 * 1024;
+
+/// Whether secrets that are not on this machine are a problem.
+///
+/// `check` runs in places that must not have them (a laptop, a build server); there an unset
+/// variable or a missing file is a warning. Whoever starts a gateway needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    Required,
+    MayBeAbsent,
+}
+
+/// Reads a file for `run` and reload: secrets are required.
+///
+/// # Errors
+/// Every problem of the file.
+pub fn load(path: &Path, registry: &Registry) -> Result<(Settings, Vec<Warning>), Problems> {
+    load_with(path, registry, Secrets::Required)
+}
+
+/// # Errors
+/// Every problem of the file.
+pub fn load_with(
+    path: &Path,
+    registry: &Registry,
+    secrets: Secrets,
+) -> Result<(Settings, Vec<Warning>), Problems> {
+    let text = read(path)?;
+    parse(&text, registry, secrets).map_err(|report| Problems {
+        file: path.into(),
+        list: report.problems,
+        warnings: report.warnings,
+    })
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// When it can't be read, is larger than [`MAX_FILE`] or is not UTF-8.
+pub fn read(path: &Path) -> Result<String, Problems> {
+    let failed = |message: String| Problems::one(PathBuf::from(path), message);
+    let file = File::open(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed, however long the file says it is.
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(format!("can't be read: {error}")))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(failed("larger than 1 MiB".into()));
+    }
+    String::from_utf8(bytes).map_err(|_| failed("not UTF-8".into()))
+}
+
+/// Compiles the text of a configuration file.
+///
+/// # Errors
+/// A report with at least one problem.
+pub fn parse(
+    text: &str,
+    registry: &Registry,
+    secrets: Secrets,
+) -> Result<(Settings, Vec<Warning>), Report> {
+    let mut report = Report::default();
+    let settings = match raw::parse(text, &mut report.problems) {
+        Err(problem) => {
+            report.problems.push(problem);
+            None
+        }
+        Ok(root) => {
+            check::check(&root, &file::FILE, "", &mut report);
+            compile::compile(&root, registry, secrets, &mut report)
+        }
+    };
+    report.tidy();
+    match settings {
+        Some(settings) if report.problems.is_empty() => Ok((settings, report.warnings)),
+        _ => {
+            if report.problems.is_empty() {
+                report.problem(problem::START, "", "can't be compiled");
+            }
+            Err(report)
+        }
+    }
+}
+
+/// Builds the chain on ports that do nothing: for `check` and `explain`, which open no store.
+///
+/// # Errors
+/// As [`Registry::chain`].
+pub fn inert_chain(settings: &Settings, registry: &Registry) -> Result<Chain, Vec<ChainProblem>> {
+    registry.chain(&settings.filters, &inert_services(settings))
+}
+
+/// Ports that do nothing, beside the models of these settings.
+pub fn inert_services(settings: &Settings) -> Services {
+    inert::services(settings.models.clone(), settings.licenses.buy_url.clone())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

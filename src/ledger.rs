@@ -1,1 +1,47 @@
+//! Who used how much: the counters behind every limit.
+//!
+//! [`Embedded`] is the ledger of one machine. Counters in memory are the authority; a journal makes
+//! each change survive `kill -9` before the caller goes on; SQLite is filled from the journal in
+//! batches, for the next start and for the operator's own queries.
+//!
+//! ```text
+//! reserve, settle, record ──► book (64 shards)  ──► journal (mapped file, one short lock)
+//!                                                       │ every 200 ms: msync, and
+//!                                                       ▼ a batch with the sequence it reaches
+//!                                                    SQLite: usage, requests, open
+//! ```
+//!
+//! What holds at every step:
+//! - N concurrent requests against a limit of L messages: exactly min(N, L) are granted.
+//! - Settled + open messages never pass the limit; open ones are 0 when nothing is in flight.
+//! - A reservation is charged once, in the windows of the moment it was made, however late it
+//!   settles. The start of a window is part of a counter's key: nothing is ever reset.
+//! - After `kill -9` everything settled is charged; what was open is charged one message and its
+//!   input estimate at the next start. A power cut may lose the last 200 ms.
+//! - Replaying the journal changes nothing twice: the applied sequence is in the same transaction.
+//!
+//! A reservation needs no expiry here: the process that made it is the only owner of the store,
+//! and it settles each one when the request ends or vanishes, or at its own next start.
 
+mod account;
+mod batch;
+mod book;
+mod database;
+mod embedded;
+mod entry;
+mod journal;
+mod message_ids;
+mod owner;
+mod pepper;
+mod recovery;
+mod segment;
+mod signal;
+#[cfg(test)]
+mod tests;
+mod windows;
+mod worker;
+
+pub use self::{
+    embedded::{Embedded, OpenError},
+    pepper::PepperError,
+};

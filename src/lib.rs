@@ -1,5 +1,36 @@
 //! Gatekeeper: a gateway between a desktop app and the AI providers its seller pays for.
+//!
+//! The app knows a licence key; the gateway alone knows the master keys. The way of a request:
+//! [`proxy`] (gate, filters, body) → [`upstream`] (select, attempt, classify, relay) → [`proxy`]
+//! (settle, record). Filters decide and live in a crate of their own; this crate is the machine.
+//!
+//! **Invariant:** only [`proxy`], [`upstream`], [`server`], [`admin`] and [`stand_in`] name Pingora's
+//! HTTP types; only [`ledger`] names SQL; filters name neither.
 
+pub mod admin;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod ledger;
+pub mod licenses;
+pub mod pool;
+pub mod proxy;
+pub mod server;
+pub mod snapshot;
+pub mod stand_in;
+pub mod telemetry;
+pub mod upstream;
 pub mod vault;
+
+use std::process::ExitCode;
+
+use gatekeeper_filters::kernel::Registry;
+
+/// The whole program, with the filters that YAML may name. A gateway with filters of its own is a
+/// `main` that adds them to [`gatekeeper_filters::builtin`] and calls this.
+pub fn main(registry: Registry) -> ExitCode {
+    // One TLS provider for all crates, before any of them picks its own.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    server::no_core_dumps();
+    cli::main(registry, cli::Actions { run: server::run, demo: demo::run })
+}

@@ -1,3 +1,20 @@
-/// A key-encrypting key.
-#[derive(Debug)]
-pub struct Kek;
+//! Provider keys at rest: sealed in the YAML file under a key that is never in it.
+//!
+//! `kek` is the key-encrypting key, `seal` the sealed form, `pepper` what licences are hashed
+//! under, `rewrap` the way from one KEK to the next. Buffers of ours that held a secret are wiped;
+//! what HTTP libraries copy into their own buffers is not.
+
+pub mod kek;
+pub mod pepper;
+pub mod rewrap;
+pub mod seal;
+
+pub use self::{
+    kek::{Kek, KekError, Source},
+    pepper::{Pepper, PepperError, pepper},
+    rewrap::{RewrapError, Rewrapped, rewrap},
+    seal::{OpenError, SealError, Sealed, open, open_with, seal},
+};
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! The body was checked as strict JSON before an `Ask` exists. Members that nobody changes are
 //! sent on as the bytes that were checked; nothing is re-serialised.
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -38,11 +38,11 @@ struct Member {
     value: Value,
 }
 
-/// A name is almost always a span of the body; only ours are static.
+/// A name is almost always a span of the body; only ours are not.
 #[derive(Debug, Clone)]
 enum Name {
     Source(Range<usize>),
-    Static(&'static str),
+    Own(Cow<'static, str>),
 }
 
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ impl Members {
     fn name_of<'a>(&'a self, member: &'a Member) -> &'a [u8] {
         match &member.name {
             Name::Source(span) => &self.source[span.clone()],
-            Name::Static(name) => name.as_bytes(),
+            Name::Own(name) => name.as_bytes(),
         }
     }
 
@@ -89,26 +89,23 @@ impl Members {
     }
 
     /// Replaces a member's value where it stands, or adds it at the end. `json` must be valid JSON.
-    pub fn set(&mut self, name: &'static str, json: impl Into<Bytes>) {
-        let value = Value::Own(json.into());
-        match self.position(name) {
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, json: impl Into<Bytes>) {
+        let (name, value) = (name.into(), Value::Own(json.into()));
+        match self.position(&name) {
             Some(at) => self.list[at].value = value,
-            None => self.list.push(Member { name: Name::Static(name), value }),
+            None => self.list.push(Member { name: Name::Own(name), value }),
         }
     }
 
     pub fn remove(&mut self, name: &str) {
-        self.list.retain(|member| match &member.name {
-            Name::Source(span) => &self.source[span.clone()] != name.as_bytes(),
-            Name::Static(own) => *own != name,
-        });
+        self.retain(|member| member != name.as_bytes());
     }
 
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8]) -> bool) {
-        let source = self.source.clone();
+        let source = &self.source;
         self.list.retain(|member| match &member.name {
             Name::Source(span) => keep(&source[span.clone()]),
-            Name::Static(own) => keep(own.as_bytes()),
+            Name::Own(own) => keep(own.as_bytes()),
         });
     }
 

@@ -73,6 +73,8 @@ pub struct Outcome {
 pub struct Settled {
     pub tokens: u64,
     pub message: bool,
+    /// The provider reported more than was reserved.
+    pub overrun: bool,
 }
 
 pub struct Exchange {

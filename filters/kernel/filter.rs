@@ -36,7 +36,7 @@ pub trait Filter: Send + Sync + 'static {
     fn response(&self, _exchange: &mut Exchange, _head: &mut ResponseHead) {}
 
     /// Each event of a stream, or the whole JSON answer. It can't fail: watching must never break
-    /// an answer. A failed attempt's events are seen too; the last provider's word counts.
+    /// an answer. Events of an attempt that failed before its commit are seen too.
     fn chunk(&self, _exchange: &mut Exchange, _reading: &Reading) {}
 
     /// Exactly once, bottom to top, on every path, for each filter that was entered. For a whole

@@ -83,6 +83,8 @@ pub struct Reject {
     pub retry_after: Option<u64>,
     pub upgrade_url: Option<Arc<str>>,
     pub quota: Option<QuotaDetail>,
+    /// The method a 405 says to use (RFC 9110 section 15.5.6).
+    pub allow: Option<&'static str>,
 }
 
 /// What a 402 tells beside its message.
@@ -105,6 +107,7 @@ impl Reject {
             retry_after: None,
             upgrade_url: None,
             quota: None,
+            allow: None,
         }
     }
 

@@ -1,1 +1,248 @@
+//! Reads answers in OpenAI's dialect: OpenAI itself, Groq, Gemini's compatible endpoint, OpenRouter,
+//! vLLM, llama.cpp and the like.
+//!
+//! Providers are read leniently: what these readers do not understand sets nothing, and its bytes go
+//! to the app all the same. Data that is no JSON gives an empty [`Reading`].
+//!
+//! # What counts as usage
+//! A count is a plain integer from 0 to 2^53. Negative, fractional, larger ones and strings are
+//! taken for missing, so that the answer is estimated rather than charged by nonsense. An explicit 0
+//! is 0. The input must be known, or follow from the total; the output is the larger of the
+//! reported one and total − input, because Gemini leaves its thinking out of the reported one.
+//! Cached tokens are at most the input and reasoning tokens at most the output.
 
+mod responses;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+
+use super::{Reading, estimate};
+use crate::kernel::{
+    Endpoint, Usage,
+    json::{Invalid, Kind, Reader, Value},
+};
+
+/// An answer that is not JSON: cut off, or a page of HTML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is not JSON: {0}")]
+pub struct NotJson(#[from] pub Invalid);
+
+/// Integers up to here survive being a double on the way.
+const MAX_COUNT: u64 = 1 << 53;
+
+thread_local! {
+    /// So that an event costs no allocation.
+    static READER: RefCell<Reader> = const { RefCell::new(Reader::lenient()) };
+}
+
+fn read(data: &[u8], reading: impl FnOnce(Value<'_>) -> Reading) -> Result<Reading, NotJson> {
+    READER.with(|reader| match reader.try_borrow_mut() {
+        Ok(mut reader) => Ok(reading(reader.parse(data)?)),
+        Err(_) => Ok(reading(Reader::lenient().parse(data)?)),
+    })
+}
+
+fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == b"[DONE]"
+}
+
+/// One event of a `/v1/chat/completions` stream.
+pub fn chat_event(data: &[u8]) -> Reading {
+    if is_done(data) {
+        return Reading { done: true, ..Reading::default() };
+    }
+    read(data, chat).unwrap_or_default()
+}
+
+/// One event of a `/v1/responses` stream. The type within the data wins over the event's name.
+pub fn responses_event(event_name: Option<&str>, data: &[u8]) -> Reading {
+    if is_done(data) {
+        return Reading { done: true, ..Reading::default() };
+    }
+    read(data, |root| responses::event(event_name, root)).unwrap_or_default()
+}
+
+/// A whole JSON answer. One that neither commits nor failed holds no answer at all (`{}`).
+///
+/// # Errors
+/// The body is no JSON.
+pub fn answer(endpoint: Endpoint, body: &[u8]) -> Result<Reading, NotJson> {
+    read(
+        body,
+        match endpoint {
+            Endpoint::Chat => chat,
+            Endpoint::Responses => responses::answer,
+            Endpoint::Embeddings => embeddings,
+        },
+    )
+}
+
+fn embeddings(root: Value<'_>) -> Reading {
+    let vectors = root.get("data").is_some_and(|data| data.kind() == Kind::Array);
+    let failed = failed(root);
+    Reading {
+        usage: root.get("usage").and_then(|usage| counts(usage, Output::Never)),
+        commits: vectors && !failed,
+        finished: vectors,
+        failed,
+        ..Reading::default()
+    }
+}
+
+/// A chunk of a stream, or a whole answer: they differ only in `delta` and `message`.
+fn chat(root: Value<'_>) -> Reading {
+    let mut reading = Reading { failed: failed(root), ..Reading::default() };
+    let mut no_choices = false;
+    let mut groq = None;
+    let mut usage = None;
+    for (name, value) in root.members() {
+        if name == "choices" {
+            no_choices = value.kind() == Kind::Array && value.items().next().is_none();
+            value.items().for_each(|choice| read_choice(choice, &mut reading));
+        } else if name == "usage" {
+            usage = Some(value);
+        } else if name == "x_groq" {
+            groq = value.get("usage");
+        }
+    }
+    let reported =
+        |usage: Option<Value<'_>>| usage.and_then(|usage| counts(usage, Output::Counted));
+    reading.usage = reported(usage).or_else(|| reported(groq));
+    let has_usage = usage.is_some_and(|usage| usage.kind() == Kind::Object);
+    reading.usage_only = no_choices && has_usage && !reading.failed;
+    reading.commits &= !reading.failed;
+    reading
+}
+
+fn read_choice(choice: Value<'_>, reading: &mut Reading) {
+    for (name, value) in choice.members() {
+        if name == "delta" || name == "message" {
+            read_message(value, reading);
+        } else if name == "finish_reason" && !is_empty(value) {
+            // Some servers send "" where others send null.
+            reading.finished = true;
+            reading.commits = true;
+        }
+    }
+}
+
+fn read_message(message: Value<'_>, reading: &mut Reading) {
+    // Some servers state the same reasoning under both names.
+    let mut reasoning = 0;
+    for (name, value) in message.members() {
+        if is_empty(value) {
+            continue;
+        }
+        if name == "content" || name == "refusal" {
+            reading.output_millitokens += text(value);
+        } else if name == "reasoning" || name == "reasoning_content" {
+            reasoning = text(value).max(reasoning);
+        } else if name == "tool_calls" {
+            reading.output_millitokens += value.items().map(call).sum::<u64>();
+        } else if name == "function_call" {
+            reading.output_millitokens += function(value);
+        } else if name == "audio" {
+            reading.output_millitokens += member_text(value, "transcript");
+        } else {
+            continue;
+        }
+        reading.commits = true;
+    }
+    reading.output_millitokens += reasoning;
+}
+
+/// Null, or an empty string, array or object: what servers send where there is nothing to say.
+fn is_empty(value: Value<'_>) -> bool {
+    match value.kind() {
+        Kind::Null => true,
+        Kind::String => value.span().len() == 2,
+        Kind::Array => value.items().next().is_none(),
+        Kind::Object => value.members().next().is_none(),
+        Kind::Bool | Kind::Number => false,
+    }
+}
+
+/// Text, or parts of text.
+fn text(value: Value<'_>) -> u64 {
+    match value.as_str() {
+        Some(string) => estimate::text(&string),
+        None => value.items().map(|part| member_text(part, "text")).sum(),
+    }
+}
+
+fn member_text(object: Value<'_>, name: &str) -> u64 {
+    object.get(name).map_or(0, text)
+}
+
+fn call(call: Value<'_>) -> u64 {
+    ["function", "custom"].iter().filter_map(|kind| call.get(kind)).map(function).sum()
+}
+
+fn function(function: Value<'_>) -> u64 {
+    ["name", "arguments", "input"].iter().map(|name| member_text(function, name)).sum()
+}
+
+/// An error inside a 200. Gemini wraps it in an array, old vLLM has it at the top, Groq hides it.
+fn failed(root: Value<'_>) -> bool {
+    let Some(object) = (if root.kind() == Kind::Array { root.items().next() } else { Some(root) })
+    else {
+        return false;
+    };
+    object.members().any(|(name, value)| {
+        if name == "error" {
+            is_error(value)
+        } else if name == "x_groq" {
+            value.get("error").is_some_and(is_error)
+        } else {
+            name == "object" && value.raw() == br#""error""#
+        }
+    })
+}
+
+fn is_error(value: Value<'_>) -> bool {
+    match value.kind() {
+        Kind::Null => false,
+        Kind::Bool => value.as_bool() == Some(true),
+        Kind::String => !is_empty(value),
+        Kind::Number | Kind::Array | Kind::Object => true,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Counted,
+    /// Embeddings: the total is the input.
+    Never,
+}
+
+/// See the top of this file. Chat and Responses name the same counts differently.
+fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
+    let either = |chat: &str, responses: &str| usage.get(chat).or_else(|| usage.get(responses));
+    let detail = |value: Option<Value<'_>>, name: &str| value.and_then(|it| count(it.get(name)));
+    let reported = count(either("completion_tokens", "output_tokens"));
+    let total = count(usage.get("total_tokens"));
+    let input = match (count(either("prompt_tokens", "input_tokens")), output) {
+        (Some(input), _) => input,
+        (None, Output::Never) => total?,
+        (None, Output::Counted) => total?.checked_sub(reported?)?,
+    };
+    let rest = total.and_then(|total| total.checked_sub(input));
+    let output = match output {
+        Output::Never => 0,
+        Output::Counted => reported.max(rest)?,
+    };
+    let cached = detail(either("prompt_tokens_details", "input_tokens_details"), "cached_tokens");
+    let reasoning =
+        detail(either("completion_tokens_details", "output_tokens_details"), "reasoning_tokens");
+    Some(Usage {
+        input,
+        output,
+        cached: cached.unwrap_or(0).min(input),
+        reasoning: reasoning.unwrap_or(0).min(output),
+    })
+}
+
+fn count(value: Option<Value<'_>>) -> Option<u64> {
+    value?.as_u64().filter(|count| *count <= MAX_COUNT)
+}

@@ -1,0 +1,50 @@
+# `make` lists what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# rustup's folder, for shells that did not read its profile yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# The development profile has no LTO: a first build takes minutes less, and nobody notices the
+# difference below some thousand requests a second. `make bench` measures the release profile.
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## set up, build, and start the demo: no key and no network needed
+	@.ci/setup build
+	@echo '==> building (the first time takes some minutes)'
+	@cargo build
+	@exec '$(TARGET)/debug/gatekeeper' demo
+
+.PHONY: test
+test: ## set up and run all tests
+	@.ci/setup build node
+	@echo '==> format'
+	@cargo fmt --all --check
+	@echo '==> lints'
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@echo '==> tests of the crates'
+	@cargo test --workspace
+	@echo '==> tests with the real SDKs' # on the binary that cargo test built for its own
+	@cd tests/clients && { cmp -s package-lock.json node_modules/.installed || \
+		{ npm ci --no-progress && cp package-lock.json node_modules/.installed; }; }
+	@GATEKEEPER_BIN='$(abspath $(TARGET))/debug/gatekeeper' npm --prefix tests/clients test
+	@echo '==> all tests passed'
+
+.PHONY: soak
+soak: ## the tests that gain from repeating, for longer
+	@.ci/setup build
+	GATEKEEPER_KILLS=200 cargo test --workspace --test it -- --nocapture kill
+
+.PHONY: bench
+bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute
+	@.ci/setup build nginx
+	@echo '==> building with full optimisation (the first time takes many minutes)'
+	@cargo build --release -p gatekeeper -p load --bin gatekeeper --bin load --bin bare-mimalloc
+	@'$(TARGET)/release/load' compare $(if $(QUICK),--quick) $(BENCH)

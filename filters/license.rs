@@ -1,0 +1,73 @@
+//! Who is asking: turns the credential into a licence with a plan, or refuses.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{
+    Code, Exchange, Filter, License, Licenses, Reject, Services, Spec, Standing, Verdict,
+    async_trait,
+};
+
+/// YAML: `license`, no options.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LicenseSpec {}
+
+impl Spec for LicenseSpec {
+    const NAME: &'static str = "license";
+    const SUMMARY: &'static str = "checks the licence key and finds its plan (401, 403, 503)";
+
+    fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
+        Ok(Arc::new(LicenseFilter {
+            licenses: services.licenses.clone(),
+            buy_url: services.buy_url.clone(),
+        }))
+    }
+}
+
+struct LicenseFilter {
+    licenses: Arc<dyn Licenses>,
+    buy_url: Option<Arc<str>>,
+}
+
+#[async_trait]
+impl Filter for LicenseFilter {
+    async fn admit(&self, exchange: &mut Exchange) -> Verdict {
+        let standing = self.licenses.check(&exchange.credential, exchange.now).await;
+        exchange.license = Some(decide(standing, self.buy_url.as_ref())?);
+        Ok(())
+    }
+}
+
+/// The licence, or the refusal a buyer reads.
+///
+/// # Errors
+/// 403 when a source says no, 503 when none could be asked.
+pub fn decide(standing: Standing, buy_url: Option<&Arc<str>>) -> Result<License, Reject> {
+    match standing {
+        Standing::Valid(license) => Ok(license),
+        Standing::Invalid(code) => {
+            Err(Reject::new(code, words(code)).upgrade_url(buy_url.cloned()))
+        }
+        Standing::Unknown => Err(Reject::new(
+            Code::LicenseCheckUnavailable,
+            "Your licence could not be checked just now. Please try again in a moment.",
+        )
+        .retry_after(5)),
+    }
+}
+
+/// What a buyer reads when a licence is refused.
+fn words(code: Code) -> &'static str {
+    match code {
+        Code::LicenseExpired => "This licence has expired. Renew it to go on.",
+        Code::LicenseDisabled => "This licence has been disabled. Please contact the seller.",
+        Code::LicenseRefunded => "This licence was refunded and is no longer valid.",
+        Code::LicenseWrongProduct => "This licence is for another product.",
+        Code::DeviceLimit => {
+            "This licence is in use on as many devices as it allows. Remove one first."
+        }
+        _ => "This licence key is not valid. Check it for typing errors.",
+    }
+}

@@ -1,0 +1,78 @@
+//! The Responses API: named events, each of which also carries its name as `type`.
+
+use super::{Output, counts, failed, is_empty, member_text, text};
+use crate::{
+    kernel::json::{Kind, Value},
+    meter::Reading,
+};
+
+pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
+    let written = root.get("type").and_then(|kind| kind.as_str());
+    let kind = written.as_deref().or(name).unwrap_or_default();
+    let response = root.get("response");
+    let mut reading = Reading {
+        usage: response
+            .and_then(|response| response.get("usage"))
+            .and_then(|usage| counts(usage, Output::Counted)),
+        failed: failed(root) || matches!(kind, "error" | "response.failed"),
+        ..Reading::default()
+    };
+    match kind {
+        "response.completed" | "response.incomplete" | "response.failed" => {
+            reading.finished = true;
+            reading.commits = true;
+        }
+        // The call is shown, by name, before its arguments come.
+        "response.output_item.added" => {
+            if let Some(item) = root.get("item").filter(|item| is_call(*item)) {
+                reading.commits = true;
+                reading.output_millitokens = member_text(item, "name");
+            }
+        }
+        _ if kind.ends_with(".delta") => {
+            if let Some(delta) = root.get("delta").filter(|delta| !is_empty(*delta)) {
+                reading.commits = true;
+                let sound = kind == "response.audio.delta";
+                reading.output_millitokens = if sound { 0 } else { text(delta) };
+            }
+        }
+        // What `.done` events say was said in pieces before.
+        _ => {}
+    }
+    reading.commits &= !reading.failed;
+    reading
+}
+
+fn is_call(item: Value<'_>) -> bool {
+    let kind = item.get("type").and_then(|kind| kind.as_str());
+    kind.is_some_and(|kind| kind.ends_with("_call"))
+}
+
+pub(super) fn answer(root: Value<'_>) -> Reading {
+    let status = root.get("status").and_then(|status| status.as_str());
+    let status = status.as_deref().unwrap_or_default();
+    let output = root.get("output").filter(|output| output.kind() == Kind::Array);
+    let failed = failed(root) || status == "failed";
+    let finished = matches!(status, "completed" | "incomplete" | "failed");
+    let said = output.is_some_and(|output| !is_empty(output));
+    Reading {
+        usage: root.get("usage").and_then(|usage| counts(usage, Output::Counted)),
+        output_millitokens: output.map_or(0, |output| output.items().map(item).sum()),
+        commits: (said || finished) && !failed,
+        finished,
+        failed,
+        ..Reading::default()
+    }
+}
+
+/// A message, a reasoning summary, or a call.
+fn item(item: Value<'_>) -> u64 {
+    let parts = |name: &str| item.get(name).into_iter().flat_map(|parts| parts.items());
+    let said: u64 = parts("content")
+        .chain(parts("summary"))
+        .map(|part| member_text(part, "text") + member_text(part, "refusal"))
+        .sum();
+    let called: u64 =
+        ["name", "arguments", "input"].iter().map(|name| member_text(item, name)).sum();
+    if is_call(item) { said + called } else { said }
+}

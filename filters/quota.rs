@@ -1,0 +1,228 @@
+//! Holds a buyer to the plan: reserves what a request may cost, settles what it did cost.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    kernel::{
+        Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Ledger, Outcome,
+        Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec, Verdict,
+        async_trait, exchange::Settled,
+    },
+    rate_limit::store_unavailable,
+};
+
+/// The cap of a request that sets none, where the plan limits tokens: without one, nothing could
+/// be reserved.
+const DEFAULT_OUTPUT_CAP: u64 = 4096;
+
+/// A reported count above this multiple of the reservation is a provider's nonsense.
+const NONSENSE: u64 = 4;
+
+/// Seconds; a reservation that stands in the way is usually settled by then.
+const BUSY_RETRY_AFTER: u64 = 2;
+
+/// YAML: `quota`, no options; the limits stand in the plan (`messages`, `tokens`).
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {}
+
+impl Spec for Quota {
+    const NAME: &'static str = "quota";
+    const SUMMARY: &'static str = "reserves and settles messages and tokens of the plan (402, 413)";
+    const AFTER: &'static [&'static str] = &["license", "rate_limit", "route"];
+
+    fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
+        Ok(Arc::new(QuotaFilter { ledger: services.ledger.clone() }))
+    }
+}
+
+struct QuotaFilter {
+    ledger: Arc<dyn Ledger>,
+}
+
+#[async_trait]
+impl Filter for QuotaFilter {
+    async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
+        let Some(license) = exchange.license.clone() else { return Ok(()) };
+        let plan = &license.plan;
+        exchange.input_tokens = input_tokens(exchange, ask);
+        check_input(plan, exchange.input_tokens)?;
+        let cap = output_cap(plan, exchange.endpoint, ask.output_cap);
+        let demand = Demand {
+            license: license.id,
+            now: exchange.now,
+            messages: plan.messages,
+            tokens: plan.tokens,
+            input: exchange.input_tokens,
+            output: cap,
+            min_output: min_output(plan, ask.output_cap, cap),
+            message_id: exchange.message_id.clone(),
+        };
+        let grant =
+            self.ledger.reserve(&demand).await.map_err(|denied| reject(plan, &demand, denied))?;
+        exchange.output_cap = grant.output;
+        exchange.shrunk = grant.output < cap;
+        exchange.balance = Some(grant.balance);
+        exchange.reservation = Some(Reservation::new(self.ledger.clone(), grant));
+        Ok(())
+    }
+
+    fn response(&self, exchange: &mut Exchange, head: &mut ResponseHead) {
+        let Some(balance) = exchange.balance else { return };
+        if let Some(left) = balance.messages.left {
+            head.insert(MESSAGES_REMAINING, left);
+        }
+        if let Some(left) = balance.tokens.left {
+            head.insert(TOKENS_REMAINING, left);
+        }
+        let resets = balance.messages.resets_at.into_iter().chain(balance.tokens.resets_at).min();
+        if let Some(value) =
+            resets.and_then(|at| HeaderValue::from_maybe_shared(at.to_rfc3339()).ok())
+        {
+            head.insert(RESET, value);
+        }
+        if let (true, Some(cap)) = (exchange.shrunk, exchange.output_cap) {
+            head.insert(CAPPED, cap);
+        }
+    }
+
+    fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
+        let Some(reservation) = exchange.reservation.take() else { return };
+        let charge = charge(exchange, outcome, &reservation);
+        let reserved = worst(&reservation);
+        let reported = exchange.metered.reported.map_or(0, |usage| usage.total());
+        exchange.settled = Settled {
+            tokens: charge.tokens,
+            message: charge.message,
+            overrun: reserved.is_some_and(|reserved| reported > reserved),
+        };
+        reservation.settle(charge);
+    }
+}
+
+const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages-remaining");
+const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-quota-tokens-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-quota-reset");
+const CAPPED: HeaderName = HeaderName::from_static("x-quota-capped");
+
+/// Text plus images at the dearest rate among the targets that may serve.
+fn input_tokens(exchange: &Exchange, ask: &Ask) -> u64 {
+    let targets = exchange.route.iter().flat_map(|route| &route.targets);
+    let image = targets.map(|target| target.image_tokens).max().unwrap_or(0);
+    ask.text_tokens.saturating_add(ask.images.saturating_mul(image))
+}
+
+fn check_input(plan: &Plan, input: u64) -> Verdict {
+    match plan.max_input_tokens {
+        Some(max) if input > max => Err(Reject::new(
+            Code::BodyTooLarge,
+            format!("This conversation is about {input} tokens long; your plan allows {max}."),
+        )
+        .upgrade_url(plan.upgrade_url.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// The app's cap, lowered to the plan's; a default only where tokens are limited.
+fn output_cap(plan: &Plan, endpoint: Endpoint, app: Option<u64>) -> Option<u64> {
+    if endpoint == Endpoint::Embeddings {
+        return plan.tokens.map(|_| 0);
+    }
+    let cap = app.into_iter().chain(plan.max_output_tokens).min();
+    cap.or_else(|| plan.tokens.map(|_| DEFAULT_OUTPUT_CAP))
+}
+
+fn min_output(plan: &Plan, app: Option<u64>, cap: Option<u64>) -> u64 {
+    [Some(plan.min_output_tokens), app, cap].into_iter().flatten().min().unwrap_or(0)
+}
+
+/// What is charged, by the rules of returning a charge: nothing comes back once an event of an
+/// answer reached the app; a message comes back when nothing did and the fault was not the app's;
+/// tokens come back when no provider answered.
+fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> Charge {
+    let progress = exchange.progress;
+    let input = reservation.grant.input;
+    if !progress.sent {
+        return Charge { message: false, tokens: 0, source: Source::Estimated };
+    }
+    let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);
+    let message = progress.delivered || !blameless;
+    if !progress.answered {
+        let tokens = if outcome.delivery == Delivery::Abandoned { input } else { 0 };
+        return Charge { message, tokens, source: Source::Estimated };
+    }
+    let (usage, source) = exchange.metered.usage(input);
+    let tokens = match (source, worst(reservation)) {
+        (Source::Estimated, Some(worst)) => usage.total().min(worst),
+        (Source::Reported, Some(worst)) if usage.total() > worst.saturating_mul(NONSENSE) => {
+            log::error!(
+                "A provider reported {} tokens where at most {worst} were reserved; \
+                 the reservation is charged. request={} served={}",
+                usage.total(),
+                exchange.id,
+                exchange.served.as_ref().map_or("", |target| &target.label),
+            );
+            worst
+        }
+        _ => usage.total(),
+    };
+    Charge { message, tokens, source }
+}
+
+/// All tokens a reservation holds; `None` where the output was not capped.
+fn worst(reservation: &Reservation) -> Option<u64> {
+    let grant = &reservation.grant;
+    grant.output.map(|output| grant.input.saturating_add(output))
+}
+
+fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
+    match denied {
+        Denied::Messages { limit, used, resets_at } => quota_exceeded(
+            plan,
+            format!(
+                "You have used all {} messages of this {}. They come back on {}.",
+                limit.count,
+                limit.per.name(),
+                day(resets_at.to_rfc3339())
+            ),
+            QuotaDetail { kind: "messages", limit: limit.count, used, resets_at },
+        ),
+        Denied::Tokens { limit, used, left, needed, resets_at } => quota_exceeded(
+            plan,
+            format!(
+                "You have {left} of {} tokens left this {} and this message needs about {needed}. \
+                 They come back on {}.",
+                limit.count,
+                limit.per.name(),
+                day(resets_at.to_rfc3339())
+            ),
+            QuotaDetail { kind: "tokens", limit: limit.count, used, resets_at },
+        ),
+        Denied::Busy => Reject::new(
+            Code::RateLimited,
+            "Other messages of yours are still being answered. Please try again in a moment.",
+        )
+        .internal(format!("open reservations hold the rest of {:?}", demand.license))
+        .retry_after(BUSY_RETRY_AFTER),
+        Denied::StoreDown => store_unavailable(),
+    }
+}
+
+/// `2026-12-01T00:00:00Z` as people read it: `2026-12-01 00:00 UTC`.
+fn day(rfc3339: String) -> String {
+    match rfc3339.get(..16) {
+        Some(minutes) => format!("{} UTC", minutes.replace('T', " ")),
+        None => rfc3339,
+    }
+}
+
+fn quota_exceeded(plan: &Plan, message: String, detail: QuotaDetail) -> Reject {
+    Reject { quota: Some(detail), ..Reject::new(Code::QuotaExceeded, message) }
+        .upgrade_url(plan.upgrade_url.clone())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Not too fast, not too many at once: requests a period and open requests of one licence.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{
+    Code, Exchange, Filter, Ledger, Outcome, Pace, Permit, Reject, Services, Spec, TooFast,
+    Verdict, async_trait,
+};
+
+/// YAML: `rate_limit`, no options; the limits stand in the plan (`rate`, `concurrency`).
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {}
+
+impl Spec for RateLimit {
+    const NAME: &'static str = "rate_limit";
+    const SUMMARY: &'static str = "holds a licence to its plan's `rate` and `concurrency` (429)";
+    const AFTER: &'static [&'static str] = &["license"];
+
+    fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
+        Ok(Arc::new(RateLimitFilter { ledger: services.ledger.clone() }))
+    }
+}
+
+struct RateLimitFilter {
+    ledger: Arc<dyn Ledger>,
+}
+
+#[async_trait]
+impl Filter for RateLimitFilter {
+    async fn admit(&self, exchange: &mut Exchange) -> Verdict {
+        let Some(license) = &exchange.license else { return Ok(()) };
+        let pace = Pace {
+            license: license.id,
+            rate: license.plan.rate,
+            concurrency: license.plan.concurrency,
+        };
+        self.ledger.enter(&pace, exchange.now).await.map_err(reject)?;
+        exchange.permit = Some(Permit::new(self.ledger.clone(), pace.license));
+        Ok(())
+    }
+
+    fn settle(&self, exchange: &mut Exchange, _outcome: &Outcome) {
+        exchange.permit = None;
+    }
+}
+
+fn reject(too_fast: TooFast) -> Reject {
+    match too_fast {
+        TooFast::Rate { limit, retry_after } => Reject::new(
+            Code::RateLimited,
+            format!(
+                "Too many requests: your plan allows {} a {}. Please wait a moment.",
+                limit.count,
+                limit.per.name()
+            ),
+        )
+        .retry_after(retry_after),
+        TooFast::Concurrency { limit } => Reject::new(
+            Code::RateLimited,
+            format!("Your plan allows {limit} requests at one time. Wait for one to finish."),
+        )
+        .retry_after(1),
+        TooFast::StoreDown => store_unavailable(),
+    }
+}
+
+/// The refusal when the ledger can't decide.
+pub fn store_unavailable() -> Reject {
+    Reject::new(
+        Code::StoreUnavailable,
+        "Your usage could not be checked just now. Please try again in a moment.",
+    )
+    .internal("the store does not answer")
+    .retry_after(5)
+}

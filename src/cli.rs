@@ -1,0 +1,388 @@
+//! The command line. Each command is one function; what needs the machine (`run`, `demo`) is
+//! handed in.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use gatekeeper_filters::kernel::{Limit, ModelSet, Plan, Registry};
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{self, Problem, Secrets, Settings, raw::Node, settings::LicenseSource, values},
+    vault::{self, Kek, Source, pepper::PLACE},
+};
+
+/// Lets a desktop app use AI providers without holding their keys.
+#[derive(Debug, Parser)]
+#[command(name = "gatekeeper", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gatekeeper demo                                            see it work: no key, no network
+  gatekeeper run -c conf/gatekeeper.yaml                     start the gateway
+  gatekeeper check -c conf/gatekeeper.yaml                   every problem of a file
+  gatekeeper explain -c conf/gatekeeper.yaml                 what the file means
+  gatekeeper seal -c conf/gatekeeper.yaml groq groq-1 < key  a provider key for the file
+  gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
+  gatekeeper schema > conf/schema.json                       for the editor";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the gateway
+    #[command(after_help = "Example:\n  gatekeeper run -c conf/gatekeeper.yaml")]
+    Run(RunArgs),
+    /// Tell every problem of a configuration file; exit status 1 if there is one
+    #[command(after_help = "Secrets that are not on this machine (an unset variable, a missing \
+        file) are warnings\nhere and problems at `run`.\n\nExample:\n  \
+        gatekeeper check -c conf/gatekeeper.yaml")]
+    Check(FileArgs),
+    /// Show the chain, the models and the plans that a file means
+    #[command(after_help = "Example:\n  gatekeeper explain -c conf/gatekeeper.yaml")]
+    Explain(FileArgs),
+    /// Seal a provider key: reads it from standard input, prints what to paste into the file
+    #[command(after_help = "The secret never stands on the command line, where others could see \
+        it.\nThe KEK's file is made if it is missing.\n\nExamples:\n  \
+        gatekeeper seal -c conf/gatekeeper.yaml groq groq-1 < key.txt\n  \
+        gatekeeper seal -c conf/gatekeeper.yaml groq groq-1     (type it, Enter, Ctrl-D)")]
+    Seal(SealArgs),
+    /// Seal every secret of a file under vault.kek, and write the pepper in use into it
+    #[command(
+        after_help = "To change the KEK: move the old one to `vault.previous`, a new one to \
+        `vault.kek`, run this,\nrestart the gateways, take `previous` out.\n\nExample:\n  \
+        gatekeeper rewrap -c conf/gatekeeper.yaml"
+    )]
+    Rewrap(FileArgs),
+    /// Print the JSON schema of the configuration file
+    #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
+    Schema,
+    /// Gateway, stand-in provider and traffic in one process: no key, no network
+    #[command(after_help = "Example:\n  gatekeeper demo")]
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct FileArgs {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Take over the sockets of a running gateway
+    #[arg(long)]
+    pub upgrade: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Where the gateway listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: std::net::SocketAddr,
+    /// Where the dashboard is
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    pub admin: std::net::SocketAddr,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SealArgs {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: PathBuf,
+    /// The provider's name in the file
+    pub provider: String,
+    /// The key's id in the file
+    pub key_id: String,
+}
+
+/// What the machine does; the rest of the commands need none.
+#[derive(Debug, Clone, Copy)]
+pub struct Actions {
+    pub run: fn(RunArgs, Registry) -> anyhow::Result<()>,
+    pub demo: fn(DemoArgs, Registry) -> anyhow::Result<()>,
+}
+
+/// Runs the command that the process was started with.
+pub fn main(registry: Registry, actions: Actions) -> ExitCode {
+    match dispatch(Cli::parse(), registry, actions, &mut io::stdout(), &mut io::stderr()) {
+        Ok(code) => code,
+        Err(error) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(io::stderr(), "gatekeeper: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// # Errors
+/// What kept the command from doing its work, in the operator's words.
+pub fn dispatch(
+    cli: Cli,
+    registry: Registry,
+    actions: Actions,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(args) if args.upgrade => {
+            bail!("run: --upgrade is not available in this version; stop the old gateway first")
+        }
+        Command::Run(args) => (actions.run)(args, registry)?,
+        Command::Demo(args) => (actions.demo)(args, registry)?,
+        Command::Check(args) => return check(&args.config, &registry, out, err),
+        Command::Explain(args) => return explain(&args.config, &registry, out, err),
+        Command::Seal(args) => seal(&args, &mut io::stdin(), out, err)?,
+        Command::Rewrap(args) => rewrap(&args.config, err)?,
+        Command::Schema => writeln!(out, "{:#}", config::schema())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes warnings as `FILE:LINE:COLUMN: warning: ...`.
+///
+/// # Errors
+/// When `err` is closed.
+pub fn write_warnings(file: &Path, warnings: &[Problem], err: &mut dyn Write) -> io::Result<()> {
+    for warning in warnings {
+        writeln!(err, "{}:{warning} (warning)", file.display())?;
+    }
+    Ok(())
+}
+
+/// Loads for looking at; problems go to `err`.
+fn look(
+    file: &Path,
+    registry: &Registry,
+    err: &mut dyn Write,
+) -> anyhow::Result<Option<(Settings, usize)>> {
+    match config::load_with(file, registry, Secrets::MayBeAbsent) {
+        Ok((settings, warnings)) => {
+            write_warnings(file, &warnings, err)?;
+            Ok(Some((settings, warnings.len())))
+        }
+        Err(problems) => {
+            write_warnings(file, &problems.warnings, err)?;
+            writeln!(err, "{problems}")?;
+            Ok(None)
+        }
+    }
+}
+
+fn check(
+    file: &Path,
+    registry: &Registry,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    let Some((settings, warnings)) = look(file, registry, err)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let keys: usize = settings.providers.iter().map(|provider| provider.keys.len()).sum();
+    writeln!(
+        out,
+        "{}: good: {} providers, {keys} keys, {} models, {} plans, {} licence keys, {} filters, \
+         {warnings} warnings",
+        file.display(),
+        settings.providers.len(),
+        settings.models.len(),
+        settings.plans.len(),
+        license_keys(&settings),
+        settings.filters.len(),
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn license_keys(settings: &Settings) -> usize {
+    settings.licenses.sources.iter().map(|LicenseSource::Static(keys)| keys.len()).sum()
+}
+
+fn explain(
+    file: &Path,
+    registry: &Registry,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<ExitCode> {
+    let Some((settings, _)) = look(file, registry, err)? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let chain = config::inert_chain(&settings, registry).map_err(|problems| {
+        let messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
+        anyhow::anyhow!(messages.join("; "))
+    })?;
+    writeln!(out, "Filters, in the order a request meets them:")?;
+    for (index, step) in chain.steps().iter().enumerate() {
+        writeln!(out, "  {}. {:<12} {}", index + 1, step.name, step.summary)?;
+        for (name, value) in step.options.as_object().into_iter().flatten() {
+            writeln!(out, "       {name}: {value}")?;
+        }
+    }
+    writeln!(out, "\nModels, first target first:")?;
+    for (name, model) in settings.models.iter() {
+        let targets: Vec<_> = model.targets.iter().map(|target| &*target.label).collect();
+        writeln!(out, "  {name:<14} {}", targets.join(", then "))?;
+        if !model.accepts.is_empty() {
+            writeln!(out, "  {:<14} accepts {}", "", model.accepts.join(", "))?;
+        }
+    }
+    writeln!(out, "\nProviders:")?;
+    for provider in &settings.providers {
+        let base = &provider.base;
+        let at = match (base.stand_in, base.tls) {
+            (true, _) => "inside this process".to_owned(),
+            (_, true) => format!("https://{}:{}{}", base.host, base.port, base.path),
+            (_, false) => format!("http://{}:{}{}", base.host, base.port, base.path),
+        };
+        let keys: Vec<_> = provider.keys.iter().map(|key| &*key.id).collect();
+        let dialect = provider.dialect.name();
+        writeln!(out, "  {:<14} {dialect} at {at}; keys {}", provider.name, keys.join(", "))?;
+    }
+    writeln!(out, "\nPlans:")?;
+    for plan in &settings.plans {
+        writeln!(out, "  {:<14} {}", plan.name, describe(plan))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(plan: &Plan) -> String {
+    let limit = |limit: Option<Limit>| match limit {
+        Some(limit) => format!("{}/{}", limit.count, limit.per.name()),
+        None => "unlimited".into(),
+    };
+    let mut text = format!(
+        "messages {}, tokens {}, rate {}",
+        limit(plan.messages),
+        limit(plan.tokens),
+        limit(plan.rate)
+    );
+    let mut add = |name: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            let _ = write!(text, ", {name} {value}");
+        }
+    };
+    add("concurrency", plan.concurrency.map(u64::from));
+    add("max_output_tokens", plan.max_output_tokens);
+    add("max_input_tokens", plan.max_input_tokens);
+    let models = match &plan.models {
+        ModelSet::All => "all".into(),
+        ModelSet::Only(names) => names.join(", "),
+    };
+    text + "; models: " + &models
+}
+
+fn seal(
+    args: &SealArgs,
+    input: &mut dyn Read,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<()> {
+    for (what, name) in [("provider", &args.provider), ("key id", &args.key_id)] {
+        if let Err(message) = values::name(name) {
+            bail!("seal: {what}: {message}");
+        }
+    }
+    // Only the vault is needed: the file may still lack the very key that is being sealed.
+    let root = raw_tree(&args.config)?;
+    let source = kek_source(&root, &args.config)?;
+    let secret = read_secret(input)?;
+    let kek = match Kek::load(&source) {
+        Err(error) if error.is_absent() => match &source {
+            Source::File(path) => {
+                let kek = Kek::generate_file(path)?;
+                writeln!(err, "made a new KEK: {} (keep a copy somewhere safe)", path.display())?;
+                kek
+            }
+            Source::Env(_) => {
+                bail!("vault.kek: {error}; make one with: head -c 32 /dev/urandom | base64")
+            }
+        },
+        loaded => loaded.context("vault.kek")?,
+    };
+    let sealed = vault::seal(&kek, &args.provider, &args.key_id, &secret)?;
+    writeln!(out, "{sealed}")?;
+    out.flush()?;
+    writeln!(err, "{}", advice(&root, args))?;
+    Ok(())
+}
+
+fn raw_tree(file: &Path) -> anyhow::Result<Node> {
+    let text = config::read(file)?;
+    let mut problems = Vec::new();
+    config::raw::parse(&text, &mut problems)
+        .map_err(|problem| anyhow::anyhow!("{}:{problem}", file.display()))
+}
+
+fn kek_source(root: &Node, file: &Path) -> anyhow::Result<Source> {
+    let kek = root.get("vault").and_then(|vault| vault.get("kek"));
+    let Some(kek) = kek else {
+        bail!(
+            "{} has no vault; add this line: vault: {{ kek: file:conf/secrets/kek }}",
+            file.display()
+        );
+    };
+    kek.text().and_then(Source::parse).with_context(|| {
+        format!("{}:{}: vault.kek: expected `env:NAME` or `file:PATH`", file.display(), kek.at.line)
+    })
+}
+
+fn read_secret(input: &mut dyn Read) -> anyhow::Result<SecretString> {
+    let mut text = Zeroizing::new(String::with_capacity(16 * 1024));
+    input.take(16 * 1024).read_to_string(&mut text).context("standard input")?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    vault::seal::check_secret(secret).context("standard input")?;
+    Ok(SecretString::from(secret))
+}
+
+/// Where the sealed string goes.
+fn advice(root: &Node, args: &SealArgs) -> String {
+    let (file, provider, id) = (args.config.display(), &args.provider, &args.key_id);
+    if (provider.as_str(), id.as_str()) == PLACE {
+        return format!("paste it into {file} as `vault: {{ pepper: \"...\" }}`");
+    }
+    let node = root.get("providers").and_then(|providers| providers.get(provider));
+    let keys = node.and_then(|node| node.get("keys")).map(Node::items).unwrap_or_default();
+    let key = keys.iter().find(|key| key.get("id").and_then(Node::text) == Some(id));
+    match (node, key) {
+        (_, Some(key)) => {
+            format!("paste it into {file}, line {}, as that key's `secret`", key.at.line)
+        }
+        (Some(_), None) => format!(
+            "paste it into {file} as a key of {provider}: - {{ id: {id}, secret: \"sealed:...\" }}"
+        ),
+        (None, _) => format!(
+            "{file} has no provider {provider} yet; sealed for its key {id}, it opens nowhere else"
+        ),
+    }
+}
+
+fn rewrap(file: &Path, err: &mut dyn Write) -> anyhow::Result<()> {
+    // A file `seal` could not have been used with is no file of ours.
+    fs::metadata(file).with_context(|| file.display().to_string())?;
+    let done = vault::rewrap(file)?;
+    let pepper = if done.pepper_written { "; the pepper in use was written" } else { "" };
+    writeln!(
+        err,
+        "{}: {} secrets sealed anew, {} were already under vault.kek{pepper}",
+        file.display(),
+        done.secrets,
+        done.kept
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+use std::{fs, path::PathBuf};
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::config::tests::{registry, root};
+
+fn idle() -> Actions {
+    Actions { run: |_, _| bail!("run was called"), demo: |_, _| bail!("demo was called") }
+}
+
+/// Exit, standard output and standard error of a command line.
+fn call(arguments: &[&str]) -> (anyhow::Result<ExitCode>, String, String) {
+    let cli = Cli::try_parse_from(["gatekeeper"].iter().chain(arguments)).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let result = dispatch(cli, registry(), idle(), &mut out, &mut err);
+    (result, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+fn default_file() -> String {
+    root().join("conf/gatekeeper.yaml").display().to_string()
+}
+
+#[test]
+fn the_commands_are_well_formed() {
+    Cli::command().debug_assert();
+    for command in ["run", "check", "explain", "seal", "rewrap", "schema", "demo"] {
+        let help = Cli::try_parse_from(["gatekeeper", command, "--help"]).unwrap_err().to_string();
+        assert!(help.contains("Example"), "{help}");
+    }
+}
+
+#[test]
+fn run_and_demo_are_handed_on() {
+    assert!(call(&["run", "-c", "x"]).0.unwrap_err().to_string().contains("run was called"));
+    assert!(call(&["demo"]).0.unwrap_err().to_string().contains("demo was called"));
+    let upgrade = call(&["run", "-c", "x", "--upgrade"]).0.unwrap_err().to_string();
+    assert!(upgrade.contains("not available in this version"), "{upgrade}");
+}
+
+#[test]
+fn check_counts_what_a_good_file_has() {
+    let (result, out, err) = call(&["check", "-c", &default_file()]);
+    assert_eq!((result.unwrap(), err.as_str()), (ExitCode::SUCCESS, ""));
+    assert_eq!(out.lines().count(), 1);
+    assert!(out.contains("1 providers, 1 keys, 2 models, 2 plans, 1 licence keys, 5 filters"));
+}
+
+#[test]
+fn check_tells_every_problem_of_a_bad_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.yaml");
+    let text = fs::read_to_string(default_file()).unwrap();
+    fs::write(&file, text.replace("messages: 50", "mesages: 50").replace("[fast]", "[slow]"))
+        .unwrap();
+    let (result, out, err) = call(&["check", "-c", &file.display().to_string()]);
+    assert_eq!((result.unwrap(), out.as_str()), (ExitCode::FAILURE, ""));
+    assert!(err.contains("plans.free.mesages: unknown field; did you mean `messages`?"), "{err}");
+    assert!(err.ends_with("2 problems\n"), "{err}");
+    assert!(call(&["check", "-c", "not/there"]).2.contains("not/there:1:1: can't be read"));
+}
+
+#[test]
+fn explain_shows_chain_models_and_plans() {
+    let (result, out, _) = call(&["explain", "-c", &default_file()]);
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    for part in [
+        "1. license",
+        "5. meter",
+        "stand-in/small",
+        "inside this process",
+        "messages 50/month",
+        "models: all",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+}
+
+#[test]
+fn schema_prints_what_is_committed() {
+    let committed = fs::read_to_string(root().join("conf/schema.json")).unwrap();
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(value(&call(&["schema"]).1), value(&committed));
+}
+
+fn sealing(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gatekeeper.yaml");
+    let kek = directory.path().join("secrets/kek");
+    fs::write(&file, text.replace("@kek", &format!("file:{}", kek.display()))).unwrap();
+    (directory, file)
+}
+
+fn sealed(file: &Path, input: &str) -> anyhow::Result<(String, String)> {
+    let args = SealArgs { config: file.into(), provider: "groq".into(), key_id: "a".into() };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    seal(&args, &mut input.as_bytes(), &mut out, &mut err)?;
+    Ok((String::from_utf8(out)?, String::from_utf8(err)?))
+}
+
+#[test]
+fn seal_needs_no_more_of_the_file_than_its_vault() {
+    let (directory, file) =
+        sealing("vault: { kek: '@kek' }\nproviders:\n  groq: { keys: [{ id: a }] }\n");
+    let (first, told) = sealed(&file, "gsk_abc\n").unwrap();
+    assert!(first.starts_with("sealed:v1:") && first.lines().count() == 1);
+    assert!(told.contains("made a new KEK") && told.contains("line 3"), "{told}");
+    let (second, told) = sealed(&file, "gsk_abc\r\n").unwrap();
+    assert!(first != second && !told.contains("made a new KEK"));
+    let kek = Kek::load(&Source::File(directory.path().join("secrets/kek"))).unwrap();
+    for text in [first, second] {
+        let secret = vault::open_with(&[&kek], "groq", "a", text.trim()).unwrap();
+        assert_eq!(secrecy::ExposeSecret::expose_secret(&secret), "gsk_abc");
+    }
+}
+
+#[test]
+fn seal_says_what_it_can_not_do() {
+    let (_directory, file) = sealing("vault: { kek: '@kek' }");
+    for (input, why) in [("", "empty"), ("\n", "empty"), ("a b", "a space")] {
+        let error = format!("{:#}", sealed(&file, input).unwrap_err());
+        assert!(error.contains(why), "{error}");
+    }
+    assert!(!file.with_file_name("secrets").exists(), "a refused secret leaves no KEK behind");
+    for (text, why) in [
+        ("plans: {}", "add this line: vault:"),
+        ("vault: { kek: 5 }", "expected"),
+        ("a: [", "not valid YAML"),
+        ("vault: { kek: env:GATEKEEPER_NOT_SET }", "base64"),
+    ] {
+        let (_directory, file) = sealing(text);
+        let error = format!("{:#}", sealed(&file, "gsk").unwrap_err());
+        assert!(error.contains(why), "{error}");
+    }
+    assert!(Cli::try_parse_from(["gatekeeper", "seal", "-c", "f", "groq", "a", "gsk"]).is_err());
+}

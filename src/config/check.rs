@@ -1,0 +1,188 @@
+//! Holds the tree against the description: unknown fields, wrong types, unknown words, what is
+//! missing. Everything is reported; a wrong value does not hide what stands below or beside it.
+
+use super::{
+    problem::{Report, did_you_mean},
+    raw::{Kind, Looks, Node},
+    shape::{Field, Shape, Text, Variant},
+};
+
+pub const NOT_AVAILABLE: &str = "is not available in this version";
+
+pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
+    let wrong = |report: &mut Report| {
+        let hint = quote_hint(node, shape);
+        let message = format!("expected {}, found {}{hint}", shape.expected(), node.looks().name());
+        report.problem(node.at, path, message);
+    };
+    match shape {
+        Shape::Anything => {}
+        // `server:` with nothing below it is a mapping with nothing in it.
+        Shape::Record(fields) if node.is_nothing() => record(node, fields, path, report),
+        Shape::Record(fields) if node.looks() == Looks::Map => record(node, fields, path, report),
+        Shape::OneOf(fields) if node.looks() == Looks::Map => one_of(node, fields, path, report),
+        Shape::List { of, min } => match &node.kind {
+            Kind::List(items) => list(node, items, of, *min, path, report),
+            _ => wrong(report),
+        },
+        Shape::Map { key, of, min } if node.looks() == Looks::Map => {
+            map(node, *key, of, *min, path, report);
+        }
+        Shape::Either(shapes) => match shapes.iter().find(|shape| same_kind(node, shape)) {
+            Some(shape) => check(node, shape, path, report),
+            None => wrong(report),
+        },
+        _ => match scalar(node, shape) {
+            Some(Ok(())) => {}
+            Some(Err(message)) => report.problem(node.at, path, message),
+            None => wrong(report),
+        },
+    }
+}
+
+fn same_kind(node: &Node, shape: &Shape) -> bool {
+    match node.kind {
+        Kind::List(_) => matches!(shape, Shape::List { .. }),
+        Kind::Map(_) => matches!(shape, Shape::Record(_) | Shape::OneOf(_) | Shape::Map { .. }),
+        Kind::Scalar { .. } => !matches!(
+            shape,
+            Shape::List { .. } | Shape::Record(_) | Shape::OneOf(_) | Shape::Map { .. }
+        ),
+    }
+}
+
+fn quote_hint(node: &Node, shape: &Shape) -> &'static str {
+    let wants_text = matches!(
+        shape,
+        Shape::Text(Text::Name | Text::Model | Text::LicenseKey | Text::Path | Text::Any)
+    );
+    match node.looks() {
+        Looks::Int | Looks::Decimal | Looks::Bool if wants_text => {
+            " (text that looks like this needs quotes)"
+        }
+        _ => "",
+    }
+}
+
+/// `None` when the value is of another type altogether.
+fn scalar(node: &Node, shape: &Shape) -> Option<Result<(), String>> {
+    let text = node.text()?;
+    match (shape, node.looks()) {
+        (Shape::Bool, Looks::Bool) => Some(Ok(())),
+        (Shape::Int { min, max }, Looks::Int) => Some(match text.parse::<u64>() {
+            Ok(number) if (*min..=*max).contains(&number) => Ok(()),
+            _ if *max >= i64::MAX as u64 => Err(format!("must be at least {min}")),
+            _ => Err(format!("must be {min} to {max}")),
+        }),
+        (Shape::Decimal, Looks::Int | Looks::Decimal) => Some(match text.parse::<f64>() {
+            Ok(number) if number.is_finite() && number >= 0.0 => Ok(()),
+            _ => Err("must be 0 or more".into()),
+        }),
+        // A size in bytes needs no unit.
+        (Shape::Text(Text::Size), Looks::Int) => Some(Text::Size.check(text)),
+        (Shape::Text(kind), Looks::Text) => Some(kind.check(text)),
+        (Shape::Choice(variants), Looks::Text) => Some(choice(text, variants, shape)),
+        _ => None,
+    }
+}
+
+fn choice(text: &str, variants: &[Variant], shape: &Shape) -> Result<(), String> {
+    match variants.iter().find(|variant| variant.name == text) {
+        Some(Variant { later: true, .. }) => Err(format!("`{text}` {NOT_AVAILABLE}")),
+        Some(_) => Ok(()),
+        None => {
+            let near = did_you_mean(text, variants.iter().filter(|v| !v.later).map(|v| v.name));
+            Err(format!("unknown value; expected {}{near}", shape.expected()))
+        }
+    }
+}
+
+fn record(node: &Node, fields: &[Field], path: &str, report: &mut Report) {
+    for entry in node.entries() {
+        let at = entry.key_at;
+        let below = join(path, &entry.key);
+        let Some(field) = fields.iter().find(|field| field.name == entry.key) else {
+            report.problem(at, below, unknown_field(&entry.key, fields));
+            continue;
+        };
+        match foreign(node, field, fields) {
+            Some(Foreign::Later) => {}
+            Some(Foreign::Other(variant, other)) => {
+                report.problem(at, below, format!("goes with `{other}: {variant}` only"));
+            }
+            None if field.later => report.problem(at, below, NOT_AVAILABLE),
+            None if entry.value.is_nothing() && !matches!(field.shape, Shape::Record(_)) => {
+                report.problem(at, below, "has no value");
+            }
+            None => check(&entry.value, field.shape, &below, report),
+        }
+    }
+    for field in fields.iter().filter(|field| field.required) {
+        if node.entry(field.name).is_none() {
+            let message = format!("missing: {}", field.doc);
+            report.problem(node.at, join(path, field.name), message);
+        }
+    }
+}
+
+enum Foreign {
+    /// The variant it belongs to, or the one chosen, is reported already.
+    Later,
+    Other(&'static str, &'static str),
+}
+
+/// Whether a field belongs to a variant that was not chosen.
+fn foreign(node: &Node, field: &Field, fields: &[Field]) -> Option<Foreign> {
+    let (other, variant) = field.with?;
+    let by = fields.iter().find(|field| field.name == other)?;
+    let chosen = node.get(other).and_then(Node::text).or(by.default)?;
+    let Shape::Choice(variants) = by.shape else { return None };
+    match variants.iter().find(|v| v.name == chosen) {
+        Some(known) if known.later => Some(Foreign::Later),
+        Some(_) if chosen != variant => Some(Foreign::Other(variant, other)),
+        _ => None,
+    }
+}
+
+fn unknown_field(name: &str, fields: &[Field]) -> String {
+    if name == "<<" {
+        return "merge keys are not understood; write the fields out".into();
+    }
+    let known = fields.iter().filter(|field| !field.later).map(|field| field.name);
+    format!("unknown field{}", did_you_mean(name, known))
+}
+
+fn one_of(node: &Node, fields: &[Field], path: &str, report: &mut Report) {
+    record(node, fields, path, report);
+    if node.entries().len() != 1 {
+        let known: Vec<_> = fields.iter().filter(|f| !f.later).map(|f| f.name).collect();
+        let message = format!("expected exactly one of {}", known.join(", "));
+        report.problem(node.at, path, message);
+    }
+}
+
+fn list(node: &Node, items: &[Node], of: &Shape, min: usize, path: &str, report: &mut Report) {
+    if items.len() < min {
+        report.problem(node.at, path, "must not be empty");
+    }
+    for (index, item) in items.iter().enumerate() {
+        check(item, of, &format!("{path}[{index}]"), report);
+    }
+}
+
+fn map(node: &Node, key: Text, of: &Shape, min: usize, path: &str, report: &mut Report) {
+    if node.entries().len() < min {
+        report.problem(node.at, path, "must not be empty");
+    }
+    for entry in node.entries() {
+        let below = join(path, &entry.key);
+        if let Err(message) = key.check(&entry.key) {
+            report.problem(entry.key_at, &below, message);
+        }
+        check(&entry.value, of, &below, report);
+    }
+}
+
+pub fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}

@@ -1,0 +1,193 @@
+//! The checked tree to plain values: names resolved, secrets opened, rules that need more than one
+//! field. What `check` has reported already is passed over in silence.
+
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use gatekeeper_filters::kernel::Registry;
+use secrecy::ExposeSecret;
+
+use self::view::View;
+use super::{
+    Secrets,
+    file::FILE,
+    problem::Report,
+    raw::{Looks, Node},
+    secret::{ABSENT, Opener},
+    settings::{AccessLog, Admin, Log, Server, ServerLimits, Settings, Store, Tls, Vault},
+};
+use crate::vault::{Kek, Pepper, Source, pepper::PLACE};
+
+mod filters;
+mod licenses;
+mod models;
+mod providers;
+mod view;
+
+/// `None` when something it needs is missing; then there is a problem, too.
+pub(super) fn compile(
+    root: &Node,
+    registry: &Registry,
+    secrets: Secrets,
+    report: &mut Report,
+) -> Option<Settings> {
+    let empty = Node::empty();
+    // A file that is not a mapping has been reported; below it is one without any field.
+    let root = if root.looks() == Looks::Map { root } else { &empty };
+    let view = View::root(root, FILE.fields());
+
+    let server = server(&view.sub("server"), secrets, report);
+    let mut opener = Opener { secrets, vault: None, has_vault: root.get("vault").is_some() };
+    let vault = vault(&view.sub("vault"), &opener, report);
+    opener.vault = vault.as_ref();
+    let admin = admin(&view.sub("admin"), &opener, report);
+    let providers = providers::compile(&view, &opener, report);
+    let models = Arc::new(models::compile(&view, &providers, report));
+    models::check_prices(&view, &providers, report);
+    let buy_url = view.sub("licenses").text("buy_url").map(Arc::from);
+    let plans = licenses::plans(&view, buy_url.as_ref(), report);
+    let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, report);
+    let services = super::inert::services(models.clone(), licenses.buy_url.clone());
+    let (filters, filter_lines) = filters::compile(&view, registry, &services, report);
+    let (server, admin) = (server?, admin?);
+    if server.listen == admin.listen && server.listen.port() != 0 {
+        let admin = view.sub("admin");
+        report.problem(admin.at("listen"), admin.path("listen"), "the same as server.listen");
+    }
+    Some(Settings {
+        server,
+        admin,
+        vault,
+        store: store(&view.sub("store")),
+        licenses,
+        plans,
+        providers: providers.list,
+        models,
+        filters,
+        filter_lines,
+        log: log(&view.sub("log"), report),
+    })
+}
+
+fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Server> {
+    let limits = view.sub("limits");
+    limits.positive(&["body", "header_timeout", "buffered"], report);
+    let listen: SocketAddr = view.text("listen")?.parse().ok()?;
+    let behind_tls = view.bool("behind_tls");
+    let networks = view.node("trusted_proxies").map(Node::items).unwrap_or_default();
+    let server = Server {
+        listen,
+        threads: match view.int("threads") {
+            Some(threads) => threads as usize,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        },
+        grace: view.duration("grace"),
+        tls: tls(&view.sub("tls"), secrets, report),
+        behind_tls,
+        trusted_proxies: networks.iter().filter_map(|n| n.text()?.parse().ok()).collect(),
+        limits: ServerLimits {
+            body: limits.size("body"),
+            header_timeout: limits.duration("header_timeout"),
+            buffered: limits.size("buffered"),
+        },
+    };
+    if !listen.ip().is_loopback() && view.node("tls").is_none() && !behind_tls {
+        let message = "licence keys would cross the network in clear: set `tls`, or \
+                       `behind_tls: true` where something in front of the gateway speaks TLS";
+        report.problem(view.at("listen"), view.path("listen"), message);
+    }
+    if server.limits.buffered < server.limits.body {
+        let message = "smaller than `body`: the largest request would never fit";
+        report.problem(limits.at("buffered"), limits.path("buffered"), message);
+    }
+    Some(server)
+}
+
+fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
+    for field in ["cert", "key"] {
+        let Some(path) = view.text(field) else { continue };
+        let Err(error) = fs::File::open(path) else { continue };
+        let message = format!("{path}: {error}");
+        let absent = error.kind() == std::io::ErrorKind::NotFound;
+        if absent && secrets == Secrets::MayBeAbsent {
+            report.warn(view.at(field), view.path(field), message);
+        } else {
+            report.problem(view.at(field), view.path(field), message);
+        }
+    }
+    Some(Tls { cert: view.text("cert")?.into(), key: view.text("key")?.into() })
+}
+
+fn admin(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Admin> {
+    let listen: SocketAddr = view.text("listen")?.parse().ok()?;
+    let token = view.node("token");
+    if token.is_none() && !listen.ip().is_loopback() {
+        let message = "off loopback the admin listener needs a `token` (`env:NAME` or `file:PATH`)";
+        report.problem(view.at("listen"), view.path("listen"), message);
+    }
+    let hosts = view.node("hosts").map(Node::items).unwrap_or_default();
+    Some(Admin {
+        listen,
+        token: token.and_then(|node| opener.plain(node, &view.path("token"), report)),
+        hosts: hosts.iter().filter_map(|host| Some(host.text()?.to_ascii_lowercase())).collect(),
+    })
+}
+
+fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Vault> {
+    let mut load = |field: &str| {
+        let (node, path) = (view.node(field)?, view.path(field));
+        let Some(source) = node.text().and_then(Source::parse) else {
+            report.problem(node.at, path, "expected `env:NAME` or `file:PATH`");
+            return None;
+        };
+        if matches!(source, Source::Env(_)) {
+            let message = "everybody who may read /proc of this process sees a KEK in the \
+                           environment; a file is better";
+            report.warn(node.at, &path, message);
+        }
+        Kek::load(&source)
+            .map(Arc::new)
+            .map_err(|error| opener.kek_trouble(node, &path, &error, report))
+            .ok()
+    };
+    let (kek, previous) = (load("kek"), load("previous"));
+    if previous.is_none() && view.node("previous").is_some() {
+        // Half a vault would tell that secrets do not open which do.
+        return None;
+    }
+    let mut vault = Vault { kek: kek?, previous, pepper: None };
+    if let Some(node) = view.node("pepper") {
+        let opener = Opener { secrets: opener.secrets, vault: Some(&vault), has_vault: true };
+        let path = view.path("pepper");
+        let text = opener.open(node, PLACE, &path, report)?;
+        match Pepper::decode(&text) {
+            Ok(_) => vault.pepper = Some(text),
+            Err(_) if text.expose_secret() == ABSENT => {}
+            Err(error) => report.problem(node.at, path, error.to_string()),
+        }
+    }
+    Some(vault)
+}
+
+fn store(view: &View<'_>) -> Store {
+    Store {
+        path: PathBuf::from(view.text("path").unwrap_or_default()),
+        keep: view.duration("keep"),
+    }
+}
+
+fn log(view: &View<'_>, report: &mut Report) -> Log {
+    let access = match view.text("access").unwrap_or_default() {
+        "off" => AccessLog::Off,
+        "stdout" => AccessLog::Stdout,
+        other => match other.strip_prefix("file:") {
+            Some(path) if !path.is_empty() => AccessLog::File(path.into()),
+            _ => {
+                let message = "expected `stdout`, `off` or `file:PATH`";
+                report.problem(view.at("access"), view.path("access"), message);
+                AccessLog::Off
+            }
+        },
+    };
+    let level = view.text("level").and_then(|level| level.parse().ok());
+    Log { access, level: level.unwrap_or(log::LevelFilter::Info) }
+}

@@ -1,0 +1,147 @@
+//! Plans, and the licences that stand for them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use gatekeeper_filters::kernel::{ModelSet, Plan};
+use secrecy::SecretString;
+
+use super::view::View;
+use crate::config::{
+    problem::{Report, did_you_mean},
+    raw::Node,
+    settings::{LicenseSource, Licenses, StaticKey},
+};
+
+pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -> Vec<Arc<Plan>> {
+    let known: Vec<&str> = root
+        .node("models")
+        .map(Node::entries)
+        .unwrap_or_default()
+        .iter()
+        .map(|entry| entry.key.as_str())
+        .collect();
+    let shape = root.items_of("plans");
+    let mut plans = Vec::new();
+    for entry in root.node("plans").map(Node::entries).unwrap_or_default() {
+        let view = View::item(&entry.value, shape, format!("plans.{}", entry.key));
+        let plan = plan(&entry.key, &view, &known, buy_url, report);
+        if plan.messages.is_some() && plan.tokens.is_none() && plan.max_input_tokens.is_none() {
+            let message = "limits messages but not their size: one message may cost any number of \
+                           tokens; set `tokens` or `max_input_tokens`";
+            report.warn(entry.key_at, format!("plans.{}", entry.key), message);
+        }
+        plans.push(Arc::new(plan));
+    }
+    plans
+}
+
+fn plan(
+    name: &str,
+    view: &View<'_>,
+    known: &[&str],
+    buy_url: Option<&Arc<str>>,
+    report: &mut Report,
+) -> Plan {
+    let models = models(view, known, report);
+    let min_output_tokens = view.int("min_output_tokens").unwrap_or_default();
+    let max_output_tokens = view.int("max_output_tokens");
+    if max_output_tokens.is_some_and(|max| max < min_output_tokens)
+        && view.node("min_output_tokens").is_some()
+    {
+        let message = "more than max_output_tokens";
+        report.problem(view.at("min_output_tokens"), view.path("min_output_tokens"), message);
+    }
+    Plan {
+        name: name.into(),
+        messages: view.limit("messages"),
+        tokens: view.limit("tokens"),
+        rate: view.limit("rate"),
+        concurrency: view.int("concurrency").and_then(|n| n.try_into().ok()),
+        models,
+        max_output_tokens,
+        min_output_tokens,
+        max_input_tokens: view.int("max_input_tokens"),
+        upgrade_url: view.text("upgrade_url").map(Arc::from).or_else(|| buy_url.cloned()),
+    }
+}
+
+fn models(view: &View<'_>, known: &[&str], report: &mut Report) -> ModelSet {
+    let path = view.path("models");
+    let mut names = Vec::new();
+    let mut all = false;
+    for (index, node) in view.node("models").map(Node::items).unwrap_or_default().iter().enumerate()
+    {
+        match node.text() {
+            Some("*") => all = true,
+            Some(name) if known.contains(&name) => names.push(Arc::from(name)),
+            Some(name) => {
+                let near = did_you_mean(name, known.iter().copied());
+                let message = format!("unknown model `{name}`{near}");
+                report.problem(node.at, format!("{path}[{index}]"), message);
+            }
+            None => {}
+        }
+    }
+    if all { ModelSet::All } else { ModelSet::Only(names) }
+}
+
+pub fn licenses(
+    view: &View<'_>,
+    plans: &[Arc<Plan>],
+    buy_url: Option<Arc<str>>,
+    report: &mut Report,
+) -> Licenses {
+    let shape = view.items_of("sources");
+    let list = view.node("sources").map(Node::items).unwrap_or_default();
+    let mut sources = Vec::new();
+    let mut lines = HashMap::new();
+    for (index, node) in list.iter().enumerate() {
+        let source = View::item(node, shape, format!("{}[{index}]", view.path("sources")));
+        if source.node("static").is_some() {
+            let view = source.sub("static");
+            sources.push(LicenseSource::Static(static_keys(&view, plans, &mut lines, report)));
+        }
+    }
+    // Shops could still let somebody in; an empty list alone is a mistake that locks all out.
+    let all_static = sources.len() == list.len() && !list.is_empty();
+    if all_static && lines.is_empty() {
+        let message = "no licence key in any source: nobody could come in";
+        report.problem(view.at("sources"), view.path("sources"), message);
+    }
+    Licenses { buy_url, sources }
+}
+
+fn static_keys(
+    view: &View<'_>,
+    plans: &[Arc<Plan>],
+    lines: &mut HashMap<String, usize>,
+    report: &mut Report,
+) -> Vec<StaticKey> {
+    let shape = view.items_of("keys");
+    let mut keys = Vec::new();
+    for (index, node) in view.node("keys").map(Node::items).unwrap_or_default().iter().enumerate() {
+        let view = View::item(node, shape, format!("{}[{index}]", view.path("keys")));
+        let key = view.text("key").map(str::trim);
+        // 100 spellings are one licence, so they can't have two plans. Broken ones count as there.
+        let spelling = key.map_or_else(|| format!("\n{}", lines.len()), str::to_uppercase);
+        if let Some(line) = lines.insert(spelling, node.at.line) {
+            let message = format!("the same licence key (case does not count) as on line {line}");
+            report.problem(view.at("key"), view.path("key"), message);
+        }
+        let plan = plan_of(&view, plans, report);
+        if let (Some(key), Some(plan)) = (key, plan) {
+            keys.push(StaticKey { key: SecretString::from(key), plan });
+        }
+    }
+    keys
+}
+
+fn plan_of(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Option<Arc<Plan>> {
+    let name = view.text("plan")?;
+    let plan = plans.iter().find(|plan| &*plan.name == name).cloned();
+    if plan.is_none() {
+        let near = did_you_mean(name, plans.iter().map(|plan| &*plan.name));
+        report.problem(view.at("plan"), view.path("plan"), format!("unknown plan `{name}`{near}"));
+    }
+    plan
+}

@@ -1,0 +1,351 @@
+//! The description of the whole configuration file: the check, the defaults and the JSON schema
+//! all come from here. A field that is not here does not exist.
+
+use super::shape::{Field, Shape, Text, Variant};
+
+const DURATION: Shape = Shape::Text(Text::Duration);
+const SIZE: Shape = Shape::Text(Text::Size);
+const LIMIT: Shape = Shape::Text(Text::Limit);
+const NAME: Shape = Shape::Text(Text::Name);
+const PATH: Shape = Shape::Text(Text::Path);
+const LINK: Shape = Shape::Text(Text::Link);
+const ADDRESS: Shape = Shape::Text(Text::Address);
+const TARGET: Shape = Shape::Text(Text::Target);
+const ANY_TEXT: Shape = Shape::Text(Text::Any);
+const COUNT: Shape = Shape::Int { min: 1, max: i64::MAX as u64 };
+const TEXTS: Shape = Shape::List { of: &ANY_TEXT, min: 0 };
+
+/// The file itself.
+pub const FILE: Shape = Shape::Record(&[
+    Field::new("server", &Shape::Record(SERVER), "The listener for apps."),
+    Field::new(
+        "admin",
+        &Shape::Record(ADMIN),
+        "The listener for the operator: dashboard, status, metrics.",
+    ),
+    Field::new("vault", &Shape::Record(VAULT), "Opens sealed secrets; not needed without any."),
+    Field::new("store", &Shape::Record(STORE), "Where usage is counted and kept."),
+    Field::new("licenses", &Shape::Record(LICENSES), "Who may come in.").required(),
+    Field::new("plans", &PLANS, "What a licence may use, by plan name.").required(),
+    Field::new("providers", &PROVIDERS, "Where requests go, and the keys that pay for them.")
+        .required(),
+    Field::new("models", &MODELS, "Public model names and the targets behind them.").required(),
+    Field::new(
+        "prices",
+        &PRICES,
+        "Dollars per million tokens by `provider/model`. Checked; used by later versions.",
+    ),
+    Field::later("budget", "Dollars a day."),
+    Field::new(
+        "filters",
+        &FILTERS,
+        "The chain, in order. Default: license, rate_limit, route, quota, meter.",
+    ),
+    Field::new("log", &Shape::Record(LOG), "What is written where."),
+]);
+
+const SERVER: &[Field] = &[
+    Field::new("listen", &ADDRESS, "IP address and port.").or("127.0.0.1:8080"),
+    Field::new(
+        "threads",
+        &Shape::Int { min: 1, max: 1024 },
+        "Worker threads. Default: one per core.",
+    ),
+    Field::new("grace", &DURATION, "How long open streams may go on after SIGTERM.").or("300s"),
+    Field::new(
+        "tls",
+        &Shape::Record(TLS),
+        "Serve TLS 1.2 and 1.3. Required off loopback, unless behind_tls.",
+    ),
+    Field::new(
+        "behind_tls",
+        &Shape::Bool,
+        "Something in front of the gateway speaks TLS to the apps.",
+    )
+    .or("false"),
+    Field::new(
+        "trusted_proxies",
+        &Shape::List { of: &Shape::Text(Text::Network), min: 0 },
+        "Networks whose X-Forwarded-For is believed.",
+    ),
+    Field::new("limits", &Shape::Record(SERVER_LIMITS), "Bounds of requests."),
+];
+
+const TLS: &[Field] = &[
+    Field::new("cert", &PATH, "PEM file: the certificate and its chain.").required(),
+    Field::new("key", &PATH, "PEM file: the private key.").required(),
+];
+
+const SERVER_LIMITS: &[Field] = &[
+    Field::new("body", &SIZE, "Largest request body.").or("10MiB"),
+    Field::new(
+        "header_timeout",
+        &DURATION,
+        "From the first byte of a request to the end of its headers.",
+    )
+    .or("10s"),
+    Field::new("buffered", &SIZE, "Request bodies held in memory at one time, all together.")
+        .or("256MiB"),
+];
+
+const ADMIN: &[Field] = &[
+    Field::new("listen", &ADDRESS, "IP address and port.").or("127.0.0.1:9090"),
+    Field::new(
+        "token",
+        &Shape::Text(Text::Source),
+        "Bearer token, `env:NAME` or `file:PATH`. Required off loopback.",
+    ),
+    Field::new(
+        "hosts",
+        &TEXTS,
+        "Host names that requests may carry beside loopback and the listen address.",
+    ),
+];
+
+const VAULT: &[Field] = &[
+    Field::new(
+        "kek",
+        &Shape::Text(Text::Source),
+        "The key that seals the others: 32 bytes in base64, `file:PATH` or `env:NAME`.",
+    )
+    .required(),
+    Field::new(
+        "previous",
+        &Shape::Text(Text::Source),
+        "The key before this one; opens secrets until `rewrap` has run.",
+    ),
+    Field::new(
+        "pepper",
+        &Shape::Text(Text::Secret),
+        "32 bytes in base64 under which licences are hashed. Default: derived from the KEK. \
+         `rewrap` writes it.",
+    ),
+];
+
+const STORE: &[Field] = &[
+    Field::new(
+        "kind",
+        &Shape::Choice(&[Variant::new("embedded"), Variant::later("redis")]),
+        "The kind of store.",
+    )
+    .or("embedded"),
+    Field::new("path", &PATH, "Database file; its directory is made.")
+        .or("data/gatekeeper.db")
+        .with("kind", "embedded"),
+    Field::new("keep", &DURATION, "How long records of requests are kept.").or("90d"),
+    Field::later("url", "Where Redis is.").with("kind", "redis"),
+    Field::later("on_store_down", "What happens while Redis is away.").with("kind", "redis"),
+];
+
+const LICENSES: &[Field] = &[
+    Field::new(
+        "cache",
+        &Shape::Record(CACHE),
+        "How long a shop's word is good. Checked; used by later versions.",
+    ),
+    Field::new("buy_url", &LINK, "Where a buyer can get a licence; shown with refusals."),
+    Field::new(
+        "sources",
+        &Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
+        "Where licences come from, asked in this order.",
+    )
+    .required(),
+];
+
+const CACHE: &[Field] = &[
+    Field::new("fresh", &DURATION, "Taken as it is.").or("24h"),
+    Field::new("stale", &DURATION, "Served after that while the shop is asked again.").or("72h"),
+    Field::new("negative", &DURATION, "How long a no is kept.").or("60s"),
+];
+
+const SOURCES: &[Field] = &[
+    Field::new("static", &Shape::Record(STATIC), "Keys written in this file."),
+    Field::later("lemonsqueezy", "A Lemon Squeezy store."),
+    Field::later("gumroad", "A Gumroad account."),
+];
+
+const STATIC: &[Field] =
+    &[Field::new("keys", &Shape::List { of: &Shape::Record(STATIC_KEY), min: 0 }, "The keys.")
+        .required()];
+
+const STATIC_KEY: &[Field] = &[
+    Field::new(
+        "key",
+        &Shape::Text(Text::LicenseKey),
+        "8 to 128 printable ASCII characters; case and surrounding spaces do not count.",
+    )
+    .required(),
+    Field::new("plan", &NAME, "A plan of this file.").required(),
+];
+
+const PLANS: Shape = Shape::Map { key: Text::Name, of: &Shape::Record(PLAN), min: 1 };
+
+const PLAN: &[Field] = &[
+    Field::new("messages", &LIMIT, "Requests that reach a provider. Default: unlimited."),
+    Field::new("tokens", &LIMIT, "Input and output tokens together. Default: unlimited."),
+    Field::new("rate", &LIMIT, "Requests of any kind. Default: unlimited."),
+    Field::new(
+        "concurrency",
+        &Shape::Int { min: 1, max: u32::MAX as u64 },
+        "Open requests at one time. Default: unlimited.",
+    ),
+    Field::new(
+        "models",
+        &Shape::List { of: &ANY_TEXT, min: 1 },
+        "Public model names, or `*` for all.",
+    )
+    .required(),
+    Field::new(
+        "max_output_tokens",
+        &COUNT,
+        "Caps each answer. Default: 4096 where `tokens` is set, else none.",
+    ),
+    Field::new("min_output_tokens", &COUNT, "An answer's cap never shrinks below this.").or("256"),
+    Field::new("max_input_tokens", &COUNT, "Larger requests are refused. Default: unlimited."),
+    Field::new("upgrade_url", &LINK, "Shown when a limit is reached. Default: `licenses.buy_url`."),
+    Field::later("devices", "Whether a device must be activated."),
+    Field::new("max_devices", &COUNT, "Devices of one licence. Checked; used by later versions."),
+    Field::new(
+        "price",
+        &Shape::Text(Text::Price),
+        "What the plan costs, like `$9/month`. Checked; used by later versions.",
+    ),
+    Field::new(
+        "on_disconnect",
+        &Shape::Choice(&[Variant::new("cut"), Variant::later("drain")]),
+        "When the app leaves in the middle of an answer.",
+    )
+    .or("cut"),
+];
+
+const PROVIDERS: Shape = Shape::Map { key: Text::Name, of: &Shape::Record(PROVIDER), min: 1 };
+
+const DIALECT: Shape =
+    Shape::Choice(&[Variant::new("openai"), Variant::new("anthropic"), Variant::new("gemini")]);
+
+const STRATEGY: Shape = Shape::Choice(&[
+    Variant::new("round_robin"),
+    Variant::later("least_busy"),
+    Variant::later("fastest"),
+]);
+
+const KEYS: Shape = Shape::List { of: &Shape::Record(KEY), min: 1 };
+
+const PROVIDER: &[Field] = &[
+    Field::new(
+        "base_url",
+        &Shape::Text(Text::BaseUrl),
+        "The endpoint's path is appended: `https://api.groq.com/openai/v1`. `stand-in` is a \
+         provider inside this process.",
+    )
+    .required(),
+    Field::new("dialect", &DIALECT, "The API the provider speaks.").or("openai"),
+    Field::new("strategy", &STRATEGY, "Which key is next.").or("round_robin"),
+    Field::new("allow_private", &Shape::Bool, "Plain http and private addresses are meant.")
+        .or("false"),
+    Field::new("timeouts", &Shape::Record(TIMEOUTS), "When an attempt is given up."),
+    Field::new("allow_fields", &TEXTS, "Request fields let through beside the known ones."),
+    Field::new(
+        "output_cap_field",
+        &ANY_TEXT,
+        "Request field for an output cap where the app set none.",
+    )
+    .or("max_completion_tokens"),
+    Field::new("image_tokens", &COUNT, "Tokens reserved for an image.").or("2000"),
+    Field::new(
+        "keys",
+        &KEYS,
+        "Required, except for the stand-in, on loopback and with allow_private.",
+    ),
+    Field::later("budget", "Dollars a day at this provider."),
+];
+
+const TIMEOUTS: &[Field] = &[
+    Field::new("connect", &DURATION, "To a connection, TLS included.").or("3s"),
+    Field::new("first_byte", &DURATION, "To the head of the answer.").or("120s"),
+    Field::new("first_token", &DURATION, "To the first output of a stream.").or("120s"),
+    Field::new("idle", &DURATION, "Between two pieces of an answer.").or("60s"),
+    Field::new("total", &DURATION, "The whole answer.").or("600s"),
+];
+
+const KEY: &[Field] = &[
+    Field::new("id", &NAME, "Its name in status, metrics and logs; unique at its provider.")
+        .required(),
+    Field::new(
+        "secret",
+        &Shape::Text(Text::Secret),
+        "`sealed:v1:...` (see `gatekeeper seal`), `env:NAME` or `file:PATH`.",
+    )
+    .required(),
+    Field::new(
+        "group",
+        &NAME,
+        "Keys of one account share its limits. Default: a group of its own.",
+    ),
+    Field::new("weight", &Shape::Int { min: 1, max: 1000 }, "Its share of the requests.").or("1"),
+    Field::new(
+        "state",
+        &Shape::Choice(&[Variant::new("on"), Variant::new("off")]),
+        "`off` keeps the key from being used.",
+    )
+    .or("on"),
+];
+
+const MODELS: Shape = Shape::Map {
+    key: Text::Model,
+    of: &Shape::Either(&[TARGETS, Shape::Record(MODEL), Shape::Text(Text::Model)]),
+    min: 1,
+};
+
+const TARGETS: Shape = Shape::List { of: &TARGET, min: 1 };
+
+const MODEL: &[Field] = &[
+    Field::new(
+        "targets",
+        &TARGETS,
+        "`provider/model`: the first is asked first, the rest are fallbacks.",
+    ),
+    Field::new(
+        "accepts",
+        &Shape::List { of: &Shape::Choice(MEDIA), min: 0 },
+        "Content parts that the targets take beside text and images.",
+    ),
+    Field::later("smart", "A model chosen by how hard the request is."),
+    Field::later("delivery", "`whole` reads an answer to its end before it is sent."),
+    Field::later("timeouts", "Timeouts of this model."),
+    Field::later("sticky", "Keeps a conversation on its target."),
+];
+
+const MEDIA: &[Variant] =
+    &[Variant::new("input_audio"), Variant::new("file"), Variant::new("video_url")];
+
+const PRICES: Shape = Shape::Map { key: Text::Target, of: &Shape::Record(PRICE), min: 0 };
+
+const PRICE: &[Field] = &[
+    Field::new("input", &Shape::Decimal, "Input tokens.").required(),
+    Field::new("output", &Shape::Decimal, "Output tokens.").required(),
+    Field::new("cached", &Shape::Decimal, "Cached input tokens. Default: as input."),
+];
+
+const FILTERS: Shape = Shape::List {
+    of: &Shape::Either(&[NAME, Shape::Map { key: Text::Name, of: &Shape::Anything, min: 1 }]),
+    min: 1,
+};
+
+const LOG: &[Field] = &[
+    Field::new("access", &ANY_TEXT, "One line per request: `stdout`, `off` or `file:PATH`.")
+        .or("stdout"),
+    Field::new(
+        "level",
+        &Shape::Choice(&[
+            Variant::new("off"),
+            Variant::new("error"),
+            Variant::new("warn"),
+            Variant::new("info"),
+            Variant::new("debug"),
+            Variant::new("trace"),
+        ]),
+        "What the gateway tells about itself.",
+    )
+    .or("info"),
+];

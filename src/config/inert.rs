@@ -1,0 +1,49 @@
+//! The kernel's ports without a machine behind them: a chain built on these can be looked at, and
+//! refuses everything if it is run.
+
+use std::sync::Arc;
+
+use gatekeeper_filters::kernel::{
+    Balance, Charge, Credential, Demand, Denied, Grant, Ledger, LicenseId, Licenses, Limit, Models,
+    Pace, Record, Services, Standing, StoreDown, TooFast, UnixMs, async_trait,
+};
+
+struct Inert;
+
+pub fn services(models: Arc<Models>, buy_url: Option<Arc<str>>) -> Services {
+    Services { licenses: Arc::new(Inert), ledger: Arc::new(Inert), models, buy_url }
+}
+
+#[async_trait]
+impl Licenses for Inert {
+    async fn check(&self, _: &Credential, _: UnixMs) -> Standing {
+        Standing::Unknown
+    }
+}
+
+#[async_trait]
+impl Ledger for Inert {
+    async fn enter(&self, _: &Pace, _: UnixMs) -> Result<(), TooFast> {
+        Err(TooFast::StoreDown)
+    }
+
+    fn leave(&self, _: &LicenseId) {}
+
+    async fn reserve(&self, _: &Demand) -> Result<Grant, Denied> {
+        Err(Denied::StoreDown)
+    }
+
+    fn settle(&self, _: u64, _: Charge) {}
+
+    async fn balance(
+        &self,
+        _: &LicenseId,
+        _: Option<Limit>,
+        _: Option<Limit>,
+        _: UnixMs,
+    ) -> Result<Balance, StoreDown> {
+        Err(StoreDown)
+    }
+
+    fn record(&self, _: Record) {}
+}

@@ -1,0 +1,121 @@
+//! What is wrong with a configuration file, and where.
+
+use std::{fmt, path::PathBuf};
+
+/// A place in the file; line and column count from 1, columns in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// The first character of the file; also stands for the file as a whole.
+pub const START: Place = Place { line: 1, column: 1 };
+
+/// One thing to mend. The message is for the operator and never holds any part of a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub line: usize,
+    pub column: usize,
+    /// `plans.free.messages`, `providers.groq.keys[0].secret`; empty for the file as a whole.
+    pub path: String,
+    pub message: String,
+}
+
+/// Worth knowing, but the configuration works.
+pub type Warning = Problem;
+
+/// What reading a file has found so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Warning>,
+}
+
+impl Problem {
+    pub fn new(at: Place, path: impl Into<String>, message: impl Into<String>) -> Self {
+        let (line, column) = (at.line, at.column);
+        Self { line, column, path: path.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl Report {
+    pub fn problem(&mut self, at: Place, path: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::new(at, path, message));
+    }
+
+    pub fn warn(&mut self, at: Place, path: impl Into<String>, message: impl Into<String>) {
+        self.warnings.push(Problem::new(at, path, message));
+    }
+
+    /// File order, each problem once.
+    pub(super) fn tidy(&mut self) {
+        for list in [&mut self.problems, &mut self.warnings] {
+            list.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
+            list.dedup();
+        }
+    }
+}
+
+/// Everything that keeps a file from being used, in file order. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems {
+    pub file: PathBuf,
+    pub list: Vec<Problem>,
+    /// Found on the way; shown by `check` as well.
+    pub warnings: Vec<Warning>,
+}
+
+impl Problems {
+    pub(super) fn one(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
+        let list = vec![Problem::new(START, "", message)];
+        Self { file: file.into(), list, warnings: Vec::new() }
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.list {
+            writeln!(f, "{}:{problem}", self.file.display())?;
+        }
+        match self.list.len() {
+            1 => f.write_str("1 problem"),
+            count => write!(f, "{count} problems"),
+        }
+    }
+}
+
+/// `` ; did you mean `x`?`` when a known name is near enough, else nothing.
+pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => String::new(),
+    }
+}
+
+/// The nearest known name within a third of its length (at least one letter off is allowed).
+fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > 128 {
+        return None;
+    }
+    let name = name.to_lowercase();
+    // Enough for any file written by hand; a generated one must not make this slow.
+    known
+        .into_iter()
+        .take(2000)
+        .filter(|known| known.len() <= 128)
+        .map(|known| (strsim::damerau_levenshtein(&known.to_lowercase(), &name), known))
+        .filter(|(distance, known)| *distance <= (known.chars().count() / 3).max(1))
+        .min()
+        .map(|(_, known)| known)
+}

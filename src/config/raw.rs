@@ -1,0 +1,304 @@
+//! YAML as a tree of values that know where they stand.
+//!
+//! Built from the parser's events, not by its loader: that one stops at the first duplicate key
+//! and recurses as deep as the file nests. Only a syntax error stops here; a duplicate key or a
+//! key that is not text is reported and the rest of the file is read on.
+
+use std::{collections::HashMap, ops::Range};
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+
+use super::problem::{Place, Problem, START};
+
+/// Deeper files are refused.
+const MAX_DEPTH: usize = 32;
+/// Values that aliases (`*name`) may add, so that a small file can't become a huge one.
+const MAX_ALIASED: usize = 10_000;
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub at: Place,
+    /// Bytes of the file, quotes included.
+    pub span: Range<usize>,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// `plain` means without quotes: only then `5` is a number and `true` a truth value.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub key: String,
+    pub key_at: Place,
+    pub key_span: Range<usize>,
+    pub value: Node,
+}
+
+/// What a value looks like from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    Nothing,
+    Bool,
+    Int,
+    Decimal,
+    Text,
+    List,
+    Map,
+}
+
+impl Looks {
+    pub fn name(self) -> &'static str {
+        match self {
+            Looks::Nothing => "nothing",
+            Looks::Bool => "true or false",
+            Looks::Int | Looks::Decimal => "a number",
+            Looks::Text => "text",
+            Looks::List => "a list",
+            Looks::Map => "a mapping",
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn empty() -> Self {
+        Self { at: START, span: 0..0, kind: Kind::Map(Vec::new()) }
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries().iter().find(|entry| entry.key == key)
+    }
+
+    /// Empty unless this is a mapping.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.kind {
+            Kind::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// Empty unless this is a list.
+    pub fn items(&self) -> &[Node] {
+        match &self.kind {
+            Kind::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    pub fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn looks(&self) -> Looks {
+        match &self.kind {
+            Kind::List(_) => Looks::List,
+            Kind::Map(_) => Looks::Map,
+            Kind::Scalar { plain: false, .. } => Looks::Text,
+            Kind::Scalar { text, .. } => plain_looks(text),
+        }
+    }
+
+    pub fn is_nothing(&self) -> bool {
+        self.looks() == Looks::Nothing
+    }
+
+    /// The same value in JSON, for the options of filters.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match &self.kind {
+            Kind::List(items) => items.iter().map(Node::to_json).collect(),
+            Kind::Map(entries) => {
+                let members = entries.iter().map(|e| (e.key.clone(), e.value.to_json()));
+                Value::Object(members.collect())
+            }
+            Kind::Scalar { text, .. } => match self.looks() {
+                Looks::Nothing => Value::Null,
+                Looks::Bool => Value::Bool(text.eq_ignore_ascii_case("true")),
+                Looks::Int | Looks::Decimal => {
+                    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()))
+                }
+                _ => Value::String(text.clone()),
+            },
+        }
+    }
+
+    fn count(&self) -> usize {
+        match &self.kind {
+            Kind::Scalar { .. } => 1,
+            Kind::List(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
+            Kind::Map(entries) => 1 + entries.iter().map(|e| 1 + e.value.count()).sum::<usize>(),
+        }
+    }
+}
+
+/// The YAML 1.2 core schema; hexadecimal and octal numbers are text to us.
+fn plain_looks(text: &str) -> Looks {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Looks::Nothing,
+        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Looks::Bool,
+        _ if text.parse::<i128>().is_ok() => Looks::Int,
+        _ if !text.contains(|c: char| !matches!(c, '0'..='9' | '.' | 'e' | 'E' | '+' | '-'))
+            && text.parse::<f64>().is_ok() =>
+        {
+            Looks::Decimal
+        }
+        _ => Looks::Text,
+    }
+}
+
+/// Reads the one document of a file.
+///
+/// # Errors
+/// A syntax error, nesting or aliases beyond bounds, a second document. What does not stop is
+/// added to `problems`.
+pub fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
+    let mut reader = Reader {
+        offsets: text.char_indices().map(|(at, _)| at).chain([text.len()]).collect(),
+        open: Vec::new(),
+        anchors: HashMap::new(),
+        aliased: 0,
+        root: None,
+        problems,
+    };
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        match event {
+            Ok((event, span)) => reader.event(event, span)?,
+            Err(error) => {
+                let at = Place { line: error.marker().line(), column: error.marker().col() + 1 };
+                return Err(Problem::new(at, "", format!("not valid YAML: {}", error.info())));
+            }
+        }
+    }
+    Ok(reader.root.take().unwrap_or_else(Node::empty))
+}
+
+struct Reader<'a> {
+    /// Byte offset of each character.
+    offsets: Vec<usize>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Node>,
+    aliased: usize,
+    root: Option<Node>,
+    problems: &'a mut Vec<Problem>,
+}
+
+/// A list or mapping whose end was not seen yet.
+struct Open {
+    node: Node,
+    anchor: usize,
+    /// The key that waits for its value; `None` inside is a key that is not text.
+    key: Option<Option<(String, Place, Range<usize>)>>,
+    lines: HashMap<String, usize>,
+}
+
+impl Reader<'_> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Problem> {
+        let at = Place { line: span.start.line(), column: span.start.col() + 1 };
+        let bytes = self.offset(span.start.index())..self.offset(span.end.index());
+        let node = |kind| Node { at, span: bytes.clone(), kind };
+        match event {
+            Event::DocumentStart(_) if self.root.is_some() => {
+                return Err(Problem::new(at, "", "a second document (`---`) in the file"));
+            }
+            Event::Scalar(text, style, anchor, _) => {
+                let plain = style == ScalarStyle::Plain;
+                self.close(node(Kind::Scalar { text: text.into_owned(), plain }), anchor);
+            }
+            Event::SequenceStart(anchor, _) => self.start(node(Kind::List(vec![])), anchor)?,
+            Event::MappingStart(anchor, _) => self.start(node(Kind::Map(vec![])), anchor)?,
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some(mut open) = self.open.pop() {
+                    open.node.span.end = bytes.end;
+                    self.close(open.node, open.anchor);
+                }
+            }
+            Event::Alias(id) => {
+                let node = self.alias(id, at)?;
+                self.close(node, 0);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn offset(&self, index: usize) -> usize {
+        self.offsets.get(index).or(self.offsets.last()).copied().unwrap_or(0)
+    }
+
+    fn start(&mut self, node: Node, anchor: usize) -> Result<(), Problem> {
+        if self.open.len() >= MAX_DEPTH {
+            let message = format!("nested more than {MAX_DEPTH} deep");
+            return Err(Problem::new(node.at, "", message));
+        }
+        self.open.push(Open { node, anchor, key: None, lines: HashMap::new() });
+        Ok(())
+    }
+
+    fn alias(&mut self, id: usize, at: Place) -> Result<Node, Problem> {
+        let Some(node) = self.anchors.get(&id) else {
+            return Err(Problem::new(at, "", "an alias inside of what it stands for"));
+        };
+        self.aliased += node.count();
+        if self.aliased > MAX_ALIASED {
+            let message = format!("aliases add more than {MAX_ALIASED} values");
+            return Err(Problem::new(at, "", message));
+        }
+        Ok(node.clone())
+    }
+
+    /// A node is complete: it goes into the list or mapping that is open, as key or value.
+    fn close(&mut self, node: Node, anchor: usize) {
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.root = Some(node);
+            return;
+        };
+        match &mut open.node.kind {
+            Kind::List(items) => items.push(node),
+            Kind::Map(entries) => match open.key.take() {
+                None => open.key = Some(key(node, &mut open.lines, self.problems)),
+                Some(Some((key, key_at, key_span))) => {
+                    entries.push(Entry { key, key_at, key_span, value: node });
+                }
+                Some(None) => {}
+            },
+            Kind::Scalar { .. } => {}
+        }
+    }
+}
+
+/// The text of a key; a duplicate or a key that is not text is a problem, its value is left out.
+fn key(
+    node: Node,
+    lines: &mut HashMap<String, usize>,
+    problems: &mut Vec<Problem>,
+) -> Option<(String, Place, Range<usize>)> {
+    let Node { at, span, kind: Kind::Scalar { text, .. } } = node else {
+        problems.push(Problem::new(node.at, "", "a key must be text"));
+        return None;
+    };
+    if let Some(line) = lines.get(&text) {
+        let message = format!("duplicate key `{text}`; it stands on line {line} already");
+        problems.push(Problem::new(at, "", message));
+        return None;
+    }
+    lines.insert(text.clone(), at.line);
+    Some((text, at, span))
+}

@@ -1,0 +1,261 @@
+//! One mistake a file, and the line that tells it.
+
+use super::{edited, problems, with};
+
+/// What is replaced in the small file, by what, and the problem.
+const EDITS: &[(&str, &str, &str)] = &[
+    ("messages:", "mesages:", "5:11: plans.free.mesages: unknown field; did you mean `messages`?"),
+    (
+        "50/month",
+        "50/moth",
+        "5:21: plans.free.messages: expected a limit like `50/month`; per minute, hour, day or month",
+    ),
+    (
+        "50/month",
+        "50",
+        "5:21: plans.free.messages: expected a limit like `50/month`, found a number",
+    ),
+    (
+        "50/month",
+        "[50]",
+        "5:21: plans.free.messages: expected a limit like `50/month`, found a list",
+    ),
+    ("50/month", "", "5:11: plans.free.messages: has no value"),
+    (
+        "models: [fast]",
+        "models: [fats]",
+        "5:58: plans.free.models[0]: unknown model `fats`; did you mean `fast`?",
+    ),
+    (
+        ", models: [fast]",
+        "",
+        "5:9: plans.free.models: missing: Public model names, or `*` for all.",
+    ),
+    (
+        "plan: free",
+        "plan: fre",
+        "3:54: licenses.sources[0].static.keys[0].plan: unknown plan `fre`; did you mean `free`?",
+    ),
+    (
+        "JSTAR-DEMO-0001",
+        "SHORT",
+        "3:31: licenses.sources[0].static.keys[0].key: a licence key is 8 to 128 printable ASCII characters",
+    ),
+    (
+        "JSTAR-DEMO-0001",
+        "12345678",
+        "3:31: licenses.sources[0].static.keys[0].key: expected text, found a number (text that looks like this needs quotes)",
+    ),
+    (
+        "{ key: JSTAR-DEMO-0001, plan: free }",
+        "",
+        "3:5: licenses.sources: no licence key in any source: nobody could come in",
+    ),
+    (
+        "plan: free }]",
+        "plan: free }, { key: ' jstar-demo-0001', plan: free }]",
+        "3:69: licenses.sources[0].static.keys[1].key: the same licence key (case does not count) as on line 3",
+    ),
+    ("static", "statik", "3:7: licenses.sources[0].statik: unknown field; did you mean `static`?"),
+    ("[groq/", "[groqq/", "12:10: models.fast[0]: unknown provider `groqq`; did you mean `groq`?"),
+    (
+        "[groq/llama-3.1-8b-instant]",
+        "[llama]",
+        "12:10: models.fast[0]: expected `provider/model`, like `groq/llama-3.1-8b-instant`: a provider of this file and its own name for the model",
+    ),
+    (
+        "[groq/llama-3.1-8b-instant]",
+        "fastt",
+        "12:9: models.fast: unknown model `fastt`; did you mean `fast`?",
+    ),
+    (
+        "[groq/llama-3.1-8b-instant]",
+        "{ accepts: [file] }",
+        "12:9: models.fast: missing `targets`: a list of `provider/model`",
+    ),
+    (
+        "env:CARGO_PKG_NAME",
+        "gsk_do_not_show",
+        "10:31: providers.groq.keys[0].secret: a secret never stands here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or `file:PATH`",
+    ),
+    (
+        "env:CARGO_PKG_NAME",
+        "env:GATEKEEPER_NOT_SET",
+        "10:31: providers.groq.keys[0].secret: environment variable GATEKEEPER_NOT_SET is not set",
+    ),
+    (
+        "env:CARGO_PKG_NAME",
+        "file:not/there",
+        "10:31: providers.groq.keys[0].secret: not/there: No such file or directory (os error 2)",
+    ),
+    (
+        "env:CARGO_PKG_NAME",
+        "\"sealed:v1:0123456789abcdef:AAAA\"",
+        "10:31: providers.groq.keys[0].secret: sealed, but there is no vault; add `vault: { kek: file:conf/secrets/kek }`",
+    ),
+    (
+        "id: groq-1",
+        "id: groq 1",
+        "10:15: providers.groq.keys[0].id: a name is 1 to 64 of letters, digits, `.`, `_`, `-`, and begins with a letter or digit",
+    ),
+    ("NAME }", "NAME, weight: 0 }", "10:59: providers.groq.keys[0].weight: must be 1 to 1000"),
+    (
+        "NAME }",
+        "NAME, state: of }",
+        "10:58: providers.groq.keys[0].state: unknown value; expected one of on, off; did you mean `off`?",
+    ),
+    (
+        "NAME }",
+        "NAME }\n      - { id: groq-1, secret: env:CARGO_PKG_NAME }",
+        "11:15: providers.groq.keys[1].id: duplicate key id `groq-1`; it stands on line 10 already",
+    ),
+    (
+        "    keys:\n      - { id: groq-1, secret: env:CARGO_PKG_NAME }\n",
+        "",
+        "8:5: providers.groq.keys: missing: without a key the provider lets nobody in",
+    ),
+    (
+        "    base_url",
+        "    strategy: fastest\n    base_url",
+        "8:15: providers.groq.strategy: `fastest` is not available in this version",
+    ),
+    (
+        "    base_url",
+        "    budget: { day: $20 }\n    base_url",
+        "8:5: providers.groq.budget: is not available in this version",
+    ),
+    (
+        "    base_url",
+        "    timeouts: { idle: 0s }\n    base_url",
+        "8:23: providers.groq.timeouts.idle: must be more than zero",
+    ),
+    (
+        "    base_url",
+        "    dialect: openia\n    base_url",
+        "8:14: providers.groq.dialect: unknown value; expected one of openai, anthropic, gemini; did you mean `openai`?",
+    ),
+    (
+        "  groq:\n",
+        "  groq:\n    base_url: https://example.com\n",
+        "9:5: duplicate key `base_url`; it stands on line 8 already",
+    ),
+    (
+        "  groq:\n",
+        "  vault: { base_url: stand-in }\n  groq:\n",
+        "7:3: providers.vault: this name is taken by the vault itself",
+    ),
+];
+
+/// Lines added to the small file, from line 13 on, and the problem.
+const LINES: &[(&str, &str)] = &[
+    ("sever: {}", "13:1: sever: unknown field; did you mean `server`?"),
+    (
+        "server: { listen: \"0.0.0.0:80\" }",
+        "13:19: server.listen: licence keys would cross the network in clear: set `tls`, or `behind_tls: true` where something in front of the gateway speaks TLS",
+    ),
+    (
+        "server: { listen: localhost }",
+        "13:19: server.listen: expected an IP address and a port, like `127.0.0.1:8080` or `[::]:8080`",
+    ),
+    ("server: { listen: \"127.0.0.1:9090\" }", "1:1: admin.listen: the same as server.listen"),
+    ("server: { threads: two }", "13:20: server.threads: expected a whole number, found text"),
+    ("server: { threads: 0 }", "13:20: server.threads: must be 1 to 1024"),
+    ("server: { behind_tls: yes }", "13:23: server.behind_tls: expected true or false, found text"),
+    ("server: { grace: 5 }", "13:18: server.grace: expected a duration like `30s`, found a number"),
+    (
+        "server: { grace: 5 minutes }",
+        "13:18: server.grace: expected a duration like `500ms`, `30s`, `5m`, `24h` or `90d`",
+    ),
+    (
+        "server: { trusted_proxies: [10.0.0.0/33] }",
+        "13:29: server.trusted_proxies[0]: expected a network like `10.0.0.0/8` or `fd00::/8`",
+    ),
+    (
+        "server: { limits: { body: 10MB } }",
+        "13:27: server.limits.body: expected a size like `64KiB`, `10MiB` or `1GiB`",
+    ),
+    (
+        "server: { limits: { body: 1GiB } }",
+        "13:19: server.limits.buffered: smaller than `body`: the largest request would never fit",
+    ),
+    (
+        "server: { tls: { cert: a.pem } }",
+        "13:16: server.tls.key: missing: PEM file: the private key.",
+    ),
+    ("server: [1]", "13:9: server: expected a mapping, found a list"),
+    (
+        "admin: { listen: \"0.0.0.0:9090\" }",
+        "13:18: admin.listen: off loopback the admin listener needs a `token` (`env:NAME` or `file:PATH`)",
+    ),
+    (
+        "store: { kind: redis, url: redis://localhost, on_store_down: lease }",
+        "13:16: store.kind: `redis` is not available in this version",
+    ),
+    ("store: { url: redis://localhost }", "13:10: store.url: goes with `kind: redis` only"),
+    ("budget: { day: $20 }", "13:1: budget: is not available in this version"),
+    (
+        "prices: { grok/x: { input: 1, output: 2 } }",
+        "13:11: prices.grok/x: unknown provider `grok`; did you mean `groq`?",
+    ),
+    (
+        "prices: { groq/x: { input: -1, output: 2 } }",
+        "13:28: prices.groq/x.input: must be 0 or more",
+    ),
+    ("log: { access: stdour }", "13:16: log.access: expected `stdout`, `off` or `file:PATH`"),
+    (
+        "log: { level: inf }",
+        "13:15: log.level: unknown value; expected one of off, error, warn, info, debug, trace; did you mean `info`?",
+    ),
+    ("admin: { token: sealed:v1:x }", "13:17: admin.token: expected `env:NAME` or `file:PATH`"),
+    ("vault: { kek: 5ecret }", "13:15: vault.kek: expected `env:NAME` or `file:PATH`"),
+    (
+        "vault: { kek: file:not/there }",
+        "13:15: vault.kek: not/there does not exist; `gatekeeper seal` makes it",
+    ),
+    (
+        "filters: [rate_limit, license, route, quota, meter]",
+        "13:11: filters[0]: `rate_limit` must stand after `license`",
+    ),
+    (
+        "filters:\n  - license\n  - qouta",
+        "15:5: filters[1]: unknown filter `qouta`; did you mean `quota`?",
+    ),
+    ("filters: [meter]", "13:10: filters: the chain has no `license` filter: anybody could use it"),
+    ("filters: []", "13:10: filters: must not be empty"),
+    (
+        "filters: [license, license]",
+        "13:20: filters[1]: filter `license` stands twice in the chain",
+    ),
+    (
+        "filters: [license: { a: 1, a: 2 }]",
+        "13:28: duplicate key `a`; it stands on line 13 already",
+    ),
+    (
+        "  smart1: { smart: { simple: fast } }",
+        "13:13: models.smart1.smart: is not available in this version",
+    ),
+    (
+        "  reply: { targets: [groq/a], delivery: whole }",
+        "13:31: models.reply.delivery: is not available in this version",
+    ),
+    (
+        "  other: { targets: [groq/a], accepts: [sound] }",
+        "13:41: models.other.accepts[0]: unknown value; expected one of input_audio, file, video_url",
+    ),
+    ("  one: fast\n  two: one", "14:8: models.two: an alias of an alias"),
+    ("? [a]\n: b", "13:3: a key must be text"),
+];
+
+#[test]
+fn each_mistake_is_told_with_its_place() {
+    let edits = EDITS.iter().map(|(from, to, problem)| (edited(from, to), *problem));
+    let lines = LINES.iter().map(|(lines, problem)| (with(lines), *problem));
+    let mut wrong = Vec::new();
+    for (text, expected) in edits.chain(lines) {
+        let found = problems(&text);
+        if !found.iter().any(|problem| problem == expected) || found.len() > 2 {
+            wrong.push(format!("expected {expected}\nfound    {found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

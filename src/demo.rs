@@ -1,0 +1,110 @@
+//! `gatekeeper demo`: gateway, stand-in provider and steady traffic in one process. No key, no
+//! network, nothing left behind.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+use gatekeeper_filters::kernel::Registry;
+use secrecy::ExposeSecret;
+
+use crate::{
+    cli::DemoArgs,
+    config::{
+        self, Secrets,
+        settings::{AccessLog, LicenseSource, Settings},
+    },
+    server,
+};
+
+/// The configuration a newcomer would write; the same file as `conf/gatekeeper.yaml`.
+const CONFIG: &str = include_str!("../conf/gatekeeper.yaml");
+
+/// Between two requests of the traffic.
+const PACE: Duration = Duration::from_millis(700);
+
+/// # Errors
+/// No port or directory can be had.
+pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
+    let (mut settings, _) = config::parse(CONFIG, &registry, Secrets::Required)
+        .map_err(|_| anyhow::anyhow!("the built-in configuration is broken"))?;
+    let directory = std::env::temp_dir().join(format!("gatekeeper-demo-{}", std::process::id()));
+    settings.store.path = directory.join("gatekeeper.db");
+    settings.log.access = AccessLog::Off;
+    settings.server.listen = free_or_any(args.listen)?;
+    settings.admin.listen = free_or_any(args.admin)?;
+    let key = demo_key(&settings).context("the built-in configuration has no licence key")?;
+    let public = settings.server.listen;
+    server::start_log(log::LevelFilter::Warn);
+    introduce(&settings, &key)?;
+    thread::Builder::new().name("traffic".into()).spawn(move || traffic(public, &key))?;
+    server::serve(settings, &registry, "the built-in demo", Some(directory))
+}
+
+fn demo_key(settings: &Settings) -> Option<String> {
+    settings.licenses.sources.iter().find_map(|source| match source {
+        LicenseSource::Static(keys) => keys.first().map(|key| key.key.expose_secret().to_owned()),
+    })
+}
+
+/// The wanted address, or one with another port when it is taken.
+fn free_or_any(wanted: SocketAddr) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(wanted)
+        .or_else(|_| TcpListener::bind(SocketAddr::new(wanted.ip(), 0)))?;
+    listener.local_addr()
+}
+
+fn introduce(settings: &Settings, key: &str) -> std::io::Result<()> {
+    let (public, admin) = (settings.server.listen, settings.admin.listen);
+    let mut out = std::io::stdout().lock();
+    write!(
+        out,
+        "Gatekeeper demo: gateway, stand-in provider and traffic in this process.\n\
+         \n\
+         Licence key   {key}\n\
+         Apps          http://{public}/v1\n\
+         Operators     http://{admin}/status and /metrics\n\
+         \n\
+         Try it:\n\
+         \n\
+         curl -N http://{public}/v1/chat/completions \\\n\
+         \x20 -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n\
+         \x20 -d '{{\"model\":\"fast\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\
+         \n\
+         Ctrl-C ends it.\n"
+    )?;
+    out.flush()
+}
+
+/// A buyer who never tires: every few requests one that streams.
+fn traffic(address: SocketAddr, key: &str) {
+    for turn in 0u64.. {
+        thread::sleep(PACE);
+        let stream = turn % 3 == 0;
+        if let Err(error) = ask(address, key, turn, stream) {
+            log::debug!("The demo's traffic failed: {error}.");
+        }
+    }
+}
+
+fn ask(address: SocketAddr, key: &str, turn: u64, stream: bool) -> std::io::Result<()> {
+    let body = serde_json::json!({
+        "model": "fast", "stream": stream,
+        "messages": [{ "role": "user", "content": format!("Is order {turn} on its way?") }],
+    })
+    .to_string();
+    let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        connection,
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    connection.read_to_end(&mut Vec::new())?;
+    Ok(())
+}

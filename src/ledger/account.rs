@@ -1,0 +1,285 @@
+//! What one licence uses: pure arithmetic, no I/O, no locks, no clock.
+
+use gatekeeper_filters::kernel::{
+    Balance, Demand, Denied, Limit, Pace, Period, Spent, TooFast, UnixMs,
+};
+
+use super::{
+    message_ids::{Join, Message, MessageIds, Taken},
+    windows::{Starts, Windows},
+};
+
+/// Use in one window. Open amounts are held by requests in flight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counter {
+    pub start: UnixMs,
+    pub messages: u64,
+    pub tokens: u64,
+    pub open_messages: u64,
+    pub open_tokens: u64,
+}
+
+impl Counter {
+    fn used_messages(&self) -> u64 {
+        self.messages.saturating_add(self.open_messages)
+    }
+
+    fn is_open(&self) -> bool {
+        self.open_messages > 0 || self.open_tokens > 0
+    }
+
+    fn is_used_since(&self, since: UnixMs) -> bool {
+        self.start >= since && (self.messages > 0 || self.tokens > 0)
+    }
+}
+
+/// The current window of one period kind and the one before it, so that a clock that steps back
+/// over a boundary, or once into a far future, finds its counters again.
+type Pair = [Counter; 2];
+
+#[derive(Debug, Default)]
+pub struct Account {
+    /// All four kinds are counted whatever the plan limits: a changed plan keeps what was used.
+    counters: [Pair; 4],
+    rates: [Rate; 4],
+    places: u32,
+    ids: Option<Box<MessageIds>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rate {
+    pub start: UnixMs,
+    pub count: u64,
+}
+
+/// A demand that fits, not yet applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Fit {
+    pub output: Option<u64>,
+    join: Option<Join>,
+}
+
+/// A request in flight.
+#[derive(Debug, Clone, Copy)]
+pub struct Open {
+    pub taken: Taken,
+    /// Input and output cap.
+    pub tokens: u64,
+    /// Group of its message id, 0 for none.
+    pub group: u64,
+}
+
+impl Fit {
+    /// The group the request will be in, 0 for none, and when the message it stands to be charged
+    /// was taken; `None` when its group has been charged already.
+    pub fn standing(&self, hold: u64, now: UnixMs) -> (u64, Option<UnixMs>) {
+        match self.join {
+            None => (0, Some(now)),
+            Some(Join::First) => (hold, Some(now)),
+            Some(Join::Again(group)) => (group, Some(now)),
+            Some(Join::Covered(group, held)) => (group, held),
+        }
+    }
+}
+
+impl Account {
+    /// Decides both limits; changes nothing.
+    pub fn fit(&self, demand: &Demand, windows: &Windows) -> Result<Fit, Denied> {
+        let id = demand.message_id.as_deref();
+        let join = id.map(|id| self.ids.as_ref().map_or(Join::First, |i| i.join(id, demand.now)));
+        if let Some(limit) = demand.messages
+            && !matches!(join, Some(Join::Covered(..)))
+        {
+            let used = self.counter(limit.per, windows).used_messages();
+            if used >= limit.count {
+                let resets_at = windows.of(limit.per).end;
+                return Err(Denied::Messages { limit, used, resets_at });
+            }
+        }
+        let output = match demand.tokens {
+            Some(limit) => self.fit_tokens(demand, limit, windows)?,
+            None => demand.output,
+        };
+        Ok(Fit { output, join })
+    }
+
+    fn fit_tokens(
+        &self,
+        demand: &Demand,
+        limit: Limit,
+        windows: &Windows,
+    ) -> Result<Option<u64>, Denied> {
+        let counter = self.counter(limit.per, windows);
+        let unsettled = limit.count.saturating_sub(counter.tokens);
+        let left = unsettled.saturating_sub(counter.open_tokens);
+        // An answer without a cap could cost anything: it gets whatever is left.
+        let wanted = demand.output.unwrap_or(u64::MAX);
+        // An embedding has no output to shrink; an answer needs at least one token.
+        let floor = if wanted == 0 { 0 } else { demand.min_output.clamp(1, wanted) };
+        let needed = demand.input.saturating_add(floor);
+        if needed <= left {
+            return Ok(Some(wanted.min(left - demand.input)));
+        }
+        if needed <= unsettled {
+            return Err(Denied::Busy);
+        }
+        let resets_at = windows.of(limit.per).end;
+        Err(Denied::Tokens { limit, used: counter.tokens, left: unsettled, needed, resets_at })
+    }
+
+    /// Applies what [`Account::fit`] decided.
+    pub fn hold(&mut self, demand: &Demand, fit: Fit, windows: &Windows, hold: u64) -> Open {
+        let taken = Taken { at: demand.now, starts: windows.starts() };
+        let tokens = demand.input.saturating_add(fit.output.unwrap_or(0));
+        let group = match (&demand.message_id, fit.join) {
+            (Some(id), Some(join)) => self.ids.get_or_insert_default().enter(id, join, hold, taken),
+            _ => 0,
+        };
+        let needs_message = !matches!(fit.join, Some(Join::Covered(..)));
+        for counter in self.turn(windows) {
+            counter.open_messages += u64::from(needs_message);
+            counter.open_tokens = counter.open_tokens.saturating_add(tokens);
+        }
+        Open { taken, tokens, group }
+    }
+
+    /// Ends a request; returns the message it was charged, if any. Windows that are no longer kept
+    /// here are the journal's business alone.
+    pub fn settle(&mut self, open: &Open, message: bool, tokens: u64) -> Option<Taken> {
+        for counter in self.at(&open.taken.starts) {
+            counter.open_tokens = counter.open_tokens.saturating_sub(open.tokens);
+            counter.tokens = counter.tokens.saturating_add(tokens);
+        }
+        let outcome = match (&mut self.ids, open.group) {
+            (Some(ids), group) if group != 0 => ids.leave(group, message, open.taken),
+            _ if message => Message::Charged(open.taken),
+            _ => Message::Released(open.taken),
+        };
+        let (taken, charged) = match outcome {
+            Message::Charged(taken) => (taken, true),
+            Message::Released(taken) => (taken, false),
+            Message::Untouched => return None,
+        };
+        for counter in self.at(&taken.starts) {
+            counter.open_messages = counter.open_messages.saturating_sub(1);
+            counter.messages += u64::from(charged);
+        }
+        charged.then_some(taken)
+    }
+
+    /// Counts one request and opens one place, or does neither.
+    pub fn enter(&mut self, pace: &Pace, now: UnixMs, windows: &Windows) -> Result<(), TooFast> {
+        if let Some(limit) = pace.concurrency
+            && self.places >= limit
+        {
+            return Err(TooFast::Concurrency { limit });
+        }
+        if let Some(limit) = pace.rate
+            && self.rate(limit.per, windows) >= limit.count
+        {
+            let retry_after = now.seconds_until(windows.of(limit.per).end);
+            return Err(TooFast::Rate { limit, retry_after });
+        }
+        for period in Period::ALL {
+            let (start, rate) = (windows.of(period).start, &mut self.rates[period as usize]);
+            if rate.start != start {
+                *rate = Rate { start, count: 0 };
+            }
+            rate.count += 1;
+        }
+        self.places += 1;
+        Ok(())
+    }
+
+    pub fn leave(&mut self) {
+        self.places = self.places.saturating_sub(1);
+    }
+
+    pub fn rates(&self) -> &[Rate; 4] {
+        &self.rates
+    }
+
+    pub fn restore_rate(&mut self, period: Period, rate: Rate) {
+        self.rates[period as usize] = rate;
+    }
+
+    /// Puts back what was settled in a window; windows have to come in the order of their starts.
+    pub fn restore(&mut self, period: Period, start: UnixMs, messages: u64, tokens: u64) {
+        let counter = current(&mut self.counters[period as usize], start);
+        (counter.messages, counter.tokens) = (messages, tokens);
+    }
+
+    pub fn balance(
+        &self,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+        windows: &Windows,
+    ) -> Balance {
+        let spent = |limit: Option<Limit>, used: fn(&Counter) -> u64| {
+            let per = limit.map_or(Period::Month, |limit| limit.per);
+            let used = used(&self.counter(per, windows));
+            Spent {
+                used,
+                left: limit.map(|limit| limit.count.saturating_sub(used)),
+                resets_at: limit.map(|_| windows.of(per).end),
+            }
+        };
+        Balance {
+            messages: spent(messages, Counter::used_messages),
+            tokens: spent(tokens, |counter| counter.tokens),
+        }
+    }
+
+    /// Drops message ids whose time is over; true when nothing here is worth its memory: no open
+    /// place, no id, nothing in flight, nothing counted in a window that began at `since` or later.
+    pub fn is_idle(&mut self, now: UnixMs, since: &Starts) -> bool {
+        if let Some(ids) = &mut self.ids {
+            ids.expire(now);
+            if ids.is_empty() {
+                self.ids = None;
+            }
+        }
+        let counted = self.counters.iter().zip(since).any(|(pair, since)| {
+            pair.iter().any(|counter| counter.is_open() || counter.is_used_since(*since))
+        });
+        let paced = self.rates.iter().zip(since).any(|(r, since)| r.start >= *since && r.count > 0);
+        self.places == 0 && self.ids.is_none() && !counted && !paced
+    }
+
+    pub fn counter(&self, period: Period, windows: &Windows) -> Counter {
+        let start = windows.of(period).start;
+        let kept = self.counters[period as usize].iter().find(|counter| counter.start == start);
+        kept.copied().unwrap_or(Counter { start, ..Counter::default() })
+    }
+
+    fn rate(&self, period: Period, windows: &Windows) -> u64 {
+        let rate = self.rates[period as usize];
+        if rate.start == windows.of(period).start { rate.count } else { 0 }
+    }
+
+    /// The counters of the current windows, made when missing.
+    fn turn(&mut self, windows: &Windows) -> impl Iterator<Item = &mut Counter> {
+        let starts = windows.starts();
+        self.counters.iter_mut().zip(starts).map(|(pair, start)| current(pair, start))
+    }
+
+    /// The counters of past windows, as far as they are still kept.
+    fn at(&mut self, starts: &Starts) -> impl Iterator<Item = &mut Counter> {
+        let starts = *starts;
+        self.counters
+            .iter_mut()
+            .zip(starts)
+            .filter_map(|(pair, start)| pair.iter_mut().find(|counter| counter.start == start))
+    }
+}
+
+/// Moves the window that begins at `start` to the front, in place of the older of the two.
+fn current(pair: &mut Pair, start: UnixMs) -> &mut Counter {
+    if pair[0].start != start {
+        pair.swap(0, 1);
+        if pair[0].start != start {
+            pair[0] = Counter { start, ..Counter::default() };
+        }
+    }
+    &mut pair[0]
+}

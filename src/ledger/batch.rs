@@ -1,0 +1,70 @@
+//! Entries of the journal added up, so that SQLite sees one statement per counter and batch.
+
+use std::collections::{HashMap, HashSet};
+
+use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
+
+use super::{
+    entry::{Entry, Request, Reserved, Settled},
+    windows::Windows,
+};
+
+/// Messages and tokens to add to one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub messages: u64,
+    pub tokens: u64,
+}
+
+#[derive(Default)]
+pub struct Batch {
+    pub sums: HashMap<(LicenseId, Period, UnixMs), Sum>,
+    /// Reservations that are open at the end of the batch and were not at its beginning.
+    pub opened: HashMap<u64, Reserved>,
+    /// Holds that an earlier batch has left open.
+    pub closed: Vec<u64>,
+    /// Groups whose message has been charged: their open requests stand on none any more.
+    pub charged: HashSet<u64>,
+    pub requests: Vec<Request>,
+    /// Sequence of the last entry.
+    pub reaches: u64,
+    windows: Windows,
+}
+
+impl Batch {
+    pub fn add(&mut self, sequence: u64, entry: Entry) {
+        self.reaches = sequence;
+        match entry {
+            Entry::Reserved(reserved) => {
+                self.opened.insert(reserved.hold, reserved);
+            }
+            Entry::Settled(settled) => self.settle(&settled),
+            Entry::Request(request) => self.requests.push(*request),
+        }
+    }
+
+    pub fn settle(&mut self, settled: &Settled) {
+        if self.opened.remove(&settled.hold).is_none() {
+            self.closed.push(settled.hold);
+        }
+        let Settled { license, time, tokens, group, message, .. } = *settled;
+        if tokens > 0 {
+            self.count(license, time, Sum { messages: 0, tokens });
+        }
+        if let Some(time) = message {
+            self.count(license, time, Sum { messages: 1, tokens: 0 });
+            if group != 0 {
+                self.charged.insert(group);
+            }
+        }
+    }
+
+    fn count(&mut self, license: LicenseId, time: UnixMs, add: Sum) {
+        let starts = self.windows.turn(time).starts();
+        for (period, start) in Period::ALL.into_iter().zip(starts) {
+            let sum = self.sums.entry((license, period, start)).or_default();
+            sum.messages += add.messages;
+            sum.tokens = sum.tokens.saturating_add(add.tokens);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! All accounts and open reservations, in shards: licences that do not share one never meet.
+
+use std::collections::{HashMap, HashSet};
+
+use gatekeeper_filters::kernel::{
+    Balance, Charge, Demand, Denied, Grant, LicenseId, Limit, Pace, Period, TooFast, UnixMs,
+};
+use parking_lot::Mutex;
+
+use super::{
+    account::{Account, Open, Rate},
+    entry::{Frame, Reserved, Settled},
+    journal::Journal,
+    windows::Windows,
+};
+
+const SHARD_BITS: u32 = 6;
+const SHARDS: usize = 1 << SHARD_BITS;
+
+pub struct Book {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+#[derive(Default)]
+struct Shard {
+    accounts: HashMap<LicenseId, Account>,
+    /// By hold.
+    open: HashMap<u64, (LicenseId, Open)>,
+    /// Reservations so far.
+    made: u64,
+    windows: Windows,
+    /// Licences whose rates of an hour, day or month changed since they were last kept.
+    paced: HashSet<LicenseId>,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Book {
+    /// Decides, writes to the journal and applies, in that order, under one lock: there is nothing
+    /// to undo on a refusal.
+    pub fn reserve(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
+        let index = index(&demand.license);
+        let mut shard = self.shards[index].lock();
+        let shard = &mut *shard;
+        let windows = *shard.windows.turn(demand.now);
+        let account = shard.accounts.entry(demand.license).or_default();
+        let fit = account.fit(demand, &windows)?;
+        let hold = ((shard.made + 1) << SHARD_BITS) | index as u64;
+        let (group, message) = fit.standing(hold, demand.now);
+        let entry = Reserved {
+            hold,
+            license: demand.license,
+            time: demand.now,
+            input: demand.input,
+            group,
+            message,
+        };
+        journal.append(Frame::reserved(&entry)).map_err(|_| Denied::StoreDown)?;
+        shard.made += 1;
+        let open = account.hold(demand, fit, &windows, hold);
+        shard.open.insert(hold, (demand.license, open));
+        let balance = account.balance(demand.messages, demand.tokens, &windows);
+        Ok(Grant { hold, output: fit.output, input: demand.input, balance })
+    }
+
+    /// Charges once: the second call finds nothing open.
+    pub fn settle(&self, hold: u64, charge: Charge, journal: &Journal) {
+        let mut shard = self.shards[hold as usize % SHARDS].lock();
+        let shard = &mut *shard;
+        let Some((license, open)) = shard.open.remove(&hold) else { return };
+        // An account with something open is never dropped.
+        let account = shard.accounts.entry(license).or_default();
+        let taken = account.settle(&open, charge.message, charge.tokens);
+        journal.append_or_keep(Frame::settled(&Settled {
+            hold,
+            license,
+            time: open.taken.at,
+            tokens: charge.tokens,
+            group: open.group,
+            message: taken.map(|taken| taken.at),
+        }));
+    }
+
+    pub fn enter(&self, pace: &Pace, now: UnixMs) -> Result<(), TooFast> {
+        let mut shard = self.shards[index(&pace.license)].lock();
+        let shard = &mut *shard;
+        let windows = *shard.windows.turn(now);
+        shard.accounts.entry(pace.license).or_default().enter(pace, now, &windows)?;
+        if pace.rate.is_some_and(|rate| rate.per != Period::Minute) {
+            shard.paced.insert(pace.license);
+        }
+        Ok(())
+    }
+
+    pub fn leave(&self, license: &LicenseId) {
+        if let Some(account) = self.shards[index(license)].lock().accounts.get_mut(license) {
+            account.leave();
+        }
+    }
+
+    pub fn balance(
+        &self,
+        license: &LicenseId,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+        now: UnixMs,
+    ) -> Balance {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        match shard.accounts.get(license) {
+            Some(account) => account.balance(messages, tokens, &windows),
+            None => Account::default().balance(messages, tokens, &windows),
+        }
+    }
+
+    pub fn restore(
+        &self,
+        license: LicenseId,
+        period: Period,
+        start: UnixMs,
+        messages: u64,
+        tokens: u64,
+    ) {
+        let mut shard = self.shards[index(&license)].lock();
+        let account = shard.accounts.entry(license).or_default();
+        account.restore(period, start, messages, tokens);
+    }
+
+    pub fn restore_rate(&self, license: LicenseId, period: Period, rate: Rate) {
+        let mut shard = self.shards[index(&license)].lock();
+        shard.accounts.entry(license).or_default().restore_rate(period, rate);
+    }
+
+    /// Rates that changed since the last call.
+    pub fn take_rates(&self) -> Vec<(LicenseId, [Rate; 4])> {
+        let mut rates = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let paced = std::mem::take(&mut shard.paced);
+            let accounts =
+                paced.iter().filter_map(|id| Some((*id, *shard.accounts.get(id)?.rates())));
+            rates.extend(accounts);
+        }
+        rates
+    }
+
+    /// Forgets accounts that cost memory for nothing; all they had is in SQLite. What a clock set
+    /// back by a day would find again is kept.
+    pub fn sweep(&self, now: UnixMs) {
+        let since = Windows::at(UnixMs(now.0.saturating_sub(86_400_000))).starts();
+        for shard in &self.shards {
+            shard.lock().accounts.retain(|_, account| !account.is_idle(now, &since));
+        }
+    }
+
+    #[cfg(test)]
+    pub fn accounts(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().accounts.len()).sum()
+    }
+
+    pub fn open(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().open.len() as u64).sum()
+    }
+}
+
+/// A licence's id is an HMAC: any of its bits spread evenly.
+fn index(license: &LicenseId) -> usize {
+    usize::from(license.0[0]) % SHARDS
+}

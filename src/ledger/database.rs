@@ -1,0 +1,344 @@
+//! SQLite: what the next start begins with, and what an operator may query.
+
+use std::{
+    fs::{OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
+use jiff::tz::Offset;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use zeroize::Zeroizing;
+
+use super::{
+    account::Rate,
+    batch::Batch,
+    book::Book,
+    embedded::OpenError,
+    entry::{Request, Reserved},
+};
+
+/// `PRAGMA user_version` of the tables in `schema.sql`.
+pub const SCHEMA: i64 = 1;
+const DAY_MS: u64 = 86_400_000;
+/// How long windows of a minute or an hour are kept, and those of a day or a month.
+const SHORT_MS: u64 = 7 * DAY_MS;
+const LONG_MS: u64 = 400 * DAY_MS;
+/// Rows one pruning statement may delete, so that it never holds the store up.
+const PRUNE_ROWS: usize = 1_000;
+
+pub struct Database {
+    connection: Connection,
+    path: PathBuf,
+}
+
+impl Database {
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        private(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(sqlite)?;
+        prepare(&connection).map_err(sqlite)?;
+        match migrate(&mut connection).map_err(sqlite)? {
+            SCHEMA => Ok(Self { connection, path: path.to_owned() }),
+            found => Err(OpenError::Newer { path: path.to_owned(), found, known: SCHEMA }),
+        }
+    }
+
+    /// Sequence of the last journal entry that is in here.
+    pub fn applied(&self) -> rusqlite::Result<u64> {
+        let query = "SELECT value FROM meta WHERE key = 'applied'";
+        let applied =
+            self.connection.query_row(query, [], |row| row.get::<_, i64>(0)).optional()?;
+        Ok(applied.unwrap_or(0) as u64)
+    }
+
+    /// All of the batch or nothing, together with the sequence it reaches.
+    pub fn apply(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        let tx = self.connection.transaction()?;
+        write(&tx, batch)?;
+        tx.commit()
+    }
+
+    /// Reservations without an outcome, oldest first.
+    pub fn orphans(&self) -> rusqlite::Result<Vec<Reserved>> {
+        let query = "SELECT hold, license, time, input, grp, message FROM open ORDER BY hold";
+        let mut statement = self.connection.prepare(query)?;
+        let rows = statement.query_map([], |row| {
+            Ok(Reserved {
+                hold: row.get::<_, i64>(0)? as u64,
+                license: license(&row.get::<_, String>(1)?),
+                time: UnixMs(row.get::<_, i64>(2)? as u64),
+                input: row.get::<_, i64>(3)? as u64,
+                group: row.get::<_, i64>(4)? as u64,
+                message: row.get::<_, Option<i64>>(5)?.map(|ms| UnixMs(ms as u64)),
+            })
+        })?;
+        rows.collect()
+    }
+
+    /// Fills the book with every window that may still matter at `now`: those of the period before,
+    /// the current ones, and any ahead of a clock that was set back. Current ones come last.
+    pub fn restore(&self, book: &Book, now: UnixMs) -> rusqlite::Result<()> {
+        for period in Period::ALL {
+            let current = period.window(now).start;
+            let before = period.window(UnixMs(current.0.saturating_sub(1))).start;
+            self.restore_usage(book, period, before, current)?;
+            self.restore_rates(book, period, before)?;
+        }
+        Ok(())
+    }
+
+    fn restore_usage(
+        &self,
+        book: &Book,
+        period: Period,
+        before: UnixMs,
+        current: UnixMs,
+    ) -> rusqlite::Result<()> {
+        let query = "SELECT license, start, messages, tokens FROM usage
+                     WHERE period = ?1 AND start >= ?2 ORDER BY start = ?3, start";
+        let mut statement = self.connection.prepare(query)?;
+        let bounds = params![period.name(), before.to_rfc3339(), current.to_rfc3339()];
+        let mut rows = statement.query(bounds)?;
+        while let Some(row) = rows.next()? {
+            let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
+            let (messages, tokens) = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
+            book.restore(license(&id), period, moment(&start), messages as u64, tokens as u64);
+        }
+        Ok(())
+    }
+
+    fn restore_rates(&self, book: &Book, period: Period, since: UnixMs) -> rusqlite::Result<()> {
+        let query = "SELECT license, start, count FROM rates WHERE period = ?1 AND start >= ?2";
+        let mut statement = self.connection.prepare(query)?;
+        let mut rows = statement.query(params![period.name(), since.to_rfc3339()])?;
+        while let Some(row) = rows.next()? {
+            let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
+            let rate = Rate { start: moment(&start), count: row.get::<_, i64>(2)? as u64 };
+            book.restore_rate(license(&id), period, rate);
+        }
+        Ok(())
+    }
+
+    pub fn keep_rates(&mut self, rates: &[(LicenseId, [Rate; 4])]) -> rusqlite::Result<()> {
+        let tx = self.connection.transaction()?;
+        let query = "INSERT OR REPLACE INTO rates (license, period, start, count)
+                     VALUES (?1, ?2, ?3, ?4)";
+        let mut statement = tx.prepare_cached(query)?;
+        for (id, rates) in rates {
+            // A minute is over before a restart is.
+            for period in [Period::Hour, Period::Day, Period::Month] {
+                let rate = rates[period as usize];
+                let start = rate.start.to_rfc3339();
+                statement.execute(params![id.to_hex(), period.name(), start, int(rate.count)])?;
+            }
+        }
+        drop(statement);
+        tx.commit()
+    }
+
+    /// Deletes a little of what is too old; true when there may be more.
+    pub fn prune(&mut self, now: UnixMs, keep: Duration) -> rusqlite::Result<bool> {
+        let before = |ms: u64| readable(UnixMs(now.0.saturating_sub(ms)));
+        let requests = "DELETE FROM requests WHERE rowid IN
+                        (SELECT rowid FROM requests WHERE time < ?1 ORDER BY time LIMIT ?2)";
+        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let mut most =
+            self.connection.execute(requests, params![before(keep), PRUNE_ROWS as i64])?;
+        let usage = "DELETE FROM usage WHERE (license, period, start) IN
+                     (SELECT license, period, start FROM usage
+                      WHERE period = ?1 AND start < ?2 LIMIT ?3)";
+        for period in Period::ALL {
+            let short = matches!(period, Period::Minute | Period::Hour);
+            let before = before(if short { SHORT_MS } else { LONG_MS });
+            let rows = params![period.name(), before, PRUNE_ROWS as i64];
+            most = most.max(self.connection.execute(usage, rows)?);
+        }
+        self.connection.execute("DELETE FROM rates WHERE start < ?1", [before(LONG_MS)])?;
+        Ok(most >= PRUNE_ROWS)
+    }
+
+    pub fn secret(&self, key: &str) -> rusqlite::Result<Option<Zeroizing<[u8; 32]>>> {
+        let query = "SELECT value FROM meta WHERE key = ?1";
+        let value = self.connection.query_row(query, [key], |row| row.get::<_, [u8; 32]>(0));
+        Ok(value.optional()?.map(Zeroizing::new))
+    }
+
+    /// On the disk when this returns: losing it would change every licence id.
+    pub fn keep_secret(&self, key: &str, value: &[u8; 32]) -> rusqlite::Result<()> {
+        let query = "INSERT INTO meta (key, value) VALUES (?1, ?2)";
+        self.connection.execute(query, params![key, &value[..]])?;
+        self.checkpoint()
+    }
+
+    /// Moves everything into the one file, which can then be copied alone.
+    pub fn checkpoint(&self) -> rusqlite::Result<()> {
+        self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    }
+
+    /// Brings what was committed to the disk. `synchronous = NORMAL` leaves that to checkpoints,
+    /// but the journal must outlast it. Only locks on the main file are SQLite's, so a second
+    /// descriptor of the log does no harm.
+    pub fn sync(&self) -> std::io::Result<()> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        match std::fs::File::open(log) {
+            Ok(file) => file.sync_data(),
+            // Nothing was written since the last checkpoint.
+            Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+/// SQLite makes its other files with the rights of the main one.
+fn private(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(1))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+/// Makes the tables of a new file; the version that is there in the end.
+fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
+    let tx = connection.transaction()?;
+    let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found == 0 {
+        tx.execute_batch(include_str!("schema.sql"))?;
+        tx.pragma_update(None, "user_version", SCHEMA)?;
+        tx.commit()?;
+        return Ok(SCHEMA);
+    }
+    Ok(found)
+}
+
+fn write(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let mut usage = tx.prepare_cached(
+        "INSERT INTO usage (license, period, start, messages, tokens) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET messages = messages + excluded.messages,
+                                   tokens = tokens + excluded.tokens",
+    )?;
+    for ((id, period, start), sum) in &batch.sums {
+        let (messages, tokens) = (int(sum.messages), int(sum.tokens));
+        usage.execute(params![id.to_hex(), period.name(), start.to_rfc3339(), messages, tokens])?;
+    }
+    write_open(tx, batch)?;
+    batch.requests.iter().try_for_each(|request| write_request(tx, request))?;
+    let applied = "INSERT OR REPLACE INTO meta (key, value) VALUES ('applied', ?1)";
+    tx.prepare_cached(applied)?.execute([batch.reaches as i64])?;
+    Ok(())
+}
+
+fn write_open(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let mut close = tx.prepare_cached("DELETE FROM open WHERE hold = ?1")?;
+    for hold in &batch.closed {
+        close.execute([*hold as i64])?;
+    }
+    let mut open = tx.prepare_cached(
+        "INSERT OR REPLACE INTO open (hold, license, time, input, grp, message)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for r in batch.opened.values() {
+        let message = r.message.map(|at| int(at.0));
+        let (hold, group) = (r.hold as i64, r.group as i64);
+        open.execute(params![
+            hold,
+            r.license.to_hex(),
+            int(r.time.0),
+            int(r.input),
+            group,
+            message
+        ])?;
+    }
+    let mut charged = tx.prepare_cached("UPDATE open SET message = NULL WHERE grp = ?1")?;
+    for group in &batch.charged {
+        charged.execute([*group as i64])?;
+    }
+    Ok(())
+}
+
+fn write_request(tx: &Transaction<'_>, request: &Request) -> rusqlite::Result<()> {
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO requests (time, license, endpoint, plan, model, served, provider, \"key\",
+                               source, input, output, cached, reasoning, charged, status, ms,
+                               attempts)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+    )?;
+    let [endpoint, plan, model, served, provider, key, source] = &request.texts;
+    let [input, output, cached, reasoning, charged, status, ms, attempts] =
+        request.numbers.map(int);
+    insert.execute(params![
+        readable(request.time),
+        request.license.map(LicenseId::to_hex),
+        endpoint,
+        plan,
+        model,
+        served,
+        provider,
+        key,
+        source,
+        input,
+        output,
+        cached,
+        reasoning,
+        charged,
+        status,
+        ms,
+        attempts,
+    ])?;
+    Ok(())
+}
+
+/// SQLite's integers have a sign, and sums of them must fit too.
+fn int(number: u64) -> i64 {
+    const MOST: u64 = 1 << 52;
+    number.min(MOST) as i64
+}
+
+/// RFC 3339 with milliseconds, of fixed width, so that text sorts by time.
+pub fn readable(at: UnixMs) -> String {
+    let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
+    let moment = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
+    let time = Offset::UTC.to_datetime(moment);
+    let (date, time) = (time.date(), time.time());
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        date.year(),
+        date.month(),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+        time.millisecond()
+    )
+}
+
+/// What [`UnixMs::to_rfc3339`] wrote; anything else is long ago.
+fn moment(text: &str) -> UnixMs {
+    let moment = text.parse::<jiff::Timestamp>().map_or(0, |at| at.as_millisecond());
+    UnixMs(moment.max(0) as u64)
+}
+
+/// What [`LicenseId::to_hex`] wrote; anything else is nobody's.
+fn license(hex: &str) -> LicenseId {
+    let mut id = [0; 32];
+    for (byte, pair) in id.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(pair, 16).unwrap_or(0);
+    }
+    LicenseId(id)
+}

@@ -1,0 +1,246 @@
+//! The ledger of one machine.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use gatekeeper_filters::kernel::{
+    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Record, StoreDown,
+    TooFast, UnixMs,
+};
+use parking_lot::Mutex;
+
+use super::{
+    book::Book,
+    database::Database,
+    entry::Frame,
+    journal::{Journal, Size},
+    owner::{Owner, Taken},
+    pepper::{self, Pepper, PepperError},
+    recovery,
+    signal::Signal,
+    worker::{TICK, Worker},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(
+        "the store {} is in use by another gateway{}: two would each grant the whole limit",
+        path.display(),
+        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    InUse { path: PathBuf, pid: Option<u32> },
+    #[error(
+        "the store {} was written by a newer gatekeeper (schema {found}, this one knows {known}): \
+         start that version, or give this one another store.path",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("{}: not a journal this version can read", path.display())]
+    Foreign { path: PathBuf },
+    #[error("the store {}: {source}", path.display())]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+    #[error("no thread for the store: {0}")]
+    Thread(io::Error),
+}
+
+/// Counters in memory, a journal that survives `kill -9`, SQLite behind it. One owner a store.
+pub struct Embedded {
+    pub(super) book: Arc<Book>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) db: Arc<Mutex<Database>>,
+    filled: Arc<AtomicBool>,
+    /// In the order they are stopped.
+    threads: Mutex<Vec<(Arc<Signal>, JoinHandle<()>)>>,
+    owner: Mutex<Option<Owner>>,
+}
+
+impl Embedded {
+    /// Takes the store at `path`, making it when missing, and brings it up to date. Records of
+    /// requests are kept for `keep`.
+    pub fn open(path: &Path, keep: Duration) -> Result<Arc<Self>, OpenError> {
+        Self::open_at(path, keep, Size::default(), UnixMs::now())
+    }
+
+    /// [`Embedded::open`] with the journal's size and the moment to begin at.
+    pub(super) fn open_at(
+        path: &Path,
+        keep: Duration,
+        size: Size,
+        now: UnixMs,
+    ) -> Result<Arc<Self>, OpenError> {
+        let dir = beside(path, ".journal");
+        make_dirs(path, &dir)?;
+        let owner = own(path)?;
+        let mut db = Database::open(path)?;
+        let found = recovery::recover(&mut db, path, &dir)?;
+        log_found(path, &found);
+        let book = Arc::new(Book::default());
+        let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        db.restore(&book, now).map_err(sqlite)?;
+        let journal = Journal::begin(&dir, size, found.reaches + 1)
+            .map_err(|source| OpenError::File { path: dir, source })?;
+        journal.tend();
+        let ledger = Self {
+            book,
+            journal: Arc::new(journal),
+            db: Arc::new(Mutex::new(db)),
+            filled: Arc::new(AtomicBool::new(true)),
+            threads: Mutex::default(),
+            owner: Mutex::new(Some(owner)),
+        };
+        ledger.start(keep).map_err(OpenError::Thread)?;
+        Ok(Arc::new(ledger))
+    }
+
+    /// The pepper for licence ids: `configured` when it is the one this store has always been used
+    /// with, the store's own when none is configured. Call before the first request.
+    pub fn pepper(&self, configured: Option<&[u8; 32]>) -> Result<Pepper, PepperError> {
+        pepper::settle(&self.db.lock(), configured)
+    }
+
+    /// Requests in flight.
+    pub fn open_reservations(&self) -> u64 {
+        self.book.open()
+    }
+
+    /// Whether the journal takes reservations and SQLite takes what is in the journal.
+    pub fn is_up(&self) -> bool {
+        self.filled.load(Ordering::Relaxed) && self.journal.is_up()
+    }
+
+    /// Refuses further reservations, brings everything into SQLite and into its one file. With
+    /// nothing in flight the store is free for the next owner; otherwise it stays taken, and late
+    /// settles go into the journal, until this value is dropped. May be called again.
+    pub fn close(&self) {
+        self.journal.close();
+        // The journal first: what waits there for room should still reach SQLite.
+        for (signal, thread) in self.threads.lock().drain(..) {
+            signal.stop();
+            if thread.join().is_err() {
+                log::error!("store: a thread ended before its time");
+            }
+        }
+        if self.open_reservations() == 0 {
+            *self.owner.lock() = None;
+        }
+    }
+
+    fn start(&self, keep: Duration) -> io::Result<()> {
+        let journal = self.journal.clone();
+        let tend = move || {
+            while !journal.signal.wait(TICK) {
+                journal.tend();
+            }
+            journal.tend();
+        };
+        let filling = Arc::new(Signal::default());
+        let worker = Worker {
+            book: self.book.clone(),
+            journal: self.journal.clone(),
+            db: self.db.clone(),
+            filled: self.filled.clone(),
+            signal: filling.clone(),
+            keep,
+        };
+        let thread = |name: &str| Builder::new().name(name.to_owned());
+        let mut threads = self.threads.lock();
+        threads.push((self.journal.signal.clone(), thread("ledger-journal").spawn(tend)?));
+        threads.push((filling, thread("ledger-sqlite").spawn(move || worker.run())?));
+        Ok(())
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[async_trait]
+impl Ledger for Embedded {
+    /// Rates of an hour, a day or a month outlive a restart, up to the last 200 ms; those of a
+    /// minute and open places begin anew. Never `StoreDown`.
+    async fn enter(&self, pace: &Pace, now: UnixMs) -> Result<(), TooFast> {
+        self.book.enter(pace, now)
+    }
+
+    fn leave(&self, license: &LicenseId) {
+        self.book.leave(license);
+    }
+
+    async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied> {
+        self.book.reserve(demand, &self.journal)
+    }
+
+    fn settle(&self, hold: u64, charge: Charge) {
+        self.book.settle(hold, charge, &self.journal);
+    }
+
+    /// Messages: charged and in flight. Tokens: charged. Without a limit, `used` is this month's.
+    async fn balance(
+        &self,
+        license: &LicenseId,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+        now: UnixMs,
+    ) -> Result<Balance, StoreDown> {
+        Ok(self.book.balance(license, messages, tokens, now))
+    }
+
+    fn record(&self, record: Record) {
+        self.journal.append_or_drop(Frame::request(&record));
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn make_dirs(path: &Path, journal: &Path) -> Result<(), OpenError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    for dir in parent.into_iter().chain([journal]) {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|source| OpenError::File { path: dir.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+fn own(path: &Path) -> Result<Owner, OpenError> {
+    let lock = beside(path, ".lock");
+    Owner::take(&lock).map_err(|taken| match taken {
+        Taken::Held(pid) => OpenError::InUse { path: path.to_owned(), pid },
+        Taken::Failed(source) => OpenError::File { path: lock, source },
+    })
+}
+
+fn log_found(path: &Path, found: &recovery::Found) {
+    let recovery::Found { replayed, orphans, torn, .. } = *found;
+    let path = path.display();
+    if replayed > 0 || orphans > 0 {
+        log::info!(
+            "store {path}: {replayed} journal entries applied, {orphans} requests without an \
+             outcome charged one message and their input"
+        );
+    }
+    if torn > 0 {
+        log::warn!("store {path}: {torn} journal files end in a torn entry, which was left out");
+    }
+}

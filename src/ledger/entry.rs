@@ -1,0 +1,271 @@
+//! One entry of the journal, as bytes.
+//!
+//! ```text
+//! 0   u32  length of the whole entry, a multiple of 8
+//! 4   u32  CRC-32 of everything behind it
+//! 8   u64  sequence, one more than that of the entry before
+//! 16  u8   kind: 1 reserve, 2 settle, 3 request
+//! 17  ...  fields, little endian; text is a u8 length and UTF-8
+//! ```
+//! A length of zero ends a segment. An entry whose CRC is wrong was cut off by a crash.
+
+use gatekeeper_filters::kernel::{LicenseId, Record, UnixMs};
+
+const HEADER: usize = 16;
+const RESERVE: u8 = 1;
+const SETTLE: u8 = 2;
+const REQUEST: u8 = 3;
+
+/// Opened: what the next start has to charge if no [`Settled`] follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    pub hold: u64,
+    pub license: LicenseId,
+    pub time: UnixMs,
+    /// Estimate of the input, in tokens.
+    pub input: u64,
+    /// Requests with one message id share a group; 0 for none.
+    pub group: u64,
+    /// The moment in whose windows the message counts; `None` when it has been charged already.
+    pub message: Option<UnixMs>,
+}
+
+/// Closed: what it cost. Complete in itself, so that applying it needs no lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    pub hold: u64,
+    pub license: LicenseId,
+    /// When it was reserved: the windows the tokens count in.
+    pub time: UnixMs,
+    pub tokens: u64,
+    pub group: u64,
+    /// The windows the message counts in; `None` when none was charged.
+    pub message: Option<UnixMs>,
+}
+
+/// [`Record`] with its own strings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Request {
+    pub time: UnixMs,
+    pub license: Option<LicenseId>,
+    /// Endpoint, plan, model, served, provider, key, source.
+    pub texts: [String; 7],
+    /// Input, output, cached, reasoning, charged, status, ms, attempts.
+    pub numbers: [u64; 8],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    Reserved(Reserved),
+    Settled(Settled),
+    Request(Box<Request>),
+}
+
+/// Encoded, but without sequence and CRC: those are known only when its place in the journal is.
+#[derive(Debug, Clone)]
+pub struct Frame(Vec<u8>);
+
+impl Frame {
+    pub fn reserved(entry: &Reserved) -> Self {
+        let mut frame = Self::begin(RESERVE, 96);
+        frame.number(entry.hold);
+        frame.bytes(&entry.license.0);
+        frame.number(entry.time.0);
+        frame.number(entry.input);
+        frame.number(entry.group);
+        frame.time(entry.message);
+        frame.end()
+    }
+
+    pub fn settled(entry: &Settled) -> Self {
+        let mut frame = Self::begin(SETTLE, 96);
+        frame.number(entry.hold);
+        frame.bytes(&entry.license.0);
+        frame.number(entry.time.0);
+        frame.number(entry.tokens);
+        frame.number(entry.group);
+        frame.time(entry.message);
+        frame.end()
+    }
+
+    pub fn request(record: &Record) -> Self {
+        let mut frame = Self::begin(REQUEST, 320);
+        frame.number(record.time.0);
+        frame.bytes(&[u8::from(record.license.is_some())]);
+        frame.bytes(&record.license.map_or([0; 32], |license| license.0));
+        let texts = [
+            record.endpoint,
+            &record.plan,
+            &record.model,
+            &record.served,
+            &record.provider,
+            &record.key,
+            record.source.name(),
+        ];
+        texts.iter().for_each(|text| frame.text(text));
+        let usage = &record.usage;
+        let numbers = [
+            usage.input,
+            usage.output,
+            usage.cached,
+            usage.reasoning,
+            record.charged,
+            u64::from(record.status),
+            record.ms,
+            u64::from(record.attempts),
+        ];
+        numbers.iter().for_each(|number| frame.number(*number));
+        frame.end()
+    }
+
+    /// Fills in the sequence and the CRC; the bytes as they go into the journal.
+    pub fn stamp(&mut self, sequence: u64) -> &[u8] {
+        self.0[8..HEADER].copy_from_slice(&sequence.to_le_bytes());
+        let crc = crc32fast::hash(&self.0[8..]);
+        self.0[4..8].copy_from_slice(&crc.to_le_bytes());
+        &self.0
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn begin(kind: u8, size: usize) -> Self {
+        let mut bytes = Vec::with_capacity(size);
+        bytes.resize(HEADER, 0);
+        bytes.push(kind);
+        Self(bytes)
+    }
+
+    fn end(mut self) -> Self {
+        self.0.resize(self.0.len().next_multiple_of(8), 0);
+        let length = self.0.len() as u32;
+        self.0[..4].copy_from_slice(&length.to_le_bytes());
+        self
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    fn time(&mut self, time: Option<UnixMs>) {
+        self.bytes(&[u8::from(time.is_some())]);
+        self.number(time.map_or(0, |time| time.0));
+    }
+
+    /// Cut at 255 bytes, on a character.
+    fn text(&mut self, text: &str) {
+        let text = &text[..text.floor_char_boundary(255)];
+        self.bytes(&[text.len() as u8]);
+        self.bytes(text.as_bytes());
+    }
+}
+
+/// Reads entries one after the other, until the end or the first that is not whole.
+pub struct Scan<'a> {
+    bytes: &'a [u8],
+    /// Bytes of whole entries so far.
+    pub consumed: usize,
+}
+
+impl<'a> Scan<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, consumed: 0 }
+    }
+
+    /// Whether the scan ended at something that is no entry, rather than at the end.
+    pub fn is_torn(&self) -> bool {
+        self.bytes[self.consumed..].iter().take(HEADER).any(|byte| *byte != 0)
+    }
+}
+
+impl Iterator for Scan<'_> {
+    /// Sequence and entry.
+    type Item = (u64, Entry);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.bytes.get(self.consumed..)?;
+        let length = u32::from_le_bytes(rest.get(..4)?.try_into().ok()?) as usize;
+        let bytes = rest.get(..length).filter(|bytes| bytes.len() > HEADER)?;
+        let crc = u32::from_le_bytes(bytes[4..8].try_into().ok()?);
+        if crc32fast::hash(&bytes[8..]) != crc {
+            return None;
+        }
+        let sequence = u64::from_le_bytes(bytes[8..HEADER].try_into().ok()?);
+        let entry = Fields(&bytes[HEADER..]).entry()?;
+        self.consumed += length;
+        Some((sequence, entry))
+    }
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn entry(&mut self) -> Option<Entry> {
+        match self.byte()? {
+            RESERVE => Some(Entry::Reserved(Reserved {
+                hold: self.number()?,
+                license: LicenseId(self.array()?),
+                time: UnixMs(self.number()?),
+                input: self.number()?,
+                group: self.number()?,
+                message: self.time()?,
+            })),
+            SETTLE => Some(Entry::Settled(Settled {
+                hold: self.number()?,
+                license: LicenseId(self.array()?),
+                time: UnixMs(self.number()?),
+                tokens: self.number()?,
+                group: self.number()?,
+                message: self.time()?,
+            })),
+            REQUEST => self.request().map(|request| Entry::Request(Box::new(request))),
+            _ => None,
+        }
+    }
+
+    fn request(&mut self) -> Option<Request> {
+        let time = UnixMs(self.number()?);
+        let known = self.byte()? == 1;
+        let license = LicenseId(self.array()?);
+        let mut request = Request { time, license: known.then_some(license), ..Request::default() };
+        for text in &mut request.texts {
+            *text = self.text()?;
+        }
+        for number in &mut request.numbers {
+            *number = self.number()?;
+        }
+        Some(request)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, tail) = self.0.split_first_chunk::<N>()?;
+        self.0 = tail;
+        Some(*head)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn time(&mut self) -> Option<Option<UnixMs>> {
+        let known = self.byte()? == 1;
+        let time = UnixMs(self.number()?);
+        Some(known.then_some(time))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = usize::from(self.byte()?);
+        let (head, tail) = self.0.split_at_checked(length)?;
+        self.0 = tail;
+        String::from_utf8(head.to_vec()).ok()
+    }
+}

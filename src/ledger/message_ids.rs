@@ -1,0 +1,179 @@
+//! `x-message-id`: retries and tool rounds of one message count as one message.
+//!
+//! Requests that share an id form a group, good for ten minutes from its first request and for ten
+//! granted requests; the next one begins a new group. A group holds one message while any of its
+//! requests is open, and is charged that message by the first of them that is charged. If all of
+//! them give it back, it is free again and the next request of the group has to find room anew.
+//!
+//! Ids are not kept over a restart: the next request with the same id counts as a new message.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use gatekeeper_filters::kernel::UnixMs;
+
+use super::windows::Starts;
+
+/// How long an id joins requests, in ms from the first.
+const LIFE_MS: u64 = 10 * 60 * 1000;
+/// How many granted requests one id joins.
+const REQUESTS: u8 = 10;
+/// Ids remembered per licence; the oldest goes first.
+const REMEMBERED: usize = 1_000;
+
+/// When a message was taken, and so which windows it counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    pub at: UnixMs,
+    pub starts: Starts,
+}
+
+/// What happens to the message an open request stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// Open until now, charged from now on.
+    Charged(Taken),
+    /// Open until now, given back.
+    Released(Taken),
+    /// Another request of the group has charged it, or still holds it.
+    Untouched,
+}
+
+/// How a request would join: decided first, applied only when everything else fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// Of a group that has its message: costs nothing. With when that message was taken, if it is
+    /// still open; `None` once it is charged.
+    Covered(u64, Option<UnixMs>),
+    /// Of a group that gave its message back: needs one.
+    Again(u64),
+    /// First of its id: needs one.
+    First,
+}
+
+#[derive(Debug)]
+struct Group {
+    first: UnixMs,
+    requests: u8,
+    open: u32,
+    charged: bool,
+    /// The open message; `None` once charged or given back.
+    held: Option<Taken>,
+    /// Whether an id still leads here.
+    named: bool,
+}
+
+/// The groups of one licence, by the number of their first hold.
+#[derive(Debug, Default)]
+pub struct MessageIds {
+    by_id: HashMap<Arc<str>, u64>,
+    groups: HashMap<u64, Group>,
+    /// In the order of their making.
+    order: VecDeque<(UnixMs, Arc<str>, u64)>,
+}
+
+impl MessageIds {
+    pub fn join(&self, id: &str, now: UnixMs) -> Join {
+        let known = self.by_id.get(id).and_then(|key| Some((*key, self.groups.get(key)?)));
+        match known {
+            Some((key, group)) if !ended(group.first, now) && group.requests < REQUESTS => {
+                if group.charged || group.held.is_some() {
+                    Join::Covered(key, group.held.map(|taken| taken.at))
+                } else {
+                    Join::Again(key)
+                }
+            }
+            _ => Join::First,
+        }
+    }
+
+    /// Applies `join` for the request `hold`; returns its group.
+    pub fn enter(&mut self, id: &Arc<str>, join: Join, hold: u64, taken: Taken) -> u64 {
+        let key = match join {
+            Join::Covered(key, _) | Join::Again(key) => key,
+            Join::First => self.begin(id, hold, taken.at),
+        };
+        if let Some(group) = self.groups.get_mut(&key) {
+            if !matches!(join, Join::Covered(..)) {
+                group.held = Some(taken);
+            }
+            group.requests = group.requests.saturating_add(1);
+            group.open += 1;
+        }
+        key
+    }
+
+    /// One request of the group ended. `own` is what it would have stood on alone.
+    pub fn leave(&mut self, key: u64, charge: bool, own: Taken) -> Message {
+        let Some(group) = self.groups.get_mut(&key) else {
+            return if charge { Message::Charged(own) } else { Message::Released(own) };
+        };
+        group.open = group.open.saturating_sub(1);
+        let message = match group.held {
+            Some(taken) if charge => {
+                group.charged = true;
+                group.held = None;
+                Message::Charged(taken)
+            }
+            Some(taken) if group.open == 0 => {
+                group.held = None;
+                Message::Released(taken)
+            }
+            _ => Message::Untouched,
+        };
+        if group.open == 0 && !group.named {
+            self.groups.remove(&key);
+        }
+        message
+    }
+
+    /// Forgets ids whose time is over; groups with open requests stay until those end.
+    pub fn expire(&mut self, now: UnixMs) {
+        while self.order.front().is_some_and(|(first, ..)| ended(*first, now)) {
+            self.forget_oldest();
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty() && self.groups.is_empty()
+    }
+
+    fn begin(&mut self, id: &Arc<str>, hold: u64, now: UnixMs) -> u64 {
+        self.expire(now);
+        if self.order.len() >= REMEMBERED {
+            self.forget_oldest();
+        }
+        if let Some(old) = self.by_id.insert(id.clone(), hold) {
+            self.unname(old);
+        }
+        self.order.push_back((now, id.clone(), hold));
+        let group =
+            Group { first: now, requests: 0, open: 0, charged: false, held: None, named: true };
+        self.groups.insert(hold, group);
+        hold
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, id, key)) = self.order.pop_front() else { return };
+        if self.by_id.get(&id) == Some(&key) {
+            self.by_id.remove(&id);
+        }
+        self.unname(key);
+    }
+
+    fn unname(&mut self, key: u64) {
+        if let Some(group) = self.groups.get_mut(&key) {
+            group.named = false;
+            if group.open == 0 {
+                self.groups.remove(&key);
+            }
+        }
+    }
+}
+
+/// A clock that went backwards has ended nothing.
+fn ended(first: UnixMs, now: UnixMs) -> bool {
+    now.0.saturating_sub(first.0) >= LIFE_MS
+}

@@ -1,0 +1,55 @@
+//! One owner for a store: two gateways on one file would each grant the whole limit.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock, ftruncate},
+    io::Errno,
+};
+
+/// Held as long as this lives; the kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Owner {
+    file: File,
+}
+
+impl Drop for Owner {
+    /// Closing alone is not enough: a child that was just forked has the file open until its exec.
+    fn drop(&mut self) {
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+pub enum Taken {
+    /// By this process id, if the holder could write it down.
+    Held(Option<u32>),
+    Failed(io::Error),
+}
+
+impl Owner {
+    pub fn take(path: &Path) -> Result<Self, Taken> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = options.open(path).map_err(Taken::Failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(Taken::Held(holder(&mut file))),
+            Err(errno) => return Err(Taken::Failed(errno.into())),
+        }
+        // The number only helps a person; the lock itself does not need it.
+        let _ = ftruncate(&file, 0);
+        let _ = write!(file, "{}", std::process::id());
+        Ok(Self { file })
+    }
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

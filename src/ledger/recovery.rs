@@ -1,0 +1,95 @@
+//! What a start finds: the journal of a process that ended, however it ended.
+
+use std::{fs, path::Path};
+
+use super::{
+    batch::Batch,
+    database::Database,
+    embedded::OpenError,
+    entry::{Scan, Settled},
+    journal,
+    segment::MAGIC,
+};
+
+/// What was left, for one line in the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Entries that SQLite did not have yet.
+    pub replayed: u64,
+    /// Reservations without an outcome, now charged.
+    pub orphans: u64,
+    /// Segments that end in something that is no entry: the last one, after a crash in the middle
+    /// of a write, or any, after a power cut.
+    pub torn: u64,
+    /// Sequence of the last entry.
+    pub reaches: u64,
+}
+
+/// Brings everything from the journal into SQLite, charges orphans, removes the files. May be
+/// interrupted and repeated anywhere.
+pub fn recover(db: &mut Database, path: &Path, dir: &Path) -> Result<Found, OpenError> {
+    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let file = |source| OpenError::File { path: dir.to_owned(), source };
+    let mut found = Found { reaches: db.applied().map_err(sqlite)?, ..Found::default() };
+    let files = journal::files(dir).map_err(file)?;
+    for (_, segment) in &files {
+        let bytes = fs::read(segment).map_err(file)?;
+        let Some(entries) = entries(&bytes) else {
+            return Err(OpenError::Foreign { path: segment.clone() });
+        };
+        let batch = replay(entries, &mut found);
+        if batch.reaches > 0 {
+            db.apply(&batch).map_err(sqlite)?;
+        }
+    }
+    charge_orphans(db, &mut found).map_err(sqlite)?;
+    db.sync().map_err(file)?;
+    for (_, segment) in &files {
+        fs::remove_file(segment).map_err(file)?;
+    }
+    Ok(found)
+}
+
+/// Everything behind the magic. A segment that was just made may have none of it, or a part.
+fn entries(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = bytes.split_at_checked(MAGIC.len()).unwrap_or((bytes, &[]));
+    let ours = head.iter().zip(MAGIC).all(|(byte, magic)| *byte == magic || *byte == 0);
+    ours.then_some(rest)
+}
+
+fn replay(bytes: &[u8], found: &mut Found) -> Batch {
+    let mut batch = Batch::default();
+    let mut scan = Scan::new(bytes);
+    for (sequence, entry) in scan.by_ref() {
+        if sequence > found.reaches {
+            batch.add(sequence, entry);
+            found.reaches = sequence;
+            found.replayed += 1;
+        }
+    }
+    found.torn += u64::from(scan.is_torn());
+    batch
+}
+
+/// One message and the input estimate each: what they cost at least. Requests that share a message
+/// id cost one message together.
+fn charge_orphans(db: &mut Database, found: &mut Found) -> rusqlite::Result<()> {
+    let mut batch = Batch::default();
+    batch.reaches = found.reaches;
+    for orphan in db.orphans()? {
+        let charged = orphan.group != 0 && batch.charged.contains(&orphan.group);
+        batch.settle(&Settled {
+            hold: orphan.hold,
+            license: orphan.license,
+            time: orphan.time,
+            tokens: orphan.input,
+            group: orphan.group,
+            message: orphan.message.filter(|_| !charged),
+        });
+        found.orphans += 1;
+    }
+    if found.orphans > 0 {
+        db.apply(&batch)?;
+    }
+    Ok(())
+}

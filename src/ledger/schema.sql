@@ -1,0 +1,58 @@
+-- For people as much as for the gateway: text is readable, times are RFC 3339 in UTC and sort.
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What each licence was charged, by window; start is the window's first moment.
+CREATE TABLE usage (
+    license  TEXT    NOT NULL,
+    period   TEXT    NOT NULL,
+    start    TEXT    NOT NULL,
+    messages INTEGER NOT NULL,
+    tokens   INTEGER NOT NULL,
+    PRIMARY KEY (license, period, start)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX usage_by_window ON usage (period, start);
+
+-- One row a finished request. No prompt, no key, no address.
+CREATE TABLE requests (
+    time      TEXT    NOT NULL,
+    license   TEXT,
+    endpoint  TEXT    NOT NULL,
+    plan      TEXT    NOT NULL,
+    model     TEXT    NOT NULL,
+    served    TEXT    NOT NULL,
+    provider  TEXT    NOT NULL,
+    "key"     TEXT    NOT NULL,
+    input     INTEGER NOT NULL,
+    output    INTEGER NOT NULL,
+    cached    INTEGER NOT NULL,
+    reasoning INTEGER NOT NULL,
+    source    TEXT    NOT NULL,
+    charged   INTEGER NOT NULL,
+    status    INTEGER NOT NULL,
+    ms        INTEGER NOT NULL,
+    attempts  INTEGER NOT NULL
+) STRICT;
+CREATE INDEX requests_by_time ON requests (time);
+CREATE INDEX requests_by_license ON requests (license, time);
+
+-- Reservations without an outcome; charged at the next start if the gateway dies.
+CREATE TABLE open (
+    hold    INTEGER PRIMARY KEY,
+    license TEXT    NOT NULL,
+    time    INTEGER NOT NULL,
+    input   INTEGER NOT NULL,
+    grp     INTEGER NOT NULL,
+    message INTEGER
+) STRICT;
+
+-- Requests so far in a rate's current hour, day or month.
+CREATE TABLE rates (
+    license TEXT    NOT NULL,
+    period  TEXT    NOT NULL,
+    start   TEXT    NOT NULL,
+    count   INTEGER NOT NULL,
+    PRIMARY KEY (license, period)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,112 @@
+//! Which key serves next. A provider has keys, keys have groups (one account, shared limits);
+//! health belongs to a key or to its group, outlives a reload and is found by id.
+
+pub mod health;
+pub mod key;
+pub mod resolve;
+pub mod selection;
+
+use std::{collections::BTreeSet, collections::HashMap, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
+use pingora_load_balancing::{
+    Backend,
+    selection::{BackendIter, BackendSelection},
+};
+
+use self::{
+    health::{GroupHealth, KeyHealth, State},
+    key::{Key, Lease},
+    resolve::Endpoint,
+    selection::SmoothRoundRobin,
+};
+use crate::config::settings;
+
+/// One provider as requests see it: fixed settings, its keys and its addresses.
+pub struct Provider {
+    pub settings: settings::Provider,
+    pub endpoint: Arc<Endpoint>,
+    keys: Vec<Arc<Key>>,
+    selection: Arc<SmoothRoundRobin>,
+}
+
+/// The health of all keys and groups, kept over reloads.
+#[derive(Default)]
+pub struct HealthBook {
+    keys: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<KeyHealth>>>,
+    groups: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<GroupHealth>>>,
+}
+
+impl HealthBook {
+    fn key(&self, provider: &Arc<str>, id: &Arc<str>) -> Arc<KeyHealth> {
+        let at = (provider.clone(), id.clone());
+        self.keys.lock().entry(at).or_default().clone()
+    }
+
+    fn group(&self, provider: &Arc<str>, id: &Arc<str>) -> Arc<GroupHealth> {
+        let at = (provider.clone(), id.clone());
+        self.groups.lock().entry(at).or_default().clone()
+    }
+}
+
+/// Why no key of a provider can serve now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unready {
+    /// The soonest key is ready in so many milliseconds.
+    Cooling(u64),
+    /// Every key is quarantined, off or was tried already.
+    Out,
+}
+
+impl Provider {
+    /// # Errors
+    /// A secret that can't stand in a header.
+    pub fn new(
+        settings: settings::Provider,
+        endpoint: Arc<Endpoint>,
+        book: &HealthBook,
+    ) -> Result<Self, key::BadSecret> {
+        let mut keys = Vec::with_capacity(settings.keys.len());
+        for key in &settings.keys {
+            let health = book.key(&settings.name, &key.id);
+            let group = book.group(&settings.name, &key.group);
+            keys.push(Arc::new(Key::new(key, health, group)?));
+        }
+        let backends: BTreeSet<Backend> =
+            keys.iter().enumerate().map(|(index, key)| selection::backend(index, key)).collect();
+        let selection = Arc::new(SmoothRoundRobin::build(&backends));
+        Ok(Self { settings, endpoint, keys, selection })
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.settings.name
+    }
+
+    pub fn keys(&self) -> &[Arc<Key>] {
+        &self.keys
+    }
+
+    /// The next ready key that is not among `tried`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn select(&self, tried: &[Arc<Key>], now: Instant) -> Result<Lease, Unready> {
+        let mut candidates = self.selection.iter(&[]);
+        while let Some(backend) = candidates.next() {
+            let Some(key) = selection::key(backend) else { continue };
+            let fresh = !tried.iter().any(|other| Arc::ptr_eq(other, key));
+            if fresh && key.state(now) == State::Ready {
+                return Ok(Lease::new(key.clone()));
+            }
+        }
+        Err(self.unready(now))
+    }
+
+    fn unready(&self, now: Instant) -> Unready {
+        let waits = self.keys.iter().filter_map(|key| match key.state(now) {
+            State::Cooling { left_ms } => Some(left_ms),
+            _ => None,
+        });
+        waits.min().map_or(Unready::Out, Unready::Cooling)
+    }
+}

@@ -1,0 +1,117 @@
+//! A master key: its secret as a header value, its group, and the lease of one attempt on it.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use http::HeaderValue;
+use secrecy::ExposeSecret;
+
+use super::health::{GroupHealth, KeyHealth, State, Why};
+use crate::config::settings;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the secret of key `{0}` has characters that no header can carry")]
+pub struct BadSecret(Arc<str>);
+
+pub struct Key {
+    pub id: Arc<str>,
+    pub group_name: Arc<str>,
+    pub weight: u32,
+    off: bool,
+    /// `Bearer …`, marked sensitive: never printed, never indexed by HPACK.
+    authorization: HeaderValue,
+    pub health: Arc<KeyHealth>,
+    group: Arc<GroupHealth>,
+}
+
+/// What an attempt showed about its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyNews {
+    /// It answered.
+    Good,
+    /// Rate-limited: its whole group rests, as long as stated, else doubling.
+    Limited(Option<Duration>),
+    /// Of no use until its account is mended.
+    Broken(Why),
+    /// Nothing about the key.
+    None,
+}
+
+impl Key {
+    pub(super) fn new(
+        settings: &settings::Key,
+        health: Arc<KeyHealth>,
+        group: Arc<GroupHealth>,
+    ) -> Result<Self, BadSecret> {
+        let text = zeroize::Zeroizing::new(format!("Bearer {}", settings.secret.expose_secret()));
+        let mut authorization =
+            HeaderValue::from_str(&text).map_err(|_| BadSecret(settings.id.clone()))?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            id: settings.id.clone(),
+            group_name: settings.group.clone(),
+            weight: settings.weight,
+            off: settings.off,
+            authorization,
+            health,
+            group,
+        })
+    }
+
+    pub fn authorization(&self) -> HeaderValue {
+        self.authorization.clone()
+    }
+
+    pub fn state(&self, now: Instant) -> State {
+        if self.off {
+            return State::Off;
+        }
+        if let Some((why, left_ms)) = self.health.quarantined(now) {
+            return State::Quarantined { why, left_ms };
+        }
+        match self.group.left_ms(now) {
+            0 => State::Ready,
+            left_ms => State::Cooling { left_ms },
+        }
+    }
+}
+
+/// One attempt's hold on a key. Dropped without news it counts as an attempt and nothing else.
+pub struct Lease {
+    key: Arc<Key>,
+}
+
+impl Lease {
+    pub(super) fn new(key: Arc<Key>) -> Self {
+        key.health.requests.fetch_add(1, Relaxed);
+        key.health.open.fetch_add(1, Relaxed);
+        Self { key }
+    }
+
+    pub fn key(&self) -> &Arc<Key> {
+        &self.key
+    }
+
+    pub fn report(&self, news: KeyNews, now: Instant) {
+        let key = &self.key;
+        match news {
+            KeyNews::Good => {
+                key.health.succeeded();
+                key.group.succeeded();
+                return;
+            }
+            KeyNews::Limited(stated) => key.group.cool(stated, now),
+            KeyNews::Broken(why) => key.health.quarantine(why, now),
+            KeyNews::None => {}
+        }
+        key.health.errors.fetch_add(1, Relaxed);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.key.health.open.fetch_sub(1, Relaxed);
+    }
+}

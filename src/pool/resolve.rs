@@ -1,0 +1,169 @@
+//! Addresses of a provider, looked up off the request's path.
+//!
+//! A background task keeps the list fresh; when a look-up fails the last good list stays for five
+//! minutes. Every connect takes the next address, so a dead one costs one attempt, not a host.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
+
+use crate::config::{base_url::is_private, settings::BaseUrl};
+
+const REFRESH: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_secs(1);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEP_LAST_GOOD: Duration = Duration::from_secs(300);
+
+/// Where a provider lives, and the addresses its name has now.
+pub struct Endpoint {
+    pub host: String,
+    pub port: u16,
+    pub tls: bool,
+    allow_private: bool,
+    addresses: ArcSwap<Vec<SocketAddr>>,
+    turn: AtomicUsize,
+    ready: tokio::sync::Notify,
+}
+
+impl Endpoint {
+    /// A literal address needs no look-up and is ready at once.
+    pub fn new(base: &BaseUrl) -> Self {
+        let literal: Option<IpAddr> = base.host.parse().ok();
+        let addresses = literal.map(|ip| SocketAddr::new(ip, base.port)).into_iter().collect();
+        Self {
+            host: base.host.clone(),
+            port: base.port,
+            tls: base.tls,
+            allow_private: base.allow_private || is_local(&base.host),
+            addresses: ArcSwap::from_pointee(addresses),
+            turn: AtomicUsize::new(0),
+            ready: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// An endpoint with a known address: the stand-in provider.
+    pub fn fixed(address: SocketAddr) -> Self {
+        Self {
+            host: address.ip().to_string(),
+            port: address.port(),
+            tls: false,
+            allow_private: true,
+            addresses: ArcSwap::from_pointee(vec![address]),
+            turn: AtomicUsize::new(0),
+            ready: tokio::sync::Notify::new(),
+        }
+    }
+
+    fn is_literal(&self) -> bool {
+        self.host.parse::<IpAddr>().is_ok()
+    }
+
+    /// The next address in turn; waits a little for the first look-up after a start.
+    pub async fn address(&self) -> Option<SocketAddr> {
+        if let Some(address) = self.take() {
+            return Some(address);
+        }
+        let ready = self.ready.notified();
+        // The list may have come between the look above and the registration.
+        if let Some(address) = self.take() {
+            return Some(address);
+        }
+        tokio::time::timeout(LOOKUP_TIMEOUT, ready).await.ok()?;
+        self.take()
+    }
+
+    fn take(&self) -> Option<SocketAddr> {
+        let addresses = self.addresses.load();
+        match addresses.len() {
+            0 => None,
+            1 => Some(addresses[0]),
+            many => Some(addresses[self.turn.fetch_add(1, Relaxed) % many]),
+        }
+    }
+
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
+        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+            Err(_) => return Err("the look-up took too long".into()),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Ok(Ok(found)) => found,
+        };
+        let all: Vec<SocketAddr> = found.collect();
+        let usable: Vec<SocketAddr> = all
+            .iter()
+            .copied()
+            .filter(|address| self.allow_private || !is_private(address.ip()))
+            .collect();
+        if usable.is_empty() {
+            return Err(if all.is_empty() {
+                "the name has no address".into()
+            } else {
+                "the name leads to a private address and `allow_private` is not set".into()
+            });
+        }
+        Ok(usable)
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok()
+}
+
+/// Keeps the addresses of all providers fresh.
+pub struct Resolver {
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+#[async_trait]
+impl BackgroundService for Resolver {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let watches: Vec<_> = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_literal())
+            .map(|endpoint| tokio::spawn(keep_fresh(endpoint.clone())))
+            .collect();
+        let _ = shutdown.changed().await;
+        for watch in watches {
+            watch.abort();
+        }
+    }
+}
+
+async fn keep_fresh(endpoint: Arc<Endpoint>) {
+    let mut good_at = Instant::now();
+    let mut failing = false;
+    loop {
+        let pause = match endpoint.look_up().await {
+            Ok(addresses) => {
+                if failing {
+                    log::info!("The addresses of {} can be looked up again.", endpoint.host);
+                }
+                (failing, good_at) = (false, Instant::now());
+                endpoint.addresses.store(Arc::new(addresses));
+                endpoint.ready.notify_waiters();
+                REFRESH
+            }
+            Err(error) => {
+                if !failing {
+                    log::error!("The addresses of {} can't be looked up: {error}.", endpoint.host);
+                }
+                failing = true;
+                if good_at.elapsed() > KEEP_LAST_GOOD {
+                    endpoint.addresses.store(Arc::default());
+                }
+                RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}

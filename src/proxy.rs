@@ -1,0 +1,13 @@
+//! The public listener. The way of a request, in the order of these files:
+//!
+//! `gate` (may it in?) → filters `admit` → `body` (what is asked?) → filters `request` →
+//! `crate::upstream` (select, attempt, classify, relay) → `gateway::logging` (record, metrics).
+
+pub mod body;
+pub mod deadline;
+pub mod fields;
+pub mod flight;
+pub mod gate;
+pub mod gateway;
+pub mod local;
+pub mod respond;

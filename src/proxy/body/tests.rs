@@ -1,0 +1,118 @@
+use gatekeeper_filters::kernel::{LicenseId, Plan};
+
+use super::*;
+
+fn chat(body: &str) -> Result<Ask, Reject> {
+    parse(Endpoint::Chat, Bytes::from(body.to_owned()), &[], None)
+}
+
+fn sent(ask: &Ask) -> String {
+    String::from_utf8(ask.members.to_pieces().concat()).unwrap()
+}
+
+#[test]
+fn listed_members_keep_their_bytes_and_the_rest_is_removed() {
+    let ask = chat(
+        r#"{"model":"fast","x":1,"messages":[ {"role":"user","content":"hi"} ],"store":true,"metadata":{},"temperature":0.50}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        sent(&ask),
+        r#"{"model":"fast","messages":[ {"role":"user","content":"hi"} ],"temperature":0.50}"#
+    );
+}
+
+#[test]
+fn a_member_that_a_provider_lets_through_stays() {
+    let body = Bytes::from_static(br#"{"model":"m","messages":[],"top_k":5,"min_p":0.1}"#);
+    let ask = parse(Endpoint::Chat, body, &["top_k".into()], None).unwrap();
+    assert_eq!(sent(&ask), r#"{"model":"m","messages":[],"top_k":5}"#);
+}
+
+#[test]
+fn a_name_spelled_with_escapes_is_not_the_listed_one() {
+    let ask = chat(r#"{"model":"m","messages":[],"stre\u0061m":true}"#).unwrap();
+    assert!(!ask.stream);
+    assert_eq!(sent(&ask), r#"{"model":"m","messages":[]}"#);
+    assert!(chat(r#"{"model":"m","mod\u0065l":"n","messages":[]}"#).is_err());
+    assert_eq!(chat(r#"{"\u006e":2,"model":"m"}"#).unwrap_err().param.as_deref(), Some("n"));
+}
+
+#[test]
+fn what_would_cost_more_than_a_message_is_refused_by_name() {
+    for (member, param) in [
+        (r#""n":2"#, "n"),
+        (r#""n":0"#, "n"),
+        (r#""n":"1""#, "n"),
+        (r#""best_of":3"#, "best_of"),
+        (r#""service_tier":"priority""#, "service_tier"),
+        (r#""web_search_options":{}"#, "web_search_options"),
+        (r#""modalities":["text","audio"]"#, "modalities"),
+        (r#""audio":{"voice":"x"}"#, "audio"),
+        (r#""tools":[{"type":"web_search"}]"#, "tools"),
+        (r#""tools":[{}]"#, "tools"),
+        (r#""background":true"#, "background"),
+        (r#""max_tokens":0"#, "max_tokens"),
+        (r#""max_tokens":1.5"#, "max_tokens"),
+        (r#""stream":"yes""#, "stream"),
+    ] {
+        let reject = chat(&format!(r#"{{"model":"m","messages":[],{member}}}"#)).unwrap_err();
+        assert_eq!(reject.param.as_deref(), Some(param), "{member}");
+        assert_eq!(reject.code, Code::InvalidRequest);
+    }
+    for fine in [r#""n":1"#, r#""n":null"#, r#""tools":[{"type":"function"}]"#, r#""tools":null"#] {
+        chat(&format!(r#"{{"model":"m","messages":[],{fine}}}"#)).unwrap();
+    }
+}
+
+#[test]
+fn the_lower_of_two_caps_counts() {
+    let ask =
+        chat(r#"{"model":"m","messages":[],"max_tokens":9,"max_completion_tokens":7}"#).unwrap();
+    assert_eq!(ask.output_cap, Some(7));
+}
+
+#[test]
+fn images_and_other_media_are_counted_apart_from_text() {
+    let ask = chat(
+        r#"{"model":"m","messages":[{"role":"user","content":[
+            {"type":"text","text":"What is this?"},
+            {"type":"image_url","image_url":{"url":"data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAAAAAA"}},
+            {"type":"input_audio","input_audio":{"data":"AAAA"}}]}]}"#,
+    )
+    .unwrap();
+    assert_eq!((ask.images, ask.media.len()), (1, 1));
+    assert!(ask.text_tokens < 20, "{}", ask.text_tokens);
+}
+
+#[test]
+fn responses_are_never_kept_at_the_provider_and_users_are_known_by_their_licence() {
+    let plan = Plan {
+        name: "p".into(),
+        messages: None,
+        tokens: None,
+        rate: None,
+        concurrency: None,
+        models: gatekeeper_filters::kernel::ModelSet::All,
+        max_output_tokens: None,
+        min_output_tokens: 1,
+        max_input_tokens: None,
+        upgrade_url: None,
+    };
+    let license = License { id: LicenseId([0xab; 32]), plan: Arc::new(plan), until: None };
+    let body =
+        r#"{"model":"m","input":"hi","store":true,"user":"a@b.c","previous_response_id":"resp_1"}"#;
+    let ask = parse(Endpoint::Responses, body.into(), &[], Some(&license)).unwrap();
+    let expected =
+        format!(r#"{{"model":"m","input":"hi","user":"{}","store":false}}"#, "ab".repeat(16));
+    assert_eq!(sent(&ask), expected);
+}
+
+#[test]
+fn a_body_that_is_no_object_or_has_no_model_is_refused() {
+    for body in
+        ["", "[]", "null", r#"{"messages":[]}"#, r#"{"model":1}"#, r#"{"model":"m","messages":{}}"#]
+    {
+        assert_eq!(chat(body).unwrap_err().code, Code::InvalidRequest, "{body}");
+    }
+}

@@ -1,0 +1,79 @@
+//! A deadline over a whole request head.
+//!
+//! Pingora times each read of a head, so that one byte a minute holds a connection for days. The
+//! app below wraps Pingora's: it runs a request until its first hook says that the head is here,
+//! and drops the connection if that does not happen in time.
+
+use std::{cell::Cell, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use pingora_core::{
+    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream},
+    protocols::http::{ServerSession, v2::server::H2Options},
+    server::ShutdownWatch,
+};
+
+tokio::task_local! {
+    static HEAD_SEEN: Cell<bool>;
+}
+
+/// Called by the first hook of a request.
+pub fn head_is_here() {
+    // Outside of a wrapped app there is no deadline to lift.
+    let _ = HEAD_SEEN.try_with(|seen| seen.set(true));
+}
+
+/// An HTTP app whose request heads must come in time.
+pub struct Deadline<A> {
+    inner: Arc<A>,
+    /// For the first head of a connection.
+    first: Duration,
+    /// For a later one: the idle time comes on top.
+    later: Duration,
+}
+
+impl<A> Deadline<A> {
+    pub fn new(inner: A, head: Duration, idle: Duration) -> Self {
+        Self { inner: Arc::new(inner), first: head, later: idle + head }
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        // A connection that was used before carries the keep-alive its last request set.
+        let reused = matches!(session.get_keepalive(), Some(seconds) if seconds > 0);
+        let limit = if reused { self.later } else { self.first };
+        let run = self.inner.process_new_http(session, shutdown);
+        HEAD_SEEN.scope(Cell::new(false), until_head(run, limit)).await.flatten()
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.inner.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.inner.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.inner.http_cleanup().await;
+    }
+}
+
+/// Runs to the end unless the head does not come within `limit`.
+async fn until_head<T>(run: impl Future<Output = T>, limit: Duration) -> Option<T> {
+    let mut run = pin!(run);
+    let timer = tokio::time::sleep(limit);
+    let mut timer = pin!(timer);
+    tokio::select! {
+        biased;
+        done = &mut run => return Some(done),
+        () = &mut timer => if !HEAD_SEEN.with(Cell::get) { return None },
+    }
+    Some(run.await)
+}

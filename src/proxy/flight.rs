@@ -1,0 +1,55 @@
+//! Pingora's per-request context: everything about one request, from the head to its record.
+
+use std::{sync::Arc, time::Instant};
+
+use gatekeeper_filters::kernel::{Ask, Exchange, Outcome, Reject};
+
+use crate::{snapshot::Snapshot, telemetry::InFlight};
+
+pub struct Flight {
+    pub arrived: Instant,
+    /// Pinned once per request, so a reload in the middle changes nothing for it.
+    pub snapshot: Option<Arc<Snapshot>>,
+    pub in_flight: Option<InFlight>,
+    /// From the gate on, for requests that go to a provider.
+    pub exchange: Option<Box<Exchange>>,
+    pub ask: Option<Box<Ask>>,
+    pub endpoint: &'static str,
+    pub request_id: Arc<str>,
+    pub attempts: Vec<Attempted>,
+    pub first_output: Option<Instant>,
+    /// Time spent waiting for providers; the rest of a request's time is ours.
+    pub upstream_wait: std::time::Duration,
+    /// Set once, by whoever ended the request.
+    pub outcome: Option<Outcome>,
+    pub reject: Option<Box<Reject>>,
+}
+
+/// One attempt, for the live view and the record.
+#[derive(Debug, Clone)]
+pub struct Attempted {
+    pub provider: Arc<str>,
+    pub key: Arc<str>,
+    /// A word from the closed list of `upstream::classify::Cause::name`.
+    pub outcome: &'static str,
+    pub ms: u64,
+}
+
+impl Flight {
+    pub fn new() -> Self {
+        Self {
+            arrived: Instant::now(),
+            snapshot: None,
+            in_flight: None,
+            exchange: None,
+            ask: None,
+            endpoint: "other",
+            request_id: Arc::from(""),
+            attempts: Vec::new(),
+            first_output: None,
+            upstream_wait: std::time::Duration::ZERO,
+            outcome: None,
+            reject: None,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Answers the gateway gives itself: what a plan may use, what is left of it, and that it lives.
+//! They cost nothing.
+
+use bytes::Bytes;
+use gatekeeper_filters::{
+    kernel::{License, Licenses, Reject, Spent, UnixMs},
+    license,
+};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+use serde_json::{Value, json};
+
+use super::{body::BodyError, gate, gate::Entry, respond};
+use crate::snapshot::Snapshot;
+
+/// Metric label.
+pub fn name(entry: Entry) -> &'static str {
+    match entry {
+        Entry::Models => "models",
+        Entry::Me => "me",
+        Entry::Health => "healthz",
+        Entry::Provider(endpoint) => endpoint.name(),
+    }
+}
+
+/// # Errors
+/// Why it is refused, or that the app is gone.
+pub async fn answer(
+    entry: Entry,
+    session: &mut ServerSession,
+    snapshot: &Snapshot,
+    request_id: &str,
+) -> Result<(), BodyError> {
+    let body = match entry {
+        Entry::Models => models(&license(session, snapshot).await?, snapshot),
+        Entry::Me => me(&license(session, snapshot).await?, snapshot).await?,
+        Entry::Health | Entry::Provider(_) => json!({"status": "ok"}),
+    };
+    let body = Bytes::from(body.to_string());
+    let head = head(body.len(), request_id).map_err(BodyError::Gone)?;
+    respond::write(session, head, body).await.map_err(BodyError::Gone)
+}
+
+fn head(length: usize, request_id: &str) -> pingora_core::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build_no_case(200, Some(6))?;
+    head.insert_header("content-type", "application/json")?;
+    head.insert_header("cache-control", "no-store")?;
+    head.insert_header("x-request-id", request_id)?;
+    head.set_content_length(length)?;
+    Ok(head)
+}
+
+async fn license(session: &ServerSession, snapshot: &Snapshot) -> Result<License, Reject> {
+    let credential = gate::credential(&session.req_header().headers)?;
+    let standing = snapshot.licenses.check(&credential, UnixMs::now()).await;
+    license::decide(standing, snapshot.settings.licenses.buy_url.as_ref())
+}
+
+fn allowed<'a>(license: &'a License, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a str> {
+    let names = snapshot.settings.models.keys().map(|name| &**name);
+    names.filter(|name| license.plan.models.allows(name))
+}
+
+fn models(license: &License, snapshot: &Snapshot) -> Value {
+    let data: Vec<Value> = allowed(license, snapshot)
+        .map(|id| json!({"id": id, "object": "model", "created": 0, "owned_by": "gatekeeper"}))
+        .collect();
+    json!({"object": "list", "data": data})
+}
+
+async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Reject> {
+    let plan = &license.plan;
+    let balance = snapshot
+        .ledger
+        .balance(&license.id, plan.messages, plan.tokens, UnixMs::now())
+        .await
+        .map_err(|_| gatekeeper_filters::rate_limit::store_unavailable())?;
+    let limit = |limit: Option<gatekeeper_filters::kernel::Limit>, spent: Spent| {
+        limit.map(|limit| {
+            json!({
+                "limit": limit.count,
+                "used": spent.used,
+                "left": spent.left,
+                "resets_at": spent.resets_at.map(UnixMs::to_rfc3339),
+            })
+        })
+    };
+    Ok(json!({
+        "plan": &*plan.name,
+        "status": "valid",
+        "until": license.until.map(UnixMs::to_rfc3339),
+        "limits": {
+            "messages": limit(plan.messages, balance.messages),
+            "tokens": limit(plan.tokens, balance.tokens),
+        },
+        "models": allowed(license, snapshot).collect::<Vec<_>>(),
+        "devices": null,
+    }))
+}

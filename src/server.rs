@@ -1,0 +1,384 @@
+//! The process: what is built once, what runs in it, and how it ends.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use gatekeeper_filters::kernel::Registry;
+use pingora_core::{
+    apps::HttpServerApp,
+    listeners::{ListenerConfig, tls::TlsSettings},
+    protocols::{
+        http::v2::server::{H2Options, default_h2_options},
+        l4::stream::L4BufferSettings,
+    },
+    server::{Server, ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf},
+    services::{background::background_service, listening::Service},
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    admin::Admin,
+    cli::RunArgs,
+    config::{self, settings::Settings},
+    ledger::Embedded,
+    licenses::Hasher,
+    pool::{HealthBook, health, resolve::Resolver},
+    proxy::{deadline::Deadline, gateway::Gateway},
+    snapshot::{Machine, Snapshot},
+    stand_in::StandIn,
+    telemetry::{Telemetry, access_log::AccessLog},
+    upstream::peer::Connector,
+    vault::pepper::{Pepper, pepper},
+};
+
+/// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
+/// each connection, which is most of what an open stream costs.
+const READ_BUFFER: usize = 4 * 1024;
+const WRITE_BUFFER: usize = 1460;
+/// Bytes of a request body an HTTP/2 client may send ahead.
+const H2_WINDOW: u32 = 1024 * 1024;
+/// Idle upstream connections kept, per thread.
+const POOLED: usize = 256;
+/// Seconds an idle connection of an app may wait for its next request.
+const IDLE: Duration = Duration::from_secs(60);
+/// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
+/// only queued when its hook returns.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// Starting, serving, draining: what `/readyz` says.
+#[derive(Default)]
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    const SERVING: u8 = 1;
+    const DRAINING: u8 = 2;
+
+    pub fn is_serving(&self) -> bool {
+        self.0.load(Relaxed) == Self::SERVING
+    }
+}
+
+/// Runs the gateway until a signal ends it.
+///
+/// # Errors
+/// The configuration, the store or a listener's certificate is unusable.
+pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
+    let (settings, warnings) = config::load(&args.config, &registry)?;
+    start_log(settings.log.level);
+    for warning in &warnings {
+        log::warn!("{warning}");
+    }
+    serve(settings, &registry, &args.config.display().to_string(), None)
+}
+
+/// Runs the gateway with settings that are loaded already. `scratch` is a directory that is removed
+/// at the end.
+///
+/// # Errors
+/// The store or a listener's certificate is unusable.
+pub fn serve(
+    settings: Settings,
+    registry: &Registry,
+    source: &str,
+    scratch: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    health::start_clock();
+    let store = Embedded::open(&settings.store.path, settings.store.keep)
+        .with_context(|| format!("store {}", settings.store.path.display()))?;
+    let configured = settings.vault.as_ref().map(pepper).transpose()?;
+    let pepper = store.pepper(configured.as_ref().map(Pepper::expose))?;
+    let access = AccessLog::open(&settings.log.access).context("access log")?;
+    let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
+    let machine = Machine {
+        ledger: store.clone(),
+        telemetry: Telemetry::new(access),
+        health: Arc::new(HealthBook::default()),
+        hasher: Hasher::new(&pepper),
+        stand_in: stand_in.as_ref().map(StandIn::address),
+    };
+    let snapshot = Snapshot::build(settings, registry, &machine)?;
+    machine.telemetry.metrics.loaded();
+    let phase = Arc::new(Phase::default());
+    let server =
+        build(Arc::new(ArcSwap::from_pointee(snapshot)), &machine, &store, &phase, stand_in)?;
+    log::info!("Gatekeeper starts with {source}.");
+    let args = pingora_core::server::RunArgs {
+        shutdown_signal: Box::new(Ending {
+            telemetry: machine.telemetry,
+            store,
+            phase,
+            grace: server.grace,
+            scratch,
+        }),
+    };
+    server.server.run(args);
+    Ok(())
+}
+
+struct Built {
+    server: Server,
+    grace: Duration,
+}
+
+fn build(
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    _machine: &Machine,
+    store: &Arc<Embedded>,
+    phase: &Arc<Phase>,
+    stand_in: Option<StandIn>,
+) -> anyhow::Result<Built> {
+    let now = snapshot.load_full();
+    let settings = &now.settings;
+    let grace = settings.server.grace;
+    let conf = ServerConf {
+        threads: settings.server.threads,
+        work_stealing: false,
+        upstream_keepalive_pool_size: POOLED,
+        // The end is `Ending`'s to decide; Pingora's own wait only has to be longer.
+        grace_period_seconds: Some(grace.as_secs() + 60),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    let conf = server.configuration.clone();
+    let gateway = Gateway::new(snapshot.clone(), Connector::new(&conf));
+    let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
+    proxy.h2_options = Some(h2_options());
+    let app = Deadline::new(proxy, settings.server.limits.header_timeout, IDLE);
+    server.add_service(public(app, settings)?);
+    server.add_service(admin(&snapshot, store, phase, settings));
+    let endpoints = now.providers.iter().map(|provider| provider.endpoint.clone()).collect();
+    server.add_service(background_service("resolver", Resolver { endpoints }));
+    if let Some(stand_in) = stand_in {
+        server.add_service(background_service("stand-in", stand_in));
+    }
+    server.add_service(background_service(
+        "announce",
+        Announce {
+            phase: phase.clone(),
+            addresses: [settings.server.listen, settings.admin.listen],
+        },
+    ));
+    Ok(Built { server, grace })
+}
+
+/// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once.
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    options.initial_window_size(H2_WINDOW).initial_connection_window_size(2 * H2_WINDOW);
+    options
+}
+
+fn public<A: HttpServerApp + Send + Sync + 'static>(
+    app: A,
+    settings: &Settings,
+) -> anyhow::Result<Service<A>> {
+    let mut service = Service::new("public".into(), app);
+    service.threads = Some(settings.server.threads);
+    let mut listener = ListenerConfig::tcp(settings.server.listen.to_string())
+        .l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
+    if let Some(tls) = &settings.server.tls {
+        let path =
+            |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
+        let (cert, key) = (path(&tls.cert)?, path(&tls.key)?);
+        let mut acceptor = TlsSettings::intermediate(&cert, &key)
+            .with_context(|| format!("server.tls: {cert}, {key}"))?;
+        acceptor.enable_h2();
+        listener = listener.tls(acceptor);
+    }
+    service.add_listener(listener);
+    Ok(service)
+}
+
+fn admin(
+    snapshot: &Arc<ArcSwap<Snapshot>>,
+    store: &Arc<Embedded>,
+    phase: &Arc<Phase>,
+    settings: &Settings,
+) -> Service<Deadline<Admin>> {
+    let app = Admin { snapshot: snapshot.clone(), store: store.clone(), phase: phase.clone() };
+    let app = Deadline::new(app, settings.server.limits.header_timeout, IDLE);
+    let mut service = Service::new("admin".into(), app);
+    service.threads = Some(1);
+    service.add_tcp(&settings.admin.listen.to_string());
+    service
+}
+
+/// Says "ready" once both listeners take connections.
+struct Announce {
+    phase: Arc<Phase>,
+    addresses: [std::net::SocketAddr; 2],
+}
+
+#[async_trait]
+impl pingora_core::services::background::BackgroundService for Announce {
+    async fn start(&self, _shutdown: pingora_core::server::ShutdownWatch) {
+        for address in self.addresses {
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        // Unless a signal came first.
+        let _ = self.phase.0.compare_exchange(0, Phase::SERVING, Relaxed, Relaxed);
+        let [public, admin] = self.addresses;
+        log::info!("Gatekeeper serves apps on {public}, operators on {admin}.");
+    }
+}
+
+/// Waits for a signal and ends the process the way it asks for.
+struct Ending {
+    telemetry: Arc<Telemetry>,
+    store: Arc<Embedded>,
+    phase: Arc<Phase>,
+    grace: Duration,
+    scratch: Option<PathBuf>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// The next signal that ends the process; `true` when it may take its time.
+    async fn end(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return true,
+                _ = self.interrupt.recv() => return false,
+                _ = self.hang_up.recv() => {
+                    log::warn!("SIGHUP: this version reads its configuration at start only.");
+                }
+                _ = self.quit.recv() => {
+                    log::warn!("SIGQUIT: this version can't hand over; it keeps serving.");
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Ending {
+    async fn recv(&self) -> ShutdownSignal {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                log::error!("Signals can't be watched: {error}. The gateway ends.");
+                return ShutdownSignal::FastShutdown;
+            }
+        };
+        let gentle = signals.end().await;
+        self.phase.0.store(Phase::DRAINING, Relaxed);
+        let drain = Drain {
+            telemetry: self.telemetry.clone(),
+            store: self.store.clone(),
+            scratch: self.scratch.clone(),
+        };
+        if !gentle {
+            drain.end(0);
+        }
+        log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
+        let deadline = tokio::time::Instant::now() + self.grace;
+        tokio::spawn(async move {
+            tokio::select! {
+                () = drain.idle() => {}
+                _ = signals.end() => log::warn!("A second signal: open requests are cut."),
+                () = tokio::time::sleep_until(deadline) => {
+                    log::warn!("The grace period is over: open requests are cut.");
+                }
+            }
+            tokio::time::sleep(FLUSH).await;
+            drain.end(0)
+        });
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+struct Drain {
+    telemetry: Arc<Telemetry>,
+    store: Arc<Embedded>,
+    scratch: Option<PathBuf>,
+}
+
+impl Drain {
+    async fn idle(&self) {
+        while self.telemetry.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Pingora would wait out its whole grace period.
+    fn end(&self, code: i32) -> ! {
+        self.store.close();
+        if let Some(scratch) = &self.scratch {
+            let _ = std::fs::remove_dir_all(scratch);
+        }
+        log::logger().flush();
+        std::process::exit(code)
+    }
+}
+
+/// Sends `log` to standard error. `RUST_LOG` sets levels; targets outside Gatekeeper are capped at
+/// info whatever it says: Pingora prints headers at debug level.
+pub fn start_log(level: log::LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level.min(log::LevelFilter::Warn));
+    builder.filter_module("gatekeeper", level);
+    builder.filter_module("gatekeeper_filters", level);
+    if let Ok(spec) = std::env::var("RUST_LOG") {
+        builder.parse_filters(&spec);
+    }
+    let inner = builder.build();
+    let max = inner.filter();
+    let capped = Capped(inner);
+    if log::set_boxed_logger(Box::new(capped)).is_ok() {
+        log::set_max_level(max);
+    }
+}
+
+struct Capped(env_logger::Logger);
+
+impl log::Log for Capped {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        let ours = metadata.target().starts_with("gatekeeper");
+        (ours || metadata.level() <= log::Level::Info) && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+/// A core dump would hold every secret. It can't be switched off where the kernel refuses.
+pub fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        log::warn!("Core dumps can't be switched off: {error}.");
+    }
+}

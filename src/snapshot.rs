@@ -1,0 +1,84 @@
+//! One configuration, ready to serve: settings, filter chain, providers. Immutable; a request keeps
+//! the one it started with.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use gatekeeper_filters::kernel::{Chain, ChainProblem, Ledger, Registry, Services};
+
+use crate::{
+    config::settings::Settings,
+    licenses::{Book, Hasher},
+    pool::{HealthBook, Provider, key::BadSecret, resolve::Endpoint},
+    telemetry::Telemetry,
+};
+
+pub struct Snapshot {
+    pub settings: Settings,
+    pub chain: Chain,
+    pub providers: Vec<Provider>,
+    pub licenses: Arc<Book>,
+    pub ledger: Arc<dyn Ledger>,
+    pub telemetry: Arc<Telemetry>,
+    /// Request members that some provider lets through beside the listed ones.
+    pub extra_fields: Vec<Arc<str>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error(transparent)]
+    Secret(#[from] BadSecret),
+    #[error("filters: {}", .0.iter().map(|problem| &*problem.message).collect::<Vec<_>>().join("; "))]
+    Chain(Vec<ChainProblem>),
+}
+
+/// What outlives every snapshot.
+#[derive(Clone)]
+pub struct Machine {
+    pub ledger: Arc<dyn Ledger>,
+    pub telemetry: Arc<Telemetry>,
+    pub health: Arc<HealthBook>,
+    pub hasher: Hasher,
+    /// Where the stand-in provider listens, if some provider wants it.
+    pub stand_in: Option<SocketAddr>,
+}
+
+impl Snapshot {
+    /// # Errors
+    /// A chain that does not fit together, or a secret no header can carry.
+    pub fn build(
+        settings: Settings,
+        registry: &Registry,
+        machine: &Machine,
+    ) -> Result<Self, SnapshotError> {
+        let licenses = Arc::new(Book::new(&settings.licenses, machine.hasher.clone()));
+        let services = Services {
+            licenses: licenses.clone(),
+            ledger: machine.ledger.clone(),
+            models: settings.models.clone(),
+            buy_url: settings.licenses.buy_url.clone(),
+        };
+        let chain = registry.chain(&settings.filters, &services).map_err(SnapshotError::Chain)?;
+        let providers = settings
+            .providers
+            .iter()
+            .map(|provider| {
+                let endpoint = match machine.stand_in {
+                    Some(address) if provider.base.stand_in => Endpoint::fixed(address),
+                    _ => Endpoint::new(&provider.base),
+                };
+                Provider::new(provider.clone(), Arc::new(endpoint), &machine.health)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let extra: BTreeSet<Arc<str>> =
+            settings.providers.iter().flat_map(|provider| provider.allow_fields.clone()).collect();
+        Ok(Self {
+            chain,
+            providers,
+            licenses,
+            ledger: machine.ledger.clone(),
+            telemetry: machine.telemetry.clone(),
+            extra_fields: extra.into_iter().collect(),
+            settings,
+        })
+    }
+}

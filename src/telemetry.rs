@@ -1,0 +1,133 @@
+//! What operators see: metrics, the live list of requests, the access log.
+
+pub mod access_log;
+pub mod live;
+pub mod metrics;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use gatekeeper_filters::kernel::{
+    Code, Delivery, Exchange, Outcome, Record, Source, UnixMs, Usage,
+};
+
+use self::{access_log::AccessLog, live::Live, metrics::Metrics};
+use crate::proxy::flight::Flight;
+
+pub struct Telemetry {
+    pub metrics: Metrics,
+    pub live: Live,
+    access: AccessLog,
+    in_flight: AtomicU64,
+}
+
+/// Counts one open request while it lives.
+pub struct InFlight(Arc<Telemetry>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Telemetry {
+    pub fn new(access: AccessLog) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::new(),
+            live: Live::new(),
+            access,
+            in_flight: AtomicU64::new(0),
+        })
+    }
+
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight(self.clone())
+    }
+
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// One attempt at a provider ended.
+    pub fn attempted(&self, provider: &str, outcome: &str) {
+        self.metrics.attempts.with_label_values(&[provider, outcome]).inc();
+    }
+
+    /// One request ended. Returns its record for the ledger.
+    pub fn finished(&self, flight: &Flight, outcome: Outcome) -> Record {
+        let record = record(flight, outcome);
+        self.metrics.finished(flight, outcome, &record);
+        if !is_local(flight, outcome) {
+            self.live.finished(flight, outcome, &record);
+        }
+        self.access.write(flight, &record);
+        record
+    }
+}
+
+/// Answers of our own that cost nothing are no news for the operator.
+fn is_local(flight: &Flight, outcome: Outcome) -> bool {
+    flight.exchange.is_none() && outcome.delivery == Delivery::Whole
+}
+
+fn record(flight: &Flight, outcome: Outcome) -> Record {
+    let exchange = flight.exchange.as_deref();
+    let (usage, source) = counted(exchange);
+    let target = exchange.and_then(|exchange| exchange.served.clone());
+    let empty: Arc<str> = Arc::from("");
+    let served = outcome.delivery != Delivery::Refused && outcome.delivery != Delivery::Failed;
+    Record {
+        time: exchange.map_or_else(UnixMs::now, |exchange| exchange.now),
+        license: exchange.and_then(|e| e.license.as_ref()).map(|license| license.id),
+        endpoint: flight.endpoint,
+        plan: exchange
+            .and_then(|e| e.license.as_ref())
+            .map_or_else(|| empty.clone(), |license| license.plan.name.clone()),
+        model: exchange
+            .and_then(|e| e.route.as_ref())
+            .map_or_else(|| empty.clone(), |route| route.model.name.clone()),
+        served: target
+            .as_ref()
+            .filter(|_| served)
+            .map_or_else(|| empty.clone(), |target| target.label.clone()),
+        provider: flight.attempts.last().map_or_else(|| empty.clone(), |a| a.provider.clone()),
+        key: flight.attempts.last().map_or_else(|| empty.clone(), |a| a.key.clone()),
+        usage,
+        source,
+        charged: exchange.map_or(0, |exchange| exchange.settled.tokens),
+        status: outcome.status,
+        ms: flight.arrived.elapsed().as_millis() as u64,
+        attempts: flight.attempts.len() as u32,
+    }
+}
+
+/// What the answer used, for an answer that a provider began.
+fn counted(exchange: Option<&Exchange>) -> (Usage, Source) {
+    match exchange {
+        Some(exchange) if exchange.progress.answered => {
+            exchange.metered.usage(exchange.input_tokens)
+        }
+        _ => (Usage::default(), Source::Estimated),
+    }
+}
+
+/// The share of a request's time that is ours.
+fn overhead(flight: &Flight) -> Duration {
+    flight.arrived.elapsed().saturating_sub(flight.upstream_wait)
+}
+
+/// `messages`, `tokens` or nothing: which limit refused.
+fn refused_by(flight: &Flight) -> Option<&'static str> {
+    let reject = flight.reject.as_deref()?;
+    match reject.code {
+        Code::QuotaExceeded => reject.quota.as_ref().map(|quota| quota.kind),
+        Code::RateLimited => Some("rate"),
+        _ => None,
+    }
+}

@@ -1,0 +1,220 @@
+//! Every metric by name, in one place. Labels come from closed sets: endpoints, configured names,
+//! statuses; never from what an app sends.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gatekeeper_filters::kernel::{Outcome, Record};
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+use super::{overhead, refused_by};
+use crate::proxy::flight::Flight;
+
+/// Seconds; an answer takes from a few milliseconds to minutes.
+const DURATIONS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+/// Seconds; our own share is microseconds, unless something is wrong.
+const OVERHEADS: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
+
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    overhead: Histogram,
+    first_token: HistogramVec,
+    tokens: IntCounterVec,
+    pub attempts: IntCounterVec,
+    pub key_state: IntGaugeVec,
+    quota_rejections: IntCounterVec,
+    pub reservations_open: IntGauge,
+    overruns: IntCounter,
+    pub in_flight: IntGauge,
+    pub store_up: IntGauge,
+    license_checks: IntCounterVec,
+    reloads: IntCounterVec,
+    last_reload: Gauge,
+}
+
+/// Registers a collector. Names are constants of this file, so a clash is found by the first test.
+fn put<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let registered = made.and_then(|c| registry.register(Box::new(c.clone())).map(|()| c));
+    registered.unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    #[allow(clippy::too_many_lines, reason = "a list of names and their help")]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            put(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| put(&registry, IntGauge::new(name, help));
+        let histograms = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            put(&registry, HistogramVec::new(options, labels))
+        };
+        let overhead_options = HistogramOpts::new(
+            "gatekeeper_overhead_seconds",
+            "Time of a request that is the gateway's own, without waiting for a provider's head.",
+        );
+        Self {
+            requests: counters(
+                "gatekeeper_requests_total",
+                "Requests by endpoint, plan and HTTP status; 499 when the app left first.",
+                &["endpoint", "plan", "status"],
+            ),
+            duration: histograms(
+                "gatekeeper_request_duration_seconds",
+                "From a request's head to the end of its answer.",
+                &DURATIONS,
+                &["endpoint"],
+            ),
+            overhead: put(
+                &registry,
+                Histogram::with_opts(overhead_options.buckets(OVERHEADS.to_vec())),
+            ),
+            first_token: histograms(
+                "gatekeeper_time_to_first_token_seconds",
+                "From a request's head to the first output that went to the app.",
+                &DURATIONS,
+                &["provider"],
+            ),
+            tokens: counters(
+                "gatekeeper_tokens_total",
+                "Tokens by direction; input includes cached, output includes reasoning.",
+                &["provider", "model", "direction", "source"],
+            ),
+            attempts: counters(
+                "gatekeeper_upstream_attempts_total",
+                "Attempts at a provider, by how they ended.",
+                &["provider", "outcome"],
+            ),
+            key_state: put(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("gatekeeper_key_state", "1 for the state a key is in, else 0."),
+                    &["provider", "key", "state"],
+                ),
+            ),
+            quota_rejections: counters(
+                "gatekeeper_quota_rejections_total",
+                "Requests refused by a limit of the plan.",
+                &["plan", "limit"],
+            ),
+            reservations_open: gauge(
+                "gatekeeper_reservations_open",
+                "Reservations that are not settled yet.",
+            ),
+            overruns: put(
+                &registry,
+                IntCounter::new(
+                    "gatekeeper_reservation_overruns_total",
+                    "Answers whose reported usage was above what was reserved.",
+                ),
+            ),
+            in_flight: gauge("gatekeeper_in_flight", "Requests that are open now."),
+            store_up: gauge("gatekeeper_store_up", "1 while the store takes reservations."),
+            license_checks: counters(
+                "gatekeeper_license_checks_total",
+                "Licence checks by source and verdict.",
+                &["source", "verdict"],
+            ),
+            reloads: counters(
+                "gatekeeper_config_reload_total",
+                "Configurations loaded, the one at start included.",
+                &["result"],
+            ),
+            last_reload: put(
+                &registry,
+                Gauge::new(
+                    "gatekeeper_config_last_success_timestamp_seconds",
+                    "When the live configuration was loaded.",
+                ),
+            ),
+            registry,
+        }
+    }
+
+    /// A configuration went live.
+    pub fn loaded(&self) {
+        self.reloads.with_label_values(&["success"]).inc();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_reload.set(now.as_secs_f64());
+    }
+
+    pub(super) fn finished(&self, flight: &Flight, outcome: Outcome, record: &Record) {
+        let mut digits = [0; 3];
+        let status = three_digits(outcome.status, &mut digits);
+        let plan = if record.plan.is_empty() { "none" } else { &record.plan };
+        self.requests.with_label_values(&[flight.endpoint, plan, status]).inc();
+        let seconds = flight.arrived.elapsed().as_secs_f64();
+        self.duration.with_label_values(&[flight.endpoint]).observe(seconds);
+        self.overhead.observe(overhead(flight).as_secs_f64());
+        if let Some(limit) = refused_by(flight) {
+            self.quota_rejections.with_label_values(&[plan, limit]).inc();
+        }
+        let Some(exchange) = flight.exchange.as_deref() else { return };
+        let verdict = if exchange.license.is_some() { "valid" } else { "invalid" };
+        self.license_checks.with_label_values(&["static", verdict]).inc();
+        if exchange.settled.overrun {
+            self.overruns.inc();
+        }
+        if let Some(first) = flight.first_output {
+            let wait = first.duration_since(flight.arrived).as_secs_f64();
+            self.first_token.with_label_values(&[&record.provider]).observe(wait);
+        }
+        if exchange.progress.answered {
+            self.count_tokens(record, exchange.served.as_ref().map_or("", |t| &t.model));
+        }
+    }
+
+    fn count_tokens(&self, record: &Record, model: &str) {
+        let (usage, source) = (record.usage, record.source.name());
+        for (direction, count) in
+            [("input", usage.input), ("output", usage.output), ("cached", usage.cached)]
+        {
+            if count > 0 {
+                let labels = [&*record.provider, model, direction, source];
+                self.tokens.with_label_values(&labels).inc_by(count);
+            }
+        }
+    }
+
+    /// The text exposition of everything.
+    pub fn expose(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            log::error!("The metrics can't be encoded: {error}.");
+        }
+        text
+    }
+}
+
+fn three_digits(status: u16, digits: &mut [u8; 3]) -> &str {
+    for (place, digit) in [100, 10, 1].into_iter().zip(digits.iter_mut()) {
+        *digit = b'0' + (status / place % 10) as u8;
+    }
+    std::str::from_utf8(digits).unwrap_or("000")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_unique_and_explained() {
+        let metrics = Metrics::new();
+        metrics.loaded();
+        let text = String::from_utf8(metrics.expose()).unwrap();
+        assert!(text.contains("# HELP gatekeeper_in_flight "));
+        assert!(text.contains("gatekeeper_config_reload_total{result=\"success\"} 1"));
+        assert_eq!(three_digits(499, &mut [0; 3]), "499");
+    }
+}

@@ -1,0 +1,209 @@
+//! The attempt loop: select → attempt → classify, and back, until an answer is committed.
+//!
+//! Pingora's own proxy hooks commit to the app as soon as a header arrives, replay no body over
+//! 64 KiB and can't read the body of a 429. So the connection is Pingora's (its pooled `Connector`),
+//! the loop is ours. The only way back is before the first byte of an answer has gone to the app.
+
+pub mod attempt;
+pub mod classify;
+pub mod downstream;
+pub mod limits;
+pub mod peer;
+pub mod relay;
+pub mod request;
+pub mod scrub;
+pub mod watchdog;
+
+use std::{sync::Arc, time::Instant};
+
+use gatekeeper_filters::kernel::{Code, Reject, Target};
+
+use self::{
+    attempt::{Attempt, Stop},
+    classify::{Cause, Failure, Next},
+    downstream::Downstream,
+    peer::Connector,
+    watchdog::Watchdog,
+};
+use crate::{
+    pool::{Provider, Unready, key::Key, key::KeyNews, key::Lease},
+    proxy::flight::{Attempted, Flight},
+    snapshot::Snapshot,
+};
+
+/// Over all targets.
+const MAX_ATTEMPTS: usize = 3;
+
+/// How a request left the loop.
+pub enum Served {
+    /// The whole answer was written.
+    Whole,
+    /// The answer broke after its first event; the app was told in the stream.
+    Broken,
+    /// The app is gone.
+    AppLeft,
+    /// A provider's own 4xx about the request.
+    Relayed(classify::Relayed),
+    /// Nothing could serve.
+    Rejected(Box<Reject>),
+}
+
+/// Runs attempts until one answers or none is left.
+pub async fn serve(
+    connector: &Connector,
+    down: &mut Downstream<'_>,
+    flight: &mut Flight,
+    snapshot: &Arc<Snapshot>,
+) -> Served {
+    let Some(route) = flight.exchange.as_ref().and_then(|exchange| exchange.route.clone()) else {
+        let reject = Reject::new(Code::ModelNotFound, "There is no such model here.")
+            .internal("no filter of the chain chose a route");
+        return Served::Rejected(Box::new(reject));
+    };
+    let first = &snapshot.providers[route.targets[0].provider];
+    let mut watchdog = Watchdog::new(first.settings.timeouts.total, down.is_stream());
+    let mut course = Course::new(&route.targets);
+    while let Some((target, lease)) = course.next(&snapshot.providers, Instant::now()) {
+        let began = Instant::now();
+        let result = Attempt { connector, snapshot, target: &target, lease: &lease }
+            .run(down, flight, &mut watchdog)
+            .await;
+        let (outcome, news) =
+            result.as_ref().map_or_else(Stop::account, |()| ("ok", KeyNews::Good));
+        lease.report(news, Instant::now());
+        flight.attempts.push(Attempted {
+            provider: target.provider_name.clone(),
+            key: lease.key().id.clone(),
+            outcome,
+            ms: began.elapsed().as_millis() as u64,
+        });
+        snapshot.telemetry.attempted(&target.provider_name, outcome);
+        match result {
+            Ok(()) => return Served::Whole,
+            Err(Stop::AppLeft) => return Served::AppLeft,
+            Err(Stop::Broken(_)) => return Served::Broken,
+            Err(Stop::Relay(relayed)) => return Served::Relayed(relayed),
+            Err(Stop::Deadline) => return Served::Rejected(Box::new(timed_out())),
+            Err(Stop::Failed(failure)) => course.note(&target, &lease, failure, &flight.request_id),
+        }
+    }
+    Served::Rejected(Box::new(course.reject(&snapshot.providers, Instant::now())))
+}
+
+/// Which target and key come next.
+struct Course<'a> {
+    targets: &'a [Arc<Target>],
+    at: usize,
+    attempts: usize,
+    tried: Vec<Arc<Key>>,
+    /// Faults of the current target's provider itself, not of a key.
+    faults: usize,
+    last: Option<Failure>,
+}
+
+impl<'a> Course<'a> {
+    fn new(targets: &'a [Arc<Target>]) -> Self {
+        Self { targets, at: 0, attempts: 0, tried: Vec::new(), faults: 0, last: None }
+    }
+
+    /// The last attempt belongs to the next target, if that one can serve: a provider on which two
+    /// keys failed is less likely to answer than another one.
+    fn next(&mut self, providers: &[Provider], now: Instant) -> Option<(Arc<Target>, Lease)> {
+        if self.attempts == MAX_ATTEMPTS {
+            return None;
+        }
+        self.attempts += 1;
+        let last = self.attempts == MAX_ATTEMPTS;
+        if last && let Some(found) = self.find(self.at + 1, providers, now) {
+            return Some(found);
+        }
+        self.find(self.at, providers, now)
+    }
+
+    fn find(
+        &mut self,
+        from: usize,
+        providers: &[Provider],
+        now: Instant,
+    ) -> Option<(Arc<Target>, Lease)> {
+        for (at, target) in self.targets.iter().enumerate().skip(from) {
+            if let Ok(lease) = providers[target.provider].select(&self.tried, now) {
+                if at != self.at {
+                    (self.at, self.faults) = (at, 0);
+                }
+                return Some((target.clone(), lease));
+            }
+        }
+        None
+    }
+
+    fn note(&mut self, target: &Target, lease: &Lease, failure: Failure, request: &str) {
+        log::warn!(
+            "An attempt failed: {}. request={request} target={} key={}",
+            failure.detail,
+            target.label,
+            lease.key().id
+        );
+        self.tried.push(lease.key().clone());
+        match failure.next {
+            Next::Key => {}
+            Next::OneMoreKey => {
+                self.faults += 1;
+                if self.faults > 1 {
+                    self.leave_target();
+                }
+            }
+            Next::Target => self.leave_target(),
+        }
+        self.last = Some(failure);
+    }
+
+    fn leave_target(&mut self) {
+        self.at += 1;
+        self.faults = 0;
+    }
+
+    /// What the app is told when nothing served.
+    fn reject(&self, providers: &[Provider], now: Instant) -> Reject {
+        let soonest = self.soonest(providers, now);
+        match (&self.last, soonest) {
+            (Some(failure), _) if failure.cause == Cause::Timeout => timed_out(),
+            (Some(failure), Some(ms)) if failure.cause == Cause::RateLimited => exhausted(ms),
+            (None, Some(ms)) => exhausted(ms),
+            _ => Reject::new(
+                Code::UpstreamError,
+                "The AI service could not answer. Please try again in a moment.",
+            ),
+        }
+    }
+
+    /// Milliseconds until the first cooling key of any target is ready.
+    fn soonest(&self, providers: &[Provider], now: Instant) -> Option<u64> {
+        let waits = self.targets.iter().filter_map(|target| {
+            match providers[target.provider].select(&[], now) {
+                Err(Unready::Cooling(ms)) => Some(ms),
+                _ => None,
+            }
+        });
+        waits.min()
+    }
+}
+
+fn exhausted(ms: u64) -> Reject {
+    Reject::new(
+        Code::UpstreamExhausted,
+        "The AI service is very busy. Please try again in a moment.",
+    )
+    .internal("every key that could serve is cooling")
+    .retry_after(ms.div_ceil(1000))
+}
+
+fn timed_out() -> Reject {
+    Reject::new(
+        Code::UpstreamTimeout,
+        "The AI service took too long to answer. Please try again in a moment.",
+    )
+}
+
+#[cfg(test)]
+mod tests;

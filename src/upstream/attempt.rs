@@ -1,0 +1,354 @@
+//! One attempt: a fresh upstream request on one key, up to its judgement or the end of its answer.
+
+use std::{future::Future, pin::pin, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use gatekeeper_filters::kernel::{Ask, Exchange, Metered, Target};
+use pingora_core::{Error, protocols::http::client::HttpSession};
+use tokio::time::Instant;
+
+use super::{
+    classify::{self, Cause, Failure, Judgement, Next, Relayed},
+    downstream::Downstream,
+    peer::{Connection, Connector},
+    relay::{self, Relay},
+    request,
+    watchdog::{Alarm, Watchdog},
+};
+use crate::{
+    pool::{Provider, key::KeyNews, key::Lease},
+    proxy::flight::Flight,
+    snapshot::Snapshot,
+};
+
+/// Bytes of an error body that are read; enough for every provider's envelope.
+const ERROR_BODY: usize = 64 * 1024;
+/// Bytes of a JSON answer that are read whole before it is committed.
+const WHOLE_ANSWER: usize = 8 * 1024 * 1024;
+/// Larger request bodies are written in slices, with a look for an early answer between them.
+const SLICE: usize = 64 * 1024;
+/// How long an error body may take: it only decides where to go next.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
+
+/// Why an attempt did not deliver.
+pub enum Stop {
+    Failed(Failure),
+    Relay(Relayed),
+    /// The app left, or did not take its answer.
+    AppLeft,
+    /// The deadline over all attempts passed before anything was committed.
+    Deadline,
+    /// The answer broke after its first event; holds what to log.
+    Broken(String),
+}
+
+impl Stop {
+    /// Metric label, and what the key showed.
+    pub fn account(&self) -> (&'static str, KeyNews) {
+        match self {
+            Stop::Failed(failure) => (failure.cause.name(), failure.news),
+            Stop::Relay(_) => ("request_rejected", KeyNews::Good),
+            Stop::AppLeft => ("app_left", KeyNews::None),
+            Stop::Deadline => (Cause::Timeout.name(), KeyNews::None),
+            Stop::Broken(_) => (Cause::BrokenAnswer.name(), KeyNews::None),
+        }
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Stop::Failed(failure)
+    }
+}
+
+/// Waits for something of the provider's, with an eye on the app and the clock.
+pub async fn watch<T>(
+    down: &mut Downstream<'_>,
+    watchdog: &mut Watchdog,
+    what: &str,
+    future: impl Future<Output = T>,
+) -> Result<T, Stop> {
+    let mut future = pin!(future);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut future => return Ok(done),
+            () = down.left() => return Err(Stop::AppLeft),
+            alarm = watchdog.alarm() => match alarm {
+                Alarm::Quiet => down.keep_alive().await.map_err(|_| Stop::AppLeft)?,
+                Alarm::Phase => return Err(Failure::timeout(what).into()),
+                Alarm::Total => return Err(Stop::Deadline),
+            },
+        }
+    }
+}
+
+pub struct Attempt<'a> {
+    pub connector: &'a Connector,
+    pub snapshot: &'a Snapshot,
+    pub target: &'a std::sync::Arc<Target>,
+    pub lease: &'a Lease,
+}
+
+impl Attempt<'_> {
+    fn provider(&self) -> &Provider {
+        &self.snapshot.providers[self.target.provider]
+    }
+
+    /// # Errors
+    /// Why nothing, or not all, was delivered.
+    pub async fn run(
+        &self,
+        down: &mut Downstream<'_>,
+        flight: &mut Flight,
+        watchdog: &mut Watchdog,
+    ) -> Result<(), Stop> {
+        let (Some(exchange), Some(ask)) = (flight.exchange.as_deref_mut(), flight.ask.as_deref())
+        else {
+            return Err(Failure::broken("the request has no body").into());
+        };
+        exchange.served = Some(self.target.clone());
+        // A buyer does not pay for what an attempt said that failed.
+        exchange.metered = Metered::default();
+        let body = request::body(ask, exchange, self.provider(), self.target);
+        let began = Instant::now();
+        let first_token = began + self.provider().settings.timeouts.first_token;
+        let mut connection = self.connect(down, watchdog, false).await?;
+        let mut result = self.send(&mut connection, exchange, ask, &body, down, watchdog).await;
+        // A pooled connection that the provider had closed meanwhile says nothing about it.
+        if let (true, Err(Stop::Failed(failure))) = (connection.reused, &result)
+            && failure.cause == Cause::ConnectError
+        {
+            self.connector.release(connection).await;
+            connection = self.connect(down, watchdog, true).await?;
+            result = self.send(&mut connection, exchange, ask, &body, down, watchdog).await;
+        }
+        flight.upstream_wait += began.elapsed();
+        let result = match result {
+            Ok(()) => {
+                let mut relay = Relay {
+                    down,
+                    watchdog,
+                    exchange,
+                    ask,
+                    snapshot: self.snapshot,
+                    timeouts: self.provider().settings.timeouts,
+                    attempts: flight.attempts.len() + 1,
+                    first_output: &mut flight.first_output,
+                    waited: &mut flight.upstream_wait,
+                };
+                self.receive(&mut connection.session, &mut relay, first_token).await
+            }
+            Err(stop) => Err(stop),
+        };
+        self.connector.release(connection).await;
+        result
+    }
+
+    async fn connect(
+        &self,
+        down: &mut Downstream<'_>,
+        watchdog: &mut Watchdog,
+        fresh: bool,
+    ) -> Result<Connection, Stop> {
+        let provider = self.provider();
+        watchdog.expect_within(provider.settings.timeouts.connect * 3);
+        let connect = async {
+            let Some(address) = provider.endpoint.address().await else {
+                return Err(format!("{} has no address", provider.endpoint.host));
+            };
+            let connect = self.connector.connect(provider, address, fresh);
+            connect.await.map_err(|error| format!("connect to {address}: {}", brief(&error)))
+        };
+        match watch(down, watchdog, "connection", connect).await? {
+            Ok(connection) => Ok(connection),
+            Err(detail) => Err(Failure::connect(detail).into()),
+        }
+    }
+
+    /// Writes the request and reads the head of the answer.
+    async fn send(
+        &self,
+        connection: &mut Connection,
+        exchange: &mut Exchange,
+        ask: &Ask,
+        body: &[Bytes],
+        down: &mut Downstream<'_>,
+        watchdog: &mut Watchdog,
+    ) -> Result<(), Stop> {
+        let length = body.iter().map(Bytes::len).sum();
+        let session = &mut connection.session;
+        let http2 = session.as_http2().is_some();
+        let endpoint = exchange.endpoint;
+        let head =
+            request::head(self.provider(), self.lease.key(), endpoint, ask.stream, length, http2)
+                .map_err(|error| Failure::broken(brief(&error)))?;
+        watchdog.expect_within(self.provider().settings.timeouts.first_byte);
+        exchange.progress.sent = true;
+        let talk = async {
+            session.write_request_header(Box::new(head)).await?;
+            write_body(session, body).await?;
+            read_head(session).await
+        };
+        watch(down, watchdog, "first byte", talk)
+            .await?
+            .map_err(|error| Failure::connect(format!("before an answer: {}", brief(&error))))?;
+        Ok(())
+    }
+
+    /// Judges the head and hands the body to the relay, or reads what the error says.
+    async fn receive(
+        &self,
+        session: &mut HttpSession,
+        relay: &mut Relay<'_, '_>,
+        first_token: Instant,
+    ) -> Result<(), Stop> {
+        let Some(head) = session.response_header() else {
+            return Err(Failure::connect("no answer").into());
+        };
+        let status = head.status.as_u16();
+        if !(200..300).contains(&status) {
+            let headers = head.headers.clone();
+            relay.watchdog.expect_within(ERROR_BODY_TIME);
+            let body = read_bounded(session, relay, ERROR_BODY).await;
+            let body = match body {
+                Ok((body, _)) => body,
+                // What came of it is enough: the status alone decides most.
+                Err(Stop::Failed(_)) => Bytes::new(),
+                Err(stop) => return Err(stop),
+            };
+            return Err(match classify::judge(status, &headers, &body) {
+                Judgement::Failed(failure) => Stop::Failed(failure),
+                Judgement::Relay(relayed) => Stop::Relay(relayed),
+            });
+        }
+        relay.exchange.progress.answered = true;
+        let encoded = head.headers.get(http::header::CONTENT_ENCODING);
+        if encoded.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Failure::broken("a compressed answer though none was asked for").into());
+        }
+        let kind = head.headers.get(http::header::CONTENT_TYPE);
+        let is_events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        match (relay.ask.stream, is_events) {
+            (true, true) => return relay::stream(session, relay, first_token).await,
+            // An SDK that waits for events would take a JSON answer for an empty stream.
+            (true, false) => {
+                return Err(Failure::broken("no events though a stream was asked for").into());
+            }
+            (false, _) => {}
+        }
+        relay.watchdog.expect_before(first_token);
+        match read_bounded(session, relay, WHOLE_ANSWER).await? {
+            (body, true) => relay::whole(relay, body).await,
+            (_, false) => Err(Failure::broken("an answer over 8 MiB").into()),
+        }
+    }
+}
+
+async fn write_body(session: &mut HttpSession, pieces: &[Bytes]) -> pingora_core::Result<()> {
+    let small = matches!(pieces, [piece] if piece.len() <= SLICE);
+    let last = pieces.len().saturating_sub(1);
+    for (index, piece) in pieces.iter().enumerate() {
+        let mut rest = piece.clone();
+        while !rest.is_empty() {
+            let slice = rest.split_to(rest.len().min(SLICE));
+            let end = index == last && rest.is_empty();
+            if let Err(error) = session.write_request_body(slice, end).await {
+                // It may have answered and closed without reading on: then that answer counts.
+                return if answered_early(session).await { Ok(()) } else { Err(error) };
+            }
+            if !small && !end && peek_head(session)? {
+                return Ok(());
+            }
+        }
+    }
+    session.finish_request_body().await
+}
+
+/// Whether the head of an answer is here already.
+fn peek_head(session: &mut HttpSession) -> pingora_core::Result<bool> {
+    use futures_util::FutureExt;
+    if session.as_http2().is_some() {
+        // An early answer resets an HTTP/2 stream, which the next write reports.
+        return Ok(false);
+    }
+    match tokio::task::unconstrained(read_head(session)).now_or_never() {
+        Some(Ok(())) => Ok(true),
+        Some(Err(error)) => Err(error),
+        None => Ok(false),
+    }
+}
+
+async fn answered_early(session: &mut HttpSession) -> bool {
+    let read = tokio::time::timeout(Duration::from_secs(1), read_head(session));
+    matches!(read.await, Ok(Ok(())))
+}
+
+/// The final head: informational ones are passed over, a switch of protocols is no answer.
+async fn read_head(session: &mut HttpSession) -> pingora_core::Result<()> {
+    loop {
+        if session.response_header().is_some_and(|head| !head.status.is_informational()) {
+            return Ok(());
+        }
+        session.read_response_header().await?;
+        if session.response_header().is_some_and(|head| head.status.as_u16() == 101) {
+            return Error::e_explain(
+                pingora_core::ErrorType::InvalidHTTPHeader,
+                "101 Switching Protocols",
+            );
+        }
+    }
+}
+
+/// Whether the body has come to its end. HTTP/2 says so in its own way, and may have failed.
+pub fn ended(session: &mut HttpSession) -> pingora_core::Result<bool> {
+    match session {
+        HttpSession::H2(http2) => http2.check_response_end_or_error(),
+        other => Ok(other.response_done()),
+    }
+}
+
+/// The body and whether it is whole; reading stops above `limit`.
+async fn read_bounded(
+    session: &mut HttpSession,
+    relay: &mut Relay<'_, '_>,
+    limit: usize,
+) -> Result<(Bytes, bool), Stop> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    let broken = |error: Box<Error>| Failure::broken(format!("in the answer: {}", brief(&error)));
+    loop {
+        match relay.wait("answer", session.read_response_body()).await?.map_err(broken)? {
+            None => break,
+            Some(chunk) if first.is_empty() && rest.is_empty() => first = chunk,
+            Some(chunk) => {
+                if rest.is_empty() {
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
+                rest.extend_from_slice(&chunk);
+            }
+        }
+        if first.len() + rest.len() > limit {
+            return Ok((if rest.is_empty() { first } else { rest.freeze() }, false));
+        }
+        if ended(session).map_err(broken)? {
+            break;
+        }
+    }
+    Ok((if rest.is_empty() { first } else { rest.freeze() }, true))
+}
+
+/// An error's kind and context, without the peer's printed options.
+pub fn brief(error: &Error) -> String {
+    let mut text = error.etype().as_str().to_owned();
+    if let Some(cause) = error.root_cause().to_string().lines().next().filter(|c| !c.is_empty()) {
+        text.push_str(": ");
+        text.push_str(&cause.chars().take(160).collect::<String>());
+    }
+    text
+}
+
+/// The next target, whatever the key: for faults that belong to a target's answers.
+pub fn failed_answer(detail: impl Into<String>) -> Failure {
+    Failure::new(Cause::ProviderError, KeyNews::None, Next::OneMoreKey, detail)
+}

@@ -1,0 +1,150 @@
+//! The app's side of a request: what was sent to it, and whether it is still there.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gatekeeper_filters::kernel::{Reject, ResponseHead};
+use pingora_core::{
+    Error, ErrorType,
+    protocols::http::{HttpTask, ServerSession},
+};
+use pingora_http::ResponseHeader;
+
+use crate::proxy::respond;
+
+const COMMENT: &[u8] = b": keep-alive\n\n";
+
+pub struct Downstream<'a> {
+    session: &'a mut ServerSession,
+    request_id: Arc<str>,
+    is_stream: bool,
+    /// A 200 head for a stream has gone out: a failure can only be told in the stream.
+    head_sent: bool,
+}
+
+impl<'a> Downstream<'a> {
+    pub fn new(session: &'a mut ServerSession, request_id: Arc<str>, is_stream: bool) -> Self {
+        Self { session, request_id, is_stream, head_sent: false }
+    }
+
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    pub fn head_sent(&self) -> bool {
+        self.head_sent
+    }
+
+    /// Resolves when the app has left, or sent bytes that belong to no request. Cancel-safe; only
+    /// valid after the body was read to its end.
+    pub async fn left(&mut self) {
+        let _ = self.session.read_body_or_idle(true).await;
+        // A byte may have been taken off the connection: its next request would start one late.
+        self.session.set_keepalive(None);
+    }
+
+    /// The stream's head, if it was not sent, and a comment: no client times out meanwhile.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn keep_alive(&mut self) -> pingora_core::Result<()> {
+        let mut tasks = Vec::with_capacity(2);
+        if !self.head_sent {
+            let head =
+                self.stream_head(&ResponseHead { status: 200, ..ResponseHead::default() })?;
+            tasks.push(head);
+        }
+        tasks.push(HttpTask::Body(Some(Bytes::from_static(COMMENT)), false));
+        self.write(tasks).await
+    }
+
+    /// Sends bytes of a stream, with the head if it was not sent.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn stream(
+        &mut self,
+        head: Option<&ResponseHead>,
+        bytes: Bytes,
+        end: bool,
+    ) -> pingora_core::Result<()> {
+        let mut tasks = Vec::with_capacity(2);
+        if let (Some(head), false) = (head, self.head_sent) {
+            tasks.push(self.stream_head(head)?);
+        }
+        match (bytes.is_empty(), end) {
+            (true, true) => tasks.push(HttpTask::Done),
+            (true, false) => {}
+            (false, end) => tasks.push(HttpTask::Body(Some(bytes), end)),
+        }
+        if tasks.is_empty() { Ok(()) } else { self.write(tasks).await }
+    }
+
+    /// Sends a whole answer with its length.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn whole(&mut self, head: &ResponseHead, body: Bytes) -> pingora_core::Result<()> {
+        let mut header = self.head(head, "application/json")?;
+        header.set_content_length(body.len())?;
+        respond::write(self.session, header, body).await
+    }
+
+    /// Tells the app that nothing could serve: an answer of its own, or the stream's last event.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn reject(&mut self, reject: &Reject) -> pingora_core::Result<()> {
+        if self.head_sent {
+            return self.stream(None, respond::error_event(reject), true).await;
+        }
+        let id = self.request_id.clone();
+        respond::refuse(self.session, reject, &id).await
+    }
+
+    /// A provider's own 4xx, cleaned; in a stream that has begun, its last event.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn relay_error(&mut self, status: u16, body: Bytes) -> pingora_core::Result<()> {
+        if self.head_sent {
+            let event = [b"data: ", &body[..], b"\n\n"].concat();
+            return self.stream(None, event.into(), true).await;
+        }
+        self.whole(&ResponseHead { status, ..ResponseHead::default() }, body).await
+    }
+
+    fn stream_head(&mut self, head: &ResponseHead) -> pingora_core::Result<HttpTask> {
+        let mut header = self.head(head, "text/event-stream; charset=utf-8")?;
+        // Reverse proxies in front of us must not collect events.
+        header.insert_header("x-accel-buffering", "no")?;
+        if !self.session.is_http2() {
+            header.insert_header("transfer-encoding", "chunked")?;
+        }
+        self.head_sent = true;
+        Ok(HttpTask::Header(Box::new(header), false))
+    }
+
+    fn head(
+        &self,
+        head: &ResponseHead,
+        kind: &'static str,
+    ) -> pingora_core::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build_no_case(head.status, Some(12))?;
+        header.insert_header("content-type", kind)?;
+        header.insert_header("cache-control", "no-store")?;
+        header.insert_header("x-request-id", &*self.request_id)?;
+        for (name, value) in &head.headers {
+            header.insert_header(name, value)?;
+        }
+        Ok(header)
+    }
+
+    async fn write(&mut self, tasks: Vec<HttpTask>) -> pingora_core::Result<()> {
+        let write = self.session.response_duplex_vec(tasks);
+        match tokio::time::timeout(respond::WRITE_TIME, write).await {
+            Ok(written) => written.map(|_| ()),
+            Err(_) => Err(Error::new_down(ErrorType::WriteTimedout)),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The course of a request: which key and which target come next.
+
+use std::time::Duration;
+
+use gatekeeper_filters::kernel::Dialect;
+
+use super::*;
+use crate::{
+    config::settings::{self, BaseUrl, Timeouts},
+    pool::{HealthBook, Provider, resolve::Endpoint},
+};
+
+fn provider(name: &str, keys: &[&str]) -> Provider {
+    let base = BaseUrl {
+        tls: false,
+        host: "127.0.0.1".into(),
+        port: 1,
+        path: String::new(),
+        allow_private: true,
+        stand_in: false,
+    };
+    let second = Duration::from_secs(1);
+    let settings = settings::Provider {
+        name: name.into(),
+        dialect: Dialect::OpenAi,
+        timeouts: Timeouts {
+            connect: second,
+            first_byte: second,
+            first_token: second,
+            idle: second,
+            total: second,
+        },
+        allow_fields: Vec::new(),
+        output_cap_field: "max_completion_tokens".into(),
+        image_tokens: 0,
+        keys: keys
+            .iter()
+            .map(|id| settings::Key {
+                id: (*id).into(),
+                secret: "secret".into(),
+                group: (*id).into(),
+                weight: 1,
+                off: false,
+            })
+            .collect(),
+        base,
+    };
+    let endpoint = Arc::new(Endpoint::new(&settings.base));
+    Provider::new(settings, endpoint, &HealthBook::default()).unwrap()
+}
+
+fn target(provider: usize) -> Arc<Target> {
+    Arc::new(Target {
+        provider,
+        provider_name: "p".into(),
+        model: "m".into(),
+        label: "p/m".into(),
+        dialect: Dialect::OpenAi,
+        image_tokens: 0,
+    })
+}
+
+/// Fails every attempt with `failure`; the keys that were tried.
+fn tried(providers: &[Provider], failure: &Failure) -> (Vec<String>, Code) {
+    let targets: Vec<_> = (0..providers.len()).map(target).collect();
+    let mut course = Course::new(&targets);
+    let mut keys = Vec::new();
+    let now = Instant::now();
+    while let Some((target, lease)) = course.next(providers, now) {
+        keys.push(lease.key().id.to_string());
+        lease.report(failure.news, now);
+        course.note(&target, &lease, failure.clone(), "");
+    }
+    (keys, course.reject(providers, now).code)
+}
+
+fn limited() -> Failure {
+    let pause = Some(Duration::from_secs(9));
+    Failure::new(Cause::RateLimited, KeyNews::Limited(pause), Next::Key, "429")
+}
+
+#[test]
+fn a_limited_key_gives_way_to_the_next_and_the_last_attempt_to_the_next_target() {
+    let providers = [provider("a", &["a1", "a2", "a3"]), provider("b", &["b1"])];
+    let (keys, code) = tried(&providers, &limited());
+    assert_eq!(keys, ["a1", "a2", "b1"]);
+    assert_eq!(code, Code::UpstreamExhausted);
+}
+
+#[test]
+fn without_another_target_all_three_attempts_are_the_first_ones() {
+    let (keys, _) = tried(&[provider("a", &["a1", "a2", "a3", "a4"])], &limited());
+    assert_eq!(keys, ["a1", "a2", "a3"]);
+}
+
+#[test]
+fn a_faulty_provider_gets_one_more_key_then_the_next_target_serves() {
+    let providers = [provider("a", &["a1", "a2", "a3"]), provider("b", &["b1"])];
+    let (keys, code) = tried(&providers, &Failure::connect("refused"));
+    assert_eq!(keys, ["a1", "a2", "b1"]);
+    assert_eq!(code, Code::UpstreamError);
+    let (keys, _) = tried(&[provider("a", &["a1", "a2", "a3"])], &Failure::connect("refused"));
+    assert_eq!(keys, ["a1", "a2"], "a third key of a provider that is down helps nobody");
+}
+
+#[test]
+fn a_missing_model_leaves_the_target_at_once() {
+    let providers = [provider("a", &["a1", "a2"]), provider("b", &["b1", "b2"])];
+    let missing = Failure::new(Cause::ModelMissing, KeyNews::None, Next::Target, "404");
+    assert_eq!(tried(&providers, &missing).0, ["a1", "b1"]);
+}
+
+#[test]
+fn keys_that_are_quarantined_or_off_are_an_error_and_cooling_ones_a_wait() {
+    let providers = [provider("a", &["a1"])];
+    let broken = KeyNews::Broken(crate::pool::health::Why::BadCredential);
+    let failure = Failure::new(Cause::BadCredential, broken, Next::Key, "401");
+    assert_eq!(tried(&providers, &failure).1, Code::UpstreamError);
+    assert_eq!(tried(&providers, &failure), (vec![], Code::UpstreamError));
+    let providers = [provider("a", &["a1"])];
+    tried(&providers, &limited());
+    assert_eq!(tried(&providers, &limited()), (vec![], Code::UpstreamExhausted));
+}

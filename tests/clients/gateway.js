@@ -1,0 +1,134 @@
+// Starts the built gateway in front of the mock provider, and stops both.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+import { MASTER_KEY, startProvider } from './provider.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const binary =
+    process.env.GATEKEEPER_BIN ??
+    path.resolve(root, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/gatekeeper');
+
+export async function startGateway() {
+    const provider = await startProvider();
+    const dir = await mkdtemp(path.join(tmpdir(), 'gatekeeper-clients-'));
+    const [port, adminPort] = [await freePort(), await freePort()];
+
+    // A fresh licence for each test that uses one up.
+    const singles = Array.from({ length: 8 }, (_, n) => `ONE-MESSAGE-000${n}`);
+    const models = ['answer', 'tool', 'endless', 'broken'];
+    const config = {
+        server: { listen: `127.0.0.1:${port}` },
+        admin: { listen: `127.0.0.1:${adminPort}` },
+        store: { kind: 'embedded', path: path.join(dir, 'gatekeeper.db') },
+        licenses: {
+            buy_url: 'https://example.com/buy',
+            sources: [
+                {
+                    static: {
+                        keys: [
+                            { key: 'FULL-0001', plan: 'full' },
+                            ...singles.map((key) => ({ key, plan: 'one' })),
+                        ],
+                    },
+                },
+            ],
+        },
+        plans: {
+            full: { messages: '10000/month', tokens: '10000000/month', models },
+            one: { messages: '1/month', models: ['answer'], max_input_tokens: 8000 },
+        },
+        providers: {
+            mock: {
+                base_url: provider.baseUrl,
+                dialect: 'openai',
+                keys: [{ id: 'mock-1', secret: 'env:MOCK_PROVIDER_KEY' }],
+            },
+        },
+        models: Object.fromEntries(
+            [...models, 'not-in-the-plan'].map((name) => [name, [`mock/${name}`]]),
+        ),
+    };
+    const file = path.join(dir, 'gatekeeper.yaml');
+    await writeFile(file, JSON.stringify(config, null, 2)); // JSON is YAML
+
+    const logFile = path.join(dir, 'log');
+    const log = createWriteStream(logFile);
+    await once(log, 'open');
+    const child = spawn(binary, ['run', '-c', file], {
+        env: { ...process.env, MOCK_PROVIDER_KEY: MASTER_KEY },
+        stdio: ['ignore', log, log],
+    });
+    const exited = new Promise((resolve) => child.once('exit', resolve).once('error', resolve));
+
+    const gateway = {
+        provider,
+        baseURL: `http://127.0.0.1:${port}/v1`,
+        admin: `http://127.0.0.1:${adminPort}`,
+        licence: 'FULL-0001',
+        oneMessage: () => singles.pop(),
+
+        /** What the gateway says to a bare request, to compare with what an SDK shows. */
+        async says(licence, body) {
+            const response = await fetch(`${gateway.baseURL}/chat/completions`, {
+                method: 'POST',
+                headers: { authorization: `Bearer ${licence}`, 'content-type': 'application/json' },
+                body: JSON.stringify(body),
+            });
+            return { status: response.status, ...(await response.json()).error };
+        },
+
+        /** Requests that the gateway answered so far. */
+        async answered() {
+            await sleep(100); // a request is counted after its last byte is out
+            const metrics = await (await fetch(`${gateway.admin}/metrics`)).text();
+            return metrics
+                .split('\n')
+                .filter((line) => line.startsWith('gatekeeper_requests_total{'))
+                .reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
+        },
+
+        async stop() {
+            provider.stop();
+            child.kill('SIGTERM');
+            const late = setTimeout(() => child.kill('SIGKILL'), 5000);
+            await exited;
+            clearTimeout(late);
+            await rm(dir, { recursive: true, force: true });
+        },
+    };
+
+    for (let tries = 0; tries < 100; tries += 1) {
+        const gone = await Promise.race([exited.then(() => true), sleep(100, false)]);
+        if (gone) break;
+        const ready = await fetch(`${gateway.admin}/readyz`).catch(() => null);
+        if (ready?.ok) return gateway;
+    }
+    const said = await readFile(logFile, 'utf8');
+    await gateway.stop();
+    throw new Error(`the gateway (${binary}) did not start:\n${said}`);
+}
+
+async function freePort() {
+    const server = net.createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address();
+    server.close();
+    await once(server, 'close');
+    return port;
+}
+
+/** Rejects when `promise` takes longer than a test should wait. */
+export function soon(promise, what) {
+    const late = sleep(5000, null, { ref: false }).then(() => {
+        throw new Error(`still waiting for ${what}`);
+    });
+    return Promise.race([promise, late]);
+}
