@@ -61,17 +61,17 @@ filters: [ license, rate_limit, route, qouta, meter ]
         line.unwrap_or_else(|| panic!("nothing about `{needle}` in:\n{said}")).to_owned()
     };
     for (needle, line, guess) in [
-        ("threds", "3", "threads"),
-        ("embeded", "5", "embedded"),
-        ("fre", "8", "free"),
-        ("mesages", "11", "messages"),
-        ("openia", "17", "openai"),
-        ("grok", "20", "groq"),
-        ("qouta", "21", "quota"),
+        ("server.threds", ":3:", "threads"),
+        ("store.kind", ":5:", "embedded"),
+        ("`fre`", ":8:", "free"),
+        ("plans.free.mesages", ":11:", "messages"),
+        ("providers.groq.dialect", ":17:", "openai"),
+        ("`grok`", ":20:", "groq"),
+        ("`qouta`", ":21:", "quota"),
     ] {
         let problem = line_with(needle);
         assert!(problem.contains(line), "no line {line}: {problem}");
-        assert!(said.contains(&format!("did you mean `{guess}`")), "no guess {guess}:\n{said}");
+        assert!(problem.contains(&format!("did you mean `{guess}`")), "no guess: {problem}");
     }
     for needle in ["plans.free.rate", "GATEKEEPER_TEST_UNSET"] {
         line_with(needle);
@@ -197,9 +197,6 @@ async fn a_secret_on_the_command_line_is_not_taken() {
         "",
     );
     assert!(!output.status.success());
-    let unknown =
-        run_with_input(&["seal", "-c", "gatekeeper.yaml", "p", "no-such-key"], dir.path(), "sk-x");
-    assert!(!unknown.status.success(), "{}", said(&unknown));
     let empty = run_with_input(&["seal", "-c", "gatekeeper.yaml", "p", "p-1"], dir.path(), "\n");
     assert!(!empty.status.success(), "{}", said(&empty));
 }
@@ -329,10 +326,9 @@ async fn the_default_configuration_starts_as_it_is() {
         Gateway::spawn_file(dir, Config::empty(), address(public), address(admin), &file);
     assert!(gateway.ready().await, "{}", gateway.logs());
     let key = yaml
-        .split("key: ")
-        .skip(1)
-        .map(|rest| rest.split([',', ' ', '}', '\n']).next().unwrap().trim_matches('"').to_owned())
-        .find(|key| key.len() >= 8)
+        .split("{ key: ")
+        .nth(1)
+        .map(|rest| rest.split([',', ' ', '}']).next().unwrap().trim_matches('"').to_owned())
         .expect("a licence key in the default configuration");
     let app = Http::new(gateway.public, Wire::Plain);
     let models = app.get("/v1/models").bearer_auth(&key).send().await.unwrap();

@@ -46,10 +46,14 @@ async fn events_arrive_as_they_are_sent(wire: Wire) {
 
 /// Breaks after the first event that carries output: never another key, never a clean end.
 async fn a_stream_that_breaks_ends_in_an_error(wire: Wire) {
-    let begun = || Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel"), sse::text("lo")]);
+    // The break comes when the app has seen something: until then another key may still answer.
+    let begun = || {
+        let words = [sse::ROLE.to_owned(), sse::text("Hel"), sse::text("lo")];
+        Reply::sse(&words).then(Step::Wait(Duration::from_millis(100)))
+    };
     let breaks = [
         ("closed", begun().then(Step::Close)),
-        ("reset", begun().then(Step::Wait(Duration::from_millis(50))).then(Step::Reset)),
+        ("reset", begun().then(Step::Reset)),
         ("an error event", begun().write(sse::ERROR)),
         ("an error event, then DONE", begun().write(sse::ERROR).write(sse::DONE)),
         ("the end without a finish", begun()),
