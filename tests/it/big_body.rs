@@ -67,14 +67,18 @@ async fn in_chunks() {
     both_keys_get_the_same_bytes(true).await;
 }
 
-/// A provider may refuse before it has read everything: its words are heard all the same.
+/// A provider may refuse before it has read everything. Its words are heard all the same, and what
+/// it did not read yet is never followed by another request: it would be taken for the rest.
 #[tokio::test]
-async fn an_answer_during_the_upload_is_an_answer() {
+async fn an_answer_during_the_upload_is_an_answer_and_ends_the_connection() {
     let early = Reply::error(429).header("retry-after", "5").early();
     let mock = Mock::sequence([early, Reply::chat()]).await;
-    let gateway = Gateway::start(Config::new(&mock)).await;
+    let gateway = Gateway::start(Config::new(&mock).timeouts("p", "first_byte: 3s")).await;
     let body = crate::body_limit::body_of(SIZE);
     let answer = Answer::of(gateway.app().post("/v1/chat/completions", body)).await;
     assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 2);
-    assert_eq!(mock.last().json()["messages"][0]["role"], "user");
+    let seen = mock.seen();
+    assert_eq!(seen.len(), 2);
+    assert_ne!(seen[0].connection, seen[1].connection);
+    assert_eq!(seen[1].json()["messages"][0]["role"], "user");
 }

@@ -43,8 +43,7 @@ fn nothing_in(what: &str, bytes: &[u8]) {
 
 /// A vault, and the sealed form of this secret for this key.
 pub fn seal(dir: &Path, config: &Config, provider: &str, id: &str, secret: &str) -> String {
-    let nowhere = ([127, 0, 0, 1], 1).into();
-    let file = config.write(dir, nowhere, nowhere);
+    let file = config.file(dir);
     let file = file.to_str().unwrap();
     let output = run_with_input(&["seal", "-c", file, provider, id], dir, secret);
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();

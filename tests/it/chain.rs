@@ -346,12 +346,12 @@ async fn explain_shows_the_chain_in_the_order_of_the_file() {
 async fn a_chain_that_cannot_hold_is_a_config_error() {
     let mock = Mock::start(Reply::chat()).await;
     let cases = [
-        ("[rate_limit, route, quota, meter]", "license"),
-        ("[]", "license"),
-        ("[rate_limit, license, route, quota, meter]", "rate_limit"),
-        ("[quota, license, route, meter]", "quota"),
+        ("[rate_limit, route, quota, meter]", "no `license`"),
+        ("[]", "no `license`"),
+        ("[rate_limit, license, route, quota, meter]", "`rate_limit` must stand after"),
+        ("[quota, license, route, meter]", "`quota` must stand after"),
         ("[license, route, quota, quota, meter]", "twice"),
-        ("[license, route, qouta, meter]", "quota"),
+        ("[license, route, qouta, meter]", "did you mean `quota`"),
         ("[license, route, quota, { meter: { no_such_option: 1 } }]", "no_such_option"),
     ];
     for (filters, word) in cases {

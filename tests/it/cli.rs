@@ -103,9 +103,9 @@ async fn check_knows_what_is_dangerous() {
     let mock = Mock::start(Reply::chat()).await;
     let dir = TempDir::new().unwrap();
     let good = {
-        let nowhere = ([127, 0, 0, 1], 18080).into();
-        let file = Config::new(&mock).write(dir.path(), nowhere, nowhere);
-        fs::read_to_string(file).unwrap().replacen("18080", "18081", 1)
+        let port = |port: u16| ([127, 0, 0, 1], port).into();
+        let file = Config::new(&mock).write(dir.path(), port(18081), port(18080));
+        fs::read_to_string(file).unwrap()
     };
     let (code, said) = check(dir.path(), &good);
     assert_eq!(code, Some(0), "{said}");
@@ -161,20 +161,21 @@ async fn seal_reads_standard_input_and_makes_a_private_kek() {
     // Bound to its place: another key's secret does not open, nor a changed one.
     let elsewhere =
         seal(dir.path(), &config.clone().keys("p", &["a", "b"]), "p", "p-2", "sk-sealed");
+    config.clone().secret("p", 0, &first).file(dir.path());
+    let good = run(&["check", "-c", "gatekeeper.yaml"], dir.path());
+    assert_eq!(good.status.code(), Some(0), "{}", said(&good));
     let mut flipped = first.clone().into_bytes();
     let at = flipped.len() - 6;
     flipped[at] = if flipped[at] == b'A' { b'B' } else { b'A' };
     for wrong in [elsewhere, String::from_utf8(flipped).unwrap(), "sealed:v1:x:AAAA".into()] {
-        let nowhere = ([127, 0, 0, 1], 1).into();
-        config.clone().secret("p", 0, &wrong).write(dir.path(), nowhere, nowhere);
+        config.clone().secret("p", 0, &wrong).file(dir.path());
         let output = run(&["check", "-c", "gatekeeper.yaml"], dir.path());
         assert_eq!(output.status.code(), Some(1), "{wrong}");
     }
 
     for mode in [0o640, 0o604, 0o644] {
         fs::set_permissions(&kek, fs::Permissions::from_mode(mode)).unwrap();
-        let nowhere = ([127, 0, 0, 1], 1).into();
-        config.clone().secret("p", 0, &first).write(dir.path(), nowhere, nowhere);
+        config.clone().secret("p", 0, &first).file(dir.path());
         let output = run(&["check", "-c", "gatekeeper.yaml"], dir.path());
         assert_eq!(output.status.code(), Some(1), "{mode:o}");
     }
@@ -184,13 +185,9 @@ async fn seal_reads_standard_input_and_makes_a_private_kek() {
 async fn a_secret_on_the_command_line_is_not_taken() {
     let mock = Mock::start(Reply::chat()).await;
     let dir = TempDir::new().unwrap();
-    let nowhere = ([127, 0, 0, 1], 1).into();
     let kek = dir.path().join("kek");
-    Config::new(&mock).more(&format!("vault: {{ kek: \"file:{}\" }}", kek.display())).write(
-        dir.path(),
-        nowhere,
-        nowhere,
-    );
+    let vault = format!("vault: {{ kek: \"file:{}\" }}", kek.display());
+    Config::new(&mock).more(&vault).file(dir.path());
     let output = run_with_input(
         &["seal", "-c", "gatekeeper.yaml", "p", "p-1", "sk-on-the-line"],
         dir.path(),

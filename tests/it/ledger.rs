@@ -114,6 +114,33 @@ async fn refused_and_failed_requests_give_their_charge_back_once() {
     assert_eq!(gateway.tokens(LICENSE).await, sse::TOKENS);
 }
 
+/// A row of `requests`, as an operator queries it.
+#[derive(Debug)]
+struct Row {
+    status: u16,
+    source: String,
+    attempts: u32,
+    tokens: i64,
+    provider: String,
+}
+
+fn records(gateway: &Gateway) -> rusqlite::Result<Vec<Row>> {
+    let db = Connection::open_with_flags(gateway.store(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut query = db.prepare(
+        "SELECT status, source, attempts, input + output, provider FROM requests ORDER BY rowid",
+    )?;
+    let rows = query.query_map([], |row| {
+        Ok(Row {
+            status: row.get(0)?,
+            source: row.get(1)?,
+            attempts: row.get(2)?,
+            tokens: row.get(3)?,
+            provider: row.get(4)?,
+        })
+    })?;
+    rows.collect()
+}
+
 #[tokio::test]
 async fn there_is_one_record_for_each_request() {
     let broken = Reply::sse(&[sse::text("Hel")]).then(Step::Close);
@@ -130,31 +157,23 @@ async fn there_is_one_record_for_each_request() {
     assert!(app.chat().await.status >= 500);
     app.ask(&client::chat(&json!({ "model": "nothing" }))).await.is(404, "model_not_found");
 
-    let rows = || -> rusqlite::Result<Vec<(u16, String, u32, i64, String)>> {
-        let db = Connection::open_with_flags(gateway.store(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        let mut query = db.prepare(
-            "SELECT status, source, attempts, input + output, provider FROM requests ORDER BY rowid",
-        )?;
-        let rows = query.query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-        })?;
-        rows.collect()
-    };
     eventually("five records", Duration::from_secs(5), || async {
-        rows().is_ok_and(|rows| rows.len() >= 5)
+        records(&gateway).is_ok_and(|records| records.len() >= 5)
     })
     .await;
-    let rows = rows().unwrap();
-    assert_eq!(rows.len(), 5, "{rows:?}");
+    let records = records(&gateway).unwrap();
+    assert_eq!(records.len(), 5, "{records:?}");
     let find = |status: u16, attempts: u32| {
-        rows.iter().filter(|row| row.0 == status && row.2 == attempts).count()
+        let alike = |record: &&Row| record.status == status && record.attempts == attempts;
+        records.iter().filter(alike).count()
     };
-    assert_eq!(find(200, 2), 1, "the failover: {rows:?}");
-    assert_eq!(find(404, 0), 1, "the refusal: {rows:?}");
-    let reported: Vec<i64> =
-        rows.iter().filter(|row| row.1 == "reported").map(|row| row.3).collect();
-    assert_eq!(reported, [18, 18], "{rows:?}");
-    assert!(rows.iter().filter(|row| row.0 == 200).all(|row| row.4 == "p"), "{rows:?}");
+    assert_eq!(find(200, 2), 1, "the failover: {records:?}");
+    assert_eq!(find(404, 0), 1, "the refusal: {records:?}");
+    let reported = records.iter().filter(|record| record.source == "reported");
+    let tokens: Vec<i64> = reported.map(|record| record.tokens).collect();
+    assert_eq!(tokens, [18, 18], "{records:?}");
+    let mut served = records.iter().filter(|record| record.status == 200);
+    assert!(served.all(|record| record.provider == "p"), "{records:?}");
 
     let db =
         Connection::open_with_flags(gateway.store(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();

@@ -66,7 +66,7 @@ async fn an_unusual_stream_passes_untouched_and_is_counted() {
         ("a byte order mark", marked),
     ] {
         for bytewise in [false, true] {
-            let mut reply = Reply::sse(&[stream.clone()]);
+            let mut reply = Reply::sse(std::slice::from_ref(&stream));
             if bytewise {
                 reply = reply.bytewise();
             }

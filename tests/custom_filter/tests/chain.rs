@@ -85,21 +85,16 @@ async fn wrong_options_are_a_config_error_with_its_line() {
         ("{ forbiden_word: { word: x } }", "forbidden_word"),
     ] {
         let dir = tempfile::TempDir::new().unwrap();
-        let nowhere = ([127, 0, 0, 1], 1).into();
-        Config::new(&mock).filters(&format!("[license, {rule}, route, quota, meter]")).write(
-            dir.path(),
-            nowhere,
-            nowhere,
-        );
+        let filters = format!("[license, {rule}, route, quota, meter]");
+        Config::new(&mock).filters(&filters).file(dir.path());
         let output = run(&["check", "-c", "gatekeeper.yaml"], dir.path());
         assert_eq!(output.status.code(), Some(1), "{rule}");
         let said = [output.stdout, output.stderr].concat();
         assert!(String::from_utf8_lossy(&said).contains(words), "{rule}");
     }
     let dir = tempfile::TempDir::new().unwrap();
-    let nowhere = ([127, 0, 0, 1], 1).into();
     Config::new(&mock)
         .filters("[license, { forbidden_word: { word: x } }, route, quota, meter]")
-        .write(dir.path(), nowhere, nowhere);
+        .file(dir.path());
     assert!(run(&["check", "-c", "gatekeeper.yaml"], dir.path()).status.success());
 }

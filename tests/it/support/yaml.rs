@@ -162,6 +162,12 @@ impl Config {
         self.store.clone().unwrap_or_else(|| dir.join("data/gatekeeper.db"))
     }
 
+    /// The file alone, for commands that start nothing.
+    pub fn file(&self, dir: &Path) -> PathBuf {
+        let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        self.write(dir, port(1), port(2))
+    }
+
     /// Writes secrets, certificates and the file itself; returns the file.
     pub fn write(&self, dir: &Path, public: SocketAddr, admin: SocketAddr) -> PathBuf {
         let mut yaml = String::new();
