@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     kernel::{
         Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Ledger, Outcome,
-        Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec, Verdict,
-        async_trait, exchange::Settled,
+        Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec, Usage,
+        Verdict, async_trait, exchange::Settled,
     },
     rate_limit::store_unavailable,
 };
@@ -79,9 +79,7 @@ impl Filter for QuotaFilter {
             head.insert(TOKENS_REMAINING, left);
         }
         let resets = balance.messages.resets_at.into_iter().chain(balance.tokens.resets_at).min();
-        if let Some(value) =
-            resets.and_then(|at| HeaderValue::from_maybe_shared(at.to_rfc3339()).ok())
-        {
+        if let Some(value) = resets.and_then(|at| HeaderValue::from_str(&at.to_rfc3339()).ok()) {
             head.insert(RESET, value);
         }
         if let (true, Some(cap)) = (exchange.shrunk, exchange.output_cap) {
@@ -94,6 +92,12 @@ impl Filter for QuotaFilter {
         let charge = charge(exchange, outcome, &reservation);
         let reserved = worst(&reservation);
         let reported = exchange.metered.reported.map_or(0, |usage| usage.total());
+        if let Some(reserved) = reserved.filter(|reserved| reported > reserved * NONSENSE) {
+            // What is charged is what records and metrics show, too.
+            let input = reservation.grant.input;
+            let output = reserved - input;
+            exchange.metered.reported = Some(Usage { input, output, ..Usage::default() });
+        }
         exchange.settled = Settled {
             tokens: charge.tokens,
             message: charge.message,
@@ -186,7 +190,7 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
                 "You have used all {} messages of this {}. They come back on {}.",
                 limit.count,
                 limit.per.name(),
-                day(resets_at.to_rfc3339())
+                day(&resets_at.to_rfc3339())
             ),
             QuotaDetail { kind: "messages", limit: limit.count, used, resets_at },
         ),
@@ -197,7 +201,7 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
                  They come back on {}.",
                 limit.count,
                 limit.per.name(),
-                day(resets_at.to_rfc3339())
+                day(&resets_at.to_rfc3339())
             ),
             QuotaDetail { kind: "tokens", limit: limit.count, used, resets_at },
         ),
@@ -212,10 +216,10 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
 }
 
 /// `2026-12-01T00:00:00Z` as people read it: `2026-12-01 00:00 UTC`.
-fn day(rfc3339: String) -> String {
+fn day(rfc3339: &str) -> String {
     match rfc3339.get(..16) {
         Some(minutes) => format!("{} UTC", minutes.replace('T', " ")),
-        None => rfc3339,
+        None => rfc3339.to_owned(),
     }
 }
 

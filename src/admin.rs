@@ -80,6 +80,10 @@ impl Admin {
         metrics.store_up.set(i64::from(self.store.is_up()));
         let now = Instant::now();
         for provider in &snapshot.providers {
+            for state in ["serving", "out"] {
+                let is = i64::from(state == provider_state(provider, now));
+                metrics.provider_state.with_label_values(&[provider.name(), state]).set(is);
+            }
             for key in provider.keys() {
                 let current = key.state(now).name();
                 for state in State::NAMES {
@@ -101,11 +105,10 @@ impl Admin {
             .providers
             .iter()
             .map(|provider| {
-                let ready = provider.keys().iter().any(|key| key.state(now) == State::Ready);
                 json!({
                     "name": &**provider.name(),
                     "dialect": provider.settings.dialect.name(),
-                    "state": if ready { "serving" } else { "out" },
+                    "state": provider_state(provider, now),
                 })
             })
             .collect();
@@ -117,6 +120,11 @@ impl Admin {
         status.insert("sources".into(), json!([{ "name": "static", "state": "ok" }]));
         status
     }
+}
+
+fn provider_state(provider: &Provider, now: Instant) -> &'static str {
+    let ready = provider.keys().iter().any(|key| key.state(now) == State::Ready);
+    if ready { "serving" } else { "out" }
 }
 
 fn keys(provider: &Provider, now: Instant) -> impl Iterator<Item = Value> {

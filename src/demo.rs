@@ -4,19 +4,20 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use anyhow::Context;
-use gatekeeper_filters::kernel::Registry;
+use gatekeeper_filters::kernel::{Plan, Registry};
 use secrecy::ExposeSecret;
 
 use crate::{
     cli::DemoArgs,
     config::{
         self, Secrets,
-        settings::{AccessLog, LicenseSource, Settings},
+        settings::{AccessLog, LicenseSource, Settings, StaticKey},
     },
     server,
 };
@@ -38,10 +39,11 @@ pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
     settings.server.listen = free_or_any(args.listen)?;
     settings.admin.listen = free_or_any(args.admin)?;
     let key = demo_key(&settings).context("the built-in configuration has no licence key")?;
+    let buyer = add_buyer(&mut settings)?;
     let public = settings.server.listen;
     server::start_log(log::LevelFilter::Warn);
     introduce(&settings, &key)?;
-    thread::Builder::new().name("traffic".into()).spawn(move || traffic(public, &key))?;
+    thread::Builder::new().name("traffic".into()).spawn(move || traffic(public, &buyer))?;
     server::serve(settings, &registry, "the built-in demo", Some(directory))
 }
 
@@ -49,6 +51,23 @@ fn demo_key(settings: &Settings) -> Option<String> {
     settings.licenses.sources.iter().find_map(|source| match source {
         LicenseSource::Static(keys) => keys.first().map(|key| key.key.expose_secret().to_owned()),
     })
+}
+
+/// A licence of its own for the traffic, without limits: the one that is printed stays unused.
+fn add_buyer(settings: &mut Settings) -> anyhow::Result<String> {
+    const BUYER: &str = "DEMO-TRAFFIC-0001";
+    let plan = settings.plans.first().context("the built-in configuration has no plan")?;
+    let unlimited = Plan {
+        name: "traffic".into(),
+        messages: None,
+        tokens: None,
+        rate: None,
+        concurrency: None,
+        ..Plan::clone(plan)
+    };
+    let key = StaticKey { key: BUYER.into(), plan: Arc::new(unlimited) };
+    settings.licenses.sources.push(LicenseSource::Static(vec![key]));
+    Ok(BUYER.into())
 }
 
 /// The wanted address, or one with another port when it is taken.

@@ -8,6 +8,8 @@ pub mod selection;
 
 use std::{collections::BTreeSet, collections::HashMap, sync::Arc, time::Instant};
 
+use gatekeeper_filters::kernel;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora_load_balancing::{
     Backend,
@@ -26,6 +28,10 @@ use crate::config::settings;
 pub struct Provider {
     pub settings: settings::Provider,
     pub endpoint: Arc<Endpoint>,
+    /// What `Host` says: the port only where it is not the scheme's own.
+    pub authority: HeaderValue,
+    /// Request targets, in the order of `kernel::Endpoint`.
+    pub paths: [String; 3],
     keys: Vec<Arc<Key>>,
     selection: Arc<SmoothRoundRobin>,
 }
@@ -49,6 +55,35 @@ impl HealthBook {
     }
 }
 
+/// A provider that no request can be made for.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("the secret of key `{0}` has characters that no header can carry")]
+    Secret(Arc<str>),
+    #[error("the host of provider `{0}` has characters that no header can carry")]
+    Host(Arc<str>),
+}
+
+fn path(endpoint: kernel::Endpoint) -> &'static str {
+    match endpoint {
+        kernel::Endpoint::Chat => "/chat/completions",
+        kernel::Endpoint::Responses => "/responses",
+        kernel::Endpoint::Embeddings => "/embeddings",
+    }
+}
+
+fn authority(endpoint: &Endpoint) -> String {
+    let host = if endpoint.host.contains(':') {
+        format!("[{}]", endpoint.host)
+    } else {
+        endpoint.host.clone()
+    };
+    match (endpoint.tls, endpoint.port) {
+        (true, 443) | (false, 80) => host,
+        (_, port) => format!("{host}:{port}"),
+    }
+}
+
 /// Why no key of a provider can serve now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unready {
@@ -60,12 +95,12 @@ pub enum Unready {
 
 impl Provider {
     /// # Errors
-    /// A secret that can't stand in a header.
+    /// A secret or a host name that can't stand in a header.
     pub fn new(
         settings: settings::Provider,
         endpoint: Arc<Endpoint>,
         book: &HealthBook,
-    ) -> Result<Self, key::BadSecret> {
+    ) -> Result<Self, Unusable> {
         let mut keys = Vec::with_capacity(settings.keys.len());
         for key in &settings.keys {
             let health = book.key(&settings.name, &key.id);
@@ -75,7 +110,11 @@ impl Provider {
         let backends: BTreeSet<Backend> =
             keys.iter().enumerate().map(|(index, key)| selection::backend(index, key)).collect();
         let selection = Arc::new(SmoothRoundRobin::build(&backends));
-        Ok(Self { settings, endpoint, keys, selection })
+        let base = &settings.base.path;
+        let paths = kernel::Endpoint::ALL.map(|endpoint| format!("{base}{}", path(endpoint)));
+        let authority = HeaderValue::from_str(&authority(&endpoint))
+            .map_err(|_| Unusable::Host(settings.name.clone()))?;
+        Ok(Self { settings, endpoint, authority, paths, keys, selection })
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -102,7 +141,8 @@ impl Provider {
         Err(self.unready(now))
     }
 
-    fn unready(&self, now: Instant) -> Unready {
+    /// Why none is ready, if none is.
+    pub fn unready(&self, now: Instant) -> Unready {
         let waits = self.keys.iter().filter_map(|key| match key.state(now) {
             State::Cooling { left_ms } => Some(left_ms),
             _ => None,

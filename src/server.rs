@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::Registry;
 use pingora_core::{
-    apps::HttpServerApp,
+    apps::{HttpServerApp, HttpServerOptions},
     listeners::{ListenerConfig, tls::TlsSettings},
     protocols::{
         http::v2::server::{H2Options, default_h2_options},
@@ -32,7 +32,10 @@ use crate::{
     ledger::Embedded,
     licenses::Hasher,
     pool::{HealthBook, health, resolve::Resolver},
-    proxy::{deadline::Deadline, gateway::Gateway},
+    proxy::{
+        deadline::{Deadline, KEEPALIVE},
+        gateway::Gateway,
+    },
     snapshot::{Machine, Snapshot},
     stand_in::StandIn,
     telemetry::{Telemetry, access_log::AccessLog},
@@ -48,8 +51,6 @@ const WRITE_BUFFER: usize = 1460;
 const H2_WINDOW: u32 = 1024 * 1024;
 /// Idle upstream connections kept, per thread.
 const POOLED: usize = 256;
-/// Seconds an idle connection of an app may wait for its next request.
-const IDLE: Duration = Duration::from_secs(60);
 /// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
 /// only queued when its hook returns.
 const FLUSH: Duration = Duration::from_millis(200);
@@ -153,7 +154,10 @@ fn build(
     let gateway = Gateway::new(snapshot.clone(), Connector::new(&conf));
     let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
     proxy.h2_options = Some(h2_options());
-    let app = Deadline::new(proxy, settings.server.limits.header_timeout, IDLE);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
+    proxy.server_options = Some(options);
+    let app = Deadline::new(proxy, settings.server.limits.header_timeout);
     server.add_service(public(app, settings)?);
     server.add_service(admin(&snapshot, store, phase, settings));
     let endpoints = now.providers.iter().map(|provider| provider.endpoint.clone()).collect();
@@ -206,7 +210,7 @@ fn admin(
     settings: &Settings,
 ) -> Service<Deadline<Admin>> {
     let app = Admin { snapshot: snapshot.clone(), store: store.clone(), phase: phase.clone() };
-    let app = Deadline::new(app, settings.server.limits.header_timeout, IDLE);
+    let app = Deadline::new(app, settings.server.limits.header_timeout);
     let mut service = Service::new("admin".into(), app);
     service.threads = Some(1);
     service.add_tcp(&settings.admin.listen.to_string());
@@ -339,7 +343,8 @@ impl Drain {
 }
 
 /// Sends `log` to standard error. `RUST_LOG` sets levels; targets outside Gatekeeper are capped at
-/// info whatever it says: Pingora prints headers at debug level.
+/// info whatever it says: Pingora prints headers at debug level. One of its modules prints the bytes
+/// of a malformed request as an error; it is not heard at all.
 pub fn start_log(level: log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level.min(log::LevelFilter::Warn));
@@ -360,6 +365,9 @@ struct Capped(env_logger::Logger);
 
 impl log::Log for Capped {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        if metadata.target() == "pingora_core::apps::http_app" {
+            return false;
+        }
         let ours = metadata.target().starts_with("gatekeeper");
         (ours || metadata.level() <= log::Level::Info) && self.0.enabled(metadata)
     }

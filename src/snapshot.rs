@@ -8,7 +8,8 @@ use gatekeeper_filters::kernel::{Chain, ChainProblem, Ledger, Registry, Services
 use crate::{
     config::settings::Settings,
     licenses::{Book, Hasher},
-    pool::{HealthBook, Provider, key::BadSecret, resolve::Endpoint},
+    pool::{HealthBook, Provider, Unusable, resolve::Endpoint},
+    proxy::body::Buffered,
     telemetry::Telemetry,
 };
 
@@ -19,6 +20,7 @@ pub struct Snapshot {
     pub licenses: Arc<Book>,
     pub ledger: Arc<dyn Ledger>,
     pub telemetry: Arc<Telemetry>,
+    pub buffered: Arc<Buffered>,
     /// Request members that some provider lets through beside the listed ones.
     pub extra_fields: Vec<Arc<str>>,
 }
@@ -26,7 +28,7 @@ pub struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     #[error(transparent)]
-    Secret(#[from] BadSecret),
+    Provider(#[from] Unusable),
     #[error("filters: {}", .0.iter().map(|problem| &*problem.message).collect::<Vec<_>>().join("; "))]
     Chain(Vec<ChainProblem>),
 }
@@ -77,6 +79,7 @@ impl Snapshot {
             licenses,
             ledger: machine.ledger.clone(),
             telemetry: machine.telemetry.clone(),
+            buffered: Buffered::new(settings.server.limits.buffered),
             extra_fields: extra.into_iter().collect(),
             settings,
         })

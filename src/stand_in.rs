@@ -56,8 +56,10 @@ impl BackgroundService for StandIn {
         };
         // Streams that are open when the gateway drains are answered to their end.
         loop {
-            if let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(converse(stream, shutdown.clone()));
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(converse(stream, shutdown.clone()))),
+                // Out of file descriptors: wait for some to come back.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
     }

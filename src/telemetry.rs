@@ -119,7 +119,7 @@ fn counted(exchange: Option<&Exchange>) -> (Usage, Source) {
 
 /// The share of a request's time that is ours.
 fn overhead(flight: &Flight) -> Duration {
-    flight.arrived.elapsed().saturating_sub(flight.upstream_wait)
+    flight.arrived.elapsed().saturating_sub(flight.waited)
 }
 
 /// `messages`, `tokens` or nothing: which limit refused.

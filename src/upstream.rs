@@ -6,7 +6,9 @@
 
 pub mod attempt;
 pub mod classify;
+pub mod cork;
 pub mod downstream;
+pub mod events;
 pub mod limits;
 pub mod peer;
 pub mod relay;
@@ -99,11 +101,21 @@ struct Course<'a> {
     /// Faults of the current target's provider itself, not of a key.
     faults: usize,
     last: Option<Failure>,
+    /// Some attempt was rate-limited.
+    limited: bool,
 }
 
 impl<'a> Course<'a> {
     fn new(targets: &'a [Arc<Target>]) -> Self {
-        Self { targets, at: 0, attempts: 0, tried: Vec::new(), faults: 0, last: None }
+        Self {
+            targets,
+            at: 0,
+            attempts: 0,
+            tried: Vec::new(),
+            faults: 0,
+            last: None,
+            limited: false,
+        }
     }
 
     /// The last attempt belongs to the next target, if that one can serve: a provider on which two
@@ -113,7 +125,7 @@ impl<'a> Course<'a> {
             return None;
         }
         self.attempts += 1;
-        let last = self.attempts == MAX_ATTEMPTS;
+        let last = self.attempts == MAX_ATTEMPTS && !self.tried.is_empty();
         if last && let Some(found) = self.find(self.at + 1, providers, now) {
             return Some(found);
         }
@@ -127,10 +139,10 @@ impl<'a> Course<'a> {
         now: Instant,
     ) -> Option<(Arc<Target>, Lease)> {
         for (at, target) in self.targets.iter().enumerate().skip(from) {
-            if let Ok(lease) = providers[target.provider].select(&self.tried, now) {
-                if at != self.at {
-                    (self.at, self.faults) = (at, 0);
-                }
+            // What failed for one model of a provider may serve another of its models.
+            let tried = if at == self.at { &*self.tried } else { &[] };
+            if let Ok(lease) = providers[target.provider].select(tried, now) {
+                self.turn_to(at);
                 return Some((target.clone(), lease));
             }
         }
@@ -145,6 +157,7 @@ impl<'a> Course<'a> {
             lease.key().id
         );
         self.tried.push(lease.key().clone());
+        self.limited |= failure.cause == Cause::RateLimited;
         match failure.next {
             Next::Key => {}
             Next::OneMoreKey => {
@@ -159,17 +172,23 @@ impl<'a> Course<'a> {
     }
 
     fn leave_target(&mut self) {
-        self.at += 1;
-        self.faults = 0;
+        self.turn_to(self.at + 1);
+    }
+
+    fn turn_to(&mut self, at: usize) {
+        if at != self.at {
+            self.at = at;
+            self.faults = 0;
+            self.tried.clear();
+        }
     }
 
     /// What the app is told when nothing served.
     fn reject(&self, providers: &[Provider], now: Instant) -> Reject {
         let soonest = self.soonest(providers, now);
         match (&self.last, soonest) {
+            (_, Some(ms)) if self.limited || self.last.is_none() => exhausted(ms),
             (Some(failure), _) if failure.cause == Cause::Timeout => timed_out(),
-            (Some(failure), Some(ms)) if failure.cause == Cause::RateLimited => exhausted(ms),
-            (None, Some(ms)) => exhausted(ms),
             _ => Reject::new(
                 Code::UpstreamError,
                 "The AI service could not answer. Please try again in a moment.",
@@ -180,9 +199,9 @@ impl<'a> Course<'a> {
     /// Milliseconds until the first cooling key of any target is ready.
     fn soonest(&self, providers: &[Provider], now: Instant) -> Option<u64> {
         let waits = self.targets.iter().filter_map(|target| {
-            match providers[target.provider].select(&[], now) {
-                Err(Unready::Cooling(ms)) => Some(ms),
-                _ => None,
+            match providers[target.provider].unready(now) {
+                Unready::Cooling(ms) => Some(ms),
+                Unready::Out => None,
             }
         });
         waits.min()

@@ -19,6 +19,8 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    pub const ALL: [Endpoint; 3] = [Endpoint::Chat, Endpoint::Responses, Endpoint::Embeddings];
+
     /// Metric label and record field.
     pub fn name(self) -> &'static str {
         match self {

@@ -2,6 +2,8 @@
 //!
 //! The window's start is part of every counter's key, so nothing ever has to be reset.
 
+use std::{cell::RefCell, sync::Arc};
+
 use jiff::{
     ToSpan,
     civil::{Date, Time},
@@ -11,6 +13,10 @@ use jiff::{
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMs(pub u64);
+
+fn nothing_yet() -> (u64, Arc<str>) {
+    (0, Arc::from(""))
+}
 
 impl UnixMs {
     /// The system clock; before 1970 counts as 1970.
@@ -28,10 +34,23 @@ impl UnixMs {
         later.0.saturating_sub(self.0).div_ceil(1000)
     }
 
-    /// RFC 3339 with whole seconds, as it stands in answers: `2026-12-01T00:00:00Z`.
-    pub fn to_rfc3339(self) -> String {
-        let second = (self.0 / 1000) as i64;
-        jiff::Timestamp::from_second(second).map_or_else(|_| String::new(), |t| t.to_string())
+    /// RFC 3339 with whole seconds, as it stands in answers: `2026-12-01T00:00:00Z`. Each thread
+    /// remembers the last one: the reset of a window and the current second are asked for again
+    /// and again.
+    pub fn to_rfc3339(self) -> Arc<str> {
+        thread_local! {
+            static LAST: RefCell<[(u64, Arc<str>); 2]> = RefCell::new([nothing_yet(), nothing_yet()]);
+        }
+        let second = self.0 / 1000;
+        LAST.with_borrow_mut(|last| {
+            // Resets are whole minutes, now is mostly not: two places keep them apart.
+            let place = &mut last[usize::from(second % 60 == 0)];
+            if place.0 != second || place.1.is_empty() {
+                let text = jiff::Timestamp::from_second(second as i64);
+                *place = (second, text.map_or_else(|_| Arc::from(""), |t| t.to_string().into()));
+            }
+            place.1.clone()
+        })
     }
 }
 
@@ -101,8 +120,8 @@ mod tests {
     #[test]
     fn a_month_ends_where_the_next_begins() {
         let january = Period::Month.window(UnixMs(1_769_904_000_000 - 1)); // 2026-01-31T23:59:59.999Z
-        assert_eq!(january.end.to_rfc3339(), "2026-02-01T00:00:00Z");
-        assert_eq!(Period::Month.window(january.end).end.to_rfc3339(), "2026-03-01T00:00:00Z");
+        assert_eq!(&*january.end.to_rfc3339(), "2026-02-01T00:00:00Z");
+        assert_eq!(&*Period::Month.window(january.end).end.to_rfc3339(), "2026-03-01T00:00:00Z");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
-use jiff::tz::Offset;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
@@ -142,8 +141,9 @@ impl Database {
     /// Deletes a little of what is too old; true when there may be more.
     pub fn prune(&mut self, now: UnixMs, keep: Duration) -> rusqlite::Result<bool> {
         let before = |ms: u64| readable(UnixMs(now.0.saturating_sub(ms)));
+        // Rows lie in the order of time, so the oldest are the first.
         let requests = "DELETE FROM requests WHERE rowid IN
-                        (SELECT rowid FROM requests WHERE time < ?1 ORDER BY time LIMIT ?2)";
+                        (SELECT rowid FROM requests ORDER BY rowid LIMIT ?2) AND time < ?1";
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         let mut most =
             self.connection.execute(requests, params![before(keep), PRUNE_ROWS as i64])?;
@@ -311,20 +311,9 @@ fn int(number: u64) -> i64 {
 
 /// RFC 3339 with milliseconds, of fixed width, so that text sorts by time.
 pub fn readable(at: UnixMs) -> String {
-    let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
-    let moment = jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX);
-    let time = Offset::UTC.to_datetime(moment);
-    let (date, time) = (time.date(), time.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        date.year(),
-        date.month(),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
+    const LAST_SECOND: u64 = 253_402_207_200; // where jiff's time ends, in the year 9999
+    let second = UnixMs((at.0 / 1000).min(LAST_SECOND) * 1000).to_rfc3339();
+    format!("{}.{:03}Z", second.trim_end_matches('Z'), at.0 % 1000)
 }
 
 /// What [`UnixMs::to_rfc3339`] wrote; anything else is long ago.

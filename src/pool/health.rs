@@ -13,6 +13,8 @@ use std::{
 const LONGEST_COOLING: Duration = Duration::from_secs(60);
 /// A provider may state any time; one that asks for more than this is believed for a day.
 const LONGEST_STATED: Duration = Duration::from_secs(24 * 3600);
+/// `retry-after: 0` still means "not now".
+const SHORTEST_STATED: Duration = Duration::from_millis(100);
 /// A quarantined key is tried again after 30 s, doubling to 30 min.
 const FIRST_QUARANTINE: Duration = Duration::from_secs(30);
 const LONGEST_QUARANTINE: Duration = Duration::from_secs(30 * 60);
@@ -97,12 +99,13 @@ impl Rest {
             let times = self.in_a_row.fetch_add(1, Relaxed).min(16);
             first.saturating_mul(1 << times).min(longest)
         };
-        let rest = stated.unwrap_or(doubled).min(LONGEST_STATED);
+        let rest = stated.map_or(doubled, |stated| stated.clamp(SHORTEST_STATED, LONGEST_STATED));
         self.until.fetch_max(millis(now + rest).max(1), Relaxed);
     }
 
-    fn end(&self) {
-        if self.in_a_row.load(Relaxed) > 0 {
+    /// An answer came. One to a request from before the rest began does not end the row.
+    fn end(&self, now: Instant) {
+        if self.in_a_row.load(Relaxed) > 0 && self.left(now) == 0 {
             self.in_a_row.store(0, Relaxed);
         }
     }
@@ -130,8 +133,8 @@ impl GroupHealth {
         self.cooling.begin(stated, Duration::from_secs(1), LONGEST_COOLING, now);
     }
 
-    pub fn succeeded(&self) {
-        self.cooling.end();
+    pub fn succeeded(&self, now: Instant) {
+        self.cooling.end(now);
     }
 
     pub fn left_ms(&self, now: Instant) -> u64 {
@@ -145,8 +148,8 @@ impl KeyHealth {
         self.quarantine.begin(None, FIRST_QUARANTINE, LONGEST_QUARANTINE, now);
     }
 
-    pub fn succeeded(&self) {
-        self.quarantine.end();
+    pub fn succeeded(&self, now: Instant) {
+        self.quarantine.end(now);
     }
 
     pub fn quarantined(&self, now: Instant) -> Option<(Why, u64)> {
@@ -168,7 +171,7 @@ mod tests {
             assert_eq!(group.left_ms(now), expected);
             now += Duration::from_millis(expected);
         }
-        group.succeeded();
+        group.succeeded(now);
         group.cool(None, now);
         assert_eq!(group.left_ms(now), 1000);
     }

@@ -8,12 +8,11 @@ use std::{
 use http::HeaderValue;
 use secrecy::ExposeSecret;
 
-use super::health::{GroupHealth, KeyHealth, State, Why};
+use super::{
+    Unusable,
+    health::{GroupHealth, KeyHealth, State, Why},
+};
 use crate::config::settings;
-
-#[derive(Debug, thiserror::Error)]
-#[error("the secret of key `{0}` has characters that no header can carry")]
-pub struct BadSecret(Arc<str>);
 
 pub struct Key {
     pub id: Arc<str>,
@@ -35,7 +34,9 @@ pub enum KeyNews {
     Limited(Option<Duration>),
     /// Of no use until its account is mended.
     Broken(Why),
-    /// Nothing about the key.
+    /// An error that says nothing about the key itself.
+    Fault,
+    /// Nothing: the app left.
     None,
 }
 
@@ -44,10 +45,10 @@ impl Key {
         settings: &settings::Key,
         health: Arc<KeyHealth>,
         group: Arc<GroupHealth>,
-    ) -> Result<Self, BadSecret> {
+    ) -> Result<Self, Unusable> {
         let text = zeroize::Zeroizing::new(format!("Bearer {}", settings.secret.expose_secret()));
         let mut authorization =
-            HeaderValue::from_str(&text).map_err(|_| BadSecret(settings.id.clone()))?;
+            HeaderValue::from_str(&text).map_err(|_| Unusable::Secret(settings.id.clone()))?;
         authorization.set_sensitive(true);
         Ok(Self {
             id: settings.id.clone(),
@@ -98,13 +99,14 @@ impl Lease {
         let key = &self.key;
         match news {
             KeyNews::Good => {
-                key.health.succeeded();
-                key.group.succeeded();
+                key.health.succeeded(now);
+                key.group.succeeded(now);
                 return;
             }
             KeyNews::Limited(stated) => key.group.cool(stated, now),
             KeyNews::Broken(why) => key.health.quarantine(why, now),
-            KeyNews::None => {}
+            KeyNews::Fault => {}
+            KeyNews::None => return,
         }
         key.health.errors.fetch_add(1, Relaxed);
     }

@@ -1,7 +1,8 @@
 //! Addresses of a provider, looked up off the request's path.
 //!
 //! A background task keeps the list fresh; when a look-up fails the last good list stays for five
-//! minutes. Every connect takes the next address, so a dead one costs one attempt, not a host.
+//! minutes. A connect tries one address after the other, beginning with the one that worked last: a
+//! dead one, or IPv6 without a way there, costs a moment, not the request.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,6 +23,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_LAST_GOOD: Duration = Duration::from_secs(300);
+/// Addresses tried for one connection.
+const TRIED: usize = 4;
 
 /// Where a provider lives, and the addresses its name has now.
 pub struct Endpoint {
@@ -30,7 +33,8 @@ pub struct Endpoint {
     pub tls: bool,
     allow_private: bool,
     addresses: ArcSwap<Vec<SocketAddr>>,
-    turn: AtomicUsize,
+    /// Place of the address that worked last.
+    good: AtomicUsize,
     ready: tokio::sync::Notify,
 }
 
@@ -45,7 +49,7 @@ impl Endpoint {
             tls: base.tls,
             allow_private: base.allow_private || is_local(&base.host),
             addresses: ArcSwap::from_pointee(addresses),
-            turn: AtomicUsize::new(0),
+            good: AtomicUsize::new(0),
             ready: tokio::sync::Notify::new(),
         }
     }
@@ -58,7 +62,7 @@ impl Endpoint {
             tls: false,
             allow_private: true,
             addresses: ArcSwap::from_pointee(vec![address]),
-            turn: AtomicUsize::new(0),
+            good: AtomicUsize::new(0),
             ready: tokio::sync::Notify::new(),
         }
     }
@@ -67,27 +71,44 @@ impl Endpoint {
         self.host.parse::<IpAddr>().is_ok()
     }
 
-    /// The next address in turn; waits a little for the first look-up after a start.
-    pub async fn address(&self) -> Option<SocketAddr> {
-        if let Some(address) = self.take() {
-            return Some(address);
-        }
+    /// The addresses to try, the one that worked last first; waits a little for the first look-up
+    /// after a start.
+    pub async fn addresses(&self) -> Vec<SocketAddr> {
         let ready = self.ready.notified();
-        // The list may have come between the look above and the registration.
-        if let Some(address) = self.take() {
-            return Some(address);
+        let addresses = self.take();
+        if !addresses.is_empty() {
+            return addresses;
         }
-        tokio::time::timeout(LOOKUP_TIMEOUT, ready).await.ok()?;
+        // The list may come any moment; what is registered above misses no notice.
+        let _ = tokio::time::timeout(LOOKUP_TIMEOUT, ready).await;
         self.take()
     }
 
-    fn take(&self) -> Option<SocketAddr> {
+    /// `address` took a connection: it is tried first from now on.
+    pub fn prefer(&self, address: SocketAddr) {
         let addresses = self.addresses.load();
-        match addresses.len() {
-            0 => None,
-            1 => Some(addresses[0]),
-            many => Some(addresses[self.turn.fetch_add(1, Relaxed) % many]),
+        if let Some(place) = addresses.iter().position(|known| *known == address) {
+            self.good.store(place, Relaxed);
         }
+    }
+
+    fn take(&self) -> Vec<SocketAddr> {
+        let addresses = self.addresses.load();
+        let mut list: Vec<SocketAddr> = addresses.to_vec();
+        if !list.is_empty() {
+            let good = self.good.load(Relaxed) % list.len();
+            list.rotate_left(good);
+            list.truncate(TRIED);
+        }
+        list
+    }
+
+    /// Takes a fresh list; what worked last stays first.
+    fn keep(&self, fresh: Vec<SocketAddr>) {
+        let good = self.take().first().copied();
+        let place = fresh.iter().position(|address| Some(*address) == good).unwrap_or(0);
+        self.addresses.store(Arc::new(fresh));
+        self.good.store(place, Relaxed);
     }
 
     async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
@@ -149,7 +170,7 @@ async fn keep_fresh(endpoint: Arc<Endpoint>) {
                     log::info!("The addresses of {} can be looked up again.", endpoint.host);
                 }
                 (failing, good_at) = (false, Instant::now());
-                endpoint.addresses.store(Arc::new(addresses));
+                endpoint.keep(addresses);
                 endpoint.ready.notify_waiters();
                 REFRESH
             }

@@ -58,15 +58,15 @@ impl BackendSelection for SmoothRoundRobin {
     }
 
     fn iter(self: &Arc<Self>, _key: &[u8]) -> Turn {
-        let start = self.turn.fetch_add(1, Relaxed);
-        Turn { selection: self.clone(), start, step: 0, seen: 0 }
+        Turn { selection: self.clone(), step: 0, seen: 0 }
     }
 }
 
-/// The backends from one turn on, each once. Beyond 64 keys some may be offered twice.
+/// The backends in turn, each once. Every look takes a turn of its own, so that the turns of a key
+/// that rests are spread over the others and don't all fall to its neighbour. Beyond 64 keys some
+/// may be offered twice.
 pub struct Turn {
     selection: Arc<SmoothRoundRobin>,
-    start: usize,
     step: usize,
     /// A bit for each of the first 64 backends.
     seen: u64,
@@ -75,8 +75,10 @@ pub struct Turn {
 impl BackendIter for Turn {
     fn next(&mut self) -> Option<&Backend> {
         let order = &self.selection.order;
-        while self.step < order.len() {
-            let index = order[self.start.wrapping_add(self.step) % order.len()];
+        // Others take turns meanwhile: twice around misses a key only when every look collides.
+        while self.step < 2 * order.len() {
+            let turn = self.selection.turn.fetch_add(1, Relaxed);
+            let index = order[turn % order.len()];
             self.step += 1;
             let bit = 1u64.checked_shl(index).unwrap_or(0);
             if self.seen & bit == 0 {

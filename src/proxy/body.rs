@@ -1,6 +1,12 @@
 //! The body: read with bounds, checked as strict JSON, and what is asked for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use gatekeeper_filters::{
@@ -10,7 +16,10 @@ use gatekeeper_filters::{
     },
     meter::estimate,
 };
-use pingora_core::protocols::http::{ServerSession, v1::common::is_expect_continue_req};
+use pingora_core::{
+    Error, ErrorType,
+    protocols::http::{ServerSession, v1::common::is_expect_continue_req},
+};
 
 use super::fields;
 
@@ -35,7 +44,12 @@ impl From<Reject> for BodyError {
 ///
 /// # Errors
 /// 413 above the limit, 415 when it is compressed, 400 when it does not come in time.
-pub async fn read(session: &mut ServerSession, limit: u64) -> Result<Bytes, BodyError> {
+/// 503 when all requests together hold too much.
+pub async fn read(
+    session: &mut ServerSession,
+    limit: u64,
+    held: &mut Held,
+) -> Result<Bytes, BodyError> {
     let headers = &session.req_header().headers;
     if headers
         .get_all(http::header::CONTENT_ENCODING)
@@ -56,15 +70,22 @@ pub async fn read(session: &mut ServerSession, limit: u64) -> Result<Bytes, Body
         session.set_close_on_response_before_downstream_finish(false);
         session.write_continue_response().await.map_err(BodyError::Gone)?;
     }
-    let read = collect(session, limit, stated.unwrap_or(0) as usize);
-    match tokio::time::timeout(BODY_TIME, read).await {
-        Ok(body) => {
-            session.set_close_on_response_before_downstream_finish(true);
-            body
-        }
-        Err(_) => {
-            Err(Reject::new(Code::InvalidRequest, "The request body did not come in time.").into())
-        }
+    let read = collect(session, limit, stated.unwrap_or(0) as usize, held);
+    let body = tokio::time::timeout(BODY_TIME, read).await;
+    session.set_close_on_response_before_downstream_finish(true);
+    body.unwrap_or_else(|_| Err(late().into()))
+}
+
+fn late() -> Reject {
+    Reject::new(Code::InvalidRequest, "The request body did not come in time.")
+}
+
+/// A read that failed: the app was too slow, its framing is broken, or it is gone.
+fn unread(error: Box<Error>) -> BodyError {
+    match error.etype() {
+        ErrorType::ReadTimedout => late().into(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError => BodyError::Gone(error.into_down()),
+        _ => Reject::new(Code::InvalidRequest, "The request body is not well-formed.").into(),
     }
 }
 
@@ -72,14 +93,18 @@ async fn collect(
     session: &mut ServerSession,
     limit: u64,
     stated: usize,
+    held: &mut Held,
 ) -> Result<Bytes, BodyError> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut length = 0u64;
-    while let Some(chunk) = session.read_request_body().await.map_err(BodyError::Gone)? {
+    while let Some(chunk) = session.read_request_body().await.map_err(unread)? {
         length += chunk.len() as u64;
         if length > limit {
             return Err(too_large(limit).into());
+        }
+        if !held.grow(chunk.len()) {
+            return Err(too_busy().into());
         }
         match &first {
             None if rest.is_empty() => first = Some(chunk),
@@ -96,6 +121,49 @@ async fn collect(
         }
     }
     Ok(first.unwrap_or_else(|| rest.freeze()))
+}
+
+fn too_busy() -> Reject {
+    Reject::new(Code::UpstreamExhausted, "The service is very busy. Please try again in a moment.")
+        .internal("`server.limits.buffered` is reached")
+        .retry_after(1)
+}
+
+/// Bytes of request bodies that are held at one time, over all requests.
+pub struct Buffered {
+    used: AtomicU64,
+    limit: u64,
+}
+
+/// One request's share; given back when dropped.
+pub struct Held {
+    of: Arc<Buffered>,
+    bytes: u64,
+}
+
+impl Buffered {
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { used: AtomicU64::new(0), limit })
+    }
+
+    pub fn share(self: &Arc<Self>) -> Held {
+        Held { of: self.clone(), bytes: 0 }
+    }
+}
+
+impl Held {
+    /// Whether so many bytes more fit.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        self.bytes += bytes;
+        self.of.used.fetch_add(bytes, Relaxed) + bytes <= self.of.limit
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.used.fetch_sub(self.bytes, Relaxed);
+    }
 }
 
 fn too_large(limit: u64) -> Reject {
@@ -232,6 +300,10 @@ fn finish(ask: &mut Ask, endpoint: Endpoint, license: Option<&License>) {
     }
 }
 
+fn is(value: &Value<'_>, text: &str) -> bool {
+    value.as_str().is_some_and(|value| value == text)
+}
+
 /// Adds up the input of a request.
 #[derive(Default)]
 struct Weight {
@@ -272,6 +344,9 @@ impl Weight {
         self.millitokens += 1000 * estimate::MESSAGE_TOKENS;
         for (name, value) in message.members() {
             match &*name.decoded() {
+                // Both name state that is kept in the seller's account.
+                "type" if is(&value, "item_reference") => self.other("item_reference"),
+                "file_id" => self.other("file_id"),
                 "role" | "type" | "id" | "status" => {}
                 "content" | "output" if value.kind() == Kind::Array => {
                     value.items().for_each(|part| self.part(&part));
@@ -283,6 +358,9 @@ impl Weight {
 
     fn part(&mut self, part: &Value<'_>) {
         let kind = part.get("type").and_then(|kind| kind.as_str());
+        if part.get("file_id").is_some_and(|id| !id.is_null()) {
+            self.other("file_id");
+        }
         match kind.as_deref() {
             Some("image_url" | "input_image" | "image") => self.images += 1,
             Some("text" | "input_text" | "output_text" | "refusal" | "summary_text") => {

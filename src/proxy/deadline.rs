@@ -4,7 +4,14 @@
 //! app below wraps Pingora's: it runs a request until its first hook says that the head is here,
 //! and drops the connection if that does not happen in time.
 
-use std::{cell::Cell, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pingora_core::{
@@ -12,6 +19,10 @@ use pingora_core::{
     protocols::http::{ServerSession, v2::server::H2Options},
     server::ShutdownWatch,
 };
+
+/// Seconds an idle keep-alive connection of an app is kept. Pingora gives new connections 60; one
+/// more tells those that have served a request.
+pub const KEEPALIVE: u64 = 61;
 
 tokio::task_local! {
     static HEAD_SEEN: Cell<bool>;
@@ -33,7 +44,8 @@ pub struct Deadline<A> {
 }
 
 impl<A> Deadline<A> {
-    pub fn new(inner: A, head: Duration, idle: Duration) -> Self {
+    pub fn new(inner: A, head: Duration) -> Self {
+        let idle = Duration::from_secs(KEEPALIVE);
         Self { inner: Arc::new(inner), first: head, later: idle + head }
     }
 }
@@ -46,7 +58,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         // A connection that was used before carries the keep-alive its last request set.
-        let reused = matches!(session.get_keepalive(), Some(seconds) if seconds > 0);
+        let reused = session.get_keepalive() == Some(KEEPALIVE);
         let limit = if reused { self.later } else { self.first };
         let run = self.inner.process_new_http(session, shutdown);
         HEAD_SEEN.scope(Cell::new(false), until_head(run, limit)).await.flatten()
@@ -68,12 +80,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
 /// Runs to the end unless the head does not come within `limit`.
 async fn until_head<T>(run: impl Future<Output = T>, limit: Duration) -> Option<T> {
     let mut run = pin!(run);
-    let timer = tokio::time::sleep(limit);
-    let mut timer = pin!(timer);
-    tokio::select! {
-        biased;
-        done = &mut run => return Some(done),
-        () = &mut timer => if !HEAD_SEEN.with(Cell::get) { return None },
-    }
-    Some(run.await)
+    let mut timer = pin!(tokio::time::sleep(limit));
+    poll_fn(|context| match run.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if HEAD_SEEN.with(Cell::get) => Poll::Pending,
+        Poll::Pending => timer.as_mut().poll(context).map(|()| None),
+    })
+    .await
 }

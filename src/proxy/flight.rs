@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use gatekeeper_filters::kernel::{Ask, Exchange, Outcome, Reject};
 
+use super::body::Held;
 use crate::{snapshot::Snapshot, telemetry::InFlight};
 
 pub struct Flight {
@@ -18,8 +19,10 @@ pub struct Flight {
     pub request_id: Arc<str>,
     pub attempts: Vec<Attempted>,
     pub first_output: Option<Instant>,
-    /// Time spent waiting for providers; the rest of a request's time is ours.
-    pub upstream_wait: std::time::Duration,
+    /// Time spent waiting for providers, and for the app's body; the rest is ours.
+    pub waited: std::time::Duration,
+    /// What its body takes of `server.limits.buffered`.
+    pub held: Option<Held>,
     /// Set once, by whoever ended the request.
     pub outcome: Option<Outcome>,
     pub reject: Option<Box<Reject>>,
@@ -47,7 +50,8 @@ impl Flight {
             request_id: Arc::from(""),
             attempts: Vec::new(),
             first_output: None,
-            upstream_wait: std::time::Duration::ZERO,
+            waited: std::time::Duration::ZERO,
+            held: None,
             outcome: None,
             reject: None,
         }

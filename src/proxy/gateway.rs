@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -29,8 +29,6 @@ use crate::{
     upstream::{self, Served, downstream::Downstream, peer::Connector},
 };
 
-/// Seconds an idle keep-alive connection of an app is kept.
-const KEEPALIVE: u64 = 60;
 /// One read of a request body.
 const READ_TIME: Duration = Duration::from_secs(30);
 
@@ -65,7 +63,11 @@ impl Gateway {
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
         snapshot.chain.admit(exchange).await?;
-        let bytes = body::read(session, snapshot.settings.server.limits.body).await?;
+        let began = Instant::now();
+        let held = flight.held.insert(snapshot.buffered.share());
+        let read = body::read(session, snapshot.settings.server.limits.body, held).await;
+        flight.waited += began.elapsed();
+        let bytes = read?;
         let license = exchange.license.as_ref();
         let ask = body::parse(endpoint, bytes, &snapshot.extra_fields, license)?;
         let ask = flight.ask.insert(Box::new(ask));
@@ -107,7 +109,7 @@ impl ProxyHttp for Gateway {
         let session = session.as_downstream_mut();
         // Pingora makes HTTP/1.1 keep-alive endless. Where it switched keep-alive off, it stays off.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(KEEPALIVE));
+            session.set_keepalive(Some(deadline::KEEPALIVE));
         }
         session.set_read_timeout(Some(READ_TIME));
         session.set_write_timeout(Some(respond::WRITE_TIME));
@@ -227,7 +229,8 @@ impl ProxyHttp for Gateway {
             snapshot.chain.settle(exchange, &outcome);
         }
         let record = snapshot.telemetry.finished(flight, outcome);
-        if flight.exchange.is_some() {
+        // Of nobody's requests there are counts, no records: random keys must not fill the disk.
+        if record.license.is_some() {
             snapshot.ledger.record(record);
         }
     }

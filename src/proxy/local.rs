@@ -81,14 +81,14 @@ async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Reject> {
                 "limit": limit.count,
                 "used": spent.used,
                 "left": spent.left,
-                "resets_at": spent.resets_at.map(UnixMs::to_rfc3339),
+                "resets_at": spent.resets_at.map(|at| at.to_rfc3339().to_string()),
             })
         })
     };
     Ok(json!({
         "plan": &*plan.name,
         "status": "valid",
-        "until": license.until.map(UnixMs::to_rfc3339),
+        "until": license.until.map(|at| at.to_rfc3339().to_string()),
         "limits": {
             "messages": limit(plan.messages, balance.messages),
             "tokens": limit(plan.tokens, balance.tokens),

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 /// Unread request bytes taken in after a refusal, so that closing does not reset the connection
 /// before the app has read the answer.
-const DRAIN_BYTES: usize = 256 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(1);
+const DRAIN_BYTES: usize = 16 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// The `type` of the OpenAI envelope.
 fn kind(code: Code) -> &'static str {
@@ -41,7 +41,7 @@ pub fn envelope(reject: &Reject) -> Bytes {
         error.insert("quota".into(), json!(quota.kind));
         error.insert("limit".into(), json!(quota.limit));
         error.insert("used".into(), json!(quota.used));
-        error.insert("resets_at".into(), json!(quota.resets_at.to_rfc3339()));
+        error.insert("resets_at".into(), json!(&*quota.resets_at.to_rfc3339()));
     }
     let mut whole = Map::new();
     whole.insert("error".into(), Value::Object(error));
@@ -98,8 +98,10 @@ pub async fn refuse(
 ) -> pingora_core::Result<()> {
     let body = envelope(reject);
     let head = head(reject, request_id, body.len())?;
-    let waits =
-        pingora_core::protocols::http::v1::common::is_expect_continue_req(session.req_header());
+    // Pingora reads on by itself before it uses a connection again, without end if it is let.
+    session.set_total_drain_timeout(Some(DRAIN_TIME));
+    let waits = session.response_written().is_none()
+        && pingora_core::protocols::http::v1::common::is_expect_continue_req(session.req_header());
     // An app that waits for 100 sends nothing; reading would only wait for it.
     let http1 = !session.is_http2() && !waits;
     let over = !http1 || drain(session).await;
@@ -154,6 +156,9 @@ pub async fn write(
         Err(_) => Err(Error::new_down(WriteTimedout)),
     }
 }
+
+/// Our own id of a request, for the operator's log.
+pub const REQUEST_ID: http::HeaderName = http::HeaderName::from_static("x-request-id");
 
 /// How long the app may take to accept one write.
 pub const WRITE_TIME: Duration = Duration::from_secs(60);

@@ -101,7 +101,7 @@ impl Live {
         let rate = (judged > 0).then(|| success as f64 / judged as f64);
         let recent: Vec<Value> = self.recent.lock().iter().map(Seen::to_json).collect();
         let whole = json!({
-            "since": self.since.to_rfc3339(),
+            "since": &*self.since.to_rfc3339(),
             "total": self.total.load(Relaxed),
             "success": success,
             "failed": failed,
@@ -129,7 +129,7 @@ impl Seen {
             })
             .collect();
         json!({
-            "time": self.time.to_rfc3339(), "endpoint": self.endpoint, "model": &*self.model,
+            "time": &*self.time.to_rfc3339(), "endpoint": self.endpoint, "model": &*self.model,
             "served": &*self.served, "provider": &*self.provider, "status": self.status,
             "tokens": self.tokens, "ttft_ms": self.ttft_ms, "ms": self.ms, "attempts": attempts,
             "who": format!("{:06x}", self.who & 0xff_ffff),

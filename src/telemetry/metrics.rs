@@ -26,6 +26,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     pub attempts: IntCounterVec,
     pub key_state: IntGaugeVec,
+    pub provider_state: IntGaugeVec,
     quota_rejections: IntCounterVec,
     pub reservations_open: IntGauge,
     overruns: IntCounter,
@@ -101,6 +102,16 @@ impl Metrics {
                 IntGaugeVec::new(
                     Opts::new("gatekeeper_key_state", "1 for the state a key is in, else 0."),
                     &["provider", "key", "state"],
+                ),
+            ),
+            provider_state: put(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "gatekeeper_provider_state",
+                        "1 for the state a provider is in, else 0: serving while a key is ready.",
+                    ),
+                    &["provider", "state"],
                 ),
             ),
             quota_rejections: counters(

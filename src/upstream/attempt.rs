@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     classify::{self, Cause, Failure, Judgement, Next, Relayed},
+    cork,
     downstream::Downstream,
     peer::{Connection, Connector},
     relay::{self, Relay},
@@ -49,8 +50,8 @@ impl Stop {
             Stop::Failed(failure) => (failure.cause.name(), failure.news),
             Stop::Relay(_) => ("request_rejected", KeyNews::Good),
             Stop::AppLeft => ("app_left", KeyNews::None),
-            Stop::Deadline => (Cause::Timeout.name(), KeyNews::None),
-            Stop::Broken(_) => (Cause::BrokenAnswer.name(), KeyNews::None),
+            Stop::Deadline => (Cause::Timeout.name(), KeyNews::Fault),
+            Stop::Broken(_) => (Cause::BrokenAnswer.name(), KeyNews::Fault),
         }
     }
 }
@@ -113,18 +114,10 @@ impl Attempt<'_> {
         let body = request::body(ask, exchange, self.provider(), self.target);
         let began = Instant::now();
         let first_token = began + self.provider().settings.timeouts.first_token;
-        let mut connection = self.connect(down, watchdog, false).await?;
-        let mut result = self.send(&mut connection, exchange, ask, &body, down, watchdog).await;
-        // A pooled connection that the provider had closed meanwhile says nothing about it.
-        if let (true, Err(Stop::Failed(failure))) = (connection.reused, &result)
-            && failure.cause == Cause::ConnectError
-        {
-            self.connector.release(connection).await;
-            connection = self.connect(down, watchdog, true).await?;
-            result = self.send(&mut connection, exchange, ask, &body, down, watchdog).await;
-        }
-        flight.upstream_wait += began.elapsed();
-        let result = match result {
+        let opened = self.open(exchange, ask, &body, down, watchdog).await;
+        flight.waited += began.elapsed();
+        let (mut connection, sent) = opened?;
+        let result = match sent {
             Ok(()) => {
                 let mut relay = Relay {
                     down,
@@ -135,14 +128,39 @@ impl Attempt<'_> {
                     timeouts: self.provider().settings.timeouts,
                     attempts: flight.attempts.len() + 1,
                     first_output: &mut flight.first_output,
-                    waited: &mut flight.upstream_wait,
+                    waited: &mut flight.waited,
                 };
                 self.receive(&mut connection.session, &mut relay, first_token).await
             }
             Err(stop) => Err(stop),
         };
+        if matches!(&result, Err(Stop::Failed(failure)) if failure.cause == Cause::Timeout) {
+            Connector::distrust(&connection);
+        }
         self.connector.release(connection).await;
         result
+    }
+
+    /// A connection with the head of an answer, or what went wrong on it. A pooled connection that
+    /// the provider had closed meanwhile says nothing about the provider: a fresh one is tried.
+    async fn open(
+        &self,
+        exchange: &mut Exchange,
+        ask: &Ask,
+        body: &[Bytes],
+        down: &mut Downstream<'_>,
+        watchdog: &mut Watchdog,
+    ) -> Result<(Box<Connection>, Result<(), Stop>), Stop> {
+        let mut connection = self.connect(down, watchdog, false).await?;
+        let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
+        match sent {
+            Err(Sending::Closed(_)) if connection.reused => {}
+            sent => return Ok((connection, sent.map_err(Stop::from))),
+        }
+        self.connector.release(connection).await;
+        connection = self.connect(down, watchdog, true).await?;
+        let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
+        Ok((connection, sent.map_err(Stop::from)))
     }
 
     async fn connect(
@@ -150,15 +168,21 @@ impl Attempt<'_> {
         down: &mut Downstream<'_>,
         watchdog: &mut Watchdog,
         fresh: bool,
-    ) -> Result<Connection, Stop> {
+    ) -> Result<Box<Connection>, Stop> {
         let provider = self.provider();
         watchdog.expect_within(provider.settings.timeouts.connect * 3);
         let connect = async {
-            let Some(address) = provider.endpoint.address().await else {
-                return Err(format!("{} has no address", provider.endpoint.host));
-            };
-            let connect = self.connector.connect(provider, address, fresh);
-            connect.await.map_err(|error| format!("connect to {address}: {}", brief(&error)))
+            let mut detail = format!("{} has no address", provider.endpoint.host);
+            for address in provider.endpoint.addresses().await {
+                match self.connector.connect(provider, address, fresh).await {
+                    Ok(connection) => {
+                        provider.endpoint.prefer(address);
+                        return Ok(connection);
+                    }
+                    Err(error) => detail = format!("connect to {address}: {}", brief(&error)),
+                }
+            }
+            Err(detail)
         };
         match watch(down, watchdog, "connection", connect).await? {
             Ok(connection) => Ok(connection),
@@ -175,25 +199,34 @@ impl Attempt<'_> {
         body: &[Bytes],
         down: &mut Downstream<'_>,
         watchdog: &mut Watchdog,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Sending> {
         let length = body.iter().map(Bytes::len).sum();
-        let session = &mut connection.session;
+        let Connection { session, sent_whole, .. } = connection;
         let http2 = session.as_http2().is_some();
         let endpoint = exchange.endpoint;
         let head =
             request::head(self.provider(), self.lease.key(), endpoint, ask.stream, length, http2)
-                .map_err(|error| Failure::broken(brief(&error)))?;
+                .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
         watchdog.expect_within(self.provider().settings.timeouts.first_byte);
         exchange.progress.sent = true;
         let talk = async {
+            cork::hold(session, true);
             session.write_request_header(Box::new(head)).await?;
-            write_body(session, body).await?;
+            *sent_whole = write_body(session, body).await?;
+            cork::hold(session, false);
             read_head(session).await
         };
-        watch(down, watchdog, "first byte", talk)
-            .await?
-            .map_err(|error| Failure::connect(format!("before an answer: {}", brief(&error))))?;
-        Ok(())
+        match watch(down, watchdog, "first byte", talk).await? {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let failure = Failure::connect(format!("before an answer: {}", brief(&error)));
+                Err(if was_closed(&error) {
+                    Sending::Closed(failure)
+                } else {
+                    Sending::Stop(failure.into())
+                })
+            }
+        }
     }
 
     /// Judges the head and hands the body to the relay, or reads what the error says.
@@ -245,7 +278,36 @@ impl Attempt<'_> {
     }
 }
 
-async fn write_body(session: &mut HttpSession, pieces: &[Bytes]) -> pingora_core::Result<()> {
+/// Why sending a request did not lead to an answer.
+enum Sending {
+    /// The connection was closed before a byte of an answer: on a pooled one, probably before the
+    /// request came.
+    Closed(Failure),
+    Stop(Stop),
+}
+
+impl From<Stop> for Sending {
+    fn from(stop: Stop) -> Self {
+        Sending::Stop(stop)
+    }
+}
+
+impl From<Sending> for Stop {
+    fn from(sending: Sending) -> Self {
+        match sending {
+            Sending::Closed(failure) => failure.into(),
+            Sending::Stop(stop) => stop,
+        }
+    }
+}
+
+fn was_closed(error: &Error) -> bool {
+    use pingora_core::ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
+    matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error)
+}
+
+/// Writes the body; whether all of it: an answer may come before.
+async fn write_body(session: &mut HttpSession, pieces: &[Bytes]) -> pingora_core::Result<bool> {
     let small = matches!(pieces, [piece] if piece.len() <= SLICE);
     let last = pieces.len().saturating_sub(1);
     for (index, piece) in pieces.iter().enumerate() {
@@ -255,14 +317,14 @@ async fn write_body(session: &mut HttpSession, pieces: &[Bytes]) -> pingora_core
             let end = index == last && rest.is_empty();
             if let Err(error) = session.write_request_body(slice, end).await {
                 // It may have answered and closed without reading on: then that answer counts.
-                return if answered_early(session).await { Ok(()) } else { Err(error) };
+                return if answered_early(session).await { Ok(false) } else { Err(error) };
             }
             if !small && !end && peek_head(session)? {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
-    session.finish_request_body().await
+    session.finish_request_body().await.map(|()| true)
 }
 
 /// Whether the head of an answer is here already.
@@ -350,5 +412,5 @@ pub fn brief(error: &Error) -> String {
 
 /// The next target, whatever the key: for faults that belong to a target's answers.
 pub fn failed_answer(detail: impl Into<String>) -> Failure {
-    Failure::new(Cause::ProviderError, KeyNews::None, Next::OneMoreKey, detail)
+    Failure::new(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey, detail)
 }

@@ -83,15 +83,15 @@ impl Failure {
     }
 
     pub fn connect(detail: impl Into<String>) -> Self {
-        Self::new(Cause::ConnectError, KeyNews::None, Next::OneMoreKey, detail)
+        Self::new(Cause::ConnectError, KeyNews::Fault, Next::OneMoreKey, detail)
     }
 
     pub fn timeout(what: &str) -> Self {
-        Self::new(Cause::Timeout, KeyNews::None, Next::OneMoreKey, format!("no {what} in time"))
+        Self::new(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey, format!("no {what} in time"))
     }
 
     pub fn broken(detail: impl Into<String>) -> Self {
-        Self::new(Cause::BrokenAnswer, KeyNews::None, Next::OneMoreKey, detail)
+        Self::new(Cause::BrokenAnswer, KeyNews::Fault, Next::OneMoreKey, detail)
     }
 }
 
@@ -124,13 +124,13 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
             failed(Cause::RateLimited, KeyNews::Limited(stated), Next::Key)
         }
         // Groq: the request is larger than the account's tokens a minute; another account's may do.
-        413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::None, Next::Key),
-        404 => failed(Cause::ModelMissing, KeyNews::None, Next::Target),
-        408 => failed(Cause::Timeout, KeyNews::None, Next::OneMoreKey),
+        413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::Fault, Next::Key),
+        404 => failed(Cause::ModelMissing, KeyNews::Fault, Next::Target),
+        408 => failed(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
         400 | 413 | 422 => {
             Judgement::Relay(Relayed { status, body: scrub::error(&said_body(&said)) })
         }
-        _ => failed(Cause::ProviderError, KeyNews::None, Next::OneMoreKey),
+        _ => failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
     }
 }
 

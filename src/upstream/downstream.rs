@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{Reject, ResponseHead};
+use http::{
+    HeaderName,
+    header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING},
+};
 use pingora_core::{
     Error, ErrorType,
     protocols::http::{HttpTask, ServerSession},
@@ -12,6 +16,7 @@ use pingora_http::ResponseHeader;
 
 use crate::proxy::respond;
 
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const COMMENT: &[u8] = b": keep-alive\n\n";
 
 pub struct Downstream<'a> {
@@ -117,9 +122,9 @@ impl<'a> Downstream<'a> {
     fn stream_head(&mut self, head: &ResponseHead) -> pingora_core::Result<HttpTask> {
         let mut header = self.head(head, "text/event-stream; charset=utf-8")?;
         // Reverse proxies in front of us must not collect events.
-        header.insert_header("x-accel-buffering", "no")?;
+        header.insert_header(BUFFERING, "no")?;
         if !self.session.is_http2() {
-            header.insert_header("transfer-encoding", "chunked")?;
+            header.insert_header(TRANSFER_ENCODING, "chunked")?;
         }
         self.head_sent = true;
         Ok(HttpTask::Header(Box::new(header), false))
@@ -131,9 +136,9 @@ impl<'a> Downstream<'a> {
         kind: &'static str,
     ) -> pingora_core::Result<ResponseHeader> {
         let mut header = ResponseHeader::build_no_case(head.status, Some(12))?;
-        header.insert_header("content-type", kind)?;
-        header.insert_header("cache-control", "no-store")?;
-        header.insert_header("x-request-id", &*self.request_id)?;
+        header.insert_header(CONTENT_TYPE, kind)?;
+        header.insert_header(CACHE_CONTROL, "no-store")?;
+        header.insert_header(respond::REQUEST_ID, &*self.request_id)?;
         for (name, value) in &head.headers {
             header.insert_header(name, value)?;
         }

@@ -8,13 +8,10 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{Ask, Code, Delivery, Endpoint, Exchange, Outcome, Reject, ResponseHead},
-    meter::{
-        Reading, openai,
-        sse::{Event, Splitter},
-    },
+    kernel::{Ask, Code, Delivery, Exchange, Outcome, Reject, ResponseHead},
+    meter::{Reading, openai},
 };
 use http::{HeaderName, HeaderValue};
 use pingora_core::protocols::http::client::HttpSession;
@@ -24,6 +21,7 @@ use super::{
     attempt::{Stop, brief, ended, failed_answer, watch},
     classify::Failure,
     downstream::Downstream,
+    events::Events,
     watchdog::Watchdog,
 };
 use crate::{config::settings::Timeouts, proxy::respond, snapshot::Snapshot};
@@ -31,7 +29,14 @@ use crate::{config::settings::Timeouts, proxy::respond, snapshot::Snapshot};
 /// Bytes held back before the first event with output; then they are committed as they are.
 const HELD: usize = 64 * 1024;
 /// Chunks taken in one go, so that a fast provider can't keep the app waiting for the first of them.
-const BATCH: usize = 32;
+const BATCH: usize = 64;
+/// Between two writes of one stream. A write is the dearest thing that is done for a chunk; a burst
+/// is gathered into few of them, at the price of a delay that nobody can see. The first output, and
+/// output that comes slower than this, is written at once.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// How long the rest of a provider's connection is read after the last event.
+const READ_OUT: Duration = Duration::from_secs(1);
 
 const MODEL: HeaderName = HeaderName::from_static("x-gatekeeper-model");
 const ROUTE: HeaderName = HeaderName::from_static("x-gatekeeper-route");
@@ -110,10 +115,12 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
     if reading.failed {
         return Err(failed_answer("an error inside a 200").into());
     }
+    if !reading.commits {
+        return Err(Failure::broken("a JSON answer without an answer").into());
+    }
     relay.snapshot.chain.chunk(relay.exchange, &reading);
     let head = relay.head();
     relay.commit();
-    // In the journal before the last bytes leave: what was delivered is never free.
     relay.settle(DELIVERED);
     relay.down.whole(&head, body).await.map_err(|_| Stop::AppLeft)
 }
@@ -128,45 +135,43 @@ pub async fn stream(
     first_token: Instant,
 ) -> Result<(), Stop> {
     let mut events = Events::new(relay.exchange.endpoint, relay.ask.wants_usage);
-    let mut committed = false;
+    let mut written = None;
     loop {
+        let committed = written.is_some();
         if committed {
             relay.watchdog.expect_within(relay.timeouts.idle);
         } else {
             relay.watchdog.expect_before(first_token);
         }
-        let batch = match read_batch(session, relay).await {
-            Ok(batch) => batch,
+        let ended = match read_on(session, relay, &mut events, written).await {
+            Ok(ended) => ended,
             Err(stop) if committed => return Err(break_off(relay, stop, &mut events).await),
             Err(stop) => return Err(stop),
         };
-        let end = batch.end;
-        let readings = events.take(batch.chunks, end);
-        for reading in &readings.list {
-            relay.snapshot.chain.chunk(relay.exchange, reading);
-        }
-        if let Some(why) = readings.broken(end, &events) {
+        if let Some(why) = events.broken() {
             let stop = Stop::Failed(failed_answer(why));
             return Err(if committed { break_off(relay, stop, &mut events).await } else { stop });
         }
-        let commits = readings.list.iter().any(|reading| reading.commits || reading.done);
-        if !committed && !commits && !end && events.out.len() <= HELD {
+        if !committed && !events.commits && events.out.len() <= HELD {
             continue;
         }
         let head = (!committed).then(|| relay.head());
-        if !committed {
-            relay.commit();
-            committed = true;
-        }
-        if end || events.complete {
+        relay.commit();
+        if events.complete {
+            // In the journal before the last bytes leave: what was delivered is never free.
             relay.settle(DELIVERED);
         }
         let bytes = events.out.split().freeze();
-        relay.down.stream(head.as_ref(), bytes, end).await.map_err(|_| Stop::AppLeft)?;
+        let sent = relay.down.stream(head.as_ref(), bytes, events.complete).await;
+        sent.map_err(|_| Stop::AppLeft)?;
         relay.watchdog.heard();
-        if end {
+        if events.complete {
+            if !ended {
+                read_out(session).await;
+            }
             return Ok(());
         }
+        written = Some(Instant::now());
     }
 }
 
@@ -188,119 +193,57 @@ async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -
     }
 }
 
-struct Batch {
-    chunks: Vec<Bytes>,
-    end: bool,
-}
-
-/// Waits for one chunk, then takes what is ready without waiting.
-async fn read_batch(session: &mut HttpSession, relay: &mut Relay<'_, '_>) -> Result<Batch, Stop> {
+/// Waits for one chunk, then takes what is ready without waiting; whether the provider's bytes have
+/// ended. When the last write, at `written`, was just now, more is let come first: a stream is
+/// written once a millisecond at most.
+async fn read_on(
+    session: &mut HttpSession,
+    relay: &mut Relay<'_, '_>,
+    events: &mut Events,
+    written: Option<Instant>,
+) -> Result<bool, Stop> {
     use futures_util::FutureExt;
-    let mut chunks = Vec::with_capacity(BATCH);
     let mut next = Some(relay.wait("event", session.read_response_body()).await?);
+    let mut taken = 0;
     while let Some(read) = next {
-        match read {
-            Ok(Some(chunk)) => chunks.push(chunk),
-            Ok(None) => return Ok(Batch { chunks, end: true }),
-            // What came before the break still goes out; the break shows with the next read.
-            Err(_) if !chunks.is_empty() => return Ok(Batch { chunks, end: false }),
-            Err(error) => {
-                return Err(Failure::broken(format!("in the stream: {}", brief(&error))).into());
+        let (chain, exchange) = (&relay.snapshot.chain, &mut *relay.exchange);
+        let mut watch = |reading: &Reading| chain.chunk(exchange, reading);
+        let ended = match read {
+            Ok(Some(chunk)) => {
+                events.take(chunk, &mut watch);
+                ended(session)
             }
-        }
-        match ended(session) {
-            Ok(true) => return Ok(Batch { chunks, end: true }),
+            Ok(None) => Ok(true),
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(false) if events.is_over() => return Ok(false),
             Ok(false) => {}
+            Ok(true) => {
+                events.end(&mut watch);
+                return Ok(true);
+            }
             Err(error) => {
-                return Err(Failure::broken(format!("in the stream: {}", brief(&error))).into());
+                events.fail(format!("in the stream: {}", brief(&error)));
+                return Ok(true);
             }
         }
-        if chunks.len() >= BATCH {
+        taken += 1;
+        if taken == BATCH {
             break;
+        }
+        if let (1, Some(written)) = (taken, written)
+            && written.elapsed() < GATHER
+        {
+            tokio::time::sleep_until(written + GATHER).await;
         }
         next = tokio::task::unconstrained(session.read_response_body()).now_or_never();
     }
-    Ok(Batch { chunks, end: false })
+    Ok(false)
 }
 
-/// The events of one stream: what they say, and the bytes of those that go to the app.
-struct Events {
-    splitter: Splitter,
-    endpoint: Endpoint,
-    /// The app asked for the usage chunk itself.
-    keep_usage: bool,
-    out: BytesMut,
-    /// The answer said that it is finished.
-    finished: bool,
-    /// Nothing that counts can follow: the end marker came.
-    complete: bool,
-}
-
-struct Readings {
-    list: Vec<Reading>,
-    too_long: bool,
-}
-
-impl Readings {
-    /// Why the stream can't go on, if it can't.
-    fn broken(&self, end: bool, events: &Events) -> Option<&'static str> {
-        if self.too_long {
-            Some("an event over 1 MiB")
-        } else if self.list.iter().any(|reading| reading.failed) {
-            Some("an error inside the stream")
-        } else if end && !events.finished && !events.complete {
-            Some("the stream ended before the answer was finished")
-        } else {
-            None
-        }
-    }
-}
-
-impl Events {
-    fn new(endpoint: Endpoint, wants_usage: bool) -> Self {
-        Self {
-            splitter: Splitter::default(),
-            endpoint,
-            keep_usage: wants_usage || endpoint != Endpoint::Chat,
-            out: BytesMut::new(),
-            finished: false,
-            complete: false,
-        }
-    }
-
-    fn take(&mut self, chunks: Vec<Bytes>, end: bool) -> Readings {
-        let mut readings = Readings { list: Vec::with_capacity(chunks.len()), too_long: false };
-        for chunk in chunks {
-            self.splitter.push(chunk);
-            while let Some(event) = self.splitter.next() {
-                match event {
-                    Ok(event) => readings.list.extend(self.read(&event)),
-                    Err(_) => {
-                        readings.too_long = true;
-                        return readings;
-                    }
-                }
-            }
-        }
-        if end && let Some(event) = self.splitter.finish() {
-            readings.list.extend(self.read(&event));
-        }
-        readings
-    }
-
-    fn read(&mut self, event: &Event) -> Option<Reading> {
-        let reading = event.data().map(|data| match self.endpoint {
-            Endpoint::Responses => openai::responses_event(event.name(), data),
-            Endpoint::Chat | Endpoint::Embeddings => openai::chat_event(data),
-        });
-        if let Some(reading) = &reading {
-            self.finished |= reading.finished;
-            self.complete |= reading.done;
-            if reading.failed || (reading.usage_only && !self.keep_usage) {
-                return Some(reading.clone());
-            }
-        }
-        self.out.extend_from_slice(&event.raw);
-        reading
-    }
+/// Reads what a provider still sends after the last event, so that its connection can serve again.
+async fn read_out(session: &mut HttpSession) {
+    let read = async { while let Ok(Some(_)) = session.read_response_body().await {} };
+    let _ = tokio::time::timeout(READ_OUT, read).await;
 }

@@ -14,14 +14,6 @@ use crate::{pool::Provider, pool::key::Key, proxy::fields};
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")));
 
-fn path(endpoint: Endpoint) -> &'static str {
-    match endpoint {
-        Endpoint::Chat => "/chat/completions",
-        Endpoint::Responses => "/responses",
-        Endpoint::Embeddings => "/embeddings",
-    }
-}
-
 /// The head of one attempt. HTTP/2 wants the authority in the URI, HTTP/1 in `Host`.
 ///
 /// # Errors
@@ -34,15 +26,15 @@ pub fn head(
     length: usize,
     http2: bool,
 ) -> pingora_core::Result<RequestHeader> {
-    let target = format!("{}{}", provider.settings.base.path, path(endpoint));
+    let target = &provider.paths[endpoint as usize];
     let mut head = RequestHeader::build_no_case(Method::POST, target.as_bytes(), Some(8))?;
-    let authority = authority(provider);
     if http2 {
-        let uri = Uri::builder().scheme("https").authority(authority).path_and_query(target);
+        let authority = provider.authority.as_bytes();
+        let uri = Uri::builder().scheme("https").authority(authority).path_and_query(&**target);
         head.set_uri(uri.build().or_err(ErrorType::InvalidHTTPHeader, "upstream URI")?);
         head.set_version(Version::HTTP_2);
     } else {
-        head.insert_header(http::header::HOST, authority)?;
+        head.insert_header(http::header::HOST, provider.authority.clone())?;
         head.set_version(Version::HTTP_11);
     }
     head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
@@ -60,19 +52,6 @@ pub fn head(
         );
     }
     Ok(head)
-}
-
-fn authority(provider: &Provider) -> String {
-    let endpoint = &provider.endpoint;
-    let host = if endpoint.host.contains(':') {
-        format!("[{}]", endpoint.host)
-    } else {
-        endpoint.host.clone()
-    };
-    match (endpoint.tls, endpoint.port) {
-        (true, 443) | (false, 80) => host,
-        (_, port) => format!("{host}:{port}"),
-    }
 }
 
 /// The body of one attempt, in pieces. Members that nobody changed are the app's own bytes, so two

@@ -106,7 +106,7 @@ fn a_faulty_provider_gets_one_more_key_then_the_next_target_serves() {
 #[test]
 fn a_missing_model_leaves_the_target_at_once() {
     let providers = [provider("a", &["a1", "a2"]), provider("b", &["b1", "b2"])];
-    let missing = Failure::new(Cause::ModelMissing, KeyNews::None, Next::Target, "404");
+    let missing = Failure::new(Cause::ModelMissing, KeyNews::Fault, Next::Target, "404");
     assert_eq!(tried(&providers, &missing).0, ["a1", "b1"]);
 }
 

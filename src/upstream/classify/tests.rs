@@ -18,8 +18,8 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
         (401, "{}", Cause::BadCredential, KeyNews::Broken(Why::BadCredential), Next::Key),
         (402, "", Cause::NoMoney, money, Next::Key),
         (403, "<html>", Cause::NoPermission, KeyNews::Broken(Why::NoPermission), Next::Key),
-        (404, "{}", Cause::ModelMissing, KeyNews::None, Next::Target),
-        (408, "", Cause::Timeout, KeyNews::None, Next::OneMoreKey),
+        (404, "{}", Cause::ModelMissing, KeyNews::Fault, Next::Target),
+        (408, "", Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
         (429, "", Cause::RateLimited, KeyNews::Limited(None), Next::Key),
         (429, r#"{"error":{"type":"insufficient_quota"}}"#, Cause::NoMoney, money, Next::Key),
         (429, r#"{"error":{"code":"credit_balance_exhausted"}}"#, Cause::NoMoney, money, Next::Key),
@@ -27,12 +27,12 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             413,
             r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
             Cause::RateLimited,
-            KeyNews::None,
+            KeyNews::Fault,
             Next::Key,
         ),
-        (500, "", Cause::ProviderError, KeyNews::None, Next::OneMoreKey),
-        (529, "", Cause::ProviderError, KeyNews::None, Next::OneMoreKey),
-        (302, "", Cause::ProviderError, KeyNews::None, Next::OneMoreKey),
+        (500, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
+        (529, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
+        (302, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
     ] {
         let failure = failure(status, &[], body);
         assert_eq!(

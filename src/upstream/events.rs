@@ -1,0 +1,171 @@
+//! The events of one stream: what they say, and the bytes of those that go to the app.
+
+use bytes::{Bytes, BytesMut};
+use gatekeeper_filters::{
+    kernel::Endpoint,
+    meter::{
+        Reading, openai,
+        sse::{Event, Splitter},
+    },
+};
+
+pub struct Events {
+    splitter: Splitter,
+    endpoint: Endpoint,
+    /// The app asked for the usage chunk itself.
+    keep_usage: bool,
+    /// Bytes for the app that were not written yet.
+    pub out: BytesMut,
+    /// Some event carried output.
+    pub commits: bool,
+    /// The answer said that it is finished.
+    finished: bool,
+    /// Nothing that counts can follow.
+    pub complete: bool,
+    broken: Option<String>,
+}
+
+impl Events {
+    pub fn new(endpoint: Endpoint, wants_usage: bool) -> Self {
+        Self {
+            splitter: Splitter::default(),
+            endpoint,
+            keep_usage: wants_usage || endpoint != Endpoint::Chat,
+            out: BytesMut::new(),
+            commits: false,
+            finished: false,
+            complete: false,
+            broken: None,
+        }
+    }
+
+    /// Reads the events that end in `chunk`, up to the last that counts.
+    pub fn take(&mut self, chunk: Bytes, mut watch: impl FnMut(&Reading)) {
+        self.splitter.push(chunk);
+        while !self.is_over() {
+            match self.splitter.next() {
+                Some(Ok(event)) => self.read(&event, &mut watch),
+                Some(Err(error)) => self.fail(error.to_string()),
+                None => return,
+            }
+        }
+    }
+
+    /// The provider's bytes have come to their end.
+    pub fn end(&mut self, mut watch: impl FnMut(&Reading)) {
+        if !self.is_over()
+            && let Some(event) = self.splitter.finish()
+        {
+            self.read(&event, &mut watch);
+        }
+        if !self.complete && !self.finished {
+            self.fail("the stream ended before the answer was finished");
+        }
+        self.complete = true;
+    }
+
+    /// The stream broke; the first reason counts.
+    pub fn fail(&mut self, why: impl Into<String>) {
+        self.broken.get_or_insert_with(|| why.into());
+    }
+
+    /// Why the stream can't go on, if it can't.
+    pub fn broken(&mut self) -> Option<String> {
+        if self.complete && !self.commits {
+            self.fail("the stream held no answer");
+        }
+        self.broken.take()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.complete || self.broken.is_some()
+    }
+
+    fn read(&mut self, event: &Event, watch: &mut impl FnMut(&Reading)) {
+        let Some(data) = event.data() else {
+            if event.complete {
+                self.out.extend_from_slice(&event.raw);
+            }
+            return;
+        };
+        let reading = match self.endpoint {
+            Endpoint::Responses => openai::responses_event(event.name(), data),
+            Endpoint::Chat | Endpoint::Embeddings => openai::chat_event(data),
+        };
+        watch(&reading);
+        if reading.failed {
+            // Its words may name the seller's account; the app gets ours.
+            return self.fail("an error inside the stream");
+        }
+        self.commits |= reading.commits;
+        self.finished |= reading.finished;
+        self.complete |= reading.done;
+        // A stream of responses has no end marker: its last event is the one that says so.
+        self.complete |= reading.finished && self.endpoint == Endpoint::Responses;
+        let cut_off = !event.complete && !reading.done && !reading.finished;
+        if !cut_off && (self.keep_usage || !reading.usage_only) {
+            self.out.extend_from_slice(&event.raw);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `chunks` and the end; what goes to the app, and why it broke.
+    fn run(endpoint: Endpoint, wants_usage: bool, chunks: &[&str]) -> (String, Option<String>) {
+        let mut events = Events::new(endpoint, wants_usage);
+        for chunk in chunks {
+            events.take(Bytes::copy_from_slice(chunk.as_bytes()), |_| {});
+        }
+        if !events.is_over() {
+            events.end(|_| {});
+        }
+        let broken = events.broken();
+        (String::from_utf8(events.out.to_vec()).unwrap(), broken)
+    }
+
+    const TEXT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    const STOP: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    const USAGE: &str =
+        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n";
+    const ERROR: &str = "data: {\"error\":{\"message\":\"org-1\"}}\n\n";
+    const DONE: &str = "data: [DONE]\n\n";
+
+    #[test]
+    fn the_usage_chunk_goes_only_to_apps_that_asked() {
+        let whole = [TEXT, STOP, USAGE, DONE].concat();
+        let (out, broken) = run(Endpoint::Chat, false, &[&whole]);
+        assert_eq!((out, broken), ([TEXT, STOP, DONE].concat(), None));
+        assert_eq!(run(Endpoint::Chat, true, &[&whole]).0, whole);
+        let split = whole.split_at(whole.len() - 40);
+        assert_eq!(run(Endpoint::Chat, false, &[split.0, split.1]).0, [TEXT, STOP, DONE].concat());
+    }
+
+    #[test]
+    fn nothing_follows_an_error_and_its_words_stay_here() {
+        let (out, broken) = run(Endpoint::Chat, false, &[&[TEXT, ERROR, DONE].concat()]);
+        assert_eq!(out, TEXT);
+        assert!(broken.is_some());
+    }
+
+    #[test]
+    fn a_stream_that_ends_early_is_broken_and_its_torn_event_is_dropped() {
+        let (out, broken) = run(Endpoint::Chat, false, &[TEXT, "data: {\"choi"]);
+        assert_eq!(out, TEXT);
+        assert!(broken.is_some());
+        assert!(run(Endpoint::Chat, false, &[TEXT, STOP]).1.is_none());
+        let (out, broken) = run(Endpoint::Chat, false, &[TEXT, STOP, "data: [DONE]"]);
+        assert!(broken.is_none() && out.ends_with("data: [DONE]"));
+    }
+
+    #[test]
+    fn a_stream_without_output_is_no_answer() {
+        let role =
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
+        assert!(run(Endpoint::Chat, false, &[role, DONE]).1.is_some());
+        assert!(run(Endpoint::Chat, false, &[DONE]).1.is_some());
+        assert!(run(Endpoint::Chat, false, &[]).1.is_some());
+    }
+}
