@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::support::{Answer, Config, Gateway, LICENSE, MODEL, Mock, Noise, Reply, contains, sse};
+use crate::support::{
+    Answer, Config, Gateway, LICENSE, MODEL, Mock, Noise, Reply, body_of, contains, sse,
+};
 
 const SIZE: usize = 10 * 1024 * 1024;
 
@@ -74,7 +76,7 @@ async fn an_answer_during_the_upload_is_an_answer_and_ends_the_connection() {
     let early = Reply::error(429).header("retry-after", "5").early();
     let mock = Mock::sequence([early, Reply::chat()]).await;
     let gateway = Gateway::start(Config::new(&mock).timeouts("p", "first_byte: 3s")).await;
-    let body = crate::body_limit::body_of(SIZE);
+    let body = body_of(SIZE);
     let answer = Answer::of(gateway.app().post("/v1/chat/completions", body)).await;
     assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 2);
     let seen = mock.seen();

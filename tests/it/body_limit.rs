@@ -3,20 +3,11 @@
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Answer, Config, Gateway, MODEL, Mock, Reply, Wire, client::post_head, soon};
+use crate::support::{
+    Answer, Config, Gate, Gateway, Mock, Reply, Step, Wire, body_of, client::post_head, soon,
+};
 
 const LIMIT: usize = 10 * 1024 * 1024;
-
-/// A chat body of exactly this many bytes.
-pub fn body_of(size: usize) -> Vec<u8> {
-    let head = format!("{{\"model\":\"{MODEL}\",\"messages\":[{{\"role\":\"user\",\"content\":\"");
-    let tail = "\"}]}";
-    let mut body = head.into_bytes();
-    body.resize(size - tail.len(), b'a');
-    body.extend_from_slice(tail.as_bytes());
-    assert_eq!(body.len(), size);
-    body
-}
 
 async fn start(wire: Wire) -> (Mock, Gateway) {
     let mock = Mock::start(Reply::chat()).await;
@@ -122,4 +113,25 @@ async fn the_limit_can_be_set() {
     let gateway = Gateway::start(Config::new(&mock).server("limits: { body: 1KiB }")).await;
     Answer::of(gateway.app().post("/chat", body_of(1024))).await.ok();
     Answer::of(gateway.app().post("/chat", body_of(1025))).await.is(413, "body_too_large");
+}
+
+/// All bodies together have a limit too; a request above it is asked to come again.
+#[tokio::test]
+async fn bodies_held_at_one_time_are_limited() {
+    let gate = Gate::new();
+    let mock =
+        Mock::sequence([Reply::chat().before_head(Step::Gate(gate.clone())), Reply::chat()]).await;
+    let limits = "limits: { body: 1MiB, buffered: 1500KiB }";
+    let gateway = Gateway::start(Config::new(&mock).server(limits)).await;
+    let app = gateway.app();
+    let first =
+        tokio::spawn(async move { Answer::of(app.post("/chat", body_of(1_000_000))).await });
+    mock.saw(1).await;
+    let second = Answer::of(gateway.app().post("/chat", body_of(1_000_000))).await;
+    assert_eq!(second.status, 503, "{}", second.text());
+    assert!(second.number("retry-after") <= 60);
+    gateway.app().chat().await.ok();
+    gate.open();
+    first.await.unwrap().ok();
+    Answer::of(gateway.app().post("/chat", body_of(1_000_000))).await.ok();
 }

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// Every way in which a first attempt can fail before the app has seen anything.
-fn faults() -> Vec<(&'static str, Reply)> {
+fn faults(stream: bool) -> Vec<(&'static str, Reply)> {
     let error_in_200 = "{\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\"}}";
     let mut faults: Vec<(&str, Reply)> = [401, 402, 403, 408, 429, 500, 502, 503, 504, 529]
         .into_iter()
@@ -33,6 +33,13 @@ fn faults() -> Vec<(&'static str, Reply)> {
             Reply::instead([start, Step::Endless(line, Duration::ZERO)])
         }),
         ("a switch of protocols", Reply::status(101).header("upgrade", "websocket")),
+        ("a compressed answer", {
+            let kind = if stream { "text/event-stream" } else { "application/json" };
+            Reply::status(200)
+                .header("content-type", kind)
+                .header("content-encoding", "gzip")
+                .write("x")
+        }),
         ("a redirect", Reply::status(302).header("location", "http://169.254.169.254/")),
     ]);
     let json_only = [
@@ -45,6 +52,10 @@ fn faults() -> Vec<(&'static str, Reply)> {
         ("chunked JSON without end", Reply::json(200, sse::CHAT).chunked().then(Step::Close)),
         ("an error in a 200", Reply::json(200, error_in_200)),
         ("an empty 200", Reply::json(200, "")),
+        ("an answer without end", {
+            let filler = Step::Endless(" ".repeat(256 * 1024).into(), Duration::ZERO);
+            Reply::json(200, "{").chunked().then(filler)
+        }),
         (
             "HTML in a 200",
             Reply::status(200).header("content-type", "text/html").write("<h1>Hi</h1>"),
@@ -60,6 +71,10 @@ fn faults() -> Vec<(&'static str, Reply)> {
         ("half an event", Reply::sse(&[&sse::ROLE[..40]]).then(Step::Close)),
         ("nothing but a comment", Reply::sse(&[": processing\n\n"])),
         ("a JSON error for a stream", Reply::json(200, error_in_200)),
+        ("an event without end", {
+            let filler = Step::Endless("x".repeat(64 * 1024).into(), Duration::ZERO);
+            Reply::sse(&["data: {\"id\":\""]).then(filler)
+        }),
     ];
     faults.extend(stream_only.map(|(name, reply)| (name, reply.header("x-only", "stream"))));
     faults
@@ -69,7 +84,7 @@ async fn the_next_key_answers(stream: bool) {
     let other = if stream { "json" } else { "stream" };
     let good = if stream { Reply::stream() } else { Reply::chat() };
     let expected = if stream { sse::plain(&["Hel", "lo"]).concat() } else { sse::CHAT.to_owned() };
-    for (what, fault) in faults() {
+    for (what, fault) in faults(stream) {
         if format!("{fault:?}").contains(&format!("\"x-only\", \"{other}\"")) {
             continue;
         }
@@ -150,8 +165,8 @@ async fn there_are_never_more_than_three_attempts() {
     let config = Config::new(&mock).keys("p", &["sk-1", "sk-2", "sk-3", "sk-4", "sk-5"]);
     let gateway = Gateway::start(config).await;
     let answer = gateway.app().chat().await;
-    // Two keys are still ready, so it is not for want of keys.
-    answer.is(502, "upstream_error");
+    answer.is(503, "upstream_exhausted");
+    assert!(answer.number("retry-after") <= 60);
     assert_eq!(mock.count(), 3);
     let mut keys = mock.keys();
     keys.sort();
@@ -229,29 +244,17 @@ async fn a_key_cools_for_the_reset_of_its_tokens() {
 async fn keys_of_one_group_cool_together() {
     let mock = Mock::start(Reply::chat()).await;
     let limited = Reply::error(429).header("retry-after", "30");
-    mock.key("sk-one", [limited.clone()]).key("sk-two", [limited]);
-    let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
-    for key in ["one", "two", "three"] {
-        crate::support::yaml::write_private(&dir.path().join(key), &format!("sk-{key}"));
-    }
+    mock.key("sk-1", [limited.clone()]).key("sk-2", [limited]);
     let config = Config::new(&mock)
-        .provider_at("p", &mock.url(), ", strategy: round_robin", &["sk-one"])
-        .more("");
-    let file = |key: &str| dir.path().join(key).display().to_string();
-    // Two keys of one account, a third of another.
-    let keys = format!(
-        "file:{}\", group: org-a }}, {{ id: p-2, group: org-a, secret: \"file:{}\" }}, {{ id: p-3, group: org-b, secret: \"file:{}",
-        file("one"),
-        file("two"),
-        file("three")
-    );
-    let config = config.secret("p", 0, &keys);
-    let gateway = Gateway::start_in(dir.clone(), config).await;
+        .keys("p", &["sk-1", "sk-2", "sk-3"])
+        .member("p", 0, "group: org-a")
+        .member("p", 1, "group: org-a");
+    let gateway = Gateway::start(config).await;
     for _ in 0..6 {
         gateway.app().chat().await.ok();
     }
-    let of_the_group = mock.keys().iter().filter(|key| *key != "sk-three").count();
-    assert!(of_the_group <= 1, "{:?}", mock.keys());
+    let of_the_group = mock.keys().iter().filter(|key| *key != "sk-3").count();
+    assert_eq!(of_the_group, 1, "{:?}", mock.keys());
 }
 
 #[tokio::test]
@@ -441,12 +444,7 @@ async fn all_keys_of_an_account_take_turns() {
 #[tokio::test]
 async fn a_key_that_is_off_is_not_used() {
     let mock = Mock::start(Reply::chat()).await;
-    let config = Config::new(&mock);
-    let gateway = Gateway::start(config.clone()).await;
-    let off = format!("file:{}\", state: \"off", gateway.dir.path().join("p-1.key").display());
-    let dir = gateway.dir.clone();
-    drop(gateway);
-    let gateway = Gateway::start_in(dir, config.secret("p", 0, &off)).await;
+    let gateway = Gateway::start(Config::new(&mock).member("p", 0, "state: off")).await;
     for _ in 0..4 {
         gateway.app().chat().await.ok();
     }
@@ -493,4 +491,61 @@ async fn an_error_never_shows_the_operators_names() {
     for name in ["p-1", "sk-one", "127.0.0.1", "m1"] {
         assert!(!contains(error.to_string().as_bytes(), name), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_the_provider_closed_meanwhile_is_no_fault_of_its_key() {
+    let mock = Mock::sequence([Reply::chat(), Reply::instead([Step::Close]), Reply::chat()]).await;
+    let gateway = Gateway::start(Config::new(&mock).keys("p", &["sk-one"])).await;
+    gateway.app().chat().await.ok();
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 1);
+    let seen = mock.seen();
+    assert_eq!((seen[0].connection, seen[1].connection, seen[2].connection), (0, 0, 1));
+    assert_eq!(gateway.messages(LICENSE).await, 2);
+}
+
+#[tokio::test]
+async fn an_error_whose_body_never_ends_does_not_hold_the_request() {
+    let endless = Reply::json(429, "{\"error\":").chunked().then(Step::Hang);
+    let mock = Mock::sequence([endless, Reply::chat()]).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let began = Instant::now();
+    assert_eq!(gateway.app().chat().await.ok().number("x-gatekeeper-attempts"), 2);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+/// A provider that answered 2xx was paid for: the buyer gets the message back, not the tokens.
+#[tokio::test]
+async fn a_200_that_was_no_answer_gives_back_the_message_alone() {
+    let mock = Mock::start(Reply::json(200, &sse::CHAT[..60])).await;
+    let plan = "messages: 50/month, tokens: 100000/month, models: [\"*\"]";
+    let gateway = Gateway::start(Config::new(&mock).plan("free", plan)).await;
+    gateway.app().chat().await.is(502, "upstream_error");
+    assert_eq!(gateway.messages(LICENSE).await, 0);
+    assert!(gateway.tokens(LICENSE).await > 0);
+}
+
+#[tokio::test]
+async fn a_secret_from_the_environment_works() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock)
+        .keys("p", &["not this"])
+        .secret("p", 0, "env:GATEKEEPER_TEST_KEY")
+        .env("GATEKEEPER_TEST_KEY", "sk-from-env");
+    let gateway = Gateway::start(config).await;
+    gateway.app().chat().await.ok();
+    assert_eq!(mock.keys(), ["sk-from-env"]);
+}
+
+#[tokio::test]
+async fn heavier_keys_get_more_turns() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock).weights("p", &[3, 1]);
+    let gateway = Gateway::start(config).await;
+    for _ in 0..12 {
+        gateway.app().chat().await.ok();
+    }
+    let heavy = mock.keys().iter().filter(|key| *key == "sk-one").count();
+    assert_eq!(heavy, 9, "{:?}", mock.keys());
 }

@@ -78,6 +78,11 @@ async fn a_missing_or_odd_field_is_named() {
         ("background", client::chat(&json!({ "background": true }))),
         ("tools", client::chat(&json!({ "tools": [{ "type": "web_search" }] }))),
         ("stream", client::chat(&json!({ "stream": "yes" }))),
+        ("max_tokens", client::chat(&json!({ "max_tokens": 0 }))),
+        ("max_tokens", client::chat(&json!({ "max_tokens": -1 }))),
+        ("max_tokens", client::chat(&json!({ "max_tokens": 1.5 }))),
+        ("max_completion_tokens", client::chat(&json!({ "max_completion_tokens": "many" }))),
+        ("max_completion_tokens", client::chat(&json!({ "max_completion_tokens": 1e300 }))),
     ];
     for (field, body) in cases {
         let answer = gateway.app().ask(&body).await;
@@ -212,4 +217,63 @@ async fn members_nobody_changed_keep_their_bytes() {
         assert!(contains(&sent, bytes), "{bytes} in {}", String::from_utf8_lossy(&sent));
     }
     assert_eq!(serde_json::from_slice::<Value>(&sent).unwrap()["model"], "m1");
+}
+
+/// A name may be written with escapes; what it means counts.
+#[tokio::test]
+async fn an_escaped_name_gets_nothing_past_the_list() {
+    let (mock, gateway) = start().await;
+    let body = |member: &str| {
+        format!(
+            "{{\"model\":\"fast\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hi\"}}],{member}}}"
+        )
+    };
+    for member in [
+        "\"\\u006e\":5",
+        "\"service\\u005ftier\":\"priority\"",
+        "\"web_search_\\u006fptions\":{}",
+        "\"t\\u006fols\":[{\"type\":\"web_search\"}]",
+    ] {
+        send(&gateway, body(member)).await.is(400, "invalid_request");
+    }
+    assert_eq!(mock.count(), 0);
+    for member in ["\"max\\u005ftokens\":9999", "\"st\\u006fre\":true", "\"us\\u0065r\":\"jane\""] {
+        let answer = send(&gateway, body(member)).await;
+        assert!([200, 400].contains(&answer.status), "{member}");
+    }
+    for seen in mock.seen() {
+        let sent = seen.json();
+        let mut names: Vec<&str> = sent.as_object().unwrap().keys().map(String::as_str).collect();
+        names.retain(|name| !["model", "messages", "max_tokens", "user"].contains(name));
+        assert!(names.is_empty(), "{sent}");
+        assert_ne!(sent["user"], "jane");
+    }
+}
+
+/// What another licence stored at the provider can't be read.
+#[tokio::test]
+async fn references_to_what_the_account_stores_are_refused_or_dropped() {
+    let (mock, gateway) = start().await;
+    mock.answer([Reply::json(200, sse::RESPONSE)]);
+    let part = |part: Value| json!([{ "role": "user", "content": [part] }]);
+    let inputs = [
+        json!([{ "type": "item_reference", "id": "msg_canary" }]),
+        json!([{ "id": "msg_canary" }]),
+        part(json!({ "type": "input_file", "file_id": "file-canary" })),
+        part(json!({ "type": "input_image", "file_id": "file-canary" })),
+    ];
+    for input in inputs {
+        let body = json!({ "model": MODEL, "input": input }).to_string();
+        Answer::of(gateway.app().post("/v1/responses", body)).await.is(400, "invalid_request");
+    }
+    let chat = part(json!({ "type": "file", "file": { "file_id": "file-canary" } }));
+    gateway.app().ask(&client::chat(&json!({ "messages": chat }))).await.is(400, "invalid_request");
+    assert_eq!(mock.count(), 0);
+    let body = json!({
+        "model": MODEL, "input": "Hi", "store": true, "previous_response_id": "resp_canary",
+        "conversation": "conv_canary", "prompt": { "id": "pmpt_canary" }, "metadata": { "a": "canary" },
+    });
+    Answer::of(gateway.app().post("/v1/responses", body.to_string())).await.ok();
+    assert!(!contains(&mock.only().body, "canary"), "{}", mock.only().json());
+    assert_eq!(mock.only().json()["store"], false);
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Config, Gate, Gateway, LICENSE, Mock, Raw, Reply, Step, client, eventually, soon, sse,
+    Config, Gate, Gateway, LICENSE, Mock, Raw, Reply, Step, Wire, client, eventually, soon, sse,
 };
 
 async fn start(mock: &Mock, server: &str) -> Gateway {
@@ -29,8 +29,9 @@ async fn without_traffic_sigterm_ends_at_once() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_under_way_is_finished_first() {
+over_every_wire! { a_stream_under_way_is_finished_first }
+
+async fn a_stream_under_way_is_finished_first(wire: Wire) {
     let gate = Gate::new();
     let reply = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")])
         .then(Step::Gate(gate.clone()))
@@ -38,7 +39,7 @@ async fn a_stream_under_way_is_finished_first() {
         .write(sse::FINISH)
         .write(sse::DONE);
     let mock = Mock::start(reply).await;
-    let mut gateway = start(&mock, "grace: 20s").await;
+    let mut gateway = Gateway::start(Config::new(&mock).server("grace: 20s").over(wire)).await;
     let mut open = gateway.app().open(&client::chat(&json!({ "stream": true }))).await;
     let mut body = open.chunk().await.unwrap().expect("the first event").to_vec();
     gateway.signal(Signal::TERM);
@@ -48,7 +49,9 @@ async fn a_stream_under_way_is_finished_first() {
     })
     .await;
     // A new request is refused, either at the door or in words.
-    if let Ok(mut raw) = Raw::to(gateway.public).await {
+    if wire == Wire::Plain
+        && let Ok(mut raw) = Raw::to(gateway.public).await
+    {
         let text = client::chat(&json!({})).to_string();
         let head = client::post_head("/chat");
         raw.send(format!("{head}content-length: {}\r\n\r\n{text}", text.len())).await;
@@ -127,5 +130,30 @@ async fn the_admin_listener_answers_only_to_its_own_names() {
         raw.send(format!("GET /status HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
         let answer = raw.answer().await.unwrap();
         assert_eq!(answer.status == 200, fine, "{host}: {}", answer.status);
+    }
+}
+
+#[tokio::test]
+async fn a_token_opens_the_admin_pages_under_any_name() {
+    let mock = Mock::start(Reply::chat()).await;
+    let dir = std::sync::Arc::new(tempfile::TempDir::new().unwrap());
+    let token = dir.path().join("token");
+    crate::support::yaml::write_private(&token, "a-long-admin-token-0123456789");
+    let config = Config::new(&mock)
+        .admin(&format!("token: \"file:{}\", hosts: [gateway.example]", token.display()));
+    let gateway = Gateway::start_in(dir, config).await;
+    for (host, token, fine) in [
+        ("prometheus.example", Some("a-long-admin-token-0123456789"), true),
+        ("prometheus.example", Some("a-long-admin-token-0123456788"), false),
+        ("prometheus.example", Some(""), false),
+        ("prometheus.example", None, false),
+        ("gateway.example", None, true),
+    ] {
+        let mut raw = Raw::to(gateway.admin).await.unwrap();
+        let line = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+        let line = line.unwrap_or_default();
+        raw.send(format!("GET /metrics HTTP/1.1\r\nhost: {host}\r\n{line}\r\n")).await;
+        let answer = raw.answer().await.unwrap();
+        assert_eq!(answer.status == 200, fine, "{host} {token:?}: {}", answer.status);
     }
 }

@@ -48,5 +48,6 @@ mod path;
 mod stream;
 mod support;
 mod timeouts;
+mod upstream_h2;
 mod upstream_tls;
 mod usage;

@@ -240,3 +240,42 @@ async fn connections_to_the_provider_are_used_again() {
     }
     assert!(mock.seen().iter().all(|seen| seen.connection == 0));
 }
+
+#[tokio::test]
+async fn the_status_shows_the_last_fifty() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    for _ in 0..60 {
+        gateway.app().chat().await.ok();
+    }
+    eventually("all are counted", std::time::Duration::from_secs(3), || async {
+        gateway.status().await["total"] == 60
+    })
+    .await;
+    assert_eq!(gateway.status().await["requests"].as_array().unwrap().len(), 50);
+}
+
+/// Labels come from closed sets: what an app makes up opens no series.
+#[tokio::test]
+async fn made_up_names_open_no_series() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let app = gateway.app();
+    let series = || async { gateway.metrics().await.0.lines().count() };
+    let ask = async |round: usize| {
+        let body = client::chat(&json!({ "model": format!("made-up-{round}") }));
+        app.ask_as(&format!("MADE-UP-KEY-{round:04}"), &body).await;
+        app.ask(&body).await;
+        Answer::of(app.get(&format!("/made/up/{round}")).bearer_auth(LICENSE)).await;
+        Answer::of(app.request("PROPFIND", "/chat").bearer_auth(LICENSE)).await;
+    };
+    ask(0).await;
+    app.chat().await.ok();
+    let before = series().await;
+    for round in 1..100 {
+        ask(round).await;
+    }
+    assert_eq!(series().await, before);
+    let text = gateway.metrics().await.0;
+    assert!(!text.contains("made-up") && !text.contains("MADE-UP"), "{text}");
+}

@@ -162,7 +162,9 @@ async fn tool_calls_reasoning_and_refusals_commit_too() {
         json!({ "reasoning_content": "Hm" }),
         json!({ "refusal": "No" }),
     ] {
-        let reply = Reply::sse(&[sse::ROLE.to_owned(), chunk(delta.clone())]).then(Step::Close);
+        let reply = Reply::sse(&[sse::ROLE.to_owned(), chunk(delta.clone())])
+            .then(Step::Wait(Duration::from_millis(100)))
+            .then(Step::Close);
         let mock = Mock::sequence([reply, Reply::stream()]).await;
         let gateway = start(&mock, Wire::Plain).await;
         let answer = gateway.app().ask(&streaming()).await;

@@ -71,3 +71,14 @@ impl Noise {
 pub fn contains(haystack: &[u8], needle: impl AsRef<[u8]>) -> bool {
     memchr::memmem::find(haystack, needle.as_ref()).is_some()
 }
+
+/// A chat body of exactly this many bytes.
+pub fn body_of(size: usize) -> Vec<u8> {
+    let head = format!("{{\"model\":\"{MODEL}\",\"messages\":[{{\"role\":\"user\",\"content\":\"");
+    let tail = "\"}]}";
+    let mut body = head.into_bytes();
+    body.resize(size - tail.len(), b'a');
+    body.extend_from_slice(tail.as_bytes());
+    assert_eq!(body.len(), size);
+    body
+}

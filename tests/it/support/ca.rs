@@ -41,17 +41,18 @@ pub fn issue(names: &[&str]) -> Pair {
     Pair { cert: cert.pem(), key: key.serialize_pem() }
 }
 
-/// Accepts TLS with HTTP/1.1 under a certificate for these names.
-pub fn acceptor(names: &[&str]) -> TlsAcceptor {
+/// Accepts TLS under a certificate for these names, with these protocols on offer.
+pub fn acceptor(names: &[&str], alpn: &[&[u8]]) -> TlsAcceptor {
     let pair = issue(names);
     let chain = vec![CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }
 

@@ -28,6 +28,9 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{ca, sse};
 
+#[path = "mock_h2.rs"]
+mod h2;
+
 /// What the provider does, one thing after the other.
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -313,7 +316,13 @@ impl Mock {
 
     /// Over TLS, with a certificate for these names.
     pub async fn tls(names: &[&str], reply: Reply) -> Self {
-        Self::start_with(Some(ca::acceptor(names)), vec![reply]).await
+        Self::start_with(Some(ca::acceptor(names, &[])), vec![reply]).await
+    }
+
+    /// Over HTTP/2 in TLS, for `localhost`. A `Close` is a reset stream there, bytes in front of
+    /// the head are left out, and `Seen::head` is written down from the fields.
+    pub async fn h2(replies: impl Into<Vec<Reply>>) -> Self {
+        Self::start_with(Some(ca::acceptor(&["localhost"], &[b"h2"])), replies.into()).await
     }
 
     async fn start_with(tls: Option<TlsAcceptor>, default: Vec<Reply>) -> Self {
@@ -413,6 +422,9 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Mute
             let io = match tls {
                 None => Io::Plain(tcp),
                 Some(tls) => match tls.accept(tcp).await {
+                    Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                        return h2::serve(stream, index, state).await;
+                    }
                     Ok(stream) => Io::Tls(Box::new(stream)),
                     Err(_) => return,
                 },

@@ -33,6 +33,8 @@ pub struct Provider {
     pub keys: Vec<String>,
     /// `secret:` lines that replace those of `keys`, by place.
     pub secrets: Vec<(usize, String)>,
+    /// Further members of a key, by place: YAML that begins with a comma.
+    pub members: Vec<(usize, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +46,7 @@ pub struct Config {
     providers: Vec<Provider>,
     models: Vec<(String, String)>,
     filters: Option<String>,
+    admin: String,
     /// Top-level YAML, taken as it is.
     more: String,
     pub env: Vec<(String, String)>,
@@ -71,6 +74,7 @@ impl Config {
             providers: Vec::new(),
             models: Vec::new(),
             filters: None,
+            admin: String::new(),
             more: String::new(),
             env: Vec::new(),
             store: None,
@@ -111,6 +115,7 @@ impl Config {
             more: more.into(),
             keys: keys.iter().map(|key| (*key).to_owned()).collect(),
             secrets: Vec::new(),
+            members: Vec::new(),
         });
         self
     }
@@ -124,6 +129,25 @@ impl Config {
     /// Writes this as the secret of a key (counted from 0), instead of a file.
     pub fn secret(mut self, provider: &str, place: usize, secret: &str) -> Self {
         self.provider_mut(provider).secrets.push((place, secret.into()));
+        self
+    }
+
+    /// Further members of a key (counted from 0), YAML.
+    pub fn member(mut self, provider: &str, place: usize, member: &str) -> Self {
+        self.provider_mut(provider).members.push((place, format!(", {member}")));
+        self
+    }
+
+    pub fn weights(mut self, provider: &str, weights: &[u32]) -> Self {
+        for (place, weight) in weights.iter().enumerate() {
+            self = self.member(provider, place, &format!("weight: {weight}"));
+        }
+        self
+    }
+
+    /// Further members of `admin`, YAML.
+    pub fn admin(mut self, members: &str) -> Self {
+        self.admin = format!(", {members}");
         self
     }
 
@@ -190,9 +214,10 @@ impl Config {
         write!(
             yaml,
             "server: {{ listen: \"{public}\", threads: 1{tls}{more} }}\n\
-             admin: {{ listen: \"{admin}\" }}\n\
+             admin: {{ listen: \"{admin}\"{} }}\n\
              store: {{ kind: embedded, path: {} }}\n\
              licenses:\n  buy_url: \"https://example.com/buy\"\n  sources:\n    - static:\n        keys:\n",
+            self.admin,
             store.display()
         )
         .unwrap();
@@ -233,7 +258,9 @@ impl Config {
                         format!("file:{}", file.display())
                     }
                 };
-                format!("{{ id: {name}-{}, secret: \"{secret}\" }}", place + 1)
+                let own = provider.members.iter().filter(|(at, _)| *at == place);
+                let more: String = own.map(|(_, member)| member.as_str()).collect();
+                format!("{{ id: {name}-{}, secret: \"{secret}\"{more} }}", place + 1)
             })
             .collect();
         let keys = keys.join(", ");
