@@ -101,7 +101,9 @@ async fn no_secret_and_no_prompt_stands_anywhere() {
     // Streams: whole, broken, abandoned.
     mock.answer([
         Reply::sse(&sse::with_usage(&[ANSWER])),
-        Reply::sse(&[sse::text(ANSWER)]).then(Step::Close),
+        Reply::sse(&[sse::text(ANSWER)])
+            .then(Step::Wait(Duration::from_millis(100)))
+            .then(Step::Close),
         Reply::sse(&[sse::text(ANSWER)]).then(Step::Hang),
     ]);
     let stream = body(json!({ "stream": true }));
