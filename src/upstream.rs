@@ -6,7 +6,6 @@
 
 pub mod attempt;
 pub mod classify;
-pub mod cork;
 pub mod downstream;
 pub mod events;
 pub mod limits;
@@ -14,6 +13,7 @@ pub mod peer;
 pub mod relay;
 pub mod request;
 pub mod scrub;
+pub mod socket;
 pub mod watchdog;
 
 use std::{sync::Arc, time::Instant};

@@ -1,10 +1,13 @@
 //! A refusal becomes bytes: the only place that knows the error envelope.
 
-use std::time::Duration;
+use std::{future::Future, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{Code, Reject};
-use pingora_core::protocols::http::ServerSession;
+use pingora_core::{
+    Error, ErrorType,
+    protocols::http::{HttpTask, ServerSession},
+};
 use pingora_http::ResponseHeader;
 use serde_json::{Map, Value, json};
 
@@ -143,18 +146,33 @@ pub async fn write(
     head: ResponseHeader,
     body: Bytes,
 ) -> pingora_core::Result<()> {
-    use pingora_core::{Error, ErrorType::WriteTimedout, protocols::http::HttpTask};
     // An HTTP/2 writer would send the body of an answer to HEAD.
     let tasks = if session.req_header().method == http::Method::HEAD {
         vec![HttpTask::Header(Box::new(head), true)]
     } else {
         vec![HttpTask::Header(Box::new(head), false), HttpTask::Body(Some(body), true)]
     };
-    let write = session.response_duplex_vec(tasks);
-    match tokio::time::timeout(WRITE_TIME, write).await {
-        Ok(written) => written.map(|_| ()),
-        Err(_) => Err(Error::new_down(WriteTimedout)),
-    }
+    within_write_time(session.response_duplex_vec(tasks)).await
+}
+
+/// A write must not take longer than [`WRITE_TIME`]. Almost every one is done at once, and then no
+/// timer is made.
+///
+/// # Errors
+/// The app's connection failed or did not take the bytes in time.
+pub async fn within_write_time(
+    write: impl Future<Output = pingora_core::Result<bool>>,
+) -> pingora_core::Result<()> {
+    use futures_util::FutureExt;
+    let mut write = pin!(write);
+    let written = match (&mut write).now_or_never() {
+        Some(written) => written,
+        None => match tokio::time::timeout(WRITE_TIME, write).await {
+            Ok(written) => written,
+            Err(_) => Err(Error::new_down(ErrorType::WriteTimedout)),
+        },
+    };
+    written.map(|_| ())
 }
 
 /// Our own id of a request, for the operator's log.

@@ -1,6 +1,10 @@
 //! One attempt: a fresh upstream request on one key, up to its judgement or the end of its answer.
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use gatekeeper_filters::kernel::{Ask, Exchange, Metered, Target};
@@ -9,11 +13,10 @@ use tokio::time::Instant;
 
 use super::{
     classify::{self, Cause, Failure, Judgement, Next, Relayed},
-    cork,
     downstream::Downstream,
     peer::{Connection, Connector},
     relay::{self, Relay},
-    request,
+    request, socket,
     watchdog::{Alarm, Watchdog},
 };
 use crate::{
@@ -62,20 +65,25 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Waits for something of the provider's, with an eye on the app and the clock.
+/// Waits for something of the provider's, with an eye on the clock and, when it takes longer than a
+/// moment, on the app. While output flows, the next write shows that an app has left.
+///
+/// The future is pinned by the caller: taken by value it would be stored twice, and what a request
+/// stores, an open stream holds.
 pub async fn watch<T>(
     down: &mut Downstream<'_>,
     watchdog: &mut Watchdog,
     what: &str,
-    future: impl Future<Output = T>,
+    mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Stop> {
-    let mut future = pin!(future);
+    let mut looking = false;
     loop {
         tokio::select! {
             biased;
             done = &mut future => return Ok(done),
-            () = down.left() => return Err(Stop::AppLeft),
+            () = down.left(), if looking => return Err(Stop::AppLeft),
             alarm = watchdog.alarm() => match alarm {
+                Alarm::Look => looking = true,
                 Alarm::Quiet => down.keep_alive().await.map_err(|_| Stop::AppLeft)?,
                 Alarm::Phase => return Err(Failure::timeout(what).into()),
                 Alarm::Total => return Err(Stop::Deadline),
@@ -114,7 +122,8 @@ impl Attempt<'_> {
         let body = request::body(ask, exchange, self.provider(), self.target);
         let began = Instant::now();
         let first_token = began + self.provider().settings.timeouts.first_token;
-        let opened = self.open(exchange, ask, &body, down, watchdog).await;
+        // In boxes of their own: what they need must not be held while the answer is relayed.
+        let opened = Box::pin(self.open(exchange, ask, &body, down, watchdog)).await;
         flight.waited += began.elapsed();
         let (mut connection, sent) = opened?;
         let result = match sent {
@@ -128,6 +137,7 @@ impl Attempt<'_> {
                     timeouts: self.provider().settings.timeouts,
                     attempts: flight.attempts.len() + 1,
                     first_output: &mut flight.first_output,
+                    now: Instant::now(),
                     waited: &mut flight.waited,
                 };
                 self.receive(&mut connection.session, &mut relay, first_token).await
@@ -137,7 +147,7 @@ impl Attempt<'_> {
         if matches!(&result, Err(Stop::Failed(failure)) if failure.cause == Cause::Timeout) {
             Connector::distrust(&connection);
         }
-        self.connector.release(connection).await;
+        Box::pin(self.connector.release(connection)).await;
         result
     }
 
@@ -151,16 +161,17 @@ impl Attempt<'_> {
         down: &mut Downstream<'_>,
         watchdog: &mut Watchdog,
     ) -> Result<(Box<Connection>, Result<(), Stop>), Stop> {
-        let mut connection = self.connect(down, watchdog, false).await?;
-        let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
-        match sent {
-            Err(Sending::Closed(_)) if connection.reused => {}
-            sent => return Ok((connection, sent.map_err(Stop::from))),
+        let mut fresh = false;
+        loop {
+            let mut connection = self.connect(down, watchdog, fresh).await?;
+            let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
+            if connection.reused && matches!(sent, Err(Sending::Closed(_))) {
+                self.connector.release(connection).await;
+                fresh = true;
+                continue;
+            }
+            return Ok((connection, sent.map_err(Stop::from)));
         }
-        self.connector.release(connection).await;
-        connection = self.connect(down, watchdog, true).await?;
-        let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
-        Ok((connection, sent.map_err(Stop::from)))
     }
 
     async fn connect(
@@ -170,7 +181,7 @@ impl Attempt<'_> {
         fresh: bool,
     ) -> Result<Box<Connection>, Stop> {
         let provider = self.provider();
-        watchdog.expect_within(provider.settings.timeouts.connect * 3);
+        watchdog.expect_within(Instant::now(), provider.settings.timeouts.connect * 3);
         let connect = async {
             let mut detail = format!("{} has no address", provider.endpoint.host);
             for address in provider.endpoint.addresses().await {
@@ -184,7 +195,7 @@ impl Attempt<'_> {
             }
             Err(detail)
         };
-        match watch(down, watchdog, "connection", connect).await? {
+        match watch(down, watchdog, "connection", pin!(connect)).await? {
             Ok(connection) => Ok(connection),
             Err(detail) => Err(Failure::connect(detail).into()),
         }
@@ -207,16 +218,16 @@ impl Attempt<'_> {
         let head =
             request::head(self.provider(), self.lease.key(), endpoint, ask.stream, length, http2)
                 .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
-        watchdog.expect_within(self.provider().settings.timeouts.first_byte);
+        watchdog.expect_within(Instant::now(), self.provider().settings.timeouts.first_byte);
         exchange.progress.sent = true;
         let talk = async {
-            cork::hold(session, true);
+            socket::cork(session, true);
             session.write_request_header(Box::new(head)).await?;
             *sent_whole = write_body(session, body).await?;
-            cork::hold(session, false);
+            socket::cork(session, false);
             read_head(session).await
         };
-        match watch(down, watchdog, "first byte", talk).await? {
+        match watch(down, watchdog, "first byte", pin!(talk)).await? {
             Ok(()) => Ok(()),
             Err(error) => {
                 let failure = Failure::connect(format!("before an answer: {}", brief(&error)));
@@ -242,7 +253,7 @@ impl Attempt<'_> {
         let status = head.status.as_u16();
         if !(200..300).contains(&status) {
             let headers = head.headers.clone();
-            relay.watchdog.expect_within(ERROR_BODY_TIME);
+            relay.watchdog.expect_within(Instant::now(), ERROR_BODY_TIME);
             let body = read_bounded(session, relay, ERROR_BODY).await;
             let body = match body {
                 Ok((body, _)) => body,
@@ -270,7 +281,7 @@ impl Attempt<'_> {
             }
             (false, _) => {}
         }
-        relay.watchdog.expect_before(first_token);
+        relay.watchdog.expect_before(relay.now, first_token);
         match read_bounded(session, relay, WHOLE_ANSWER).await? {
             (body, true) => relay::whole(relay, body).await,
             (_, false) => Err(Failure::broken("an answer over 8 MiB").into()),
@@ -380,7 +391,7 @@ async fn read_bounded(
     let mut rest = BytesMut::new();
     let broken = |error: Box<Error>| Failure::broken(format!("in the answer: {}", brief(&error)));
     loop {
-        match relay.wait("answer", session.read_response_body()).await?.map_err(broken)? {
+        match relay.wait("answer", pin!(session.read_response_body())).await?.map_err(broken)? {
             None => break,
             Some(chunk) if first.is_empty() && rest.is_empty() => first = chunk,
             Some(chunk) => {

@@ -8,10 +8,7 @@ use http::{
     HeaderName,
     header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use pingora_core::{
-    Error, ErrorType,
-    protocols::http::{HttpTask, ServerSession},
-};
+use pingora_core::protocols::http::{HttpTask, ServerSession};
 use pingora_http::ResponseHeader;
 
 use crate::proxy::respond;
@@ -146,10 +143,6 @@ impl<'a> Downstream<'a> {
     }
 
     async fn write(&mut self, tasks: Vec<HttpTask>) -> pingora_core::Result<()> {
-        let write = self.session.response_duplex_vec(tasks);
-        match tokio::time::timeout(respond::WRITE_TIME, write).await {
-            Ok(written) => written.map(|_| ()),
-            Err(_) => Err(Error::new_down(ErrorType::WriteTimedout)),
-        }
+        respond::within_write_time(self.session.response_duplex_vec(tasks)).await
     }
 }

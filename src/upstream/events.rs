@@ -15,7 +15,7 @@ pub struct Events {
     /// The app asked for the usage chunk itself.
     keep_usage: bool,
     /// Bytes for the app that were not written yet.
-    pub out: BytesMut,
+    pub out: Outgoing,
     /// Some event carried output.
     pub commits: bool,
     /// The answer said that it is finished.
@@ -31,7 +31,7 @@ impl Events {
             splitter: Splitter::default(),
             endpoint,
             keep_usage: wants_usage || endpoint != Endpoint::Chat,
-            out: BytesMut::new(),
+            out: Outgoing::default(),
             commits: false,
             finished: false,
             complete: false,
@@ -44,7 +44,7 @@ impl Events {
         self.splitter.push(chunk);
         while !self.is_over() {
             match self.splitter.next() {
-                Some(Ok(event)) => self.read(&event, &mut watch),
+                Some(Ok(event)) => self.read(event, &mut watch),
                 Some(Err(error)) => self.fail(error.to_string()),
                 None => return,
             }
@@ -56,7 +56,7 @@ impl Events {
         if !self.is_over()
             && let Some(event) = self.splitter.finish()
         {
-            self.read(&event, &mut watch);
+            self.read(event, &mut watch);
         }
         if !self.complete && !self.finished {
             self.fail("the stream ended before the answer was finished");
@@ -81,10 +81,10 @@ impl Events {
         self.complete || self.broken.is_some()
     }
 
-    fn read(&mut self, event: &Event, watch: &mut impl FnMut(&Reading)) {
+    fn read(&mut self, event: Event, watch: &mut impl FnMut(&Reading)) {
         let Some(data) = event.data() else {
             if event.complete {
-                self.out.extend_from_slice(&event.raw);
+                self.out.push(event.raw);
             }
             return;
         };
@@ -104,7 +104,44 @@ impl Events {
         self.complete |= reading.finished && self.endpoint == Endpoint::Responses;
         let cut_off = !event.complete && !reading.done && !reading.finished;
         if !cut_off && (self.keep_usage || !reading.usage_only) {
-            self.out.extend_from_slice(&event.raw);
+            self.out.push(event.raw);
+        }
+    }
+}
+
+/// Bytes that go out with the next write. One event by itself, as in a stream of ordinary pace, is
+/// passed on without a copy.
+#[derive(Default)]
+pub struct Outgoing {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Outgoing {
+    pub fn push(&mut self, bytes: Bytes) {
+        if self.len() == 0 {
+            self.first = bytes;
+            return;
+        }
+        if self.rest.is_empty() {
+            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&bytes);
+    }
+
+    pub fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn take(&mut self) -> Bytes {
+        if self.rest.is_empty() {
+            std::mem::take(&mut self.first)
+        } else {
+            std::mem::take(&mut self.rest).freeze()
         }
     }
 }
@@ -123,7 +160,7 @@ mod tests {
             events.end(|_| {});
         }
         let broken = events.broken();
-        (String::from_utf8(events.out.to_vec()).unwrap(), broken)
+        (String::from_utf8(events.out.take().to_vec()).unwrap(), broken)
     }
 
     const TEXT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";

@@ -36,7 +36,7 @@ pub struct Connection {
     /// The whole request was written. Without that an HTTP/1 connection must not serve another: its
     /// provider would take the next request for the rest of this body.
     pub sent_whole: bool,
-    peer: HttpPeer,
+    peer: Box<HttpPeer>,
 }
 
 impl Connector {
@@ -54,18 +54,20 @@ impl Connector {
         address: SocketAddr,
         fresh: bool,
     ) -> pingora_core::Result<Box<Connection>> {
-        let peer = peer(provider, address);
-        if !fresh {
-            let (session, reused) = self.inner.get_http_session(&peer).await?;
-            return Ok(Box::new(Connection { session, reused, sent_whole: false, peer }));
+        let mut peer = Box::new(peer(provider, address));
+        let common = peer.options.max_h2_streams;
+        if fresh {
+            // Another group never meets a pooled connection, and an HTTP/2 connection of one stream
+            // is never offered to others.
+            peer.group_key = 1;
+            peer.options.max_h2_streams = 1;
         }
-        // Another group never meets a pooled connection; given back it goes to the common one.
-        let mut alone = peer.clone();
-        alone.group_key = 1;
-        // An HTTP/2 connection of one stream is never offered to others.
-        alone.options.max_h2_streams = 1;
-        let (session, _) = self.inner.get_http_session(&alone).await?;
-        Ok(Box::new(Connection { session, reused: false, sent_whole: false, peer }))
+        // Kilobytes of TLS handshake that the request would hold for as long as its answer lasts.
+        let (session, reused) = Box::pin(self.inner.get_http_session(&*peer)).await?;
+        // Given back, a fresh connection serves everybody.
+        peer.group_key = 0;
+        peer.options.max_h2_streams = common;
+        Ok(Box::new(Connection { session, reused: reused && !fresh, sent_whole: false, peer }))
     }
 
     /// Marks an HTTP/2 connection on which a request got no answer in time as not to be used again:
@@ -84,7 +86,7 @@ impl Connector {
             let _ = tokio::time::timeout(RELEASE, session.shutdown()).await;
             return;
         }
-        let release = self.inner.release_http_session(session, &peer, peer.idle_timeout());
+        let release = self.inner.release_http_session(session, &*peer, peer.idle_timeout());
         if tokio::time::timeout(RELEASE, release).await.is_err() {
             log::debug!("A connection could not be closed in time.");
         }

@@ -5,6 +5,7 @@
 
 use std::{
     future::Future,
+    pin::{Pin, pin},
     time::{Duration, Instant as Clock},
 };
 
@@ -22,6 +23,7 @@ use super::{
     classify::Failure,
     downstream::Downstream,
     events::Events,
+    socket,
     watchdog::Watchdog,
 };
 use crate::{config::settings::Timeouts, proxy::respond, snapshot::Snapshot};
@@ -57,6 +59,8 @@ pub struct Relay<'a, 'd> {
     pub first_output: &'a mut Option<Clock>,
     /// Time that passed waiting for the provider.
     pub waited: &'a mut Duration,
+    /// When the last wait ended: the clock is read once a chunk.
+    pub now: Instant,
 }
 
 impl Relay<'_, '_> {
@@ -67,11 +71,12 @@ impl Relay<'_, '_> {
     pub async fn wait<T>(
         &mut self,
         what: &str,
-        future: impl Future<Output = T>,
+        future: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Stop> {
-        let began = Clock::now();
+        let began = self.now;
         let result = watch(self.down, self.watchdog, what, future).await;
-        *self.waited += began.elapsed();
+        self.now = Instant::now();
+        *self.waited += self.now - began;
         result
     }
 
@@ -139,9 +144,9 @@ pub async fn stream(
     loop {
         let committed = written.is_some();
         if committed {
-            relay.watchdog.expect_within(relay.timeouts.idle);
+            relay.watchdog.expect_within(relay.now, relay.timeouts.idle);
         } else {
-            relay.watchdog.expect_before(first_token);
+            relay.watchdog.expect_before(relay.now, first_token);
         }
         let ended = match read_on(session, relay, &mut events, written).await {
             Ok(ended) => ended,
@@ -161,17 +166,15 @@ pub async fn stream(
             // In the journal before the last bytes leave: what was delivered is never free.
             relay.settle(DELIVERED);
         }
-        let bytes = events.out.split().freeze();
-        let sent = relay.down.stream(head.as_ref(), bytes, events.complete).await;
+        let sent = relay.down.stream(head.as_ref(), events.out.take(), events.complete).await;
         sent.map_err(|_| Stop::AppLeft)?;
-        relay.watchdog.heard();
         if events.complete {
             if !ended {
                 read_out(session).await;
             }
             return Ok(());
         }
-        written = Some(Instant::now());
+        written = Some(relay.now);
     }
 }
 
@@ -185,9 +188,8 @@ async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -
     relay.settle(Outcome { status: 200, delivery: Delivery::Broken });
     let reject =
         Reject::new(Code::UpstreamError, "The answer broke off. Please send your message again.");
-    let mut last = events.out.split();
-    last.extend_from_slice(&respond::error_event(&reject));
-    match relay.down.stream(None, last.freeze(), true).await {
+    events.out.push(respond::error_event(&reject));
+    match relay.down.stream(None, events.out.take(), true).await {
         Ok(()) => Stop::Broken(detail),
         Err(_) => Stop::AppLeft,
     }
@@ -203,7 +205,7 @@ async fn read_on(
     written: Option<Instant>,
 ) -> Result<bool, Stop> {
     use futures_util::FutureExt;
-    let mut next = Some(relay.wait("event", session.read_response_body()).await?);
+    let mut next = Some(relay.wait("event", pin!(session.read_response_body())).await?);
     let mut taken = 0;
     while let Some(read) = next {
         let (chain, exchange) = (&relay.snapshot.chain, &mut *relay.exchange);
@@ -233,9 +235,13 @@ async fn read_on(
             break;
         }
         if let (1, Some(written)) = (taken, written)
-            && written.elapsed() < GATHER
+            && relay.now < written + GATHER
         {
+            socket::gather(session, true);
             tokio::time::sleep_until(written + GATHER).await;
+            socket::gather(session, false);
+            // Lets the runtime hear of what has come.
+            tokio::task::yield_now().await;
         }
         next = tokio::task::unconstrained(session.read_response_body()).now_or_never();
     }

@@ -1,8 +1,8 @@
 //! One timer for all deadlines of a request.
 //!
 //! Registering a timer costs more than looking at a clock, and an idle deadline moves with each
-//! chunk. So the timer is set to the earliest deadline, or 15 s ahead, and looks again when it
-//! rings; moving a deadline later never touches it.
+//! chunk. So the timer is set to the earliest deadline and looks again when it rings; moving a
+//! deadline later never touches it.
 
 use std::{pin::Pin, time::Duration};
 
@@ -12,7 +12,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// after five minutes, proxies often after 30 or 60 s.
 pub const QUIET: Duration = Duration::from_secs(15);
 
+/// A wait that is longer than this has an eye on the app, too.
+const MOMENT: Duration = Duration::from_millis(250);
+
 pub enum Alarm {
+    /// The wait is longer than a moment: see whether the app is still there.
+    Look,
     /// What is awaited now took too long.
     Phase,
     /// The whole request did.
@@ -25,6 +30,7 @@ pub struct Watchdog {
     timer: Option<Pin<Box<Sleep>>>,
     total: Instant,
     phase: Instant,
+    look: Option<Instant>,
     quiet: Option<Instant>,
 }
 
@@ -32,24 +38,18 @@ impl Watchdog {
     pub fn new(total: Duration, is_stream: bool) -> Self {
         let now = Instant::now();
         let quiet = is_stream.then(|| now + QUIET);
-        Self { timer: None, total: now + total, phase: now + total, quiet }
+        Self { timer: None, total: now + total, phase: now + total, look: None, quiet }
     }
 
     /// What is awaited from now on may take `limit`.
-    pub fn expect_within(&mut self, limit: Duration) {
-        self.phase = Instant::now() + limit;
+    pub fn expect_within(&mut self, now: Instant, limit: Duration) {
+        self.expect_before(now, now + limit);
     }
 
-    /// What is awaited must come before `deadline`.
-    pub fn expect_before(&mut self, deadline: Instant) {
+    /// What is awaited from now on must come before `deadline`.
+    pub fn expect_before(&mut self, now: Instant, deadline: Instant) {
         self.phase = deadline;
-    }
-
-    /// The app was sent something.
-    pub fn heard(&mut self) {
-        if let Some(quiet) = &mut self.quiet {
-            *quiet = Instant::now() + QUIET;
-        }
+        self.look = Some(now + MOMENT);
     }
 
     /// Output flows: the provider's own pace is the stream's from now on.
@@ -60,26 +60,32 @@ impl Watchdog {
     /// Waits for the next deadline that passes. Cancel-safe.
     pub async fn alarm(&mut self) -> Alarm {
         loop {
+            self.timer().await;
             let now = Instant::now();
-            if now >= self.total {
+            let passed = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
+            if passed(Some(self.total)) {
                 return Alarm::Total;
             }
-            if now >= self.phase {
+            if passed(Some(self.phase)) {
                 return Alarm::Phase;
             }
-            if self.quiet.is_some_and(|quiet| now >= quiet) {
-                self.heard();
+            if passed(self.quiet) {
+                self.quiet = Some(now + QUIET);
                 return Alarm::Quiet;
             }
-            let next = self.total.min(self.phase).min(self.quiet.unwrap_or(self.total));
-            self.timer_at(next.min(now + QUIET)).await;
+            if passed(self.look) {
+                self.look = None;
+                return Alarm::Look;
+            }
         }
     }
 
-    /// The timer, brought forward to `due` if it would ring later.
-    fn timer_at(&mut self, due: Instant) -> Pin<&mut Sleep> {
+    /// The timer, set to the next deadline if it has rung or would ring later than that.
+    fn timer(&mut self) -> Pin<&mut Sleep> {
+        let next = [self.look, self.quiet].into_iter().flatten();
+        let due = next.fold(self.total.min(self.phase), Instant::min);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        if timer.is_elapsed() || timer.deadline() > due {
+        if timer.deadline() > due || (timer.is_elapsed() && timer.deadline() != due) {
             timer.as_mut().reset(due);
         }
         timer.as_mut()
@@ -94,14 +100,18 @@ mod tests {
     async fn the_earliest_deadline_rings_first_and_a_moved_one_does_not() {
         let mut watchdog = Watchdog::new(Duration::from_secs(600), true);
         let start = Instant::now();
-        watchdog.expect_within(Duration::from_secs(5));
+        watchdog.expect_within(start, Duration::from_secs(5));
+        assert!(matches!(watchdog.alarm().await, Alarm::Look));
+        assert_eq!(start.elapsed().as_millis(), 250);
         assert!(matches!(watchdog.alarm().await, Alarm::Phase));
         assert_eq!(start.elapsed().as_secs(), 5);
-        watchdog.expect_within(Duration::from_secs(100));
+        watchdog.expect_within(Instant::now(), Duration::from_secs(100));
+        assert!(matches!(watchdog.alarm().await, Alarm::Look));
         assert!(matches!(watchdog.alarm().await, Alarm::Quiet));
         assert_eq!(start.elapsed().as_secs(), 15);
         watchdog.stop_comments();
-        watchdog.expect_within(Duration::from_secs(1000));
+        watchdog.expect_within(Instant::now(), Duration::from_secs(1000));
+        assert!(matches!(watchdog.alarm().await, Alarm::Look));
         assert!(matches!(watchdog.alarm().await, Alarm::Total));
         assert_eq!(start.elapsed().as_secs(), 600);
     }
