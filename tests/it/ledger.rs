@@ -143,7 +143,9 @@ fn records(gateway: &Gateway) -> rusqlite::Result<Vec<Row>> {
 
 #[tokio::test]
 async fn there_is_one_record_for_each_request() {
-    let broken = Reply::sse(&[sse::text("Hel")]).then(Step::Close);
+    let broken = Reply::sse(&[sse::text("Hel")])
+        .then(Step::Wait(Duration::from_millis(100)))
+        .then(Step::Close);
     let replies = [Reply::chat(), Reply::error(429), Reply::stream(), broken, Reply::error(500)];
     let mock = Mock::sequence(replies).await;
     let config = Config::new(&mock)

@@ -176,7 +176,12 @@ async fn tool_calls_reasoning_and_refusals_commit_too() {
 
 #[tokio::test]
 async fn a_broken_stream_is_a_failure_in_the_status() {
-    let mock = Mock::start(Reply::sse(&[sse::text("Hel")]).then(Step::Close)).await;
+    let mock = Mock::start(
+        Reply::sse(&[sse::text("Hel")])
+            .then(Step::Wait(Duration::from_millis(100)))
+            .then(Step::Close),
+    )
+    .await;
     let gateway = start(&mock, Wire::Plain).await;
     gateway.app().stream().await;
     eventually("it is counted", Duration::from_secs(3), || async {
