@@ -18,7 +18,8 @@ use crate::kernel::{Exchange, Filter, Services, Spec, Usage, async_trait};
 pub struct Reading {
     /// The provider's count, where this event carries one.
     pub usage: Option<Usage>,
-    /// Thousandths of a token of output text in this event, by [`estimate`].
+    /// Thousandths of a token of output text in this event, by [`estimate`]; 0 beside a count of the
+    /// provider's.
     pub output_millitokens: u64,
     /// Carries output: text, a tool call, reasoning, a refusal or a finish. The commit point.
     pub commits: bool,

@@ -3,12 +3,13 @@
 //! A key is known by the HMAC of its normal form, so a hundred spellings share one quota and
 //! nothing that is stored can be turned back into a key.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{
     Code, Credential, License, LicenseId, Licenses, Plan, Standing, UnixMs, async_trait,
 };
 use hmac::{Hmac, KeyInit, Mac};
+use rustc_hash::FxHashMap;
 use secrecy::ExposeSecret;
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -38,7 +39,8 @@ impl Hasher {
 /// The licences of one configuration.
 pub struct Book {
     hasher: Hasher,
-    listed: HashMap<LicenseId, Arc<Plan>>,
+    /// Ids are HMACs under the pepper: nobody outside can choose any that collide.
+    listed: FxHashMap<LicenseId, Arc<Plan>>,
 }
 
 impl Book {

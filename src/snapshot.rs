@@ -65,8 +65,10 @@ impl Snapshot {
             .iter()
             .map(|provider| {
                 let endpoint = match machine.stand_in {
-                    Some(address) if provider.base.stand_in => Endpoint::fixed(address),
-                    _ => Endpoint::new(&provider.base),
+                    Some(address) if provider.base.stand_in => {
+                        Endpoint::fixed(address, provider.timeouts)
+                    }
+                    _ => Endpoint::new(&provider.base, provider.timeouts),
                 };
                 Provider::new(provider.clone(), Arc::new(endpoint), &machine.health)
             })

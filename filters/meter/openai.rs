@@ -93,13 +93,10 @@ fn embeddings(root: Value<'_>) -> Reading {
 /// A chunk of a stream, or a whole answer: they differ only in `delta` and `message`.
 fn chat(root: Value<'_>) -> Reading {
     let mut reading = Reading { failed: failed(root), ..Reading::default() };
-    let mut no_choices = false;
-    let mut groq = None;
-    let mut usage = None;
+    let (mut choices, mut usage, mut groq) = (None, None, None);
     for (name, value) in root.members() {
         if name == "choices" {
-            no_choices = value.kind() == Kind::Array && value.items().next().is_none();
-            value.items().for_each(|choice| read_choice(choice, &mut reading));
+            choices = Some(value);
         } else if name == "usage" {
             usage = Some(value);
         } else if name == "x_groq" {
@@ -109,6 +106,10 @@ fn chat(root: Value<'_>) -> Reading {
     let reported =
         |usage: Option<Value<'_>>| usage.and_then(|usage| counts(usage, Output::Counted));
     reading.usage = reported(usage).or_else(|| reported(groq));
+    // The text beside a count need not be weighed, so the count is read first.
+    choices.iter().flat_map(Value::items).for_each(|choice| read_choice(choice, &mut reading));
+    let is_empty = |list: Value<'_>| list.kind() == Kind::Array && list.items().next().is_none();
+    let no_choices = choices.is_some_and(is_empty);
     let has_usage = usage.is_some_and(|usage| usage.kind() == Kind::Object);
     reading.usage_only = no_choices && has_usage && !reading.failed;
     reading.commits &= !reading.failed;
@@ -127,17 +128,30 @@ fn read_choice(choice: Value<'_>, reading: &mut Reading) {
     }
 }
 
+/// Members of a message that are output; `role` and the like are not.
+const OUTPUT: [&str; 7] = [
+    "content",
+    "refusal",
+    "reasoning",
+    "reasoning_content",
+    "tool_calls",
+    "function_call",
+    "audio",
+];
+
 fn read_message(message: Value<'_>, reading: &mut Reading) {
     // Some servers state the same reasoning under both names.
     let mut reasoning = 0;
     for (name, value) in message.members() {
-        if is_empty(value) {
+        let carries_output = OUTPUT.iter().any(|output| name == *output);
+        if is_empty(value) || !carries_output {
             continue;
         }
-        if name == "content" || name == "refusal" {
+        reading.commits = true;
+        if reading.usage.is_some() {
+            // Counted by the provider.
+        } else if name == "content" || name == "refusal" {
             reading.output_millitokens += text(value);
-        } else if name == "reasoning" || name == "reasoning_content" {
-            reasoning = text(value).max(reasoning);
         } else if name == "tool_calls" {
             reading.output_millitokens += value.items().map(call).sum::<u64>();
         } else if name == "function_call" {
@@ -145,9 +159,8 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
         } else if name == "audio" {
             reading.output_millitokens += member_text(value, "transcript");
         } else {
-            continue;
+            reasoning = text(value).max(reasoning);
         }
-        reading.commits = true;
     }
     reading.output_millitokens += reasoning;
 }

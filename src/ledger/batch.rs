@@ -1,6 +1,8 @@
 //! Entries of the journal added up, so that SQLite sees one statement per counter and batch.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+
+use rustc_hash::FxHashMap;
 
 use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 
@@ -18,9 +20,9 @@ pub struct Sum {
 
 #[derive(Default)]
 pub struct Batch {
-    pub sums: HashMap<(LicenseId, Period, UnixMs), Sum>,
+    pub sums: FxHashMap<(LicenseId, Period, UnixMs), Sum>,
     /// Reservations that are open at the end of the batch and were not at its beginning.
-    pub opened: HashMap<u64, Reserved>,
+    pub opened: FxHashMap<u64, Reserved>,
     /// Holds that an earlier batch has left open.
     pub closed: Vec<u64>,
     /// Groups whose message has been charged: their open requests stand on none any more.
@@ -48,18 +50,23 @@ impl Batch {
             self.closed.push(settled.hold);
         }
         let Settled { license, time, tokens, group, message, .. } = *settled;
-        if tokens > 0 {
-            self.count(license, time, Sum { messages: 0, tokens });
-        }
-        if let Some(time) = message {
-            self.count(license, time, Sum { messages: 1, tokens: 0 });
-            if group != 0 {
-                self.charged.insert(group);
+        match message {
+            Some(at) if at == time => self.count(license, time, Sum { messages: 1, tokens }),
+            Some(at) => {
+                self.count(license, at, Sum { messages: 1, tokens: 0 });
+                self.count(license, time, Sum { messages: 0, tokens });
             }
+            None => self.count(license, time, Sum { messages: 0, tokens }),
+        }
+        if message.is_some() && group != 0 {
+            self.charged.insert(group);
         }
     }
 
     fn count(&mut self, license: LicenseId, time: UnixMs, add: Sum) {
+        if add == Sum::default() {
+            return;
+        }
         let starts = self.windows.turn(time).starts();
         for (period, start) in Period::ALL.into_iter().zip(starts) {
             let sum = self.sums.entry((license, period, start)).or_default();

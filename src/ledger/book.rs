@@ -1,6 +1,8 @@
 //! All accounts and open reservations, in shards: licences that do not share one never meet.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+
+use rustc_hash::FxHashMap;
 
 use gatekeeper_filters::kernel::{
     Balance, Charge, Demand, Denied, Grant, LicenseId, Limit, Pace, Period, TooFast, UnixMs,
@@ -23,9 +25,9 @@ pub struct Book {
 
 #[derive(Default)]
 struct Shard {
-    accounts: HashMap<LicenseId, Account>,
+    accounts: FxHashMap<LicenseId, Account>,
     /// By hold.
-    open: HashMap<u64, (LicenseId, Open)>,
+    open: FxHashMap<u64, (LicenseId, Open)>,
     /// Reservations so far.
     made: u64,
     windows: Windows,

@@ -15,9 +15,17 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
+use pingora_core::{
+    server::ShutdownWatch, services::background::BackgroundService, upstreams::peer::HttpPeer,
+};
 
-use crate::config::{base_url::is_private, settings::BaseUrl};
+use crate::{
+    config::{
+        base_url::is_private,
+        settings::{BaseUrl, Timeouts},
+    },
+    upstream::peer::peer,
+};
 
 const REFRESH: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
@@ -32,7 +40,8 @@ pub struct Endpoint {
     pub port: u16,
     pub tls: bool,
     allow_private: bool,
-    addresses: ArcSwap<Vec<SocketAddr>>,
+    peers: ArcSwap<Vec<Arc<HttpPeer>>>,
+    timeouts: Timeouts,
     /// Place of the address that worked last.
     good: AtomicUsize,
     ready: tokio::sync::Notify,
@@ -40,75 +49,74 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// A literal address needs no look-up and is ready at once.
-    pub fn new(base: &BaseUrl) -> Self {
+    pub fn new(base: &BaseUrl, timeouts: Timeouts) -> Self {
         let literal: Option<IpAddr> = base.host.parse().ok();
-        let addresses = literal.map(|ip| SocketAddr::new(ip, base.port)).into_iter().collect();
-        Self {
+        let endpoint = Self {
             host: base.host.clone(),
             port: base.port,
             tls: base.tls,
             allow_private: base.allow_private || is_local(&base.host),
-            addresses: ArcSwap::from_pointee(addresses),
+            peers: ArcSwap::default(),
+            timeouts,
             good: AtomicUsize::new(0),
             ready: tokio::sync::Notify::new(),
-        }
+        };
+        endpoint.keep(literal.map(|ip| SocketAddr::new(ip, base.port)).into_iter().collect());
+        endpoint
     }
 
     /// An endpoint with a known address: the stand-in provider.
-    pub fn fixed(address: SocketAddr) -> Self {
-        Self {
+    pub fn fixed(address: SocketAddr, timeouts: Timeouts) -> Self {
+        let base = BaseUrl {
+            tls: false,
             host: address.ip().to_string(),
             port: address.port(),
-            tls: false,
+            path: String::new(),
             allow_private: true,
-            addresses: ArcSwap::from_pointee(vec![address]),
-            good: AtomicUsize::new(0),
-            ready: tokio::sync::Notify::new(),
-        }
+            stand_in: true,
+        };
+        Self::new(&base, timeouts)
     }
 
     fn is_literal(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok()
     }
 
-    /// The addresses to try, the one that worked last first; waits a little for the first look-up
-    /// after a start.
-    pub async fn addresses(&self) -> Vec<SocketAddr> {
+    /// The addresses to try with their places, the one that worked last first; waits a little for
+    /// the first look-up after a start.
+    pub async fn peers(&self) -> Vec<(usize, Arc<HttpPeer>)> {
         let ready = self.ready.notified();
-        let addresses = self.take();
-        if !addresses.is_empty() {
-            return addresses;
+        let peers = self.take();
+        if !peers.is_empty() {
+            return peers;
         }
         // The list may come any moment; what is registered above misses no notice.
         let _ = tokio::time::timeout(LOOKUP_TIMEOUT, ready).await;
         self.take()
     }
 
-    /// `address` took a connection: it is tried first from now on.
-    pub fn prefer(&self, address: SocketAddr) {
-        let addresses = self.addresses.load();
-        if let Some(place) = addresses.iter().position(|known| *known == address) {
-            self.good.store(place, Relaxed);
-        }
+    /// The address at `place` took a connection: it is tried first from now on.
+    pub fn prefer(&self, place: usize) {
+        self.good.store(place, Relaxed);
     }
 
-    fn take(&self) -> Vec<SocketAddr> {
-        let addresses = self.addresses.load();
-        let mut list: Vec<SocketAddr> = addresses.to_vec();
-        if !list.is_empty() {
-            let good = self.good.load(Relaxed) % list.len();
-            list.rotate_left(good);
-            list.truncate(TRIED);
-        }
-        list
+    fn take(&self) -> Vec<(usize, Arc<HttpPeer>)> {
+        let peers = self.peers.load();
+        let (good, count) = (self.good.load(Relaxed), peers.len());
+        let places = (0..count.min(TRIED)).map(|step| (good + step) % count);
+        places.map(|place| (place, peers[place].clone())).collect()
     }
 
     /// Takes a fresh list; what worked last stays first.
     fn keep(&self, fresh: Vec<SocketAddr>) {
-        let good = self.take().first().copied();
-        let place = fresh.iter().position(|address| Some(*address) == good).unwrap_or(0);
-        self.addresses.store(Arc::new(fresh));
-        self.good.store(place, Relaxed);
+        let peers: Vec<Arc<HttpPeer>> = fresh
+            .into_iter()
+            .map(|address| Arc::new(peer(address, self.tls, &self.host, &self.timeouts)))
+            .collect();
+        let good = self.take().first().map(|(_, peer)| peer._address.clone());
+        let place = peers.iter().position(|peer| Some(&peer._address) == good.as_ref());
+        self.peers.store(Arc::new(peers));
+        self.good.store(place.unwrap_or(0), Relaxed);
     }
 
     async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
@@ -180,7 +188,7 @@ async fn keep_fresh(endpoint: Arc<Endpoint>) {
                 }
                 failing = true;
                 if good_at.elapsed() > KEEP_LAST_GOOD {
-                    endpoint.addresses.store(Arc::default());
+                    endpoint.peers.store(Arc::default());
                 }
                 RETRY
             }

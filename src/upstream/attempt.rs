@@ -122,8 +122,7 @@ impl Attempt<'_> {
         let body = request::body(ask, exchange, self.provider(), self.target);
         let began = Instant::now();
         let first_token = began + self.provider().settings.timeouts.first_token;
-        // In boxes of their own: what they need must not be held while the answer is relayed.
-        let opened = Box::pin(self.open(exchange, ask, &body, down, watchdog)).await;
+        let opened = self.open(exchange, ask, &body, down, watchdog).await;
         flight.waited += began.elapsed();
         let (mut connection, sent) = opened?;
         let result = match sent {
@@ -184,13 +183,15 @@ impl Attempt<'_> {
         watchdog.expect_within(Instant::now(), provider.settings.timeouts.connect * 3);
         let connect = async {
             let mut detail = format!("{} has no address", provider.endpoint.host);
-            for address in provider.endpoint.addresses().await {
-                match self.connector.connect(provider, address, fresh).await {
+            for (place, peer) in provider.endpoint.peers().await {
+                match self.connector.connect(&peer, fresh).await {
                     Ok(connection) => {
-                        provider.endpoint.prefer(address);
+                        provider.endpoint.prefer(place);
                         return Ok(connection);
                     }
-                    Err(error) => detail = format!("connect to {address}: {}", brief(&error)),
+                    Err(error) => {
+                        detail = format!("connect to {}: {}", peer._address, brief(&error));
+                    }
                 }
             }
             Err(detail)

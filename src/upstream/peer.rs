@@ -1,15 +1,18 @@
 //! Connections to providers, from Pingora's pool.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pingora_core::{
-    connectors::{ConnectorOptions, http::Connector as PingoraConnector},
+    connectors::{
+        ConnectorOptions,
+        http::{v1, v2},
+    },
     protocols::{TcpKeepalive, http::client::HttpSession},
     server::configuration::ServerConf,
     upstreams::peer::{HttpPeer, Peer},
 };
 
-use crate::pool::Provider;
+use crate::config::settings::Timeouts;
 
 /// Idle connections are kept a little shorter than most servers keep them.
 const IDLE: Duration = Duration::from_secs(55);
@@ -26,7 +29,8 @@ const H2_STREAM_WINDOW: u32 = 512 * 1024;
 const RELEASE: Duration = Duration::from_secs(1);
 
 pub struct Connector {
-    inner: PingoraConnector<()>,
+    h1: v1::Connector,
+    h2: v2::Connector,
 }
 
 /// A connection and where it leads, so that it can go back to the pool. Large: keep it in a box.
@@ -36,38 +40,59 @@ pub struct Connection {
     /// The whole request was written. Without that an HTTP/1 connection must not serve another: its
     /// provider would take the next request for the rest of this body.
     pub sent_whole: bool,
-    peer: Box<HttpPeer>,
+    peer: Arc<HttpPeer>,
 }
 
 impl Connector {
     pub fn new(conf: &ServerConf) -> Self {
-        Self { inner: PingoraConnector::new(Some(ConnectorOptions::from_server_conf(conf))) }
+        let options = ConnectorOptions::from_server_conf(conf);
+        Self {
+            h1: v1::Connector::new(Some(options.clone())),
+            h2: v2::Connector::new(Some(options)),
+        }
     }
 
-    /// A connection to the provider; a fresh one when `fresh`.
+    /// A connection to one address of a provider; a new one when `fresh`.
     ///
     /// # Errors
     /// The connect, the TLS handshake or the certificate failed.
     pub async fn connect(
         &self,
-        provider: &Provider,
-        address: SocketAddr,
+        peer: &Arc<HttpPeer>,
         fresh: bool,
     ) -> pingora_core::Result<Box<Connection>> {
-        let mut peer = Box::new(peer(provider, address));
-        let common = peer.options.max_h2_streams;
+        let pooled = if fresh { None } else { self.pooled(peer).await? };
+        let reused = pooled.is_some();
+        let session = match pooled {
+            Some(session) => session,
+            // Kilobytes of handshake state, needed rarely: not in every request's own memory.
+            None => Box::pin(self.open(peer, fresh)).await?,
+        };
+        Ok(Box::new(Connection { session, reused, sent_whole: false, peer: peer.clone() }))
+    }
+
+    async fn pooled(&self, peer: &HttpPeer) -> pingora_core::Result<Option<HttpSession>> {
+        if peer.tls()
+            && let Some(session) = self.h2.reused_http_session(peer).await?
+        {
+            return Ok(Some(HttpSession::H2(session)));
+        }
+        Ok(self.h1.reused_http_session(peer).await.map(HttpSession::H1))
+    }
+
+    async fn open(&self, peer: &HttpPeer, fresh: bool) -> pingora_core::Result<HttpSession> {
+        let mut alone = peer.clone();
         if fresh {
             // Another group never meets a pooled connection, and an HTTP/2 connection of one stream
-            // is never offered to others.
-            peer.group_key = 1;
-            peer.options.max_h2_streams = 1;
+            // is never offered to others. Given back, it serves everybody.
+            alone.group_key = 1;
+            alone.options.max_h2_streams = 1;
         }
-        // Kilobytes of TLS handshake that the request would hold for as long as its answer lasts.
-        let (session, reused) = Box::pin(self.inner.get_http_session(&*peer)).await?;
-        // Given back, a fresh connection serves everybody.
-        peer.group_key = 0;
-        peer.options.max_h2_streams = common;
-        Ok(Box::new(Connection { session, reused: reused && !fresh, sent_whole: false, peer }))
+        if peer.tls() {
+            return self.h2.new_http_session::<_, ()>(&alone).await;
+        }
+        let (session, _) = self.h1.get_http_session(&alone).await?;
+        Ok(HttpSession::H1(session))
     }
 
     /// Marks an HTTP/2 connection on which a request got no answer in time as not to be used again:
@@ -86,25 +111,31 @@ impl Connector {
             let _ = tokio::time::timeout(RELEASE, session.shutdown()).await;
             return;
         }
-        let release = self.inner.release_http_session(session, &*peer, peer.idle_timeout());
-        if tokio::time::timeout(RELEASE, release).await.is_err() {
-            log::debug!("A connection could not be closed in time.");
+        let idle = peer.idle_timeout();
+        match session {
+            HttpSession::H1(session) => {
+                let release = self.h1.release_http_session(session, &*peer, idle);
+                if tokio::time::timeout(RELEASE, release).await.is_err() {
+                    log::debug!("A connection could not be closed in time.");
+                }
+            }
+            HttpSession::H2(session) => self.h2.release_http_session(session, &*peer, idle),
+            HttpSession::Custom(()) => {}
         }
     }
 }
 
-fn peer(provider: &Provider, address: SocketAddr) -> HttpPeer {
-    let endpoint = &provider.endpoint;
-    let timeouts = &provider.settings.timeouts;
+/// How one address of a provider is connected to.
+pub fn peer(address: SocketAddr, tls: bool, host: &str, timeouts: &Timeouts) -> HttpPeer {
     // Without a name rustls would check no certificate at all.
-    let name = if endpoint.tls { endpoint.host.clone() } else { String::new() };
-    let mut peer = HttpPeer::new(address, endpoint.tls, name);
+    let name = if tls { host.to_owned() } else { String::new() };
+    let mut peer = HttpPeer::new(address, tls, name);
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect * 2);
     options.idle_timeout = Some(IDLE);
     options.tcp_keepalive = Some(KEEPALIVE);
-    if endpoint.tls {
+    if tls {
         options.set_http_version(2, 1);
         options.max_h2_streams = 100;
         options.h2_ping_interval = Some(PING);

@@ -45,7 +45,7 @@ fn provider(name: &str, keys: &[&str]) -> Provider {
             .collect(),
         base,
     };
-    let endpoint = Arc::new(Endpoint::new(&settings.base));
+    let endpoint = Arc::new(Endpoint::new(&settings.base, settings.timeouts));
     Provider::new(settings, endpoint, &HealthBook::default()).unwrap()
 }
 

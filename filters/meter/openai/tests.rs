@@ -225,7 +225,11 @@ fn whole_answers() {
     let text = estimate::text("Reykjavík is the capital of Iceland.");
     let responses = answer(Endpoint::Responses, &fixture("openai_responses.json")).unwrap();
     assert_eq!(responses.output_millitokens, text);
-    let chat = answer(Endpoint::Chat, &fixture("openai_chat.json")).unwrap();
+    let counted = String::from_utf8(fixture("openai_chat.json").to_vec()).unwrap();
+    let chat = answer(Endpoint::Chat, counted.as_bytes()).unwrap();
+    assert_eq!(chat.output_millitokens, 0, "counted by the provider");
+    let uncounted = counted.replace("\"usage\"", "\"uncounted\"");
+    let chat = answer(Endpoint::Chat, uncounted.as_bytes()).unwrap();
     assert_eq!(chat.output_millitokens, text + estimate::text(" ☀️"));
 }
 
