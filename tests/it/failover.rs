@@ -1,0 +1,551 @@
+//! Failover: what one key can't do, the next does, and the app never learns of it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, Config, Gateway, LICENSE, Mock, Reply, Step, client, contains, eventually,
+    mock::nobody, sse,
+};
+
+/// Every way in which a first attempt can fail before the app has seen anything.
+fn faults(stream: bool) -> Vec<(&'static str, Reply)> {
+    let error_in_200 = "{\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\"}}";
+    let mut faults: Vec<(&str, Reply)> = [401, 402, 403, 408, 429, 500, 502, 503, 504, 529]
+        .into_iter()
+        .map(|status| {
+            let name: &str = Box::leak(format!("status {status}").into_boxed_str());
+            (name, Reply::error(status))
+        })
+        .collect();
+    faults.extend([
+        ("reset before the answer", Reply::instead([Step::Reset])),
+        ("closed before the answer", Reply::instead([Step::Close])),
+        (
+            "half a head",
+            Reply::instead([Step::Write("HTTP/1.1 200 OK\r\ncontent-".into()), Step::Close]),
+        ),
+        ("no HTTP", Reply::instead([Step::Write("SSH-2.0-OpenSSH_9\r\n\r\n".into()), Step::Close])),
+        ("a head without end", {
+            let line: bytes::Bytes = format!("x-filler: {}\r\n", "a".repeat(1000)).into();
+            let start = Step::Write("HTTP/1.1 200 OK\r\n".into());
+            Reply::instead([start, Step::Endless(line, Duration::ZERO)])
+        }),
+        ("a switch of protocols", Reply::status(101).header("upgrade", "websocket")),
+        ("a compressed answer", {
+            let kind = if stream { "text/event-stream" } else { "application/json" };
+            Reply::status(200)
+                .header("content-type", kind)
+                .header("content-encoding", "gzip")
+                .write("x")
+        }),
+        ("a redirect", Reply::status(302).header("location", "http://169.254.169.254/")),
+    ]);
+    let json_only = [
+        ("truncated JSON", Reply::json(200, &sse::CHAT[..60])),
+        (
+            "JSON shorter than said",
+            Reply::json(200, &sse::CHAT[..60]).lying_length(sse::CHAT.len()),
+        ),
+        ("JSON reset half way", Reply::json(200, sse::CHAT).lying_length(9_999).then(Step::Reset)),
+        ("chunked JSON without end", Reply::json(200, sse::CHAT).chunked().then(Step::Close)),
+        ("an error in a 200", Reply::json(200, error_in_200)),
+        ("an empty 200", Reply::json(200, "")),
+        ("an answer without end", {
+            let filler = Step::Endless(" ".repeat(256 * 1024).into(), Duration::ZERO);
+            Reply::json(200, "{").chunked().then(filler)
+        }),
+        (
+            "HTML in a 200",
+            Reply::status(200).header("content-type", "text/html").write("<h1>Hi</h1>"),
+        ),
+    ];
+    faults.extend(json_only.map(|(name, reply)| (name, reply.header("x-only", "json"))));
+    let stream_only = [
+        ("an error as the first event", Reply::sse(&[sse::ERROR])),
+        ("a role, then an error", Reply::sse(&[sse::ROLE, sse::ERROR])),
+        ("a role, then the end", Reply::sse(&[sse::ROLE])),
+        ("a role, then closed", Reply::sse(&[sse::ROLE]).then(Step::Close)),
+        ("a role, then reset", Reply::sse(&[sse::ROLE]).then(Step::Reset)),
+        ("half an event", Reply::sse(&[&sse::ROLE[..40]]).then(Step::Close)),
+        ("nothing but a comment", Reply::sse(&[": processing\n\n"])),
+        ("a JSON error for a stream", Reply::json(200, error_in_200)),
+        ("an event without end", {
+            let filler = Step::Endless("x".repeat(64 * 1024).into(), Duration::ZERO);
+            Reply::sse(&["data: {\"id\":\""]).then(filler)
+        }),
+    ];
+    faults.extend(stream_only.map(|(name, reply)| (name, reply.header("x-only", "stream"))));
+    faults
+}
+
+async fn the_next_key_answers(stream: bool) {
+    let other = if stream { "json" } else { "stream" };
+    let good = if stream { Reply::stream() } else { Reply::chat() };
+    let expected = if stream { sse::plain(&["Hel", "lo"]).concat() } else { sse::CHAT.to_owned() };
+    for (what, fault) in faults(stream) {
+        if format!("{fault:?}").contains(&format!("\"x-only\", \"{other}\"")) {
+            continue;
+        }
+        let mock = Mock::sequence([fault, good.clone()]).await;
+        let plan = "messages: 50/month, tokens: 100000/month, models: [\"*\"]";
+        let gateway = Gateway::start(Config::new(&mock).plan("free", plan)).await;
+        let answer = gateway.app().ask(&client::chat(&json!({ "stream": stream }))).await;
+        assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+        assert_eq!(answer.ok().text(), expected, "{what}");
+        assert_eq!(answer.number("x-gatekeeper-attempts"), 2, "{what}");
+        let keys = mock.keys();
+        assert_eq!(keys.len(), 2, "{what}: {keys:?}");
+        assert_ne!(keys[0], keys[1], "{what}: the same key again");
+        assert_eq!(mock.seen()[0].body, mock.seen()[1].body, "{what}");
+        assert_eq!(gateway.messages(LICENSE).await, 1, "{what}");
+        assert_eq!(gateway.tokens(LICENSE).await, sse::TOKENS, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_key_answers_for_json() {
+    the_next_key_answers(false).await;
+}
+
+#[tokio::test]
+async fn the_next_key_answers_for_streams() {
+    the_next_key_answers(true).await;
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_connections_is_left_for_the_next_target() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock)
+        .provider_at("dead", &nobody(), "", &["sk-dead"])
+        .model("fast", "[dead/m0, p/m1]");
+    let gateway = Gateway::start(config).await;
+    let began = Instant::now();
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("p/m1"));
+    assert_eq!(answer.number("x-gatekeeper-attempts"), 2);
+    assert!(began.elapsed() < Duration::from_secs(1), "took {:?}", began.elapsed());
+    assert_eq!(gateway.messages(LICENSE).await, 1);
+}
+
+#[tokio::test]
+async fn after_a_provider_fault_one_more_key_then_the_next_target() {
+    let first = Mock::start(Reply::error(503)).await;
+    let second = Mock::start(Reply::chat()).await;
+    let config = Config::new(&first)
+        .keys("p", &["sk-1", "sk-2", "sk-3", "sk-4"])
+        .provider("q", &second, &["sk-q"])
+        .model("fast", "[p/m1, q/m2]");
+    let gateway = Gateway::start(config).await;
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("q/m2"));
+    assert_eq!(answer.number("x-gatekeeper-attempts"), 3);
+    assert_eq!((first.count(), second.count()), (2, 1));
+    assert_eq!(second.only().json()["model"], "m2");
+}
+
+#[tokio::test]
+async fn the_last_attempt_belongs_to_the_next_target() {
+    let first = Mock::start(Reply::error(429)).await;
+    let second = Mock::start(Reply::chat()).await;
+    let config = Config::new(&first)
+        .keys("p", &["sk-1", "sk-2", "sk-3", "sk-4"])
+        .provider("q", &second, &["sk-q"])
+        .model("fast", "[p/m1, q/m2]");
+    let gateway = Gateway::start(config).await;
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 3);
+    assert_eq!((first.count(), second.count()), (2, 1));
+}
+
+#[tokio::test]
+async fn there_are_never_more_than_three_attempts() {
+    let mock = Mock::start(Reply::error(429)).await;
+    let config = Config::new(&mock).keys("p", &["sk-1", "sk-2", "sk-3", "sk-4", "sk-5"]);
+    let gateway = Gateway::start(config).await;
+    let answer = gateway.app().chat().await;
+    answer.is(503, "upstream_exhausted");
+    assert!(answer.number("retry-after") <= 60);
+    assert_eq!(mock.count(), 3);
+    let mut keys = mock.keys();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 3, "each attempt has a key of its own");
+    assert_eq!(gateway.messages(LICENSE).await, 0);
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_everywhere_is_502_and_free() {
+    for stream in [false, true] {
+        let mock = Mock::start(Reply::error(500)).await;
+        let config = Config::new(&mock).keys("p", &["sk-1", "sk-2", "sk-3"]);
+        let gateway = Gateway::start(config).await;
+        let answer = gateway.app().ask(&client::chat(&json!({ "stream": stream }))).await;
+        answer.is(502, "upstream_error");
+        assert!(!answer.text().contains("SECRET"), "{}", answer.text());
+        assert_eq!(mock.count(), 2, "one more key, and there is no other target");
+        assert_eq!(gateway.messages(LICENSE).await, 0);
+    }
+}
+
+/// A key that was told to wait is left alone until then, and used again afterwards.
+async fn a_key_cools(headers: &[(&str, &str)], about: Duration) {
+    let mock = Mock::start(Reply::chat()).await;
+    let mut limited = Reply::error(429);
+    for (name, value) in headers {
+        limited = limited.header(name, value);
+    }
+    mock.key("sk-one", [limited, Reply::chat()]);
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let used = || mock.keys().iter().filter(|key| *key == "sk-one").count();
+    while used() == 0 {
+        gateway.app().chat().await.ok();
+    }
+    let cooled = Instant::now();
+    while cooled.elapsed() < about.mul_f32(0.7) {
+        gateway.app().chat().await.ok();
+        assert_eq!(used(), 1, "{headers:?}: used after {:?}", cooled.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let most = about + Duration::from_secs(1);
+    eventually("the key is used again", most, || async {
+        gateway.app().chat().await.ok();
+        used() > 1
+    })
+    .await;
+    assert!(cooled.elapsed() >= about.mul_f32(0.9), "{headers:?}: {:?}", cooled.elapsed());
+}
+
+#[tokio::test]
+async fn a_key_cools_for_retry_after() {
+    a_key_cools(&[("retry-after", "1")], Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn a_key_cools_for_retry_after_ms() {
+    let headers = [("retry-after", "7"), ("retry-after-ms", "700")];
+    a_key_cools(&headers, Duration::from_millis(700)).await;
+}
+
+#[tokio::test]
+async fn a_key_cools_for_the_reset_of_its_requests() {
+    let headers = [("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "1.2s")];
+    a_key_cools(&headers, Duration::from_millis(1200)).await;
+}
+
+#[tokio::test]
+async fn a_key_cools_for_the_reset_of_its_tokens() {
+    let headers = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "900ms")];
+    a_key_cools(&headers, Duration::from_millis(900)).await;
+}
+
+#[tokio::test]
+async fn keys_of_one_group_cool_together() {
+    let mock = Mock::start(Reply::chat()).await;
+    let limited = Reply::error(429).header("retry-after", "30");
+    mock.key("sk-1", [limited.clone()]).key("sk-2", [limited]);
+    let config = Config::new(&mock)
+        .keys("p", &["sk-1", "sk-2", "sk-3"])
+        .member("p", 0, "group: org-a")
+        .member("p", 1, "group: org-a");
+    let gateway = Gateway::start(config).await;
+    for _ in 0..6 {
+        gateway.app().chat().await.ok();
+    }
+    let of_the_group = mock.keys().iter().filter(|key| *key != "sk-3").count();
+    assert_eq!(of_the_group, 1, "{:?}", mock.keys());
+}
+
+#[tokio::test]
+async fn while_all_keys_cool_the_app_is_told_to_wait() {
+    for (wait, least, most) in [("30", 25, 30), ("600", 60, 60)] {
+        let mock = Mock::start(Reply::error(429).header("retry-after", wait)).await;
+        let gateway = Gateway::start(Config::new(&mock)).await;
+        let first = gateway.app().chat().await;
+        first.is(503, "upstream_exhausted");
+        assert_eq!(mock.count(), 2);
+        let second = gateway.app().chat().await;
+        second.is(503, "upstream_exhausted");
+        assert_eq!(mock.count(), 2, "a cooling key is left alone");
+        for answer in [&first, &second] {
+            let told = answer.number("retry-after");
+            assert!((least..=most).contains(&told), "retry-after {told} for {wait}");
+            assert!(!answer.text().contains("SECRET"));
+        }
+        assert_eq!(gateway.messages(LICENSE).await, 0);
+        let metrics = gateway.metrics().await;
+        let cooling = [("provider", "p"), ("state", "cooling")];
+        assert_eq!(metrics.sum("gatekeeper_key_state", &cooling), 2.0);
+    }
+}
+
+#[tokio::test]
+async fn bad_credentials_on_all_keys_are_502_and_no_secret_leaves() {
+    let fixture = "{\"error\":{\"message\":\"Incorrect API key provided: sk-SECRET***abcd. You can find your API key at \
+                   https://platform.openai.com/account/api-keys.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"invalid_api_key\"}}";
+    for status in [401, 402, 403] {
+        let mock = Mock::start(Reply::json(status, fixture)).await;
+        let gateway = Gateway::start(Config::new(&mock)).await;
+        for _ in 0..2 {
+            let answer = gateway.app().chat().await;
+            answer.is(502, "upstream_error");
+            for leak in ["SECRET", "API key", "platform.openai.com", "invalid_api_key"] {
+                assert!(!answer.text().contains(leak), "{status}: {}", answer.text());
+            }
+        }
+        assert_eq!(mock.count(), 2, "{status}: a quarantined key is left alone");
+        assert_eq!(gateway.messages(LICENSE).await, 0);
+        let metrics = gateway.metrics().await;
+        let quarantined = [("provider", "p"), ("state", "quarantined")];
+        assert_eq!(metrics.sum("gatekeeper_key_state", &quarantined), 2.0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_used_up_account_is_quarantined_not_cooled() {
+    let body = "{\"error\":{\"message\":\"You exceeded your current quota (org-SECRETorg)\",\
+                \"type\":\"insufficient_quota\",\"param\":null,\"code\":\"insufficient_quota\"}}";
+    let mock = Mock::start(Reply::json(429, body)).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let answer = gateway.app().chat().await;
+    answer.is(502, "upstream_error");
+    assert!(!answer.text().contains("SECRET"));
+    gateway.app().chat().await.is(502, "upstream_error");
+    assert_eq!(mock.count(), 2);
+}
+
+#[tokio::test]
+async fn the_apps_own_mistake_is_relayed_without_the_account() {
+    let body = "{\"error\":{\"message\":\"Invalid 'temperature': 9 in organization org-AbCdEf1234567890AbCdEf12 on project proj_AbCdEf1234567890AbCdEf12 with key sk-proj-SECRETSECRETSECRET1234\",\
+                \"type\":\"invalid_request_error\",\"param\":\"temperature\",\"code\":\"invalid_value\"}}";
+    for status in [400, 413, 422] {
+        let reply = Reply::json(status, body)
+            .header("openai-organization", "org-AbCdEf1234567890AbCdEf12")
+            .header("openai-project", "proj_SECRET")
+            .header("x-request-id", "req_SECRET")
+            .header("set-cookie", "__cf_bm=SECRET; path=/")
+            .header("cf-ray", "SECRET-FRA")
+            .header("server", "SECRET")
+            .header("x-ratelimit-limit-requests", "500")
+            .header("x-ratelimit-remaining-tokens", "SECRET");
+        let mock = Mock::start(reply).await;
+        let gateway = Gateway::start(Config::new(&mock)).await;
+        let answer = gateway.app().chat().await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        let error = answer.json()["error"].clone();
+        assert_eq!(
+            (&error["param"], &error["code"]),
+            (&json!("temperature"), &json!("invalid_value"))
+        );
+        assert!(error["message"].as_str().unwrap().contains("Invalid 'temperature': 9"), "{error}");
+        for leak in ["org-AbCdEf", "proj_AbCdEf", "SECRET"] {
+            assert!(!answer.text().contains(leak), "{error}");
+            assert!(!format!("{:?}", answer.headers).contains(leak), "{:?}", answer.headers);
+        }
+        for name in [
+            "openai-organization",
+            "openai-project",
+            "set-cookie",
+            "cf-ray",
+            "x-ratelimit-limit-requests",
+        ] {
+            assert_eq!(answer.header(name), None, "{name}");
+        }
+        assert_eq!(mock.count(), 1, "{status}: no other key can help");
+        assert_eq!(gateway.messages(LICENSE).await, 0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn headers_of_an_account_never_come_back() {
+    let dress = |reply: Reply| {
+        reply
+            .header("openai-organization", "org-SECRET")
+            .header("openai-processing-ms", "12")
+            .header("x-request-id", "req_SECRET")
+            .header("request-id", "req_SECRET")
+            .header("anthropic-organization-id", "SECRET")
+            .header("set-cookie", "a=SECRET")
+            .header("cf-ray", "SECRET")
+            .header("alt-svc", "h3=\":443\"")
+            .header("server", "SECRET")
+            .header("x-ratelimit-remaining-requests", "SECRET")
+            .header("x-groq-region", "SECRET")
+            .header("location", "https://SECRET.example")
+            .header("access-control-allow-origin", "*")
+    };
+    let mock = Mock::sequence([dress(Reply::chat()), dress(Reply::stream())]).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    for answer in [gateway.app().chat().await, gateway.app().stream().await] {
+        answer.ok();
+        assert!(!format!("{:?}", answer.headers).contains("SECRET"), "{:?}", answer.headers);
+        let allowed = [
+            "content-type",
+            "content-length",
+            "transfer-encoding",
+            "date",
+            "connection",
+            "cache-control",
+            "x-request-id",
+            "x-should-retry",
+            "retry-after",
+            "vary",
+            "x-accel-buffering",
+            "server",
+        ];
+        for name in answer.headers.keys() {
+            let name = name.as_str();
+            let ours = name.starts_with("x-gatekeeper-") || name.starts_with("x-quota-");
+            assert!(ours || allowed.contains(&name), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_the_provider_does_not_have_is_left_for_the_next_target() {
+    let body = "{\"error\":{\"message\":\"The model `m1` does not exist\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"model_not_found\"}}";
+    let first = Mock::start(Reply::json(404, body)).await;
+    let second = Mock::start(Reply::chat()).await;
+    let config =
+        Config::new(&first).provider("q", &second, &["sk-q"]).model("fast", "[p/m1, q/m2]");
+    let gateway = Gateway::start(config).await;
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("q/m2"));
+}
+
+#[tokio::test]
+async fn geminis_wrapped_error_is_understood() {
+    let wrapped = "[{\"error\":{\"code\":429,\"message\":\"You exceeded your current quota. Please retry in 20.7s.\",\"status\":\"RESOURCE_EXHAUSTED\",\
+                   \"details\":[{\"@type\":\"type.googleapis.com/google.rpc.RetryInfo\",\"retryDelay\":\"20s\"}]}}]";
+    let mock = Mock::start(Reply::json(429, wrapped)).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let answer = gateway.app().chat().await;
+    answer.is(503, "upstream_exhausted");
+    assert!((15..=21).contains(&answer.number("retry-after")));
+    mock.answer([Reply::json(400, "[{\"error\":{\"code\":400,\"message\":\"API key not valid.\",\"status\":\"INVALID_ARGUMENT\",\"details\":[{\"reason\":\"API_KEY_INVALID\"}]}}]")]);
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    gateway.app().chat().await.is(502, "upstream_error");
+}
+
+#[tokio::test]
+async fn all_keys_of_an_account_take_turns() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock).keys("p", &["sk-1", "sk-2", "sk-3"])).await;
+    for _ in 0..9 {
+        gateway.app().chat().await.ok();
+    }
+    let keys = mock.keys();
+    for key in ["sk-1", "sk-2", "sk-3"] {
+        assert_eq!(keys.iter().filter(|used| *used == key).count(), 3, "{keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_off_is_not_used() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock).member("p", 0, "state: off")).await;
+    for _ in 0..4 {
+        gateway.app().chat().await.ok();
+    }
+    assert!(mock.keys().iter().all(|key| key == "sk-two"), "{:?}", mock.keys());
+}
+
+#[tokio::test]
+async fn interim_answers_are_not_taken_for_the_answer() {
+    let reply = Reply::chat().interim(100).interim(103);
+    let mock = Mock::start(reply).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().body, sse::CHAT);
+    assert_eq!(answer.number("x-gatekeeper-attempts"), 1);
+}
+
+#[tokio::test]
+async fn every_framing_of_a_good_answer_is_good() {
+    let mock = Mock::sequence([
+        Reply::chat(),
+        Reply::chat().chunked(),
+        Reply::chat().bytewise(),
+        Reply::chat().bytewise().chunked(),
+        Reply::chat().header("connection", "close"),
+        Reply::chat().until_close(),
+        Reply::chat(),
+    ])
+    .await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    for round in 0..7 {
+        let answer = gateway.app().chat().await;
+        assert_eq!(answer.ok().body, sse::CHAT, "{round}");
+        assert_eq!(answer.number("x-gatekeeper-attempts"), 1, "{round}");
+    }
+    assert_eq!(mock.count(), 7);
+}
+
+#[tokio::test]
+async fn an_error_never_shows_the_operators_names() {
+    let mock = Mock::start(Reply::error(500)).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let answer: Answer = gateway.app().chat().await;
+    let error: Value = answer.is(502, "upstream_error").json();
+    for name in ["p-1", "sk-one", "127.0.0.1", "m1"] {
+        assert!(!contains(error.to_string().as_bytes(), name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_the_provider_closed_meanwhile_is_no_fault_of_its_key() {
+    let mock = Mock::sequence([Reply::chat(), Reply::instead([Step::Close]), Reply::chat()]).await;
+    let gateway = Gateway::start(Config::new(&mock).keys("p", &["sk-one"])).await;
+    gateway.app().chat().await.ok();
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 1);
+    let seen = mock.seen();
+    assert_eq!((seen[0].connection, seen[1].connection, seen[2].connection), (0, 0, 1));
+    assert_eq!(gateway.messages(LICENSE).await, 2);
+}
+
+#[tokio::test]
+async fn an_error_whose_body_never_ends_does_not_hold_the_request() {
+    let endless = Reply::json(429, "{\"error\":").chunked().then(Step::Hang);
+    let mock = Mock::sequence([endless, Reply::chat()]).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let began = Instant::now();
+    assert_eq!(gateway.app().chat().await.ok().number("x-gatekeeper-attempts"), 2);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+/// A provider that answered 2xx was paid for: the buyer gets the message back, not the tokens.
+#[tokio::test]
+async fn a_200_that_was_no_answer_gives_back_the_message_alone() {
+    let mock = Mock::start(Reply::json(200, &sse::CHAT[..60])).await;
+    let plan = "messages: 50/month, tokens: 100000/month, models: [\"*\"]";
+    let gateway = Gateway::start(Config::new(&mock).plan("free", plan)).await;
+    gateway.app().chat().await.is(502, "upstream_error");
+    assert_eq!(gateway.messages(LICENSE).await, 0);
+    assert!(gateway.tokens(LICENSE).await > 0);
+}
+
+#[tokio::test]
+async fn a_secret_from_the_environment_works() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock)
+        .keys("p", &["not this"])
+        .secret("p", 0, "env:GATEKEEPER_TEST_KEY")
+        .env("GATEKEEPER_TEST_KEY", "sk-from-env");
+    let gateway = Gateway::start(config).await;
+    gateway.app().chat().await.ok();
+    assert_eq!(mock.keys(), ["sk-from-env"]);
+}
+
+#[tokio::test]
+async fn heavier_keys_get_more_turns() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock).weights("p", &[3, 1]);
+    let gateway = Gateway::start(config).await;
+    for _ in 0..12 {
+        gateway.app().chat().await.ok();
+    }
+    let heavy = mock.keys().iter().filter(|key| *key == "sk-one").count();
+    assert_eq!(heavy, 9, "{:?}", mock.keys());
+}

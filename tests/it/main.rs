@@ -1,0 +1,53 @@
+//! The gateway from outside: real sockets, the built program, a provider with every fault.
+//!
+//! Each module is one topic; `support` holds the provider, the process and the clients.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+/// Runs these tests over plain HTTP/1.1, HTTP/1.1 in TLS, and HTTP/2.
+macro_rules! over_every_wire {
+    ($($test:ident),+ $(,)?) => {
+        over_every_wire! { @ plain Plain, $($test),+ }
+        over_every_wire! { @ tls Tls, $($test),+ }
+        over_every_wire! { @ h2 H2, $($test),+ }
+    };
+    (@ $name:ident $wire:ident, $($test:ident),+) => {
+        mod $name {
+            $(
+                #[tokio::test]
+                async fn $test() {
+                    super::$test($crate::support::Wire::$wire).await;
+                }
+            )+
+        }
+    };
+}
+
+/// The same over the two wires that carry HTTP/1.1.
+macro_rules! over_http1 {
+    ($($test:ident),+ $(,)?) => {
+        over_every_wire! { @ plain_http1 Plain, $($test),+ }
+        over_every_wire! { @ tls_http1 Tls, $($test),+ }
+    };
+}
+
+mod big_body;
+mod body_limit;
+mod canary;
+mod capture;
+mod chain;
+mod cli;
+mod failover;
+mod framing;
+mod gate;
+mod json;
+mod kills;
+mod ledger;
+mod lifecycle;
+mod mock_itself;
+mod path;
+mod stream;
+mod support;
+mod timeouts;
+mod upstream_h2;
+mod upstream_tls;
+mod usage;

@@ -1,0 +1,274 @@
+//! The built gateway as a process of its own.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    client::{Http, Raw},
+    yaml::Config,
+};
+
+/// The program under test.
+pub fn program() -> &'static str {
+    option_env!("CARGO_BIN_EXE_gatekeeper")
+        .or(option_env!("CARGO_BIN_EXE_custom-filter"))
+        .expect("a package with a gateway in it")
+}
+
+/// A port nobody listens on, below those the kernel gives to outgoing connections.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(97);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + (start.wrapping_add(step) % 20_000) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Runs the program to its end.
+pub fn run(args: &[&str], dir: &Path) -> Output {
+    run_with_input(args, dir, "")
+}
+
+/// Runs the program to its end with this on standard input.
+pub fn run_with_input(args: &[&str], dir: &Path, input: &str) -> Output {
+    let mut child = Command::new(program())
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that does not read its input closes the pipe: not this side's fault.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+pub struct Gateway {
+    pub dir: Arc<TempDir>,
+    pub config: Config,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    exit: Option<ExitStatus>,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.logs();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the gateway's last words ---");
+            for line in tail.iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// Starts the gateway and waits until it is ready.
+    pub async fn start(config: Config) -> Self {
+        Self::start_in(Arc::new(TempDir::new().unwrap()), config).await
+    }
+
+    /// The same in a directory that may hold a store already.
+    pub async fn start_in(dir: Arc<TempDir>, config: Config) -> Self {
+        for _ in 0..3 {
+            let mut gateway = Self::spawn(dir.clone(), config.clone());
+            if gateway.ready().await {
+                return gateway;
+            }
+            let logs = gateway.logs();
+            // Another process may have taken the port meanwhile: take the next.
+            assert!(logs.contains("in use"), "the gateway does not start:\n{logs}");
+        }
+        panic!("no free port for the gateway");
+    }
+
+    /// Starts it without waiting for anything.
+    pub fn spawn(dir: Arc<TempDir>, config: Config) -> Self {
+        let address = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (public, admin) = (address(), address());
+        let file = config.write(dir.path(), public, admin);
+        Self::spawn_file(dir, config, public, admin, &file)
+    }
+
+    /// Starts it on a file that is there already.
+    pub fn spawn_file(
+        dir: Arc<TempDir>,
+        config: Config,
+        public: SocketAddr,
+        admin: SocketAddr,
+        file: &Path,
+    ) -> Self {
+        let log = |name| {
+            let path = dir.path().join(name);
+            File::options().create(true).append(true).open(path).unwrap()
+        };
+        let child = Command::new(program())
+            .args(["run", "-c"])
+            .arg(file)
+            .current_dir(dir.path())
+            .envs(config.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log("stdout.log"))
+            .stderr(log("stderr.log"))
+            .spawn()
+            .unwrap();
+        Self { dir, config, public, admin, child, exit: None }
+    }
+
+    /// Waits for `/readyz`; `false` when the process ends instead.
+    pub async fn ready(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.exit = Some(status);
+                return false;
+            }
+            if self.readyz().await == Some(200) {
+                return true;
+            }
+            assert!(Instant::now() < deadline, "the gateway is not ready:\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What the admin listener says of readiness; `None` when it does not listen.
+    pub async fn readyz(&self) -> Option<u16> {
+        let mut raw = Raw::to(self.admin).await.ok()?;
+        let host = self.admin;
+        raw.send(format!("GET /readyz HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        raw.answer().await.map(|answer| answer.status)
+    }
+
+    /// kill -9, and the store as it then is.
+    pub fn kill(&mut self) {
+        if self.exit.is_none() {
+            let _ = self.child.kill();
+            self.exit = self.child.wait().ok();
+        }
+    }
+
+    /// Starts it again on the same store, on other ports.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let next = Self::start_in(self.dir.clone(), self.config.clone()).await;
+        *self = next;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub async fn exited(&mut self, within: Duration) -> ExitStatus {
+        let deadline = Instant::now() + within;
+        while self.exit.is_none() {
+            self.exit = self.child.try_wait().unwrap();
+            assert!(
+                self.exit.is_some() || Instant::now() < deadline,
+                "the gateway still runs after {within:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.exit.unwrap()
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.config.store_in(self.dir.path())
+    }
+
+    /// Standard output and error so far.
+    pub fn logs(&self) -> String {
+        ["stdout.log", "stderr.log"]
+            .map(|name| fs::read(self.dir.path().join(name)).unwrap_or_default())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .concat()
+    }
+
+    /// An app on the wire of this test.
+    pub fn app(&self) -> Http {
+        Http::new(self.public, self.config.wire)
+    }
+
+    /// A socket to the public listener.
+    pub async fn raw(&self) -> Raw {
+        Raw::connect(self.public, self.config.wire).await
+    }
+
+    pub fn operator(&self) -> Http {
+        Http::new(self.admin, super::Wire::Plain)
+    }
+
+    pub async fn me(&self, key: &str) -> Value {
+        let answer = self.app().get("/v1/me").bearer_auth(key).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json().await.unwrap()
+    }
+
+    /// Messages used, by `/v1/me`.
+    pub async fn messages(&self, key: &str) -> u64 {
+        let me = self.me(key).await;
+        me["limits"]["messages"]["used"].as_u64().unwrap_or_else(|| panic!("no messages in {me}"))
+    }
+
+    /// Tokens used, by `/v1/me`.
+    pub async fn tokens(&self, key: &str) -> u64 {
+        let me = self.me(key).await;
+        me["limits"]["tokens"]["used"].as_u64().unwrap_or_else(|| panic!("no tokens in {me}"))
+    }
+
+    pub async fn status(&self) -> Value {
+        let answer = self.operator().get("/status").header("accept", "application/json");
+        answer.send().await.unwrap().json().await.unwrap()
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let answer = self.operator().get("/metrics").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        Metrics(answer.text().await.unwrap())
+    }
+}
+
+/// A scrape.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The sum of all series of this name with at least these labels.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let wanted: Vec<String> =
+            labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        self.0
+            .lines()
+            .filter_map(|line| line.strip_prefix(name))
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .filter(|rest| wanted.iter().all(|label| rest.contains(label.as_str())))
+            .map(|rest| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+}

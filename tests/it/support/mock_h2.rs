@@ -1,0 +1,163 @@
+//! The same provider over HTTP/2: one task a stream, the same scripts.
+
+use std::{
+    future::{pending, poll_fn},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{Request, Response};
+use parking_lot::Mutex;
+use tokio::{net::TcpStream, time::sleep};
+use tokio_rustls::server::TlsStream;
+
+use super::{End, Framing, Reply, Seen, State, Step};
+
+pub(super) async fn serve(io: TlsStream<TcpStream>, index: usize, state: Arc<Mutex<State>>) {
+    let mut builder = h2::server::Builder::new();
+    let handshake = builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 22);
+    let Ok(mut connection) = handshake.handshake::<_, Bytes>(io).await else { return };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        tokio::spawn(one_request(request, respond, index, state.clone()));
+    }
+}
+
+async fn one_request(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    connection: usize,
+    state: Arc<Mutex<State>>,
+) {
+    let (parts, mut receive) = request.into_parts();
+    let mut headers: Vec<(String, String)> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            (name.as_str().into(), String::from_utf8_lossy(value.as_bytes()).into())
+        })
+        .collect();
+    if let Some(authority) = parts.uri.authority() {
+        headers.push((":authority".into(), authority.to_string()));
+    }
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str()).to_owned();
+    let bearer = headers.iter().find(|(name, _)| name == "authorization");
+    let key = bearer.and_then(|(_, value)| value.strip_prefix("Bearer ")).unwrap_or("").to_owned();
+    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let head = format!("{} {path} HTTP/2\r\n{}\r\n", parts.method, lines.collect::<String>());
+    let mut seen = Seen {
+        connection,
+        head: head.into_bytes(),
+        method: parts.method.to_string(),
+        path,
+        headers,
+        body: Vec::new(),
+        key,
+        at: Instant::now(),
+        left: None,
+        answered: false,
+    };
+    let reply = state.lock().reply(&seen.key);
+    if !reply.early && read_body(&mut receive, &mut seen).await.is_err() {
+        return;
+    }
+    let place = {
+        let mut state = state.lock();
+        state.seen.push(seen.clone());
+        state.seen.len() - 1
+    };
+    let end = answer(&mut respond, &reply).await;
+    let mut state = state.lock();
+    if let Some(entry) = state.seen.get_mut(place).filter(|entry| entry.at == seen.at) {
+        entry.answered = end.is_ok();
+        entry.left = matches!(end, Err(End::Theirs)).then(Instant::now);
+    }
+}
+
+async fn read_body(receive: &mut RecvStream, seen: &mut Seen) -> Result<(), End> {
+    while let Some(chunk) = receive.data().await {
+        let chunk = chunk.map_err(|_| End::Theirs)?;
+        let _ = receive.flow_control().release_capacity(chunk.len());
+        seen.body.extend_from_slice(&chunk);
+    }
+    Ok(())
+}
+
+async fn answer(respond: &mut SendResponse<Bytes>, reply: &Reply) -> Result<(), End> {
+    for step in &reply.before_head {
+        match step {
+            Step::Wait(time) => unless_left(respond, sleep(*time)).await?,
+            Step::Gate(gate) => unless_left(respond, gate.pass()).await?,
+            Step::Hang => unless_left(respond, pending()).await?,
+            Step::Reset | Step::Close => {
+                respond.send_reset(Reason::INTERNAL_ERROR);
+                return Err(End::Ours);
+            }
+            Step::Write(_) | Step::Bytewise(_) | Step::Endless(..) => {}
+        }
+    }
+    let mut head = Response::builder().status(reply.status);
+    for (name, value) in &reply.headers {
+        if !name.eq_ignore_ascii_case("connection") {
+            head = head.header(name, value);
+        }
+    }
+    if reply.framing == Framing::Length {
+        let length = reply.length.unwrap_or_else(|| reply.body.iter().map(super::size).sum());
+        head = head.header("content-length", length);
+    }
+    let head = head.body(()).expect("a valid head");
+    let mut send = respond.send_response(head, false).map_err(|_| End::Theirs)?;
+    for step in &reply.body {
+        body_step(&mut send, step).await?;
+    }
+    send.send_data(Bytes::new(), true).map_err(|_| End::Theirs)
+}
+
+async fn body_step(send: &mut SendStream<Bytes>, step: &Step) -> Result<(), End> {
+    let gone = |_| End::Theirs;
+    match step {
+        Step::Write(bytes) => send.send_data(bytes.clone(), false).map_err(gone),
+        Step::Bytewise(bytes) => {
+            for at in 0..bytes.len() {
+                send.send_data(bytes.slice(at..=at), false).map_err(gone)?;
+                tokio::task::yield_now().await;
+            }
+            Ok(())
+        }
+        Step::Wait(time) => unless_reset(send, sleep(*time)).await,
+        Step::Gate(gate) => unless_reset(send, gate.pass()).await,
+        Step::Hang => unless_reset(send, pending()).await,
+        Step::Reset | Step::Close => {
+            // What was written before goes out first.
+            sleep(std::time::Duration::from_millis(50)).await;
+            send.send_reset(Reason::INTERNAL_ERROR);
+            Err(End::Ours)
+        }
+        Step::Endless(bytes, pause) => loop {
+            send.send_data(bytes.clone(), false).map_err(gone)?;
+            unless_reset(send, sleep(*pause)).await?;
+        },
+    }
+}
+
+async fn unless_left(
+    respond: &mut SendResponse<Bytes>,
+    done: impl Future<Output = ()>,
+) -> Result<(), End> {
+    tokio::select! {
+        () = done => Ok(()),
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => Err(End::Theirs),
+    }
+}
+
+async fn unless_reset(
+    send: &mut SendStream<Bytes>,
+    done: impl Future<Output = ()>,
+) -> Result<(), End> {
+    tokio::select! {
+        () = done => Ok(()),
+        _ = poll_fn(|cx| send.poll_reset(cx)) => Err(End::Theirs),
+    }
+}
