@@ -36,11 +36,14 @@ pub struct Provider {
     selection: Arc<SmoothRoundRobin>,
 }
 
+/// By provider and id.
+type ByName<T> = Mutex<HashMap<(Arc<str>, Arc<str>), Arc<T>>>;
+
 /// The health of all keys and groups, kept over reloads.
 #[derive(Default)]
 pub struct HealthBook {
-    keys: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<KeyHealth>>>,
-    groups: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<GroupHealth>>>,
+    keys: ByName<KeyHealth>,
+    groups: ByName<GroupHealth>,
 }
 
 impl HealthBook {

@@ -93,6 +93,7 @@ pub fn serve(
     scratch: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     health::start_clock();
+    check_free(&settings)?;
     let store = Embedded::open(&settings.store.path, settings.store.keep)
         .with_context(|| format!("store {}", settings.store.path.display()))?;
     let configured = settings.vault.as_ref().map(pepper).transpose()?;
@@ -122,6 +123,16 @@ pub fn serve(
         }),
     };
     server.server.run(args);
+    Ok(())
+}
+
+/// Pingora would try a taken address for half a minute and then go on without it.
+fn check_free(settings: &Settings) -> anyhow::Result<()> {
+    let listeners = [("server", settings.server.listen), ("admin", settings.admin.listen)];
+    for (name, address) in listeners {
+        std::net::TcpListener::bind(address)
+            .with_context(|| format!("{name}.listen: {address} can't be listened on"))?;
+    }
     Ok(())
 }
 

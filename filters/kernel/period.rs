@@ -44,7 +44,7 @@ impl UnixMs {
         let second = self.0 / 1000;
         LAST.with_borrow_mut(|last| {
             // Resets are whole minutes, now is mostly not: two places keep them apart.
-            let place = &mut last[usize::from(second % 60 == 0)];
+            let place = &mut last[usize::from(second.is_multiple_of(60))];
             if place.0 != second || place.1.is_empty() {
                 let text = jiff::Timestamp::from_second(second as i64);
                 *place = (second, text.map_or_else(|_| Arc::from(""), |t| t.to_string().into()));

@@ -98,7 +98,16 @@ async fn collect(
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut length = 0u64;
-    while let Some(chunk) = session.read_request_body().await.map_err(unread)? {
+    loop {
+        let chunk = match session.read_request_body().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => {
+                // Where this body ends is unclear, so nothing after it can be a request.
+                session.set_keepalive(None);
+                return Err(unread(error));
+            }
+        };
         length += chunk.len() as u64;
         if length > limit {
             return Err(too_large(limit).into());
@@ -342,6 +351,10 @@ impl Weight {
 
     fn message(&mut self, message: &Value<'_>) {
         self.millitokens += 1000 * estimate::MESSAGE_TOKENS;
+        if message.get("type").is_none() && message.get("role").is_none() {
+            // An id alone names an item that is kept in the seller's account.
+            self.other("item_reference");
+        }
         for (name, value) in message.members() {
             match &*name.decoded() {
                 // Both name state that is kept in the seller's account.

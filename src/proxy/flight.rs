@@ -38,8 +38,8 @@ pub struct Attempted {
     pub ms: u64,
 }
 
-impl Flight {
-    pub fn new() -> Self {
+impl Default for Flight {
+    fn default() -> Self {
         Self {
             arrived: Instant::now(),
             snapshot: None,

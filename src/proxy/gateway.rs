@@ -93,7 +93,7 @@ impl ProxyHttp for Gateway {
     type CTX = Flight;
 
     fn new_ctx(&self) -> Flight {
-        Flight::new()
+        Flight::default()
     }
 
     async fn early_request_filter(

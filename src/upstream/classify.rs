@@ -101,6 +101,7 @@ struct Said {
     code: String,
     kind: String,
     message: String,
+    param: String,
     reason: String,
     retry: Option<Duration>,
 }
@@ -135,7 +136,7 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
 }
 
 fn said_body(said: &Said) -> scrub::Error<'_> {
-    scrub::Error { message: &said.message, kind: &said.kind, code: &said.code }
+    scrub::Error { message: &said.message, kind: &said.kind, code: &said.code, param: &said.param }
 }
 
 impl Said {
@@ -152,6 +153,7 @@ impl Said {
             code: text("code"),
             kind: text("type"),
             message: text("message"),
+            param: text("param"),
             ..Self::default()
         };
         if said.kind.is_empty() {

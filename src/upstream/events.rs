@@ -119,7 +119,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     pub fn push(&mut self, bytes: Bytes) {
-        if self.len() == 0 {
+        if self.is_empty() {
             self.first = bytes;
             return;
         }

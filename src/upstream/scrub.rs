@@ -8,6 +8,8 @@ pub struct Error<'a> {
     pub message: &'a str,
     pub kind: &'a str,
     pub code: &'a str,
+    /// Empty when none was named.
+    pub param: &'a str,
 }
 
 /// Longest message relayed, in characters.
@@ -26,7 +28,7 @@ pub fn error(error: &Error<'_>) -> Bytes {
     let envelope = json!({"error": {
         "message": message,
         "type": or(error.kind, "invalid_request_error"),
-        "param": null,
+        "param": Some(clean(error.param)).filter(|param| !param.is_empty()),
         "code": or(error.code, "invalid_request"),
     }});
     Bytes::from(envelope.to_string())

@@ -271,6 +271,11 @@ async fn made_up_names_open_no_series() {
     };
     ask(0).await;
     app.chat().await.ok();
+    // A request is counted when its answer is out.
+    eventually("the answer is counted", std::time::Duration::from_secs(3), || async {
+        gateway.metrics().await.0.contains("gatekeeper_time_to_first_token_seconds_count")
+    })
+    .await;
     let before = series().await;
     for round in 1..100 {
         ask(round).await;

@@ -98,3 +98,10 @@ async fn wrong_options_are_a_config_error_with_its_line() {
         .file(dir.path());
     assert!(run(&["check", "-c", "gatekeeper.yaml"], dir.path()).status.success());
 }
+
+#[test]
+fn the_guide_shows_exactly_this_filter() {
+    let guide = include_str!("../../../filters/README.md");
+    let filter = include_str!("../src/main.rs");
+    assert!(guide.contains(filter), "filters/README.md and src/main.rs have grown apart");
+}
