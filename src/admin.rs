@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     ledger::Embedded,
     pool::{Provider, health::State},
-    server::Phase,
+    server::ending::Phase,
     snapshot::Snapshot,
 };
 

@@ -19,7 +19,7 @@ use crate::{
         self, Secrets,
         settings::{AccessLog, LicenseSource, Settings, StaticKey},
     },
-    server,
+    server, telemetry,
 };
 
 /// The configuration a newcomer would write; the same file as `conf/gatekeeper.yaml`.
@@ -41,7 +41,7 @@ pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
     let key = demo_key(&settings).context("the built-in configuration has no licence key")?;
     let buyer = add_buyer(&mut settings)?;
     let public = settings.server.listen;
-    server::start_log(log::LevelFilter::Warn);
+    telemetry::log::start(log::LevelFilter::Warn);
     introduce(&settings, &key)?;
     thread::Builder::new().name("traffic".into()).spawn(move || traffic(public, &buyer))?;
     server::serve(settings, &registry, "the built-in demo", Some(directory))

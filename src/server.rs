@@ -1,11 +1,10 @@
-//! The process: what is built once, what runs in it, and how it ends.
+//! The process: what is built once, and what runs in it.
+
+pub mod ending;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,11 +19,11 @@ use pingora_core::{
         http::v2::server::{H2Options, default_h2_options},
         l4::stream::L4BufferSettings,
     },
-    server::{Server, ShutdownSignal, ShutdownSignalWatch, configuration::ServerConf},
+    server::{Server, configuration::ServerConf},
     services::{background::background_service, listening::Service},
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::ending::{Ending, Phase};
 use crate::{
     admin::Admin,
     cli::RunArgs,
@@ -38,7 +37,7 @@ use crate::{
     },
     snapshot::{Machine, Snapshot},
     stand_in::StandIn,
-    telemetry::{Telemetry, access_log::AccessLog},
+    telemetry::{self, Telemetry, access_log::AccessLog},
     upstream::peer::Connector,
     vault::pepper::{Pepper, pepper},
 };
@@ -51,22 +50,6 @@ const WRITE_BUFFER: usize = 1460;
 const H2_WINDOW: u32 = 1024 * 1024;
 /// Idle upstream connections kept, per thread.
 const POOLED: usize = 256;
-/// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
-/// only queued when its hook returns.
-const FLUSH: Duration = Duration::from_millis(200);
-
-/// Starting, serving, draining: what `/readyz` says.
-#[derive(Default)]
-pub struct Phase(AtomicU8);
-
-impl Phase {
-    const SERVING: u8 = 1;
-    const DRAINING: u8 = 2;
-
-    pub fn is_serving(&self) -> bool {
-        self.0.load(Relaxed) == Self::SERVING
-    }
-}
 
 /// Runs the gateway until a signal ends it.
 ///
@@ -74,7 +57,7 @@ impl Phase {
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     let (settings, warnings) = config::load(&args.config, &registry)?;
-    start_log(settings.log.level);
+    telemetry::log::start(settings.log.level);
     for warning in &warnings {
         log::warn!("{warning}");
     }
@@ -243,154 +226,9 @@ impl pingora_core::services::background::BackgroundService for Announce {
             }
         }
         // Unless a signal came first.
-        let _ = self.phase.0.compare_exchange(0, Phase::SERVING, Relaxed, Relaxed);
+        self.phase.serve();
         let [public, admin] = self.addresses;
         log::info!("Gatekeeper serves apps on {public}, operators on {admin}.");
-    }
-}
-
-/// Waits for a signal and ends the process the way it asks for.
-struct Ending {
-    telemetry: Arc<Telemetry>,
-    store: Arc<Embedded>,
-    phase: Arc<Phase>,
-    grace: Duration,
-    scratch: Option<PathBuf>,
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    quit: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            quit: signal(SignalKind::quit())?,
-        })
-    }
-
-    /// The next signal that ends the process; `true` when it may take its time.
-    async fn end(&mut self) -> bool {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return true,
-                _ = self.interrupt.recv() => return false,
-                _ = self.hang_up.recv() => {
-                    log::warn!("SIGHUP: this version reads its configuration at start only.");
-                }
-                _ = self.quit.recv() => {
-                    log::warn!("SIGQUIT: this version can't hand over; it keeps serving.");
-                }
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Ending {
-    async fn recv(&self) -> ShutdownSignal {
-        let mut signals = match Signals::new() {
-            Ok(signals) => signals,
-            Err(error) => {
-                log::error!("Signals can't be watched: {error}. The gateway ends.");
-                return ShutdownSignal::FastShutdown;
-            }
-        };
-        let gentle = signals.end().await;
-        self.phase.0.store(Phase::DRAINING, Relaxed);
-        let drain = Drain {
-            telemetry: self.telemetry.clone(),
-            store: self.store.clone(),
-            scratch: self.scratch.clone(),
-        };
-        if !gentle {
-            drain.end(0);
-        }
-        log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
-        let deadline = tokio::time::Instant::now() + self.grace;
-        tokio::spawn(async move {
-            tokio::select! {
-                () = drain.idle() => {}
-                _ = signals.end() => log::warn!("A second signal: open requests are cut."),
-                () = tokio::time::sleep_until(deadline) => {
-                    log::warn!("The grace period is over: open requests are cut.");
-                }
-            }
-            tokio::time::sleep(FLUSH).await;
-            drain.end(0)
-        });
-        ShutdownSignal::GracefulTerminate
-    }
-}
-
-struct Drain {
-    telemetry: Arc<Telemetry>,
-    store: Arc<Embedded>,
-    scratch: Option<PathBuf>,
-}
-
-impl Drain {
-    async fn idle(&self) {
-        while self.telemetry.in_flight() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Pingora would wait out its whole grace period.
-    fn end(&self, code: i32) -> ! {
-        self.store.close();
-        if let Some(scratch) = &self.scratch {
-            let _ = std::fs::remove_dir_all(scratch);
-        }
-        log::logger().flush();
-        std::process::exit(code)
-    }
-}
-
-/// Sends `log` to standard error. `RUST_LOG` sets levels; targets outside Gatekeeper are capped at
-/// info whatever it says: Pingora prints headers at debug level. One of its modules prints the bytes
-/// of a malformed request as an error; it is not heard at all.
-pub fn start_log(level: log::LevelFilter) {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level.min(log::LevelFilter::Warn));
-    builder.filter_module("gatekeeper", level);
-    builder.filter_module("gatekeeper_filters", level);
-    if let Ok(spec) = std::env::var("RUST_LOG") {
-        builder.parse_filters(&spec);
-    }
-    let inner = builder.build();
-    let max = inner.filter();
-    let capped = Capped(inner);
-    if log::set_boxed_logger(Box::new(capped)).is_ok() {
-        log::set_max_level(max);
-    }
-}
-
-struct Capped(env_logger::Logger);
-
-impl log::Log for Capped {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        if metadata.target() == "pingora_core::apps::http_app" {
-            return false;
-        }
-        let ours = metadata.target().starts_with("gatekeeper");
-        (ours || metadata.level() <= log::Level::Info) && self.0.enabled(metadata)
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.log(record);
-        }
-    }
-
-    fn flush(&self) {
-        self.0.flush();
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod live;
+pub mod log;
 pub mod metrics;
 
 use std::{

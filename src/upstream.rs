@@ -14,17 +14,20 @@ pub mod relay;
 pub mod request;
 pub mod scrub;
 pub mod socket;
+pub mod watch;
 pub mod watchdog;
+pub mod wire;
 
 use std::{sync::Arc, time::Instant};
 
 use gatekeeper_filters::kernel::{Code, Reject, Target};
 
 use self::{
-    attempt::{Attempt, Stop},
+    attempt::Attempt,
     classify::{Cause, Failure, Next},
     downstream::Downstream,
     peer::Connector,
+    watch::Stop,
     watchdog::Watchdog,
 };
 use crate::{

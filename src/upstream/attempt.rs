@@ -1,10 +1,6 @@
 //! One attempt: a fresh upstream request on one key, up to its judgement or the end of its answer.
 
-use std::{
-    future::Future,
-    pin::{Pin, pin},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use gatekeeper_filters::kernel::{Ask, Exchange, Metered, Target};
@@ -12,15 +8,17 @@ use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
 use super::{
-    classify::{self, Cause, Failure, Judgement, Next, Relayed},
+    classify::{self, Cause, Failure, Judgement},
     downstream::Downstream,
     peer::{Connection, Connector},
     relay::{self, Relay},
     request, socket,
-    watchdog::{Alarm, Watchdog},
+    watch::{Stop, watch},
+    watchdog::Watchdog,
+    wire::{brief, ended, read_head, was_closed, write_body},
 };
 use crate::{
-    pool::{Provider, key::KeyNews, key::Lease},
+    pool::{Provider, key::Lease},
     proxy::flight::Flight,
     snapshot::Snapshot,
 };
@@ -29,73 +27,13 @@ use crate::{
 const ERROR_BODY: usize = 64 * 1024;
 /// Bytes of a JSON answer that are read whole before it is committed.
 const WHOLE_ANSWER: usize = 8 * 1024 * 1024;
-/// Larger request bodies are written in slices, with a look for an early answer between them.
-const SLICE: usize = 64 * 1024;
 /// How long an error body may take: it only decides where to go next.
 const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
-
-/// Why an attempt did not deliver.
-pub enum Stop {
-    Failed(Failure),
-    Relay(Relayed),
-    /// The app left, or did not take its answer.
-    AppLeft,
-    /// The deadline over all attempts passed before anything was committed.
-    Deadline,
-    /// The answer broke after its first event; holds what to log.
-    Broken(String),
-}
-
-impl Stop {
-    /// Metric label, and what the key showed.
-    pub fn account(&self) -> (&'static str, KeyNews) {
-        match self {
-            Stop::Failed(failure) => (failure.cause.name(), failure.news),
-            Stop::Relay(_) => ("request_rejected", KeyNews::Good),
-            Stop::AppLeft => ("app_left", KeyNews::None),
-            Stop::Deadline => (Cause::Timeout.name(), KeyNews::Fault),
-            Stop::Broken(_) => (Cause::BrokenAnswer.name(), KeyNews::Fault),
-        }
-    }
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Stop::Failed(failure)
-    }
-}
-
-/// Waits for something of the provider's, with an eye on the clock and, when it takes longer than a
-/// moment, on the app. While output flows, the next write shows that an app has left.
-///
-/// The future is pinned by the caller: taken by value it would be stored twice, and what a request
-/// stores, an open stream holds.
-pub async fn watch<T>(
-    down: &mut Downstream<'_>,
-    watchdog: &mut Watchdog,
-    what: &str,
-    mut future: Pin<&mut impl Future<Output = T>>,
-) -> Result<T, Stop> {
-    let mut looking = false;
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut future => return Ok(done),
-            () = down.left(), if looking => return Err(Stop::AppLeft),
-            alarm = watchdog.alarm() => match alarm {
-                Alarm::Look => looking = true,
-                Alarm::Quiet => down.keep_alive().await.map_err(|_| Stop::AppLeft)?,
-                Alarm::Phase => return Err(Failure::timeout(what).into()),
-                Alarm::Total => return Err(Stop::Deadline),
-            },
-        }
-    }
-}
 
 pub struct Attempt<'a> {
     pub connector: &'a Connector,
     pub snapshot: &'a Snapshot,
-    pub target: &'a std::sync::Arc<Target>,
+    pub target: &'a Arc<Target>,
     pub lease: &'a Lease,
 }
 
@@ -313,75 +251,6 @@ impl From<Sending> for Stop {
     }
 }
 
-fn was_closed(error: &Error) -> bool {
-    use pingora_core::ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
-    matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error)
-}
-
-/// Writes the body; whether all of it: an answer may come before.
-async fn write_body(session: &mut HttpSession, pieces: &[Bytes]) -> pingora_core::Result<bool> {
-    let small = matches!(pieces, [piece] if piece.len() <= SLICE);
-    let last = pieces.len().saturating_sub(1);
-    for (index, piece) in pieces.iter().enumerate() {
-        let mut rest = piece.clone();
-        while !rest.is_empty() {
-            let slice = rest.split_to(rest.len().min(SLICE));
-            let end = index == last && rest.is_empty();
-            if let Err(error) = session.write_request_body(slice, end).await {
-                // It may have answered and closed without reading on: then that answer counts.
-                return if answered_early(session).await { Ok(false) } else { Err(error) };
-            }
-            if !small && !end && peek_head(session)? {
-                return Ok(false);
-            }
-        }
-    }
-    session.finish_request_body().await.map(|()| true)
-}
-
-/// Whether the head of an answer is here already.
-fn peek_head(session: &mut HttpSession) -> pingora_core::Result<bool> {
-    use futures_util::FutureExt;
-    if session.as_http2().is_some() {
-        // An early answer resets an HTTP/2 stream, which the next write reports.
-        return Ok(false);
-    }
-    match tokio::task::unconstrained(read_head(session)).now_or_never() {
-        Some(Ok(())) => Ok(true),
-        Some(Err(error)) => Err(error),
-        None => Ok(false),
-    }
-}
-
-async fn answered_early(session: &mut HttpSession) -> bool {
-    let read = tokio::time::timeout(Duration::from_secs(1), read_head(session));
-    matches!(read.await, Ok(Ok(())))
-}
-
-/// The final head: informational ones are passed over, a switch of protocols is no answer.
-async fn read_head(session: &mut HttpSession) -> pingora_core::Result<()> {
-    loop {
-        if session.response_header().is_some_and(|head| !head.status.is_informational()) {
-            return Ok(());
-        }
-        session.read_response_header().await?;
-        if session.response_header().is_some_and(|head| head.status.as_u16() == 101) {
-            return Error::e_explain(
-                pingora_core::ErrorType::InvalidHTTPHeader,
-                "101 Switching Protocols",
-            );
-        }
-    }
-}
-
-/// Whether the body has come to its end. HTTP/2 says so in its own way, and may have failed.
-pub fn ended(session: &mut HttpSession) -> pingora_core::Result<bool> {
-    match session {
-        HttpSession::H2(http2) => http2.check_response_end_or_error(),
-        other => Ok(other.response_done()),
-    }
-}
-
 /// The body and whether it is whole; reading stops above `limit`.
 async fn read_bounded(
     session: &mut HttpSession,
@@ -410,19 +279,4 @@ async fn read_bounded(
         }
     }
     Ok((if rest.is_empty() { first } else { rest.freeze() }, true))
-}
-
-/// An error's kind and context, without the peer's printed options.
-pub fn brief(error: &Error) -> String {
-    let mut text = error.etype().as_str().to_owned();
-    if let Some(cause) = error.root_cause().to_string().lines().next().filter(|c| !c.is_empty()) {
-        text.push_str(": ");
-        text.push_str(&cause.chars().take(160).collect::<String>());
-    }
-    text
-}
-
-/// The next target, whatever the key: for faults that belong to a target's answers.
-pub fn failed_answer(detail: impl Into<String>) -> Failure {
-    Failure::new(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey, detail)
 }

@@ -90,6 +90,11 @@ impl Failure {
         Self::new(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey, format!("no {what} in time"))
     }
 
+    /// A fault of the provider's, told in its answer.
+    pub fn provider(detail: impl Into<String>) -> Self {
+        Self::new(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey, detail)
+    }
+
     pub fn broken(detail: impl Into<String>) -> Self {
         Self::new(Cause::BrokenAnswer, KeyNews::Fault, Next::OneMoreKey, detail)
     }

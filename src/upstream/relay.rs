@@ -19,12 +19,13 @@ use pingora_core::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
 use super::{
-    attempt::{Stop, brief, ended, failed_answer, watch},
     classify::Failure,
     downstream::Downstream,
     events::Events,
     socket,
+    watch::{Stop, watch},
     watchdog::Watchdog,
+    wire::{brief, ended},
 };
 use crate::{config::settings::Timeouts, proxy::respond, snapshot::Snapshot};
 
@@ -118,7 +119,7 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
         Err(_) => return Err(Failure::broken("an answer that is not JSON, or cut off").into()),
     };
     if reading.failed {
-        return Err(failed_answer("an error inside a 200").into());
+        return Err(Failure::provider("an error inside a 200").into());
     }
     if !reading.commits {
         return Err(Failure::broken("a JSON answer without an answer").into());
@@ -154,7 +155,7 @@ pub async fn stream(
             Err(stop) => return Err(stop),
         };
         if let Some(why) = events.broken() {
-            let stop = Stop::Failed(failed_answer(why));
+            let stop = Stop::Failed(Failure::provider(why));
             return Err(if committed { break_off(relay, stop, &mut events).await } else { stop });
         }
         if !committed && !events.commits && events.out.len() <= HELD {

@@ -1,0 +1,143 @@
+//! How the process ends: signals, drain, flush.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{ledger::Embedded, telemetry::Telemetry};
+
+/// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
+/// only queued when its hook returns.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// Starting, serving, draining: what `/readyz` says.
+#[derive(Default)]
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    const SERVING: u8 = 1;
+    const DRAINING: u8 = 2;
+
+    /// Ready, unless the end has begun already.
+    pub fn serve(&self) {
+        let _ = self.0.compare_exchange(0, Self::SERVING, Relaxed, Relaxed);
+    }
+
+    pub fn is_serving(&self) -> bool {
+        self.0.load(Relaxed) == Self::SERVING
+    }
+}
+
+/// Waits for a signal and ends the process the way it asks for.
+pub struct Ending {
+    pub telemetry: Arc<Telemetry>,
+    pub store: Arc<Embedded>,
+    pub phase: Arc<Phase>,
+    pub grace: Duration,
+    /// A directory that is removed at the end.
+    pub scratch: Option<PathBuf>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// The next signal that ends the process; `true` when it may take its time.
+    async fn end(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return true,
+                _ = self.interrupt.recv() => return false,
+                _ = self.hang_up.recv() => {
+                    log::warn!("SIGHUP: this version reads its configuration at start only.");
+                }
+                _ = self.quit.recv() => {
+                    log::warn!("SIGQUIT: this version can't hand over; it keeps serving.");
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Ending {
+    async fn recv(&self) -> ShutdownSignal {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                log::error!("Signals can't be watched: {error}. The gateway ends.");
+                return ShutdownSignal::FastShutdown;
+            }
+        };
+        let gentle = signals.end().await;
+        self.phase.0.store(Phase::DRAINING, Relaxed);
+        let drain = Drain {
+            telemetry: self.telemetry.clone(),
+            store: self.store.clone(),
+            scratch: self.scratch.clone(),
+        };
+        if !gentle {
+            drain.end(0);
+        }
+        log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
+        let deadline = tokio::time::Instant::now() + self.grace;
+        tokio::spawn(async move {
+            tokio::select! {
+                () = drain.idle() => {}
+                _ = signals.end() => log::warn!("A second signal: open requests are cut."),
+                () = tokio::time::sleep_until(deadline) => {
+                    log::warn!("The grace period is over: open requests are cut.");
+                }
+            }
+            tokio::time::sleep(FLUSH).await;
+            drain.end(0)
+        });
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+struct Drain {
+    telemetry: Arc<Telemetry>,
+    store: Arc<Embedded>,
+    scratch: Option<PathBuf>,
+}
+
+impl Drain {
+    async fn idle(&self) {
+        while self.telemetry.in_flight() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Pingora would wait out its whole grace period.
+    fn end(&self, code: i32) -> ! {
+        self.store.close();
+        if let Some(scratch) = &self.scratch {
+            let _ = std::fs::remove_dir_all(scratch);
+        }
+        log::logger().flush();
+        std::process::exit(code)
+    }
+}

@@ -1,0 +1,68 @@
+//! Waiting for a provider, and the ways in which an attempt stops.
+
+use std::{future::Future, pin::Pin};
+
+use super::{
+    classify::{Cause, Failure, Relayed},
+    downstream::Downstream,
+    watchdog::{Alarm, Watchdog},
+};
+use crate::pool::key::KeyNews;
+
+/// Why an attempt did not deliver.
+pub enum Stop {
+    Failed(Failure),
+    Relay(Relayed),
+    /// The app left, or did not take its answer.
+    AppLeft,
+    /// The deadline over all attempts passed before anything was committed.
+    Deadline,
+    /// The answer broke after its first event; holds what to log.
+    Broken(String),
+}
+
+impl Stop {
+    /// Metric label, and what the key showed.
+    pub fn account(&self) -> (&'static str, KeyNews) {
+        match self {
+            Stop::Failed(failure) => (failure.cause.name(), failure.news),
+            Stop::Relay(_) => ("request_rejected", KeyNews::Good),
+            Stop::AppLeft => ("app_left", KeyNews::None),
+            Stop::Deadline => (Cause::Timeout.name(), KeyNews::Fault),
+            Stop::Broken(_) => (Cause::BrokenAnswer.name(), KeyNews::Fault),
+        }
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Stop::Failed(failure)
+    }
+}
+
+/// Waits for something of the provider's, with an eye on the clock and, when it takes longer than a
+/// moment, on the app. While output flows, the next write shows that an app has left.
+///
+/// The future is pinned by the caller: taken by value it would be stored twice, and what a request
+/// stores, an open stream holds.
+pub async fn watch<T>(
+    down: &mut Downstream<'_>,
+    watchdog: &mut Watchdog,
+    what: &str,
+    mut future: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Stop> {
+    let mut looking = false;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut future => return Ok(done),
+            () = down.left(), if looking => return Err(Stop::AppLeft),
+            alarm = watchdog.alarm() => match alarm {
+                Alarm::Look => looking = true,
+                Alarm::Quiet => down.keep_alive().await.map_err(|_| Stop::AppLeft)?,
+                Alarm::Phase => return Err(Failure::timeout(what).into()),
+                Alarm::Total => return Err(Stop::Deadline),
+            },
+        }
+    }
+}
