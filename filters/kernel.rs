@@ -19,7 +19,7 @@ pub use self::{
     ask::{Ask, Members},
     chain::{Chain, ChainProblem, FilterUse, Registry},
     exchange::{Delivery, Endpoint, Exchange, Outcome, Progress},
-    filter::{Filter, ResponseHead, Services, Spec, Verdict},
+    filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     license::{Credential, License, LicenseId, Standing},
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, Plan},

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Code, Exchange, Filter, License, Licenses, Reject, Services, Spec, Standing, Verdict,
+    Code, Exchange, Filter, Hooks, License, Licenses, Reject, Services, Spec, Standing, Verdict,
     async_trait,
 };
 
@@ -33,6 +33,10 @@ struct LicenseFilter {
 
 #[async_trait]
 impl Filter for LicenseFilter {
+    fn hooks(&self) -> Hooks {
+        Hooks::ADMIT
+    }
+
     async fn admit(&self, exchange: &mut Exchange) -> Verdict {
         let standing = self.licenses.check(&exchange.credential, exchange.now).await;
         exchange.license = Some(decide(standing, self.buy_url.as_ref())?);

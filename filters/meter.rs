@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Exchange, Filter, Services, Spec, Usage, async_trait};
+use crate::kernel::{Exchange, Filter, Hooks, Services, Spec, Usage, async_trait};
 
 /// What one event of a stream, or one whole JSON answer, says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +49,10 @@ impl Spec for Meter {
 
 #[async_trait]
 impl Filter for Meter {
+    fn hooks(&self) -> Hooks {
+        Hooks::CHUNK
+    }
+
     fn chunk(&self, exchange: &mut Exchange, reading: &Reading) {
         if let Some(usage) = reading.usage {
             exchange.metered.reported = Some(usage);

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::{
-        Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Ledger, Outcome,
-        Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec, Usage,
-        Verdict, async_trait, exchange::Settled,
+        Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks, Ledger,
+        Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
+        Usage, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::store_unavailable,
 };
@@ -45,6 +45,10 @@ struct QuotaFilter {
 
 #[async_trait]
 impl Filter for QuotaFilter {
+    fn hooks(&self) -> Hooks {
+        Hooks::REQUEST.and(Hooks::RESPONSE).and(Hooks::SETTLE)
+    }
+
     async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
         let Some(license) = exchange.license.clone() else { return Ok(()) };
         let plan = &license.plan;
@@ -92,7 +96,9 @@ impl Filter for QuotaFilter {
         let charge = charge(exchange, outcome, &reservation);
         let reserved = worst(&reservation);
         let reported = exchange.metered.reported.map_or(0, |usage| usage.total());
-        if let Some(reserved) = reserved.filter(|reserved| reported > reserved * NONSENSE) {
+        if let Some(reserved) =
+            reserved.filter(|reserved| reported > reserved.saturating_mul(NONSENSE))
+        {
             // What is charged is what records and metrics show, too.
             let input = reservation.grant.input;
             let output = reserved - input;

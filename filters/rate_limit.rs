@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Code, Exchange, Filter, Ledger, Outcome, Pace, Permit, Reject, Services, Spec, TooFast,
+    Code, Exchange, Filter, Hooks, Ledger, Outcome, Pace, Permit, Reject, Services, Spec, TooFast,
     Verdict, async_trait,
 };
 
@@ -30,6 +30,10 @@ struct RateLimitFilter {
 
 #[async_trait]
 impl Filter for RateLimitFilter {
+    fn hooks(&self) -> Hooks {
+        Hooks::ADMIT.and(Hooks::SETTLE)
+    }
+
     async fn admit(&self, exchange: &mut Exchange) -> Verdict {
         let Some(license) = &exchange.license else { return Ok(()) };
         let pace = Pace {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Ask, Code, Exchange, Filter, Model, Models, Reject, Route, Services, Spec, Verdict, async_trait,
+    Ask, Code, Exchange, Filter, Hooks, Model, Models, Reject, Route, Services, Spec, Verdict,
+    async_trait,
 };
 
 /// YAML: `route`, no options; the names stand under `models`.
@@ -29,6 +30,10 @@ struct RouteFilter {
 
 #[async_trait]
 impl Filter for RouteFilter {
+    fn hooks(&self) -> Hooks {
+        Hooks::REQUEST
+    }
+
     async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
         let model = self.models.get(&*ask.model).ok_or_else(|| unknown(&ask.model))?;
         if let Some(license) = &exchange.license

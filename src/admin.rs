@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     ledger::Embedded,
     pool::{Provider, health::State},
+    proxy::deadline,
     server::ending::Phase,
     snapshot::Snapshot,
 };
@@ -35,6 +36,7 @@ type Answer = Response<Vec<u8>>;
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Answer {
+        deadline::head_is_here();
         let request = session.req_header();
         let path = request.uri.path();
         let get = request.method == Method::GET || request.method == Method::HEAD;

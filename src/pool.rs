@@ -9,7 +9,7 @@ pub mod selection;
 use std::{collections::BTreeSet, collections::HashMap, sync::Arc, time::Instant};
 
 use gatekeeper_filters::kernel;
-use http::HeaderValue;
+use http::{HeaderValue, request::Parts};
 use parking_lot::Mutex;
 use pingora_load_balancing::{
     Backend,
@@ -22,7 +22,7 @@ use self::{
     resolve::Endpoint,
     selection::SmoothRoundRobin,
 };
-use crate::config::settings;
+use crate::{config::settings, upstream::request::common_head};
 
 /// One provider as requests see it: fixed settings, its keys and its addresses.
 pub struct Provider {
@@ -30,8 +30,8 @@ pub struct Provider {
     pub endpoint: Arc<Endpoint>,
     /// What `Host` says: the port only where it is not the scheme's own.
     pub authority: HeaderValue,
-    /// Request targets, in the order of `kernel::Endpoint`.
-    pub paths: [String; 3],
+    /// What the upstream heads of an endpoint have in common, in the order of `kernel::Endpoint`.
+    pub heads: Vec<Parts>,
     keys: Vec<Arc<Key>>,
     selection: Arc<SmoothRoundRobin>,
 }
@@ -63,7 +63,7 @@ impl HealthBook {
 pub enum Unusable {
     #[error("the secret of key `{0}` has characters that no header can carry")]
     Secret(Arc<str>),
-    #[error("the host of provider `{0}` has characters that no header can carry")]
+    #[error("the base URL of provider `{0}` makes no request head")]
     Host(Arc<str>),
 }
 
@@ -114,10 +114,14 @@ impl Provider {
             keys.iter().enumerate().map(|(index, key)| selection::backend(index, key)).collect();
         let selection = Arc::new(SmoothRoundRobin::build(&backends));
         let base = &settings.base.path;
-        let paths = kernel::Endpoint::ALL.map(|endpoint| format!("{base}{}", path(endpoint)));
         let authority = HeaderValue::from_str(&authority(&endpoint))
             .map_err(|_| Unusable::Host(settings.name.clone()))?;
-        Ok(Self { settings, endpoint, authority, paths, keys, selection })
+        let heads = kernel::Endpoint::ALL
+            .iter()
+            .map(|endpoint| common_head(&format!("{base}{}", path(*endpoint)), &authority))
+            .collect::<Result<_, _>>()
+            .map_err(|_| Unusable::Host(settings.name.clone()))?;
+        Ok(Self { settings, endpoint, authority, heads, keys, selection })
     }
 
     pub fn name(&self) -> &Arc<str> {

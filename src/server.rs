@@ -113,6 +113,10 @@ pub fn serve(
 fn check_free(settings: &Settings) -> anyhow::Result<()> {
     let listeners = [("server", settings.server.listen), ("admin", settings.admin.listen)];
     for (name, address) in listeners {
+        anyhow::ensure!(
+            address.port() != 0,
+            "{name}.listen: port 0 is no address to be reached at"
+        );
         std::net::TcpListener::bind(address)
             .with_context(|| format!("{name}.listen: {address} can't be listened on"))?;
     }
@@ -145,7 +149,7 @@ fn build(
     };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     let conf = server.configuration.clone();
-    let gateway = Gateway::new(snapshot.clone(), Connector::new(&conf));
+    let gateway = Gateway::new(snapshot.clone(), Connector::new(&conf), phase.clone());
     let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
     proxy.h2_options = Some(h2_options());
     let mut options = HttpServerOptions::default();

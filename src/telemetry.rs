@@ -62,8 +62,9 @@ impl Telemetry {
 
     /// One request ended. Returns its record for the ledger.
     pub fn finished(&self, flight: &Flight, outcome: Outcome) -> Record {
-        let record = record(flight, outcome);
-        self.metrics.finished(flight, outcome, &record);
+        let elapsed = flight.arrived.elapsed();
+        let record = record(flight, outcome, elapsed);
+        self.metrics.finished(flight, outcome, &record, elapsed);
         if !is_local(flight, outcome) {
             self.live.finished(flight, outcome, &record);
         }
@@ -77,7 +78,7 @@ fn is_local(flight: &Flight, outcome: Outcome) -> bool {
     flight.exchange.is_none() && outcome.delivery == Delivery::Whole
 }
 
-fn record(flight: &Flight, outcome: Outcome) -> Record {
+fn record(flight: &Flight, outcome: Outcome, elapsed: Duration) -> Record {
     let exchange = flight.exchange.as_deref();
     let (usage, source) = counted(exchange);
     let target = exchange.and_then(|exchange| exchange.served.clone());
@@ -103,7 +104,7 @@ fn record(flight: &Flight, outcome: Outcome) -> Record {
         source,
         charged: exchange.map_or(0, |exchange| exchange.settled.tokens),
         status: outcome.status,
-        ms: flight.arrived.elapsed().as_millis() as u64,
+        ms: elapsed.as_millis() as u64,
         attempts: flight.attempts.len() as u32,
     }
 }
@@ -116,11 +117,6 @@ fn counted(exchange: Option<&Exchange>) -> (Usage, Source) {
         }
         _ => (Usage::default(), Source::Estimated),
     }
-}
-
-/// The share of a request's time that is ours.
-fn overhead(flight: &Flight) -> Duration {
-    flight.arrived.elapsed().saturating_sub(flight.waited)
 }
 
 /// `messages`, `tokens` or nothing: which limit refused.

@@ -68,31 +68,41 @@ pub async fn serve(
     let first = &snapshot.providers[route.targets[0].provider];
     let mut watchdog = Watchdog::new(first.settings.timeouts.total, down.is_stream());
     let mut course = Course::new(&route.targets);
-    while let Some((target, lease)) = course.next(&snapshot.providers, Instant::now()) {
-        let began = Instant::now();
-        let result = Attempt { connector, snapshot, target: &target, lease: &lease }
+    let mut now = Instant::now();
+    while let Some((target, lease)) = course.next(&snapshot.providers, now) {
+        let began = now;
+        let result = Attempt { connector, snapshot, target: &target, lease: &lease, began }
             .run(down, flight, &mut watchdog)
             .await;
         let (outcome, news) =
             result.as_ref().map_or_else(Stop::account, |()| ("ok", KeyNews::Good));
-        lease.report(news, Instant::now());
+        now = Instant::now();
+        lease.report(news, now);
         flight.attempts.push(Attempted {
             provider: target.provider_name.clone(),
             key: lease.key().id.clone(),
             outcome,
-            ms: began.elapsed().as_millis() as u64,
+            ms: (now - began).as_millis() as u64,
         });
         snapshot.telemetry.attempted(&target.provider_name, outcome);
         match result {
             Ok(()) => return Served::Whole,
             Err(Stop::AppLeft) => return Served::AppLeft,
-            Err(Stop::Broken(_)) => return Served::Broken,
+            Err(Stop::Broken(detail)) => {
+                log::warn!(
+                    "A stream broke after it had begun: {detail}. request={} target={} key={}",
+                    flight.request_id,
+                    target.label,
+                    lease.key().id
+                );
+                return Served::Broken;
+            }
             Err(Stop::Relay(relayed)) => return Served::Relayed(relayed),
             Err(Stop::Deadline) => return Served::Rejected(Box::new(timed_out())),
             Err(Stop::Failed(failure)) => course.note(&target, &lease, failure, &flight.request_id),
         }
     }
-    Served::Rejected(Box::new(course.reject(&snapshot.providers, Instant::now())))
+    Served::Rejected(Box::new(course.reject(&snapshot.providers, now)))
 }
 
 /// Which target and key come next.
@@ -190,13 +200,20 @@ impl<'a> Course<'a> {
     fn reject(&self, providers: &[Provider], now: Instant) -> Reject {
         let soonest = self.soonest(providers, now);
         match (&self.last, soonest) {
-            (_, Some(ms)) if self.limited || self.last.is_none() => exhausted(ms),
+            (_, Some(ms)) if self.is_waiting() => exhausted(ms),
             (Some(failure), _) if failure.cause == Cause::Timeout => timed_out(),
             _ => Reject::new(
                 Code::UpstreamError,
                 "The AI service could not answer. Please try again in a moment.",
             ),
         }
+    }
+
+    /// Whether a cooling key is what the request was refused for: nothing was tried, or what was
+    /// tried failed on its keys only.
+    fn is_waiting(&self) -> bool {
+        let on_keys = |failure: &Failure| failure.next == Next::Key;
+        self.limited || self.last.as_ref().is_none_or(on_keys)
     }
 
     /// Milliseconds until the first cooling key of any target is ready.

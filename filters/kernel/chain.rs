@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     ask::Ask,
     exchange::{Exchange, Outcome},
-    filter::{Filter, ResponseHead, Services, Spec, Verdict},
+    filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
 };
 use crate::meter::Reading;
 
@@ -87,7 +87,13 @@ impl Registry {
             let Some(entry) = self.find(&used.name) else { continue };
             match (entry.build)(used.options.clone(), services) {
                 Ok((filter, options)) => {
-                    steps.push(Step { name: entry.name, summary: entry.summary, options, filter });
+                    steps.push(Step {
+                        name: entry.name,
+                        hooks: filter.hooks(),
+                        summary: entry.summary,
+                        options,
+                        filter,
+                    });
                 }
                 Err(message) => {
                     let message = format!("filter `{}`: {message}", used.name);
@@ -144,6 +150,7 @@ pub struct Step {
     pub summary: &'static str,
     /// Effective options, defaults filled in.
     pub options: Value,
+    hooks: Hooks,
     filter: Arc<dyn Filter>,
 }
 
@@ -157,12 +164,18 @@ impl Chain {
         &self.steps
     }
 
+    fn with(&self, hook: Hooks) -> impl DoubleEndedIterator<Item = &Step> {
+        self.steps.iter().filter(move |step| step.hooks.has(hook))
+    }
+
     /// # Errors
     /// The first refusal; filters below it are not entered.
     pub async fn admit(&self, exchange: &mut Exchange) -> Verdict {
         for (index, step) in self.steps.iter().enumerate() {
             exchange.entered = index + 1;
-            step.filter.admit(exchange).await?;
+            if step.hooks.has(Hooks::ADMIT) {
+                step.filter.admit(exchange).await?;
+            }
         }
         Ok(())
     }
@@ -170,20 +183,20 @@ impl Chain {
     /// # Errors
     /// The first refusal.
     pub async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
-        for step in &self.steps {
+        for step in self.with(Hooks::REQUEST) {
             step.filter.request(exchange, ask).await?;
         }
         Ok(())
     }
 
     pub fn response(&self, exchange: &mut Exchange, head: &mut ResponseHead) {
-        for step in self.steps.iter().rev() {
+        for step in self.with(Hooks::RESPONSE).rev() {
             step.filter.response(exchange, head);
         }
     }
 
     pub fn chunk(&self, exchange: &mut Exchange, reading: &Reading) {
-        for step in &self.steps {
+        for step in self.with(Hooks::CHUNK) {
             step.filter.chunk(exchange, reading);
         }
     }
@@ -194,7 +207,9 @@ impl Chain {
             return;
         }
         for step in self.steps[..exchange.entered].iter().rev() {
-            step.filter.settle(exchange, outcome);
+            if step.hooks.has(Hooks::SETTLE) {
+                step.filter.settle(exchange, outcome);
+            }
         }
     }
 }

@@ -18,10 +18,38 @@ use crate::meter::Reading;
 /// `Ok` goes on, `Err` refuses. There is no third way: a filter that fails to decide refuses.
 pub type Verdict = Result<(), Reject>;
 
+/// A set of hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hooks(u8);
+
+impl Hooks {
+    pub const ADMIT: Self = Self(1);
+    pub const REQUEST: Self = Self(2);
+    pub const RESPONSE: Self = Self(4);
+    pub const CHUNK: Self = Self(8);
+    pub const SETTLE: Self = Self(16);
+    pub const ALL: Self = Self(31);
+
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub const fn has(self, hook: Self) -> bool {
+        self.0 & hook.0 != 0
+    }
+}
+
 /// One policy, shared by all requests: what belongs to a request lives in its [`Exchange`], what
 /// must outlive a reload lives behind [`Services`].
 #[async_trait]
 pub trait Filter: Send + Sync + 'static {
+    /// The hooks this filter implements; the others are not called. A filter that does not say has
+    /// all of them called, which costs a little and changes nothing.
+    fn hooks(&self) -> Hooks {
+        Hooks::ALL
+    }
+
     /// Headers only, top to bottom, before one byte of the body is read.
     async fn admit(&self, _exchange: &mut Exchange) -> Verdict {
         Ok(())

@@ -92,16 +92,19 @@ fn embeddings(root: Value<'_>) -> Reading {
 
 /// A chunk of a stream, or a whole answer: they differ only in `delta` and `message`.
 fn chat(root: Value<'_>) -> Reading {
-    let mut reading = Reading { failed: failed(root), ..Reading::default() };
+    if root.kind() == Kind::Array {
+        return Reading { failed: failed(root), ..Reading::default() };
+    }
+    let mut reading = Reading::default();
     let (mut choices, mut usage, mut groq) = (None, None, None);
     for (name, value) in root.members() {
-        if name == "choices" {
-            choices = Some(value);
-        } else if name == "usage" {
-            usage = Some(value);
-        } else if name == "x_groq" {
-            groq = value.get("usage");
+        match &*name.bytes() {
+            b"choices" => choices = Some(value),
+            b"usage" => usage = Some(value),
+            b"x_groq" => groq = value.get("usage"),
+            _ => {}
         }
+        reading.failed |= tells_failure(&name.bytes(), value);
     }
     let reported =
         |usage: Option<Value<'_>>| usage.and_then(|usage| counts(usage, Output::Counted));
@@ -118,48 +121,39 @@ fn chat(root: Value<'_>) -> Reading {
 
 fn read_choice(choice: Value<'_>, reading: &mut Reading) {
     for (name, value) in choice.members() {
-        if name == "delta" || name == "message" {
-            read_message(value, reading);
-        } else if name == "finish_reason" && !is_empty(value) {
+        match &*name.bytes() {
+            b"delta" | b"message" => read_message(value, reading),
             // Some servers send "" where others send null.
-            reading.finished = true;
-            reading.commits = true;
+            b"finish_reason" if !is_empty(value) => {
+                reading.finished = true;
+                reading.commits = true;
+            }
+            _ => {}
         }
     }
 }
-
-/// Members of a message that are output; `role` and the like are not.
-const OUTPUT: [&str; 7] = [
-    "content",
-    "refusal",
-    "reasoning",
-    "reasoning_content",
-    "tool_calls",
-    "function_call",
-    "audio",
-];
 
 fn read_message(message: Value<'_>, reading: &mut Reading) {
     // Some servers state the same reasoning under both names.
     let mut reasoning = 0;
     for (name, value) in message.members() {
-        let carries_output = OUTPUT.iter().any(|output| name == *output);
-        if is_empty(value) || !carries_output {
+        let weigh: fn(Value<'_>) -> u64 = match &*name.bytes() {
+            b"content" | b"refusal" | b"reasoning" | b"reasoning_content" => text,
+            b"tool_calls" => |calls| calls.items().map(call).sum(),
+            b"function_call" => function,
+            b"audio" => |audio| member_text(audio, "transcript"),
+            // `role` and the like are no output.
+            _ => continue,
+        };
+        if is_empty(value) {
             continue;
         }
         reading.commits = true;
-        if reading.usage.is_some() {
+        match &*name.bytes() {
             // Counted by the provider.
-        } else if name == "content" || name == "refusal" {
-            reading.output_millitokens += text(value);
-        } else if name == "tool_calls" {
-            reading.output_millitokens += value.items().map(call).sum::<u64>();
-        } else if name == "function_call" {
-            reading.output_millitokens += function(value);
-        } else if name == "audio" {
-            reading.output_millitokens += member_text(value, "transcript");
-        } else {
-            reasoning = text(value).max(reasoning);
+            _ if reading.usage.is_some() => {}
+            b"reasoning" | b"reasoning_content" => reasoning = weigh(value).max(reasoning),
+            _ => reading.output_millitokens += weigh(value),
         }
     }
     reading.output_millitokens += reasoning;
@@ -202,15 +196,16 @@ fn failed(root: Value<'_>) -> bool {
     else {
         return false;
     };
-    object.members().any(|(name, value)| {
-        if name == "error" {
-            is_error(value)
-        } else if name == "x_groq" {
-            value.get("error").is_some_and(is_error)
-        } else {
-            name == "object" && value.raw() == br#""error""#
-        }
-    })
+    object.members().any(|(name, value)| tells_failure(&name.bytes(), value))
+}
+
+fn tells_failure(name: &[u8], value: Value<'_>) -> bool {
+    match name {
+        b"error" => is_error(value),
+        b"x_groq" => value.get("error").is_some_and(is_error),
+        b"object" => value.raw() == br#""error""#,
+        _ => false,
+    }
 }
 
 fn is_error(value: Value<'_>) -> bool {

@@ -200,8 +200,8 @@ fn target(text: &str) -> Result<(), String> {
 
 fn license_key(text: &str) -> Result<(), String> {
     let key = text.trim();
-    if (8..=128).contains(&key.len()) && key.bytes().all(|b| (0x20..0x7f).contains(&b)) {
+    if (8..=128).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
     }
-    Err("a licence key is 8 to 128 printable ASCII characters".into())
+    Err("a licence key is 8 to 128 printable ASCII characters, none of them a space".into())
 }

@@ -24,6 +24,8 @@ use super::key::Key;
 
 /// Longest order kept; weights are scaled down to fit.
 const LONGEST: usize = 4096;
+/// Turns looked at for one selection; after that the order does not matter.
+const LOOKS: usize = 64;
 
 pub(super) fn backend(index: usize, key: &Arc<Key>) -> Backend {
     let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, index as u32, 0);
@@ -75,8 +77,7 @@ pub struct Turn {
 impl BackendIter for Turn {
     fn next(&mut self) -> Option<&Backend> {
         let order = &self.selection.order;
-        // Others take turns meanwhile: twice around misses a key only when every look collides.
-        while self.step < 2 * order.len() {
+        while self.step < order.len().min(LOOKS) {
             let turn = self.selection.turn.fetch_add(1, Relaxed);
             let index = order[turn % order.len()];
             self.step += 1;
@@ -86,7 +87,11 @@ impl BackendIter for Turn {
                 return self.selection.backends.get(index as usize);
             }
         }
-        None
+        // Others took the turns that were missing: what was not seen yet comes in any order.
+        let backends = &self.selection.backends;
+        let unseen = (0..backends.len().min(64)).find(|index| self.seen >> index & 1 == 0)?;
+        self.seen |= 1 << unseen;
+        backends.get(unseen)
     }
 }
 

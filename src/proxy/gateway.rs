@@ -6,13 +6,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Credential, Delivery, Endpoint, Exchange, Outcome, Reject, UnixMs,
+    Code, Credential, Delivery, Endpoint, Exchange, Outcome, Reject, UnixMs,
 };
 use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
@@ -25,6 +25,7 @@ use super::{
     local, respond,
 };
 use crate::{
+    server::ending::Phase,
     snapshot::Snapshot,
     upstream::{self, Served, downstream::Downstream, peer::Connector},
 };
@@ -38,12 +39,13 @@ const APP_LEFT: u16 = 499;
 pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub connector: Connector,
+    phase: Arc<Phase>,
     ids: RequestIds,
 }
 
 impl Gateway {
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, connector: Connector) -> Self {
-        Self { snapshot, connector, ids: RequestIds::new() }
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, connector: Connector, phase: Arc<Phase>) -> Self {
+        Self { snapshot, connector, phase, ids: RequestIds::new() }
     }
 
     /// Gate, filters that need no body, body, filters that need it.
@@ -63,10 +65,10 @@ impl Gateway {
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
         snapshot.chain.admit(exchange).await?;
-        let began = Instant::now();
         let held = flight.held.insert(snapshot.buffered.share());
         let read = body::read(session, snapshot.settings.server.limits.body, held).await;
-        flight.waited += began.elapsed();
+        // From the head on: what the filters above took is microseconds.
+        flight.waited += flight.arrived.elapsed();
         let bytes = read?;
         let license = exchange.license.as_ref();
         let ask = body::parse(endpoint, bytes, &snapshot.extra_fields, license)?;
@@ -104,7 +106,9 @@ impl ProxyHttp for Gateway {
         deadline::head_is_here();
         let snapshot = self.snapshot.load_full();
         flight.request_id = self.ids.next();
-        flight.in_flight = Some(snapshot.telemetry.enter());
+        if !self.phase.is_draining() {
+            flight.in_flight = Some(snapshot.telemetry.enter());
+        }
         flight.snapshot = Some(snapshot);
         let session = session.as_downstream_mut();
         // Pingora makes HTTP/1.1 keep-alive endless. Where it switched keep-alive off, it stays off.
@@ -133,6 +137,13 @@ impl ProxyHttp for Gateway {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(reject)
             }
+        };
+        let entry = match entry {
+            Ok(entry) if flight.in_flight.is_none() && entry != Entry::Health => {
+                session.as_downstream_mut().set_keepalive(None);
+                Err(shutting_down())
+            }
+            entry => entry,
         };
         let result = match entry {
             Ok(Entry::Provider(endpoint)) => {
@@ -244,6 +255,11 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _session: &Session, _flight: &Flight, error: &Error) -> bool {
         *error.esource() == pingora_core::ErrorSource::Downstream
     }
+}
+
+fn shutting_down() -> Reject {
+    Reject::new(Code::ShuttingDown, "The service restarts. Please try again in a moment.")
+        .retry_after(5)
 }
 
 fn refused(reject: &Reject) -> Outcome {

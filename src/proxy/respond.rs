@@ -160,8 +160,8 @@ pub async fn write(
 ///
 /// # Errors
 /// The app's connection failed or did not take the bytes in time.
-pub async fn within_write_time(
-    write: impl Future<Output = pingora_core::Result<bool>>,
+pub async fn within_write_time<T>(
+    write: impl Future<Output = pingora_core::Result<T>>,
 ) -> pingora_core::Result<()> {
     use futures_util::FutureExt;
     let mut write = pin!(write);

@@ -32,6 +32,11 @@ impl Phase {
         let _ = self.0.compare_exchange(0, Self::SERVING, Relaxed, Relaxed);
     }
 
+    /// The end has begun: what is open finishes, nothing new begins.
+    pub fn is_draining(&self) -> bool {
+        self.0.load(Relaxed) == Self::DRAINING
+    }
+
     pub fn is_serving(&self) -> bool {
         self.0.load(Relaxed) == Self::SERVING
     }
@@ -102,19 +107,16 @@ impl ShutdownSignalWatch for Ending {
             drain.end(0);
         }
         log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
-        let deadline = tokio::time::Instant::now() + self.grace;
-        tokio::spawn(async move {
-            tokio::select! {
-                () = drain.idle() => {}
-                _ = signals.end() => log::warn!("A second signal: open requests are cut."),
-                () = tokio::time::sleep_until(deadline) => {
-                    log::warn!("The grace period is over: open requests are cut.");
-                }
+        // The listeners stay open: `/readyz` says 503, and apps are told to come again, not cut off.
+        tokio::select! {
+            () = drain.idle() => {}
+            _ = signals.end() => log::warn!("A second signal: open requests are cut."),
+            () = tokio::time::sleep(self.grace) => {
+                log::warn!("The grace period is over: open requests are cut.");
             }
-            tokio::time::sleep(FLUSH).await;
-            drain.end(0)
-        });
-        ShutdownSignal::GracefulTerminate
+        }
+        tokio::time::sleep(FLUSH).await;
+        drain.end(0)
     }
 }
 

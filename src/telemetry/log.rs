@@ -7,11 +7,15 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 /// of a malformed request as an error; it is not heard at all.
 pub fn start(level: LevelFilter) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level.min(LevelFilter::Warn));
-    builder.filter_module("gatekeeper", level);
-    builder.filter_module("gatekeeper_filters", level);
-    if let Ok(spec) = std::env::var("RUST_LOG") {
-        builder.parse_filters(&spec);
+    match std::env::var("RUST_LOG") {
+        Ok(levels) => {
+            builder.parse_filters(&levels);
+        }
+        Err(_) => {
+            builder.filter_level(level.min(LevelFilter::Warn));
+            builder.filter_module("gatekeeper", level);
+            builder.filter_module("gatekeeper_filters", level);
+        }
     }
     let inner = builder.build();
     let max = inner.filter();

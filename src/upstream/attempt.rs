@@ -35,6 +35,7 @@ pub struct Attempt<'a> {
     pub snapshot: &'a Snapshot,
     pub target: &'a Arc<Target>,
     pub lease: &'a Lease,
+    pub began: std::time::Instant,
 }
 
 impl Attempt<'_> {
@@ -58,10 +59,11 @@ impl Attempt<'_> {
         // A buyer does not pay for what an attempt said that failed.
         exchange.metered = Metered::default();
         let body = request::body(ask, exchange, self.provider(), self.target);
-        let began = Instant::now();
+        let began = Instant::from_std(self.began);
         let first_token = began + self.provider().settings.timeouts.first_token;
         let opened = self.open(exchange, ask, &body, down, watchdog).await;
-        flight.waited += began.elapsed();
+        let now = Instant::now();
+        flight.waited += now - began;
         let (mut connection, sent) = opened?;
         let result = match sent {
             Ok(()) => {
@@ -74,7 +76,7 @@ impl Attempt<'_> {
                     timeouts: self.provider().settings.timeouts,
                     attempts: flight.attempts.len() + 1,
                     first_output: &mut flight.first_output,
-                    now: Instant::now(),
+                    now,
                     waited: &mut flight.waited,
                 };
                 self.receive(&mut connection.session, &mut relay, first_token).await
@@ -118,7 +120,8 @@ impl Attempt<'_> {
         fresh: bool,
     ) -> Result<Box<Connection>, Stop> {
         let provider = self.provider();
-        watchdog.expect_within(Instant::now(), provider.settings.timeouts.connect * 3);
+        let began = Instant::from_std(self.began);
+        watchdog.expect_within(began, provider.settings.timeouts.connect * 3);
         let connect = async {
             let mut detail = format!("{} has no address", provider.endpoint.host);
             for (place, peer) in provider.endpoint.peers().await {
@@ -151,19 +154,23 @@ impl Attempt<'_> {
         watchdog: &mut Watchdog,
     ) -> Result<(), Sending> {
         let length = body.iter().map(Bytes::len).sum();
-        let Connection { session, sent_whole, .. } = connection;
+        let Connection { session, sent_whole, reused, .. } = connection;
+        let reused = *reused;
         let http2 = session.as_http2().is_some();
         let endpoint = exchange.endpoint;
         let head =
             request::head(self.provider(), self.lease.key(), endpoint, ask.stream, length, http2)
                 .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
-        watchdog.expect_within(Instant::now(), self.provider().settings.timeouts.first_byte);
+        let connected = if reused { Instant::from_std(self.began) } else { Instant::now() };
+        watchdog.expect_within(connected, self.provider().settings.timeouts.first_byte);
         exchange.progress.sent = true;
         let talk = async {
-            socket::cork(session, true);
+            if !reused {
+                socket::cork(session);
+            }
             session.write_request_header(Box::new(head)).await?;
             *sent_whole = write_body(session, body).await?;
-            socket::cork(session, false);
+            socket::flush(session);
             read_head(session).await
         };
         match watch(down, watchdog, "first byte", pin!(talk)).await? {
@@ -192,7 +199,7 @@ impl Attempt<'_> {
         let status = head.status.as_u16();
         if !(200..300).contains(&status) {
             let headers = head.headers.clone();
-            relay.watchdog.expect_within(Instant::now(), ERROR_BODY_TIME);
+            relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);
             let body = read_bounded(session, relay, ERROR_BODY).await;
             let body = match body {
                 Ok((body, _)) => body,

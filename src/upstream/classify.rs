@@ -115,7 +115,7 @@ struct Said {
 pub fn judge(status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
     let said = Said::read(body);
     let failed = |cause, news, next| {
-        let detail = format!("HTTP {status} {} {}", said.kind, said.code);
+        let detail = format!("HTTP {status} {} {}", plain(&said.kind), plain(&said.code));
         Judgement::Failed(Failure::new(cause, news, next, detail.trim_end()))
     };
     let broken = |cause, why| failed(cause, KeyNews::Broken(why), Next::Key);
@@ -138,6 +138,12 @@ pub fn judge(status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
         }
         _ => failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
     }
+}
+
+/// A word of a provider's, fit for a line of the log.
+fn plain(word: &str) -> String {
+    let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    word.chars().filter(fits).take(64).collect()
 }
 
 fn said_body(said: &Said) -> scrub::Error<'_> {

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{Reject, ResponseHead};
 use http::{
-    HeaderName,
+    HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING},
 };
-use pingora_core::protocols::http::{HttpTask, ServerSession};
+use pingora_core::{
+    ErrorType::InvalidHTTPHeader,
+    OrErr,
+    protocols::http::{HttpTask, ServerSession},
+};
 use pingora_http::ResponseHeader;
 
-use crate::proxy::respond;
+use crate::proxy::respond::{self, within_write_time};
 
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -70,6 +74,9 @@ impl<'a> Downstream<'a> {
         bytes: Bytes,
         end: bool,
     ) -> pingora_core::Result<()> {
+        if self.head_sent && !end {
+            return within_write_time(self.session.write_response_body(bytes, false)).await;
+        }
         let mut tasks = Vec::with_capacity(2);
         if let (Some(head), false) = (head, self.head_sent) {
             tasks.push(self.stream_head(head)?);
@@ -132,17 +139,22 @@ impl<'a> Downstream<'a> {
         head: &ResponseHead,
         kind: &'static str,
     ) -> pingora_core::Result<ResponseHeader> {
-        let mut header = ResponseHeader::build_no_case(head.status, Some(12))?;
-        header.insert_header(CONTENT_TYPE, kind)?;
-        header.insert_header(CACHE_CONTROL, "no-store")?;
-        header.insert_header(respond::REQUEST_ID, &*self.request_id)?;
+        // Straight into the map: these names are constants, and nobody wants their case kept.
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = StatusCode::from_u16(head.status).or_err(InvalidHTTPHeader, "status")?;
+        let headers = &mut parts.headers;
+        headers.reserve(6 + head.headers.len());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let id = HeaderValue::from_str(&self.request_id).or_err(InvalidHTTPHeader, "request id")?;
+        headers.insert(respond::REQUEST_ID, id);
         for (name, value) in &head.headers {
-            header.insert_header(name, value)?;
+            headers.insert(name, value.clone());
         }
-        Ok(header)
+        Ok(parts.into())
     }
 
     async fn write(&mut self, tasks: Vec<HttpTask>) -> pingora_core::Result<()> {
-        respond::within_write_time(self.session.response_duplex_vec(tasks)).await
+        within_write_time(self.session.response_duplex_vec(tasks)).await
     }
 }

@@ -61,26 +61,31 @@ impl Connector {
         peer: &Arc<HttpPeer>,
         fresh: bool,
     ) -> pingora_core::Result<Box<Connection>> {
-        let pooled = if fresh { None } else { self.pooled(peer).await? };
-        let reused = pooled.is_some();
-        let session = match pooled {
-            Some(session) => session,
+        let pooled = if fresh { None } else { self.pooled(peer).await };
+        let (session, reused) = match pooled {
+            Some(session) => (session, true),
             // Kilobytes of handshake state, needed rarely: not in every request's own memory.
             None => Box::pin(self.open(peer, fresh)).await?,
         };
         Ok(Box::new(Connection { session, reused, sent_whole: false, peer: peer.clone() }))
     }
 
-    async fn pooled(&self, peer: &HttpPeer) -> pingora_core::Result<Option<HttpSession>> {
+    async fn pooled(&self, peer: &HttpPeer) -> Option<HttpSession> {
         if peer.tls()
-            && let Some(session) = self.h2.reused_http_session(peer).await?
+            // A pooled connection that fails is as good as none.
+            && let Ok(Some(session)) = self.h2.reused_http_session(peer).await
         {
-            return Ok(Some(HttpSession::H2(session)));
+            return Some(HttpSession::H2(session));
         }
-        Ok(self.h1.reused_http_session(peer).await.map(HttpSession::H1))
+        self.h1.reused_http_session(peer).await.map(HttpSession::H1)
     }
 
-    async fn open(&self, peer: &HttpPeer, fresh: bool) -> pingora_core::Result<HttpSession> {
+    /// A new connection, or one that came back to the pool just now.
+    async fn open(
+        &self,
+        peer: &HttpPeer,
+        fresh: bool,
+    ) -> pingora_core::Result<(HttpSession, bool)> {
         let mut alone = peer.clone();
         if fresh {
             // Another group never meets a pooled connection, and an HTTP/2 connection of one stream
@@ -89,10 +94,10 @@ impl Connector {
             alone.options.max_h2_streams = 1;
         }
         if peer.tls() {
-            return self.h2.new_http_session::<_, ()>(&alone).await;
+            return Ok((self.h2.new_http_session::<_, ()>(&alone).await?, false));
         }
-        let (session, _) = self.h1.get_http_session(&alone).await?;
-        Ok(HttpSession::H1(session))
+        let (session, reused) = self.h1.get_http_session(&alone).await?;
+        Ok((HttpSession::H1(session), reused))
     }
 
     /// Marks an HTTP/2 connection on which a request got no answer in time as not to be used again:

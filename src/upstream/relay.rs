@@ -100,7 +100,7 @@ impl Relay<'_, '_> {
     fn commit(&mut self) {
         self.exchange.progress.delivered = true;
         self.watchdog.stop_comments();
-        self.first_output.get_or_insert_with(Clock::now);
+        self.first_output.get_or_insert(self.now.into_std());
     }
 
     fn settle(&mut self, outcome: Outcome) {
@@ -169,6 +169,7 @@ pub async fn stream(
         }
         let sent = relay.down.stream(head.as_ref(), events.out.take(), events.complete).await;
         sent.map_err(|_| Stop::AppLeft)?;
+        relay.watchdog.wrote(relay.now);
         if events.complete {
             if !ended {
                 read_out(session).await;

@@ -5,13 +5,19 @@
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{Ask, Endpoint, Exchange, Target};
-use http::{HeaderValue, Method, Uri, Version};
-use pingora_core::{Error, ErrorType, OrErr};
+use http::{
+    HeaderValue, Method, Uri, Version,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT,
+    },
+    request::Parts,
+};
+use pingora_core::{ErrorType, OrErr};
 use pingora_http::RequestHeader;
 
 use crate::{pool::Provider, pool::key::Key, proxy::fields};
 
-const USER_AGENT: HeaderValue =
+const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")));
 
 /// The head of one attempt. HTTP/2 wants the authority in the URI, HTTP/1 in `Host`.
@@ -26,32 +32,39 @@ pub fn head(
     length: usize,
     http2: bool,
 ) -> pingora_core::Result<RequestHeader> {
-    let target = &provider.paths[endpoint as usize];
-    let mut head = RequestHeader::build_no_case(Method::POST, target.as_bytes(), Some(8))?;
+    let mut head = provider.heads[endpoint as usize].clone();
     if http2 {
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let authority = provider.authority.as_bytes();
-        let uri = Uri::builder().scheme("https").authority(authority).path_and_query(&**target);
-        head.set_uri(uri.build().or_err(ErrorType::InvalidHTTPHeader, "upstream URI")?);
-        head.set_version(Version::HTTP_2);
-    } else {
-        head.insert_header(http::header::HOST, provider.authority.clone())?;
-        head.set_version(Version::HTTP_11);
+        let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
+        head.uri = uri.or_err(ErrorType::InvalidHTTPHeader, "upstream URI")?;
+        head.version = Version::HTTP_2;
+        head.headers.remove(HOST);
     }
-    head.insert_header(http::header::CONTENT_TYPE, "application/json")?;
     let accept = if is_stream { "text/event-stream" } else { "application/json" };
-    head.insert_header(http::header::ACCEPT, accept)?;
-    // Usage is read from the body, so it must come uncompressed.
-    head.insert_header(http::header::ACCEPT_ENCODING, "identity")?;
-    head.insert_header(http::header::USER_AGENT, USER_AGENT)?;
-    head.insert_header(http::header::CONTENT_LENGTH, length)?;
-    head.insert_header(http::header::AUTHORIZATION, key.authorization())?;
-    if head.headers.get_all(http::header::AUTHORIZATION).iter().count() != 1 {
-        return Error::e_explain(
-            ErrorType::InternalError,
-            "an upstream request needs one credential",
-        );
-    }
-    Ok(head)
+    head.headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    // The one credential there is: the head was made from nothing.
+    head.headers.insert(AUTHORIZATION, key.authorization());
+    Ok(head.into())
+}
+
+/// What the heads of one endpoint have in common, made once.
+///
+/// # Errors
+/// A base URL that makes no valid request target.
+pub fn common_head(path: &str, authority: &HeaderValue) -> http::Result<Parts> {
+    let request = http::Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .version(Version::HTTP_11)
+        .header(HOST, authority)
+        .header(CONTENT_TYPE, "application/json")
+        // Usage is read from the body, so it must come uncompressed.
+        .header(ACCEPT_ENCODING, "identity")
+        .header(USER_AGENT, AGENT)
+        .body(())?;
+    Ok(request.into_parts().0)
 }
 
 /// The body of one attempt, in pieces. Members that nobody changed are the app's own bytes, so two
@@ -61,7 +74,7 @@ pub fn body(ask: &Ask, exchange: &Exchange, provider: &Provider, target: &Target
     let allowed = &provider.settings.allow_fields;
     members.retain(|name| {
         fields::passes(exchange.endpoint, name)
-            || name == b"store"
+            || (name == b"store" && exchange.endpoint == Endpoint::Responses)
             || allowed.iter().any(|field| field.as_bytes() == name)
     });
     members.set("model", quoted(&target.model));

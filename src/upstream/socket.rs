@@ -4,17 +4,24 @@
 use std::{ffi::c_int, os::fd::BorrowedFd};
 
 use pingora_core::protocols::http::client::HttpSession;
-use rustix::net::sockopt::set_tcp_cork;
+use rustix::net::sockopt::{set_tcp_cork, set_tcp_nodelay};
 
-/// Holds back, or lets go, what is written.
+/// Holds back what is written to a new connection until [`flush`].
 ///
 /// Pingora writes the head of an upstream request by itself, so head and body would go out as two
 /// packets and wake the provider twice. A corked socket holds the head back until the body is
-/// there: two cheap system calls for one expensive send. Linux lets go by itself after 200 ms
-/// (tcp(7)), so a cork that is forgotten delays, and never loses, anything.
-pub fn cork(session: &HttpSession, on: bool) {
+/// there. Linux lets go by itself after 200 ms (tcp(7)), so a flush that is forgotten delays, and
+/// never loses, anything. A connection stays corked as long as it lives.
+pub fn cork(session: &HttpSession) {
     if let Some(socket) = socket(session) {
-        let _ = set_tcp_cork(socket, on);
+        let _ = set_tcp_cork(socket, true);
+    }
+}
+
+/// Lets everything go that was written: setting `TCP_NODELAY` does, also while corked (tcp(7)).
+pub fn flush(session: &HttpSession) {
+    if let Some(socket) = socket(session) {
+        let _ = set_tcp_nodelay(socket, true);
     }
 }
 

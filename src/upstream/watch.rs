@@ -51,14 +51,14 @@ pub async fn watch<T>(
     what: &str,
     mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Stop> {
-    let mut looking = false;
     loop {
+        let looking = watchdog.is_looking();
         tokio::select! {
             biased;
             done = &mut future => return Ok(done),
             () = down.left(), if looking => return Err(Stop::AppLeft),
             alarm = watchdog.alarm() => match alarm {
-                Alarm::Look => looking = true,
+                Alarm::Look => {}
                 Alarm::Quiet => down.keep_alive().await.map_err(|_| Stop::AppLeft)?,
                 Alarm::Phase => return Err(Failure::timeout(what).into()),
                 Alarm::Total => return Err(Stop::Deadline),

@@ -31,6 +31,8 @@ pub struct Watchdog {
     total: Instant,
     phase: Instant,
     look: Option<Instant>,
+    /// The app has heard nothing for a moment: its leaving would not show by itself.
+    looking: bool,
     quiet: Option<Instant>,
 }
 
@@ -38,7 +40,14 @@ impl Watchdog {
     pub fn new(total: Duration, is_stream: bool) -> Self {
         let now = Instant::now();
         let quiet = is_stream.then(|| now + QUIET);
-        Self { timer: None, total: now + total, phase: now + total, look: None, quiet }
+        Self {
+            timer: None,
+            total: now + total,
+            phase: now + total,
+            look: None,
+            looking: false,
+            quiet,
+        }
     }
 
     /// What is awaited from now on may take `limit`.
@@ -49,6 +58,19 @@ impl Watchdog {
     /// What is awaited from now on must come before `deadline`.
     pub fn expect_before(&mut self, now: Instant, deadline: Instant) {
         self.phase = deadline;
+        if !self.looking {
+            self.look.get_or_insert(now + MOMENT);
+        }
+    }
+
+    /// Whether to have an eye on the app.
+    pub fn is_looking(&self) -> bool {
+        self.looking
+    }
+
+    /// Something was written to the app: the next write shows whether it is still there.
+    pub fn wrote(&mut self, now: Instant) {
+        self.looking = false;
         self.look = Some(now + MOMENT);
     }
 
@@ -75,6 +97,7 @@ impl Watchdog {
             }
             if passed(self.look) {
                 self.look = None;
+                self.looking = true;
                 return Alarm::Look;
             }
         }
@@ -106,12 +129,14 @@ mod tests {
         assert!(matches!(watchdog.alarm().await, Alarm::Phase));
         assert_eq!(start.elapsed().as_secs(), 5);
         watchdog.expect_within(Instant::now(), Duration::from_secs(100));
-        assert!(matches!(watchdog.alarm().await, Alarm::Look));
         assert!(matches!(watchdog.alarm().await, Alarm::Quiet));
         assert_eq!(start.elapsed().as_secs(), 15);
         watchdog.stop_comments();
+        watchdog.wrote(Instant::now());
+        assert!(!watchdog.is_looking());
         watchdog.expect_within(Instant::now(), Duration::from_secs(1000));
         assert!(matches!(watchdog.alarm().await, Alarm::Look));
+        assert!(watchdog.is_looking());
         assert!(matches!(watchdog.alarm().await, Alarm::Total));
         assert_eq!(start.elapsed().as_secs(), 600);
     }

@@ -11,8 +11,10 @@ const SLICE: usize = 64 * 1024;
 
 /// The connection was closed under the request.
 pub fn was_closed(error: &Error) -> bool {
-    use pingora_core::ErrorType::{ConnectionClosed, H2Error, ReadError, WriteError};
-    matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error)
+    use pingora_core::ErrorType::{ConnectionClosed, ReadError, WriteError};
+    // Pingora decides for HTTP/2: a refused stream, a connection that was going away.
+    matches!(error.etype(), ConnectionClosed | ReadError | WriteError)
+        || matches!(error.retry, pingora_core::RetryType::Decided(true))
 }
 
 /// Writes the body; whether all of it: an answer may come before.

@@ -39,7 +39,7 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "JSTAR-DEMO-0001",
         "SHORT",
-        "3:31: licenses.sources[0].static.keys[0].key: a licence key is 8 to 128 printable ASCII characters",
+        "3:31: licenses.sources[0].static.keys[0].key: a licence key is 8 to 128 printable ASCII characters, none of them a space",
     ),
     (
         "JSTAR-DEMO-0001",
