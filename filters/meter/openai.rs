@@ -12,6 +12,7 @@
 //! Cached tokens are at most the input and reasoning tokens at most the output.
 
 mod responses;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 

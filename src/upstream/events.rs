@@ -4,7 +4,8 @@ use bytes::{Bytes, BytesMut};
 use gatekeeper_filters::{
     kernel::Endpoint,
     meter::{
-        Reading, openai,
+        Reading,
+        openai::{self, stream::ChatStream},
         sse::{Event, Splitter},
     },
 };
@@ -12,6 +13,7 @@ use gatekeeper_filters::{
 pub struct Events {
     splitter: Splitter,
     endpoint: Endpoint,
+    chat: ChatStream,
     /// The app asked for the usage chunk itself.
     keep_usage: bool,
     /// Bytes for the app that were not written yet.
@@ -30,6 +32,7 @@ impl Events {
         Self {
             splitter: Splitter::default(),
             endpoint,
+            chat: ChatStream::default(),
             keep_usage: wants_usage || endpoint != Endpoint::Chat,
             out: Outgoing::default(),
             commits: false,
@@ -90,7 +93,7 @@ impl Events {
         };
         let reading = match self.endpoint {
             Endpoint::Responses => openai::responses_event(event.name(), data),
-            Endpoint::Chat | Endpoint::Embeddings => openai::chat_event(data),
+            Endpoint::Chat | Endpoint::Embeddings => self.chat.read(data),
         };
         watch(&reading);
         if reading.failed {
