@@ -93,24 +93,32 @@ impl Filter for QuotaFilter {
 
     fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
         let Some(reservation) = exchange.reservation.take() else { return };
+        let overrun = check_reported(exchange, &reservation);
         let charge = charge(exchange, outcome, &reservation);
-        let reserved = worst(&reservation);
-        let reported = exchange.metered.reported.map_or(0, |usage| usage.total());
-        if let Some(reserved) =
-            reserved.filter(|reserved| reported > reserved.saturating_mul(NONSENSE))
-        {
-            // What is charged is what records and metrics show, too.
-            let input = reservation.grant.input;
-            let output = reserved - input;
-            exchange.metered.reported = Some(Usage { input, output, ..Usage::default() });
-        }
-        exchange.settled = Settled {
-            tokens: charge.tokens,
-            message: charge.message,
-            overrun: reserved.is_some_and(|reserved| reported > reserved),
-        };
+        exchange.settled = Settled { tokens: charge.tokens, overrun };
         reservation.settle(charge);
     }
+}
+
+/// Whether the provider reported more than was reserved. Nonsense is replaced by the reservation, so
+/// that what is charged is what records and metrics show, too.
+fn check_reported(exchange: &mut Exchange, reservation: &Reservation) -> bool {
+    let (Some(usage), Some(worst)) = (exchange.metered.reported, worst(reservation)) else {
+        return false;
+    };
+    if usage.total() > worst.saturating_mul(NONSENSE) {
+        log::error!(
+            "A provider reported {} tokens where at most {worst} were reserved; \
+             the reservation is charged. request={} served={}",
+            usage.total(),
+            exchange.id,
+            exchange.served.as_ref().map_or("", |target| &target.label),
+        );
+        let input = reservation.grant.input;
+        let output = worst - input;
+        exchange.metered.reported = Some(Usage { input, output, ..Usage::default() });
+    }
+    usage.total() > worst
 }
 
 const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages-remaining");
@@ -167,16 +175,6 @@ fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> 
     let (usage, source) = exchange.metered.usage(input);
     let tokens = match (source, worst(reservation)) {
         (Source::Estimated, Some(worst)) => usage.total().min(worst),
-        (Source::Reported, Some(worst)) if usage.total() > worst.saturating_mul(NONSENSE) => {
-            log::error!(
-                "A provider reported {} tokens where at most {worst} were reserved; \
-                 the reservation is charged. request={} served={}",
-                usage.total(),
-                exchange.id,
-                exchange.served.as_ref().map_or("", |target| &target.label),
-            );
-            worst
-        }
         _ => usage.total(),
     };
     Charge { message, tokens, source }

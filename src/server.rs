@@ -59,7 +59,7 @@ pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     let (settings, warnings) = config::load(&args.config, &registry)?;
     telemetry::log::start(settings.log.level);
     for warning in &warnings {
-        log::warn!("{warning}");
+        log::warn!("{}:{warning}", args.config.display());
     }
     serve(settings, &registry, &args.config.display().to_string(), None)
 }
@@ -81,7 +81,7 @@ pub fn serve(
         .with_context(|| format!("store {}", settings.store.path.display()))?;
     let configured = settings.vault.as_ref().map(pepper).transpose()?;
     let pepper = store.pepper(configured.as_ref().map(Pepper::expose))?;
-    let access = AccessLog::open(&settings.log.access).context("access log")?;
+    let access = AccessLog::open(&settings.log.access).context("`log.access` can't be written")?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let machine = Machine {
         ledger: store.clone(),
@@ -93,8 +93,7 @@ pub fn serve(
     let snapshot = Snapshot::build(settings, registry, &machine)?;
     machine.telemetry.metrics.loaded();
     let phase = Arc::new(Phase::default());
-    let server =
-        build(Arc::new(ArcSwap::from_pointee(snapshot)), &machine, &store, &phase, stand_in)?;
+    let server = build(Arc::new(ArcSwap::from_pointee(snapshot)), &store, &phase, stand_in)?;
     log::info!("Gatekeeper starts with {source}.");
     let args = pingora_core::server::RunArgs {
         shutdown_signal: Box::new(Ending {
@@ -117,8 +116,9 @@ fn check_free(settings: &Settings) -> anyhow::Result<()> {
             address.port() != 0,
             "{name}.listen: port 0 is no address to be reached at"
         );
-        std::net::TcpListener::bind(address)
-            .with_context(|| format!("{name}.listen: {address} can't be listened on"))?;
+        std::net::TcpListener::bind(address).with_context(|| {
+            format!("{name}.listen: {address} can't be had; end what uses it or choose another")
+        })?;
     }
     Ok(())
 }
@@ -130,7 +130,6 @@ struct Built {
 
 fn build(
     snapshot: Arc<ArcSwap<Snapshot>>,
-    _machine: &Machine,
     store: &Arc<Embedded>,
     phase: &Arc<Phase>,
     stand_in: Option<StandIn>,

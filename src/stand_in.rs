@@ -111,7 +111,7 @@ async fn answer(session: &mut ServerSession) -> pingora_core::Result<()> {
     };
     let ask = document.root();
     let model = ask.get("model").and_then(|model| model.as_str()).unwrap_or_default();
-    let input = estimate::text(&String::from_utf8_lossy(ask.raw())).div_ceil(1000);
+    let input = estimate::tokens(estimate::text(&String::from_utf8_lossy(ask.raw())));
     let is_stream = ask.get("stream").and_then(|stream| stream.as_bool()) == Some(true);
     if session.req_header().uri.path().ends_with("/embeddings") {
         return whole(session, &embedding(&model, input)).await;
@@ -144,7 +144,7 @@ fn usage(input: u64, output: u64) -> serde_json::Value {
 }
 
 fn completion(model: &str, text: &str, input: u64) -> String {
-    let output = estimate::text(text).div_ceil(1000);
+    let output = estimate::tokens(estimate::text(text));
     json!({
         "id": "chatcmpl-stand-in", "object": "chat.completion", "created": 0, "model": model,
         "choices": [{
@@ -201,7 +201,7 @@ async fn stream(
         session.write_response_body(event(json!({ "content": word }), None), false).await?;
     }
     session.write_response_body(event(json!({}), Some("stop")), false).await?;
-    let output = estimate::text(&words.concat()).div_ceil(1000);
+    let output = estimate::tokens(estimate::text(&words.concat()));
     let last = json!({
         "id": "chatcmpl-stand-in", "object": "chat.completion.chunk", "created": 0,
         "model": model, "choices": [], "usage": usage(input, output),

@@ -74,7 +74,6 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settled {
     pub tokens: u64,
-    pub message: bool,
     /// The provider reported more than was reserved.
     pub overrun: bool,
 }
@@ -142,11 +141,6 @@ impl Exchange {
             entered: 0,
             closed: false,
         }
-    }
-
-    /// Whether the chain's `settle` has run.
-    pub fn is_settled(&self) -> bool {
-        self.closed
     }
 }
 

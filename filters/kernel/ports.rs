@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{
     license::{Credential, LicenseId, Standing},
-    period::{Period, UnixMs},
+    period::UnixMs,
     plan::Limit,
     usage::{Source, Usage},
 };
@@ -185,7 +185,7 @@ impl Drop for Permit {
 }
 
 /// Money on hold for one request. It is settled exactly once: by [`Reservation::settle`], or when
-/// dropped, which charges what `abandoned` says.
+/// dropped, which charges as if the app had left.
 #[must_use = "dropping a reservation charges it"]
 pub struct Reservation {
     ledger: Arc<dyn Ledger>,
@@ -219,9 +219,4 @@ impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reservation").field("grant", &self.grant).finish_non_exhaustive()
     }
-}
-
-/// The window a limit counts in at `now`, and when it resets.
-pub fn resets_at(per: Period, now: UnixMs) -> UnixMs {
-    per.window(now).end
 }

@@ -1,5 +1,7 @@
 //! Token counts of one answer. Output includes reasoning, input includes cached tokens.
 
+use crate::meter::estimate;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     pub input: u64,
@@ -48,7 +50,7 @@ impl Metered {
         match self.reported {
             Some(usage) => (usage, Source::Reported),
             None => {
-                let output = self.output_millitokens.div_ceil(1000);
+                let output = estimate::tokens(self.output_millitokens);
                 (Usage { input: input_estimate, output, ..Usage::default() }, Source::Estimated)
             }
         }

@@ -141,9 +141,10 @@ impl Database {
     /// Deletes a little of what is too old; true when there may be more.
     pub fn prune(&mut self, now: UnixMs, keep: Duration) -> rusqlite::Result<bool> {
         let before = |ms: u64| readable(UnixMs(now.0.saturating_sub(ms)));
-        // Rows lie in the order of time, so the oldest are the first.
+        // Rows lie about in the order of time, so old ones are found at once. Only about: a clock
+        // that was wrong for a while must not keep what follows for ever.
         let requests = "DELETE FROM requests WHERE rowid IN
-                        (SELECT rowid FROM requests ORDER BY rowid LIMIT ?2) AND time < ?1";
+                        (SELECT rowid FROM requests WHERE time < ?1 LIMIT ?2)";
         let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         let mut most =
             self.connection.execute(requests, params![before(keep), PRUNE_ROWS as i64])?;

@@ -323,8 +323,7 @@ struct Weight {
 
 impl Weight {
     fn tokens(&self) -> u64 {
-        let whole = self.millitokens.div_ceil(1000);
-        whole.saturating_add(estimate::REQUEST_TOKENS)
+        estimate::tokens(self.millitokens).saturating_add(estimate::REQUEST_TOKENS)
     }
 
     fn text(&mut self, value: &Value<'_>) {

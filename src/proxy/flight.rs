@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use gatekeeper_filters::kernel::{Ask, Exchange, Outcome, Reject};
+use pingora_core::{Error, ErrorType};
 
 use super::body::Held;
 use crate::{snapshot::Snapshot, telemetry::InFlight};
@@ -55,5 +56,16 @@ impl Default for Flight {
             outcome: None,
             reject: None,
         }
+    }
+}
+
+impl Flight {
+    /// The configuration this request keeps to its end.
+    ///
+    /// # Errors
+    /// Never after the first hook, which pins it.
+    pub fn pinned(&self) -> pingora_core::Result<Arc<Snapshot>> {
+        let missing = || Error::explain(ErrorType::InternalError, "a request without a snapshot");
+        self.snapshot.clone().ok_or_else(missing)
     }
 }

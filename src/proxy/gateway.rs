@@ -125,9 +125,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         flight: &mut Flight,
     ) -> pingora_core::Result<bool> {
-        let Some(snapshot) = flight.snapshot.clone() else {
-            return Error::e_explain(ErrorType::InternalError, "a request without a snapshot");
-        };
+        let snapshot = flight.pinned()?;
         let request = session.as_downstream().req_header();
         let entry = gate::enter(&request.method, request.raw_path());
         let entry = match gate::check_framing(session.as_downstream()) {
@@ -176,25 +174,20 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         flight: &mut Flight,
     ) -> pingora_core::Result<bool> {
-        let Some(snapshot) = flight.snapshot.clone() else {
-            return Error::e_explain(ErrorType::InternalError, "a request without a snapshot");
-        };
+        let snapshot = flight.pinned()?;
         let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
         let mut down =
             Downstream::new(session.as_downstream_mut(), flight.request_id.clone(), is_stream);
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
-        let (status, delivery) = match &served {
-            Served::Whole => (200, Delivery::Whole),
-            Served::Broken => (200, Delivery::Broken),
-            Served::AppLeft => (APP_LEFT, Delivery::Abandoned),
-            Served::Relayed(relayed) => (relayed.status, Delivery::Relayed),
-            Served::Rejected(reject) => {
-                let outcome = refused(reject);
-                (outcome.status, outcome.delivery)
-            }
+        let ended = |status, delivery| Outcome { status, delivery };
+        let outcome = match &served {
+            Served::Whole => ended(200, Delivery::Whole),
+            Served::Broken => ended(200, Delivery::Broken),
+            Served::AppLeft => ended(APP_LEFT, Delivery::Abandoned),
+            Served::Relayed(relayed) => ended(relayed.status, Delivery::Relayed),
+            Served::Rejected(reject) => refused(reject),
         };
-        let outcome = Outcome { status, delivery };
         flight.outcome = Some(outcome);
         if let Some(exchange) = &mut flight.exchange {
             snapshot.chain.settle(exchange, &outcome);

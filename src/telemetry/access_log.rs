@@ -38,7 +38,10 @@ impl AccessLog {
             settings::AccessLog::Off => return Ok(Self::off()),
             settings::AccessLog::Stdout => Box::new(io::stdout()),
             settings::AccessLog::File(path) => {
-                Box::new(OpenOptions::new().append(true).create(true).open(path)?)
+                let file = OpenOptions::new().append(true).create(true).open(path);
+                Box::new(file.map_err(|error| {
+                    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+                })?)
             }
         };
         let (sender, receiver) = sync_channel(WAITING);

@@ -35,6 +35,7 @@ pub struct Attempt<'a> {
     pub snapshot: &'a Snapshot,
     pub target: &'a Arc<Target>,
     pub lease: &'a Lease,
+    /// The clock as it was read for the selection.
     pub began: std::time::Instant,
 }
 
@@ -120,8 +121,9 @@ impl Attempt<'_> {
         fresh: bool,
     ) -> Result<Box<Connection>, Stop> {
         let provider = self.provider();
-        let began = Instant::from_std(self.began);
-        watchdog.expect_within(began, provider.settings.timeouts.connect * 3);
+        // The pooled connection before a fresh one may have used up any time.
+        let now = if fresh { Instant::now() } else { Instant::from_std(self.began) };
+        watchdog.expect_within(now, provider.settings.timeouts.connect * 3);
         let connect = async {
             let mut detail = format!("{} has no address", provider.endpoint.host);
             for (place, peer) in provider.endpoint.peers().await {

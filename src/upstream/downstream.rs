@@ -37,10 +37,6 @@ impl<'a> Downstream<'a> {
         self.is_stream
     }
 
-    pub fn head_sent(&self) -> bool {
-        self.head_sent
-    }
-
     /// Resolves when the app has left, or sent bytes that belong to no request. Cancel-safe; only
     /// valid after the body was read to its end.
     pub async fn left(&mut self) {

@@ -161,6 +161,10 @@ pub async fn stream(
         if !committed && !events.commits && events.out.len() <= HELD {
             continue;
         }
+        if committed && events.out.is_empty() && !events.complete {
+            // Part of an event, or one the app did not ask for: it heard nothing.
+            continue;
+        }
         let head = (!committed).then(|| relay.head());
         relay.commit();
         if events.complete {
