@@ -24,7 +24,7 @@ run: ## set up, build, and start the demo: no key and no network needed
 
 .PHONY: test
 test: ## set up and run all tests
-	@.ci/setup build node
+	@.ci/setup build node redis
 	@echo '==> format'
 	@cargo fmt --all --check
 	@echo '==> lints'
@@ -39,7 +39,7 @@ test: ## set up and run all tests
 
 .PHONY: soak
 soak: ## the tests that gain from repeating, for longer
-	@.ci/setup build
+	@.ci/setup build redis
 	GATEKEEPER_KILLS=200 cargo test --workspace --test it -- --nocapture kill
 
 .PHONY: bench

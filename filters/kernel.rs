@@ -20,7 +20,7 @@ pub use self::{
     chain::{Chain, ChainProblem, FilterUse, Registry},
     exchange::{Delivery, Endpoint, Exchange, Outcome, Progress},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
-    license::{Credential, License, LicenseId, Standing},
+    license::{Asking, Credential, License, LicenseId, Standing},
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, Plan},
     ports::{

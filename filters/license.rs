@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Code, Exchange, Filter, Hooks, License, Licenses, Reject, Services, Spec, Standing, Verdict,
-    async_trait,
+    Asking, Code, Exchange, Filter, Hooks, License, Licenses, Reject, Services, Spec, Standing,
+    Verdict, async_trait,
 };
 
 /// YAML: `license`, no options.
@@ -38,7 +38,13 @@ impl Filter for LicenseFilter {
     }
 
     async fn admit(&self, exchange: &mut Exchange) -> Verdict {
-        let standing = self.licenses.check(&exchange.credential, exchange.now).await;
+        let asking = Asking {
+            credential: &exchange.credential,
+            address: exchange.address,
+            instance: exchange.instance_id.as_deref(),
+            now: exchange.now,
+        };
+        let standing = self.licenses.check(&asking).await;
         exchange.license = Some(decide(standing, self.buy_url.as_ref())?);
         Ok(())
     }
@@ -47,19 +53,30 @@ impl Filter for LicenseFilter {
 /// The licence, or the refusal a buyer reads.
 ///
 /// # Errors
-/// 403 when a source says no, 503 when none could be asked.
+/// 403 when a source says no, 503 when none could be asked, 429 for too many keys.
 pub fn decide(standing: Standing, buy_url: Option<&Arc<str>>) -> Result<License, Reject> {
     match standing {
         Standing::Valid(license) => Ok(license),
         Standing::Invalid(code) => {
             Err(Reject::new(code, words(code)).upgrade_url(buy_url.cloned()))
         }
-        Standing::Unknown => Err(Reject::new(
-            Code::LicenseCheckUnavailable,
-            "Your licence could not be checked just now. Please try again in a moment.",
+        Standing::Unknown { why } => Err(check_unavailable(why)),
+        Standing::TooMany { retry_after } => Err(Reject::new(
+            Code::RateLimited,
+            "Too many licence keys were tried from here. Please wait a minute and try again.",
         )
-        .retry_after(5)),
+        .retry_after(retry_after)),
     }
+}
+
+/// The refusal when no source could be asked; `why` is for the operator.
+pub fn check_unavailable(why: &str) -> Reject {
+    Reject::new(
+        Code::LicenseCheckUnavailable,
+        "Your licence could not be checked just now. Please try again in a moment.",
+    )
+    .internal(why)
+    .retry_after(5)
 }
 
 /// What a buyer reads when a licence is refused.
@@ -70,7 +87,8 @@ fn words(code: Code) -> &'static str {
         Code::LicenseRefunded => "This licence was refunded and is no longer valid.",
         Code::LicenseWrongProduct => "This licence is for another product.",
         Code::DeviceLimit => {
-            "This licence is in use on as many devices as it allows. Remove one first."
+            "This device is not activated for this licence. Activate it in the app; if all places \
+             are taken, deactivate another device first."
         }
         _ => "This licence key is not valid. Check it for typing errors.",
     }

@@ -18,7 +18,9 @@ use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq;
 
 use crate::{
+    config::settings::LicenseSource,
     ledger::Embedded,
+    licenses::{self, STATIC},
     pool::{Provider, health::State},
     proxy::deadline,
     server::ending::Phase,
@@ -95,6 +97,13 @@ impl Admin {
                 }
             }
         }
+        let book = &snapshot.licenses;
+        for (shop, report) in book.desk.report(&book.sources) {
+            for state in licenses::STATES {
+                let is = i64::from(state == report.state);
+                metrics.license_source_state.with_label_values(&[shop.name(), state]).set(is);
+            }
+        }
         answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.expose())
     }
 
@@ -119,9 +128,20 @@ impl Admin {
         status.insert("keys".into(), json!(keys));
         status.insert("providers".into(), json!(providers));
         status.insert("config".into(), json!({ "chain": chain }));
-        status.insert("sources".into(), json!([{ "name": "static", "state": "ok" }]));
+        status.insert("sources".into(), json!(sources(snapshot)));
         status
     }
+}
+
+fn sources(snapshot: &Snapshot) -> Vec<Value> {
+    let configured = &snapshot.settings.licenses.sources;
+    let listed = configured.iter().any(|source| matches!(source, LicenseSource::Static(_)));
+    let listed = listed.then(|| json!({ "name": STATIC, "state": "ok", "why": null }));
+    let book = &snapshot.licenses;
+    let shops = book.desk.report(&book.sources).into_iter().map(
+        |(shop, report)| json!({ "name": shop.name(), "state": report.state, "why": report.why }),
+    );
+    listed.into_iter().chain(shops).collect()
 }
 
 fn provider_state(provider: &Provider, now: Instant) -> &'static str {

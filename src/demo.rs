@@ -50,6 +50,7 @@ pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
 fn demo_key(settings: &Settings) -> Option<String> {
     settings.licenses.sources.iter().find_map(|source| match source {
         LicenseSource::Static(keys) => keys.first().map(|key| key.key.expose_secret().to_owned()),
+        _ => None,
     })
 }
 

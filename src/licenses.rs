@@ -1,85 +1,105 @@
 //! Licences: from the key an app sends to the plan its buyer has.
 //!
 //! A key is known by the HMAC of its normal form, so a hundred spellings share one quota and
-//! nothing that is stored can be turned back into a key.
+//! nothing that is stored can be turned back into a key. Keys of the file are looked up in the
+//! snapshot; keys of shops at the [`Desk`], which outlives every snapshot.
+
+pub mod budget;
+mod client;
+pub mod desk;
+pub mod devices;
+mod facts;
+mod flights;
+mod gumroad;
+mod hasher;
+mod health;
+mod lemonsqueezy;
+mod lookup;
+mod record;
+mod records;
+mod shared;
+mod shelf;
+mod sources;
+mod turnstile;
+mod upheaval;
+mod visitors;
+pub mod webhook;
 
 use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{
-    Code, Credential, License, LicenseId, Licenses, Plan, Standing, UnixMs, async_trait,
+    Asking, Code, License, LicenseId, Licenses, Plan, Standing, async_trait,
 };
-use hmac::{Hmac, KeyInit, Mac};
+use prometheus::IntCounter;
 use rustc_hash::FxHashMap;
 use secrecy::ExposeSecret;
-use sha2::Sha256;
-use zeroize::Zeroizing;
 
-use crate::config::settings::{self, LicenseSource};
+pub use self::{
+    desk::Desk,
+    hasher::Hasher,
+    health::{Report, STATES},
+    sources::Sources,
+};
+use crate::config::settings::{LicenseSource, Settings};
 
-/// Turns keys into ids under the pepper.
-#[derive(Clone)]
-pub struct Hasher(Hmac<Sha256>);
-
-impl Hasher {
-    pub fn new(pepper: &[u8; 32]) -> Self {
-        // HMAC takes keys of any length (RFC 2104 section 2), so this arm is never reached.
-        Self(Hmac::new_from_slice(pepper).unwrap_or_else(|_| unreachable!()))
-    }
-
-    /// Trimmed and upper-cased, then HMAC-SHA256: all 256 bits.
-    pub fn id(&self, key: &str) -> LicenseId {
-        let mut normal = Zeroizing::new(key.trim().to_owned());
-        normal.make_ascii_uppercase();
-        let mut mac = self.0.clone();
-        mac.update(normal.as_bytes());
-        LicenseId(mac.finalize().into_bytes().into())
-    }
-}
+/// The source of keys written in the file, in metrics and status.
+pub const STATIC: &str = "static";
 
 /// The licences of one configuration.
 pub struct Book {
-    hasher: Hasher,
+    pub desk: Arc<Desk>,
+    pub sources: Arc<Sources>,
     /// Ids are HMACs under the pepper: nobody outside can choose any that collide.
     listed: FxHashMap<LicenseId, Arc<Plan>>,
+    /// Keys found in `listed`, counted.
+    found: IntCounter,
 }
 
 impl Book {
-    pub fn new(settings: &settings::Licenses, hasher: Hasher) -> Self {
-        let listed = settings
-            .sources
-            .iter()
-            .flat_map(|source| match source {
-                LicenseSource::Static(keys) => keys,
-            })
-            .map(|listed| (hasher.id(listed.key.expose_secret()), listed.plan.clone()))
-            .collect();
-        Self { hasher, listed }
+    pub fn new(settings: &Settings, desk: Arc<Desk>) -> Self {
+        let mut listed = FxHashMap::default();
+        for source in &settings.licenses.sources {
+            let LicenseSource::Static(keys) = source else { continue };
+            let ids = keys
+                .iter()
+                .map(|listed| (desk.hasher.id(listed.key.expose_secret()), listed.plan.clone()));
+            listed.extend(ids);
+        }
+        let sources = Arc::new(Sources::new(settings));
+        desk.weigh(&sources);
+        let found = desk.telemetry.metrics.license_checks(STATIC, "valid");
+        Self { desk, sources, listed, found }
+    }
+
+    /// Whose key it is; which device it comes from does not matter.
+    pub async fn identify(&self, asking: &Asking<'_>) -> Standing {
+        let id = self.desk.hasher.id(asking.credential.expose());
+        if let Some(plan) = self.listed.get(&id) {
+            self.found.inc();
+            return Standing::Valid(License { id, plan: plan.clone(), until: None });
+        }
+        if self.sources.shops().is_empty() {
+            self.desk.telemetry.metrics.license_checked(STATIC, "invalid");
+            return Standing::Invalid(Code::LicenseInvalid);
+        }
+        self.desk.check(&self.sources, id, asking).await
     }
 }
 
 #[async_trait]
 impl Licenses for Book {
-    async fn check(&self, credential: &Credential, _now: UnixMs) -> Standing {
-        let id = self.hasher.id(credential.expose());
-        match self.listed.get(&id) {
-            Some(plan) => Standing::Valid(License { id, plan: plan.clone(), until: None }),
-            None => Standing::Invalid(Code::LicenseInvalid),
+    async fn check(&self, asking: &Asking<'_>) -> Standing {
+        let standing = self.identify(asking).await;
+        let license = match &standing {
+            Standing::Valid(license) if license.plan.devices_required => license,
+            _ => return standing,
+        };
+        match self.desk.check_device(&self.sources, license, asking).await {
+            Ok(()) => standing,
+            Err(Code::LicenseCheckUnavailable) => {
+                Standing::Unknown { why: "the shop did not answer about a device" }
+            }
+            Err(code) => Standing::Invalid(code),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_spelling_of_a_key_is_one_licence() {
-        let hasher = Hasher::new(&[7; 32]);
-        let id = hasher.id("JSTAR-DEMO-0001");
-        for spelling in [" jstar-demo-0001", "JStar-Demo-0001\t"] {
-            assert_eq!(hasher.id(spelling), id);
-        }
-        assert_ne!(hasher.id("JSTAR-DEMO-0002"), id);
-        assert_ne!(Hasher::new(&[8; 32]).id("JSTAR-DEMO-0001"), id);
     }
 }

@@ -3,11 +3,14 @@
 //! `gate` (may it in?) → filters `admit` → `body` (what is asked?) → filters `request` →
 //! `crate::upstream` (select, attempt, classify, relay) → `gateway::logging` (record, metrics).
 
+pub mod address;
 pub mod body;
 pub mod deadline;
+pub mod devices;
 pub mod fields;
 pub mod flight;
 pub mod gate;
 pub mod gateway;
 pub mod local;
 pub mod respond;
+pub mod webhooks;

@@ -29,7 +29,7 @@ use crate::{
     cli::RunArgs,
     config::{self, settings::Settings},
     ledger::Embedded,
-    licenses::Hasher,
+    licenses::{Desk, Hasher},
     pool::{HealthBook, health, resolve::Resolver},
     proxy::{
         deadline::{Deadline, KEEPALIVE},
@@ -83,15 +83,19 @@ pub fn serve(
     let pepper = store.pepper(configured.as_ref().map(Pepper::expose))?;
     let access = AccessLog::open(&settings.log.access).context("`log.access` can't be written")?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
+    let telemetry = Telemetry::new(access);
+    let licenses = Desk::open(&settings.store, Hasher::new(&pepper), telemetry.clone())
+        .context("licences can't be looked up")?;
     let machine = Machine {
         ledger: store.clone(),
-        telemetry: Telemetry::new(access),
+        telemetry,
         health: Arc::new(HealthBook::default()),
-        hasher: Hasher::new(&pepper),
+        licenses: licenses.clone(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let snapshot = Snapshot::build(settings, registry, &machine)?;
     machine.telemetry.metrics.loaded();
+    licenses.probe(snapshot.licenses.sources.clone());
     let phase = Arc::new(Phase::default());
     let server = build(Arc::new(ArcSwap::from_pointee(snapshot)), &store, &phase, stand_in)?;
     log::info!("Gatekeeper starts with {source}.");
@@ -99,6 +103,7 @@ pub fn serve(
         shutdown_signal: Box::new(Ending {
             telemetry: machine.telemetry,
             store,
+            licenses,
             phase,
             grace: server.grace,
             scratch,

@@ -7,7 +7,7 @@ use gatekeeper_filters::kernel::{Chain, ChainProblem, Ledger, Registry, Services
 
 use crate::{
     config::settings::Settings,
-    licenses::{Book, Hasher},
+    licenses::{Book, Desk},
     pool::{HealthBook, Provider, Unusable, resolve::Endpoint},
     proxy::body::Buffered,
     telemetry::Telemetry,
@@ -39,7 +39,7 @@ pub struct Machine {
     pub ledger: Arc<dyn Ledger>,
     pub telemetry: Arc<Telemetry>,
     pub health: Arc<HealthBook>,
-    pub hasher: Hasher,
+    pub licenses: Arc<Desk>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
 }
@@ -52,7 +52,7 @@ impl Snapshot {
         registry: &Registry,
         machine: &Machine,
     ) -> Result<Self, SnapshotError> {
-        let licenses = Arc::new(Book::new(&settings.licenses, machine.hasher.clone()));
+        let licenses = Arc::new(Book::new(&settings, machine.licenses.clone()));
         let services = Services {
             licenses: licenses.clone(),
             ledger: machine.ledger.clone(),

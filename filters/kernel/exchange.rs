@@ -1,6 +1,6 @@
 //! One request in flight, as the filters see it. Each field is set once, by the station named.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{any::Any, net::IpAddr, sync::Arc, time::Instant};
 
 use super::{
     license::{Credential, License},
@@ -84,7 +84,10 @@ pub struct Exchange {
     pub arrived: Instant,
     pub now: UnixMs,
     pub credential: Credential,
+    /// Where the app is, if that is known.
+    pub address: Option<IpAddr>,
     pub message_id: Option<Arc<str>>,
+    pub instance_id: Option<Arc<str>>,
 
     /// `license`
     pub license: Option<License>,
@@ -124,7 +127,9 @@ impl Exchange {
             arrived,
             now,
             credential,
+            address: None,
             message_id: None,
+            instance_id: None,
             license: None,
             permit: None,
             route: None,

@@ -1,6 +1,6 @@
 //! Who is asking: the credential as it came, and the licence it stands for.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -17,6 +17,18 @@ impl LicenseId {
             ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
         let digits = |byte: u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         self.0.into_iter().flat_map(digits).collect()
+    }
+
+    /// What [`LicenseId::to_hex`] wrote.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let mut id = [0; 32];
+        if hex.len() != 64 || !hex.is_ascii() {
+            return None;
+        }
+        for (byte, pair) in id.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(id))
     }
 }
 
@@ -48,11 +60,29 @@ pub struct License {
     pub until: Option<UnixMs>,
 }
 
-/// What a source says of a key. `Unknown` (shop down) is never `Invalid`.
+/// One question to the sources: may this key come in?
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    pub credential: &'a Credential,
+    /// Where the app is; `None` where a trusted proxy did not say.
+    pub address: Option<IpAddr>,
+    /// `x-instance-id`: the device, for plans that count devices.
+    pub instance: Option<&'a str>,
+    pub now: UnixMs,
+}
+
+/// What the sources say of a key. `Unknown` (shop down) is never `Invalid`.
 #[derive(Debug, Clone)]
 pub enum Standing {
     Valid(License),
-    /// `code` is one of the `License*` codes.
+    /// One of the `License*` codes, or `DeviceLimit`.
     Invalid(Code),
-    Unknown,
+    /// No source could say; `why` is for the operator.
+    Unknown {
+        why: &'static str,
+    },
+    /// This address tried too many keys; `retry_after` in seconds.
+    TooMany {
+        retry_after: u64,
+    },
 }

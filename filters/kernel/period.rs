@@ -9,9 +9,13 @@ use jiff::{
     civil::{Date, Time},
     tz::Offset,
 };
+use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct UnixMs(pub u64);
 
 fn nothing_yet() -> (u64, Arc<str>) {

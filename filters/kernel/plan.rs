@@ -40,6 +40,10 @@ pub struct Plan {
     /// A shrunk output cap never goes below this; default 256.
     pub min_output_tokens: u64,
     pub max_input_tokens: Option<u64>,
+    /// Only activated devices (`x-instance-id`) may ask.
+    pub devices_required: bool,
+    /// Devices of one licence, where the gateway keeps the list itself.
+    pub max_devices: Option<u64>,
     /// The plan's own, else `licenses.buy_url`.
     pub upgrade_url: Option<Arc<str>>,
 }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use super::{
-    license::{Credential, LicenseId, Standing},
+    license::{Asking, LicenseId, Standing},
     period::UnixMs,
     plan::Limit,
     usage::{Source, Usage},
@@ -13,7 +13,8 @@ use super::{
 
 #[async_trait]
 pub trait Licenses: Send + Sync {
-    async fn check(&self, credential: &Credential, now: UnixMs) -> Standing;
+    /// Whom the key stands for. May wait some seconds for a shop; never longer than an app would.
+    async fn check(&self, asking: &Asking<'_>) -> Standing;
 }
 
 /// Pace of one licence: requests a period and open requests, either may be absent.

@@ -48,6 +48,8 @@ fn plan() -> Plan {
         max_output_tokens: Some(1024),
         min_output_tokens: 256,
         max_input_tokens: None,
+        devices_required: false,
+        max_devices: None,
         upgrade_url: None,
     }
 }

@@ -4,7 +4,7 @@
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use gatekeeper_filters::kernel::Registry;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use self::view::View;
 use super::{
@@ -45,7 +45,7 @@ pub(super) fn compile(
     models::check_prices(&view, &providers, report);
     let buy_url = view.sub("licenses").text("buy_url").map(Arc::from);
     let plans = licenses::plans(&view, buy_url.as_ref(), report);
-    let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, report);
+    let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, &opener, report);
     let services = super::inert::services(models.clone(), licenses.buy_url.clone());
     let (filters, filter_lines) = filters::compile(&view, registry, &services, report);
     let (server, admin) = (server?, admin?);
@@ -53,11 +53,12 @@ pub(super) fn compile(
         let admin = view.sub("admin");
         report.problem(admin.at("listen"), admin.path("listen"), "the same as server.listen");
     }
+    let store = store(&view.sub("store"), &opener, report);
     Some(Settings {
         server,
         admin,
         vault,
-        store: store(&view.sub("store")),
+        store,
         licenses,
         plans,
         providers: providers.list,
@@ -168,11 +169,57 @@ fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Va
     Some(vault)
 }
 
-fn store(view: &View<'_>) -> Store {
+fn store(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Store {
     Store {
         path: PathBuf::from(view.text("path").unwrap_or_default()),
+        redis: (view.text("kind") == Some("redis")).then(|| redis(view, opener, report)).flatten(),
         keep: view.duration("keep"),
     }
+}
+
+/// The address of Redis; one with a password stands outside this file.
+fn redis(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<SecretString> {
+    let (at, path) = (view.at("url"), view.path("url"));
+    let Some(node) = view.node("url") else {
+        report.problem(
+            view.at("kind"),
+            path,
+            "missing: where Redis is, like `redis://10.0.0.5:6379`",
+        );
+        return None;
+    };
+    report.warn(
+        view.at("kind"),
+        view.path("kind"),
+        "in this version gateways share licences on Redis, but each counts usage on its own: with \
+         several gateways a buyer has each plan's limits once per gateway",
+    );
+    let text = node.text()?;
+    let url = if Source::parse(text).is_some() {
+        opener.plain(node, &path, report)?
+    } else {
+        SecretString::from(text)
+    };
+    if url.expose_secret() == ABSENT {
+        return Some(url);
+    }
+    let Ok(parsed) = url::Url::parse(url.expose_secret()) else {
+        report.problem(at, path, "expected `redis://HOST:PORT`, `env:NAME` or `file:PATH`");
+        return None;
+    };
+    if parsed.scheme() != "redis" {
+        report.problem(at, path, "only `redis://` is available in this version");
+        return None;
+    }
+    if parsed.password().is_some() && Source::parse(text).is_none() {
+        report.problem(
+            at,
+            path,
+            "a password never stands here in clear: use `env:NAME` or `file:PATH`",
+        );
+        return None;
+    }
+    Some(url)
 }
 
 fn log(view: &View<'_>, report: &mut Report) -> Log {

@@ -125,24 +125,26 @@ const VAULT: &[Field] = &[
 const STORE: &[Field] = &[
     Field::new(
         "kind",
-        &Shape::Choice(&[Variant::new("embedded"), Variant::later("redis")]),
-        "The kind of store.",
+        &Shape::Choice(&[Variant::new("embedded"), Variant::new("redis")]),
+        "The kind of store. `redis`: several gateways share what they know of licences; usage is \
+         still counted by each gateway on its own in this version.",
     )
     .or("embedded"),
-    Field::new("path", &PATH, "Database file; its directory is made.")
-        .or("data/gatekeeper.db")
-        .with("kind", "embedded"),
+    Field::new("path", &PATH, "This gateway's own database file; its directory is made.")
+        .or("data/gatekeeper.db"),
     Field::new("keep", &DURATION, "How long records of requests are kept.").or("90d"),
-    Field::later("url", "Where Redis is.").with("kind", "redis"),
+    Field::new(
+        "url",
+        &Shape::Text(Text::RedisUrl),
+        "Where Redis or Valkey is: `redis://HOST:PORT/`, with a password `env:NAME` or `file:PATH` \
+         that holds the whole URL.",
+    )
+    .with("kind", "redis"),
     Field::later("on_store_down", "What happens while Redis is away.").with("kind", "redis"),
 ];
 
 const LICENSES: &[Field] = &[
-    Field::new(
-        "cache",
-        &Shape::Record(CACHE),
-        "How long a shop's word is good. Checked; used by later versions.",
-    ),
+    Field::new("cache", &Shape::Record(CACHE), "How long a shop's word is good."),
     Field::new("buy_url", &LINK, "Where a buyer can get a licence; shown with refusals."),
     Field::new(
         "sources",
@@ -155,14 +157,70 @@ const LICENSES: &[Field] = &[
 const CACHE: &[Field] = &[
     Field::new("fresh", &DURATION, "Taken as it is.").or("24h"),
     Field::new("stale", &DURATION, "Served after that while the shop is asked again.").or("72h"),
-    Field::new("negative", &DURATION, "How long a no is kept.").or("60s"),
+    Field::new(
+        "negative",
+        &DURATION,
+        "How long a no is kept; said again and again, up to five minutes.",
+    )
+    .or("60s"),
 ];
 
 const SOURCES: &[Field] = &[
     Field::new("static", &Shape::Record(STATIC), "Keys written in this file."),
-    Field::later("lemonsqueezy", "A Lemon Squeezy store."),
-    Field::later("gumroad", "A Gumroad account."),
+    Field::new("lemonsqueezy", &Shape::Record(LEMON_SQUEEZY), "A Lemon Squeezy store."),
+    Field::new("gumroad", &Shape::Record(GUMROAD), "A Gumroad account."),
 ];
+
+const LEMON_SQUEEZY: &[Field] = &[
+    Field::new(
+        "store_id",
+        &COUNT,
+        "Settings > Stores. Without it every Lemon Squeezy licence of the world would fit.",
+    )
+    .required(),
+    Field::new(
+        "products",
+        &Shape::Map { key: Text::ShopId, of: &LEMON_SQUEEZY_VARIANTS, min: 1 },
+        "Product id to variant id to plan; the variant `*` is any other.",
+    )
+    .required(),
+    WEBHOOK_SECRET,
+    Field::new(
+        "test_mode",
+        &Shape::Bool,
+        "Takes licences of test mode, too. Anybody can make one.",
+    )
+    .or("false"),
+    SHOP_BASE_URL,
+    SHOP_ALLOW_PRIVATE,
+];
+
+const GUMROAD: &[Field] = &[
+    Field::new(
+        "products",
+        &Shape::Map { key: Text::Any, of: &GUMROAD_VARIANTS, min: 1 },
+        "Product id to variant to plan; the variant `*` is any other.",
+    )
+    .required(),
+    WEBHOOK_SECRET,
+    Field::new("test_mode", &Shape::Bool, "Takes test purchases of the seller, too.").or("false"),
+    SHOP_BASE_URL,
+    SHOP_ALLOW_PRIVATE,
+];
+
+const LEMON_SQUEEZY_VARIANTS: Shape = Shape::Map { key: Text::ShopVariant, of: &NAME, min: 1 };
+const GUMROAD_VARIANTS: Shape = Shape::Map { key: Text::Any, of: &NAME, min: 1 };
+
+const WEBHOOK_SECRET: Field = Field::new(
+    "webhook_secret",
+    &Shape::Text(Text::Source),
+    "16 characters or more, `env:NAME` or `file:PATH`. Without it the shop's webhooks are refused.",
+);
+const SHOP_BASE_URL: Field =
+    Field::new("base_url", &Shape::Text(Text::BaseUrl), "Another address of the shop, for tests.");
+const SHOP_ALLOW_PRIVATE: Field =
+    Field::new("allow_private", &Shape::Bool, "Plain http and private addresses are meant.")
+        .or("false");
 
 const STATIC: &[Field] =
     &[Field::new("keys", &Shape::List { of: &Shape::Record(STATIC_KEY), min: 0 }, "The keys.")
@@ -203,8 +261,17 @@ const PLAN: &[Field] = &[
     Field::new("min_output_tokens", &COUNT, "An answer's cap never shrinks below this.").or("256"),
     Field::new("max_input_tokens", &COUNT, "Larger requests are refused. Default: unlimited."),
     Field::new("upgrade_url", &LINK, "Shown when a limit is reached. Default: `licenses.buy_url`."),
-    Field::later("devices", "Whether a device must be activated."),
-    Field::new("max_devices", &COUNT, "Devices of one licence. Checked; used by later versions."),
+    Field::new(
+        "devices",
+        &Shape::Choice(&[Variant::new("optional"), Variant::new("required")]),
+        "`required`: only activated devices may ask (`x-instance-id`).",
+    )
+    .or("optional"),
+    Field::new(
+        "max_devices",
+        &COUNT,
+        "Devices of one licence, for static and Gumroad licences; Lemon Squeezy has its own limit.",
+    ),
     Field::new(
         "price",
         &Shape::Text(Text::Price),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Credential, Demand, Denied, Grant, Ledger, LicenseId, Licenses, Limit, Models,
+    Asking, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Licenses, Limit, Models,
     Pace, Record, Services, Standing, StoreDown, TooFast, UnixMs, async_trait,
 };
 
@@ -16,8 +16,8 @@ pub fn services(models: Arc<Models>, buy_url: Option<Arc<str>>) -> Services {
 
 #[async_trait]
 impl Licenses for Inert {
-    async fn check(&self, _: &Credential, _: UnixMs) -> Standing {
-        Standing::Unknown
+    async fn check(&self, _: &Asking<'_>) -> Standing {
+        Standing::Unknown { why: "no machine behind the chain" }
     }
 }
 

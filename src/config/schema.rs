@@ -108,6 +108,9 @@ fn of_text(text: Text) -> Value {
         Text::Secret => "^(sealed:|env:|file:)",
         Text::Source => "^(env:|file:)",
         Text::LicenseKey => "^[ -~]{8,}$",
+        Text::ShopId => "^[0-9]+$",
+        Text::ShopVariant => "^([0-9]+|\\*)$",
+        Text::RedisUrl => "^(redis://|env:|file:)",
         Text::Address | Text::Network | Text::Path | Text::Any => {
             return json!({ "type": "string", "minLength": 1 });
         }

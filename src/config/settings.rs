@@ -74,21 +74,73 @@ pub struct Vault {
 
 #[derive(Debug, Clone)]
 pub struct Store {
+    /// This gateway's own database file.
     pub path: PathBuf,
+    /// Where the store is that gateways share; it may hold a password.
+    pub redis: Option<SecretString>,
     /// How long usage records are kept. Default 90 days.
     pub keep: Duration,
 }
 
 #[derive(Debug, Clone)]
 pub struct Licenses {
+    pub cache: LicenseCache,
     pub buy_url: Option<Arc<str>>,
     /// Sources in YAML order.
     pub sources: Vec<LicenseSource>,
 }
 
+/// How long a shop's word is good.
+#[derive(Debug, Clone, Copy)]
+pub struct LicenseCache {
+    /// Taken as it is. Default 24 h.
+    pub fresh: Duration,
+    /// After that, served while the shop is asked again. Default 72 h.
+    pub stale: Duration,
+    /// A no, the first time. Default 60 s.
+    pub negative: Duration,
+}
+
 #[derive(Debug, Clone)]
 pub enum LicenseSource {
     Static(Vec<StaticKey>),
+    LemonSqueezy(LemonSqueezy),
+    Gumroad(Gumroad),
+}
+
+#[derive(Debug, Clone)]
+pub struct LemonSqueezy {
+    pub base: BaseUrl,
+    pub store_id: u64,
+    /// By product id.
+    pub products: Vec<(u64, Variants<u64>)>,
+    /// Licences of test mode are taken, too.
+    pub test_mode: bool,
+    pub webhook_secret: Option<SecretString>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Gumroad {
+    pub base: BaseUrl,
+    /// By product id.
+    pub products: Vec<(Arc<str>, Variants<Arc<str>>)>,
+    pub test_mode: bool,
+    pub webhook_secret: Option<SecretString>,
+}
+
+/// The variants of one product and their plans.
+#[derive(Debug, Clone)]
+pub struct Variants<Id> {
+    pub named: Vec<(Id, Arc<Plan>)>,
+    /// The variant `*`.
+    pub other: Option<Arc<Plan>>,
+}
+
+impl<Id> Variants<Id> {
+    pub fn plan(&self, is_it: impl Fn(&Id) -> bool) -> Option<&Arc<Plan>> {
+        let named = self.named.iter().find(|(id, _)| is_it(id)).map(|(_, plan)| plan);
+        named.or(self.other.as_ref())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -124,6 +176,16 @@ pub struct BaseUrl {
     pub allow_private: bool,
     /// The stand-in provider that runs inside this process (`base_url: stand-in`).
     pub stand_in: bool,
+}
+
+impl BaseUrl {
+    /// The address of something below it; `path` begins with `/`.
+    pub fn at(&self, path: &str) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        let host = &self.host;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        format!("{scheme}://{host}:{}{}{path}", self.port, self.path)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

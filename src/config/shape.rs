@@ -56,6 +56,12 @@ pub enum Text {
     /// `env:NAME`, `file:PATH`
     Source,
     LicenseKey,
+    /// A number a shop gave to something of its own.
+    ShopId,
+    /// The same, or `*`.
+    ShopVariant,
+    /// `redis://HOST:PORT`, or where it is written: `env:NAME`, `file:PATH`
+    RedisUrl,
     Any,
 }
 
@@ -159,6 +165,7 @@ impl Text {
             Text::Secret => "`sealed:v1:...`, `env:NAME` or `file:PATH`",
             Text::Source => "`env:NAME` or `file:PATH`",
             Text::Target => "`provider/model`",
+            Text::RedisUrl => "`redis://HOST:PORT`, `env:NAME` or `file:PATH`",
             _ => "text",
         }
     }
@@ -183,8 +190,16 @@ impl Text {
             Text::Link => values::link(text),
             Text::Price => values::price(text),
             Text::LicenseKey => license_key(text),
+            Text::ShopId => shop_id(text),
+            Text::ShopVariant if text == "*" => Ok(()),
+            Text::ShopVariant => shop_id(text),
             Text::Path | Text::Any if text.trim().is_empty() => Err("must not be empty".into()),
-            Text::Path | Text::Any | Text::BaseUrl | Text::Secret | Text::Source => Ok(()),
+            Text::Path
+            | Text::Any
+            | Text::BaseUrl
+            | Text::Secret
+            | Text::Source
+            | Text::RedisUrl => Ok(()),
         }
     }
 }
@@ -196,6 +211,13 @@ fn target(text: &str) -> Result<(), String> {
     )?;
     values::name(provider)?;
     values::model_name(model)
+}
+
+fn shop_id(text: &str) -> Result<(), String> {
+    match text.parse::<u64>() {
+        Ok(1..) => Ok(()),
+        _ => Err("expected the shop's number for it, like `588102`".into()),
+    }
 }
 
 fn license_key(text: &str) -> Result<(), String> {

@@ -111,7 +111,7 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(&*settings.models["fast"].targets[0].label, "groq/llama-3.1-8b-instant");
     assert_eq!(settings.filters.len(), 5);
     assert_eq!(settings.filter_lines.len(), 6);
-    let LicenseSource::Static(keys) = &settings.licenses.sources[0];
+    let LicenseSource::Static(keys) = &settings.licenses.sources[0] else { panic!() };
     assert_eq!(keys[0].key.expose_secret(), "JSTAR-DEMO-0001");
 }
 

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
-pub const SCHEMA: i64 = 1;
+pub const SCHEMA: i64 = 2;
 const DAY_MS: u64 = 86_400_000;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
@@ -218,7 +218,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     let tx = connection.transaction()?;
     let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found == 0 {
+    if found < SCHEMA {
+        // Each table of the newest schema that an older file lacks.
         tx.execute_batch(include_str!("schema.sql"))?;
         tx.pragma_update(None, "user_version", SCHEMA)?;
         tx.commit()?;
@@ -325,10 +326,5 @@ fn moment(text: &str) -> UnixMs {
 
 /// What [`LicenseId::to_hex`] wrote; anything else is nobody's.
 fn license(hex: &str) -> LicenseId {
-    let mut id = [0; 32];
-    for (byte, pair) in id.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).unwrap_or_default();
-        *byte = u8::from_str_radix(pair, 16).unwrap_or(0);
-    }
-    LicenseId(id)
+    LicenseId::from_hex(hex).unwrap_or(LicenseId([0; 32]))
 }

@@ -1,11 +1,11 @@
 -- For people as much as for the gateway: text is readable, times are RFC 3339 in UTC and sort.
-CREATE TABLE meta (
+CREATE TABLE IF NOT EXISTS meta (
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- What each licence was charged, by window; start is the window's first moment.
-CREATE TABLE usage (
+CREATE TABLE IF NOT EXISTS usage (
     license  TEXT    NOT NULL,
     period   TEXT    NOT NULL,
     start    TEXT    NOT NULL,
@@ -13,12 +13,12 @@ CREATE TABLE usage (
     tokens   INTEGER NOT NULL,
     PRIMARY KEY (license, period, start)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX usage_by_window ON usage (period, start);
+CREATE INDEX IF NOT EXISTS usage_by_window ON usage (period, start);
 
 -- One row a finished request, in the order in which they finished. No prompt, no key, no address.
 -- No index: each would cost every request more than a scan costs whoever asks, and `usage` has the
 -- sums. `CREATE INDEX` works at any time.
-CREATE TABLE requests (
+CREATE TABLE IF NOT EXISTS requests (
     time      TEXT    NOT NULL,
     license   TEXT,
     endpoint  TEXT    NOT NULL,
@@ -39,7 +39,7 @@ CREATE TABLE requests (
 ) STRICT;
 
 -- Reservations without an outcome; charged at the next start if the gateway dies.
-CREATE TABLE open (
+CREATE TABLE IF NOT EXISTS open (
     hold    INTEGER PRIMARY KEY,
     license TEXT    NOT NULL,
     time    INTEGER NOT NULL,
@@ -49,10 +49,17 @@ CREATE TABLE open (
 ) STRICT;
 
 -- Requests so far in a rate's current hour, day or month.
-CREATE TABLE rates (
+CREATE TABLE IF NOT EXISTS rates (
     license TEXT    NOT NULL,
     period  TEXT    NOT NULL,
     start   TEXT    NOT NULL,
     count   INTEGER NOT NULL,
     PRIMARY KEY (license, period)
+) STRICT, WITHOUT ROWID;
+
+-- What shops said of licences, without anything about their buyers. Written by the licences' own
+-- thread (src/licenses/shelf.rs).
+CREATE TABLE IF NOT EXISTS licenses (
+    license TEXT NOT NULL PRIMARY KEY,
+    record  TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

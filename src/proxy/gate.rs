@@ -14,16 +14,26 @@ pub enum Entry {
     Provider(Endpoint),
     Models,
     Me,
+    Activate,
+    Deactivate,
+    LemonSqueezyWebhook,
+    GumroadWebhook,
     Health,
 }
 
-const TABLE: [(&str, &str, Entry); 7] = [
+/// What follows is the secret of Gumroad's ping, so only its beginning is ever shown.
+pub const GUMROAD: &str = "/webhooks/gumroad/";
+
+const TABLE: [(&str, &str, Entry); 10] = [
     ("POST", "/v1/chat/completions", Entry::Provider(Endpoint::Chat)),
     ("POST", "/chat", Entry::Provider(Endpoint::Chat)),
     ("POST", "/v1/responses", Entry::Provider(Endpoint::Responses)),
     ("POST", "/v1/embeddings", Entry::Provider(Endpoint::Embeddings)),
     ("GET", "/v1/models", Entry::Models),
     ("GET", "/v1/me", Entry::Me),
+    ("POST", "/license/activate", Entry::Activate),
+    ("POST", "/license/deactivate", Entry::Deactivate),
+    ("POST", "/webhooks/lemonsqueezy", Entry::LemonSqueezyWebhook),
     ("GET", "/healthz", Entry::Health),
 ];
 
@@ -34,6 +44,12 @@ const TABLE: [(&str, &str, Entry); 7] = [
 pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let mut allowed = None;
+    if is_gumroad(path) {
+        match *method {
+            Method::POST => return Ok(Entry::GumroadWebhook),
+            _ => allowed = Some("POST"),
+        }
+    }
     for (known, at, entry) in TABLE {
         if at.as_bytes() == path {
             if known == method.as_str() {
@@ -49,6 +65,12 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
         }
         None => Reject::new(Code::NotFound, "There is nothing at this address."),
     })
+}
+
+/// One more word after the fixed part, whatever it is: whether it is the secret is decided later.
+fn is_gumroad(path: &[u8]) -> bool {
+    path.strip_prefix(GUMROAD.as_bytes())
+        .is_some_and(|secret| !secret.is_empty() && !secret.contains(&b'/'))
 }
 
 /// Refuses every message whose end two parsers could see in different places, and upgrades.
@@ -174,14 +196,28 @@ fn parse_bearer(value: &HeaderValue) -> Option<Credential> {
 /// # Errors
 /// 400 naming the header.
 pub fn message_id(headers: &HeaderMap) -> Result<Option<std::sync::Arc<str>>, Reject> {
-    let Some(value) = headers.get("x-message-id") else { return Ok(None) };
-    let fits = |id: &str| {
-        (1..=64).contains(&id.len())
-            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-    };
+    id(headers, "x-message-id")
+}
+
+/// `x-instance-id`: the device, as its activation named it.
+///
+/// # Errors
+/// 400 naming the header.
+pub fn instance_id(headers: &HeaderMap) -> Result<Option<std::sync::Arc<str>>, Reject> {
+    id(headers, "x-instance-id")
+}
+
+/// Whether it could be the id of a device.
+pub fn is_instance_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn id(headers: &HeaderMap, name: &'static str) -> Result<Option<std::sync::Arc<str>>, Reject> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
     match value.to_str() {
-        Ok(id) if fits(id) => Ok(Some(id.into())),
-        _ => Err(Reject::field("x-message-id", "x-message-id must be 1-64 of A-Z a-z 0-9 _ -.")),
+        Ok(id) if is_instance_id(id) => Ok(Some(id.into())),
+        _ => Err(Reject::field(name, format!("{name} must be 1-64 of A-Z a-z 0-9 _ -."))),
     }
 }
 
@@ -195,6 +231,9 @@ mod tests {
         assert_eq!(entry(Method::POST, "/chat").unwrap(), Entry::Provider(Endpoint::Chat));
         assert_eq!(entry(Method::GET, "/v1/me?x=1").unwrap(), Entry::Me);
         assert_eq!(entry(Method::GET, "/chat").unwrap_err().code, Code::MethodNotAllowed);
+        assert_eq!(entry(Method::POST, "/webhooks/gumroad/x").unwrap(), Entry::GumroadWebhook);
+        assert!(entry(Method::POST, "/webhooks/gumroad/").is_err());
+        assert!(entry(Method::POST, "/webhooks/gumroad/x/y").is_err());
         for path in ["/chat/", "//chat", "/Chat", "/v1/../chat", "/v1/%63hat", "/", ""] {
             assert_eq!(entry(Method::POST, path).unwrap_err().code, Code::NotFound, "{path}");
         }

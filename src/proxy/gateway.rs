@@ -18,6 +18,7 @@ use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
+    address,
     body::{self, BodyError},
     deadline,
     flight::Flight,
@@ -62,6 +63,8 @@ impl Gateway {
         let credential: Credential = gate::credential(headers)?;
         let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), flight.arrived);
         exchange.message_id = gate::message_id(headers)?;
+        exchange.instance_id = gate::instance_id(headers)?;
+        exchange.address = address::of(session, &snapshot.settings.server.trusted_proxies);
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
         snapshot.chain.admit(exchange).await?;

@@ -1,16 +1,22 @@
-//! Answers the gateway gives itself: what a plan may use, what is left of it, and that it lives.
-//! They cost nothing.
+//! Answers the gateway gives itself: what a plan may use, what is left of it, devices, webhooks,
+//! and that it lives. They cost nothing.
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{License, Licenses, Reject, Spent, UnixMs},
+    kernel::{Asking, Credential, License, Reject, Spent, UnixMs},
     license,
 };
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use serde_json::{Value, json};
 
-use super::{body::BodyError, gate, gate::Entry, respond};
+use super::{
+    address,
+    body::BodyError,
+    devices,
+    gate::{self, Entry},
+    respond, webhooks,
+};
 use crate::snapshot::Snapshot;
 
 /// Metric label.
@@ -18,6 +24,10 @@ pub fn name(entry: Entry) -> &'static str {
     match entry {
         Entry::Models => "models",
         Entry::Me => "me",
+        Entry::Activate => "activate",
+        Entry::Deactivate => "deactivate",
+        Entry::LemonSqueezyWebhook => "webhook_lemonsqueezy",
+        Entry::GumroadWebhook => "webhook_gumroad",
         Entry::Health => "healthz",
         Entry::Provider(endpoint) => endpoint.name(),
     }
@@ -32,8 +42,12 @@ pub async fn answer(
     request_id: &str,
 ) -> Result<(), BodyError> {
     let body = match entry {
-        Entry::Models => models(&license(session, snapshot).await?, snapshot),
-        Entry::Me => me(&license(session, snapshot).await?, snapshot).await?,
+        Entry::Models => models(&license(session, snapshot).await?.0, snapshot),
+        Entry::Me => me(&license(session, snapshot).await?.0, snapshot).await?,
+        Entry::Activate => devices::activate(session, snapshot).await?,
+        Entry::Deactivate => devices::deactivate(session, snapshot).await?,
+        Entry::LemonSqueezyWebhook => webhooks::lemon_squeezy(session, snapshot).await?,
+        Entry::GumroadWebhook => webhooks::gumroad(session, snapshot).await?,
         Entry::Health | Entry::Provider(_) => json!({"status": "ok"}),
     };
     let body = Bytes::from(body.to_string());
@@ -50,10 +64,24 @@ fn head(length: usize, request_id: &str) -> pingora_core::Result<ResponseHeader>
     Ok(head)
 }
 
-async fn license(session: &ServerSession, snapshot: &Snapshot) -> Result<License, Reject> {
+/// Whose key it is; the device does not matter here.
+///
+/// # Errors
+/// As the filter `license`.
+pub(super) async fn license(
+    session: &ServerSession,
+    snapshot: &Snapshot,
+) -> Result<(License, Credential), Reject> {
     let credential = gate::credential(&session.req_header().headers)?;
-    let standing = snapshot.licenses.check(&credential, UnixMs::now()).await;
-    license::decide(standing, snapshot.settings.licenses.buy_url.as_ref())
+    let asking = Asking {
+        credential: &credential,
+        address: address::of(session, &snapshot.settings.server.trusted_proxies),
+        instance: None,
+        now: UnixMs::now(),
+    };
+    let standing = snapshot.licenses.identify(&asking).await;
+    let license = license::decide(standing, snapshot.settings.licenses.buy_url.as_ref())?;
+    Ok((license, credential))
 }
 
 fn allowed<'a>(license: &'a License, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a str> {
@@ -94,6 +122,6 @@ async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Reject> {
             "tokens": limit(plan.tokens, balance.tokens),
         },
         "models": allowed(license, snapshot).collect::<Vec<_>>(),
-        "devices": null,
+        "devices": snapshot.licenses.desk.devices_of(license).await.map(devices::to_json),
     }))
 }

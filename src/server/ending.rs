@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{ledger::Embedded, telemetry::Telemetry};
+use crate::{ledger::Embedded, licenses::Desk, telemetry::Telemetry};
 
 /// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
 /// only queued when its hook returns.
@@ -46,6 +46,7 @@ impl Phase {
 pub struct Ending {
     pub telemetry: Arc<Telemetry>,
     pub store: Arc<Embedded>,
+    pub licenses: Arc<Desk>,
     pub phase: Arc<Phase>,
     pub grace: Duration,
     /// A directory that is removed at the end.
@@ -101,6 +102,7 @@ impl ShutdownSignalWatch for Ending {
         let drain = Drain {
             telemetry: self.telemetry.clone(),
             store: self.store.clone(),
+            licenses: self.licenses.clone(),
             scratch: self.scratch.clone(),
         };
         if !gentle {
@@ -123,6 +125,7 @@ impl ShutdownSignalWatch for Ending {
 struct Drain {
     telemetry: Arc<Telemetry>,
     store: Arc<Embedded>,
+    licenses: Arc<Desk>,
     scratch: Option<PathBuf>,
 }
 
@@ -135,6 +138,7 @@ impl Drain {
 
     /// Pingora would wait out its whole grace period.
     fn end(&self, code: i32) -> ! {
+        self.licenses.close();
         self.store.close();
         if let Some(scratch) = &self.scratch {
             let _ = std::fs::remove_dir_all(scratch);

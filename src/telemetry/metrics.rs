@@ -37,8 +37,22 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     pub store_up: IntGauge,
     license_checks: IntCounterVec,
+    pub license_cache: LicenseCache,
+    pub license_source_state: IntGaugeVec,
     reloads: IntCounterVec,
     last_reload: Gauge,
+}
+
+/// `gatekeeper_license_cache_total` by result: every request counts in one of them.
+pub struct LicenseCache {
+    /// Taken as it was.
+    pub fresh: IntCounter,
+    /// Served, and asked about again.
+    pub stale: IntCounter,
+    /// A no that still held.
+    pub negative: IntCounter,
+    /// The request had to wait for a shop.
+    pub miss: IntCounter,
 }
 
 /// Registers a collector. Names are constants of this file, so a clash is found by the first test.
@@ -138,8 +152,32 @@ impl Metrics {
             store_up: gauge("gatekeeper_store_up", "1 while the store takes reservations."),
             license_checks: counters(
                 "gatekeeper_license_checks_total",
-                "Licence checks by source and verdict.",
+                "Licences looked up in the configuration (source static), and calls to shops.",
                 &["source", "verdict"],
+            ),
+            license_cache: {
+                let cache = counters(
+                    "gatekeeper_license_cache_total",
+                    "Requests with a shop's licence, by what was known of it.",
+                    &["result"],
+                );
+                let of = |result: &str| cache.with_label_values(&[result]);
+                LicenseCache {
+                    fresh: of("fresh"),
+                    stale: of("stale"),
+                    negative: of("negative"),
+                    miss: of("miss"),
+                }
+            },
+            license_source_state: put(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "gatekeeper_license_source_state",
+                        "1 for the state a source of licences is in, else 0.",
+                    ),
+                    &["source", "state"],
+                ),
             ),
             reloads: counters(
                 "gatekeeper_config_reload_total",
@@ -164,6 +202,15 @@ impl Metrics {
         self.last_reload.set(now.as_secs_f64());
     }
 
+    /// A source said something of a licence.
+    pub fn license_checked(&self, source: &str, verdict: &str) {
+        self.license_checks(source, verdict).inc();
+    }
+
+    pub fn license_checks(&self, source: &str, verdict: &str) -> IntCounter {
+        self.license_checks.with_label_values(&[source, verdict])
+    }
+
     pub(super) fn finished(
         &self,
         flight: &Flight,
@@ -182,8 +229,6 @@ impl Metrics {
             self.quota_rejections.with_label_values(&[plan, limit]).inc();
         }
         let Some(exchange) = flight.exchange.as_deref() else { return };
-        let verdict = if exchange.license.is_some() { "valid" } else { "invalid" };
-        self.license_checks.with_label_values(&["static", verdict]).inc();
         if exchange.settled.overrun {
             self.overruns.inc();
         }

@@ -16,7 +16,8 @@ const binary =
     process.env.GATEKEEPER_BIN ??
     path.resolve(root, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/gatekeeper');
 
-export async function startGateway() {
+/** `sources` and `plans` are added to the licences and plans that are always there. */
+export async function startGateway({ sources = [], plans = {} } = {}) {
     const provider = await startProvider();
     const dir = await mkdtemp(path.join(tmpdir(), 'gatekeeper-clients-'));
     const [port, adminPort] = [await freePort(), await freePort()];
@@ -39,11 +40,13 @@ export async function startGateway() {
                         ],
                     },
                 },
+                ...sources,
             ],
         },
         plans: {
             full: { messages: '10000/month', tokens: '10000000/month', models },
             one: { messages: '1/month', models: ['answer'], max_input_tokens: 8000 },
+            ...plans,
         },
         providers: {
             mock: {
@@ -116,7 +119,7 @@ export async function startGateway() {
     throw new Error(`the gateway (${binary}) did not start:\n${said}`);
 }
 
-async function freePort() {
+export async function freePort() {
     const server = net.createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address();

@@ -22,7 +22,8 @@ const ANSWER: &str = "canaryQ6 answer that nobody may keep";
 const CANARIES: [&str; 6] =
     ["canaryQ7", "canaryQ8", "CANARYQ9", "canaryQ5", "canaryQ6", "canaryq9"];
 
-fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
+/// Every file in this directory and those below.
+pub fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

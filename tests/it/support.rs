@@ -1,4 +1,5 @@
-//! What the tests stand on: a provider with every fault, a gateway as its own process, two clients.
+//! What the tests stand on: a provider and a shop with every fault, a real Redis, a gateway as its
+//! own process, two clients.
 
 #[path = "support/ca.rs"]
 pub mod ca;
@@ -8,6 +9,10 @@ pub mod client;
 pub mod gateway;
 #[path = "support/mock.rs"]
 pub mod mock;
+#[path = "support/redis.rs"]
+pub mod redis;
+#[path = "support/shop.rs"]
+pub mod shop;
 #[path = "support/sse.rs"]
 pub mod sse;
 #[path = "support/yaml.rs"]
@@ -17,6 +22,8 @@ pub use self::{
     client::{Answer, Http, Raw},
     gateway::{Gateway, run, run_with_input},
     mock::{Gate, Mock, Reply, Seen, Step},
+    redis::Redis,
+    shop::{Mood, Says, Shop},
     yaml::{Config, LICENSE, MODEL, Wire},
 };
 

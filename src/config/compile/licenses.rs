@@ -5,11 +5,14 @@ use std::{collections::HashMap, sync::Arc};
 use gatekeeper_filters::kernel::{ModelSet, Plan};
 use secrecy::SecretString;
 
+mod shops;
+
 use super::view::View;
 use crate::config::{
-    problem::{Report, did_you_mean},
+    problem::{Place, Report, did_you_mean},
     raw::Node,
-    settings::{LicenseSource, Licenses, StaticKey},
+    secret::Opener,
+    settings::{LicenseCache, LicenseSource, Licenses, StaticKey},
 };
 
 pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -> Vec<Arc<Plan>> {
@@ -61,6 +64,8 @@ fn plan(
         max_output_tokens,
         min_output_tokens,
         max_input_tokens: view.int("max_input_tokens"),
+        devices_required: view.text("devices") == Some("required"),
+        max_devices: view.int("max_devices"),
         upgrade_url: view.text("upgrade_url").map(Arc::from).or_else(|| buy_url.cloned()),
     }
 }
@@ -89,8 +94,11 @@ pub fn licenses(
     view: &View<'_>,
     plans: &[Arc<Plan>],
     buy_url: Option<Arc<str>>,
+    opener: &Opener<'_>,
     report: &mut Report,
 ) -> Licenses {
+    let cache = view.sub("cache");
+    cache.positive(&["fresh", "negative"], report);
     let shape = view.items_of("sources");
     let list = view.node("sources").map(Node::items).unwrap_or_default();
     let mut sources = Vec::new();
@@ -100,15 +108,26 @@ pub fn licenses(
         if source.node("static").is_some() {
             let view = source.sub("static");
             sources.push(LicenseSource::Static(static_keys(&view, plans, &mut lines, report)));
+        } else if source.node("lemonsqueezy").is_some() {
+            let shop = shops::lemon_squeezy(&source.sub("lemonsqueezy"), plans, opener, report);
+            sources.extend(shop.map(LicenseSource::LemonSqueezy));
+        } else if source.node("gumroad").is_some() {
+            let shop = shops::gumroad(&source.sub("gumroad"), plans, opener, report);
+            sources.extend(shop.map(LicenseSource::Gumroad));
         }
     }
     // Shops could still let somebody in; an empty list alone is a mistake that locks all out.
-    let all_static = sources.len() == list.len() && !list.is_empty();
-    if all_static && lines.is_empty() {
+    let all_static = list.iter().all(|source| source.get("static").is_some());
+    if all_static && !list.is_empty() && lines.is_empty() {
         let message = "no licence key in any source: nobody could come in";
         report.problem(view.at("sources"), view.path("sources"), message);
     }
-    Licenses { buy_url, sources }
+    let cache = LicenseCache {
+        fresh: cache.duration("fresh"),
+        stale: cache.duration("stale"),
+        negative: cache.duration("negative"),
+    };
+    Licenses { cache, buy_url, sources }
 }
 
 fn static_keys(
@@ -137,11 +156,20 @@ fn static_keys(
 }
 
 fn plan_of(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Option<Arc<Plan>> {
-    let name = view.text("plan")?;
+    named_plan(view.text("plan")?, plans, (view.at("plan"), view.path("plan")), report)
+}
+
+/// The plan of that name, or a problem at that place.
+fn named_plan(
+    name: &str,
+    plans: &[Arc<Plan>],
+    (at, path): (Place, String),
+    report: &mut Report,
+) -> Option<Arc<Plan>> {
     let plan = plans.iter().find(|plan| &*plan.name == name).cloned();
     if plan.is_none() {
         let near = did_you_mean(name, plans.iter().map(|plan| &*plan.name));
-        report.problem(view.at("plan"), view.path("plan"), format!("unknown plan `{name}`{near}"));
+        report.problem(at, path, format!("unknown plan `{name}`{near}"));
     }
     plan
 }

@@ -97,6 +97,8 @@ fn responses_are_never_kept_at_the_provider_and_users_are_known_by_their_licence
         max_output_tokens: None,
         min_output_tokens: 1,
         max_input_tokens: None,
+        devices_required: false,
+        max_devices: None,
         upgrade_url: None,
     };
     let license = License { id: LicenseId([0xab; 32]), plan: Arc::new(plan), until: None };

@@ -83,6 +83,22 @@ impl Http {
         Answer::of(request).await
     }
 
+    /// One chat question of this licence.
+    pub async fn chat_as(&self, key: &str) -> Answer {
+        self.ask_as(key, &chat(&json!({}))).await
+    }
+
+    /// The same, through a proxy that saw it come from this address.
+    pub async fn chat_from(&self, address: &str, key: &str) -> Answer {
+        let request = self
+            .request("POST", "/v1/chat/completions")
+            .bearer_auth(key)
+            .header("x-forwarded-for", address)
+            .header("content-type", "application/json")
+            .body(chat(&json!({})).to_string());
+        Answer::of(request).await
+    }
+
     /// Begins a stream and hands it over unread.
     pub async fn open(&self, body: &Value) -> reqwest::Response {
         self.post("/v1/chat/completions", body.to_string()).send().await.unwrap()

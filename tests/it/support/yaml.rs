@@ -8,12 +8,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ca, mock::Mock};
+use super::{
+    ca,
+    mock::Mock,
+    redis::Redis,
+    shop::{PRODUCT, Shop},
+};
 
 /// The licence key of plan `free`.
 pub const LICENSE: &str = "JSTAR-TEST-0001";
 /// The public model of [`Config::new`], served as `p/m1`.
 pub const MODEL: &str = "fast";
+/// A key-encrypting key, so that gateways of one test agree on the pepper.
+const KEK: &str = "Zm9yIHRoZSB0ZXN0cyBvZiBHYXRla2VlcGVyIG9ubHk=";
+/// A plan that may do nearly everything.
+const PLENTY: &str = "messages: 100000/month, models: [\"*\"]";
 
 /// How the app talks to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,12 +46,21 @@ pub struct Provider {
     pub members: Vec<(usize, String)>,
 }
 
+/// A source of licences beside `static`.
+#[derive(Clone, Debug)]
+struct Source {
+    kind: String,
+    members: Vec<(String, String)>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
     pub wire: Wire,
     server: String,
     plans: Vec<(String, String)>,
     licenses: Vec<(String, String)>,
+    sources: Vec<Source>,
+    cache: Option<String>,
     providers: Vec<Provider>,
     models: Vec<(String, String)>,
     filters: Option<String>,
@@ -52,6 +70,7 @@ pub struct Config {
     pub env: Vec<(String, String)>,
     /// Keeps the store over gateways of different configuration.
     pub store: Option<PathBuf>,
+    redis: Option<String>,
 }
 
 impl Config {
@@ -59,7 +78,7 @@ impl Config {
     /// `sk-two`.
     pub fn new(mock: &Mock) -> Self {
         Self::empty()
-            .plan("free", "messages: 100000/month, models: [\"*\"]")
+            .plan("free", PLENTY)
             .license(LICENSE, "free")
             .provider("p", mock, &["sk-one", "sk-two"])
             .model(MODEL, "[p/m1]")
@@ -71,6 +90,8 @@ impl Config {
             server: "grace: 5s".into(),
             plans: Vec::new(),
             licenses: Vec::new(),
+            sources: Vec::new(),
+            cache: None,
             providers: Vec::new(),
             models: Vec::new(),
             filters: None,
@@ -78,6 +99,7 @@ impl Config {
             more: String::new(),
             env: Vec::new(),
             store: None,
+            redis: None,
         }
     }
 
@@ -100,6 +122,59 @@ impl Config {
     pub fn license(mut self, key: &str, plan: &str) -> Self {
         put(&mut self.licenses, key, plan);
         self
+    }
+
+    /// Licences of this Lemon Squeezy shop, with the store and the product of its answers.
+    pub fn lemonsqueezy(self, shop: &Shop) -> Self {
+        self.plan_if_missing("pro")
+            .of_shop("lemonsqueezy", "base_url", &format!("\"{}\"", shop.url()))
+            .of_shop("lemonsqueezy", "store_id", "58213")
+            .of_shop("lemonsqueezy", "products", "{ 588102: { 912744: pro } }")
+    }
+
+    /// The same for Gumroad: variant `(Pro)` is plan `pro`, all others are `basic`.
+    pub fn gumroad(self, shop: &Shop) -> Self {
+        let products = format!("{{ \"{PRODUCT}\": {{ \"(Pro)\": pro, \"*\": basic }} }}");
+        self.plan_if_missing("pro")
+            .plan_if_missing("basic")
+            .of_shop("gumroad", "base_url", &format!("\"{}\"", shop.url()))
+            .of_shop("gumroad", "products", &products)
+    }
+
+    fn plan_if_missing(self, name: &str) -> Self {
+        match self.plans.iter().any(|(known, _)| known == name) {
+            true => self,
+            false => self.plan(name, PLENTY),
+        }
+    }
+
+    /// Sets one member of a shop, YAML.
+    pub fn of_shop(mut self, kind: &str, member: &str, value: &str) -> Self {
+        if !self.sources.iter().any(|known| known.kind == kind) {
+            self.sources.push(Source { kind: kind.into(), members: Vec::new() });
+        }
+        let mut sources = self.sources.iter_mut();
+        let source = sources.find(|known| known.kind == kind).expect("it was just added");
+        put(&mut source.members, member, value);
+        self
+    }
+
+    /// The secret of a shop's webhooks, through the environment.
+    pub fn webhook_secret(self, kind: &str, secret: &str) -> Self {
+        let name = format!("{}_WEBHOOK_SECRET", kind.to_ascii_uppercase());
+        self.of_shop(kind, "webhook_secret", &format!("\"env:{name}\"")).env(&name, secret)
+    }
+
+    /// Members of `licenses.cache`, YAML.
+    pub fn cache(mut self, members: &str) -> Self {
+        self.cache = Some(members.into());
+        self
+    }
+
+    /// Shares what is known of licences through Redis, under a pepper that comes from one KEK.
+    pub fn redis(mut self, redis: &Redis) -> Self {
+        self.redis = Some(redis.url());
+        self.env("GATEKEEPER_TEST_KEK", KEK).more("vault: { kek: \"env:GATEKEEPER_TEST_KEK\" }")
     }
 
     pub fn provider(self, name: &str, mock: &Mock, keys: &[&str]) -> Self {
@@ -211,19 +286,20 @@ impl Config {
         let more = if server.is_empty() { String::new() } else { format!(", {server}") };
         let store = self.store_in(dir);
         fs::create_dir_all(store.parent().unwrap()).unwrap();
+        let kind = match &self.redis {
+            Some(url) => format!("redis, url: \"{url}\""),
+            None => "embedded".to_owned(),
+        };
         write!(
             yaml,
             "server: {{ listen: \"{public}\", threads: 1{tls}{more} }}\n\
              admin: {{ listen: \"{admin}\"{} }}\n\
-             store: {{ kind: embedded, path: {} }}\n\
-             licenses:\n  buy_url: \"https://example.com/buy\"\n  sources:\n    - static:\n        keys:\n",
+             store: {{ kind: {kind}, path: {} }}\n",
             self.admin,
             store.display()
         )
         .unwrap();
-        for (key, plan) in &self.licenses {
-            writeln!(yaml, "          - {{ key: \"{key}\", plan: {plan} }}").unwrap();
-        }
+        self.write_licenses(&mut yaml);
         yaml.push_str("plans:\n");
         for (name, members) in &self.plans {
             writeln!(yaml, "  {name}: {{ {members} }}").unwrap();
@@ -243,6 +319,26 @@ impl Config {
         let file = dir.join("gatekeeper.yaml");
         fs::write(&file, yaml).unwrap();
         file
+    }
+
+    fn write_licenses(&self, yaml: &mut String) {
+        yaml.push_str("licenses:\n  buy_url: \"https://example.com/buy\"\n");
+        if let Some(cache) = &self.cache {
+            writeln!(yaml, "  cache: {{ {cache} }}").unwrap();
+        }
+        yaml.push_str("  sources:\n");
+        if self.sources.is_empty() || !self.licenses.is_empty() {
+            yaml.push_str("    - static:\n        keys:\n");
+        }
+        for (key, plan) in &self.licenses {
+            writeln!(yaml, "          - {{ key: \"{key}\", plan: {plan} }}").unwrap();
+        }
+        for source in &self.sources {
+            writeln!(yaml, "    - {}:", source.kind).unwrap();
+            for (name, value) in &source.members {
+                writeln!(yaml, "        {name}: {value}").unwrap();
+            }
+        }
     }
 
     fn write_provider(&self, yaml: &mut String, dir: &Path, provider: &Provider) {

@@ -1,0 +1,150 @@
+//! How often shops are asked: 50 calls in any 60 seconds, in three pools, so that nobody's flood
+//! uses up what others need. Lemon Squeezy documents 60 a minute for one address.
+//!
+//! ```text
+//! known   20   licences that were valid once
+//! clean   10   addresses without a refused key; 4 in any 24 s, so that a burst leaves some for
+//!              whoever comes in the second half of the minute
+//! shared  20   all: known after their own, clean before their own, the rest only here
+//! ```
+
+use std::{collections::VecDeque, time::Duration};
+
+/// Whose call it is, in the order in which they are let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// A known licence whose request waits.
+    Known,
+    /// A stranger from an address without a refused key in the last hour.
+    Clean,
+    /// Any other stranger.
+    Rest,
+    /// A known licence that is served meanwhile.
+    Behind,
+}
+
+impl Class {
+    pub const ALL: [Class; 4] = [Class::Known, Class::Clean, Class::Rest, Class::Behind];
+
+    /// The pools it may take from, by their place in [`POOLS`].
+    pub fn pools(self) -> &'static [usize] {
+        match self {
+            Class::Known | Class::Behind => &[KNOWN, SHARED],
+            Class::Clean => &[SHARED, CLEAN],
+            Class::Rest => &[SHARED],
+        }
+    }
+}
+
+/// At most `calls` in any stretch of time as long as `span`, for each pair.
+pub struct Pool {
+    pub name: &'static str,
+    pub bounds: &'static [(usize, Duration)],
+}
+
+/// The longest span of [`POOLS`].
+pub const LONGEST_SPAN: Duration = Duration::from_secs(60);
+
+const KNOWN: usize = 0;
+const CLEAN: usize = 1;
+const SHARED: usize = 2;
+pub const POOLS: [Pool; 3] = [
+    Pool { name: "known", bounds: &[(20, LONGEST_SPAN)] },
+    Pool { name: "clean", bounds: &[(10, LONGEST_SPAN), (4, Duration::from_secs(24))] },
+    Pool { name: "shared", bounds: &[(20, LONGEST_SPAN)] },
+];
+
+/// The budget of one process.
+#[derive(Default)]
+pub struct Budget {
+    /// When each call was let through, oldest first, in milliseconds of any clock.
+    calls: [VecDeque<u64>; POOLS.len()],
+}
+
+/// A call that was let through; it can be given back when it is not made after all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    pub pool: usize,
+    pub at: u64,
+}
+
+impl Budget {
+    pub fn take(&mut self, class: Class, now: u64) -> Option<Call> {
+        let pool = class.pools().iter().copied().find(|pool| self.has_room(*pool, now))?;
+        self.calls[pool].push_back(now);
+        Some(Call { pool, at: now })
+    }
+
+    /// A call that was let through elsewhere.
+    pub fn note(&mut self, pool: usize, now: u64) {
+        self.calls[pool].push_back(now);
+        // Looks at nothing but the old ones, which it takes out.
+        self.has_room(pool, now);
+    }
+
+    pub fn give_back(&mut self, call: &Call) {
+        let calls = &mut self.calls[call.pool];
+        if let Some(place) = calls.iter().rposition(|at| *at == call.at) {
+            calls.remove(place);
+        }
+    }
+
+    fn has_room(&mut self, pool: usize, now: u64) -> bool {
+        let calls = &mut self.calls[pool];
+        let within = |at: u64, span: Duration| now.saturating_sub(at) < span.as_millis() as u64;
+        while calls.front().is_some_and(|at| !within(*at, LONGEST_SPAN)) {
+            calls.pop_front();
+        }
+        let taken = |span| calls.iter().filter(|at| within(**at, span)).count();
+        POOLS[pool].bounds.iter().all(|(most, span)| taken(*span) < *most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn taken(budget: &mut Budget, class: Class, now: u64) -> usize {
+        std::iter::from_fn(|| budget.take(class, now)).count()
+    }
+
+    #[test]
+    fn each_class_has_its_share() {
+        let mut budget = Budget::default();
+        assert_eq!(taken(&mut budget, Class::Rest, 0), 20);
+        assert_eq!(taken(&mut budget, Class::Clean, 0), 4);
+        assert_eq!(taken(&mut budget, Class::Known, 0), 20);
+        assert_eq!(taken(&mut budget, Class::Behind, 0), 0);
+        assert_eq!(taken(&mut budget, Class::Clean, 30_000), 4, "for the second half");
+        assert_eq!(taken(&mut budget, Class::Clean, 55_000), 2);
+        assert_eq!(taken(&mut budget, Class::Rest, 59_999), 0);
+        assert_eq!(taken(&mut budget, Class::Rest, 60_000), 20);
+    }
+
+    #[test]
+    fn a_call_that_was_not_made_is_free_again() {
+        let mut budget = Budget::default();
+        assert_eq!(taken(&mut budget, Class::Rest, 0), 20);
+        budget.give_back(&Call { pool: SHARED, at: 0 });
+        assert_eq!(taken(&mut budget, Class::Rest, 1), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_minute_has_more_than_fifty_calls(
+            steps in prop::collection::vec((0u64..3_000, 0usize..4), 1..400),
+        ) {
+            let (mut budget, mut now, mut calls) = (Budget::default(), 0, Vec::new());
+            for (step, class) in steps {
+                now += step;
+                calls.extend(budget.take(Class::ALL[class], now).map(|call| call.at));
+            }
+            for start in &calls {
+                let within = calls.iter().filter(|at| **at >= *start && **at < start + 60_000);
+                prop_assert!(within.count() <= 50);
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! How a shop is asked: one form, a bounded answer, no redirects, no private addresses that the
+//! configuration did not allow.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::{ACCEPT, RETRY_AFTER},
+    redirect::Policy,
+};
+
+use super::facts::Trouble;
+use crate::config::{base_url::is_private, settings::BaseUrl};
+
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// From the question to the end of the answer.
+const CALL_TIME: Duration = Duration::from_secs(10);
+/// A licence answer has about 1 KiB.
+const LONGEST_ANSWER: usize = 256 * 1024;
+/// A shop that asks for more patience than this is asked again all the same.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
+
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    pub body: Bytes,
+}
+
+/// One client for all shops; connections are kept.
+pub struct Client {
+    public: reqwest::Client,
+    /// For addresses that are private and meant.
+    any: reqwest::Client,
+}
+
+impl Client {
+    /// # Errors
+    /// No TLS can be had (no root certificates on this machine).
+    pub fn new() -> reqwest::Result<Self> {
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")))
+                .redirect(Policy::none())
+                .connect_timeout(CONNECT_TIME)
+                .timeout(CALL_TIME)
+                .pool_max_idle_per_host(4)
+                .no_proxy()
+        };
+        let public = builder().dns_resolver(Arc::new(PublicOnly)).build()?;
+        Ok(Self { public, any: builder().build()? })
+    }
+
+    /// # Errors
+    /// No whole answer came.
+    pub async fn post(
+        &self,
+        base: &BaseUrl,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> Result<Answer, Trouble> {
+        // A literal address was looked at when the configuration was read.
+        let meant = base.allow_private || base.host == "localhost";
+        let client = if meant { &self.any } else { &self.public };
+        let request = client.post(base.at(path)).header(ACCEPT, "application/json").form(form);
+        let mut response = request.send().await.map_err(|error| down(&error))?;
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(|seconds| Duration::from_secs(seconds).min(LONGEST_PATIENCE));
+        let status = response.status().as_u16();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| down(&error))? {
+            if body.len() + chunk.len() > LONGEST_ANSWER {
+                return Err(Trouble::Down("its answer has no end".into()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, retry_after, body: body.freeze() })
+    }
+}
+
+/// Says what happened; never what was asked.
+fn down(error: &reqwest::Error) -> Trouble {
+    let what = if error.is_timeout() {
+        "no answer in time".to_owned()
+    } else if error.is_connect() {
+        format!("no connection{}", cause(error))
+    } else {
+        format!("the answer broke off{}", cause(error))
+    };
+    Trouble::Down(what)
+}
+
+/// The innermost reason: the outer ones repeat the address.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause = std::error::Error::source(error);
+    while let Some(deeper) = cause.and_then(std::error::Error::source) {
+        cause = Some(deeper);
+    }
+    cause.map(|cause| format!(" ({cause})")).unwrap_or_default()
+}
+
+/// Looks names up and leaves private addresses out: a name must not lead into the seller's network.
+struct PublicOnly;
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let public: Vec<SocketAddr> = found.filter(|at| !is_private(at.ip())).collect();
+            if public.is_empty() {
+                return Err("the name has no public address".into());
+            }
+            Ok(Box::new(public.into_iter()) as Addrs)
+        })
+    }
+}

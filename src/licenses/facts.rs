@@ -1,0 +1,125 @@
+//! What a shop says of a key. Facts hold nothing about the buyer and no plan: the plan is worked
+//! out under the configuration of the moment, so a changed mapping acts at once.
+
+use std::{sync::Arc, time::Duration};
+
+use gatekeeper_filters::kernel::{Code, Plan, UnixMs};
+use serde::{Deserialize, Serialize};
+
+use super::{gumroad, lemonsqueezy};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shop {
+    LemonSqueezy,
+    Gumroad,
+}
+
+impl Shop {
+    pub const ALL: [Shop; 2] = [Shop::LemonSqueezy, Shop::Gumroad];
+
+    /// Metric label and field of the YAML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shop::LemonSqueezy => "lemonsqueezy",
+            Shop::Gumroad => "gumroad",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "shop", rename_all = "lowercase")]
+pub enum Facts {
+    LemonSqueezy(lemonsqueezy::Facts),
+    Gumroad(gumroad::Facts),
+}
+
+impl Facts {
+    pub fn shop(&self) -> Shop {
+        match self {
+            Facts::LemonSqueezy(_) => Shop::LemonSqueezy,
+            Facts::Gumroad(_) => Shop::Gumroad,
+        }
+    }
+
+    /// The order (or sale) it was bought with, hashed.
+    pub fn order(&self) -> Option<&str> {
+        match self {
+            Facts::LemonSqueezy(facts) => facts.order.as_deref(),
+            Facts::Gumroad(facts) => facts.sale.as_deref(),
+        }
+    }
+}
+
+/// What came back from a shop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Facts(Facts),
+    /// The shop does not know the key.
+    NotFound,
+    /// No answer, or none that says anything about the key. Never a no.
+    Unknown(Trouble),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    #[error("it can't be reached: {0}")]
+    Down(String),
+    #[error("it asks for patience (429)")]
+    Limited { retry_after: Option<Duration> },
+    /// Our own mistake, which no waiting mends.
+    #[error("it does not understand our question: {0}")]
+    Misconfigured(String),
+}
+
+impl Trouble {
+    pub fn status(status: u16) -> Self {
+        Trouble::Down(format!("it answered {status}"))
+    }
+
+    pub fn unreadable() -> Self {
+        Trouble::Down("it answered something that is no licence answer".into())
+    }
+}
+
+/// What facts mean under the configuration of the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Valid {
+        plan: Arc<Plan>,
+        until: Option<UnixMs>,
+    },
+    /// One of the `License*` codes.
+    Invalid(Code),
+}
+
+impl Verdict {
+    pub fn is_valid(&self) -> bool {
+        matches!(self, Verdict::Valid { .. })
+    }
+
+    /// Whether the licence is simply not one of ours: what a mistake of the shop or in the YAML
+    /// would say of everybody.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Verdict::Invalid(Code::LicenseWrongProduct | Code::LicenseInvalid))
+    }
+
+    /// Of two, the one a buyer should hear: a yes, then the no that tells most.
+    #[must_use]
+    pub fn or(self, other: Verdict) -> Verdict {
+        let rank = |verdict: &Verdict| match verdict {
+            Verdict::Valid { .. } => 0,
+            Verdict::Invalid(
+                Code::LicenseDisabled | Code::LicenseRefunded | Code::LicenseExpired,
+            ) => 1,
+            Verdict::Invalid(Code::LicenseWrongProduct) => 2,
+            Verdict::Invalid(_) => 3,
+        };
+        if rank(&other) < rank(&self) { other } else { self }
+    }
+}
+
+/// RFC 3339, as both shops write moments.
+pub(super) fn moment(text: &str) -> Option<UnixMs> {
+    let at = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+    Some(UnixMs(at.max(0) as u64))
+}

@@ -1,0 +1,76 @@
+//! One question at a time for each licence: whoever comes meanwhile waits for the same answer.
+
+use std::sync::Arc;
+
+use gatekeeper_filters::kernel::LicenseId;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::watch;
+
+/// How a flight ended: what is known now is where it is always found, or why nothing new is.
+pub type Landed = Result<(), &'static str>;
+
+#[derive(Default)]
+pub struct Flights {
+    open: Mutex<FxHashMap<LicenseId, Waiting>>,
+}
+
+type Waiting = watch::Receiver<Option<Landed>>;
+
+/// Held by the one who asks. Dropping it ends the flight, however it came to that.
+pub struct Pilot {
+    flights: Arc<Flights>,
+    id: LicenseId,
+    tell: watch::Sender<Option<Landed>>,
+}
+
+impl Flights {
+    /// Joins the flight of a licence, or starts one: then there is a pilot, too. `None` when the
+    /// answer came between the caller's look at it and now.
+    pub fn join(
+        self: &Arc<Self>,
+        id: LicenseId,
+        has_landed: impl FnOnce() -> bool,
+    ) -> Option<(Flight, Option<Pilot>)> {
+        let mut open = self.open.lock();
+        if let Some(waiting) = open.get(&id) {
+            return Some((Flight(waiting.clone()), None));
+        }
+        // Pilots write down what they learned before they leave the list.
+        if has_landed() {
+            return None;
+        }
+        let (tell, waiting) = watch::channel(None);
+        open.insert(id, waiting.clone());
+        drop(open);
+        Some((Flight(waiting), Some(Pilot { flights: self.clone(), id, tell })))
+    }
+
+    pub fn is_open(&self, id: &LicenseId) -> bool {
+        self.open.lock().contains_key(id)
+    }
+}
+
+/// A place on a flight.
+pub struct Flight(Waiting);
+
+impl Flight {
+    pub async fn landed(mut self) -> Landed {
+        match self.0.wait_for(Option::is_some).await {
+            Ok(landed) => landed.unwrap_or(Err("the check ended without an outcome")),
+            Err(_) => Err("the check broke off"),
+        }
+    }
+}
+
+impl Pilot {
+    pub fn land(self, landed: Landed) {
+        self.tell.send_replace(Some(landed));
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        self.flights.open.lock().remove(&self.id);
+    }
+}

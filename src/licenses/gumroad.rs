@@ -1,0 +1,149 @@
+//! Gumroad's licence API: <https://gumroad.com/api#licenses>.
+//!
+//! A refunded, charged back or ended purchase is still `success: true`, so each is looked at. The
+//! three dates of a membership are the *ends* of what was paid for: Gumroad sets `cancelled_at` to
+//! the end of the period, so a date that lies ahead cuts nobody off. `increment_uses_count` is true
+//! unless it is switched off. The answer holds the buyer's address and card; neither is read.
+
+use gatekeeper_filters::kernel::{Code, UnixMs};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    client::{Answer, Client},
+    facts::{self, Reply, Shop, Trouble, Verdict},
+    hasher::Hasher,
+};
+use crate::config::settings::{BaseUrl, Gumroad};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Sold,
+    /// By the seller.
+    Disabled,
+    /// The seller took the access back.
+    Revoked,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    pub status: Status,
+    pub product: String,
+    pub variant: String,
+    pub test: bool,
+    /// Refunded, charged back, or in a dispute that was not won.
+    pub refunded: bool,
+    /// The first of the dates on which a membership ends.
+    pub ends: Option<UnixMs>,
+    /// The sale's id, hashed.
+    pub sale: Option<String>,
+}
+
+const VERIFY: &str = "/v2/licenses/verify";
+
+/// Asks about a key of one product.
+pub async fn verify(
+    client: &Client,
+    base: &BaseUrl,
+    (product, key): (&str, &str),
+    hasher: &Hasher,
+) -> Reply {
+    let form = [("product_id", product), ("license_key", key), ("increment_uses_count", "false")];
+    match client.post(base, VERIFY, &form).await {
+        Ok(answer) => read(&answer, product, hasher),
+        Err(trouble) => Reply::Unknown(trouble),
+    }
+}
+
+/// An answer about a key of `product` to facts.
+pub fn read(answer: &Answer, product: &str, hasher: &Hasher) -> Reply {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let message = body["message"].as_str().unwrap_or_default();
+    let gone = |status| {
+        Reply::Facts(facts::Facts::Gumroad(Facts {
+            status,
+            product: product.to_owned(),
+            variant: String::new(),
+            test: false,
+            refunded: false,
+            ends: None,
+            sale: None,
+        }))
+    };
+    match (answer.status, body["success"].as_bool()) {
+        (200, Some(true)) => match purchase(&body, product, hasher) {
+            Some(facts) => Reply::Facts(facts::Facts::Gumroad(facts)),
+            None => Reply::Unknown(Trouble::unreadable()),
+        },
+        (404, Some(false)) if message.contains("disabled") => gone(Status::Disabled),
+        (404, Some(false)) if message.contains("expired") => gone(Status::Revoked),
+        (404, Some(false)) => Reply::NotFound,
+        (429, _) => Reply::Unknown(Trouble::Limited { retry_after: answer.retry_after }),
+        (500, Some(false)) if message.contains("product_id") => {
+            Reply::Unknown(Trouble::Misconfigured(format!(
+                "`{product}` is no product id; it is a permalink or mistyped"
+            )))
+        }
+        (200, _) => Reply::Unknown(Trouble::unreadable()),
+        (status, _) => Reply::Unknown(Trouble::status(status)),
+    }
+}
+
+fn purchase(body: &Value, product: &str, hasher: &Hasher) -> Option<Facts> {
+    // Buyers who came by an import have the same members under another name.
+    let purchase = ["purchase", "imported_customer"]
+        .into_iter()
+        .find_map(|name| body.get(name).filter(|purchase| purchase.is_object()))?;
+    let yes = |name: &str| purchase[name].as_bool().unwrap_or(false);
+    let mut ends: Option<UnixMs> = None;
+    for name in ["subscription_ended_at", "subscription_cancelled_at", "subscription_failed_at"] {
+        let at = match &purchase[name] {
+            Value::Null => continue,
+            at => facts::moment(at.as_str()?)?,
+        };
+        ends = Some(ends.map_or(at, |earlier| earlier.min(at)));
+    }
+    let lost = yes("disputed") && !yes("dispute_won");
+    Some(Facts {
+        status: Status::Sold,
+        product: purchase["product_id"].as_str().unwrap_or(product).to_owned(),
+        variant: purchase["variants"].as_str().unwrap_or_default().to_owned(),
+        test: yes("test"),
+        refunded: yes("refunded") || yes("chargebacked") || lost,
+        ends,
+        sale: purchase["sale_id"].as_str().map(|id| hash_sale(id, hasher)),
+    })
+}
+
+pub fn hash_sale(id: &str, hasher: &Hasher) -> String {
+    hasher.order(Shop::Gumroad.name(), id)
+}
+
+/// What the facts mean for one account of the configuration, at `now`.
+pub fn judge(facts: &Facts, source: &Gumroad, now: UnixMs) -> Verdict {
+    let product = source.products.iter().find(|(id, _)| **id == *facts.product);
+    let Some((_, variants)) = product else {
+        return Verdict::Invalid(Code::LicenseWrongProduct);
+    };
+    match facts.status {
+        Status::Disabled => return Verdict::Invalid(Code::LicenseDisabled),
+        Status::Revoked => return Verdict::Invalid(Code::LicenseExpired),
+        Status::Sold => {}
+    }
+    let Some(plan) = variants.plan(|variant| **variant == *facts.variant) else {
+        return Verdict::Invalid(Code::LicenseWrongProduct);
+    };
+    if facts.test && !source.test_mode {
+        Verdict::Invalid(Code::LicenseInvalid)
+    } else if facts.refunded {
+        Verdict::Invalid(Code::LicenseRefunded)
+    } else if facts.ends.is_some_and(|at| at <= now) {
+        Verdict::Invalid(Code::LicenseExpired)
+    } else {
+        Verdict::Valid { plan: plan.clone(), until: facts.ends }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use bytes::Bytes;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    config::{base_url, settings::Variants},
+    licenses::{facts::Facts as AnyFacts, lemonsqueezy::tests::plan},
+};
+
+const NOW: UnixMs = UnixMs(1_795_510_800_000); // 2026-11-24T09:00:00Z
+const PRODUCT: &str = "7Hn-wQx3LdTz5BpKcYfRjA==";
+
+fn account() -> Gumroad {
+    let variants =
+        Variants { named: vec![("(Pro)".into(), plan("pro"))], other: Some(plan("basic")) };
+    Gumroad {
+        base: base_url::parse("https://api.gumroad.com", false).unwrap(),
+        products: vec![(PRODUCT.into(), variants)],
+        test_mode: false,
+        webhook_secret: None,
+    }
+}
+
+fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+    Answer { status, retry_after: None, body: Bytes::from(body.into()) }
+}
+
+fn judged(status: u16, body: impl Into<Vec<u8>>) -> Verdict {
+    match read(&answer(status, body), PRODUCT, &Hasher::new(&[7; 32])) {
+        Reply::Facts(AnyFacts::Gumroad(facts)) => judge(&facts, &account(), NOW),
+        reply => panic!("{reply:?}"),
+    }
+}
+
+/// The membership's fixture with some members replaced.
+fn changed(change: impl FnOnce(&mut Value)) -> Verdict {
+    let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid.json");
+    let mut body: Value = serde_json::from_str(fixture).unwrap();
+    change(&mut body["purchase"]);
+    judged(200, body.to_string())
+}
+
+#[test]
+fn a_variant_finds_its_plan() {
+    let name = |verdict| match verdict {
+        Verdict::Valid { plan, .. } => plan.name.to_string(),
+        verdict => panic!("{verdict:?}"),
+    };
+    assert_eq!(name(changed(|_| {})), "pro");
+    assert_eq!(name(changed(|purchase| purchase["variants"] = json!("(Other)"))), "basic");
+    let once = include_str!("../../../tests/fixtures/shops/gumroad_valid_onetime.json");
+    assert_eq!(name(judged(200, once)), "basic");
+}
+
+#[test]
+fn an_end_that_lies_ahead_cuts_nobody_off() {
+    for date in ["subscription_ended_at", "subscription_cancelled_at", "subscription_failed_at"] {
+        let ahead = changed(|purchase| purchase[date] = json!("2026-12-02T09:14:55Z"));
+        let Verdict::Valid { until, .. } = ahead else { panic!("{date}") };
+        assert_eq!(&*until.unwrap().to_rfc3339(), "2026-12-02T09:14:55Z");
+        let past = changed(|purchase| purchase[date] = json!("2026-11-24T09:00:00Z"));
+        assert_eq!(past, Verdict::Invalid(Code::LicenseExpired), "{date}");
+    }
+}
+
+#[test]
+fn success_true_is_not_enough() {
+    let refunded = Verdict::Invalid(Code::LicenseRefunded);
+    assert_eq!(changed(|purchase| purchase["refunded"] = json!(true)), refunded);
+    assert_eq!(changed(|purchase| purchase["chargebacked"] = json!(true)), refunded);
+    assert_eq!(changed(|purchase| purchase["disputed"] = json!(true)), refunded);
+    let won = changed(|purchase| {
+        purchase["disputed"] = json!(true);
+        purchase["dispute_won"] = json!(true);
+    });
+    assert!(won.is_valid());
+    let test = changed(|purchase| purchase["test"] = json!(true));
+    assert_eq!(test, Verdict::Invalid(Code::LicenseInvalid));
+    let other = changed(|purchase| purchase["product_id"] = json!("other=="));
+    assert_eq!(other, Verdict::Invalid(Code::LicenseWrongProduct));
+}
+
+#[test]
+fn buyers_who_were_imported_are_buyers() {
+    let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid.json");
+    let mut body: Value = serde_json::from_str(fixture).unwrap();
+    body["imported_customer"] = body["purchase"].take();
+    assert!(judged(200, body.to_string()).is_valid());
+}
+
+#[test]
+fn a_no_is_read_from_its_words_and_an_outage_is_no_no() {
+    let no = |message: &str| json!({"success": false, "message": message}).to_string();
+    assert_eq!(
+        judged(404, no("This license key has been disabled.")),
+        Verdict::Invalid(Code::LicenseDisabled)
+    );
+    let revoked = no("Access to the purchase associated with this license has expired.");
+    assert_eq!(judged(404, revoked), Verdict::Invalid(Code::LicenseExpired));
+    let of = |status, body: String| read(&answer(status, body), PRODUCT, &Hasher::new(&[7; 32]));
+    let missing = no("That license does not exist for the provided product.");
+    assert_eq!(of(404, missing.clone()), Reply::NotFound);
+    let ours = no("The 'product_id' parameter is required to verify the license for this product.");
+    assert!(matches!(of(500, ours), Reply::Unknown(Trouble::Misconfigured(_))));
+    for (status, body) in
+        [(404, "<html>".into()), (500, missing.clone()), (200, missing), (200, "{}".into())]
+    {
+        assert!(matches!(of(status, body), Reply::Unknown(Trouble::Down(_))), "{status}");
+    }
+}
+
+#[test]
+fn nothing_about_the_buyer_is_kept() {
+    let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid.json");
+    let reply = read(&answer(200, fixture), PRODUCT, &Hasher::new(&[7; 32]));
+    let Reply::Facts(facts) = reply else { panic!() };
+    let kept = serde_json::to_string(&facts).unwrap();
+    for buyer in ["maren", "85DB562A", "4242", "731904482", "5550321502811", "mN4kZ"] {
+        assert!(!kept.contains(buyer), "{buyer} in {kept}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Lemon Squeezy's License API: <https://docs.lemonsqueezy.com/api/license-api>.
+//!
+//! `valid: true` only means that the key exists somewhere on Lemon Squeezy, so store, product,
+//! variant and test mode are always compared. The HTTP status of expired and disabled keys is not
+//! documented: an answer with a boolean `valid` decides, whatever its status; one without says
+//! nothing about the key. The answer holds the buyer's name and address; neither is read.
+
+use gatekeeper_filters::kernel::{Code, UnixMs};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    client::{Answer, Client},
+    facts::{self, Reply, Shop, Trouble, Verdict},
+    hasher::Hasher,
+};
+use crate::config::settings::{BaseUrl, LemonSqueezy};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Valid, with no activation so far.
+    Inactive,
+    Active,
+    Expired,
+    Disabled,
+    /// Not valid, and the shop does not say why.
+    Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    pub status: Status,
+    pub store: u64,
+    pub product: u64,
+    pub variant: u64,
+    pub test_mode: bool,
+    /// `None`: for ever, or as long as the subscription.
+    pub expires: Option<UnixMs>,
+    /// The order's id, hashed.
+    pub order: Option<String>,
+    /// Most activations, `None` for no limit, and those there are.
+    pub activation_limit: Option<u64>,
+    pub activations: u64,
+}
+
+/// What a device call brought beside facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceReply {
+    pub reply: Reply,
+    /// The new instance's id, or whether the one asked about belongs to the licence.
+    pub device: Device,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Device {
+    Is(String),
+    /// The licence is known, the device is not.
+    IsNot,
+    /// As many devices as the licence allows are active.
+    Full,
+    Unsaid,
+}
+
+const VALIDATE: &str = "/v1/licenses/validate";
+const ACTIVATE: &str = "/v1/licenses/activate";
+const DEACTIVATE: &str = "/v1/licenses/deactivate";
+
+pub async fn validate(client: &Client, base: &BaseUrl, key: &str, hasher: &Hasher) -> Reply {
+    match client.post(base, VALIDATE, &[("license_key", key)]).await {
+        Ok(answer) => read(&answer, "valid", hasher),
+        Err(trouble) => Reply::Unknown(trouble),
+    }
+}
+
+/// Asks about a licence and a device of it in one call.
+pub async fn validate_device(
+    client: &Client,
+    base: &BaseUrl,
+    (key, instance): (&str, &str),
+    hasher: &Hasher,
+) -> DeviceReply {
+    let form = [("license_key", key), ("instance_id", instance)];
+    device_call(client, (base, VALIDATE), &form, "valid", hasher).await
+}
+
+pub async fn activate(
+    client: &Client,
+    base: &BaseUrl,
+    (key, name): (&str, &str),
+    hasher: &Hasher,
+) -> DeviceReply {
+    let form = [("license_key", key), ("instance_name", name)];
+    device_call(client, (base, ACTIVATE), &form, "activated", hasher).await
+}
+
+pub async fn deactivate(
+    client: &Client,
+    base: &BaseUrl,
+    (key, instance): (&str, &str),
+    hasher: &Hasher,
+) -> DeviceReply {
+    let form = [("license_key", key), ("instance_id", instance)];
+    device_call(client, (base, DEACTIVATE), &form, "deactivated", hasher).await
+}
+
+async fn device_call(
+    client: &Client,
+    (base, path): (&BaseUrl, &str),
+    form: &[(&str, &str)],
+    flag: &str,
+    hasher: &Hasher,
+) -> DeviceReply {
+    match client.post(base, path, form).await {
+        Ok(answer) => read_device(&answer, flag, hasher),
+        Err(trouble) => DeviceReply { reply: Reply::Unknown(trouble), device: Device::Unsaid },
+    }
+}
+
+/// An answer to facts. `flag` is the member that says yes or no: `valid`, `activated`,
+/// `deactivated`.
+pub fn read(answer: &Answer, flag: &str, hasher: &Hasher) -> Reply {
+    if answer.status == 429 {
+        return Reply::Unknown(Trouble::Limited { retry_after: answer.retry_after });
+    }
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let (Some(yes), 200 | 400 | 404) = (body[flag].as_bool(), answer.status) else {
+        let status = answer.status;
+        let unclear = if status == 200 { Trouble::unreadable() } else { Trouble::status(status) };
+        return Reply::Unknown(unclear);
+    };
+    match purchase(&body, yes, hasher) {
+        Some(facts) => Reply::Facts(facts::Facts::LemonSqueezy(facts)),
+        None if yes => Reply::Unknown(Trouble::unreadable()),
+        None if body["license_key"].is_object() => Reply::Unknown(Trouble::unreadable()),
+        None => Reply::NotFound,
+    }
+}
+
+fn read_device(answer: &Answer, flag: &str, hasher: &Hasher) -> DeviceReply {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let error = body["error"].as_str().unwrap_or_default();
+    let device = match (body[flag].as_bool(), body["instance"]["id"].as_str()) {
+        (Some(true), Some(id)) => Device::Is(id.to_owned()),
+        (Some(false), _) if error.contains("instance_id") => Device::IsNot,
+        (Some(false), _) if error.contains("activation limit") => Device::Full,
+        (Some(true), None) => Device::IsNot,
+        _ => Device::Unsaid,
+    };
+    let reply = match (read(answer, flag, hasher), &device) {
+        // The no is about the device; of the licence nothing is said.
+        (Reply::NotFound, Device::IsNot) => Reply::Unknown(Trouble::unreadable()),
+        // A no about the device must not read as one about the licence.
+        (Reply::Facts(facts::Facts::LemonSqueezy(mut facts)), _)
+            if facts.status == Status::Refused && device != Device::Unsaid =>
+        {
+            facts.status = Status::Active;
+            Reply::Facts(facts::Facts::LemonSqueezy(facts))
+        }
+        (reply, _) => reply,
+    };
+    DeviceReply { reply, device }
+}
+
+fn purchase(body: &Value, yes: bool, hasher: &Hasher) -> Option<Facts> {
+    let (license, meta) = (&body["license_key"], &body["meta"]);
+    let status = match license["status"].as_str()? {
+        "expired" => Status::Expired,
+        "disabled" => Status::Disabled,
+        _ if !yes => Status::Refused,
+        "inactive" => Status::Inactive,
+        "active" => Status::Active,
+        _ => return None,
+    };
+    let expires = match &license["expires_at"] {
+        Value::Null => None,
+        at => Some(facts::moment(at.as_str()?)?),
+    };
+    Some(Facts {
+        status,
+        store: number(&meta["store_id"])?,
+        product: number(&meta["product_id"])?,
+        variant: number(&meta["variant_id"])?,
+        test_mode: license["test_mode"].as_bool().unwrap_or(false),
+        expires,
+        order: number(&meta["order_id"]).map(|id| hash_order(id, hasher)),
+        activation_limit: number(&license["activation_limit"]),
+        activations: number(&license["activation_usage"]).unwrap_or(0),
+    })
+}
+
+pub fn hash_order(id: u64, hasher: &Hasher) -> String {
+    hasher.order(Shop::LemonSqueezy.name(), &id.to_string())
+}
+
+pub(super) fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// What the facts mean for one store of the configuration, at `now`.
+pub fn judge(facts: &Facts, source: &LemonSqueezy, now: UnixMs) -> Verdict {
+    let product = source.products.iter().find(|(id, _)| *id == facts.product);
+    let plan = product.and_then(|(_, variants)| variants.plan(|id| *id == facts.variant));
+    let (Some(plan), true) = (plan, facts.store == source.store_id) else {
+        return Verdict::Invalid(Code::LicenseWrongProduct);
+    };
+    if facts.test_mode && !source.test_mode {
+        return Verdict::Invalid(Code::LicenseInvalid);
+    }
+    match facts.status {
+        Status::Disabled => Verdict::Invalid(Code::LicenseDisabled),
+        Status::Expired => Verdict::Invalid(Code::LicenseExpired),
+        Status::Refused => Verdict::Invalid(Code::LicenseInvalid),
+        _ if facts.expires.is_some_and(|at| at <= now) => Verdict::Invalid(Code::LicenseExpired),
+        Status::Inactive | Status::Active => {
+            Verdict::Valid { plan: plan.clone(), until: facts.expires }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,215 @@
+//! One flight: a turn, the lock, the shop, and what is written down of its answer.
+
+use std::{sync::Arc, time::Duration};
+
+use gatekeeper_filters::kernel::{Code, Credential, LicenseId, UnixMs};
+
+use super::{
+    budget::Class,
+    desk::{Desk, Refusal, refusal_code},
+    facts::{Facts, Reply, Verdict},
+    flights::Landed,
+    gumroad, lemonsqueezy,
+    record::{Record, no_for},
+    shared::{Lock, Shared},
+    sources::{Question, Sources},
+    turnstile::Turn,
+    visitors::Address,
+};
+
+/// A key that no shop ever made.
+pub(super) const NOBODY: &str = "00000000-00000000-00000000-00000000";
+
+/// How often is looked whether another gateway has the answer.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is asked, and for whom.
+pub(super) struct Inquiry {
+    pub sources: Arc<Sources>,
+    pub id: LicenseId,
+    pub key: Credential,
+    pub class: Class,
+    pub address: Option<Address>,
+    /// The record when the question came up.
+    pub before: Option<Record>,
+}
+
+impl Desk {
+    pub(super) async fn look_up(&self, inquiry: Inquiry) -> Landed {
+        loop {
+            let Some(turn) = self.turnstile.pass(inquiry.class, inquiry.address).await else {
+                return Err("no call to a shop was left in time");
+            };
+            let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
+                return self.inquire(&inquiry, turn).await;
+            };
+            // Another gateway may have learned it while this one waited for its turn.
+            if self.learned(shared, &inquiry).await {
+                self.turnstile.give_back(turn);
+                return Ok(());
+            }
+            match shared.lock(&inquiry.id).await {
+                Ok(Some(lock)) => return self.inquire_locked(&inquiry, turn, lock).await,
+                // On its own: better two questions than none.
+                Err(_) => return self.inquire(&inquiry, turn).await,
+                Ok(None) => self.turnstile.give_back(turn),
+            }
+            if self.wait_for_other(shared, &inquiry).await {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn inquire_locked(&self, inquiry: &Inquiry, turn: Turn, lock: Lock) -> Landed {
+        // Between the look and the lock the other one may have come to its end.
+        let landed = match &self.shared {
+            Some(shared) if self.learned(shared, inquiry).await => {
+                self.turnstile.give_back(turn);
+                Ok(())
+            }
+            _ => self.inquire(inquiry, turn).await,
+        };
+        drop(lock);
+        landed
+    }
+
+    /// Waits while another gateway asks; true when its answer is there, false when it gave up or
+    /// died.
+    async fn wait_for_other(&self, shared: &Arc<Shared>, inquiry: &Inquiry) -> bool {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.learned(shared, inquiry).await {
+                return true;
+            }
+            if !matches!(shared.is_locked(&inquiry.id).await, Ok(true)) {
+                return false;
+            }
+        }
+    }
+
+    /// Takes over what another gateway learned since the question came up.
+    async fn learned(&self, shared: &Shared, inquiry: &Inquiry) -> bool {
+        if let Ok(Some(record)) = shared.record(&inquiry.id).await {
+            let is_news = match &inquiry.before {
+                Some(before) => record.answered > before.answered && !record.is_due(UnixMs::now()),
+                None => record.facts.is_some(),
+            };
+            if is_news {
+                self.records.adopt(inquiry.id, &record).set_compared(shared.generation());
+                return true;
+            }
+        }
+        if inquiry.before.is_some() {
+            return false;
+        }
+        let why = shared.refusal(&inquiry.id).await.ok().flatten();
+        let code = why.and_then(|why| refusal_code(&why));
+        if let Some(code) = code {
+            let refusal = Refusal { code, facts: None, at: UnixMs::now(), times: 1 };
+            self.refused.insert(inquiry.id, Arc::new(refusal));
+        }
+        code.is_some()
+    }
+
+    /// Asks every shop that could know, one after the other.
+    async fn inquire(&self, inquiry: &Inquiry, turn: Turn) -> Landed {
+        let mut turn = Some(turn);
+        let mut unknown = None;
+        let mut refusal = (Verdict::Invalid(Code::LicenseInvalid), None);
+        for question in self.questions(inquiry) {
+            if self.health(question.shop()).is_paused(std::time::Instant::now()) {
+                unknown = Some("the shop does not answer");
+                continue;
+            }
+            // Each call has a turn of its own.
+            if turn.is_none() {
+                turn = self.turnstile.pass(inquiry.class, inquiry.address).await;
+            }
+            let Some(used) = turn.take() else {
+                unknown = Some("no call to a shop was left in time");
+                break;
+            };
+            drop(used);
+            let asked = UnixMs::now();
+            let reply = self.put(&inquiry.sources, &question, inquiry.key.expose()).await;
+            let verdict = match &reply {
+                Reply::Unknown(_) => {
+                    unknown = Some("the shop does not answer");
+                    continue;
+                }
+                Reply::NotFound => Verdict::Invalid(Code::LicenseInvalid),
+                Reply::Facts(facts) => inquiry.sources.judge(facts, asked),
+            };
+            let known = inquiry.before.as_ref().is_some_and(|before| before.facts.is_some());
+            if known || !verdict.is_foreign() {
+                self.note(inquiry, &reply, asked).await;
+                if let Some(turn) = turn {
+                    self.turnstile.give_back(turn);
+                }
+                return Ok(());
+            }
+            if let Reply::Facts(facts) = reply {
+                refusal = (refusal.0.or(verdict), Some(facts));
+            }
+        }
+        if let Some(turn) = turn {
+            self.turnstile.give_back(turn);
+        }
+        match (unknown, refusal.0) {
+            (Some(why), _) => return Err(why),
+            (None, Verdict::Invalid(code)) => self.refuse(inquiry, code, refusal.1).await,
+            (None, Verdict::Valid { .. }) => {}
+        }
+        Ok(())
+    }
+
+    /// A known licence is one question to its own shop.
+    fn questions(&self, inquiry: &Inquiry) -> Vec<Question> {
+        let facts = inquiry.before.as_ref().and_then(|before| before.facts.as_ref());
+        match facts {
+            Some(facts) => inquiry.sources.question_about(facts).into_iter().collect(),
+            None => inquiry.sources.questions(inquiry.key.expose()),
+        }
+    }
+
+    /// One call.
+    pub(super) async fn put(&self, sources: &Sources, question: &Question, key: &str) -> Reply {
+        let (reply, subject) = match question {
+            Question::LemonSqueezy { base } => {
+                (lemonsqueezy::validate(&self.client, base, key, &self.hasher).await, "")
+            }
+            Question::Gumroad { base, product } => {
+                let asked = (&**product, key);
+                (gumroad::verify(&self.client, base, asked, &self.hasher).await, &**product)
+            }
+        };
+        let verdict = sources.verdict_name(&reply, UnixMs::now());
+        self.heard(question.shop(), subject, &reply, verdict);
+        reply
+    }
+
+    /// Writes down what a shop said of a licence that is ours.
+    pub(super) async fn note(&self, inquiry: &Inquiry, reply: &Reply, asked: UnixMs) {
+        let judge = |facts: &Facts| inquiry.sources.judge(facts, asked);
+        let holding = self.is_holding();
+        let hear = |record: Option<&Record>| {
+            Some(record.unwrap_or(&Record::default()).hear(reply, asked, judge, holding))
+        };
+        let Some(kept) = self.records.update(inquiry.id, hear) else { return };
+        self.refused.invalidate(&inquiry.id);
+        if kept.record.turned.is_some() {
+            self.assess(asked);
+        }
+        self.keep(inquiry.id, &kept).await;
+    }
+
+    async fn refuse(&self, inquiry: &Inquiry, code: Code, facts: Option<Facts>) {
+        let times = self.refused.get(&inquiry.id).map_or(1, |before| before.times + 1);
+        let at = UnixMs::now();
+        self.refused.insert(inquiry.id, Arc::new(Refusal { code, facts, at, times }));
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
+            let keep = no_for(&inquiry.sources.cache, times);
+            let _ = shared.refuse(&inquiry.id, code.wire().1, keep).await;
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What is kept of a licence that a shop once knew as ours, and what may be done with it when.
+//!
+//! ```text
+//! checked ─── fresh ───► ─── stale ───► after that
+//!   taken as it is      served, while   the request waits for the shop;
+//!                       it is asked     without an answer: unknown
+//! ```
+//! A no that is explicit acts at once. "Not found" and "another product" about a licence that was
+//! good could be the shop's mistake: they act after three in fifteen minutes or more.
+
+use std::time::Duration;
+
+use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
+use serde::{Deserialize, Serialize};
+
+use super::facts::{Facts, Reply, Verdict};
+use crate::config::settings::LicenseCache;
+
+/// A "not found" about a licence that was good counts when it was said this often ...
+const MISSES: u32 = 3;
+/// ... over this long.
+const MISSING: Duration = Duration::from_secs(15 * 60);
+/// How long the last good facts hold against a sudden refusal of many.
+const HELD: Duration = Duration::from_secs(72 * 3600);
+/// Longest a no is kept.
+const LONGEST_NO: Duration = Duration::from_secs(300);
+/// One webhook that is not signed, or comes again, causes one check in this time.
+const MARK_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// `None` for licences of no shop (which have only devices here) and for those a shop forgot.
+    pub facts: Option<Facts>,
+    /// When the question was asked whose answer the facts are.
+    pub checked: UnixMs,
+    /// The same of the last answer of any kind, "not found" too.
+    pub answered: UnixMs,
+    /// A webhook asked for a check before the next use, from this moment on.
+    pub marked: UnixMs,
+    /// The shop said so by a signed webhook; its licence answers do not tell.
+    pub refunded: bool,
+    /// A no, said this often in a row.
+    pub refusals: u32,
+    /// The plan when it was last valid; `None` after an explicit no.
+    pub good: Option<String>,
+    pub turned: Option<Turned>,
+    pub devices: Vec<Device>,
+    /// Grows with each change; of two records the one with more is newer.
+    pub version: u64,
+}
+
+/// A good licence about which the shop has begun to say that it is not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turned {
+    pub first: UnixMs,
+    pub times: u32,
+}
+
+/// An activated device: its id is hashed, its name is the buyer's and not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub id: String,
+    pub checked: UnixMs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    No,
+    /// In the background, while the answer is served.
+    Behind,
+    /// The request waits; the answer, if there is one, holds if the shop says nothing.
+    First,
+}
+
+/// What to do with a request of this licence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub ask: Ask,
+    pub answer: Option<Verdict>,
+}
+
+impl Record {
+    /// The record after a shop's answer to a question asked at `asked`. `judge` says what facts mean
+    /// now; `holding` that too many turned at once to be believed.
+    #[must_use]
+    pub fn hear(
+        &self,
+        reply: &Reply,
+        asked: UnixMs,
+        judge: impl Fn(&Facts) -> Verdict,
+        holding: bool,
+    ) -> Record {
+        let mut next = self.clone();
+        match reply {
+            Reply::Unknown(_) => return next,
+            Reply::NotFound if self.good.is_some() => next.miss(asked, None, holding),
+            Reply::NotFound => next.refusals = self.refusals.saturating_add(1),
+            Reply::Facts(facts) => {
+                let verdict = judge(facts);
+                if verdict.is_foreign() && self.good.is_some() {
+                    next.miss(asked, Some(facts), holding);
+                } else {
+                    next.believe(facts, &verdict, asked);
+                }
+            }
+        }
+        next.answered = asked;
+        next.version = self.version + 1;
+        next
+    }
+
+    fn believe(&mut self, facts: &Facts, verdict: &Verdict, asked: UnixMs) {
+        if self.facts.as_ref().and_then(Facts::order) != facts.order() {
+            self.refunded = false;
+        }
+        self.facts = Some(facts.clone());
+        self.checked = asked;
+        self.turned = None;
+        match verdict {
+            Verdict::Valid { plan, .. } => {
+                self.good = Some(plan.name.to_string());
+                self.refusals = 0;
+            }
+            Verdict::Invalid(_) => {
+                self.good = None;
+                self.refusals = self.refusals.saturating_add(1);
+            }
+        }
+    }
+
+    fn miss(&mut self, asked: UnixMs, facts: Option<&Facts>, holding: bool) {
+        let turned = self.turned.get_or_insert(Turned { first: asked, times: 0 });
+        turned.times += 1;
+        let since = passed(turned.first, asked);
+        let held = holding && since < HELD;
+        if turned.times >= MISSES && since >= MISSING && !held {
+            self.facts = facts.cloned();
+            self.checked = asked;
+            self.good = None;
+            self.turned = None;
+            self.refusals = 1;
+        }
+    }
+
+    /// The record after a webhook. One that is not sure to be new has its effect a minute after the
+    /// last one.
+    #[must_use]
+    pub fn mark(&self, now: UnixMs, new: bool) -> Record {
+        let mut next = self.clone();
+        let pending = self.marked > now;
+        next.marked = match (new, pending) {
+            (true, _) => now,
+            (false, true) => return next,
+            (false, false) => now.max(self.marked.plus(MARK_EVERY)),
+        };
+        next.version += 1;
+        next
+    }
+
+    /// The record of a good licence that the configuration calls foreign from `now` on.
+    #[must_use]
+    pub fn turn(&self, now: UnixMs) -> Option<Record> {
+        if self.turned.is_some() {
+            return None;
+        }
+        let turned = Some(Turned { first: now, times: 0 });
+        Some(Record { turned, version: self.version + 1, ..self.clone() })
+    }
+
+    /// Both records of one licence in one: the newer, with every mark.
+    #[must_use]
+    pub fn merge(&self, other: &Record) -> Record {
+        let (mut newer, older) = if self.version >= other.version {
+            (self.clone(), other)
+        } else {
+            (other.clone(), self)
+        };
+        if older.checked > newer.checked {
+            newer.facts.clone_from(&older.facts);
+            newer.good.clone_from(&older.good);
+            newer.turned = older.turned;
+            newer.refusals = older.refusals;
+            newer.checked = older.checked;
+        }
+        newer.answered = newer.answered.max(older.answered);
+        newer.marked = newer.marked.max(older.marked);
+        let order =
+            |record: &Record| record.facts.as_ref().and_then(Facts::order).map(str::to_owned);
+        newer.refunded |= older.refunded && order(&newer) == order(older);
+        newer
+    }
+
+    /// What to do at `now`, where the facts mean `verdict`.
+    pub fn decide(
+        &self,
+        verdict: Verdict,
+        cache: &LicenseCache,
+        id: &LicenseId,
+        now: UnixMs,
+    ) -> Decision {
+        let since = |at: UnixMs| passed(at, now);
+        let served = since(self.answered) < cache.fresh + cache.stale;
+        let known = |verdict: Verdict| served.then_some(verdict);
+        if self.is_due(now) {
+            return Decision { ask: Ask::First, answer: known(verdict) };
+        }
+        let age = match verdict.is_valid() && self.turned.is_none() {
+            true => since(self.checked),
+            false => since(self.answered),
+        };
+        let (fresh, lapsed) = match &verdict {
+            Verdict::Valid { .. } if self.turned.is_some() => (cache.fresh.min(LONGEST_NO), false),
+            Verdict::Valid { .. } => (shortened(cache.fresh, id), false),
+            // It has ended since the shop was asked, and may have been renewed.
+            Verdict::Invalid(Code::LicenseExpired) if self.good.is_some() => {
+                return Decision { ask: Ask::First, answer: None };
+            }
+            Verdict::Invalid(_) => (no_for(cache, self.refusals), true),
+        };
+        let (ask, answer) = match (age < fresh, lapsed, served) {
+            (true, ..) => (Ask::No, Some(verdict)),
+            (false, true, _) => (Ask::First, known(verdict)),
+            (false, false, true) => (Ask::Behind, Some(verdict)),
+            (false, false, false) => (Ask::First, None),
+        };
+        Decision { ask, answer }
+    }
+
+    /// A webhook's check that no answer has come to yet.
+    pub fn is_due(&self, now: UnixMs) -> bool {
+        self.marked.0 > 0 && self.answered <= self.marked && self.marked <= now
+    }
+
+    /// Whether it still holds against a refusal of many at once.
+    pub fn is_held(&self, now: UnixMs) -> bool {
+        self.turned.is_none_or(|turned| passed(turned.first, now) < HELD)
+    }
+}
+
+/// How long a no is kept that was said `times` in a row.
+pub fn no_for(cache: &LicenseCache, times: u32) -> Duration {
+    let doubled = cache.negative.saturating_mul(1 << times.saturating_sub(1).min(8));
+    doubled.min(LONGEST_NO.max(cache.negative))
+}
+
+/// Up to a tenth shorter, the same for each licence: those bought together are not checked together.
+fn shortened(fresh: Duration, id: &LicenseId) -> Duration {
+    fresh - fresh / 10 * u32::from(id.0[0]) / 255
+}
+
+pub fn passed(since: UnixMs, now: UnixMs) -> Duration {
+    Duration::from_millis(now.0.saturating_sub(since.0))
+}
+
+#[cfg(test)]
+mod tests;

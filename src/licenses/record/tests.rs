@@ -1,0 +1,201 @@
+use super::*;
+use crate::licenses::{
+    facts::Trouble,
+    lemonsqueezy::{self, Status, tests::plan},
+};
+
+const HOUR: u64 = 3_600_000;
+const MINUTE: u64 = 60_000;
+/// When the record of these tests was made.
+const START: u64 = 1_795_510_800_000;
+
+const CACHE: LicenseCache = LicenseCache {
+    fresh: Duration::from_secs(24 * 3600),
+    stale: Duration::from_secs(72 * 3600),
+    negative: Duration::from_secs(60),
+};
+
+fn at(since_start: u64) -> UnixMs {
+    UnixMs(START + since_start)
+}
+
+fn facts(status: Status, store: u64) -> Facts {
+    Facts::LemonSqueezy(lemonsqueezy::Facts {
+        status,
+        store,
+        product: 1,
+        variant: 1,
+        test_mode: false,
+        expires: None,
+        order: Some("order".into()),
+        activation_limit: None,
+        activations: 0,
+    })
+}
+
+/// Store 1 is ours.
+fn judge(facts: &Facts) -> Verdict {
+    let Facts::LemonSqueezy(facts) = facts else { panic!() };
+    match (facts.store, facts.status) {
+        (1, Status::Active) => Verdict::Valid { plan: plan("pro"), until: facts.expires },
+        (1, Status::Disabled) => Verdict::Invalid(Code::LicenseDisabled),
+        (1, Status::Expired) => Verdict::Invalid(Code::LicenseExpired),
+        _ => Verdict::Invalid(Code::LicenseWrongProduct),
+    }
+}
+
+fn heard(record: &Record, reply: &Reply, now: UnixMs) -> Record {
+    record.hear(reply, now, judge, false)
+}
+
+fn yes() -> Reply {
+    Reply::Facts(facts(Status::Active, 1))
+}
+
+fn good() -> Record {
+    heard(&Record::default(), &yes(), at(0))
+}
+
+fn decide(record: &Record, now: UnixMs) -> Decision {
+    let verdict = match &record.facts {
+        Some(facts) => judge(facts),
+        None => Verdict::Invalid(Code::LicenseInvalid),
+    };
+    record.decide(verdict, &CACHE, &LicenseId([0; 32]), now)
+}
+
+/// What is asked, and whether a good answer holds meanwhile.
+fn way(record: &Record, since_start: u64) -> (Ask, Option<bool>) {
+    let decision = decide(record, at(since_start));
+    (decision.ask, decision.answer.as_ref().map(Verdict::is_valid))
+}
+
+#[test]
+fn a_yes_is_fresh_then_stale_then_nothing() {
+    let record = good();
+    assert_eq!(way(&record, 24 * HOUR - 1), (Ask::No, Some(true)));
+    assert_eq!(way(&record, 24 * HOUR), (Ask::Behind, Some(true)));
+    assert_eq!(way(&record, 96 * HOUR - 1), (Ask::Behind, Some(true)));
+    assert_eq!(way(&record, 96 * HOUR), (Ask::First, None));
+}
+
+#[test]
+fn jitter_shortens_by_a_tenth_at_most() {
+    for first in 0..=255 {
+        let mut id = LicenseId([0; 32]);
+        id.0[0] = first;
+        let fresh = shortened(CACHE.fresh, &id);
+        assert!(fresh <= CACHE.fresh && fresh >= CACHE.fresh * 9 / 10, "{fresh:?}");
+    }
+}
+
+#[test]
+fn a_shop_that_does_not_answer_changes_nothing() {
+    let record = good();
+    let reply = Reply::Unknown(Trouble::status(500));
+    assert_eq!(heard(&record, &reply, at(30 * HOUR)), record);
+}
+
+#[test]
+fn an_explicit_no_acts_at_once_and_is_kept_longer_each_time() {
+    let mut record = good();
+    let mut now = 0;
+    for wait in [60_000, 120_000, 240_000, 300_000, 300_000] {
+        record = heard(&record, &Reply::Facts(facts(Status::Disabled, 1)), at(now));
+        assert_eq!(way(&record, now + wait - 1), (Ask::No, Some(false)));
+        assert_eq!(way(&record, now + wait), (Ask::First, Some(false)));
+        now += wait;
+    }
+    record = heard(&record, &yes(), at(now));
+    assert_eq!(way(&record, now), (Ask::No, Some(true)), "enabled again");
+}
+
+#[test]
+fn a_good_licence_falls_by_not_found_after_three_in_fifteen_minutes() {
+    for reply in [Reply::NotFound, Reply::Facts(facts(Status::Active, 2))] {
+        let mut record = good();
+        for (minute, holds) in [(0, true), (5, true), (10, true), (14, true), (15, false)] {
+            record = heard(&record, &reply, at(minute * MINUTE));
+            let (_, answer) = way(&record, minute * MINUTE);
+            assert_eq!(answer, Some(holds), "{reply:?} after {minute} minutes");
+        }
+    }
+    let mut record = good();
+    for minute in [0, 20] {
+        record = heard(&record, &Reply::NotFound, at(minute * MINUTE));
+    }
+    assert_eq!(way(&record, 20 * MINUTE), (Ask::No, Some(true)), "twice is not enough");
+    record = heard(&record, &yes(), at(21 * MINUTE));
+    assert_eq!(record.turned, None, "found again");
+}
+
+#[test]
+fn a_sudden_refusal_of_many_is_not_believed_for_72_hours() {
+    let mut record = good();
+    for hour in [1, 2, 30, 72] {
+        record = record.hear(&Reply::NotFound, at(hour * HOUR), judge, true);
+        assert_eq!(way(&record, hour * HOUR).1, Some(true), "after {hour} hours");
+    }
+    record = record.hear(&Reply::NotFound, at(73 * HOUR), judge, true);
+    assert_eq!(way(&record, 73 * HOUR).1, Some(false));
+    let disabled = Reply::Facts(facts(Status::Disabled, 1));
+    let record = good().hear(&disabled, at(HOUR), judge, true);
+    assert_eq!(way(&record, HOUR).1, Some(false), "an explicit no always acts");
+}
+
+#[test]
+fn what_expired_since_the_last_check_is_not_served_and_not_refused() {
+    let mut record = good();
+    let Some(Facts::LemonSqueezy(facts)) = &mut record.facts else { panic!() };
+    facts.expires = Some(at(HOUR));
+    let expired = Verdict::Invalid(Code::LicenseExpired);
+    let decision = record.decide(expired.clone(), &CACHE, &LicenseId([0; 32]), at(HOUR));
+    assert_eq!(decision, Decision { ask: Ask::First, answer: None });
+    let lapsed = record.hear(&yes(), at(HOUR), |_| expired.clone(), false);
+    let decision = lapsed.decide(expired.clone(), &CACHE, &LicenseId([0; 32]), at(HOUR + 1));
+    assert_eq!(decision, Decision { ask: Ask::No, answer: Some(expired) }, "the shop said so");
+}
+
+#[test]
+fn a_mark_makes_the_next_request_ask_and_the_old_facts_hold() {
+    let record = good().mark(at(HOUR), true);
+    assert_eq!(way(&record, HOUR), (Ask::First, Some(true)));
+    let asked_before = heard(&record, &yes(), at(HOUR - 1));
+    assert_eq!(way(&asked_before, HOUR + 1).0, Ask::First, "that answer is older than the mark");
+    let asked_after = heard(&record, &yes(), at(HOUR + 1));
+    assert_eq!(way(&asked_after, HOUR + 2), (Ask::No, Some(true)));
+    let missed = heard(&record, &Reply::NotFound, at(HOUR + 1));
+    assert_eq!(way(&missed, HOUR + 2), (Ask::No, Some(true)), "an answer, too");
+}
+
+#[test]
+fn marks_that_are_not_sure_to_be_new_act_once_a_minute() {
+    let mut record = good().mark(at(HOUR), false);
+    record = heard(&record, &yes(), at(HOUR + 1));
+    for second in 1..60 {
+        record = record.mark(at(HOUR + second * 1_000), false);
+        assert_eq!(way(&record, HOUR + second * 1_000).0, Ask::No, "{second}");
+    }
+    assert_eq!(way(&record, HOUR + MINUTE).0, Ask::First, "none is lost");
+}
+
+#[test]
+fn of_two_records_the_newer_answer_stays_with_every_mark() {
+    let older = good().mark(at(HOUR), true);
+    let newer = heard(&good(), &Reply::Facts(facts(Status::Disabled, 1)), at(30 * MINUTE));
+    for merged in [older.merge(&newer), newer.merge(&older)] {
+        assert_eq!(merged.checked, at(30 * MINUTE));
+        assert_eq!(merged.facts, newer.facts);
+        assert!(merged.is_due(at(HOUR)));
+    }
+    let mut refunded = good();
+    refunded.refunded = true;
+    assert!(refunded.merge(&newer).refunded && newer.merge(&refunded).refunded);
+}
+
+#[test]
+fn a_record_survives_being_written_down() {
+    let record = heard(&good(), &Reply::NotFound, at(1)).mark(at(2), true);
+    let text = serde_json::to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+}

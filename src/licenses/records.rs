@@ -1,0 +1,128 @@
+//! The records of this process, in memory.
+//!
+//! Each licence that a shop knows as ours is here for as long as the process lives, so their number
+//! is the number of buyers, whatever anybody tries. Strangers are kept elsewhere.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use parking_lot::RwLock;
+use rustc_hash::FxHashMap;
+
+use super::record::Record;
+
+const SHARDS: usize = 64;
+/// How exact the moment of the last request is kept: writing it each time would cost every request
+/// a cache line.
+const SEEN_STEP: u64 = 10_000;
+
+pub struct Records {
+    shards: Vec<RwLock<FxHashMap<LicenseId, Arc<Kept>>>>,
+}
+
+/// A record and what only this process knows of it. Replaced as a whole when the record changes.
+pub struct Kept {
+    pub record: Record,
+    /// The last request, in milliseconds; 0 for none since the start.
+    seen: AtomicU64,
+    /// The last attempt to ask the shop in the background.
+    tried: AtomicU64,
+    /// The shared store's generation when the record was last compared with it; 0 for never.
+    compared: AtomicU64,
+}
+
+impl Kept {
+    fn new(record: Record, before: Option<&Kept>) -> Self {
+        let same = |field: fn(&Kept) -> &AtomicU64| {
+            AtomicU64::new(before.map_or(0, |before| field(before).load(Relaxed)))
+        };
+        // A new mark is a reason to ask at once.
+        let marked = before.is_some_and(|before| before.record.marked != record.marked);
+        Self {
+            record,
+            seen: same(|kept| &kept.seen),
+            tried: if marked { AtomicU64::new(0) } else { same(|kept| &kept.tried) },
+            compared: same(|kept| &kept.compared),
+        }
+    }
+
+    pub fn see(&self, now: UnixMs) {
+        if now.0.saturating_sub(self.seen.load(Relaxed)) > SEEN_STEP {
+            self.seen.store(now.0, Relaxed);
+        }
+    }
+
+    pub fn seen(&self) -> UnixMs {
+        UnixMs(self.seen.load(Relaxed))
+    }
+
+    /// Whether nobody tried for `pause` milliseconds; true for one caller only.
+    pub fn try_again(&self, now: UnixMs, pause: u64) -> bool {
+        let last = self.tried.load(Relaxed);
+        now.0.saturating_sub(last) >= pause
+            && self.tried.compare_exchange(last, now.0, Relaxed, Relaxed).is_ok()
+    }
+
+    pub fn compared(&self) -> u64 {
+        self.compared.load(Relaxed)
+    }
+
+    pub fn set_compared(&self, generation: u64) {
+        self.compared.store(generation, Relaxed);
+    }
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
+    }
+}
+
+impl Records {
+    fn shard(&self, id: &LicenseId) -> &RwLock<FxHashMap<LicenseId, Arc<Kept>>> {
+        &self.shards[usize::from(id.0[31]) % SHARDS]
+    }
+
+    pub fn get(&self, id: &LicenseId) -> Option<Arc<Kept>> {
+        self.shard(id).read().get(id).cloned()
+    }
+
+    /// Changes a record, or makes one; `None` from `change` leaves it as it is. The record as it
+    /// then is, if it changed.
+    pub fn update(
+        &self,
+        id: LicenseId,
+        change: impl FnOnce(Option<&Record>) -> Option<Record>,
+    ) -> Option<Arc<Kept>> {
+        let mut shard = self.shard(&id).write();
+        let before = shard.get(&id);
+        let record = change(before.map(|kept| &kept.record))?;
+        let kept = Arc::new(Kept::new(record, before.map(|kept| &**kept)));
+        shard.insert(id, kept.clone());
+        Some(kept)
+    }
+
+    /// Takes in what another place knows; the newer of both stays.
+    pub fn adopt(&self, id: LicenseId, other: &Record) -> Arc<Kept> {
+        let mut shard = self.shard(&id).write();
+        let before = shard.get(&id);
+        let record = match before {
+            Some(kept) => kept.record.merge(other),
+            None => other.clone(),
+        };
+        let kept = Arc::new(Kept::new(record, before.map(|kept| &**kept)));
+        shard.insert(id, kept.clone());
+        kept
+    }
+
+    /// Every record, shard by shard: what changes meanwhile is seen or not.
+    pub fn all(&self) -> impl Iterator<Item = (LicenseId, Arc<Kept>)> {
+        self.shards.iter().flat_map(|shard| {
+            let shard = shard.read();
+            shard.iter().map(|(id, kept)| (*id, kept.clone())).collect::<Vec<_>>()
+        })
+    }
+}

@@ -1,0 +1,419 @@
+//! What gateways share about licences, on Redis or Valkey. Nothing here may hold a request up: an
+//! operation has 50 ms, and while the store is away each fails at once.
+//!
+//! ```text
+//! gk:license:ID   record of a licence (JSON), as long as it may be used       string
+//! gk:refused:ID   that a shop refused a key just now, and why                 string
+//! gk:order:ORDER  licences of an order                                        set
+//! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
+//! gk:calls:POOL   calls to shops in the last minute                           sorted set
+//! gk:here:BOOT    that this store has seen this gateway: gone after a FLUSHALL
+//! gk:licenses     channel: ids of records that changed
+//! ```
+//! IDs and ORDERs are HMACs under a pepper that is never here.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use futures_util::StreamExt;
+use gatekeeper_filters::kernel::LicenseId;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, Script,
+    aio::MultiplexedConnection,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    budget::{Class, LONGEST_SPAN, POOLS},
+    facts::Facts,
+    record::Record,
+};
+
+const OPERATION: Duration = Duration::from_millis(50);
+const CONNECT: Duration = Duration::from_secs(1);
+/// Between two looks at the store.
+const BEAT: Duration = Duration::from_millis(500);
+/// A lock whose holder does not renew it is free again.
+pub const LOCK: Duration = Duration::from_secs(3);
+const CHANNEL: &str = "gk:licenses";
+
+/// The store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Away;
+
+pub struct Shared {
+    client: Client,
+    connection: ArcSwapOption<MultiplexedConnection>,
+    is_up: AtomicBool,
+    /// Which boot of which gateway this is.
+    boot: String,
+    next: AtomicU64,
+    /// Grows whenever messages may have been lost; records of an older one are compared again.
+    generation: AtomicU64,
+    scripts: Scripts,
+}
+
+struct Scripts {
+    put: Script,
+    unlock: Script,
+    renew: Script,
+    take: Script,
+}
+
+/// What a request to keep a record came to.
+pub enum Put {
+    Kept,
+    /// Somebody else's is there; merge, and try again.
+    Newer(Box<Record>),
+}
+
+impl Shared {
+    /// # Errors
+    /// The address makes no sense, or there are no random bytes.
+    pub fn new(url: &SecretString) -> anyhow::Result<Arc<Self>> {
+        let mut boot = [0; 8];
+        getrandom::fill(&mut boot).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+        Ok(Arc::new(Self {
+            client: Client::open(url.expose_secret())?,
+            connection: ArcSwapOption::empty(),
+            is_up: AtomicBool::new(false),
+            boot: boot.map(|byte| format!("{byte:02x}")).concat(),
+            next: AtomicU64::new(0),
+            generation: AtomicU64::new(1),
+            scripts: Scripts::new(),
+        }))
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Relaxed)
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    /// The record of a licence that any gateway knows.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn record(&self, id: &LicenseId) -> Result<Option<Record>, Away> {
+        let text: Option<String> = self.run(Cmd::get(record_key(id))).await?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Keeps a record unless a newer one is there, and tells the other gateways.
+    ///
+    /// # Errors
+    /// The store does not answer; it may have kept the record all the same.
+    pub async fn put(&self, id: &LicenseId, record: &Record, keep: Duration) -> Result<Put, Away> {
+        let text = serde_json::to_string(record).map_err(|_| Away)?;
+        let mut call = self.scripts.put.prepare_invoke();
+        call.key(record_key(id)).arg(text).arg(record.version).arg(keep.as_millis() as u64);
+        call.arg(CHANNEL).arg(format!("{} {}", self.boot, id.to_hex()));
+        let mut connection = self.connection()?;
+        let there: Option<String> = self.within(call.invoke_async(&mut connection)).await?;
+        if let Some(newer) = there.and_then(|text| serde_json::from_str(&text).ok()) {
+            return Ok(Put::Newer(newer));
+        }
+        if let Some(order) = record.facts.as_ref().and_then(Facts::order) {
+            let mut index = redis::pipe();
+            index.sadd(order_key(order), id.to_hex()).ignore();
+            index.pexpire(order_key(order), keep.as_millis() as i64).ignore();
+            self.within(index.exec_async(&mut connection)).await?;
+        }
+        Ok(Put::Kept)
+    }
+
+    /// Ids of the licences of an order.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, Away> {
+        let ids: Vec<String> = self.run(Cmd::smembers(order_key(order))).await?;
+        Ok(ids.iter().filter_map(|id| LicenseId::from_hex(id)).collect())
+    }
+
+    /// Why a shop refused a key just now, as some gateway wrote it down.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn refusal(&self, id: &LicenseId) -> Result<Option<String>, Away> {
+        self.run(Cmd::get(refusal_key(id))).await
+    }
+
+    /// # Errors
+    /// The store does not answer.
+    pub async fn refuse(&self, id: &LicenseId, why: &str, keep: Duration) -> Result<(), Away> {
+        let mut command = Cmd::set(refusal_key(id), why);
+        command.arg("PX").arg(keep.as_millis() as u64);
+        self.run(command).await
+    }
+
+    /// # Errors
+    /// The store does not answer.
+    pub async fn forget_refusal(&self, id: &LicenseId) -> Result<(), Away> {
+        self.run(Cmd::del(refusal_key(id))).await
+    }
+
+    /// The right to ask a shop about a licence; `None` while somebody has it.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn lock(self: &Arc<Self>, id: &LicenseId) -> Result<Option<Lock>, Away> {
+        let holder = self.unique();
+        let mut command = Cmd::set(lock_key(id), &holder);
+        command.arg("NX").arg("PX").arg(LOCK.as_millis() as u64);
+        let got: Option<String> = self.run(command).await?;
+        Ok(got.map(|_| Lock::keep(self.clone(), lock_key(id), holder)))
+    }
+
+    /// Whether some gateway asks a shop about a licence now.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn is_locked(&self, id: &LicenseId) -> Result<bool, Away> {
+        self.run(Cmd::exists(lock_key(id))).await
+    }
+
+    /// A call out of the budget of all gateways: the pool it is taken from, and its name there.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn take_call(&self, class: Class) -> Result<Option<(usize, String)>, Away> {
+        let member = self.unique();
+        let mut call = self.scripts.take.prepare_invoke();
+        call.arg(&member).arg(LONGEST_SPAN.as_millis() as u64);
+        for pool in class.pools() {
+            call.key(pool_key(*pool));
+            let bounds = POOLS[*pool].bounds;
+            call.arg(bounds.len());
+            for (most, span) in bounds {
+                call.arg(*most).arg(span.as_millis() as u64);
+            }
+        }
+        let mut connection = self.connection()?;
+        let place: Option<usize> = self.within(call.invoke_async(&mut connection)).await?;
+        Ok(place.map(|place| (class.pools()[place], member)))
+    }
+
+    /// # Errors
+    /// The store does not answer.
+    pub async fn give_back_call(&self, pool: usize, member: &str) -> Result<(), Away> {
+        self.run(Cmd::zrem(pool_key(pool), member)).await
+    }
+
+    /// Keeps the connection, looks after the store, and listens; never ends. `returned` is called
+    /// when the store is there (again) without what this gateway had written, or after it was away;
+    /// `changed` for each record that another gateway changed.
+    pub async fn tend(
+        self: Arc<Self>,
+        mut returned: impl FnMut() + Send,
+        changed: impl Fn(LicenseId) + Send + Sync + 'static,
+    ) {
+        let listener = self.clone();
+        tokio::spawn(async move { listener.listen(changed).await });
+        loop {
+            let was_up = self.is_up();
+            let known = self.beat().await;
+            let is_up = known.is_ok();
+            if is_up != was_up {
+                if is_up {
+                    log::info!("The shared store answers.");
+                } else {
+                    log::warn!("The shared store does not answer: licences go on from memory.");
+                }
+            }
+            self.is_up.store(is_up, Relaxed);
+            if known == Ok(false) || (is_up && !was_up) {
+                self.generation.fetch_add(1, Relaxed);
+                returned();
+            }
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
+    /// Whether the store still has the sign that this gateway left there.
+    async fn beat(&self) -> Result<bool, Away> {
+        if self.connection.load().is_none() {
+            self.connect().await?;
+        }
+        let mut command = Cmd::set(format!("gk:here:{}", self.boot), 1);
+        command.arg("EX").arg(3600).arg("GET");
+        let before: Option<String> = self.run(command).await?;
+        Ok(before.is_some())
+    }
+
+    async fn connect(&self) -> Result<(), Away> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(CONNECT));
+        let made = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let connection = made.map_err(|error| {
+            log::debug!("The shared store can't be reached: {error}.");
+            Away
+        })?;
+        self.connection.store(Some(Arc::new(connection)));
+        Ok(())
+    }
+
+    /// Hears of changed records. A lost connection may have lost messages.
+    async fn listen(&self, changed: impl Fn(LicenseId)) {
+        loop {
+            if let Ok(mut channel) = self.client.get_async_pubsub().await
+                && channel.subscribe(CHANNEL).await.is_ok()
+            {
+                self.generation.fetch_add(1, Relaxed);
+                let mut messages = channel.on_message();
+                while let Some(message) = messages.next().await {
+                    let text: String = message.get_payload().unwrap_or_default();
+                    // Our own changes are known here.
+                    if let Some((boot, id)) = text.split_once(' ')
+                        && boot != self.boot
+                        && let Some(id) = LicenseId::from_hex(id)
+                    {
+                        changed(id);
+                    }
+                }
+            }
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
+    fn connection(&self) -> Result<MultiplexedConnection, Away> {
+        self.connection.load().as_ref().map(|connection| (**connection).clone()).ok_or(Away)
+    }
+
+    async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, Away> {
+        let mut connection = self.connection()?;
+        self.within(command.query_async(&mut connection)).await
+    }
+
+    /// A failure gives the connection up, so that those behind it do not wait as well.
+    async fn within<T>(&self, operation: impl Future<Output = RedisResult<T>>) -> Result<T, Away> {
+        let failed = match tokio::time::timeout(OPERATION, operation).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("nothing within {OPERATION:?}"),
+        };
+        log::debug!("The shared store failed: {failed}.");
+        self.connection.store(None);
+        Err(Away)
+    }
+
+    fn unique(&self) -> String {
+        format!("{}-{}", self.boot, self.next.fetch_add(1, Relaxed))
+    }
+}
+
+/// Held as long as it lives, and renewed; when its holder dies it ends by itself.
+pub struct Lock {
+    renewing: tokio::task::JoinHandle<()>,
+    shared: Arc<Shared>,
+    key: String,
+    holder: String,
+}
+
+impl Lock {
+    fn keep(shared: Arc<Shared>, key: String, holder: String) -> Self {
+        let (renewer, name, by) = (shared.clone(), key.clone(), holder.clone());
+        let renewing = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOCK / 3).await;
+                let mut call = renewer.scripts.renew.prepare_invoke();
+                call.key(&name).arg(&by).arg(LOCK.as_millis() as u64);
+                let Ok(mut connection) = renewer.connection() else { continue };
+                let _: Result<u8, Away> = renewer.within(call.invoke_async(&mut connection)).await;
+            }
+        });
+        Self { renewing, shared, key, holder }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.renewing.abort();
+        let (shared, key, holder) =
+            (self.shared.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.holder));
+        tokio::spawn(async move {
+            let mut call = shared.scripts.unlock.prepare_invoke();
+            call.key(key).arg(holder);
+            let Ok(mut connection) = shared.connection() else { return };
+            let _: Result<u8, Away> = shared.within(call.invoke_async(&mut connection)).await;
+        });
+    }
+}
+
+impl Scripts {
+    fn new() -> Self {
+        Self {
+            // The stored record when it is newer, else nothing.
+            put: Script::new(
+                "local there = redis.call('GET', KEYS[1])
+                 if there then
+                     local version = tonumber(cjson.decode(there).version)
+                     if version > tonumber(ARGV[2]) then return there end
+                     if version == tonumber(ARGV[2]) and there ~= ARGV[1] then return there end
+                 end
+                 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+                 if there ~= ARGV[1] then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
+                 return false",
+            ),
+            unlock: Script::new(
+                "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+                 return redis.call('DEL', KEYS[1])",
+            ),
+            renew: Script::new(
+                "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+                 return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+            ),
+            // Each key's bounds follow in ARGV: their number, then calls and milliseconds of each.
+            take: Script::new(
+                "local time = redis.call('TIME')
+                 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+                 local at = 3
+                 for place, key in ipairs(KEYS) do
+                     redis.call('ZREMRANGEBYSCORE', key, '-inf', now - ARGV[2])
+                     local room = true
+                     for bound = 1, ARGV[at] do
+                         local from = now - ARGV[at + 2 * bound]
+                         local calls = redis.call('ZCOUNT', key, '(' .. from, '+inf')
+                         room = room and calls < tonumber(ARGV[at + 2 * bound - 1])
+                     end
+                     at = at + 1 + 2 * ARGV[at]
+                     if room then
+                         redis.call('ZADD', key, now, ARGV[1])
+                         redis.call('PEXPIRE', key, ARGV[2])
+                         return place - 1
+                     end
+                 end
+                 return false",
+            ),
+        }
+    }
+}
+
+fn record_key(id: &LicenseId) -> String {
+    format!("gk:license:{}", id.to_hex())
+}
+
+fn refusal_key(id: &LicenseId) -> String {
+    format!("gk:refused:{}", id.to_hex())
+}
+
+fn order_key(order: &str) -> String {
+    format!("gk:order:{order}")
+}
+
+fn lock_key(id: &LicenseId) -> String {
+    format!("gk:lock:{}", id.to_hex())
+}
+
+fn pool_key(pool: usize) -> String {
+    format!("gk:calls:{{licenses}}:{}", POOLS[pool].name)
+}

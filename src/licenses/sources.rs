@@ -1,0 +1,201 @@
+//! The sources of one configuration: what is asked of which shop, and what its facts mean.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use gatekeeper_filters::kernel::{Code, Plan, UnixMs};
+
+use super::{
+    facts::{Facts, Reply, Shop, Verdict},
+    gumroad, lemonsqueezy,
+};
+use crate::config::settings::{
+    BaseUrl, Gumroad, LemonSqueezy, LicenseCache, LicenseSource, Settings,
+};
+
+pub struct Sources {
+    pub cache: LicenseCache,
+    pub plans: Vec<Arc<Plan>>,
+    pub lemon_squeezy: Vec<LemonSqueezy>,
+    pub gumroad: Vec<Gumroad>,
+    /// In YAML order.
+    shops: Vec<Shop>,
+    /// It would refuse too many good licences at once to be believed.
+    held: AtomicBool,
+}
+
+/// One call that could say something about a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    LemonSqueezy { base: BaseUrl },
+    Gumroad { base: BaseUrl, product: Arc<str> },
+}
+
+impl Question {
+    pub fn shop(&self) -> Shop {
+        match self {
+            Question::LemonSqueezy { .. } => Shop::LemonSqueezy,
+            Question::Gumroad { .. } => Shop::Gumroad,
+        }
+    }
+}
+
+impl Sources {
+    pub fn new(settings: &Settings) -> Self {
+        let mut sources = Self {
+            cache: settings.licenses.cache,
+            plans: settings.plans.clone(),
+            lemon_squeezy: Vec::new(),
+            gumroad: Vec::new(),
+            shops: Vec::new(),
+            held: AtomicBool::new(false),
+        };
+        for source in &settings.licenses.sources {
+            let shop = match source {
+                LicenseSource::Static(_) => continue,
+                LicenseSource::LemonSqueezy(store) => {
+                    sources.lemon_squeezy.push(store.clone());
+                    Shop::LemonSqueezy
+                }
+                LicenseSource::Gumroad(account) => {
+                    sources.gumroad.push(account.clone());
+                    Shop::Gumroad
+                }
+            };
+            if !sources.shops.contains(&shop) {
+                sources.shops.push(shop);
+            }
+        }
+        sources
+    }
+
+    /// The shops among the sources, in YAML order.
+    pub fn shops(&self) -> &[Shop] {
+        &self.shops
+    }
+
+    /// Everything to ask about a key of this shape; nothing when no source has such keys.
+    pub fn questions(&self, key: &str) -> Vec<Question> {
+        let fitting = self.shops.iter().filter(|shop| has_shape(**shop, key));
+        fitting.flat_map(|shop| self.questions_to(*shop)).collect()
+    }
+
+    /// Everything that could be asked of a shop. One answer of Lemon Squeezy tells the store, so
+    /// stores at one address are one question.
+    pub fn questions_to(&self, shop: Shop) -> Vec<Question> {
+        let mut questions = Vec::new();
+        match shop {
+            Shop::LemonSqueezy => {
+                for source in &self.lemon_squeezy {
+                    let question = Question::LemonSqueezy { base: source.base.clone() };
+                    if !questions.contains(&question) {
+                        questions.push(question);
+                    }
+                }
+            }
+            Shop::Gumroad => questions.extend(self.gumroad.iter().flat_map(|source| {
+                source.products.iter().map(|(product, _)| Question::Gumroad {
+                    base: source.base.clone(),
+                    product: product.clone(),
+                })
+            })),
+        }
+        questions
+    }
+
+    /// The question that these facts answered.
+    pub fn question_about(&self, facts: &Facts) -> Option<Question> {
+        match facts {
+            Facts::LemonSqueezy(facts) => {
+                let own = self.lemon_squeezy.iter().find(|s| s.store_id == facts.store);
+                let source = own.or(self.lemon_squeezy.first())?;
+                Some(Question::LemonSqueezy { base: source.base.clone() })
+            }
+            Facts::Gumroad(facts) => {
+                self.questions_to(Shop::Gumroad).into_iter().find(|question| {
+                    matches!(question, Question::Gumroad { product, .. } if **product == *facts.product)
+                })
+            }
+        }
+    }
+
+    /// What facts mean under this configuration: the best that any source of that shop says.
+    pub fn judge(&self, facts: &Facts, now: UnixMs) -> Verdict {
+        let nobodys = Verdict::Invalid(Code::LicenseWrongProduct);
+        match facts {
+            Facts::LemonSqueezy(facts) => self
+                .lemon_squeezy
+                .iter()
+                .map(|source| lemonsqueezy::judge(facts, source, now))
+                .fold(nobodys, Verdict::or),
+            Facts::Gumroad(facts) => self
+                .gumroad
+                .iter()
+                .map(|source| gumroad::judge(facts, source, now))
+                .fold(nobodys, Verdict::or),
+        }
+    }
+
+    /// Label of `gatekeeper_license_checks_total`.
+    pub fn verdict_name(&self, reply: &Reply, now: UnixMs) -> &'static str {
+        match reply {
+            Reply::Unknown(_) => "unknown",
+            Reply::NotFound => "invalid",
+            Reply::Facts(facts) if self.judge(facts, now).is_valid() => "valid",
+            Reply::Facts(_) => "invalid",
+        }
+    }
+
+    /// From now on good licences that this configuration calls foreign are served.
+    pub fn hold(&self) {
+        self.held.store(true, Relaxed);
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held.load(Relaxed)
+    }
+
+    pub fn plan(&self, name: &str) -> Option<&Arc<Plan>> {
+        self.plans.iter().find(|plan| &*plan.name == name)
+    }
+}
+
+/// Lemon Squeezy's keys are UUIDs, Gumroad's are four groups of eight hex digits.
+fn has_shape(shop: Shop, key: &str) -> bool {
+    let groups: &[usize] = match shop {
+        Shop::LemonSqueezy => &[8, 4, 4, 4, 12],
+        Shop::Gumroad => &[8, 8, 8, 8],
+    };
+    let mut found = key.split('-');
+    let fits = groups.iter().all(|length| {
+        found.next().is_some_and(|group| {
+            group.len() == *length && group.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    });
+    fits && found.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shape_of_a_key_tells_its_shop() {
+        let uuid = "3F2A9C1E-7B4D-4E8A-9D60-5C1B8E7F2A34";
+        let groups = "85DB562A-C11D4B06-A2335A6B-8C079166";
+        for (key, lemon_squeezy, gumroad) in [
+            (uuid, true, false),
+            (&uuid.to_lowercase(), true, false),
+            (groups, false, true),
+            ("JSTAR-DEMO-0001", false, false),
+            (&format!("{uuid}-1"), false, false),
+            (&uuid.replace('F', "G"), false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(has_shape(Shop::LemonSqueezy, key), lemon_squeezy, "{key}");
+            assert_eq!(has_shape(Shop::Gumroad, key), gumroad, "{key}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Where calls to shops wait for their turn. One task lets them through, class by class; within a
+//! class in the order of their coming, with one waiting call for each address, so that addresses
+//! take turns.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    budget::{Budget, Call, Class},
+    shared::Shared,
+    visitors::Address,
+};
+
+/// How long a request waits for its turn.
+const WAIT: Duration = Duration::from_secs(5);
+/// How often waiting calls are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Waiting calls without an address, which can't take turns.
+const UNADDRESSED: usize = 64;
+
+/// The way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Turnstile {
+    calls: mpsc::UnboundedSender<Message>,
+}
+
+enum Message {
+    Wait(Waiter),
+    GiveBack(Turn),
+}
+
+struct Waiter {
+    class: Class,
+    address: Option<Address>,
+    turn: oneshot::Sender<Turn>,
+}
+
+/// Leave to make one call.
+#[derive(Debug)]
+pub struct Turn(Taken);
+
+#[derive(Debug)]
+enum Taken {
+    Here(Call),
+    Shared { pool: usize, member: String },
+}
+
+impl Turnstile {
+    /// The turnstile, and the task that runs it.
+    pub fn new(shared: Option<Arc<Shared>>) -> (Self, impl Future<Output = ()>) {
+        let (calls, waiting) = mpsc::unbounded_channel();
+        (Self { calls }, run(waiting, shared))
+    }
+
+    /// Waits for a turn; `None` when there is none in time. A call that is served behind waits as
+    /// long as it takes.
+    pub async fn pass(&self, class: Class, address: Option<Address>) -> Option<Turn> {
+        let (turn, granted) = oneshot::channel();
+        self.calls.send(Message::Wait(Waiter { class, address, turn })).ok()?;
+        match class {
+            Class::Behind => granted.await.ok(),
+            _ => tokio::time::timeout(WAIT, granted).await.ok()?.ok(),
+        }
+    }
+
+    /// The call is not made after all.
+    pub fn give_back(&self, turn: Turn) {
+        let _ = self.calls.send(Message::GiveBack(turn));
+    }
+}
+
+async fn run(mut calls: mpsc::UnboundedReceiver<Message>, shared: Option<Arc<Shared>>) {
+    let mut queue = Queue::default();
+    let mut till = Till { budget: Budget::default(), start: Instant::now(), shared };
+    loop {
+        let message = match queue.is_empty() {
+            true => calls.recv().await.map(Some),
+            // Waiting calls are looked at again even when nobody comes.
+            false => {
+                tokio::time::timeout(TICK, calls.recv()).await.map_or(Some(None), |m| m.map(Some))
+            }
+        };
+        let Some(first) = message else { return };
+        for message in first.into_iter().chain(std::iter::from_fn(|| calls.try_recv().ok())) {
+            match message {
+                Message::Wait(waiter) => queue.push(waiter),
+                Message::GiveBack(turn) => till.give_back(turn).await,
+            }
+        }
+        for class in Class::ALL {
+            while queue.has(class) {
+                let Some(turn) = till.take(class).await else { break };
+                let unused = match queue.pop(class) {
+                    Some(waiter) => waiter.turn.send(turn).err(),
+                    None => Some(turn),
+                };
+                if let Some(turn) = unused {
+                    till.give_back(turn).await;
+                }
+            }
+        }
+    }
+}
+
+/// The budget of all gateways while the shared store answers, else this gateway's own.
+struct Till {
+    budget: Budget,
+    start: Instant,
+    shared: Option<Arc<Shared>>,
+}
+
+impl Till {
+    async fn take(&mut self, class: Class) -> Option<Turn> {
+        let now = self.start.elapsed().as_millis() as u64;
+        if let Some(shared) = &self.shared
+            && let Ok(taken) = shared.take_call(class).await
+        {
+            let (pool, member) = taken?;
+            // What is called now must not be called once more when the store goes away.
+            self.budget.note(pool, now);
+            return Some(Turn(Taken::Shared { pool, member }));
+        }
+        self.budget.take(class, now).map(|call| Turn(Taken::Here(call)))
+    }
+
+    async fn give_back(&mut self, turn: Turn) {
+        match (turn.0, &self.shared) {
+            (Taken::Here(call), _) => self.budget.give_back(&call),
+            (Taken::Shared { pool, member }, Some(shared)) => {
+                // Lost when the store is away: one call less in this minute.
+                let _ = shared.give_back_call(pool, &member).await;
+            }
+            (Taken::Shared { .. }, None) => {}
+        }
+    }
+}
+
+/// Waiting calls by class.
+#[derive(Default)]
+struct Queue {
+    waiting: [VecDeque<Waiter>; Class::ALL.len()],
+    addresses: HashSet<Address>,
+    unaddressed: usize,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.waiting.iter().all(VecDeque::is_empty)
+    }
+
+    /// An address that waits already is turned away: dropping the sender tells it.
+    fn push(&mut self, waiter: Waiter) {
+        let room = match waiter.address {
+            _ if !is_counted(waiter.class) => true,
+            Some(address) => self.addresses.insert(address),
+            None if self.unaddressed < UNADDRESSED => {
+                self.unaddressed += 1;
+                true
+            }
+            None => false,
+        };
+        if room {
+            self.waiting[waiter.class as usize].push_back(waiter);
+        }
+    }
+
+    /// Whether somebody of a class still waits. Those who left are taken out, wherever they stand:
+    /// their address may come again.
+    fn has(&mut self, class: Class) -> bool {
+        for waiter in std::mem::take(&mut self.waiting[class as usize]) {
+            self.let_go(&waiter);
+            if !waiter.turn.is_closed() {
+                self.push(waiter);
+            }
+        }
+        !self.waiting[class as usize].is_empty()
+    }
+
+    fn pop(&mut self, class: Class) -> Option<Waiter> {
+        let waiter = self.waiting[class as usize].pop_front()?;
+        self.let_go(&waiter);
+        Some(waiter)
+    }
+
+    fn let_go(&mut self, waiter: &Waiter) {
+        match waiter.address {
+            _ if !is_counted(waiter.class) => {}
+            Some(address) => drop(self.addresses.remove(&address)),
+            None => self.unaddressed -= 1,
+        }
+    }
+}
+
+/// Whether an address may wait with one call of this class only.
+fn is_counted(class: Class) -> bool {
+    matches!(class, Class::Clean | Class::Rest)
+}

@@ -1,0 +1,212 @@
+//! What shops tell by themselves. A webhook changes no facts: it marks licences *check before use*,
+//! so that a forged or repeated one costs a call at most. The one exception is a refund, which Lemon
+//! Squeezy's licence answers don't tell.
+
+use std::{sync::Arc, time::Duration};
+
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use hmac::{Hmac, KeyInit, Mac};
+use moka::sync::Cache;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{
+    desk::Desk,
+    facts::Facts,
+    gumroad,
+    lemonsqueezy::{self, number},
+    record::Record,
+    sources::Sources,
+};
+use crate::config::settings::LemonSqueezy;
+
+/// Bytes of a webhook's body.
+pub const LONGEST: u64 = 64 * 1024;
+/// How long a body is known again, and how many are.
+const SEEN: Duration = Duration::from_secs(72 * 3600);
+const BODIES: u64 = 100_000;
+
+/// SHA-256 of signed bodies that were acted on.
+pub fn seen() -> Cache<[u8; 32], ()> {
+    Cache::builder().max_capacity(BODIES).time_to_live(SEEN).build()
+}
+
+/// Why a webhook is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// No source of that shop takes webhooks, or the secret in the path is wrong.
+    NotHere,
+    /// The signature is missing or wrong.
+    Unsigned,
+    /// Signed, but nothing of ours.
+    Unreadable,
+}
+
+/// What an event is about.
+#[derive(Debug, PartialEq, Eq)]
+struct Event {
+    subject: Subject,
+    refund: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Subject {
+    License(LicenseId),
+    /// Hashed.
+    Order(String),
+    Nothing,
+}
+
+impl Desk {
+    /// Lemon Squeezy: `signature` is the hex HMAC-SHA256 of the raw body
+    /// (<https://docs.lemonsqueezy.com/help/webhooks/signing-requests>).
+    ///
+    /// # Errors
+    /// It is not signed with the secret of any source.
+    pub async fn lemon_squeezy_webhook(
+        self: &Arc<Self>,
+        sources: &Sources,
+        body: &[u8],
+        signature: Option<&[u8]>,
+    ) -> Result<(), Refused> {
+        let with_secret = |source: &&LemonSqueezy| source.webhook_secret.is_some();
+        if !sources.lemon_squeezy.iter().any(|source| with_secret(&source)) {
+            return Err(Refused::NotHere);
+        }
+        let signature = signature.ok_or(Refused::Unsigned)?;
+        let signed = |source: &&LemonSqueezy| is_signed(source, body, signature);
+        let source = sources.lemon_squeezy.iter().find(signed).ok_or(Refused::Unsigned)?;
+        let body_id: [u8; 32] = Sha256::digest(body).into();
+        if self.seen_webhooks.contains_key(&body_id) {
+            return Ok(());
+        }
+        let event: Value = serde_json::from_slice(body).map_err(|_| Refused::Unreadable)?;
+        if let Some(event) = self.read(&event, source) {
+            self.act(event, true).await;
+        }
+        self.seen_webhooks.insert(body_id, ());
+        Ok(())
+    }
+
+    /// Gumroad's ping: not signed, so its address is the secret and it proves nothing
+    /// (<https://gumroad.com/ping>).
+    ///
+    /// # Errors
+    /// The secret is of no source.
+    pub async fn gumroad_webhook(
+        self: &Arc<Self>,
+        sources: &Sources,
+        secret: &str,
+        body: &[u8],
+    ) -> Result<(), Refused> {
+        let mut ours = subtle::Choice::from(0);
+        for source in &sources.gumroad {
+            if let Some(known) = &source.webhook_secret {
+                ours |= known.expose_secret().as_bytes().ct_eq(secret.as_bytes());
+            }
+        }
+        if !bool::from(ours) {
+            return Err(Refused::NotHere);
+        }
+        let field = |name: &str| {
+            let mut fields = url::form_urlencoded::parse(body);
+            fields.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        };
+        let subject = match (field("license_key"), field("sale_id")) {
+            (Some(key), _) if !key.is_empty() => Subject::License(self.hasher.id(&key)),
+            (_, Some(sale)) => Subject::Order(gumroad::hash_sale(&sale, &self.hasher)),
+            _ => Subject::Nothing,
+        };
+        self.act(Event { subject, refund: false }, false).await;
+        Ok(())
+    }
+
+    /// `None` for what is not about this store, or about its test mode.
+    fn read(&self, event: &Value, source: &LemonSqueezy) -> Option<Event> {
+        let (meta, data) = (&event["meta"], &event["data"]);
+        let attributes = &data["attributes"];
+        let test = |value: &Value| value["test_mode"].as_bool().unwrap_or(false);
+        if number(&attributes["store_id"]) != Some(source.store_id)
+            || ((test(meta) || test(attributes)) && !source.test_mode)
+        {
+            return None;
+        }
+        let order = |id: &Value| match number(id) {
+            Some(id) => Subject::Order(lemonsqueezy::hash_order(id, &self.hasher)),
+            None => Subject::Nothing,
+        };
+        let subject = match data["type"].as_str().unwrap_or_default() {
+            "license-keys" => match attributes["key"].as_str() {
+                Some(key) => Subject::License(self.hasher.id(key)),
+                None => order(&attributes["order_id"]),
+            },
+            "orders" => order(&data["id"]),
+            _ => order(&attributes["order_id"]),
+        };
+        // A part of the money given back does not end the licence.
+        let in_part = attributes["status"] == "partial_refund" || attributes["refunded"] == false;
+        let refund = meta["event_name"] == "order_refunded" && !in_part;
+        Some(Event { subject, refund })
+    }
+
+    async fn act(self: &Arc<Self>, event: Event, new: bool) {
+        let licenses = match event.subject {
+            Subject::License(id) => vec![id],
+            Subject::Order(order) => self.licenses_of(&order).await,
+            Subject::Nothing => Vec::new(),
+        };
+        let now = UnixMs::now();
+        for id in licenses {
+            // A key that was refused as unknown may have been sold since.
+            self.refused.invalidate(&id);
+            if let Some(shared) = &self.shared {
+                let _ = shared.forget_refusal(&id).await;
+            }
+            if self.known(&id).await.is_none() {
+                continue;
+            }
+            let change = |record: Option<&Record>| {
+                let before = record.filter(|record| record.facts.is_some())?;
+                let mut marked = before.mark(now, new);
+                marked.refunded |= event.refund;
+                (marked != *before).then_some(marked)
+            };
+            if let Some(kept) = self.records.update(id, change) {
+                self.keep(id, &kept).await;
+            }
+        }
+    }
+
+    /// Licences bought with an order, here and at other gateways.
+    async fn licenses_of(&self, order: &str) -> Vec<LicenseId> {
+        let bought = |facts: &Facts| facts.order() == Some(order);
+        let here = self.records.all();
+        let mut found: Vec<LicenseId> = here
+            .filter(|(_, kept)| kept.record.facts.as_ref().is_some_and(bought))
+            .map(|(id, _)| id)
+            .collect();
+        if let Some(shared) = &self.shared {
+            let elsewhere = shared.licenses_of(order).await.unwrap_or_default();
+            found
+                .extend(elsewhere.into_iter().filter(|id| !found.contains(id)).collect::<Vec<_>>());
+        }
+        found
+    }
+}
+
+fn is_signed(source: &LemonSqueezy, body: &[u8], signature: &[u8]) -> bool {
+    let Some(secret) = &source.webhook_secret else { return false };
+    let Some(given) = unhex(signature) else { return false };
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
+        return false;
+    };
+    mac.update(body);
+    // In constant time.
+    mac.verify_slice(&given).is_ok()
+}
+
+fn unhex(text: &[u8]) -> Option<[u8; 32]> {
+    LicenseId::from_hex(std::str::from_utf8(text).ok()?).map(|bytes| bytes.0)
+}

@@ -1,0 +1,82 @@
+//! `POST /license/activate` and `/license/deactivate`: a device takes a place, or gives it back. The
+//! answers are ours, whatever the shop says.
+
+use gatekeeper_filters::kernel::{Code, Reject};
+use pingora_core::protocols::http::ServerSession;
+use serde_json::{Value, json};
+
+use super::{
+    body::{self, BodyError},
+    gate, local,
+};
+use crate::{licenses::devices::Devices, snapshot::Snapshot};
+
+/// Bytes of a body.
+const LONGEST: u64 = 4 * 1024;
+/// Characters of a device's name.
+const LONGEST_NAME: usize = 64;
+
+/// `{"name"}` → `{"instance_id", "devices"}`
+///
+/// # Errors
+/// 400 for the body, and what [`crate::licenses::Desk::activate`] says.
+pub async fn activate(
+    session: &mut ServerSession,
+    snapshot: &Snapshot,
+) -> Result<Value, BodyError> {
+    let (license, credential) = local::license(session, snapshot).await?;
+    let body = object(session, snapshot).await?;
+    let name = body["name"].as_str().map(str::trim).unwrap_or_default();
+    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control)
+    {
+        let message = format!("name must be the device's name, at most {LONGEST_NAME} characters.");
+        return Err(Reject::field("name", message).into());
+    }
+    let book = &snapshot.licenses;
+    let (instance, devices) = book
+        .desk
+        .activate(&book.sources, &license, &credential, name)
+        .await
+        .map_err(|reject| reject.upgrade_url(license.plan.upgrade_url.clone()))?;
+    Ok(json!({"instance_id": instance, "devices": to_json(devices)}))
+}
+
+/// `{"instance_id"}`, or the header `x-instance-id` → `{"devices"}`
+///
+/// # Errors
+/// 400 for the body, and what [`crate::licenses::Desk::deactivate`] says.
+pub async fn deactivate(
+    session: &mut ServerSession,
+    snapshot: &Snapshot,
+) -> Result<Value, BodyError> {
+    let (license, credential) = local::license(session, snapshot).await?;
+    let header = gate::instance_id(&session.req_header().headers)?;
+    let body = object(session, snapshot).await?;
+    let instance = match (body["instance_id"].as_str(), &header) {
+        (Some(instance), _) if gate::is_instance_id(instance) => instance,
+        (None, Some(header)) => header,
+        _ => {
+            let message = "instance_id must be what the activation answered.";
+            return Err(Reject::field("instance_id", message).into());
+        }
+    };
+    let book = &snapshot.licenses;
+    let devices = book.desk.deactivate(&book.sources, &license, &credential, instance).await?;
+    Ok(json!({"devices": to_json(devices)}))
+}
+
+pub fn to_json(devices: Devices) -> Value {
+    json!({"used": devices.used, "max": devices.max})
+}
+
+/// The body, an object; no body at all is an empty one.
+async fn object(session: &mut ServerSession, snapshot: &Snapshot) -> Result<Value, BodyError> {
+    let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await?;
+    if body.is_empty() {
+        return Ok(json!({}));
+    }
+    match serde_json::from_slice(&body) {
+        Ok(body @ Value::Object(_)) => Ok(body),
+        _ => Err(Reject::new(Code::InvalidRequest, "The body is not a JSON object.").into()),
+    }
+}
