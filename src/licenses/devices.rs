@@ -93,7 +93,7 @@ impl Desk {
                 self.set_devices(id, |devices| add(devices, &device, now)).await;
                 Ok(())
             }
-            Some(lemonsqueezy::Device::IsNot | lemonsqueezy::Device::Full) => {
+            Some(lemonsqueezy::Device::IsNot | lemonsqueezy::Device::Released) => {
                 self.strike(id, device.clone(), now);
                 self.set_devices(id, |devices| devices.retain(|d| d.id != device)).await;
                 Err(Code::DeviceLimit)
@@ -142,10 +142,10 @@ impl Desk {
         }
     }
 
-    /// A device gives its place back. Giving back one that has none is no mistake.
+    /// A device gives its place back.
     ///
     /// # Errors
-    /// 503 when the shop can't be asked, 429 for too many unknown ids.
+    /// 404 for one that has none, 429 for too many of those, 503 when the shop can't be asked.
     pub async fn deactivate(
         self: &Arc<Self>,
         sources: &Arc<Sources>,
@@ -158,7 +158,7 @@ impl Desk {
         let device = self.hasher.device(id, instance);
         let kept = self.known(id).await;
         let record = kept.as_ref().map(|kept| kept.record.clone()).unwrap_or_default();
-        let is_known = record.devices.iter().any(|known| known.id == device);
+        let mut is_known = record.devices.iter().any(|known| known.id == device);
         if !is_known && !self.may_be_new(id, &device, now) {
             let message = "Too many unknown devices in the last hour. Please wait.";
             return Err(Reject::new(Code::RateLimited, message).retry_after(60));
@@ -168,12 +168,16 @@ impl Desk {
             let pair = (credential.expose(), instance);
             let reply = lemonsqueezy::deactivate(&self.client, &base, pair, &self.hasher).await;
             self.device_heard(sources, license, &reply, now).await;
-            if reply.device == lemonsqueezy::Device::Unsaid {
-                return Err(unanswered());
+            match reply.device {
+                lemonsqueezy::Device::Unsaid => return Err(unanswered()),
+                lemonsqueezy::Device::Released => is_known = true,
+                _ => {}
             }
         }
         if !is_known {
-            self.strike(id, device.clone(), now);
+            self.strike(id, device, now);
+            let message = "This device is not activated for this licence.";
+            return Err(Reject::new(Code::NotFound, message));
         }
         let kept = self.set_devices(id, |devices| devices.retain(|d| d.id != device)).await;
         let record = kept.map(|kept| kept.record.clone()).unwrap_or(record);

@@ -59,6 +59,8 @@ pub enum Device {
     IsNot,
     /// As many devices as the licence allows are active.
     Full,
+    /// It gave its place back.
+    Released,
     Unsaid,
 }
 
@@ -144,6 +146,7 @@ fn read_device(answer: &Answer, flag: &str, hasher: &Hasher) -> DeviceReply {
         (Some(true), Some(id)) => Device::Is(id.to_owned()),
         (Some(false), _) if error.contains("instance_id") => Device::IsNot,
         (Some(false), _) if error.contains("activation limit") => Device::Full,
+        (Some(true), None) if flag == "deactivated" => Device::Released,
         (Some(true), None) => Device::IsNot,
         _ => Device::Unsaid,
     };

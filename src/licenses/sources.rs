@@ -123,19 +123,19 @@ impl Sources {
 
     /// What facts mean under this configuration: the best that any source of that shop says.
     pub fn judge(&self, facts: &Facts, now: UnixMs) -> Verdict {
-        let nobodys = Verdict::Invalid(Code::LicenseWrongProduct);
-        match facts {
+        let best = match facts {
             Facts::LemonSqueezy(facts) => self
                 .lemon_squeezy
                 .iter()
                 .map(|source| lemonsqueezy::judge(facts, source, now))
-                .fold(nobodys, Verdict::or),
+                .reduce(Verdict::or),
             Facts::Gumroad(facts) => self
                 .gumroad
                 .iter()
                 .map(|source| gumroad::judge(facts, source, now))
-                .fold(nobodys, Verdict::or),
-        }
+                .reduce(Verdict::or),
+        };
+        best.unwrap_or(Verdict::Invalid(Code::LicenseWrongProduct))
     }
 
     /// Label of `gatekeeper_license_checks_total`.

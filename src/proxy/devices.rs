@@ -1,7 +1,7 @@
 //! `POST /license/activate` and `/license/deactivate`: a device takes a place, or gives it back. The
 //! answers are ours, whatever the shop says.
 
-use gatekeeper_filters::kernel::{Code, Reject};
+use gatekeeper_filters::kernel::{Code, Reject, json::Document};
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
@@ -75,8 +75,10 @@ async fn object(session: &mut ServerSession, snapshot: &Snapshot) -> Result<Valu
     if body.is_empty() {
         return Ok(json!({}));
     }
+    // Strict as chat bodies are: no key twice.
+    let is_strict = Document::parse(body.clone()).is_ok();
     match serde_json::from_slice(&body) {
-        Ok(body @ Value::Object(_)) => Ok(body),
+        Ok(body @ Value::Object(_)) if is_strict => Ok(body),
         _ => Err(Reject::new(Code::InvalidRequest, "The body is not a JSON object.").into()),
     }
 }

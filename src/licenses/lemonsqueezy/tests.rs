@@ -164,6 +164,6 @@ fn device_answers_tell_device_and_licence_apart() {
     assert!(matches!(reply, Reply::Unknown(_)), "it says nothing of the licence");
 
     let gone = include_str!("../../../tests/fixtures/shops/lemonsqueezy_deactivated.json");
-    assert_eq!(read(200, "deactivated", gone).device, Device::IsNot);
+    assert_eq!(read(200, "deactivated", gone).device, Device::Released);
     assert_eq!(read(500, "valid", "<html>").device, Device::Unsaid);
 }
