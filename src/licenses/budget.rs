@@ -69,17 +69,28 @@ pub struct Call {
 }
 
 impl Budget {
-    pub fn take(&mut self, class: Class, now: u64) -> Option<Call> {
-        let pool = class.pools().iter().copied().find(|pool| self.has_room(*pool, now))?;
-        self.calls[pool].push_back(now);
-        Some(Call { pool, at: now })
+    /// A call of a class.
+    ///
+    /// # Errors
+    /// Milliseconds until there may be room for one.
+    pub fn take(&mut self, class: Class, now: u64) -> Result<Call, u64> {
+        let mut shortest = u64::MAX;
+        for pool in class.pools().iter().copied() {
+            match self.wait(pool, now) {
+                0 => {
+                    self.calls[pool].push_back(now);
+                    return Ok(Call { pool, at: now });
+                }
+                wait => shortest = shortest.min(wait),
+            }
+        }
+        Err(shortest)
     }
 
     /// A call that was let through elsewhere.
     pub fn note(&mut self, pool: usize, now: u64) {
         self.calls[pool].push_back(now);
-        // Looks at nothing but the old ones, which it takes out.
-        self.has_room(pool, now);
+        self.forget(pool, now);
     }
 
     pub fn give_back(&mut self, call: &Call) {
@@ -89,14 +100,24 @@ impl Budget {
         }
     }
 
-    fn has_room(&mut self, pool: usize, now: u64) -> bool {
+    /// Milliseconds until a pool has room; 0 when it has.
+    fn wait(&mut self, pool: usize, now: u64) -> u64 {
+        self.forget(pool, now);
+        let calls = &self.calls[pool];
+        let of = |(most, span): &(usize, Duration)| {
+            // There is room when the call that is `most` back has left the span.
+            let place = calls.len().checked_sub(*most)?;
+            Some((calls[place] + span.as_millis() as u64).saturating_sub(now))
+        };
+        POOLS[pool].bounds.iter().filter_map(of).max().unwrap_or(0)
+    }
+
+    fn forget(&mut self, pool: usize, now: u64) {
         let calls = &mut self.calls[pool];
-        let within = |at: u64, span: Duration| now.saturating_sub(at) < span.as_millis() as u64;
-        while calls.front().is_some_and(|at| !within(*at, LONGEST_SPAN)) {
+        let span = LONGEST_SPAN.as_millis() as u64;
+        while calls.front().is_some_and(|at| now.saturating_sub(*at) >= span) {
             calls.pop_front();
         }
-        let taken = |span| calls.iter().filter(|at| within(**at, span)).count();
-        POOLS[pool].bounds.iter().all(|(most, span)| taken(*span) < *most)
     }
 }
 
@@ -107,7 +128,7 @@ mod tests {
     use super::*;
 
     fn taken(budget: &mut Budget, class: Class, now: u64) -> usize {
-        std::iter::from_fn(|| budget.take(class, now)).count()
+        std::iter::from_fn(|| budget.take(class, now).ok()).count()
     }
 
     #[test]
@@ -116,7 +137,8 @@ mod tests {
         assert_eq!(taken(&mut budget, Class::Rest, 0), 20);
         assert_eq!(taken(&mut budget, Class::Clean, 0), 4);
         assert_eq!(taken(&mut budget, Class::Known, 0), 20);
-        assert_eq!(taken(&mut budget, Class::Behind, 0), 0);
+        assert_eq!(budget.take(Class::Behind, 1_000), Err(59_000));
+        assert_eq!(budget.take(Class::Clean, 1_000), Err(23_000));
         assert_eq!(taken(&mut budget, Class::Clean, 30_000), 4, "for the second half");
         assert_eq!(taken(&mut budget, Class::Clean, 55_000), 2);
         assert_eq!(taken(&mut budget, Class::Rest, 59_999), 0);
@@ -139,7 +161,7 @@ mod tests {
             let (mut budget, mut now, mut calls) = (Budget::default(), 0, Vec::new());
             for (step, class) in steps {
                 now += step;
-                calls.extend(budget.take(Class::ALL[class], now).map(|call| call.at));
+                calls.extend(budget.take(Class::ALL[class], now).ok().map(|call| call.at));
             }
             for start in &calls {
                 let within = calls.iter().filter(|at| **at >= *start && **at < start + 60_000);

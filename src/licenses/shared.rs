@@ -181,11 +181,12 @@ impl Shared {
         self.run(Cmd::exists(lock_key(id))).await
     }
 
-    /// A call out of the budget of all gateways: the pool it is taken from, and its name there.
+    /// A call out of the budget of all gateways: the pool it is taken from, and its name there; or
+    /// how long it takes until there may be one.
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn take_call(&self, class: Class) -> Result<Option<(usize, String)>, Away> {
+    pub async fn take_call(&self, class: Class) -> Result<Result<(usize, String), Duration>, Away> {
         let member = self.unique();
         let mut call = self.scripts.take.prepare_invoke();
         call.arg(&member).arg(LONGEST_SPAN.as_millis() as u64);
@@ -198,8 +199,11 @@ impl Shared {
             }
         }
         let mut connection = self.connection()?;
-        let place: Option<usize> = self.within(call.invoke_async(&mut connection)).await?;
-        Ok(place.map(|place| (class.pools()[place], member)))
+        let (place, wait): (usize, u64) = self.within(call.invoke_async(&mut connection)).await?;
+        Ok(match wait {
+            0 => Ok((class.pools()[place], member)),
+            wait => Err(Duration::from_millis(wait)),
+        })
     }
 
     /// # Errors
@@ -372,27 +376,28 @@ impl Scripts {
                 "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
                  return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
             ),
-            // Each key's bounds follow in ARGV: their number, then calls and milliseconds of each.
+            // A place among the keys and 0, or how long to wait. Each key's bounds follow in ARGV: their number, then calls and milliseconds of each.
             take: Script::new(
                 "local time = redis.call('TIME')
                  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-                 local at = 3
+                 local at, shortest = 3, ARGV[2] * 2
                  for place, key in ipairs(KEYS) do
                      redis.call('ZREMRANGEBYSCORE', key, '-inf', now - ARGV[2])
-                     local room = true
+                     local wait = 0
                      for bound = 1, ARGV[at] do
-                         local from = now - ARGV[at + 2 * bound]
-                         local calls = redis.call('ZCOUNT', key, '(' .. from, '+inf')
-                         room = room and calls < tonumber(ARGV[at + 2 * bound - 1])
+                         local most, span = ARGV[at + 2 * bound - 1], ARGV[at + 2 * bound]
+                         local back = redis.call('ZRANGE', key, -most, -most, 'WITHSCORES')
+                         if back[2] then wait = math.max(wait, back[2] + span - now) end
                      end
                      at = at + 1 + 2 * ARGV[at]
-                     if room then
+                     if wait == 0 then
                          redis.call('ZADD', key, now, ARGV[1])
                          redis.call('PEXPIRE', key, ARGV[2])
-                         return place - 1
+                         return {place - 1, 0}
                      end
+                     shortest = math.min(shortest, wait)
                  end
-                 return false",
+                 return {0, shortest}",
             ),
         }
     }

@@ -37,6 +37,7 @@ enum Message {
 struct Waiter {
     class: Class,
     address: Option<Address>,
+    since: Instant,
     turn: oneshot::Sender<Turn>,
 }
 
@@ -57,11 +58,12 @@ impl Turnstile {
         (Self { calls }, run(waiting, shared))
     }
 
-    /// Waits for a turn; `None` when there is none in time. A call that is served behind waits as
-    /// long as it takes.
+    /// Waits for a turn; `None`, as soon as that is clear, when there is none in time. A call that is
+    /// served behind waits as long as it takes.
     pub async fn pass(&self, class: Class, address: Option<Address>) -> Option<Turn> {
         let (turn, granted) = oneshot::channel();
-        self.calls.send(Message::Wait(Waiter { class, address, turn })).ok()?;
+        let since = Instant::now();
+        self.calls.send(Message::Wait(Waiter { class, address, since, turn })).ok()?;
         match class {
             Class::Behind => granted.await.ok(),
             _ => tokio::time::timeout(WAIT, granted).await.ok()?.ok(),
@@ -94,7 +96,13 @@ async fn run(mut calls: mpsc::UnboundedReceiver<Message>, shared: Option<Arc<Sha
         }
         for class in Class::ALL {
             while queue.has(class) {
-                let Some(turn) = till.take(class).await else { break };
+                let turn = match till.take(class).await {
+                    Ok(turn) => turn,
+                    Err(wait) => {
+                        queue.give_up(class, wait);
+                        break;
+                    }
+                };
                 let unused = match queue.pop(class) {
                     Some(waiter) => waiter.turn.send(turn).err(),
                     None => Some(turn),
@@ -115,7 +123,9 @@ struct Till {
 }
 
 impl Till {
-    async fn take(&mut self, class: Class) -> Option<Turn> {
+    /// # Errors
+    /// How long it takes until there may be one.
+    async fn take(&mut self, class: Class) -> Result<Turn, Duration> {
         let now = self.start.elapsed().as_millis() as u64;
         if let Some(shared) = &self.shared
             && let Ok(taken) = shared.take_call(class).await
@@ -123,9 +133,12 @@ impl Till {
             let (pool, member) = taken?;
             // What is called now must not be called once more when the store goes away.
             self.budget.note(pool, now);
-            return Some(Turn(Taken::Shared { pool, member }));
+            return Ok(Turn(Taken::Shared { pool, member }));
         }
-        self.budget.take(class, now).map(|call| Turn(Taken::Here(call)))
+        match self.budget.take(class, now) {
+            Ok(call) => Ok(Turn(Taken::Here(call))),
+            Err(wait) => Err(Duration::from_millis(wait)),
+        }
     }
 
     async fn give_back(&mut self, turn: Turn) {
@@ -179,6 +192,16 @@ impl Queue {
             }
         }
         !self.waiting[class as usize].is_empty()
+    }
+
+    /// Turns those away for whom there is no turn in time.
+    fn give_up(&mut self, class: Class, wait: Duration) {
+        let has_time = |waiter: &Waiter| waiter.since.elapsed() + wait <= WAIT;
+        while class != Class::Behind
+            && self.waiting[class as usize].front().is_some_and(|first| !has_time(first))
+        {
+            self.pop(class);
+        }
     }
 
     fn pop(&mut self, class: Class) -> Option<Waiter> {

@@ -78,7 +78,8 @@ impl Visitors {
         visitor.tried.retain(|tried| now.0.saturating_sub(tried.at.0) < HOUR);
         let key = tag(key);
         if !visitor.tried.iter().any(|tried| tried.key == key) {
-            let last = |tried: &&Tried| now.0.saturating_sub(tried.at.0) < MINUTE;
+            // A key that turned out to be a buyer's counts against nobody.
+            let last = |tried: &&Tried| !tried.good && now.0.saturating_sub(tried.at.0) < MINUTE;
             let minute: Vec<UnixMs> = visitor.tried.iter().filter(last).map(|t| t.at).collect();
             if minute.len() >= KEYS_A_MINUTE {
                 let wait = (minute[0].0 + MINUTE).saturating_sub(now.0);
