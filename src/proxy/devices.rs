@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{
     body::{self, BodyError},
-    gate, local,
+    gate,
+    local::{self, Device},
 };
 use crate::{licenses::devices::Devices, snapshot::Snapshot};
 
@@ -24,7 +25,7 @@ pub async fn activate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let (license, credential) = local::license(session, snapshot).await?;
+    let (license, credential) = local::license(session, snapshot, Device::IsTheMatter).await?;
     let body = object(session, snapshot).await?;
     let name = body["name"].as_str().map(str::trim).unwrap_or_default();
     if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control)
@@ -49,7 +50,7 @@ pub async fn deactivate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let (license, credential) = local::license(session, snapshot).await?;
+    let (license, credential) = local::license(session, snapshot, Device::IsTheMatter).await?;
     let header = gate::instance_id(&session.req_header().headers)?;
     let body = object(session, snapshot).await?;
     let instance = match (body["instance_id"].as_str(), &header) {

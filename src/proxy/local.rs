@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{Asking, Credential, License, Reject, Spent, UnixMs},
+    kernel::{Asking, Credential, License, Licenses, Reject, Spent, UnixMs},
     license,
 };
 use pingora_core::protocols::http::ServerSession;
@@ -42,8 +42,8 @@ pub async fn answer(
     request_id: &str,
 ) -> Result<(), BodyError> {
     let body = match entry {
-        Entry::Models => models(&license(session, snapshot).await?.0, snapshot),
-        Entry::Me => me(&license(session, snapshot).await?.0, snapshot).await?,
+        Entry::Models => models(&license(session, snapshot, Device::Counts).await?.0, snapshot),
+        Entry::Me => me(&license(session, snapshot, Device::Counts).await?.0, snapshot).await?,
         Entry::Activate => devices::activate(session, snapshot).await?,
         Entry::Deactivate => devices::deactivate(session, snapshot).await?,
         Entry::LemonSqueezyWebhook => webhooks::lemon_squeezy(session, snapshot).await?,
@@ -64,22 +64,36 @@ fn head(length: usize, request_id: &str) -> pingora_core::Result<ResponseHeader>
     Ok(head)
 }
 
-/// Whose key it is; the device does not matter here.
+/// Whether a plan that requires devices does so here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Device {
+    Counts,
+    /// Devices come and go here.
+    IsTheMatter,
+}
+
+/// Whose key it is.
 ///
 /// # Errors
 /// As the filter `license`.
 pub(super) async fn license(
     session: &ServerSession,
     snapshot: &Snapshot,
+    device: Device,
 ) -> Result<(License, Credential), Reject> {
-    let credential = gate::credential(&session.req_header().headers)?;
+    let headers = &session.req_header().headers;
+    let credential = gate::credential(headers)?;
+    let instance = gate::instance_id(headers)?;
     let asking = Asking {
         credential: &credential,
         address: address::of(session, &snapshot.settings.server.trusted_proxies),
-        instance: None,
+        instance: instance.as_deref(),
         now: UnixMs::now(),
     };
-    let standing = snapshot.licenses.identify(&asking).await;
+    let standing = match device {
+        Device::Counts => snapshot.licenses.check(&asking).await,
+        Device::IsTheMatter => snapshot.licenses.identify(&asking).await,
+    };
     let license = license::decide(standing, snapshot.settings.licenses.buy_url.as_ref())?;
     Ok((license, credential))
 }
