@@ -495,13 +495,26 @@ fn a_store_has_one_owner_and_is_private() {
 }
 
 #[test]
+fn a_file_of_an_older_version_gets_the_tables_it_lacks() {
+    let store = Store::new();
+    let ledger = store.open();
+    let older = "DROP TABLE licenses; PRAGMA user_version = 1";
+    ledger.db.lock().connection().execute_batch(older).unwrap();
+    drop(ledger);
+    let ledger = store.open();
+    let count = "SELECT count(*) FROM licenses";
+    let rows: i64 = ledger.db.lock().connection().query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[test]
 fn a_newer_schema_and_a_foreign_journal_are_refused() {
     let store = Store::new();
     let ledger = store.open();
     ledger.db.lock().connection().pragma_update(None, "user_version", 7).unwrap();
     drop(ledger);
     let refused = store.try_open(SMALL).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 7, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Newer { found: 7, known: 2, .. }), "{refused}");
 
     let store = Store::new();
     drop(store.open());

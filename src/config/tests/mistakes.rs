@@ -56,6 +56,41 @@ const EDITS: &[(&str, &str, &str)] = &[
         "plan: free }, { key: ' jstar-demo-0001', plan: free }]",
         "3:69: licenses.sources[0].static.keys[1].key: the same licence key (case does not count) as on line 3",
     ),
+    (
+        "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
+        "lemonsqueezy: { products: { 1: { 2: free } } }",
+        "3:21: licenses.sources[0].lemonsqueezy.store_id: missing: Settings > Stores. Without it every Lemon Squeezy licence of the world would fit.",
+    ),
+    (
+        "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
+        "lemonsqueezy: { store_id: 1, products: { x: { 2: free } } }",
+        "3:48: licenses.sources[0].lemonsqueezy.products.x: expected the shop's number for it, like `588102`",
+    ),
+    (
+        "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
+        "lemonsqueezy: { store_id: 1, products: { 1: { 2: fre } } }",
+        "3:56: licenses.sources[0].lemonsqueezy.products.1.2: unknown plan `fre`; did you mean `free`?",
+    ),
+    (
+        "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
+        "lemonsqueezy: { store_id: 1, products: {} }",
+        "3:46: licenses.sources[0].lemonsqueezy.products: must not be empty",
+    ),
+    (
+        "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
+        "gumroad: { products: { \"a==\": { \"*\": free } }, webhook_secret: hunter2hunter2hunter2 }",
+        "3:70: licenses.sources[0].gumroad.webhook_secret: expected `env:NAME` or `file:PATH`",
+    ),
+    (
+        "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
+        "gumroad: { products: { \"a==\": { \"*\": free } }, webhook_secret: env:CARGO_PKG_NAME }",
+        "3:70: licenses.sources[0].gumroad.webhook_secret: shorter than 16 characters",
+    ),
+    (
+        "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
+        "gumroad: { products: { \"a==\": { \"*\": free } }, base_url: \"http://shop.test\" }",
+        "3:64: licenses.sources[0].gumroad.base_url: plain http would show keys and prompts on the way; use https, or add `allow_private: true` if the way is your own",
+    ),
     ("static", "statik", "3:7: licenses.sources[0].statik: unknown field; did you mean `static`?"),
     ("[groq/", "[groqq/", "12:10: models.fast[0]: unknown provider `groqq`; did you mean `groq`?"),
     (
@@ -189,7 +224,19 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "store: { kind: redis, url: redis://localhost, on_store_down: lease }",
-        "13:16: store.kind: `redis` is not available in this version",
+        "13:47: store.on_store_down: is not available in this version",
+    ),
+    (
+        "store: { kind: redis }",
+        "13:16: store.url: missing: where Redis is, like `redis://10.0.0.5:6379`",
+    ),
+    (
+        "store: { kind: redis, url: \"redis://:hunter2@10.0.0.5\" }",
+        "13:28: store.url: a password never stands here in clear: use `env:NAME` or `file:PATH`",
+    ),
+    (
+        "store: { kind: redis, url: rediss://10.0.0.5 }",
+        "13:28: store.url: only `redis://` is available in this version",
     ),
     ("store: { url: redis://localhost }", "13:10: store.url: goes with `kind: redis` only"),
     ("budget: { day: $20 }", "13:1: budget: is not available in this version"),
