@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What one licence did in the last hour.
 #[derive(Default)]
 pub struct Strikes {
+    /// Held by whoever asks the shop about a device of this licence: the others wait for the answer
+    /// instead of asking, too.
+    asking: Arc<tokio::sync::Mutex<()>>,
     unknown: Vec<(String, UnixMs)>,
     activations: Vec<UnixMs>,
 }
@@ -65,6 +68,26 @@ impl Desk {
         let Some(instance) = asking.instance else { return Err(Code::DeviceLimit) };
         let (id, now) = (&license.id, asking.now);
         let device = self.hasher.device(id, instance);
+        let age_of = |kept: &Kept| {
+            let found = kept.record.devices.iter().find(|found| found.id == device);
+            found.map(|found| passed(found.checked, now))
+        };
+        let age = self.known(id).await.and_then(|kept| age_of(&kept));
+        if age.is_some_and(|age| age < sources.cache.fresh) {
+            return Ok(());
+        }
+        let asking_now = self.strikes_of(id).lock().asking.clone();
+        let _alone = match asking_now.try_lock() {
+            Ok(alone) => alone,
+            // Somebody asks; what was known holds meanwhile.
+            Err(_) if age.is_some_and(|age| age < sources.cache.fresh + sources.cache.stale) => {
+                return Ok(());
+            }
+            Err(_) => match tokio::time::timeout(PATIENCE, asking_now.lock()).await {
+                Ok(alone) => alone,
+                Err(_) => return Err(Code::LicenseCheckUnavailable),
+            },
+        };
         let kept = self.known(id).await;
         let record = kept.as_ref().map(|kept| &kept.record);
         let found = record.and_then(|record| record.devices.iter().find(|d| d.id == device));
@@ -80,6 +103,9 @@ impl Desk {
         }
         let known = age.is_some_and(|age| age < sources.cache.fresh + sources.cache.stale);
         let asked = async {
+            if self.health(Shop::LemonSqueezy).is_paused(std::time::Instant::now()) {
+                return None;
+            }
             let turn = self.turnstile.pass(Class::Known, None).await?;
             let pair = (asking.credential.expose(), instance);
             let reply =

@@ -158,6 +158,20 @@ async fn a_device_is_asked_about_once() {
 }
 
 #[tokio::test]
+async fn many_requests_of_a_device_at_once_ask_about_it_once() {
+    let (_mock, shop, gateway) = start(requiring).await;
+    shop.sells(BOUGHT, Says::license());
+    let old = shop.activate(BOUGHT, "OLD-LAPTOP");
+    let requests = (0..50).map(|_| chat_on(&gateway, BOUGHT, Some(&old)));
+    for answer in futures_util::future::join_all(requests).await {
+        answer.ok();
+    }
+    let calls = shop.calls_for(BOUGHT);
+    let about = calls.iter().filter(|call| call.field("instance_id") == Some(&*old)).count();
+    assert_eq!(about, 1);
+}
+
+#[tokio::test]
 async fn the_sixth_unknown_device_within_the_hour_costs_no_call() {
     let (_mock, shop, gateway) = start(requiring).await;
     shop.sells(BOUGHT, Says::license());

@@ -297,6 +297,24 @@ async fn is_held(sudden: Says) {
 }
 
 #[tokio::test]
+async fn many_licences_that_the_configuration_refuses_at_once_are_held() {
+    let (_mock, shop, mut gateway) = both("fresh: 1h").await;
+    let keys: Vec<String> = (1..=12).map(license_key).collect();
+    for key in &keys {
+        shop.sells(key, Says::license());
+        gateway.app().chat_as(key).await.ok();
+    }
+    gateway.kill();
+    gateway.config = gateway.config.clone().of_shop("lemonsqueezy", "store_id", "58214");
+    gateway.restart().await;
+    is_in_state(&gateway, "lemonsqueezy", "holding").await;
+    for key in &keys {
+        gateway.app().chat_as(key).await.ok();
+    }
+    assert!(gateway.logs().contains("refuses 12 of 12"), "{}", gateway.logs());
+}
+
+#[tokio::test]
 async fn many_licences_not_found_at_once_are_held() {
     is_held(Says::not_found()).await;
 }
