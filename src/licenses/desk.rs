@@ -285,9 +285,13 @@ impl Desk {
         let Some(facts) = &record.facts else {
             return Verdict::Invalid(Code::LicenseInvalid);
         };
+        // A refund acts even where a refusal of many is not believed.
+        if record.refunded {
+            return Verdict::Invalid(Code::LicenseRefunded);
+        }
         let verdict = sources.judge(facts, now);
         if !verdict.is_foreign() {
-            return if record.refunded { Verdict::Invalid(Code::LicenseRefunded) } else { verdict };
+            return verdict;
         }
         let good = record.good.as_ref().filter(|_| sources.is_held() && record.is_held(now));
         match good.and_then(|name| sources.plan(name)) {
@@ -354,7 +358,7 @@ impl Desk {
                 Ok(Put::Newer(theirs)) => {
                     let merge = |mine: Option<&Record>| {
                         let mut merged = mine.unwrap_or(&record).merge(&theirs);
-                        merged.version = theirs.version.max(record.version) + 1;
+                        merged.version = merged.version.max(theirs.version).max(record.version) + 1;
                         Some(merged)
                     };
                     let Some(kept) = self.records.update(id, merge) else { return };

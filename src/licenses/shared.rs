@@ -307,6 +307,8 @@ impl Shared {
         };
         log::debug!("The shared store failed: {failed}.");
         self.connection.store(None);
+        // The next beat finds it back, and writes down what could not be written meanwhile.
+        self.is_up.store(false, Relaxed);
         Err(Away)
     }
 

@@ -304,7 +304,8 @@ async fn many_licences_that_the_configuration_refuses_at_once_are_held() {
         shop.sells(key, Says::license());
         gateway.app().chat_as(key).await.ok();
     }
-    gateway.kill();
+    gateway.signal(rustix::process::Signal::TERM);
+    gateway.exited(Duration::from_secs(5)).await;
     gateway.config = gateway.config.clone().of_shop("lemonsqueezy", "store_id", "58214");
     gateway.restart().await;
     is_in_state(&gateway, "lemonsqueezy", "holding").await;
