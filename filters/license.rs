@@ -60,6 +60,10 @@ pub fn decide(standing: Standing, buy_url: Option<&Arc<str>>) -> Result<License,
         Standing::Invalid(code) => {
             Err(Reject::new(code, words(code)).upgrade_url(buy_url.cloned()))
         }
+        Standing::OtherDevice(license) => {
+            let reject = Reject::new(Code::DeviceLimit, words(Code::DeviceLimit));
+            Err(reject.upgrade_url(license.plan.upgrade_url.clone()))
+        }
         Standing::Unknown { why } => Err(check_unavailable(why)),
         Standing::TooMany { retry_after } => Err(Reject::new(
             Code::RateLimited,

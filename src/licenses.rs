@@ -18,6 +18,7 @@ mod lookup;
 mod record;
 mod records;
 mod shared;
+mod sharing;
 mod shelf;
 mod sources;
 mod turnstile;
@@ -66,7 +67,6 @@ impl Book {
             listed.extend(ids);
         }
         let sources = Arc::new(Sources::new(settings));
-        desk.weigh(&sources);
         let found = desk.telemetry.metrics.license_checks(STATIC, "valid");
         Self { desk, sources, listed, found }
     }
@@ -90,16 +90,14 @@ impl Book {
 impl Licenses for Book {
     async fn check(&self, asking: &Asking<'_>) -> Standing {
         let standing = self.identify(asking).await;
-        let license = match &standing {
+        let license = match standing {
             Standing::Valid(license) if license.plan.devices_required => license,
             _ => return standing,
         };
-        match self.desk.check_device(&self.sources, license, asking).await {
-            Ok(()) => standing,
-            Err(Code::LicenseCheckUnavailable) => {
-                Standing::Unknown { why: "the shop did not answer about a device" }
-            }
-            Err(code) => Standing::Invalid(code),
+        match self.desk.check_device(&self.sources, &license, asking).await {
+            Ok(()) => Standing::Valid(license),
+            Err(Code::DeviceLimit) => Standing::OtherDevice(license),
+            Err(_) => Standing::Unknown { why: "nobody could be asked about a device" },
         }
     }
 }

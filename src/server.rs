@@ -95,6 +95,7 @@ pub fn serve(
     };
     let snapshot = Snapshot::build(settings, registry, &machine)?;
     machine.telemetry.metrics.loaded();
+    licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
     let phase = Arc::new(Phase::default());
     let server = build(Arc::new(ArcSwap::from_pointee(snapshot)), &store, &phase, stand_in)?;

@@ -75,8 +75,10 @@ pub struct Asking<'a> {
 #[derive(Debug, Clone)]
 pub enum Standing {
     Valid(License),
-    /// One of the `License*` codes, or `DeviceLimit`.
+    /// One of the `License*` codes.
     Invalid(Code),
+    /// The licence is good, and this device is none of its own.
+    OtherDevice(License),
     /// No source could say; `why` is for the operator.
     Unknown {
         why: &'static str,

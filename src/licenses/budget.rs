@@ -2,10 +2,11 @@
 //! uses up what others need. Lemon Squeezy documents 60 a minute for one address.
 //!
 //! ```text
-//! known   20   licences that were valid once
+//! known   10   licences that were valid once, whose request waits
+//! behind  10   the same, and those that are served meanwhile
 //! clean   10   addresses without a refused key; 4 in any 24 s, so that a burst leaves some for
 //!              whoever comes in the second half of the minute
-//! shared  20   all: known after their own, clean before their own, the rest only here
+//! shared  20   all: known and behind after their own, clean before its own, the rest only here
 //! ```
 
 use std::{collections::VecDeque, time::Duration};
@@ -29,7 +30,8 @@ impl Class {
     /// The pools it may take from, by their place in [`POOLS`].
     pub fn pools(self) -> &'static [usize] {
         match self {
-            Class::Known | Class::Behind => &[KNOWN, SHARED],
+            Class::Known => &[KNOWN, BEHIND, SHARED],
+            Class::Behind => &[BEHIND, SHARED],
             Class::Clean => &[SHARED, CLEAN],
             Class::Rest => &[SHARED],
         }
@@ -46,10 +48,12 @@ pub struct Pool {
 pub const LONGEST_SPAN: Duration = Duration::from_secs(60);
 
 const KNOWN: usize = 0;
-const CLEAN: usize = 1;
-const SHARED: usize = 2;
-pub const POOLS: [Pool; 3] = [
-    Pool { name: "known", bounds: &[(20, LONGEST_SPAN)] },
+const BEHIND: usize = 1;
+const CLEAN: usize = 2;
+const SHARED: usize = 3;
+pub const POOLS: [Pool; 4] = [
+    Pool { name: "known", bounds: &[(10, LONGEST_SPAN)] },
+    Pool { name: "behind", bounds: &[(10, LONGEST_SPAN)] },
     Pool { name: "clean", bounds: &[(10, LONGEST_SPAN), (4, Duration::from_secs(24))] },
     Pool { name: "shared", bounds: &[(20, LONGEST_SPAN)] },
 ];
@@ -85,12 +89,6 @@ impl Budget {
             }
         }
         Err(shortest)
-    }
-
-    /// A call that was let through elsewhere.
-    pub fn note(&mut self, pool: usize, now: u64) {
-        self.calls[pool].push_back(now);
-        self.forget(pool, now);
     }
 
     pub fn give_back(&mut self, call: &Call) {
@@ -143,6 +141,14 @@ mod tests {
         assert_eq!(taken(&mut budget, Class::Clean, 55_000), 2);
         assert_eq!(taken(&mut budget, Class::Rest, 59_999), 0);
         assert_eq!(taken(&mut budget, Class::Rest, 60_000), 20);
+    }
+
+    #[test]
+    fn what_is_served_meanwhile_leaves_calls_to_those_who_wait() {
+        let mut budget = Budget::default();
+        assert_eq!(taken(&mut budget, Class::Behind, 0), 30);
+        assert_eq!(taken(&mut budget, Class::Known, 0), 10);
+        assert_eq!(taken(&mut budget, Class::Clean, 0), 4);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where licences of shops are looked up. Lives as long as the process; what depends on the
-//! configuration of the moment comes in as [`Sources`].
+//! configuration of the moment comes in as [`Sources`]. Its work stands in more files than this one:
+//! `sharing` (where records are), `lookup` (one flight), `devices`, `webhook`, `upheaval`.
 //!
 //! ```text
 //! request ─► records ─► (shared store) ─► decide ─► served
@@ -9,32 +10,31 @@
 //! ```
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use gatekeeper_filters::kernel::{Asking, Code, Credential, License, LicenseId, Standing, UnixMs};
 use moka::sync::Cache;
-use tokio::runtime::Handle;
+use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
+use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     budget::Class,
     client::Client,
     devices::Strikes,
     facts::{Facts, Reply, Shop, Verdict},
-    flights::{Flights, Landed},
+    flights::{Flight, Flights, Landed},
     hasher::Hasher,
-    health::{Health, Report},
+    health::Health,
     lookup::Inquiry,
     record::{Ask, Record, no_for, passed},
     records::{Kept, Records},
-    shared::{Put, Shared},
+    shared::Shared,
     shelf::Shelf,
     sources::Sources,
-    turnstile::Turnstile,
+    turnstile::{Turn, Turnstile},
     upheaval,
     visitors::{Address, Admission, Visitors},
 };
@@ -46,25 +46,27 @@ const WAIT: Duration = Duration::from_secs(10);
 const REFUSALS: u64 = 20_000;
 /// Longer than any refusal is kept.
 const REFUSAL_TIME: Duration = Duration::from_secs(600);
-/// How long records stay on the shared store after their last change.
-const KEEP: Duration = Duration::from_secs(100 * 86_400);
 
 pub struct Desk {
     pub hasher: Hasher,
-    pub(super) records: Records,
+    pub(super) records: Arc<Records>,
     pub(super) refused: Cache<LicenseId, Arc<Refusal>>,
-    pub(super) strikes: Cache<LicenseId, Arc<parking_lot::Mutex<Strikes>>>,
+    pub(super) strikes: Cache<LicenseId, Arc<Mutex<Strikes>>>,
     pub(super) seen_webhooks: Cache<[u8; 32], ()>,
     pub(super) visitors: Visitors,
     pub(super) flights: Arc<Flights>,
+    /// Licences that wait for a call in the background.
+    behind: Mutex<FxHashSet<LicenseId>>,
     pub(super) turnstile: Turnstile,
     pub(super) client: Client,
     pub(super) shared: Option<Arc<Shared>>,
     pub(super) telemetry: Arc<Telemetry>,
-    shelf: Shelf,
+    pub(super) shelf: Shelf,
     shops: [Health; Shop::ALL.len()],
     /// Too many licences turned bad at once.
-    holding: AtomicBool,
+    pub(super) holding: AtomicBool,
+    /// Something known here is not on the shared store.
+    pub(super) unshared: Notify,
     runtime: Handle,
 }
 
@@ -88,30 +90,30 @@ impl Desk {
         hasher: Hasher,
         telemetry: Arc<Telemetry>,
     ) -> anyhow::Result<Arc<Self>> {
-        let (shelf, found) = Shelf::open(&store.path)?;
+        let records = Arc::new(Records::default());
+        let shelf = Shelf::open(&store.path, records.clone())?;
         let shared = store.redis.as_ref().map(Shared::new).transpose()?;
         let (turnstile, turning) = Turnstile::new(shared.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let desk = Arc::new(Self {
             hasher,
-            records: Records::default(),
+            holding: AtomicBool::new(upheaval::was_going_on(&records, UnixMs::now())),
+            records,
             refused: Cache::builder().max_capacity(REFUSALS).time_to_live(REFUSAL_TIME).build(),
             strikes: super::devices::strikes(),
             seen_webhooks: super::webhook::seen(),
             visitors: Visitors::default(),
             flights: Arc::default(),
+            behind: Mutex::default(),
             turnstile,
             client: Client::new()?,
             shared,
             telemetry,
             shelf,
             shops: Default::default(),
-            holding: AtomicBool::new(false),
+            unshared: Notify::new(),
             runtime: runtime.handle().clone(),
         });
-        for (id, record) in found {
-            desk.records.adopt(id, &record);
-        }
         let tending = desk.clone().tend();
         std::thread::Builder::new().name("licenses".into()).spawn(move || {
             runtime.spawn(turning);
@@ -132,32 +134,18 @@ impl Desk {
         id: LicenseId,
         asking: &Asking<'_>,
     ) -> Standing {
+        // A key that no source has is nobody's, whatever the shared store might say.
+        if self.records.get(&id).is_none()
+            && sources.questions(asking.credential.expose()).is_empty()
+        {
+            self.turned_away(asking.address.map(Address::from), asking.now);
+            return Standing::Invalid(Code::LicenseInvalid);
+        }
         match self.known(&id).await {
             Some(kept) if kept.record.facts.is_some() => {
                 self.check_known(sources, id, &kept, asking).await
             }
             _ => self.check_stranger(sources, id, asking).await,
-        }
-    }
-
-    /// The record of a licence, compared with the shared store where messages may have been lost.
-    pub(super) async fn known(&self, id: &LicenseId) -> Option<Arc<Kept>> {
-        let kept = self.records.get(id);
-        let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
-            return kept;
-        };
-        let generation = shared.generation();
-        if kept.as_ref().is_some_and(|kept| kept.compared() == generation) {
-            return kept;
-        }
-        match shared.record(id).await {
-            Ok(Some(record)) => {
-                let kept = self.records.adopt(*id, &record);
-                kept.set_compared(generation);
-                Some(kept)
-            }
-            Ok(None) => kept.inspect(|kept| kept.set_compared(generation)),
-            Err(_) => kept,
         }
     }
 
@@ -187,7 +175,7 @@ impl Desk {
                 cache.stale.inc();
                 if kept.try_again(now, pause(sources)) {
                     let inquiry = self.inquiry(sources, id, asking.credential, Class::Behind);
-                    self.start(inquiry, Some(kept));
+                    self.ask_behind(inquiry, kept.clone());
                 }
                 standing(id, answer)
             }
@@ -198,14 +186,48 @@ impl Desk {
                 if in_vain && answer.is_some() {
                     return standing(id, answer);
                 }
-                let inquiry = self.inquiry(sources, id, asking.credential, Class::Known);
-                match self.ask(inquiry, Some(kept)).await {
+                match self.ask_first(sources, id, kept, asking).await {
                     Ok(()) => self.now_known(sources, id, now),
                     Err(_) if answer.is_some() => standing(id, answer),
                     Err(why) => Standing::Unknown { why },
                 }
             }
         }
+    }
+
+    /// Asks about a known licence and waits; once more, when a webhook came while the question that
+    /// was joined was under way.
+    async fn ask_first(
+        self: &Arc<Self>,
+        sources: &Arc<Sources>,
+        id: LicenseId,
+        kept: &Arc<Kept>,
+        asking: &Asking<'_>,
+    ) -> Landed {
+        let inquiry = || self.inquiry(sources, id, asking.credential, Class::Known);
+        self.ask(inquiry(), Some(kept)).await?;
+        match self.records.get(&id) {
+            Some(kept) if kept.record.is_due(UnixMs::now()) => {
+                self.ask(inquiry(), Some(&kept)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks while the request is served. The flight begins with the call, not with the wait for it:
+    /// a request that can't be served must not wait for a turn that has no hurry.
+    fn ask_behind(self: &Arc<Self>, inquiry: Inquiry, kept: Arc<Kept>) {
+        let id = inquiry.id;
+        if !self.behind.lock().insert(id) {
+            return;
+        }
+        let desk = self.clone();
+        self.runtime.spawn(async move {
+            if let Some(turn) = desk.turnstile.pass(Class::Behind, None).await {
+                desk.start(inquiry, Some(&kept), Some(turn));
+            }
+            desk.behind.lock().remove(&id);
+        });
     }
 
     async fn check_stranger(
@@ -217,10 +239,6 @@ impl Desk {
         let now = asking.now;
         let cache = &self.telemetry.metrics.license_cache;
         let address = asking.address.map(Address::from);
-        if sources.questions(asking.credential.expose()).is_empty() {
-            self.turned_away(address, now);
-            return Standing::Invalid(Code::LicenseInvalid);
-        }
         if let Some(code) = self.refusal(sources, &id, now).await {
             cache.negative.inc();
             self.turned_away(address, now);
@@ -254,14 +272,20 @@ impl Desk {
 
     /// The refusal of a key that still holds, here or at another gateway.
     async fn refusal(&self, sources: &Sources, id: &LicenseId, now: UnixMs) -> Option<Code> {
-        if let Some(refusal) = self.refused.get(id) {
-            let ours = |facts: &Facts| !sources.judge(facts, now).is_foreign();
-            let holds = passed(refusal.at, now) < no_for(&sources.cache, refusal.times);
-            return (holds && !refusal.facts.as_ref().is_some_and(ours)).then_some(refusal.code);
+        if self.refused.contains_key(id) {
+            return self.refused_here(sources, id, now);
         }
         let shared = self.shared.as_ref().filter(|shared| shared.is_up())?;
         let why = shared.refusal(id).await.ok()??;
         refusal_code(&why)
+    }
+
+    /// The refusal of a key that still holds here, and that no changed configuration made ours.
+    fn refused_here(&self, sources: &Sources, id: &LicenseId, now: UnixMs) -> Option<Code> {
+        let refusal = self.refused.get(id)?;
+        let ours = |facts: &Facts| !sources.judge(facts, now).is_foreign();
+        let holds = passed(refusal.at, now) < no_for(&sources.cache, refusal.times);
+        (holds && !refusal.facts.as_ref().is_some_and(ours)).then_some(refusal.code)
     }
 
     /// What is known after a flight landed.
@@ -294,6 +318,10 @@ impl Desk {
             return verdict;
         }
         let good = record.good.as_ref().filter(|_| sources.is_held() && record.is_held(now));
+        // Held against "not ours", not against an end of its own.
+        if let (Some(_), Some(code)) = (good, facts.ended(now)) {
+            return Verdict::Invalid(code);
+        }
         match good.and_then(|name| sources.plan(name)) {
             Some(plan) => Verdict::Valid { plan: plan.clone(), until: None },
             None => verdict,
@@ -318,63 +346,51 @@ impl Desk {
         inquiry: Inquiry,
         before: Option<&Arc<Kept>>,
     ) -> Landed {
-        let Some(flight) = self.start(inquiry, before) else { return Ok(()) };
+        let Some(flight) = self.start(inquiry, before, None) else { return Ok(()) };
         match tokio::time::timeout(WAIT, flight.landed()).await {
             Ok(landed) => landed,
             Err(_) => Err("the shop did not answer in time"),
         }
     }
 
+    /// Joins the flight of a licence, or starts it, with a turn if there is one already.
     fn start(
         self: &Arc<Self>,
         mut inquiry: Inquiry,
         before: Option<&Arc<Kept>>,
-    ) -> Option<super::flights::Flight> {
+        turn: Option<Turn>,
+    ) -> Option<Flight> {
         let id = inquiry.id;
         let has_landed = || match (self.records.get(&id), before) {
             (Some(kept), Some(before)) => kept.record.answered > before.record.answered,
             (Some(kept), None) => kept.record.facts.is_some(),
-            (None, _) => self.refused.get(&id).is_some_and(|refusal| {
-                passed(refusal.at, UnixMs::now()) < no_for(&inquiry.sources.cache, refusal.times)
-            }),
+            (None, _) => self.refused_here(&inquiry.sources, &id, UnixMs::now()).is_some(),
         };
-        let (flight, pilot) = self.flights.join(id, has_landed)?;
-        if let Some(pilot) = pilot {
-            inquiry.before = before.map(|kept| kept.record.clone());
-            let desk = self.clone();
-            self.runtime.spawn(async move { pilot.land(desk.look_up(inquiry).await) });
-        }
+        let joined = self.flights.join(id, has_landed);
+        let Some((flight, Some(pilot))) = joined else {
+            if let Some(turn) = turn {
+                self.turnstile.give_back(turn);
+            }
+            return joined.map(|(flight, _)| flight);
+        };
+        inquiry.before = before.map(|kept| kept.record.clone());
+        let desk = self.clone();
+        self.runtime.spawn(async move { pilot.land(desk.look_up(inquiry, turn).await) });
         Some(flight)
     }
 
-    /// Writes a record down, here and for the other gateways.
-    pub(super) async fn keep(&self, id: LicenseId, kept: &Kept) {
-        let mut record = kept.record.clone();
-        self.shelf.put(id, record.clone());
-        let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else { return };
-        // Somebody else may change it, too; whoever comes second merges.
-        for _ in 0..4 {
-            match shared.put(&id, &record, KEEP).await {
-                Ok(Put::Newer(theirs)) => {
-                    let merge = |mine: Option<&Record>| {
-                        let mut merged = mine.unwrap_or(&record).merge(&theirs);
-                        merged.version = merged.version.max(theirs.version).max(record.version) + 1;
-                        Some(merged)
-                    };
-                    let Some(kept) = self.records.update(id, merge) else { return };
-                    record = kept.record.clone();
-                    self.shelf.put(id, record.clone());
-                }
-                Ok(Put::Kept) | Err(_) => return,
-            }
+    /// The moment of a question that is asked now: after every mark that is seen here, even one of
+    /// the same millisecond.
+    pub(super) fn moment(&self, id: &LicenseId) -> UnixMs {
+        let now = UnixMs::now();
+        match self.records.get(id) {
+            Some(kept) if kept.record.marked == now => UnixMs(now.0 + 1),
+            _ => now,
         }
     }
 
-    /// As [`Desk::keep`]; whether it is on the disk.
-    pub(super) async fn keep_now(&self, id: LicenseId, kept: &Kept) -> bool {
-        let on_disk = self.shelf.put_now(id, kept.record.clone()).await;
-        self.keep(id, kept).await;
-        on_disk
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(work);
     }
 
     pub(super) fn health(&self, shop: Shop) -> &Health {
@@ -398,109 +414,6 @@ impl Desk {
         }
     }
 
-    /// Whether so many licences turned bad at once that the shop is not believed.
-    pub(super) fn is_holding(&self) -> bool {
-        self.holding.load(Relaxed)
-    }
-
-    /// Looks again at how many turned bad; call after each that did.
-    pub(super) fn assess(&self, now: UnixMs) {
-        let was = self.is_holding();
-        let any_turned = || self.records.all().any(|(_, kept)| kept.record.turned.is_some());
-        let holds = upheaval::assess(&self.records, now) || (was && any_turned());
-        self.holding.store(holds, Relaxed);
-        if holds && !was {
-            log::error!(
-                "licences: many good ones turned \"not found\" or \"wrong product\" at once. The \
-                 last good facts hold for up to 72 hours; look at the shop and at licenses.sources."
-            );
-        } else if was && !holds {
-            log::info!("licences: the sudden refusal of many is over.");
-        }
-    }
-
-    /// Looks at what a new configuration would do to licences in use; if it would refuse many at
-    /// once, it holds what was good.
-    pub fn weigh(&self, sources: &Sources) {
-        let now = UnixMs::now();
-        // Right after a start nobody was seen; then those count that were good within a day.
-        let in_use = |kept: &Kept| match kept.seen().0 {
-            0 => passed(kept.record.answered, now) < Duration::from_secs(86_400),
-            _ => upheaval::was_seen(kept, now),
-        };
-        let (mut seen, mut foreign) = (0, Vec::new());
-        for (id, kept) in self.records.all().filter(|(_, kept)| in_use(kept)) {
-            let Some(facts) = &kept.record.facts else { continue };
-            seen += 1;
-            if kept.record.good.is_some() && sources.judge(facts, now).is_foreign() {
-                foreign.push(id);
-            }
-        }
-        if !upheaval::is_sudden(foreign.len(), seen) {
-            return;
-        }
-        log::error!(
-            "licences: the configuration refuses {} of {seen} licences in use, which were good. \
-             They are served for up to 72 hours; look at licenses.sources.",
-            foreign.len()
-        );
-        sources.hold();
-        for id in foreign {
-            let turned = self.records.update(id, |record| record?.turn(now));
-            if let Some(kept) = turned {
-                self.shelf.put(id, kept.record.clone());
-            }
-        }
-    }
-
-    /// Each shop of the configuration, as `/status` and the metrics tell it.
-    pub fn report(&self, sources: &Sources) -> Vec<(Shop, Report)> {
-        let of = |shop: &Shop| {
-            let mut report = self.health(*shop).report();
-            if self.is_holding() || sources.is_held() {
-                let why = "many good licences were refused at once; their last good facts hold";
-                report = Report { state: "holding", why: Some(why.into()) };
-            }
-            (*shop, report)
-        };
-        sources.shops().iter().map(of).collect()
-    }
-
-    /// What runs beside requests: the shared store, and a look around each minute.
-    async fn tend(self: Arc<Self>) {
-        if let Some(shared) = &self.shared {
-            let (back, desk) = (self.clone(), self.clone());
-            let returned = move || {
-                let desk = back.clone();
-                tokio::spawn(async move { desk.write_back().await });
-            };
-            let changed = move |id: LicenseId| {
-                if let Some(kept) = desk.records.get(&id) {
-                    kept.set_compared(0);
-                }
-            };
-            tokio::spawn(shared.clone().tend(returned, changed));
-        }
-        loop {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            self.assess(UnixMs::now());
-        }
-    }
-
-    /// Brings everything known here to the shared store, which lost it or was away.
-    async fn write_back(self: Arc<Self>) {
-        let Some(shared) = &self.shared else { return };
-        for (id, kept) in self.records.all() {
-            if !shared.is_up() {
-                return;
-            }
-            match shared.put(&id, &kept.record, KEEP).await {
-                Ok(Put::Newer(theirs)) => drop(self.records.adopt(id, &theirs)),
-                Ok(Put::Kept) | Err(_) => {}
-            }
-        }
-    }
-
     /// Asks each Gumroad product about a key that can't exist: a product id that is none shows at
     /// the start, not with the first buyer.
     pub fn probe(self: &Arc<Self>, sources: Arc<Sources>) {
@@ -508,7 +421,7 @@ impl Desk {
         self.runtime.spawn(async move {
             for question in sources.questions_to(Shop::Gumroad) {
                 if let Some(_turn) = desk.turnstile.pass(Class::Behind, None).await {
-                    desk.put(&sources, &question, super::lookup::NOBODY).await;
+                    desk.call(&sources, &question, super::lookup::NOBODY).await;
                 }
             }
         });

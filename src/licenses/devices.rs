@@ -14,9 +14,8 @@ use super::{
     budget::Class,
     desk::Desk,
     facts::{Facts, Reply, Shop},
-    lemonsqueezy::{self, DeviceReply},
-    record::{Device, Record, passed},
-    records::Kept,
+    lemonsqueezy::{self, DeviceCall, DeviceReply},
+    record::{Record, passed},
     shared::Lock,
     sources::{Question, Sources},
 };
@@ -29,18 +28,23 @@ const HOUR: Duration = Duration::from_secs(3600);
 const REMEMBERED: u64 = 65_536;
 /// Where a plan sets no limit and the gateway keeps the list.
 const MOST_DEVICES: u64 = 100;
-/// How often is looked whether another gateway is done with the licence, and how long.
+/// How often is looked whether another gateway is done with the licence.
 const LOOK: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request waits for a word about a device.
+const WAIT: Duration = Duration::from_secs(8);
+/// Between two attempts to ask about a device that is served meanwhile.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// What one licence did in the last hour.
 #[derive(Default)]
 pub struct Strikes {
-    /// Held by whoever asks the shop about a device of this licence: the others wait for the answer
-    /// instead of asking, too.
+    /// Held by whoever asks about devices of this licence: the others wait for the answer instead of
+    /// asking, too.
     asking: Arc<tokio::sync::Mutex<()>>,
     unknown: Vec<(String, UnixMs)>,
     activations: Vec<UnixMs>,
+    /// When was last asked about a device that is served meanwhile.
+    tried: UnixMs,
 }
 
 pub fn strikes() -> Cache<LicenseId, Arc<Mutex<Strikes>>> {
@@ -54,11 +58,19 @@ pub struct Devices {
     pub max: Option<u64>,
 }
 
+/// Whose device it is about.
+#[derive(Clone)]
+struct Owner {
+    sources: Arc<Sources>,
+    license: License,
+    credential: Credential,
+}
+
 impl Desk {
     /// Lets a device of the licence pass.
     ///
     /// # Errors
-    /// 403 for any other, 503 when the shop can't be asked about it.
+    /// 403 for any other, 503 when nobody can be asked about it.
     pub async fn check_device(
         self: &Arc<Self>,
         sources: &Arc<Sources>,
@@ -66,68 +78,115 @@ impl Desk {
         asking: &Asking<'_>,
     ) -> Result<(), Code> {
         let Some(instance) = asking.instance else { return Err(Code::DeviceLimit) };
-        let (id, now) = (&license.id, asking.now);
-        let device = self.hasher.device(id, instance);
-        let age_of = |kept: &Kept| {
-            let found = kept.record.devices.iter().find(|found| found.id == device);
-            found.map(|found| passed(found.checked, now))
+        let device = self.hasher.device(&license.id, instance);
+        let kept = self.known(&license.id).await;
+        let owner = || Owner {
+            sources: sources.clone(),
+            license: license.clone(),
+            credential: asking.credential.clone(),
         };
-        let age = self.known(id).await.and_then(|kept| age_of(&kept));
-        if age.is_some_and(|age| age < sources.cache.fresh) {
-            return Ok(());
-        }
-        let asking_now = self.strikes_of(id).lock().asking.clone();
-        let _alone = match asking_now.try_lock() {
-            Ok(alone) => alone,
-            // Somebody asks; what was known holds meanwhile.
-            Err(_) if age.is_some_and(|age| age < sources.cache.fresh + sources.cache.stale) => {
+        let record = kept.as_ref().map(|kept| &kept.record);
+        let cache = &sources.cache;
+        match record.and_then(|record| age(record, &device, asking.now)) {
+            Some(Age::Fresh) => return Ok(()),
+            Some(Age::Past(age)) if age < cache.fresh => return Ok(()),
+            Some(Age::Past(age)) if age < cache.fresh + cache.stale => {
+                self.ask_behind_about(owner(), instance, asking.now);
                 return Ok(());
             }
-            Err(_) => match tokio::time::timeout(PATIENCE, asking_now.lock()).await {
-                Ok(alone) => alone,
-                Err(_) => return Err(Code::LicenseCheckUnavailable),
-            },
-        };
-        let kept = self.known(id).await;
-        let record = kept.as_ref().map(|kept| &kept.record);
-        let found = record.and_then(|record| record.devices.iter().find(|d| d.id == device));
-        let Some(base) = record.and_then(|record| lemon_squeezy(sources, record)) else {
-            return found.map(drop).ok_or(Code::DeviceLimit);
-        };
-        let age = found.map(|found| passed(found.checked, now));
-        if age.is_some_and(|age| age < sources.cache.fresh) {
-            return Ok(());
+            _ => {}
         }
-        if found.is_none() && !self.may_be_new(id, &device, now) {
+        let owner = owner();
+        let asked = tokio::time::timeout(WAIT, self.ask_about(&owner, instance, &device));
+        match asked.await.unwrap_or(Err(Code::LicenseCheckUnavailable)) {
+            // Nobody can say, and what was known may still serve.
+            Err(Code::LicenseCheckUnavailable)
+                if record.and_then(|record| record.device(&device)).is_some_and(|found| {
+                    passed(found.checked, asking.now) < cache.fresh + cache.stale
+                }) =>
+            {
+                Ok(())
+            }
+            said => said,
+        }
+    }
+
+    /// Finds out about a device that is not known, or not any longer.
+    async fn ask_about(
+        self: &Arc<Self>,
+        owner: &Owner,
+        instance: &str,
+        device: &str,
+    ) -> Result<(), Code> {
+        let id = &owner.license.id;
+        let alone = self.strikes_of(id).lock().asking.clone();
+        let _alone = alone.lock().await;
+        // Somebody else may have asked meanwhile, here or at another gateway.
+        let latest = self.latest(id).await;
+        let is_latest = latest.is_ok();
+        let kept = latest.unwrap_or_else(|_| self.records.get(id));
+        let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
+        let now = UnixMs::now();
+        match age(&record, device, now) {
+            Some(Age::Fresh) => return Ok(()),
+            Some(Age::Past(age)) if age < owner.sources.cache.fresh => return Ok(()),
+            _ => {}
+        }
+        if lemon_squeezy(&owner.sources, &record).is_none() {
+            // Where the list may be longer elsewhere, this is no decision.
+            return Err(match is_latest {
+                true => Code::DeviceLimit,
+                false => Code::LicenseCheckUnavailable,
+            });
+        }
+        if record.device(device).is_none() && !self.strike(id, device, now) {
             return Err(Code::DeviceLimit);
         }
-        let known = age.is_some_and(|age| age < sources.cache.fresh + sources.cache.stale);
-        let asked = async {
-            if self.health(Shop::LemonSqueezy).is_paused(std::time::Instant::now()) {
-                return None;
-            }
-            let turn = self.turnstile.pass(Class::Known, None).await?;
-            let pair = (asking.credential.expose(), instance);
-            let reply =
-                lemonsqueezy::validate_device(&self.client, &base, pair, &self.hasher).await;
-            drop(turn);
-            self.device_heard(sources, license, &reply, now).await;
-            Some(reply.device)
-        };
-        match asked.await {
+        self.validate(owner, instance, device).await
+    }
+
+    /// Asks the shop about a device and writes down what it says.
+    async fn validate(
+        self: &Arc<Self>,
+        owner: &Owner,
+        instance: &str,
+        device: &str,
+    ) -> Result<(), Code> {
+        let id = &owner.license.id;
+        let asked = self.moment(id);
+        match self.device_call(owner, DeviceCall::Validate(instance)).await {
             Some(lemonsqueezy::Device::Is(_)) => {
-                self.set_devices(id, |devices| add(devices, &device, now)).await;
+                self.forgive(id, device);
+                self.set_device(id, device, false, asked).await;
                 Ok(())
             }
             Some(lemonsqueezy::Device::IsNot | lemonsqueezy::Device::Released) => {
-                self.strike(id, device.clone(), now);
-                self.set_devices(id, |devices| devices.retain(|d| d.id != device)).await;
+                self.set_device(id, device, true, asked).await;
                 Err(Code::DeviceLimit)
             }
-            // The shop is away: a device it knew goes on.
-            _ if known => Ok(()),
-            _ => Err(Code::LicenseCheckUnavailable),
+            // Nothing was learned, so nothing counts.
+            _ => {
+                self.forgive(id, device);
+                Err(Code::LicenseCheckUnavailable)
+            }
         }
+    }
+
+    /// Asks about a device that is served meanwhile, now and then.
+    fn ask_behind_about(self: &Arc<Self>, owner: Owner, instance: &str, now: UnixMs) {
+        let strikes = self.strikes_of(&owner.license.id);
+        {
+            let mut strikes = strikes.lock();
+            if passed(strikes.tried, now) < PAUSE {
+                return;
+            }
+            strikes.tried = now;
+        }
+        let (desk, instance) = (self.clone(), instance.to_owned());
+        self.spawn(async move {
+            let device = desk.hasher.device(&owner.license.id, &instance);
+            let _ = desk.validate(&owner, &instance, &device).await;
+        });
     }
 
     /// A new device: its id, which the app keeps, and the count with it.
@@ -143,29 +202,72 @@ impl Desk {
     ) -> Result<(String, Devices), Reject> {
         let (id, now) = (&license.id, UnixMs::now());
         if !self.may_activate(id, now) {
-            let message = "This licence was activated too often in the last hour. Please wait.";
+            let message = "This licence was activated too often in the last hour. Please try again \
+                           in an hour.";
             return Err(Reject::new(Code::RateLimited, message).retry_after(60));
         }
-        let _lock = self.only_here(id).await?;
-        let kept = self.known(id).await;
-        let record = kept.as_ref().map(|kept| kept.record.clone()).unwrap_or_default();
-        let Some(base) = lemon_squeezy(sources, &record) else {
-            return self.activate_here(license, record, now).await;
+        let owner = Owner {
+            sources: sources.clone(),
+            license: license.clone(),
+            credential: credential.clone(),
         };
-        let _turn = self.turn().await?;
-        let pair = (credential.expose(), name);
-        let reply = lemonsqueezy::activate(&self.client, &base, pair, &self.hasher).await;
-        self.device_heard(sources, license, &reply, now).await;
-        match reply.device {
-            lemonsqueezy::Device::Is(instance) => {
-                let device = self.hasher.device(id, &instance);
-                let kept = self.set_devices(id, |devices| add(devices, &device, now)).await;
-                let record = kept.map(|kept| kept.record.clone()).unwrap_or(record);
-                Ok((instance, self.devices(license, &record).unwrap_or(NOT_COUNTED)))
+        let activated = self.activate_as(&owner, name).await;
+        if activated.as_ref().is_err_and(|reject| reject.code.status() >= 500) {
+            // Nobody decided, so it does not count.
+            self.strikes_of(id).lock().activations.retain(|at| *at != now);
+        }
+        activated
+    }
+
+    async fn activate_as(
+        self: &Arc<Self>,
+        owner: &Owner,
+        name: &str,
+    ) -> Result<(String, Devices), Reject> {
+        let license = &owner.license;
+        let kept = self.known(&license.id).await;
+        let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
+        if lemon_squeezy(&owner.sources, &record).is_none() {
+            return self.activate_here(license).await;
+        }
+        match self.device_call(owner, DeviceCall::Activate(name)).await {
+            Some(lemonsqueezy::Device::Is(instance)) => {
+                let device = self.hasher.device(&license.id, &instance);
+                self.set_device(&license.id, &device, false, UnixMs::now()).await;
+                Ok((instance, self.devices_of(license).await.unwrap_or(NOT_COUNTED)))
             }
-            lemonsqueezy::Device::Full => Err(all_taken(self.devices(license, &record))),
+            Some(lemonsqueezy::Device::Full) => {
+                Err(all_taken(self.devices_of(license).await.and_then(|devices| devices.max)))
+            }
             _ => Err(unanswered()),
         }
+    }
+
+    /// A place in the list that the gateways keep themselves.
+    async fn activate_here(&self, license: &License) -> Result<(String, Devices), Reject> {
+        let _lock = self.only_here(&license.id).await?;
+        self.latest(&license.id).await.map_err(|_| store_is_away())?;
+        let most = license.plan.max_devices.unwrap_or(MOST_DEVICES);
+        let mut random = [0; 16];
+        getrandom::fill(&mut random)
+            .map_err(|error| license::check_unavailable(&format!("no random bytes: {error}")))?;
+        let instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let device = self.hasher.device(&license.id, &instance);
+        let now = UnixMs::now();
+        let place = |there: Option<&Record>| {
+            let record = there.cloned().unwrap_or_default();
+            let is_full = record.active().count() as u64 >= most;
+            (!is_full).then(|| record.with_device(&device, false, now))
+        };
+        if self.records.update(license.id, place).is_none() {
+            return Err(all_taken(Some(most)));
+        }
+        // The app keeps the id for good, so it must be on the disk.
+        if !self.keep_now(license.id).await {
+            self.set_device(&license.id, &device, true, now).await;
+            return Err(license::check_unavailable("the database takes no device"));
+        }
+        Ok((instance, self.devices_of(license).await.unwrap_or(NOT_COUNTED)))
     }
 
     /// A device gives its place back.
@@ -180,39 +282,46 @@ impl Desk {
         instance: &str,
     ) -> Result<Devices, Reject> {
         let (id, now) = (&license.id, UnixMs::now());
-        let _lock = self.only_here(id).await?;
         let device = self.hasher.device(id, instance);
         let kept = self.known(id).await;
-        let record = kept.as_ref().map(|kept| kept.record.clone()).unwrap_or_default();
-        let mut is_known = record.devices.iter().any(|known| known.id == device);
-        if !is_known && !self.may_be_new(id, &device, now) {
-            let message = "Too many unknown devices in the last hour. Please wait.";
+        let is_known = kept.as_ref().is_some_and(|kept| kept.record.device(&device).is_some());
+        if !is_known && !self.strike(id, &device, now) {
+            let message = "Too many unknown devices in the last hour. Please try again in an hour.";
             return Err(Reject::new(Code::RateLimited, message).retry_after(60));
         }
-        if let Some(base) = lemon_squeezy(sources, &record) {
-            let _turn = self.turn().await?;
-            let pair = (credential.expose(), instance);
-            let reply = lemonsqueezy::deactivate(&self.client, &base, pair, &self.hasher).await;
-            self.device_heard(sources, license, &reply, now).await;
-            match reply.device {
-                lemonsqueezy::Device::Unsaid => return Err(unanswered()),
-                lemonsqueezy::Device::Released => is_known = true,
-                _ => {}
+        let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
+        let released = if lemon_squeezy(sources, &record).is_some() {
+            let owner = Owner {
+                sources: sources.clone(),
+                license: license.clone(),
+                credential: credential.clone(),
+            };
+            match self.device_call(&owner, DeviceCall::Deactivate(instance)).await {
+                Some(lemonsqueezy::Device::Released) => true,
+                // Somebody was quicker at the shop; the place is free.
+                Some(lemonsqueezy::Device::IsNot) => is_known,
+                _ => {
+                    self.forgive(id, &device);
+                    return Err(unanswered());
+                }
             }
-        }
-        if !is_known {
-            self.strike(id, device, now);
+        } else {
+            let _lock = self.only_here(id).await?;
+            let latest = self.latest(id).await.map_err(|_| store_is_away())?;
+            latest.is_some_and(|kept| kept.record.device(&device).is_some())
+        };
+        if !released {
             let message = "This device is not activated for this licence.";
             return Err(Reject::new(Code::NotFound, message));
         }
-        let kept = self.set_devices(id, |devices| devices.retain(|d| d.id != device)).await;
-        let record = kept.map(|kept| kept.record.clone()).unwrap_or(record);
-        Ok(self.devices(license, &record).unwrap_or(NOT_COUNTED))
+        self.forgive(id, &device);
+        self.set_device(id, &device, true, now).await;
+        Ok(self.devices_of(license).await.unwrap_or(NOT_COUNTED))
     }
 
     /// The devices of a licence, where somebody counts them.
     pub fn devices(&self, license: &License, record: &Record) -> Option<Devices> {
-        let here = record.devices.len() as u64;
+        let here = record.active().count() as u64;
         match &record.facts {
             Some(Facts::LemonSqueezy(facts)) => {
                 Some(Devices { used: facts.activations.max(here), max: facts.activation_limit })
@@ -234,87 +343,54 @@ impl Desk {
         self.devices(license, kept.as_ref().map_or(&none, |kept| &kept.record))
     }
 
-    async fn activate_here(
+    /// One call about a device, with a turn of its own. `None` when the shop said nothing.
+    async fn device_call(
         self: &Arc<Self>,
-        license: &License,
-        record: Record,
-        now: UnixMs,
-    ) -> Result<(String, Devices), Reject> {
-        let most = license.plan.max_devices.unwrap_or(MOST_DEVICES);
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| {
-            license::check_unavailable("no random bytes").internal(error.to_string())
-        })?;
-        let instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let device = self.hasher.device(&license.id, &instance);
-        let mut is_full = false;
-        let kept = self.records.update(license.id, |there| {
-            let mut record = there.cloned().unwrap_or(record);
-            is_full = record.devices.len() as u64 >= most;
-            if is_full {
-                return None;
+        owner: &Owner,
+        call: DeviceCall<'_>,
+    ) -> Option<lemonsqueezy::Device> {
+        let Owner { sources, license, credential } = owner;
+        let kept = self.records.get(&license.id)?;
+        let base = lemon_squeezy(sources, &kept.record)?;
+        if self.health(Shop::LemonSqueezy).is_paused(std::time::Instant::now()) {
+            return None;
+        }
+        let _turn = self.turnstile.pass(Class::Known, None).await?;
+        let asked = self.moment(&license.id);
+        let about = (credential.expose(), call);
+        let DeviceReply { reply, device } =
+            lemonsqueezy::device(&self.client, &base, about, &self.hasher).await;
+        match (&reply, &device) {
+            (Reply::Unknown(_), lemonsqueezy::Device::Unsaid) | (Reply::Facts(_), _) => {
+                let verdict = sources.verdict_name(&reply, asked);
+                self.heard(Shop::LemonSqueezy, "", &reply, verdict);
             }
-            add(&mut record.devices, &device, now);
-            record.version += 1;
-            Some(record)
-        });
-        let Some(kept) = kept else {
-            return Err(all_taken(Some(Devices { used: most, max: Some(most) })));
+            // A word about the device alone says nothing of the licence.
+            _ => {}
+        }
+        if matches!(reply, Reply::Facts(_)) {
+            self.note(sources, license.id, &reply, asked).await;
+        }
+        (device != lemonsqueezy::Device::Unsaid).then_some(device)
+    }
+
+    /// Writes down that a device has its place, or has none.
+    async fn set_device(&self, id: &LicenseId, device: &str, gone: bool, now: UnixMs) {
+        let change = |record: Option<&Record>| {
+            let record = record?;
+            // Of one that never had a place nothing is kept: anybody may ask about any number.
+            (!gone || record.device(device).is_some())
+                .then(|| record.with_device(device, gone, now))
         };
-        // The app keeps the id for good, so it must be on the disk.
-        if !self.keep_now(license.id, &kept).await {
-            return Err(license::check_unavailable("the store takes no device"));
-        }
-        Ok((instance, self.devices(license, &kept.record).unwrap_or(NOT_COUNTED)))
-    }
-
-    /// Takes in what a device call tells of licence and shop.
-    async fn device_heard(
-        self: &Arc<Self>,
-        sources: &Arc<Sources>,
-        license: &License,
-        reply: &DeviceReply,
-        asked: UnixMs,
-    ) {
-        let said_nothing = reply.device != lemonsqueezy::Device::Unsaid
-            && matches!(reply.reply, Reply::Unknown(_));
-        if said_nothing {
-            return;
-        }
-        let verdict = sources.verdict_name(&reply.reply, asked);
-        self.heard(Shop::LemonSqueezy, "", &reply.reply, verdict);
-        let nobody = Credential::new("");
-        let inquiry = self.inquiry(sources, license.id, &nobody, Class::Known);
-        if matches!(reply.reply, Reply::Facts(_)) {
-            self.note(&inquiry, &reply.reply, asked).await;
-        }
-    }
-
-    async fn set_devices(
-        &self,
-        id: &LicenseId,
-        change: impl FnOnce(&mut Vec<Device>),
-    ) -> Option<Arc<Kept>> {
-        let kept = self.records.update(*id, |record| {
-            let mut record = record?.clone();
-            let before = record.devices.clone();
-            change(&mut record.devices);
-            record.version += 1;
-            (record.devices != before).then_some(record)
-        });
-        match kept {
-            Some(kept) => {
-                self.keep_now(*id, &kept).await;
-                Some(kept)
-            }
-            None => self.records.get(id),
+        if self.records.update(*id, change).is_some() {
+            self.keep(*id).await;
         }
     }
 
     /// Of all gateways, only this one changes the licence's devices while the lock lives.
     async fn only_here(&self, id: &LicenseId) -> Result<Option<Lock>, Reject> {
         let Some(shared) = &self.shared else { return Ok(None) };
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + WAIT;
         while tokio::time::Instant::now() < deadline {
             match shared.lock(id).await {
                 Ok(Some(lock)) => return Ok(Some(lock)),
@@ -322,28 +398,30 @@ impl Desk {
                 Err(_) => break,
             }
         }
-        Err(license::check_unavailable("the shared store gives no lock for a device"))
-    }
-
-    async fn turn(&self) -> Result<super::turnstile::Turn, Reject> {
-        let turn = self.turnstile.pass(Class::Known, None).await;
-        turn.ok_or_else(|| license::check_unavailable("no call to a shop was left in time"))
+        Err(store_is_away())
     }
 
     fn strikes_of(&self, id: &LicenseId) -> Arc<Mutex<Strikes>> {
         self.strikes.get_with(*id, Arc::default)
     }
 
-    /// Whether an unknown device may be asked about: not one that was just refused, and not too many.
-    fn may_be_new(&self, id: &LicenseId, device: &str, now: UnixMs) -> bool {
+    /// Counts an unknown device before anybody is asked about it; false for one too many, and for
+    /// one that was refused already.
+    fn strike(&self, id: &LicenseId, device: &str, now: UnixMs) -> bool {
         let strikes = self.strikes_of(id);
         let mut strikes = strikes.lock();
         strikes.unknown.retain(|(_, at)| passed(*at, now) < HOUR);
-        strikes.unknown.len() < STRIKES && !strikes.unknown.iter().any(|(known, _)| known == device)
+        let is_new = !strikes.unknown.iter().any(|(known, _)| known == device);
+        let may = is_new && strikes.unknown.len() < STRIKES;
+        if may {
+            strikes.unknown.push((device.to_owned(), now));
+        }
+        may
     }
 
-    fn strike(&self, id: &LicenseId, device: String, now: UnixMs) {
-        self.strikes_of(id).lock().unknown.push((device, now));
+    /// It was no guess after all.
+    fn forgive(&self, id: &LicenseId, device: &str) {
+        self.strikes_of(id).lock().unknown.retain(|(known, _)| known != device);
     }
 
     fn may_activate(&self, id: &LicenseId, now: UnixMs) -> bool {
@@ -368,13 +446,25 @@ fn lemon_squeezy(sources: &Sources, record: &Record) -> Option<BaseUrl> {
     }
 }
 
-fn add(devices: &mut Vec<Device>, device: &str, now: UnixMs) {
-    devices.retain(|known| known.id != device);
-    devices.push(Device { id: device.to_owned(), checked: now });
+/// How long ago the shop knew a device; one in our own list is as good as on its first day.
+enum Age {
+    Fresh,
+    Past(Duration),
 }
 
-fn all_taken(devices: Option<Devices>) -> Reject {
-    let message = match devices.and_then(|devices| devices.max) {
+/// `None` for a device that has no place.
+fn age(record: &Record, device: &str, now: UnixMs) -> Option<Age> {
+    let found = record.device(device)?;
+    Some(match record.facts {
+        // What changed at the shop since may be this device.
+        Some(Facts::LemonSqueezy(_)) if found.checked <= record.marked => Age::Past(Duration::MAX),
+        Some(Facts::LemonSqueezy(_)) => Age::Past(passed(found.checked, now)),
+        _ => Age::Fresh,
+    })
+}
+
+fn all_taken(most: Option<u64>) -> Reject {
+    let message = match most {
         Some(most) => format!(
             "This licence is in use on {most} devices, as many as it allows. Deactivate another \
              device first."
@@ -386,6 +476,10 @@ fn all_taken(devices: Option<Devices>) -> Reject {
         }
     };
     Reject::new(Code::DeviceLimit, message)
+}
+
+fn store_is_away() -> Reject {
+    license::check_unavailable("the shared store does not answer, and it has the list of devices")
 }
 
 fn unanswered() -> Reject {

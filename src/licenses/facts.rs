@@ -41,6 +41,14 @@ impl Facts {
         }
     }
 
+    /// Why it is no longer good, whosever it is: the explicit no of the shop, or its last day.
+    pub fn ended(&self, now: UnixMs) -> Option<Code> {
+        match self {
+            Facts::LemonSqueezy(facts) => facts.ended(now),
+            Facts::Gumroad(facts) => facts.ended(now),
+        }
+    }
+
     /// The order (or sale) it was bought with, hashed.
     pub fn order(&self) -> Option<&str> {
         match self {

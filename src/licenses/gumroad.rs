@@ -126,22 +126,31 @@ pub fn judge(facts: &Facts, source: &Gumroad, now: UnixMs) -> Verdict {
     let Some((_, variants)) = product else {
         return Verdict::Invalid(Code::LicenseWrongProduct);
     };
-    match facts.status {
-        Status::Disabled => return Verdict::Invalid(Code::LicenseDisabled),
-        Status::Revoked => return Verdict::Invalid(Code::LicenseExpired),
-        Status::Sold => {}
+    // Of a key that was taken back no variant is told.
+    if let (Status::Disabled | Status::Revoked, Some(code)) = (facts.status, facts.ended(now)) {
+        return Verdict::Invalid(code);
     }
     let Some(plan) = variants.plan(|variant| **variant == *facts.variant) else {
         return Verdict::Invalid(Code::LicenseWrongProduct);
     };
     if facts.test && !source.test_mode {
-        Verdict::Invalid(Code::LicenseInvalid)
-    } else if facts.refunded {
-        Verdict::Invalid(Code::LicenseRefunded)
-    } else if facts.ends.is_some_and(|at| at <= now) {
-        Verdict::Invalid(Code::LicenseExpired)
-    } else {
-        Verdict::Valid { plan: plan.clone(), until: facts.ends }
+        return Verdict::Invalid(Code::LicenseInvalid);
+    }
+    match facts.ended(now) {
+        Some(code) => Verdict::Invalid(code),
+        None => Verdict::Valid { plan: plan.clone(), until: facts.ends },
+    }
+}
+
+impl Facts {
+    /// Why it is no longer good at `now`.
+    pub fn ended(&self, now: UnixMs) -> Option<Code> {
+        match self.status {
+            Status::Disabled => Some(Code::LicenseDisabled),
+            Status::Revoked => Some(Code::LicenseExpired),
+            Status::Sold if self.refunded => Some(Code::LicenseRefunded),
+            Status::Sold => self.ends.is_some_and(|at| at <= now).then_some(Code::LicenseExpired),
+        }
     }
 }
 

@@ -75,45 +75,30 @@ pub async fn validate(client: &Client, base: &BaseUrl, key: &str, hasher: &Hashe
     }
 }
 
-/// Asks about a licence and a device of it in one call.
-pub async fn validate_device(
-    client: &Client,
-    base: &BaseUrl,
-    (key, instance): (&str, &str),
-    hasher: &Hasher,
-) -> DeviceReply {
-    let form = [("license_key", key), ("instance_id", instance)];
-    device_call(client, (base, VALIDATE), &form, "valid", hasher).await
+/// What is asked about a device.
+#[derive(Debug, Clone, Copy)]
+pub enum DeviceCall<'a> {
+    /// Whether the instance of this id belongs to the licence.
+    Validate(&'a str),
+    /// A place for a device of this name.
+    Activate(&'a str),
+    /// The place of the instance of this id is free again.
+    Deactivate(&'a str),
 }
 
-pub async fn activate(
+/// One call about a licence and a device of it.
+pub async fn device(
     client: &Client,
     base: &BaseUrl,
-    (key, name): (&str, &str),
+    (key, call): (&str, DeviceCall<'_>),
     hasher: &Hasher,
 ) -> DeviceReply {
-    let form = [("license_key", key), ("instance_name", name)];
-    device_call(client, (base, ACTIVATE), &form, "activated", hasher).await
-}
-
-pub async fn deactivate(
-    client: &Client,
-    base: &BaseUrl,
-    (key, instance): (&str, &str),
-    hasher: &Hasher,
-) -> DeviceReply {
-    let form = [("license_key", key), ("instance_id", instance)];
-    device_call(client, (base, DEACTIVATE), &form, "deactivated", hasher).await
-}
-
-async fn device_call(
-    client: &Client,
-    (base, path): (&BaseUrl, &str),
-    form: &[(&str, &str)],
-    flag: &str,
-    hasher: &Hasher,
-) -> DeviceReply {
-    match client.post(base, path, form).await {
+    let (path, flag, member, value) = match call {
+        DeviceCall::Validate(id) => (VALIDATE, "valid", "instance_id", id),
+        DeviceCall::Activate(name) => (ACTIVATE, "activated", "instance_name", name),
+        DeviceCall::Deactivate(id) => (DEACTIVATE, "deactivated", "instance_id", id),
+    };
+    match client.post(base, path, &[("license_key", key), (member, value)]).await {
         Ok(answer) => read_device(&answer, flag, hasher),
         Err(trouble) => DeviceReply { reply: Reply::Unknown(trouble), device: Device::Unsaid },
     }
@@ -210,13 +195,22 @@ pub fn judge(facts: &Facts, source: &LemonSqueezy, now: UnixMs) -> Verdict {
     if facts.test_mode && !source.test_mode {
         return Verdict::Invalid(Code::LicenseInvalid);
     }
-    match facts.status {
-        Status::Disabled => Verdict::Invalid(Code::LicenseDisabled),
-        Status::Expired => Verdict::Invalid(Code::LicenseExpired),
-        Status::Refused => Verdict::Invalid(Code::LicenseInvalid),
-        _ if facts.expires.is_some_and(|at| at <= now) => Verdict::Invalid(Code::LicenseExpired),
-        Status::Inactive | Status::Active => {
-            Verdict::Valid { plan: plan.clone(), until: facts.expires }
+    match facts.ended(now) {
+        Some(code) => Verdict::Invalid(code),
+        None => Verdict::Valid { plan: plan.clone(), until: facts.expires },
+    }
+}
+
+impl Facts {
+    /// Why it is no longer good at `now`.
+    pub fn ended(&self, now: UnixMs) -> Option<Code> {
+        match self.status {
+            Status::Disabled => Some(Code::LicenseDisabled),
+            Status::Expired => Some(Code::LicenseExpired),
+            Status::Refused => Some(Code::LicenseInvalid),
+            Status::Inactive | Status::Active => {
+                self.expires.is_some_and(|at| at <= now).then_some(Code::LicenseExpired)
+            }
         }
     }
 }

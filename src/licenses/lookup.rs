@@ -35,9 +35,12 @@ pub(super) struct Inquiry {
 }
 
 impl Desk {
-    pub(super) async fn look_up(&self, inquiry: Inquiry) -> Landed {
+    pub(super) async fn look_up(&self, inquiry: Inquiry, mut turn: Option<Turn>) -> Landed {
         loop {
-            let Some(turn) = self.turnstile.pass(inquiry.class, inquiry.address).await else {
+            if turn.is_none() {
+                turn = self.turnstile.pass(inquiry.class, inquiry.address).await;
+            }
+            let Some(turn) = turn.take() else {
                 return Err("no call to a shop was left in time");
             };
             let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
@@ -95,7 +98,7 @@ impl Desk {
                 None => record.facts.is_some(),
             };
             if is_news {
-                self.records.adopt(inquiry.id, &record).set_compared(shared.generation());
+                self.adopt(inquiry.id, &record);
                 return true;
             }
         }
@@ -116,6 +119,7 @@ impl Desk {
         let mut turn = Some(turn);
         let mut unknown = None;
         let mut refusal = (Verdict::Invalid(Code::LicenseInvalid), None);
+        let is_known = inquiry.before.as_ref().is_some_and(|before| before.facts.is_some());
         for question in self.questions(inquiry) {
             if self.health(question.shop()).is_paused(std::time::Instant::now()) {
                 unknown = Some("the shop does not answer");
@@ -130,8 +134,8 @@ impl Desk {
                 break;
             };
             drop(used);
-            let asked = UnixMs::now();
-            let reply = self.put(&inquiry.sources, &question, inquiry.key.expose()).await;
+            let asked = self.moment(&inquiry.id);
+            let reply = self.call(&inquiry.sources, &question, inquiry.key.expose()).await;
             let verdict = match &reply {
                 Reply::Unknown(_) => {
                     unknown = Some("the shop does not answer");
@@ -140,9 +144,8 @@ impl Desk {
                 Reply::NotFound => Verdict::Invalid(Code::LicenseInvalid),
                 Reply::Facts(facts) => inquiry.sources.judge(facts, asked),
             };
-            let known = inquiry.before.as_ref().is_some_and(|before| before.facts.is_some());
-            if known || !verdict.is_foreign() {
-                self.note(inquiry, &reply, asked).await;
+            if is_known || !verdict.is_foreign() {
+                self.note(&inquiry.sources, inquiry.id, &reply, asked).await;
                 if let Some(turn) = turn {
                     self.turnstile.give_back(turn);
                 }
@@ -154,6 +157,9 @@ impl Desk {
         }
         if let Some(turn) = turn {
             self.turnstile.give_back(turn);
+        }
+        if is_known {
+            return Err(unknown.unwrap_or("no source asks about its product any more"));
         }
         match (unknown, refusal.0) {
             (Some(why), _) => return Err(why),
@@ -173,7 +179,7 @@ impl Desk {
     }
 
     /// One call.
-    pub(super) async fn put(&self, sources: &Sources, question: &Question, key: &str) -> Reply {
+    pub(super) async fn call(&self, sources: &Sources, question: &Question, key: &str) -> Reply {
         let (reply, subject) = match question {
             Question::LemonSqueezy { base } => {
                 (lemonsqueezy::validate(&self.client, base, key, &self.hasher).await, "")
@@ -189,18 +195,24 @@ impl Desk {
     }
 
     /// Writes down what a shop said of a licence that is ours.
-    pub(super) async fn note(&self, inquiry: &Inquiry, reply: &Reply, asked: UnixMs) {
-        let judge = |facts: &Facts| inquiry.sources.judge(facts, asked);
-        let holding = self.is_holding();
+    pub(super) async fn note(
+        &self,
+        sources: &Sources,
+        id: LicenseId,
+        reply: &Reply,
+        asked: UnixMs,
+    ) {
+        let judge = |facts: &Facts| sources.judge(facts, asked);
+        let holding = self.is_holding() || sources.is_held();
         let hear = |record: Option<&Record>| {
             Some(record.unwrap_or(&Record::default()).hear(reply, asked, judge, holding))
         };
-        let Some(kept) = self.records.update(inquiry.id, hear) else { return };
-        self.refused.invalidate(&inquiry.id);
+        let Some(kept) = self.records.update(id, hear) else { return };
+        self.refused.invalidate(&id);
         if kept.record.turned.is_some() {
             self.assess(asked);
         }
-        self.keep(inquiry.id, &kept).await;
+        self.keep(id).await;
     }
 
     async fn refuse(&self, inquiry: &Inquiry, code: Code, facts: Option<Facts>) {

@@ -21,13 +21,16 @@ const MISSES: u32 = 3;
 /// ... over this long.
 const MISSING: Duration = Duration::from_secs(15 * 60);
 /// How long the last good facts hold against a sudden refusal of many.
-const HELD: Duration = Duration::from_secs(72 * 3600);
+pub(super) const HELD: Duration = Duration::from_secs(72 * 3600);
 /// Longest a no is kept.
 const LONGEST_NO: Duration = Duration::from_secs(300);
 /// One webhook that is not signed, or comes again, causes one check in this time.
 const MARK_EVERY: Duration = Duration::from_secs(60);
+/// How long a device that gave its place back is remembered.
+const GONE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)] // What an older version wrote is never thrown away for a member it lacks.
 pub struct Record {
     /// `None` for licences of no shop (which have only devices here) and for those a shop forgot.
     pub facts: Option<Facts>,
@@ -45,8 +48,6 @@ pub struct Record {
     pub good: Option<String>,
     pub turned: Option<Turned>,
     pub devices: Vec<Device>,
-    /// Grows with each change; of two records the one with more is newer.
-    pub version: u64,
 }
 
 /// A good licence about which the shop has begun to say that it is not ours.
@@ -57,10 +58,14 @@ pub struct Turned {
 }
 
 /// An activated device: its id is hashed, its name is the buyer's and not kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Device {
     pub id: String,
+    /// When it was last seen to have its place, or gave it back.
     pub checked: UnixMs,
+    /// It gave its place back; remembered for a while, so that no older word brings it back.
+    pub gone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +98,8 @@ impl Record {
         let mut next = self.clone();
         match reply {
             Reply::Unknown(_) => return next,
+            // Overtaken by the answer to a later question.
+            _ if asked < self.answered => return next,
             Reply::NotFound if self.good.is_some() => next.miss(asked, None, holding),
             Reply::NotFound => next.refusals = self.refusals.saturating_add(1),
             Reply::Facts(facts) => {
@@ -105,7 +112,6 @@ impl Record {
             }
         }
         next.answered = asked;
-        next.version = self.version + 1;
         next
     }
 
@@ -153,7 +159,6 @@ impl Record {
             (false, true) => return next,
             (false, false) => now.max(self.marked.plus(MARK_EVERY)),
         };
-        next.version += 1;
         next
     }
 
@@ -164,30 +169,54 @@ impl Record {
             return None;
         }
         let turned = Some(Turned { first: now, times: 0 });
-        Some(Record { turned, version: self.version + 1, ..self.clone() })
+        Some(Record { turned, ..self.clone() })
     }
 
-    /// Both records of one licence in one: the newer, with every mark.
+    /// Both records of one licence in one; which is merged into which makes no difference, nor how
+    /// often. Facts are those of the later question, what was said since is that of the later
+    /// answer, marks and refunds are kept from both, and of each device the later word counts.
     #[must_use]
     pub fn merge(&self, other: &Record) -> Record {
-        let (mut newer, older) = if self.version >= other.version {
-            (self.clone(), other)
-        } else {
-            (other.clone(), self)
-        };
-        if older.checked > newer.checked {
-            newer.facts.clone_from(&older.facts);
-            newer.good.clone_from(&older.good);
-            newer.turned = older.turned;
-            newer.refusals = older.refusals;
-            newer.checked = older.checked;
-        }
-        newer.answered = newer.answered.max(older.answered);
-        newer.marked = newer.marked.max(older.marked);
+        let facts = if self.checked >= other.checked { self } else { other };
+        let said = if self.answered >= other.answered { self } else { other };
         let order =
             |record: &Record| record.facts.as_ref().and_then(Facts::order).map(str::to_owned);
-        newer.refunded |= older.refunded && order(&newer) == order(older);
-        newer
+        let is_refunded = |record: &Record| record.refunded && order(record) == order(facts);
+        let turned = match self.answered == other.answered {
+            true => self.turned.or(other.turned),
+            false => said.turned,
+        };
+        Record {
+            facts: facts.facts.clone(),
+            checked: facts.checked,
+            answered: said.answered,
+            marked: self.marked.max(other.marked),
+            refunded: is_refunded(self) || is_refunded(other),
+            refusals: said.refusals,
+            good: facts.good.clone(),
+            turned,
+            devices: merge_devices(&self.devices, &other.devices),
+        }
+    }
+
+    /// The devices that have a place.
+    pub fn active(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| !device.gone)
+    }
+
+    pub fn device(&self, id: &str) -> Option<&Device> {
+        self.active().find(|device| device.id == id)
+    }
+
+    /// Writes down that a device has its place, or gave it back.
+    #[must_use]
+    pub fn with_device(&self, id: &str, gone: bool, now: UnixMs) -> Record {
+        let mut next = self.clone();
+        next.devices.retain(|known| known.id != id);
+        next.devices.retain(|known| !known.gone || passed(known.checked, now) < GONE);
+        next.devices.push(Device { id: id.to_owned(), checked: now, gone });
+        next.devices.sort_by(|one, other| one.id.cmp(&other.id));
+        next
     }
 
     /// What to do at `now`, where the facts mean `verdict`.
@@ -231,10 +260,26 @@ impl Record {
         self.marked.0 > 0 && self.answered <= self.marked && self.marked <= now
     }
 
-    /// Whether it still holds against a refusal of many at once.
+    /// Whether it turned, and still holds against a refusal of many at once.
     pub fn is_held(&self, now: UnixMs) -> bool {
-        self.turned.is_none_or(|turned| passed(turned.first, now) < HELD)
+        self.turned.is_some_and(|turned| passed(turned.first, now) < HELD)
     }
+}
+
+fn merge_devices(one: &[Device], other: &[Device]) -> Vec<Device> {
+    let mut devices = one.to_vec();
+    for theirs in other {
+        match devices.iter_mut().find(|ours| ours.id == theirs.id) {
+            // Of two words of one moment the one that gives no place away.
+            Some(ours) if (theirs.checked, theirs.gone) > (ours.checked, ours.gone) => {
+                ours.clone_from(theirs);
+            }
+            Some(_) => {}
+            None => devices.push(theirs.clone()),
+        }
+    }
+    devices.sort_by(|one, other| one.id.cmp(&other.id));
+    devices
 }
 
 /// How long a no is kept that was said `times` in a row.

@@ -23,12 +23,18 @@ pub struct Records {
     shards: Vec<RwLock<FxHashMap<LicenseId, Arc<Kept>>>>,
 }
 
-/// A record and what only this process knows of it. Replaced as a whole when the record changes.
+/// A record and what only this process knows of the licence. Replaced when the record changes.
 pub struct Kept {
     pub record: Record,
+    local: Arc<Local>,
+}
+
+/// Lives over all replacements, so that nothing written here is lost by one.
+#[derive(Default)]
+struct Local {
     /// The last request, in milliseconds; 0 for none since the start.
     seen: AtomicU64,
-    /// The last attempt to ask the shop in the background.
+    /// The last attempt to ask the shop.
     tried: AtomicU64,
     /// The shared store's generation when the record was last compared with it; 0 for never.
     compared: AtomicU64,
@@ -36,42 +42,37 @@ pub struct Kept {
 
 impl Kept {
     fn new(record: Record, before: Option<&Kept>) -> Self {
-        let same = |field: fn(&Kept) -> &AtomicU64| {
-            AtomicU64::new(before.map_or(0, |before| field(before).load(Relaxed)))
-        };
+        let local = before.map_or_else(Arc::default, |before| before.local.clone());
         // A new mark is a reason to ask at once.
-        let marked = before.is_some_and(|before| before.record.marked != record.marked);
-        Self {
-            record,
-            seen: same(|kept| &kept.seen),
-            tried: if marked { AtomicU64::new(0) } else { same(|kept| &kept.tried) },
-            compared: same(|kept| &kept.compared),
+        if before.is_some_and(|before| before.record.marked != record.marked) {
+            local.tried.store(0, Relaxed);
         }
+        Self { record, local }
     }
 
     pub fn see(&self, now: UnixMs) {
-        if now.0.saturating_sub(self.seen.load(Relaxed)) > SEEN_STEP {
-            self.seen.store(now.0, Relaxed);
+        if now.0.saturating_sub(self.local.seen.load(Relaxed)) > SEEN_STEP {
+            self.local.seen.store(now.0, Relaxed);
         }
     }
 
     pub fn seen(&self) -> UnixMs {
-        UnixMs(self.seen.load(Relaxed))
+        UnixMs(self.local.seen.load(Relaxed))
     }
 
     /// Whether nobody tried for `pause` milliseconds; true for one caller only.
     pub fn try_again(&self, now: UnixMs, pause: u64) -> bool {
-        let last = self.tried.load(Relaxed);
+        let last = self.local.tried.load(Relaxed);
         now.0.saturating_sub(last) >= pause
-            && self.tried.compare_exchange(last, now.0, Relaxed, Relaxed).is_ok()
+            && self.local.tried.compare_exchange(last, now.0, Relaxed, Relaxed).is_ok()
     }
 
     pub fn compared(&self) -> u64 {
-        self.compared.load(Relaxed)
+        self.local.compared.load(Relaxed)
     }
 
     pub fn set_compared(&self, generation: u64) {
-        self.compared.store(generation, Relaxed);
+        self.local.compared.store(generation, Relaxed);
     }
 }
 

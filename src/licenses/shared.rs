@@ -23,11 +23,13 @@ use std::{
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
 use gatekeeper_filters::kernel::LicenseId;
+use parking_lot::Mutex;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisResult, Script,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisResult, Script,
     aio::MultiplexedConnection,
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
 
 use super::{
     budget::{Class, LONGEST_SPAN, POOLS},
@@ -39,8 +41,12 @@ const OPERATION: Duration = Duration::from_millis(50);
 const CONNECT: Duration = Duration::from_secs(1);
 /// Between two looks at the store.
 const BEAT: Duration = Duration::from_millis(500);
+/// A subscription on which no beat comes for so long is dead.
+const SILENCE: Duration = Duration::from_secs(3);
 /// A lock whose holder does not renew it is free again.
 pub const LOCK: Duration = Duration::from_secs(3);
+/// How often a merge is tried again when somebody else was quicker.
+const MERGES: usize = 8;
 const CHANNEL: &str = "gk:licenses";
 
 /// The store does not answer.
@@ -56,21 +62,18 @@ pub struct Shared {
     next: AtomicU64,
     /// Grows whenever messages may have been lost; records of an older one are compared again.
     generation: AtomicU64,
+    /// Changes of other gateways that were heard of.
+    changes: AtomicU64,
+    /// Why the last operation failed.
+    why: Mutex<String>,
     scripts: Scripts,
 }
 
 struct Scripts {
-    put: Script,
+    replace: Script,
     unlock: Script,
     renew: Script,
     take: Script,
-}
-
-/// What a request to keep a record came to.
-pub enum Put {
-    Kept,
-    /// Somebody else's is there; merge, and try again.
-    Newer(Box<Record>),
 }
 
 impl Shared {
@@ -86,6 +89,8 @@ impl Shared {
             boot: boot.map(|byte| format!("{byte:02x}")).concat(),
             next: AtomicU64::new(0),
             generation: AtomicU64::new(1),
+            changes: AtomicU64::new(0),
+            why: Mutex::default(),
             scripts: Scripts::new(),
         }))
     }
@@ -98,6 +103,11 @@ impl Shared {
         self.generation.load(Relaxed)
     }
 
+    /// Generation and changes heard of: what was read between two equal ones is the latest.
+    pub fn stamp(&self) -> (u64, u64) {
+        (self.generation(), self.changes.load(Relaxed))
+    }
+
     /// The record of a licence that any gateway knows.
     ///
     /// # Errors
@@ -107,27 +117,43 @@ impl Shared {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Keeps a record unless a newer one is there, and tells the other gateways.
+    /// Merges a record into what is there, and tells the other gateways if that changed it. What is
+    /// there then.
     ///
     /// # Errors
-    /// The store does not answer; it may have kept the record all the same.
-    pub async fn put(&self, id: &LicenseId, record: &Record, keep: Duration) -> Result<Put, Away> {
-        let text = serde_json::to_string(record).map_err(|_| Away)?;
-        let mut call = self.scripts.put.prepare_invoke();
-        call.key(record_key(id)).arg(text).arg(record.version).arg(keep.as_millis() as u64);
-        call.arg(CHANNEL).arg(format!("{} {}", self.boot, id.to_hex()));
-        let mut connection = self.connection()?;
-        let there: Option<String> = self.within(call.invoke_async(&mut connection)).await?;
-        if let Some(newer) = there.and_then(|text| serde_json::from_str(&text).ok()) {
-            return Ok(Put::Newer(newer));
-        }
+    /// The store does not answer; it may have merged the record all the same.
+    pub async fn merge(
+        &self,
+        id: &LicenseId,
+        record: &Record,
+        keep: Duration,
+    ) -> Result<Record, Away> {
+        let keep = keep.as_millis() as u64;
         if let Some(order) = record.facts.as_ref().and_then(Facts::order) {
             let mut index = redis::pipe();
             index.sadd(order_key(order), id.to_hex()).ignore();
-            index.pexpire(order_key(order), keep.as_millis() as i64).ignore();
+            index.pexpire(order_key(order), keep as i64).ignore();
+            let mut connection = self.connection()?;
             self.within(index.exec_async(&mut connection)).await?;
         }
-        Ok(Put::Kept)
+        for _ in 0..MERGES {
+            let there: Option<String> = self.run(Cmd::get(record_key(id))).await?;
+            let theirs = there.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            let merged =
+                theirs.as_ref().map_or_else(|| record.clone(), |known| record.merge(known));
+            if theirs.as_ref() == Some(&merged) {
+                return Ok(merged);
+            }
+            let text = serde_json::to_string(&merged).map_err(|_| Away)?;
+            let mut call = self.scripts.replace.prepare_invoke();
+            call.key(record_key(id)).arg(there.unwrap_or_default()).arg(text).arg(keep);
+            call.arg(CHANNEL).arg(format!("{} {}", self.boot, id.to_hex()));
+            let mut connection = self.connection()?;
+            if self.within(call.invoke_async(&mut connection)).await? {
+                return Ok(merged);
+            }
+        }
+        Err(Away)
     }
 
     /// Ids of the licences of an order.
@@ -217,23 +243,25 @@ impl Shared {
     /// `changed` for each record that another gateway changed.
     pub async fn tend(
         self: Arc<Self>,
-        mut returned: impl FnMut() + Send,
+        returned: impl Fn() + Send,
         changed: impl Fn(LicenseId) + Send + Sync + 'static,
     ) {
         let listener = self.clone();
         tokio::spawn(async move { listener.listen(changed).await });
+        let mut said = None;
         loop {
-            let was_up = self.is_up();
             let known = self.beat().await;
             let is_up = known.is_ok();
-            if is_up != was_up {
+            let was_up = self.is_up.swap(is_up, Relaxed);
+            if said != Some(is_up) {
+                said = Some(is_up);
                 if is_up {
                     log::info!("The shared store answers.");
                 } else {
-                    log::warn!("The shared store does not answer: licences go on from memory.");
+                    let why = self.why.lock().clone();
+                    log::warn!("The shared store fails: {why}. Licences go on from memory.");
                 }
             }
-            self.is_up.store(is_up, Relaxed);
             if known == Ok(false) || (is_up && !was_up) {
                 self.generation.fetch_add(1, Relaxed);
                 returned();
@@ -242,7 +270,8 @@ impl Shared {
         }
     }
 
-    /// Whether the store still has the sign that this gateway left there.
+    /// Whether the store still has the sign that this gateway left there. Listeners hear the beat,
+    /// too: a connection on which nothing comes is dead.
     async fn beat(&self) -> Result<bool, Away> {
         if self.connection.load().is_none() {
             self.connect().await?;
@@ -250,6 +279,7 @@ impl Shared {
         let mut command = Cmd::set(format!("gk:here:{}", self.boot), 1);
         command.arg("EX").arg(3600).arg("GET");
         let before: Option<String> = self.run(command).await?;
+        let _: u64 = self.run(Cmd::publish(CHANNEL, format!("{} beat", self.boot))).await?;
         Ok(before.is_some())
     }
 
@@ -258,10 +288,7 @@ impl Shared {
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(CONNECT));
         let made = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        let connection = made.map_err(|error| {
-            log::debug!("The shared store can't be reached: {error}.");
-            Away
-        })?;
+        let connection = made.map_err(|error| self.failed(error.to_string()))?;
         self.connection.store(Some(Arc::new(connection)));
         Ok(())
     }
@@ -269,18 +296,19 @@ impl Shared {
     /// Hears of changed records. A lost connection may have lost messages.
     async fn listen(&self, changed: impl Fn(LicenseId)) {
         loop {
-            if let Ok(mut channel) = self.client.get_async_pubsub().await
-                && channel.subscribe(CHANNEL).await.is_ok()
+            if let Ok(Ok(mut channel)) = timeout(CONNECT, self.client.get_async_pubsub()).await
+                && let Ok(Ok(())) = timeout(CONNECT, channel.subscribe(CHANNEL)).await
             {
                 self.generation.fetch_add(1, Relaxed);
                 let mut messages = channel.on_message();
-                while let Some(message) = messages.next().await {
+                while let Ok(Some(message)) = timeout(SILENCE, messages.next()).await {
                     let text: String = message.get_payload().unwrap_or_default();
                     // Our own changes are known here.
                     if let Some((boot, id)) = text.split_once(' ')
                         && boot != self.boot
                         && let Some(id) = LicenseId::from_hex(id)
                     {
+                        self.changes.fetch_add(1, Relaxed);
                         changed(id);
                     }
                 }
@@ -298,18 +326,33 @@ impl Shared {
         self.within(command.query_async(&mut connection)).await
     }
 
-    /// A failure gives the connection up, so that those behind it do not wait as well.
+    /// A connection that fails is given up, so that those behind it do not wait as well. An answer
+    /// that is an error says nothing about the connection.
     async fn within<T>(&self, operation: impl Future<Output = RedisResult<T>>) -> Result<T, Away> {
-        let failed = match tokio::time::timeout(OPERATION, operation).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("nothing within {OPERATION:?}"),
-        };
-        log::debug!("The shared store failed: {failed}.");
+        match timeout(OPERATION, operation).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) if error.kind() == ErrorKind::Io || error.is_unrecoverable_error() => {
+                self.give_up();
+                Err(self.failed(error.to_string()))
+            }
+            Ok(Err(error)) => Err(self.failed(error.to_string())),
+            Err(_) => {
+                self.give_up();
+                Err(self.failed(format!("nothing within {OPERATION:?}")))
+            }
+        }
+    }
+
+    /// The next beat finds the store back, and what could not be written meanwhile is written.
+    fn give_up(&self) {
         self.connection.store(None);
-        // The next beat finds it back, and writes down what could not be written meanwhile.
         self.is_up.store(false, Relaxed);
-        Err(Away)
+    }
+
+    fn failed(&self, why: String) -> Away {
+        log::debug!("The shared store failed: {why}.");
+        *self.why.lock() = why;
+        Away
     }
 
     fn unique(&self) -> String {
@@ -358,17 +401,12 @@ impl Drop for Lock {
 impl Scripts {
     fn new() -> Self {
         Self {
-            // The stored record when it is newer, else nothing.
-            put: Script::new(
-                "local there = redis.call('GET', KEYS[1])
-                 if there then
-                     local version = tonumber(cjson.decode(there).version)
-                     if version > tonumber(ARGV[2]) then return there end
-                     if version == tonumber(ARGV[2]) and there ~= ARGV[1] then return there end
-                 end
-                 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-                 if there ~= ARGV[1] then redis.call('PUBLISH', ARGV[4], ARGV[5]) end
-                 return false",
+            // Whether nobody changed it meanwhile, and so it was replaced.
+            replace: Script::new(
+                "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+                 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+                 redis.call('PUBLISH', ARGV[4], ARGV[5])
+                 return 1",
             ),
             unlock: Script::new(
                 "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -378,7 +416,8 @@ impl Scripts {
                 "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
                  return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
             ),
-            // A place among the keys and 0, or how long to wait. Each key's bounds follow in ARGV: their number, then calls and milliseconds of each.
+            // A place among the keys and 0, or how long to wait. Each key's bounds follow in ARGV:
+            // their number, then calls and milliseconds of each.
             take: Script::new(
                 "local time = redis.call('TIME')
                  local now = time[1] * 1000 + math.floor(time[2] / 1000)

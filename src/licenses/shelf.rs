@@ -2,9 +2,12 @@
 //! in the table `licenses`; one thread writes them.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     path::Path,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -13,50 +16,51 @@ use gatekeeper_filters::kernel::LicenseId;
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::record::Record;
+use super::records::Records;
 
 /// How long a write waits for the ledger's.
 const BUSY: Duration = Duration::from_secs(5);
+/// Between two attempts to write what the database did not take.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Shelf {
-    writes: Mutex<Option<Sender<Write>>>,
+    writes: Mutex<Option<Sender<Change>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Write {
+/// A record changed. What it is by now is read when it is written, so the last one always stays.
+struct Change {
     id: LicenseId,
-    record: Record,
     /// Told when it is on the shelf.
     done: Option<tokio::sync::oneshot::Sender<bool>>,
 }
 
 impl Shelf {
-    /// The shelf, and what stands on it. The store at `path` must be open already: it makes the
-    /// table.
+    /// Fills `records` with what stands on the shelf, and writes down what changes there. The store
+    /// at `path` must be open already: it makes the table.
     ///
     /// # Errors
     /// The database can't be read, or no thread can be started.
-    pub fn open(path: &Path) -> anyhow::Result<(Self, Vec<(LicenseId, Record)>)> {
+    pub fn open(path: &Path, records: Arc<Records>) -> anyhow::Result<Self> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
-        let records = load(&connection)?;
+        load(&connection, &records)?;
         let (writes, waiting) = channel();
         let thread = std::thread::Builder::new()
             .name("licenses-sqlite".into())
-            .spawn(move || write_all(connection, &waiting))?;
-        let shelf = Self { writes: Mutex::new(Some(writes)), thread: Mutex::new(Some(thread)) };
-        Ok((shelf, records))
+            .spawn(move || write_all(connection, &records, &waiting))?;
+        Ok(Self { writes: Mutex::new(Some(writes)), thread: Mutex::new(Some(thread)) })
     }
 
-    /// Keeps a record, soon.
-    pub fn put(&self, id: LicenseId, record: Record) {
-        self.send(Write { id, record, done: None });
+    /// Keeps a changed record, soon.
+    pub fn put(&self, id: LicenseId) {
+        self.send(Change { id, done: None });
     }
 
-    /// Keeps a record; whether it is there when this returns.
-    pub async fn put_now(&self, id: LicenseId, record: Record) -> bool {
+    /// Keeps a changed record; whether it is there when this returns.
+    pub async fn put_now(&self, id: LicenseId) -> bool {
         let (done, is_done) = tokio::sync::oneshot::channel();
-        self.send(Write { id, record, done: Some(done) });
+        self.send(Change { id, done: Some(done) });
         is_done.await.unwrap_or(false)
     }
 
@@ -70,40 +74,48 @@ impl Shelf {
         }
     }
 
-    fn send(&self, write: Write) {
+    fn send(&self, change: Change) {
         if let Some(writes) = &*self.writes.lock() {
-            let _ = writes.send(write);
+            let _ = writes.send(change);
         }
     }
 }
 
-fn load(connection: &Connection) -> anyhow::Result<Vec<(LicenseId, Record)>> {
+fn load(connection: &Connection, records: &Records) -> anyhow::Result<()> {
     let mut statement = connection.prepare("SELECT license, record FROM licenses")?;
-    let rows =
-        statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-    let mut records = Vec::new();
-    for row in rows {
-        let (id, text) = row?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, text) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
         // One that can't be read costs a question to the shop.
         if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), serde_json::from_str(&text)) {
-            records.push((id, record));
+            records.adopt(id, &record);
         }
     }
-    Ok(records)
+    Ok(())
 }
 
-/// Writes what waits, all of it in one transaction.
-fn write_all(mut connection: Connection, waiting: &Receiver<Write>) {
-    while let Ok(first) = waiting.recv() {
-        let mut latest = HashMap::new();
-        let mut told = Vec::new();
-        for write in std::iter::once(first).chain(waiting.try_iter()) {
-            told.extend(write.done);
-            latest.insert(write.id, write.record);
+/// Writes what changed, all of it in one transaction. What the database did not take is tried again.
+fn write_all(mut connection: Connection, records: &Records, waiting: &Receiver<Change>) {
+    let mut changed = HashSet::new();
+    loop {
+        let first = match changed.is_empty() {
+            true => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => waiting.recv_timeout(RETRY),
+        };
+        if matches!(first, Err(RecvTimeoutError::Disconnected)) {
+            // What is still not taken was reported; nobody can wait for it any longer.
+            let _ = write(&mut connection, records, &changed);
+            return;
         }
-        let written = write(&mut connection, &latest);
-        if let Err(error) = &written {
-            log::error!("licences: the database takes nothing: {error}");
+        let mut told = Vec::new();
+        for change in first.into_iter().chain(waiting.try_iter()) {
+            told.extend(change.done);
+            changed.insert(change.id);
+        }
+        let written = write(&mut connection, records, &changed);
+        match &written {
+            Ok(()) => changed.clear(),
+            Err(error) => log::error!("licences: the database takes nothing: {error}"),
         }
         for done in told {
             let _ = done.send(written.is_ok());
@@ -113,13 +125,15 @@ fn write_all(mut connection: Connection, waiting: &Receiver<Write>) {
 
 fn write(
     connection: &mut Connection,
-    records: &HashMap<LicenseId, Record>,
+    records: &Records,
+    changed: &HashSet<LicenseId>,
 ) -> rusqlite::Result<()> {
     let tx = connection.transaction()?;
     let mut insert =
         tx.prepare_cached("INSERT OR REPLACE INTO licenses (license, record) VALUES (?1, ?2)")?;
-    for (id, record) in records {
-        let text = serde_json::to_string(record).unwrap_or_default();
+    for id in changed {
+        let Some(kept) = records.get(id) else { continue };
+        let text = serde_json::to_string(&kept.record).unwrap_or_default();
         insert.execute(params![id.to_hex(), text])?;
     }
     drop(insert);

@@ -43,12 +43,10 @@ struct Waiter {
 
 /// Leave to make one call.
 #[derive(Debug)]
-pub struct Turn(Taken);
-
-#[derive(Debug)]
-enum Taken {
-    Here(Call),
-    Shared { pool: usize, member: String },
+pub struct Turn {
+    here: Call,
+    /// The same in the budget of all gateways: its pool, and its name there.
+    shared: Option<(usize, String)>,
 }
 
 impl Turnstile {
@@ -93,29 +91,36 @@ async fn run(mut calls: mpsc::UnboundedReceiver<Message>, shared: Option<Arc<Sha
                 Message::Wait(waiter) => queue.push(waiter),
                 Message::GiveBack(turn) => till.give_back(turn).await,
             }
+            // At once: only who really has to wait counts as waiting.
+            serve(&mut queue, &mut till).await;
         }
-        for class in Class::ALL {
-            while queue.has(class) {
-                let turn = match till.take(class).await {
-                    Ok(turn) => turn,
-                    Err(wait) => {
-                        queue.give_up(class, wait);
-                        break;
-                    }
-                };
-                let unused = match queue.pop(class) {
-                    Some(waiter) => waiter.turn.send(turn).err(),
-                    None => Some(turn),
-                };
-                if let Some(turn) = unused {
-                    till.give_back(turn).await;
+        serve(&mut queue, &mut till).await;
+    }
+}
+
+async fn serve(queue: &mut Queue, till: &mut Till) {
+    for class in Class::ALL {
+        while queue.has(class) {
+            let turn = match till.take(class).await {
+                Ok(turn) => turn,
+                Err(wait) => {
+                    queue.give_up(class, wait);
+                    break;
                 }
+            };
+            let unused = match queue.pop(class) {
+                Some(waiter) => waiter.turn.send(turn).err(),
+                None => Some(turn),
+            };
+            if let Some(turn) = unused {
+                till.give_back(turn).await;
             }
         }
     }
 }
 
-/// The budget of all gateways while the shared store answers, else this gateway's own.
+/// This gateway's own budget, and that of all gateways while the shared store answers. A call needs
+/// room in both: the shared one is empty after the store was lost.
 struct Till {
     budget: Budget,
     start: Instant,
@@ -127,28 +132,23 @@ impl Till {
     /// How long it takes until there may be one.
     async fn take(&mut self, class: Class) -> Result<Turn, Duration> {
         let now = self.start.elapsed().as_millis() as u64;
-        if let Some(shared) = &self.shared
-            && let Ok(taken) = shared.take_call(class).await
-        {
-            let (pool, member) = taken?;
-            // What is called now must not be called once more when the store goes away.
-            self.budget.note(pool, now);
-            return Ok(Turn(Taken::Shared { pool, member }));
-        }
-        match self.budget.take(class, now) {
-            Ok(call) => Ok(Turn(Taken::Here(call))),
-            Err(wait) => Err(Duration::from_millis(wait)),
+        let here = self.budget.take(class, now).map_err(Duration::from_millis)?;
+        let Some(shared) = &self.shared else { return Ok(Turn { here, shared: None }) };
+        match shared.take_call(class).await {
+            Ok(Ok(taken)) => Ok(Turn { here, shared: Some(taken) }),
+            Ok(Err(wait)) => {
+                self.budget.give_back(&here);
+                Err(wait)
+            }
+            Err(_) => Ok(Turn { here, shared: None }),
         }
     }
 
     async fn give_back(&mut self, turn: Turn) {
-        match (turn.0, &self.shared) {
-            (Taken::Here(call), _) => self.budget.give_back(&call),
-            (Taken::Shared { pool, member }, Some(shared)) => {
-                // Lost when the store is away: one call less in this minute.
-                let _ = shared.give_back_call(pool, &member).await;
-            }
-            (Taken::Shared { .. }, None) => {}
+        self.budget.give_back(&turn.here);
+        if let (Some((pool, member)), Some(shared)) = (turn.shared, &self.shared) {
+            // Lost when the store is away: one call less in this minute.
+            let _ = shared.give_back_call(pool, &member).await;
         }
     }
 }

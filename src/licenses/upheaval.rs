@@ -1,27 +1,32 @@
 //! When many good licences turn bad at once, the mistake is the shop's or ours, not the buyers'.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use gatekeeper_filters::kernel::UnixMs;
 
 use super::{
-    record::passed,
+    desk::Desk,
+    facts::Shop,
+    health::Report,
+    record::{HELD, passed},
     records::{Kept, Records},
+    sources::Sources,
 };
 
 /// How far back is looked.
 const WINDOW: Duration = Duration::from_secs(600);
+const DAY: Duration = Duration::from_secs(86_400);
 const FEWEST: usize = 10;
 /// One in this many.
 const SHARE: usize = 5;
 
 /// At least ten, and more than a fifth of those that were seen.
-pub fn is_sudden(turned: usize, seen: usize) -> bool {
+fn is_sudden(turned: usize, seen: usize) -> bool {
     turned >= FEWEST && turned * SHARE > seen
 }
 
 /// Whether more turned bad in the last ten minutes than can be believed.
-pub fn assess(records: &Records, now: UnixMs) -> bool {
+fn is_going_on(records: &Records, now: UnixMs) -> bool {
     let (mut turned, mut seen) = (0, 0);
     for (_, kept) in records.all() {
         seen += usize::from(was_seen(&kept, now));
@@ -32,8 +37,94 @@ pub fn assess(records: &Records, now: UnixMs) -> bool {
     is_sudden(turned, seen)
 }
 
-pub fn was_seen(kept: &Kept, now: UnixMs) -> bool {
+/// Whether that was so when the process ended, as far as the records tell.
+pub fn was_going_on(records: &Records, now: UnixMs) -> bool {
+    let (mut turned, mut in_use) = (0, 0);
+    for (_, kept) in records.all() {
+        turned += usize::from(kept.record.is_held(now));
+        in_use += usize::from(is_in_use(&kept, now));
+    }
+    is_sudden(turned, in_use)
+}
+
+/// Seen in the last ten minutes; right after a start, when nobody was seen, asked about in the last
+/// day.
+fn is_in_use(kept: &Kept, now: UnixMs) -> bool {
+    match kept.seen().0 {
+        0 => kept.record.good.is_some() && passed(kept.record.answered, now) < DAY,
+        _ => was_seen(kept, now),
+    }
+}
+
+fn was_seen(kept: &Kept, now: UnixMs) -> bool {
     kept.seen().0 > 0 && passed(kept.seen(), now) < WINDOW
+}
+
+impl Desk {
+    /// Whether so many licences turned bad at once that the shop is not believed.
+    pub(super) fn is_holding(&self) -> bool {
+        self.holding.load(Relaxed)
+    }
+
+    /// Looks again at how many turned bad; call after each that did.
+    pub(super) fn assess(&self, now: UnixMs) {
+        let was = self.is_holding();
+        let any_turned = || self.records.all().any(|(_, kept)| kept.record.is_held(now));
+        let holds = is_going_on(&self.records, now) || (was && any_turned());
+        self.holding.store(holds, Relaxed);
+        if holds && !was {
+            log::error!(
+                "licences: many good ones turned \"not found\" or \"wrong product\" at once. The \
+                 last good facts hold for up to 72 hours; look at the shop and at licenses.sources."
+            );
+        } else if was && !holds {
+            log::info!("licences: the sudden refusal of many is over.");
+        }
+    }
+
+    /// Looks at what a new configuration would do to licences in use; if it would refuse many at
+    /// once, it holds what was good.
+    pub fn weigh(&self, sources: &Sources) {
+        let now = UnixMs::now();
+        let (mut in_use, mut refused, mut foreign) = (0, 0, Vec::new());
+        for (id, kept) in self.records.all() {
+            let Some(facts) = &kept.record.facts else { continue };
+            let is_in_use = is_in_use(&kept, now);
+            in_use += usize::from(is_in_use);
+            if kept.record.good.is_some() && sources.judge(facts, now).is_foreign() {
+                refused += usize::from(is_in_use);
+                foreign.push(id);
+            }
+        }
+        if !is_sudden(refused, in_use) {
+            return;
+        }
+        log::error!(
+            "licences: the configuration refuses {refused} of {in_use} licences in use, which were \
+             good. They are served for up to {} hours; look at licenses.sources.",
+            HELD.as_secs() / 3600
+        );
+        sources.hold();
+        // All of them, or those that were not in use would be held for ever.
+        for id in foreign {
+            if self.records.update(id, |record| record?.turn(now)).is_some() {
+                self.shelf.put(id);
+            }
+        }
+    }
+
+    /// Each shop of the configuration, as `/status` and the metrics tell it.
+    pub fn report(&self, sources: &Sources) -> Vec<(Shop, Report)> {
+        let of = |shop: &Shop| {
+            let mut report = self.health(*shop).report();
+            if self.is_holding() || sources.is_held() {
+                let why = "many good licences were refused at once; their last good facts hold";
+                report = Report { state: "holding", why: Some(why.into()) };
+            }
+            (*shop, report)
+        };
+        sources.shops().iter().map(of).collect()
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! so that a forged or repeated one costs a call at most. The one exception is a refund, which Lemon
 //! Squeezy's licence answers don't tell.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use hmac::{Hmac, KeyInit, Mac};
@@ -42,6 +42,8 @@ pub enum Refused {
     Unsigned,
     /// Signed, but nothing of ours.
     Unreadable,
+    /// It could not be written down; the shop sends it again.
+    NotTaken,
 }
 
 /// What an event is about.
@@ -77,14 +79,18 @@ impl Desk {
         }
         let signature = signature.ok_or(Refused::Unsigned)?;
         let signed = |source: &&LemonSqueezy| is_signed(source, body, signature);
-        let source = sources.lemon_squeezy.iter().find(signed).ok_or(Refused::Unsigned)?;
+        // Two stores may have one secret.
+        let signers: Vec<_> = sources.lemon_squeezy.iter().filter(signed).collect();
+        if signers.is_empty() {
+            return Err(Refused::Unsigned);
+        }
         let body_id: [u8; 32] = Sha256::digest(body).into();
         if self.seen_webhooks.contains_key(&body_id) {
             return Ok(());
         }
         let event: Value = serde_json::from_slice(body).map_err(|_| Refused::Unreadable)?;
-        if let Some(event) = self.read(&event, source) {
-            self.act(event, true).await;
+        if let Some(event) = signers.into_iter().find_map(|source| self.read(&event, source)) {
+            self.act(event, true).await?;
         }
         self.seen_webhooks.insert(body_id, ());
         Ok(())
@@ -119,8 +125,7 @@ impl Desk {
             (_, Some(sale)) => Subject::Order(gumroad::hash_sale(&sale, &self.hasher)),
             _ => Subject::Nothing,
         };
-        self.act(Event { subject, refund: false }, false).await;
-        Ok(())
+        self.act(Event { subject, refund: false }, false).await
     }
 
     /// `None` for what is not about this store, or about its test mode.
@@ -151,10 +156,14 @@ impl Desk {
         Some(Event { subject, refund })
     }
 
-    async fn act(self: &Arc<Self>, event: Event, new: bool) {
+    /// Marks the licences that an event is about.
+    ///
+    /// # Errors
+    /// It can't be known which they are, or not written down.
+    async fn act(self: &Arc<Self>, event: Event, new: bool) -> Result<(), Refused> {
         let licenses = match event.subject {
             Subject::License(id) => vec![id],
-            Subject::Order(order) => self.licenses_of(&order).await,
+            Subject::Order(order) => self.licenses_of(&order).await?,
             Subject::Nothing => Vec::new(),
         };
         let now = UnixMs::now();
@@ -164,8 +173,9 @@ impl Desk {
             if let Some(shared) = &self.shared {
                 let _ = shared.forget_refusal(&id).await;
             }
-            if self.known(&id).await.is_none() {
-                continue;
+            // Another gateway may know a licence that this one does not.
+            if self.records.get(&id).is_none() {
+                self.latest(&id).await.map_err(|_| Refused::NotTaken)?;
             }
             let change = |record: Option<&Record>| {
                 let before = record.filter(|record| record.facts.is_some())?;
@@ -173,26 +183,26 @@ impl Desk {
                 marked.refunded |= event.refund;
                 (marked != *before).then_some(marked)
             };
-            if let Some(kept) = self.records.update(id, change) {
-                self.keep(id, &kept).await;
+            if self.records.update(id, change).is_some() && !self.keep_now(id).await {
+                return Err(Refused::NotTaken);
             }
         }
+        Ok(())
     }
 
     /// Licences bought with an order, here and at other gateways.
-    async fn licenses_of(&self, order: &str) -> Vec<LicenseId> {
+    async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, Refused> {
         let bought = |facts: &Facts| facts.order() == Some(order);
-        let here = self.records.all();
-        let mut found: Vec<LicenseId> = here
+        let mut found: BTreeSet<LicenseId> = self
+            .records
+            .all()
             .filter(|(_, kept)| kept.record.facts.as_ref().is_some_and(bought))
             .map(|(id, _)| id)
             .collect();
         if let Some(shared) = &self.shared {
-            let elsewhere = shared.licenses_of(order).await.unwrap_or_default();
-            found
-                .extend(elsewhere.into_iter().filter(|id| !found.contains(id)).collect::<Vec<_>>());
+            found.extend(shared.licenses_of(order).await.map_err(|_| Refused::NotTaken)?);
         }
-        found
+        Ok(found.into_iter().collect())
     }
 }
 

@@ -42,6 +42,12 @@ fn reject(refused: Refused) -> Reject {
             Reject::new(Code::LicenseMissing, "The signature is missing or wrong.")
                 .internal("a webhook whose signature fits no webhook_secret")
         }
+        Refused::NotTaken => Reject::new(
+            Code::StoreUnavailable,
+            "The webhook could not be taken just now. Please send it again.",
+        )
+        .internal("a webhook could not be written down")
+        .retry_after(5),
         Refused::Unreadable => Reject::new(Code::InvalidRequest, "The body is not valid JSON."),
     }
 }

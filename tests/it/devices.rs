@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// A plan that takes activated devices only, two of each licence where the gateway counts.
-const REQUIRED: &str = "messages: 1000/month, models: [\"*\"], devices: required, max_devices: 2";
+pub const REQUIRED: &str =
+    "messages: 1000/month, models: [\"*\"], devices: required, max_devices: 2";
 const NOBODY: &str = "00000000-4a7e-4c39-8f15-92d3e7a6c480";
 
 fn requiring(config: Config, shop: &Shop) -> Config {
@@ -31,18 +32,18 @@ async fn post(gateway: &Gateway, key: &str, path: &str, body: &str) -> Answer {
     Answer::of(request).await
 }
 
-async fn activate(gateway: &Gateway, key: &str, name: &str) -> Answer {
+pub async fn activate(gateway: &Gateway, key: &str, name: &str) -> Answer {
     post(gateway, key, "/license/activate", &json!({ "name": name }).to_string()).await
 }
 
-async fn deactivate(gateway: &Gateway, key: &str, id: &str) -> Answer {
+pub async fn deactivate(gateway: &Gateway, key: &str, id: &str) -> Answer {
     let body = json!({ "instance_id": id }).to_string();
     post(gateway, key, "/license/deactivate", &body).await
 }
 
 /// The new device's id; the answer holds that and the count, and nothing else.
 #[track_caller]
-fn id_of(answer: &Answer, used: u64, max: &Value) -> String {
+pub fn id_of(answer: &Answer, used: u64, max: &Value) -> String {
     let said = answer.ok().json();
     let members: Vec<&String> = said.as_object().unwrap().keys().collect();
     assert_eq!(members.len(), 2, "{said}");
@@ -51,7 +52,7 @@ fn id_of(answer: &Answer, used: u64, max: &Value) -> String {
 }
 
 /// A chat question from this device.
-async fn chat_on(gateway: &Gateway, key: &str, id: Option<&str>) -> Answer {
+pub async fn chat_on(gateway: &Gateway, key: &str, id: Option<&str>) -> Answer {
     let mut request = gateway
         .app()
         .request("POST", "/v1/chat/completions")

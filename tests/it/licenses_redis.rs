@@ -8,12 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
+    devices::{REQUIRED, activate, chat_on, deactivate, id_of},
     licenses::unavailable,
     support::{
-        Config, Gateway, Http, Mock, Mood, Redis, Reply, Says, Shop, eventually,
+        Config, Gateway, Http, LICENSE, Mock, Mood, Redis, Reply, Says, Shop, eventually,
         shop::{BOUGHT, license_key},
         soon,
     },
@@ -280,4 +282,42 @@ async fn two_gateways_share_one_budget() {
     assert!(statuses.contains(&403) && statuses.contains(&503));
     let most = pair.shop.most_in_a_minute();
     assert!(most <= 50, "{most} calls in a minute");
+}
+
+/// Neither the file nor any shop knows devices of this licence: the gateways keep the list together.
+#[tokio::test]
+async fn a_device_of_one_gateway_is_one_of_the_other() {
+    let pair = Pair::start(|config| config.plan("free", REQUIRED)).await;
+    let max = json!(2);
+    let one = id_of(&activate(&pair.first, LICENSE, "one").await, 1, &max);
+    chat_on(&pair.second, LICENSE, Some(&one)).await.ok();
+    let two = id_of(&activate(&pair.second, LICENSE, "two").await, 2, &max);
+    chat_on(&pair.first, LICENSE, Some(&two)).await.ok();
+    activate(&pair.first, LICENSE, "three").await.is(403, "device_limit");
+    deactivate(&pair.second, LICENSE, &one).await.ok();
+    eventually("the device is gone at both", Duration::from_secs(1), || async {
+        chat_on(&pair.first, LICENSE, Some(&one)).await.status == 403
+    })
+    .await;
+    let three = id_of(&activate(&pair.first, LICENSE, "three").await, 2, &max);
+    for id in [&two, &three] {
+        for gateway in pair.gateways() {
+            chat_on(gateway, LICENSE, Some(id)).await.ok();
+        }
+    }
+}
+
+/// No list, no decision: an unknown device may be known to the others.
+#[tokio::test]
+async fn without_redis_a_device_that_is_not_known_is_not_refused() {
+    let mut pair = Pair::start(|config| config.plan("free", REQUIRED)).await;
+    let one = id_of(&activate(&pair.first, LICENSE, "one").await, 1, &json!(2));
+    pair.redis.kill();
+    chat_on(&pair.first, LICENSE, Some(&one)).await.ok();
+    unavailable(&chat_on(&pair.second, LICENSE, Some(&one)).await);
+    pair.redis.restart().await;
+    eventually("the other gateway asks Redis again", Duration::from_secs(5), || async {
+        chat_on(&pair.second, LICENSE, Some(&one)).await.status == 200
+    })
+    .await;
 }

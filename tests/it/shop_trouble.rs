@@ -261,7 +261,7 @@ async fn a_known_licence_outlives_our_own_mistake() {
 
 /// Many known licences that are suddenly nobody's are the shop's mistake, or ours.
 async fn is_held(sudden: Says) {
-    let (_mock, shop, gateway) = both("fresh: 2s, stale: 600s, negative: 1s").await;
+    let (_mock, shop, mut gateway) = both("fresh: 2s, stale: 600s, negative: 1s").await;
     let keys: Vec<String> = (1..=12).map(license_key).collect();
     let (last, turned) = keys.split_last().unwrap();
     let app = gateway.app();
@@ -292,6 +292,14 @@ async fn is_held(sudden: Says) {
     app.chat_as(last).await.is(403, "license_disabled");
     for key in turned {
         app.chat_as(key).await.ok();
+    }
+    // A restart is no reason to believe it.
+    gateway.signal(rustix::process::Signal::TERM);
+    gateway.exited(Duration::from_secs(5)).await;
+    gateway.restart().await;
+    is_in_state(&gateway, "lemonsqueezy", "holding").await;
+    for key in turned {
+        gateway.app().chat_as(key).await.ok();
     }
     assert!(shop.most_in_a_minute() <= 50);
 }

@@ -194,6 +194,49 @@ fn of_two_records_the_newer_answer_stays_with_every_mark() {
 }
 
 #[test]
+fn merging_loses_nothing_whoever_comes_first_and_however_often() {
+    let base = good();
+    let changes: [Record; 7] = [
+        base.mark(at(HOUR), true),
+        Record { refunded: true, ..base.clone() },
+        base.with_device("a", false, at(1)).with_device("b", false, at(2)),
+        base.with_device("a", false, at(1)).with_device("a", true, at(3)),
+        heard(&base, &Reply::NotFound, at(2 * MINUTE)),
+        heard(&base, &Reply::Facts(facts(Status::Disabled, 1)), at(3 * MINUTE)),
+        heard(&base, &yes(), at(4 * MINUTE)),
+    ];
+    for one in &changes {
+        assert_eq!(&one.merge(one), one);
+        for other in &changes {
+            let merged = one.merge(other);
+            assert_eq!(merged, other.merge(one));
+            assert_eq!(merged.merge(one), merged);
+            assert_eq!(merged.marked, one.marked.max(other.marked));
+            assert_eq!(merged.refunded, one.refunded || other.refunded);
+            for third in &changes {
+                assert_eq!(one.merge(other).merge(third), one.merge(&other.merge(third)));
+            }
+        }
+    }
+    let all = changes[2].merge(&changes[3]);
+    assert!(all.device("a").is_none(), "given back later than it was seen");
+    assert!(all.device("b").is_some());
+}
+
+#[test]
+fn an_answer_that_was_overtaken_changes_nothing() {
+    let disabled = heard(&good(), &Reply::Facts(facts(Status::Disabled, 1)), at(HOUR));
+    assert_eq!(heard(&disabled, &yes(), at(HOUR - 1)), disabled);
+}
+
+#[test]
+fn what_an_older_version_wrote_can_be_read() {
+    assert_eq!(serde_json::from_str::<Record>("{}").unwrap(), Record::default());
+    let text = r#"{"version":7,"devices":[{"id":"a","checked":5}]}"#;
+    assert!(serde_json::from_str::<Record>(text).unwrap().device("a").is_some());
+}
+
+#[test]
 fn a_record_survives_being_written_down() {
     let record = heard(&good(), &Reply::NotFound, at(1)).mark(at(2), true);
     let text = serde_json::to_string(&record).unwrap();

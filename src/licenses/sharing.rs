@@ -1,0 +1,132 @@
+//! Where records are: in memory, on this machine's disk, and on the store that gateways share. What
+//! one of them lacks it gets from the others.
+
+use std::{sync::Arc, time::Duration};
+
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+
+use super::{desk::Desk, record::Record, records::Kept, shared::Away};
+
+/// Between two attempts at a shared store that does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long records stay on the shared store after their last change.
+const KEEP: Duration = Duration::from_secs(100 * 86_400);
+
+impl Desk {
+    /// The record of a licence, compared with the shared store where messages may have been lost.
+    pub(super) async fn known(&self, id: &LicenseId) -> Option<Arc<Kept>> {
+        let kept = self.records.get(id);
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
+            return kept;
+        };
+        let stamp = shared.stamp();
+        if kept.as_ref().is_some_and(|kept| kept.compared() == stamp.0) {
+            return kept;
+        }
+        match shared.record(id).await {
+            Ok(there) => Some(self.compare(*id, kept, there, stamp)?),
+            Err(_) => kept,
+        }
+    }
+
+    /// What is known after a look at the shared store; whichever of both lacks something gets it.
+    pub(super) fn compare(
+        &self,
+        id: LicenseId,
+        kept: Option<Arc<Kept>>,
+        there: Option<Record>,
+        stamp: (u64, u64),
+    ) -> Option<Arc<Kept>> {
+        let known = match &there {
+            Some(record) => Some(self.adopt(id, record)),
+            None => kept,
+        }?;
+        if there.as_ref() != Some(&known.record) {
+            self.unshared.notify_one();
+        }
+        // A change that was announced meanwhile may not be in what was read.
+        if self.shared.as_ref().is_some_and(|shared| shared.stamp() == stamp) {
+            known.set_compared(stamp.0);
+        }
+        Some(known)
+    }
+
+    /// Takes in what the shared store knows; on this machine's disk it outlives both.
+    pub(super) fn adopt(&self, id: LicenseId, record: &Record) -> Arc<Kept> {
+        let before = self.records.get(&id);
+        let kept = self.records.adopt(id, record);
+        if before.is_none_or(|before| before.record != kept.record) {
+            self.shelf.put(id);
+        }
+        kept
+    }
+
+    /// The record of a licence as it is on the shared store now, where there is one.
+    pub(super) async fn latest(&self, id: &LicenseId) -> Result<Option<Arc<Kept>>, Away> {
+        let kept = self.records.get(id);
+        let Some(shared) = &self.shared else { return Ok(kept) };
+        let stamp = shared.stamp();
+        let there = shared.record(id).await?;
+        Ok(self.compare(*id, kept, there, stamp))
+    }
+
+    /// Writes a changed record down, here and for the other gateways.
+    pub(super) async fn keep(&self, id: LicenseId) {
+        self.shelf.put(id);
+        self.share(id).await;
+    }
+
+    /// As [`Desk::keep`]; whether it is on the disk.
+    pub(super) async fn keep_now(&self, id: LicenseId) -> bool {
+        let on_disk = self.shelf.put_now(id).await;
+        self.share(id).await;
+        on_disk
+    }
+
+    /// Merges a record into the shared store; whether it answered. If not, it is done later.
+    pub(super) async fn share(&self, id: LicenseId) -> bool {
+        let (Some(shared), Some(kept)) = (&self.shared, self.records.get(&id)) else { return true };
+        match shared.merge(&id, &kept.record, KEEP).await {
+            Ok(merged) => {
+                self.adopt(id, &merged);
+                true
+            }
+            Err(_) => {
+                self.unshared.notify_one();
+                false
+            }
+        }
+    }
+
+    /// What runs beside requests: the shared store, and a look around each minute.
+    pub(super) async fn tend(self: Arc<Self>) {
+        if let Some(shared) = &self.shared {
+            let (back, desk) = (self.clone(), self.clone());
+            let returned = move || back.unshared.notify_one();
+            let changed = move |id: LicenseId| {
+                if let Some(kept) = desk.records.get(&id) {
+                    kept.set_compared(0);
+                }
+            };
+            tokio::spawn(shared.clone().tend(returned, changed));
+            tokio::spawn(self.clone().write_back());
+        }
+        loop {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            self.assess(UnixMs::now());
+        }
+    }
+
+    /// Brings everything known here to the shared store, each time it lost it, was away, or lacks
+    /// something.
+    pub(super) async fn write_back(self: Arc<Self>) {
+        loop {
+            self.unshared.notified().await;
+            for (id, _) in self.records.all() {
+                while !self.share(id).await {
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
