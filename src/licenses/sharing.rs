@@ -123,7 +123,8 @@ impl Desk {
         loop {
             self.unshared.notified().await;
             for (id, _) in self.records.all() {
-                while !self.share(id).await {
+                // One that was not taken asks for another round; no record holds up the others.
+                if !self.share(id).await {
                     tokio::time::sleep(RETRY).await;
                 }
             }
