@@ -82,7 +82,8 @@ impl Book {
             self.desk.telemetry.metrics.license_checked(STATIC, "invalid");
             return Standing::Invalid(Code::LicenseInvalid);
         }
-        self.desk.check(&self.sources, id, asking).await
+        // In a box of its own: every request carries this future, few come here.
+        Box::pin(self.desk.check(&self.sources, id, asking)).await
     }
 }
 
@@ -94,7 +95,7 @@ impl Licenses for Book {
             Standing::Valid(license) if license.plan.devices_required => license,
             _ => return standing,
         };
-        match self.desk.check_device(&self.sources, &license, asking).await {
+        match Box::pin(self.desk.check_device(&self.sources, &license, asking)).await {
             Ok(()) => Standing::Valid(license),
             Err(Code::DeviceLimit) => Standing::OtherDevice(license),
             Err(_) => Standing::Unknown { why: "nobody could be asked about a device" },

@@ -19,7 +19,7 @@ pub struct Sum {
 }
 
 #[derive(Default)]
-pub struct Batch {
+pub struct Batch<'a> {
     pub sums: FxHashMap<(LicenseId, Period, UnixMs), Sum>,
     /// Reservations that are open at the end of the batch and were not at its beginning.
     pub opened: FxHashMap<u64, Reserved>,
@@ -27,21 +27,21 @@ pub struct Batch {
     pub closed: Vec<u64>,
     /// Groups whose message has been charged: their open requests stand on none any more.
     pub charged: HashSet<u64>,
-    pub requests: Vec<Request>,
+    pub requests: Vec<Request<'a>>,
     /// Sequence of the last entry.
     pub reaches: u64,
     windows: Windows,
 }
 
-impl Batch {
-    pub fn add(&mut self, sequence: u64, entry: Entry) {
+impl<'a> Batch<'a> {
+    pub fn add(&mut self, sequence: u64, entry: Entry<'a>) {
         self.reaches = sequence;
         match entry {
             Entry::Reserved(reserved) => {
                 self.opened.insert(reserved.hold, reserved);
             }
             Entry::Settled(settled) => self.settle(&settled),
-            Entry::Request(request) => self.requests.push(*request),
+            Entry::Request(request) => self.requests.push(request),
         }
     }
 

@@ -11,13 +11,7 @@ use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
-use super::{
-    account::Rate,
-    batch::Batch,
-    book::Book,
-    embedded::OpenError,
-    entry::{Request, Reserved},
-};
+use super::{account::Rate, batch::Batch, book::Book, embedded::OpenError, entry::Reserved};
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
 pub const SCHEMA: i64 = 2;
@@ -54,7 +48,7 @@ impl Database {
     }
 
     /// All of the batch or nothing, together with the sequence it reaches.
-    pub fn apply(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+    pub fn apply(&mut self, batch: &Batch<'_>) -> rusqlite::Result<()> {
         let tx = self.connection.transaction()?;
         write(&tx, batch)?;
         tx.commit()
@@ -228,7 +222,7 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     Ok(found)
 }
 
-fn write(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     let mut usage = tx.prepare_cached(
         "INSERT INTO usage (license, period, start, messages, tokens) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT DO UPDATE SET messages = messages + excluded.messages,
@@ -239,13 +233,13 @@ fn write(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
         usage.execute(params![id.to_hex(), period.name(), start.to_rfc3339(), messages, tokens])?;
     }
     write_open(tx, batch)?;
-    batch.requests.iter().try_for_each(|request| write_request(tx, request))?;
+    write_requests(tx, batch)?;
     let applied = "INSERT OR REPLACE INTO meta (key, value) VALUES ('applied', ?1)";
     tx.prepare_cached(applied)?.execute([batch.reaches as i64])?;
     Ok(())
 }
 
-fn write_open(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+fn write_open(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     let mut close = tx.prepare_cached("DELETE FROM open WHERE hold = ?1")?;
     for hold in &batch.closed {
         close.execute([*hold as i64])?;
@@ -273,35 +267,37 @@ fn write_open(tx: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn write_request(tx: &Transaction<'_>, request: &Request) -> rusqlite::Result<()> {
+fn write_requests(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     let mut insert = tx.prepare_cached(
         "INSERT INTO requests (time, license, endpoint, plan, model, served, provider, \"key\",
                                source, input, output, cached, reasoning, charged, status, ms,
                                attempts)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?;
-    let [endpoint, plan, model, served, provider, key, source] = &request.texts;
-    let [input, output, cached, reasoning, charged, status, ms, attempts] =
-        request.numbers.map(int);
-    insert.execute(params![
-        readable(request.time),
-        request.license.map(LicenseId::to_hex),
-        endpoint,
-        plan,
-        model,
-        served,
-        provider,
-        key,
-        source,
-        input,
-        output,
-        cached,
-        reasoning,
-        charged,
-        status,
-        ms,
-        attempts,
-    ])?;
+    for request in &batch.requests {
+        let [endpoint, plan, model, served, provider, key, source] = &request.texts;
+        let [input, output, cached, reasoning, charged, status, ms, attempts] =
+            request.numbers.map(int);
+        insert.execute(params![
+            readable(request.time),
+            request.license.map(LicenseId::to_hex),
+            endpoint,
+            plan,
+            model,
+            served,
+            provider,
+            key,
+            source,
+            input,
+            output,
+            cached,
+            reasoning,
+            charged,
+            status,
+            ms,
+            attempts,
+        ])?;
+    }
     Ok(())
 }
 

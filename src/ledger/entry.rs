@@ -43,22 +43,23 @@ pub struct Settled {
     pub message: Option<UnixMs>,
 }
 
-/// [`Record`] with its own strings.
+/// [`Record`] as it stands in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Request {
+pub struct Request<'a> {
     pub time: UnixMs,
     pub license: Option<LicenseId>,
     /// Endpoint, plan, model, served, provider, key, source.
-    pub texts: [String; 7],
+    pub texts: [&'a str; 7],
     /// Input, output, cached, reasoning, charged, status, ms, attempts.
     pub numbers: [u64; 8],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+#[allow(clippy::large_enum_variant, reason = "read one by one, and most are requests")]
+pub enum Entry<'a> {
     Reserved(Reserved),
     Settled(Settled),
-    Request(Box<Request>),
+    Request(Request<'a>),
 }
 
 /// Encoded, but without sequence and CRC: those are known only when its place in the journal is.
@@ -183,9 +184,9 @@ impl<'a> Scan<'a> {
     }
 }
 
-impl Iterator for Scan<'_> {
+impl<'a> Iterator for Scan<'a> {
     /// Sequence and entry.
-    type Item = (u64, Entry);
+    type Item = (u64, Entry<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.bytes.get(self.consumed..)?;
@@ -204,8 +205,8 @@ impl Iterator for Scan<'_> {
 
 struct Fields<'a>(&'a [u8]);
 
-impl Fields<'_> {
-    fn entry(&mut self) -> Option<Entry> {
+impl<'a> Fields<'a> {
+    fn entry(&mut self) -> Option<Entry<'a>> {
         match self.byte()? {
             RESERVE => Some(Entry::Reserved(Reserved {
                 hold: self.number()?,
@@ -223,12 +224,12 @@ impl Fields<'_> {
                 group: self.number()?,
                 message: self.time()?,
             })),
-            REQUEST => self.request().map(|request| Entry::Request(Box::new(request))),
+            REQUEST => self.request().map(Entry::Request),
             _ => None,
         }
     }
 
-    fn request(&mut self) -> Option<Request> {
+    fn request(&mut self) -> Option<Request<'a>> {
         let time = UnixMs(self.number()?);
         let known = self.byte()? == 1;
         let license = LicenseId(self.array()?);
@@ -262,10 +263,10 @@ impl Fields<'_> {
         Some(known.then_some(time))
     }
 
-    fn text(&mut self) -> Option<String> {
+    fn text(&mut self) -> Option<&'a str> {
         let length = usize::from(self.byte()?);
         let (head, tail) = self.0.split_at_checked(length)?;
         self.0 = tail;
-        String::from_utf8(head.to_vec()).ok()
+        std::str::from_utf8(head).ok()
     }
 }

@@ -57,7 +57,7 @@ fn entries(bytes: &[u8]) -> Option<&[u8]> {
     ours.then_some(rest)
 }
 
-fn replay(bytes: &[u8], found: &mut Found) -> Batch {
+fn replay<'a>(bytes: &'a [u8], found: &mut Found) -> Batch<'a> {
     let mut batch = Batch::default();
     let mut scan = Scan::new(bytes);
     for (sequence, entry) in scan.by_ref() {

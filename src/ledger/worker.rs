@@ -131,12 +131,12 @@ impl Worker {
     }
 }
 
-struct Next {
-    sums: Batch,
+struct Next<'a> {
+    sums: Batch<'a>,
     bytes: usize,
 }
 
-fn next_batch(segment: &Segment, offset: usize) -> Next {
+fn next_batch(segment: &Segment, offset: usize) -> Next<'_> {
     // The magic stands before the first entry and has no sequence.
     let magic = if offset == 0 { super::segment::MAGIC.len() } else { 0 };
     let bytes = segment.written().get(offset + magic..).unwrap_or_default();
