@@ -23,6 +23,7 @@ use crate::{
     licenses::{self, STATIC},
     pool::{Provider, health::State},
     proxy::deadline,
+    reload::History,
     server::ending::Phase,
     snapshot::Snapshot,
 };
@@ -31,6 +32,7 @@ pub struct Admin {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub store: Arc<Embedded>,
     pub phase: Arc<Phase>,
+    pub history: Arc<History>,
 }
 
 type Answer = Response<Vec<u8>>;
@@ -123,14 +125,26 @@ impl Admin {
                 })
             })
             .collect();
-        let chain: Vec<&str> = snapshot.chain.steps().iter().map(|step| step.name).collect();
         status.insert("in_flight".into(), json!(snapshot.telemetry.in_flight()));
         status.insert("keys".into(), json!(keys));
         status.insert("providers".into(), json!(providers));
-        status.insert("config".into(), json!({ "chain": chain }));
+        status.insert("config".into(), config(&self.history, snapshot));
         status.insert("sources".into(), json!(sources(snapshot)));
         status
     }
+}
+
+/// Which configuration is live since when, and what became of the last reload.
+fn config(history: &History, snapshot: &Snapshot) -> Value {
+    let chain: Vec<&str> = snapshot.chain.steps().iter().map(|step| step.name).collect();
+    let now = history.now();
+    let refused = now
+        .refused
+        .map(|refusal| json!({ "at": &*refusal.at.to_rfc3339(), "problems": refusal.problems }));
+    json!({
+        "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
+        "waits_for_restart": now.waiting, "refused": refused,
+    })
 }
 
 fn sources(snapshot: &Snapshot) -> Vec<Value> {

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod licenses;
 pub mod pool;
 pub mod proxy;
+pub mod reload;
 pub mod server;
 pub mod snapshot;
 pub mod stand_in;

@@ -6,7 +6,12 @@ pub mod key;
 pub mod resolve;
 pub mod selection;
 
-use std::{collections::BTreeSet, collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Instant,
+};
 
 use gatekeeper_filters::kernel;
 use http::{HeaderValue, request::Parts};
@@ -15,6 +20,7 @@ use pingora_load_balancing::{
     Backend,
     selection::{BackendIter, BackendSelection},
 };
+use secrecy::ExposeSecret;
 
 use self::{
     health::{GroupHealth, KeyHealth, State},
@@ -37,18 +43,22 @@ pub struct Provider {
 }
 
 /// By provider and id.
-type ByName<T> = Mutex<HashMap<(Arc<str>, Arc<str>), Arc<T>>>;
+type Name = (Arc<str>, Arc<str>);
 
 /// The health of all keys and groups, kept over reloads.
 #[derive(Default)]
 pub struct HealthBook {
-    keys: ByName<KeyHealth>,
-    groups: ByName<GroupHealth>,
+    /// A key whose secret changed is a new one, even if the old one was quarantined; so the hash of
+    /// its secret, under keys of this process, is part of its name.
+    keys: Mutex<HashMap<(Name, u64), Arc<KeyHealth>>>,
+    groups: Mutex<HashMap<Name, Arc<GroupHealth>>>,
+    secrets: RandomState,
 }
 
 impl HealthBook {
-    fn key(&self, provider: &Arc<str>, id: &Arc<str>) -> Arc<KeyHealth> {
-        let at = (provider.clone(), id.clone());
+    fn key(&self, provider: &Arc<str>, key: &settings::Key) -> Arc<KeyHealth> {
+        let secret = self.secrets.hash_one(key.secret.expose_secret());
+        let at = ((provider.clone(), key.id.clone()), secret);
         self.keys.lock().entry(at).or_default().clone()
     }
 
@@ -106,7 +116,7 @@ impl Provider {
     ) -> Result<Self, Unusable> {
         let mut keys = Vec::with_capacity(settings.keys.len());
         for key in &settings.keys {
-            let health = book.key(&settings.name, &key.id);
+            let health = book.key(&settings.name, key);
             let group = book.group(&settings.name, &key.group);
             keys.push(Arc::new(Key::new(key, health, group)?));
         }

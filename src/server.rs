@@ -3,6 +3,7 @@
 pub mod ending;
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -12,6 +13,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::Registry;
+use parking_lot::Mutex;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions},
     listeners::{ListenerConfig, tls::TlsSettings},
@@ -35,6 +37,7 @@ use crate::{
         deadline::{Deadline, KEEPALIVE},
         gateway::Gateway,
     },
+    reload::{History, Reload},
     snapshot::{Machine, Snapshot},
     stand_in::StandIn,
     telemetry::{self, Telemetry, access_log::AccessLog},
@@ -61,20 +64,31 @@ pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
-    serve(settings, &registry, &args.config.display().to_string(), None)
+    serve(settings, registry, Source::File(args.config))
 }
 
-/// Runs the gateway with settings that are loaded already. `scratch` is a directory that is removed
-/// at the end.
+/// Where the settings come from.
+pub enum Source {
+    /// A file that can be read again.
+    File(PathBuf),
+    /// The built-in demo; its directory is removed at the end.
+    Demo { scratch: PathBuf },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::File(file) => file.display().fmt(f),
+            Source::Demo { .. } => f.write_str("the built-in demo"),
+        }
+    }
+}
+
+/// Runs the gateway with settings that are loaded already.
 ///
 /// # Errors
 /// The store or a listener's certificate is unusable.
-pub fn serve(
-    settings: Settings,
-    registry: &Registry,
-    source: &str,
-    scratch: Option<PathBuf>,
-) -> anyhow::Result<()> {
+pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::Result<()> {
     health::start_clock();
     check_free(&settings)?;
     let store = Embedded::open(&settings.store.path, settings.store.keep)
@@ -91,26 +105,48 @@ pub fn serve(
         telemetry,
         health: Arc::new(HealthBook::default()),
         licenses: licenses.clone(),
+        endpoints: Arc::default(),
+        buffered: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
-    let snapshot = Snapshot::build(settings, registry, &machine)?;
+    let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
     let phase = Arc::new(Phase::default());
-    let server = build(Arc::new(ArcSwap::from_pointee(snapshot)), &store, &phase, stand_in)?;
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+    let history = History::begin(source.to_string());
+    let server = Parts {
+        snapshot: snapshot.clone(),
+        machine: machine.clone(),
+        store: store.clone(),
+        phase: phase.clone(),
+        history: history.clone(),
+        stand_in,
+    }
+    .build()?;
     log::info!("Gatekeeper starts with {source}.");
+    let telemetry = machine.telemetry.clone();
+    let (reload, scratch) = match source {
+        Source::Demo { scratch } => (None, Some(scratch)),
+        Source::File(file) => {
+            let (store, snapshot, turn) = (store.clone(), snapshot.clone(), Mutex::default());
+            let reload = Reload { file, registry, machine, store, snapshot, turn, history };
+            (Some(Arc::new(reload)), None)
+        }
+    };
     let args = pingora_core::server::RunArgs {
         shutdown_signal: Box::new(Ending {
-            telemetry: machine.telemetry,
+            reload,
+            telemetry,
             store,
             licenses,
             phase,
-            grace: server.grace,
+            snapshot,
             scratch,
         }),
     };
-    server.server.run(args);
+    server.run(args);
     Ok(())
 }
 
@@ -129,53 +165,57 @@ fn check_free(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Built {
-    server: Server,
-    grace: Duration,
+/// What the services are made of.
+struct Parts {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    machine: Machine,
+    store: Arc<Embedded>,
+    phase: Arc<Phase>,
+    history: Arc<History>,
+    stand_in: Option<StandIn>,
 }
 
-fn build(
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    store: &Arc<Embedded>,
-    phase: &Arc<Phase>,
-    stand_in: Option<StandIn>,
-) -> anyhow::Result<Built> {
-    let now = snapshot.load_full();
-    let settings = &now.settings;
-    let grace = settings.server.grace;
-    let conf = ServerConf {
-        threads: settings.server.threads,
-        work_stealing: false,
-        upstream_keepalive_pool_size: POOLED,
-        // The end is `Ending`'s to decide; Pingora's own wait only has to be longer.
-        grace_period_seconds: Some(grace.as_secs() + 60),
-        graceful_shutdown_timeout_seconds: Some(1),
-        ..ServerConf::default()
-    };
-    let mut server = Server::new_with_opt_and_conf(None, conf);
-    let conf = server.configuration.clone();
-    let gateway = Gateway::new(snapshot.clone(), Connector::new(&conf), phase.clone());
-    let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
-    proxy.h2_options = Some(h2_options());
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
-    proxy.server_options = Some(options);
-    let app = Deadline::new(proxy, settings.server.limits.header_timeout);
-    server.add_service(public(app, settings)?);
-    server.add_service(admin(&snapshot, store, phase, settings));
-    let endpoints = now.providers.iter().map(|provider| provider.endpoint.clone()).collect();
-    server.add_service(background_service("resolver", Resolver { endpoints }));
-    if let Some(stand_in) = stand_in {
-        server.add_service(background_service("stand-in", stand_in));
-    }
-    server.add_service(background_service(
-        "announce",
-        Announce {
-            phase: phase.clone(),
+impl Parts {
+    fn build(self) -> anyhow::Result<Server> {
+        let now = self.snapshot.load_full();
+        let settings = &now.settings;
+        let conf = ServerConf {
+            threads: settings.server.threads,
+            work_stealing: false,
+            upstream_keepalive_pool_size: POOLED,
+            graceful_shutdown_timeout_seconds: Some(1),
+            ..ServerConf::default()
+        };
+        let mut server = Server::new_with_opt_and_conf(None, conf);
+        let conf = server.configuration.clone();
+        let connector = Connector::new(&conf);
+        let gateway = Gateway::new(self.snapshot.clone(), connector, self.phase.clone());
+        let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
+        proxy.h2_options = Some(h2_options());
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
+        proxy.server_options = Some(options);
+        let app = Deadline::new(proxy, settings.server.limits.header_timeout);
+        server.add_service(public(app, settings)?);
+        let announce = Announce {
+            phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],
-        },
-    ));
-    Ok(Built { server, grace })
+        };
+        let resolver = Resolver { endpoints: self.machine.endpoints };
+        let admin = Admin {
+            snapshot: self.snapshot,
+            store: self.store,
+            phase: self.phase,
+            history: self.history,
+        };
+        server.add_service(operators(admin, settings));
+        server.add_service(background_service("resolver", resolver));
+        if let Some(stand_in) = self.stand_in {
+            server.add_service(background_service("stand-in", stand_in));
+        }
+        server.add_service(background_service("announce", announce));
+        Ok(server)
+    }
 }
 
 /// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once.
@@ -206,13 +246,7 @@ fn public<A: HttpServerApp + Send + Sync + 'static>(
     Ok(service)
 }
 
-fn admin(
-    snapshot: &Arc<ArcSwap<Snapshot>>,
-    store: &Arc<Embedded>,
-    phase: &Arc<Phase>,
-    settings: &Settings,
-) -> Service<Deadline<Admin>> {
-    let app = Admin { snapshot: snapshot.clone(), store: store.clone(), phase: phase.clone() };
+fn operators(app: Admin, settings: &Settings) -> Service<Deadline<Admin>> {
     let app = Deadline::new(app, settings.server.limits.header_timeout);
     let mut service = Service::new("admin".into(), app);
     service.threads = Some(1);

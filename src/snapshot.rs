@@ -8,7 +8,10 @@ use gatekeeper_filters::kernel::{Chain, ChainProblem, Ledger, Registry, Services
 use crate::{
     config::settings::Settings,
     licenses::{Book, Desk},
-    pool::{HealthBook, Provider, Unusable, resolve::Endpoint},
+    pool::{
+        HealthBook, Provider, Unusable,
+        resolve::{Endpoint, Endpoints},
+    },
     proxy::body::Buffered,
     telemetry::Telemetry,
 };
@@ -39,6 +42,8 @@ pub struct Machine {
     pub ledger: Arc<dyn Ledger>,
     pub telemetry: Arc<Telemetry>,
     pub health: Arc<HealthBook>,
+    pub endpoints: Arc<Endpoints>,
+    pub buffered: Arc<Buffered>,
     pub licenses: Arc<Desk>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
@@ -66,22 +71,23 @@ impl Snapshot {
             .map(|provider| {
                 let endpoint = match machine.stand_in {
                     Some(address) if provider.base.stand_in => {
-                        Endpoint::fixed(address, provider.timeouts)
+                        Arc::new(Endpoint::fixed(address, provider.timeouts))
                     }
-                    _ => Endpoint::new(&provider.base, provider.timeouts),
+                    _ => machine.endpoints.of(&provider.base, provider.timeouts),
                 };
-                Provider::new(provider.clone(), Arc::new(endpoint), &machine.health)
+                Provider::new(provider.clone(), endpoint, &machine.health)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let extra: BTreeSet<Arc<str>> =
             settings.providers.iter().flat_map(|provider| provider.allow_fields.clone()).collect();
+        machine.buffered.resize(settings.server.limits.buffered);
         Ok(Self {
             chain,
             providers,
             licenses,
             ledger: machine.ledger.clone(),
             telemetry: machine.telemetry.clone(),
-            buffered: Buffered::new(settings.server.limits.buffered),
+            buffered: machine.buffered.clone(),
             extra_fields: extra.into_iter().collect(),
             settings,
         })

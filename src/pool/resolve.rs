@@ -7,7 +7,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -15,9 +15,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora_core::{
     server::ShutdownWatch, services::background::BackgroundService, upstreams::peer::HttpPeer,
 };
+use tokio::task::JoinSet;
 
 use crate::{
     config::{
@@ -147,31 +149,62 @@ fn is_local(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok()
 }
 
+/// The endpoints of all live configurations: one that a reload leaves as it was keeps its addresses.
+#[derive(Default)]
+pub struct Endpoints {
+    known: Mutex<Vec<(BaseUrl, Timeouts, Weak<Endpoint>)>>,
+    /// Nobody keeps their addresses fresh yet.
+    fresh: Mutex<Vec<Weak<Endpoint>>>,
+    added: tokio::sync::Notify,
+}
+
+impl Endpoints {
+    /// The endpoint at this address, made when no live configuration has it.
+    pub fn of(&self, base: &BaseUrl, timeouts: Timeouts) -> Arc<Endpoint> {
+        let mut known = self.known.lock();
+        known.retain(|(_, _, endpoint)| endpoint.strong_count() > 0);
+        let same = known.iter().find(|(at, within, _)| (at, *within) == (base, timeouts));
+        if let Some(endpoint) = same.and_then(|(_, _, endpoint)| endpoint.upgrade()) {
+            return endpoint;
+        }
+        let endpoint = Arc::new(Endpoint::new(base, timeouts));
+        known.push((base.clone(), timeouts, Arc::downgrade(&endpoint)));
+        if !endpoint.is_literal() {
+            self.fresh.lock().push(Arc::downgrade(&endpoint));
+            self.added.notify_one();
+        }
+        endpoint
+    }
+}
+
 /// Keeps the addresses of all providers fresh.
 pub struct Resolver {
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Arc<Endpoints>,
 }
 
 #[async_trait]
 impl BackgroundService for Resolver {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let watches: Vec<_> = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| !endpoint.is_literal())
-            .map(|endpoint| tokio::spawn(keep_fresh(endpoint.clone())))
-            .collect();
-        let _ = shutdown.changed().await;
-        for watch in watches {
-            watch.abort();
+        let mut watches = JoinSet::new();
+        loop {
+            let fresh = std::mem::take(&mut *self.endpoints.fresh.lock());
+            for endpoint in fresh {
+                watches.spawn(keep_fresh(endpoint));
+            }
+            tokio::select! {
+                () = self.endpoints.added.notified() => {}
+                Some(_) = watches.join_next() => {}
+                _ = shutdown.changed() => return,
+            }
         }
     }
 }
 
-async fn keep_fresh(endpoint: Arc<Endpoint>) {
+/// Until no configuration has the endpoint any more.
+async fn keep_fresh(endpoint: Weak<Endpoint>) {
     let mut good_at = Instant::now();
     let mut failing = false;
-    loop {
+    while let Some(endpoint) = endpoint.upgrade() {
         let pause = match endpoint.look_up().await {
             Ok(addresses) => {
                 if failing {
@@ -193,6 +226,7 @@ async fn keep_fresh(endpoint: Arc<Endpoint>) {
                 RETRY
             }
         };
+        drop(endpoint);
         tokio::time::sleep(pause).await;
     }
 }

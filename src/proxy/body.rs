@@ -139,9 +139,10 @@ fn too_busy() -> Reject {
 }
 
 /// Bytes of request bodies that are held at one time, over all requests.
+#[derive(Default)]
 pub struct Buffered {
     used: AtomicU64,
-    limit: u64,
+    limit: AtomicU64,
 }
 
 /// One request's share; given back when dropped.
@@ -151,8 +152,9 @@ pub struct Held {
 }
 
 impl Buffered {
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), limit })
+    /// Sets the limit, in bytes. What is held already stays.
+    pub fn resize(&self, limit: u64) {
+        self.limit.store(limit, Relaxed);
     }
 
     pub fn share(self: &Arc<Self>) -> Held {
@@ -165,7 +167,7 @@ impl Held {
     fn grow(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         self.bytes += bytes;
-        self.of.used.fetch_add(bytes, Relaxed) + bytes <= self.of.limit
+        self.of.used.fetch_add(bytes, Relaxed) + bytes <= self.of.limit.load(Relaxed)
     }
 }
 

@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{ledger::Embedded, licenses::Desk, telemetry::Telemetry};
+use crate::{
+    ledger::Embedded, licenses::Desk, reload::Reload, snapshot::Snapshot, telemetry::Telemetry,
+};
 
 /// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
 /// only queued when its hook returns.
@@ -44,11 +47,13 @@ impl Phase {
 
 /// Waits for a signal and ends the process the way it asks for.
 pub struct Ending {
+    /// What SIGHUP does, where the configuration is a file.
+    pub reload: Option<Arc<Reload>>,
     pub telemetry: Arc<Telemetry>,
     pub store: Arc<Embedded>,
     pub licenses: Arc<Desk>,
     pub phase: Arc<Phase>,
-    pub grace: Duration,
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// A directory that is removed at the end.
     pub scratch: Option<PathBuf>,
 }
@@ -58,15 +63,17 @@ struct Signals {
     interrupt: Signal,
     hang_up: Signal,
     quit: Signal,
+    reload: Option<Arc<Reload>>,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(reload: Option<Arc<Reload>>) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             quit: signal(SignalKind::quit())?,
+            reload,
         })
     }
 
@@ -76,9 +83,11 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return true,
                 _ = self.interrupt.recv() => return false,
-                _ = self.hang_up.recv() => {
-                    log::warn!("SIGHUP: this version reads its configuration at start only.");
-                }
+                _ = self.hang_up.recv() => match self.reload.clone() {
+                    // It blocks; further signals are heard meanwhile.
+                    Some(reload) => drop(tokio::task::spawn_blocking(move || reload.reload())),
+                    None => log::warn!("SIGHUP: there is no file to read again."),
+                },
                 _ = self.quit.recv() => {
                     log::warn!("SIGQUIT: this version can't hand over; it keeps serving.");
                 }
@@ -90,7 +99,7 @@ impl Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Ending {
     async fn recv(&self) -> ShutdownSignal {
-        let mut signals = match Signals::new() {
+        let mut signals = match Signals::new(self.reload.clone()) {
             Ok(signals) => signals,
             Err(error) => {
                 log::error!("Signals can't be watched: {error}. The gateway ends.");
@@ -113,7 +122,7 @@ impl ShutdownSignalWatch for Ending {
         tokio::select! {
             () = drain.idle() => {}
             _ = signals.end() => log::warn!("A second signal: open requests are cut."),
-            () = tokio::time::sleep(self.grace) => {
+            () = tokio::time::sleep(self.snapshot.load().settings.server.grace) => {
                 log::warn!("The grace period is over: open requests are cut.");
             }
         }

@@ -198,8 +198,15 @@ impl Metrics {
     /// A configuration went live.
     pub fn loaded(&self) {
         self.reloads.with_label_values(&["success"]).inc();
+        // Both results are there from the start, so that an alert on failures has a series to watch.
+        self.reloads.with_label_values(&["failure"]).inc_by(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_reload.set(now.as_secs_f64());
+    }
+
+    /// A changed configuration could not go live.
+    pub fn reload_failed(&self) {
+        self.reloads.with_label_values(&["failure"]).inc();
     }
 
     /// A source said something of a licence.

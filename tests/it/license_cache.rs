@@ -127,6 +127,31 @@ async fn a_changed_mapping_acts_at_once_without_a_call() {
     assert_eq!(shop.calls_for(BOUGHT).len(), 1);
 }
 
+/// The same while it runs, and for a key that was refused.
+#[tokio::test]
+async fn a_mapping_changed_by_reload_acts_at_once_without_a_call() {
+    let (_mock, shop, mut gateway) = both().await;
+    let other = license_key(1);
+    shop.sells(BOUGHT, Says::license());
+    shop.sells(&other, Says::license().with("/meta/variant_id", json!(7)));
+    assert_eq!(gateway.me(BOUGHT).await["plan"], "pro");
+    gateway.app().chat_as(&other).await.is(403, "license_wrong_product");
+    let mapped = |to: &str| format!("{{ 588102: {to} }}");
+    let config = gateway.config.clone();
+    for (to, plan) in [("{ 912744: basic }", "basic"), ("{ \"*\": pro }", "pro")] {
+        let config = config.clone().of_shop("lemonsqueezy", "products", &mapped(to));
+        assert!(gateway.reload(config).await, "{}", gateway.logs());
+        assert_eq!(gateway.me(BOUGHT).await["plan"], plan);
+    }
+    gateway.app().chat_as(&other).await.ok();
+    let gone = config.clone().of_shop("lemonsqueezy", "store_id", "58214");
+    assert!(gateway.reload(gone).await);
+    gateway.app().chat_as(BOUGHT).await.is(403, "license_wrong_product");
+    assert!(gateway.reload(config).await);
+    assert_eq!(gateway.me(BOUGHT).await["plan"], "pro");
+    assert_eq!(shop.calls_for(BOUGHT).len(), 1);
+}
+
 #[tokio::test]
 async fn what_was_used_moves_to_the_new_plan() {
     let (_mock, shop, mut gateway) = both().await;
@@ -134,12 +159,12 @@ async fn what_was_used_moves_to_the_new_plan() {
     for _ in 0..3 {
         gateway.app().chat_as(BOUGHT).await.ok();
     }
-    gateway.config = gateway
+    let config = gateway
         .config
         .clone()
         .plan("basic", "messages: 4/month, models: [\"*\"]")
         .of_shop("lemonsqueezy", "products", "{ 588102: { 912744: basic } }");
-    gateway.restart().await;
+    assert!(gateway.reload(config).await, "{}", gateway.logs());
     gateway.app().chat_as(BOUGHT).await.ok();
     gateway.app().chat_as(BOUGHT).await.is(402, "quota_exceeded");
 }

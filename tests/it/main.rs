@@ -52,6 +52,7 @@ mod licenses_redis;
 mod lifecycle;
 mod mock_itself;
 mod path;
+mod reload;
 mod shop_itself;
 mod shop_trouble;
 mod stream;

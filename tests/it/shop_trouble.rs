@@ -323,6 +323,31 @@ async fn many_licences_that_the_configuration_refuses_at_once_are_held() {
     assert!(gateway.logs().contains("refuses 12 of 12"), "{}", gateway.logs());
 }
 
+/// A mapping that was mistyped on a running gateway, noticed and mended.
+#[tokio::test]
+async fn many_licences_that_a_reload_refuses_at_once_are_held_until_it_is_mended() {
+    let (_mock, shop, mut gateway) = both("fresh: 1h").await;
+    let keys: Vec<String> = (1..=12).map(license_key).collect();
+    for key in &keys {
+        shop.sells(key, Says::license());
+        gateway.app().chat_as(key).await.ok();
+    }
+    let good = gateway.config.clone();
+    let mistyped = good.clone().of_shop("lemonsqueezy", "products", "{ 588120: { 912744: pro } }");
+    assert!(gateway.reload(mistyped).await, "{}", gateway.logs());
+    is_in_state(&gateway, "lemonsqueezy", "holding").await;
+    assert!(gateway.logs().contains("refuses 12 of 12"), "{}", gateway.logs());
+    for key in &keys {
+        gateway.app().chat_as(key).await.ok();
+    }
+    assert!(gateway.reload(good).await, "{}", gateway.logs());
+    is_in_state(&gateway, "lemonsqueezy", "ok").await;
+    for key in &keys {
+        gateway.app().chat_as(key).await.ok();
+        assert_eq!(shop.calls_for(key).len(), 1, "{key}");
+    }
+}
+
 #[tokio::test]
 async fn many_licences_not_found_at_once_are_held() {
     is_held(Says::not_found()).await;

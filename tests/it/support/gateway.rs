@@ -177,6 +177,30 @@ impl Gateway {
         *self = next;
     }
 
+    /// Gives the running gateway another configuration; whether it went live.
+    pub async fn reload(&mut self, config: Config) -> bool {
+        config.write(self.dir.path(), self.public, self.admin);
+        self.config = config;
+        self.read_again().await
+    }
+
+    /// Has it read its file again; whether that went live.
+    pub async fn read_again(&self) -> bool {
+        let count = async |result| {
+            self.metrics().await.sum("gatekeeper_config_reload_total", &[("result", result)])
+        };
+        let before = (count("success").await, count("failure").await);
+        self.signal(Signal::HUP);
+        let mut now = before;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while now == before {
+            assert!(Instant::now() < deadline, "it does not reload");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            now = (count("success").await, count("failure").await);
+        }
+        now.0 > before.0
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
