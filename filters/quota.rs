@@ -11,7 +11,7 @@ use crate::{
         Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
         Usage, Verdict, async_trait, exchange::Settled,
     },
-    rate_limit::store_unavailable,
+    rate_limit::{self, store_unavailable},
 };
 
 /// The cap of a request that sets none, where the plan limits tokens: without one, nothing could
@@ -63,6 +63,7 @@ impl Filter for QuotaFilter {
             input: exchange.input_tokens,
             output: cap,
             min_output: min_output(plan, ask.output_cap, cap),
+            pace: exchange.permit.as_ref().map(|permit| permit.pace),
             message_id: exchange.message_id.clone(),
         };
         let grant =
@@ -215,6 +216,7 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
         )
         .internal(format!("open reservations hold the rest of {:?}", demand.license))
         .retry_after(BUSY_RETRY_AFTER),
+        Denied::TooFast(too_fast) => rate_limit::reject(too_fast),
         Denied::StoreDown => store_unavailable(),
     }
 }

@@ -42,7 +42,7 @@ impl Filter for RateLimitFilter {
             concurrency: license.plan.concurrency,
         };
         self.ledger.enter(&pace, exchange.now).await.map_err(reject)?;
-        exchange.permit = Some(Permit::new(self.ledger.clone(), pace.license));
+        exchange.permit = Some(Permit::new(self.ledger.clone(), pace));
         Ok(())
     }
 
@@ -51,7 +51,8 @@ impl Filter for RateLimitFilter {
     }
 }
 
-fn reject(too_fast: TooFast) -> Reject {
+/// The refusal of a request that comes too soon.
+pub fn reject(too_fast: TooFast) -> Reject {
     match too_fast {
         TooFast::Rate { limit, retry_after } => Reject::new(
             Code::RateLimited,

@@ -19,7 +19,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     config::settings::LicenseSource,
-    ledger::Embedded,
+    ledger::{Embedded, Shared},
     licenses::{self, STATIC},
     pool::{Provider, health::State},
     proxy::deadline,
@@ -31,6 +31,8 @@ use crate::{
 pub struct Admin {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub store: Arc<Embedded>,
+    /// Where several gateways count together.
+    pub shared: Option<Arc<Shared>>,
     pub phase: Arc<Phase>,
     pub history: Arc<History>,
 }
@@ -83,7 +85,8 @@ impl Admin {
         let metrics = &snapshot.telemetry.metrics;
         metrics.in_flight.set(snapshot.telemetry.in_flight() as i64);
         metrics.reservations_open.set(self.store.open_reservations() as i64);
-        metrics.store_up.set(i64::from(self.store.is_up()));
+        let is_up = self.store.is_up() && self.shared.as_ref().is_none_or(|s| s.is_up());
+        metrics.store_up.set(i64::from(is_up));
         let now = Instant::now();
         for provider in &snapshot.providers {
             for state in ["serving", "out"] {

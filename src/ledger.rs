@@ -35,6 +35,7 @@ mod owner;
 mod pepper;
 mod recovery;
 mod segment;
+mod shared;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -44,4 +45,5 @@ mod worker;
 pub use self::{
     embedded::{Embedded, OpenError},
     pepper::PepperError,
+    shared::Shared,
 };

@@ -19,6 +19,7 @@ pub mod reload;
 pub mod server;
 pub mod snapshot;
 pub mod stand_in;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;
 pub mod vault;

@@ -137,7 +137,7 @@ fn keep_fixed(next: &mut Settings, running: &Settings) -> Vec<&'static str> {
     keep(&mut next.log.access, &running.log.access, "log.access", &mut kept);
     keep(&mut next.log.level, &running.log.level, "log.level", &mut kept);
     let url = |settings: &Settings| {
-        settings.store.redis.as_ref().map(|url| url.expose_secret().to_owned())
+        settings.store.redis.as_ref().map(|redis| redis.url.expose_secret().to_owned())
     };
     let is_same_store = url(next) == url(running)
         && (&next.store.path, next.store.keep) == (&running.store.path, running.store.keep);

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use gatekeeper_filters::kernel::Registry;
+use gatekeeper_filters::kernel::{Ledger, Registry};
 use parking_lot::Mutex;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions},
@@ -24,13 +24,17 @@ use pingora_core::{
     server::{Server, configuration::ServerConf},
     services::{background::background_service, listening::Service},
 };
+use secrecy::ExposeSecret;
 
 use self::ending::{Ending, Phase};
 use crate::{
     admin::Admin,
     cli::RunArgs,
-    config::{self, settings::Settings},
-    ledger::Embedded,
+    config::{
+        self,
+        settings::{Redis, Settings},
+    },
+    ledger::{Embedded, Shared},
     licenses::{Desk, Hasher},
     pool::{HealthBook, health, resolve::Resolver},
     proxy::{
@@ -40,6 +44,7 @@ use crate::{
     reload::{History, Reload},
     snapshot::{Machine, Snapshot},
     stand_in::StandIn,
+    store::{Store, address::Address},
     telemetry::{self, Telemetry, access_log::AccessLog},
     upstream::peer::Connector,
     vault::pepper::{Pepper, pepper},
@@ -98,10 +103,18 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     let access = AccessLog::open(&settings.log.access).context("`log.access` can't be written")?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let telemetry = Telemetry::new(access);
-    let licenses = Desk::open(&settings.store, Hasher::new(&pepper), telemetry.clone())
+    let redis = settings.store.redis.as_ref().map(open_redis).transpose()?;
+    let hasher = Hasher::new(&pepper);
+    let licenses = Desk::open(&settings.store, redis.clone(), hasher, telemetry.clone())
         .context("licences can't be looked up")?;
+    let shared = match (&redis, &settings.store.redis) {
+        (Some(redis), Some(settings)) => {
+            Some(Shared::open(store.clone(), redis.clone(), settings.on_store_down)?)
+        }
+        _ => None,
+    };
     let machine = Machine {
-        ledger: store.clone(),
+        ledger: shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared),
         telemetry,
         health: Arc::new(HealthBook::default()),
         licenses: licenses.clone(),
@@ -111,6 +124,10 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     };
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
+    if let Some(redis) = &redis {
+        let ledger = shared.as_ref().map(Shared::listener);
+        redis.start([licenses.listener()].into_iter().chain(ledger).collect());
+    }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
     let phase = Arc::new(Phase::default());
@@ -120,6 +137,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         snapshot: snapshot.clone(),
         machine: machine.clone(),
         store: store.clone(),
+        shared: shared.clone(),
         phase: phase.clone(),
         history: history.clone(),
         stand_in,
@@ -140,6 +158,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
             reload,
             telemetry,
             store,
+            shared,
             licenses,
             phase,
             snapshot,
@@ -148,6 +167,14 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     };
     server.run(args);
     Ok(())
+}
+
+fn open_redis(redis: &Redis) -> anyhow::Result<Arc<Store>> {
+    let address = Address::parse(redis.url.expose_secret());
+    let address = address.map_err(|why| anyhow::anyhow!("store.url: {why}"))?;
+    let store = Store::new(address, redis.unsafe_eviction)?;
+    store.check().context("the store at `store.url` is not fit to count on")?;
+    Ok(store)
 }
 
 /// Pingora would try a taken address for half a minute and then go on without it.
@@ -170,6 +197,7 @@ struct Parts {
     snapshot: Arc<ArcSwap<Snapshot>>,
     machine: Machine,
     store: Arc<Embedded>,
+    shared: Option<Arc<Shared>>,
     phase: Arc<Phase>,
     history: Arc<History>,
     stand_in: Option<StandIn>,
@@ -205,6 +233,7 @@ impl Parts {
         let admin = Admin {
             snapshot: self.snapshot,
             store: self.store,
+            shared: self.shared,
             phase: self.phase,
             history: self.history,
         };

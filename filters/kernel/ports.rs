@@ -52,6 +52,9 @@ pub struct Demand {
     pub output: Option<u64>,
     /// The cap may shrink down to this, never below.
     pub min_output: u64,
+    /// What the request was let in with, where `rate_limit` is in the chain: gateways that share a
+    /// store count it there.
+    pub pace: Option<Pace>,
     /// `x-message-id`: requests that share one count as one message for 10 minutes and 10 requests.
     pub message_id: Option<Arc<str>>,
 }
@@ -86,6 +89,8 @@ pub enum Denied {
     },
     /// Only open reservations stand in the way: try again in a few seconds.
     Busy,
+    /// All gateways together let in enough.
+    TooFast(TooFast),
     StoreDown,
 }
 
@@ -169,19 +174,19 @@ pub struct StoreDown;
 /// One open place of a licence; dropping it closes the place.
 pub struct Permit {
     ledger: Arc<dyn Ledger>,
-    license: LicenseId,
+    pub pace: Pace,
 }
 
 impl Permit {
     /// Call after [`Ledger::enter`] said yes.
-    pub fn new(ledger: Arc<dyn Ledger>, license: LicenseId) -> Self {
-        Self { ledger, license }
+    pub fn new(ledger: Arc<dyn Ledger>, pace: Pace) -> Self {
+        Self { ledger, pace }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.ledger.leave(&self.license);
+        self.ledger.leave(&self.pace.license);
     }
 }
 

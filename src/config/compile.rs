@@ -13,9 +13,15 @@ use super::{
     problem::Report,
     raw::{Looks, Node},
     secret::{ABSENT, Opener},
-    settings::{AccessLog, Admin, Log, Server, ServerLimits, Settings, Store, Tls, Vault},
+    settings::{
+        AccessLog, Admin, Log, OnStoreDown, Redis, Server, ServerLimits, Settings, Store, Tls,
+        Vault,
+    },
 };
-use crate::vault::{Kek, Pepper, Source, pepper::PLACE};
+use crate::{
+    store::address::Address,
+    vault::{Kek, Pepper, Source, pepper::PLACE},
+};
 
 mod filters;
 mod licenses;
@@ -177,49 +183,39 @@ fn store(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Store {
     }
 }
 
-/// The address of Redis; one with a password stands outside this file.
-fn redis(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<SecretString> {
+/// Redis; a URL with a password stands outside this file.
+fn redis(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Redis> {
     let (at, path) = (view.at("url"), view.path("url"));
     let Some(node) = view.node("url") else {
-        report.problem(
-            view.at("kind"),
-            path,
-            "missing: where Redis is, like `redis://10.0.0.5:6379`",
-        );
+        let message = "missing: where Redis is, like `redis://10.0.0.5:6379`";
+        report.problem(view.at("kind"), path, message);
         return None;
     };
-    report.warn(
-        view.at("kind"),
-        view.path("kind"),
-        "in this version gateways share licences on Redis, but each counts usage on its own: with \
-         several gateways a buyer has each plan's limits once per gateway",
-    );
     let text = node.text()?;
     let url = if Source::parse(text).is_some() {
         opener.plain(node, &path, report)?
     } else {
         SecretString::from(text)
     };
-    if url.expose_secret() == ABSENT {
-        return Some(url);
+    if url.expose_secret() != ABSENT {
+        if Address::holds_password(url.expose_secret()) && Source::parse(text).is_none() {
+            let message = "a password never stands here in clear: use `env:NAME` or `file:PATH`";
+            report.problem(at, path, message);
+            return None;
+        }
+        if let Err(message) = Address::parse(url.expose_secret()) {
+            report.problem(at, path, message);
+            return None;
+        }
     }
-    let Ok(parsed) = url::Url::parse(url.expose_secret()) else {
-        report.problem(at, path, "expected `redis://HOST:PORT`, `env:NAME` or `file:PATH`");
-        return None;
-    };
-    if parsed.scheme() != "redis" {
-        report.problem(at, path, "only `redis://` is available in this version");
-        return None;
-    }
-    if parsed.password().is_some() && Source::parse(text).is_none() {
-        report.problem(
-            at,
-            path,
-            "a password never stands here in clear: use `env:NAME` or `file:PATH`",
-        );
-        return None;
-    }
-    Some(url)
+    Some(Redis {
+        url,
+        on_store_down: match view.text("on_store_down") {
+            Some("closed") => OnStoreDown::Closed,
+            _ => OnStoreDown::Lease,
+        },
+        unsafe_eviction: view.bool("unsafe_eviction"),
+    })
 }
 
 fn log(view: &View<'_>, report: &mut Report) -> Log {

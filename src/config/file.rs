@@ -126,8 +126,7 @@ const STORE: &[Field] = &[
     Field::new(
         "kind",
         &Shape::Choice(&[Variant::new("embedded"), Variant::new("redis")]),
-        "The kind of store. `redis`: several gateways share what they know of licences; usage is \
-         still counted by each gateway on its own in this version.",
+        "The kind of store. `redis`: several gateways count together and share what they know.",
     )
     .or("embedded"),
     Field::new("path", &PATH, "This gateway's own database file; its directory is made.")
@@ -136,11 +135,26 @@ const STORE: &[Field] = &[
     Field::new(
         "url",
         &Shape::Text(Text::RedisUrl),
-        "Where Redis or Valkey is: `redis://HOST:PORT/`, with a password `env:NAME` or `file:PATH` \
-         that holds the whole URL.",
+        "Where Redis or Valkey is: `redis://HOST:PORT/DB`, `rediss://...` with TLS, \
+         `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`, `redis+cluster://HOST:PORT,HOST:PORT`. With \
+         a password `env:NAME` or `file:PATH` that holds the whole URL.",
     )
     .with("kind", "redis"),
-    Field::later("on_store_down", "What happens while Redis is away.").with("kind", "redis"),
+    Field::new(
+        "on_store_down",
+        &Shape::Choice(&[Variant::new("lease"), Variant::new("closed")]),
+        "While Redis is away: `lease` lets a licence seen lately spend 2 % of its limits, once a \
+         period and gateway, for 60 s; `closed` refuses at once.",
+    )
+    .or("lease")
+    .with("kind", "redis"),
+    Field::new(
+        "unsafe_eviction",
+        &Shape::Bool,
+        "Takes a Redis that may evict keys or keeps nothing on a disk.",
+    )
+    .or("false")
+    .with("kind", "redis"),
 ];
 
 const LICENSES: &[Field] = &[

@@ -110,7 +110,7 @@ fn of_text(text: Text) -> Value {
         Text::LicenseKey => "^[ -~]{8,}$",
         Text::ShopId => "^[0-9]+$",
         Text::ShopVariant => "^([0-9]+|\\*)$",
-        Text::RedisUrl => "^(redis://|env:|file:)",
+        Text::RedisUrl => "^(rediss?(\\+sentinel|\\+cluster)?://|env:|file:)",
         Text::Address | Text::Network | Text::Path | Text::Any => {
             return json!({ "type": "string", "minLength": 1 });
         }

@@ -76,10 +76,28 @@ pub struct Vault {
 pub struct Store {
     /// This gateway's own database file.
     pub path: PathBuf,
-    /// Where the store is that gateways share; it may hold a password.
-    pub redis: Option<SecretString>,
+    /// The store that gateways share, if there is one.
+    pub redis: Option<Redis>,
     /// How long usage records are kept. Default 90 days.
     pub keep: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// It may hold a password.
+    pub url: SecretString,
+    pub on_store_down: OnStoreDown,
+    /// A server that evicts keys or keeps nothing on a disk is taken all the same.
+    pub unsafe_eviction: bool,
+}
+
+/// What happens to requests while the shared store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStoreDown {
+    /// A licence that was seen lately may spend a little, once a period.
+    Lease,
+    /// None is served.
+    Closed,
 }
 
 #[derive(Debug, Clone)]

@@ -195,6 +195,11 @@ impl Account {
         self.places = self.places.saturating_sub(1);
     }
 
+    /// The newest window of each kind.
+    pub fn newest(&self) -> [Counter; 4] {
+        self.counters.map(|[newest, _]| newest)
+    }
+
     pub fn rates(&self) -> &[Rate; 4] {
         &self.rates
     }

@@ -10,7 +10,7 @@ use gatekeeper_filters::kernel::{
 use parking_lot::Mutex;
 
 use super::{
-    account::{Account, Open, Rate},
+    account::{Account, Counter, Open, Rate},
     entry::{Frame, Reserved, Settled},
     journal::Journal,
     windows::Windows,
@@ -31,6 +31,8 @@ struct Shard {
     /// Reservations so far.
     made: u64,
     windows: Windows,
+    /// How often contributions were told; grows with each.
+    told: u64,
     /// Licences whose rates of an hour, day or month changed since they were last kept.
     paced: HashSet<LicenseId>,
 }
@@ -157,6 +159,24 @@ impl Book {
         for shard in &self.shards {
             shard.lock().accounts.retain(|_, account| !account.is_idle(now, &since));
         }
+    }
+
+    /// What a licence has settled here in the newest window of each kind, and a number that is larger
+    /// with each later answer about it.
+    pub fn contribution(&self, license: &LicenseId) -> (u64, [Counter; 4]) {
+        let mut shard = self.shards[index(license)].lock();
+        shard.told += 1;
+        let counters = shard.accounts.get(license).map(Account::newest).unwrap_or_default();
+        (shard.told, counters)
+    }
+
+    /// Licences that have something settled or open here.
+    pub fn licenses(&self) -> Vec<LicenseId> {
+        let mut licenses = Vec::new();
+        for shard in &self.shards {
+            licenses.extend(shard.lock().accounts.keys());
+        }
+        licenses
     }
 
     #[cfg(test)]

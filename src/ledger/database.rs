@@ -168,6 +168,25 @@ impl Database {
         self.checkpoint()
     }
 
+    /// Random letters that are this database's own, and a number that grows with each call. It is at
+    /// least the time in seconds: a database that was put back from a copy must not speak with a
+    /// number that was used.
+    pub fn identity(&self, now: UnixMs) -> rusqlite::Result<(String, u64)> {
+        let mut own = [0; 8];
+        // Without random bytes two gateways could have one name: then none.
+        getrandom::fill(&mut own).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        let own = own.map(|byte| format!("{byte:02x}")).concat();
+        let once = "INSERT OR IGNORE INTO meta (key, value) VALUES ('gateway', ?1)";
+        self.connection.execute(once, [own])?;
+        let boot = "INSERT INTO meta (key, value) VALUES ('boot', ?1)
+                    ON CONFLICT DO UPDATE SET value = max(value + 1, excluded.value)";
+        self.connection.execute(boot, [int(now.0 / 1000)])?;
+        self.checkpoint()?;
+        let of = "SELECT (SELECT value FROM meta WHERE key = 'gateway'),
+                         (SELECT value FROM meta WHERE key = 'boot')";
+        self.connection.query_row(of, [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))
+    }
+
     /// Moves everything into the one file, which can then be copied alone.
     pub fn checkpoint(&self) -> rusqlite::Result<()> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))

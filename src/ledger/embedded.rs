@@ -111,6 +111,15 @@ impl Embedded {
         pepper::settle(&self.db.lock(), configured)
     }
 
+    /// Who this gateway is among those that share a store, for as long as it has this database; and
+    /// the number of this boot, larger each time.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn identity(&self) -> rusqlite::Result<(String, u64)> {
+        self.db.lock().identity(UnixMs::now())
+    }
+
     /// Requests in flight.
     pub fn open_reservations(&self) -> u64 {
         self.book.open()

@@ -75,6 +75,7 @@ fn ask(license: LicenseId) -> Demand {
         input: 10,
         output: Some(90),
         min_output: 20,
+        pace: None,
         message_id: None,
     }
 }

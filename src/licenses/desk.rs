@@ -38,7 +38,7 @@ use super::{
     upheaval,
     visitors::{Address, Admission, Visitors},
 };
-use crate::{config::settings, telemetry::Telemetry};
+use crate::{config::settings, store::Store, telemetry::Telemetry};
 
 /// How long a request waits for a shop.
 const WAIT: Duration = Duration::from_secs(10);
@@ -81,18 +81,20 @@ pub(super) struct Refusal {
 }
 
 impl Desk {
-    /// Opens the desk on a store that is open already.
+    /// Opens the desk on a database that is open already, and on the store of all gateways, if there
+    /// is one.
     ///
     /// # Errors
-    /// The database, Redis' address, TLS or a thread can't be had.
+    /// The database, TLS or a thread can't be had.
     pub fn open(
         store: &settings::Store,
+        redis: Option<Arc<Store>>,
         hasher: Hasher,
         telemetry: Arc<Telemetry>,
     ) -> anyhow::Result<Arc<Self>> {
         let records = Arc::new(Records::default());
         let shelf = Shelf::open(&store.path, records.clone())?;
-        let shared = store.redis.as_ref().map(Shared::new).transpose()?;
+        let shared = redis.map(|store| Arc::new(Shared::new(store)));
         let (turnstile, turning) = Turnstile::new(shared.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let desk = Arc::new(Self {

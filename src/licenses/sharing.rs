@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 
-use super::{desk::Desk, record::Record, records::Kept, shared::Away};
+use super::{desk::Desk, record::Record, records::Kept, shared::CHANNEL};
+use crate::store::{Away, listen::Listener};
 
 /// Between two attempts at a shared store that does not answer.
 const RETRY: Duration = Duration::from_millis(500);
@@ -98,17 +99,30 @@ impl Desk {
         }
     }
 
+    /// Hears of records that other gateways changed.
+    pub fn listener(self: &Arc<Self>) -> Listener {
+        let desk = self.clone();
+        let heard = move |id: &str| {
+            let Some(id) = LicenseId::from_hex(id) else { return };
+            if let Some(shared) = &desk.shared {
+                shared.heard_of_change();
+            }
+            if let Some(kept) = desk.records.get(&id) {
+                kept.set_compared(0);
+            }
+        };
+        Listener { channel: CHANNEL, heard: Box::new(heard) }
+    }
+
     /// What runs beside requests: the shared store, and a look around each minute.
     pub(super) async fn tend(self: Arc<Self>) {
         if let Some(shared) = &self.shared {
-            let (back, desk) = (self.clone(), self.clone());
-            let returned = move || back.unshared.notify_one();
-            let changed = move |id: LicenseId| {
-                if let Some(kept) = desk.records.get(&id) {
-                    kept.set_compared(0);
+            let (desk, mut generations) = (self.clone(), shared.store.generations());
+            tokio::spawn(async move {
+                while generations.changed().await.is_ok() {
+                    desk.unshared.notify_one();
                 }
-            };
-            tokio::spawn(shared.clone().tend(returned, changed));
+            });
             tokio::spawn(self.clone().write_back());
         }
         loop {

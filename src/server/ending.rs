@@ -15,7 +15,11 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    ledger::Embedded, licenses::Desk, reload::Reload, snapshot::Snapshot, telemetry::Telemetry,
+    ledger::{Embedded, Shared},
+    licenses::Desk,
+    reload::Reload,
+    snapshot::Snapshot,
+    telemetry::Telemetry,
 };
 
 /// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
@@ -51,6 +55,7 @@ pub struct Ending {
     pub reload: Option<Arc<Reload>>,
     pub telemetry: Arc<Telemetry>,
     pub store: Arc<Embedded>,
+    pub shared: Option<Arc<Shared>>,
     pub licenses: Arc<Desk>,
     pub phase: Arc<Phase>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
@@ -111,10 +116,12 @@ impl ShutdownSignalWatch for Ending {
         let drain = Drain {
             telemetry: self.telemetry.clone(),
             store: self.store.clone(),
+            shared: self.shared.clone(),
             licenses: self.licenses.clone(),
             scratch: self.scratch.clone(),
         };
         if !gentle {
+            drain.flush().await;
             drain.end(0);
         }
         log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
@@ -127,6 +134,7 @@ impl ShutdownSignalWatch for Ending {
             }
         }
         tokio::time::sleep(FLUSH).await;
+        drain.flush().await;
         drain.end(0)
     }
 }
@@ -134,6 +142,7 @@ impl ShutdownSignalWatch for Ending {
 struct Drain {
     telemetry: Arc<Telemetry>,
     store: Arc<Embedded>,
+    shared: Option<Arc<Shared>>,
     licenses: Arc<Desk>,
     scratch: Option<PathBuf>,
 }
@@ -142,6 +151,13 @@ impl Drain {
     async fn idle(&self) {
         while self.telemetry.in_flight() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The other gateways hear at once of what was settled last.
+    async fn flush(&self) {
+        if let Some(shared) = &self.shared {
+            shared.flush().await;
         }
     }
 

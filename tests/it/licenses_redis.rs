@@ -312,6 +312,7 @@ async fn a_device_of_one_gateway_is_one_of_the_other() {
 async fn without_redis_a_device_that_is_not_known_is_not_refused() {
     let mut pair = Pair::start(|config| config.plan("free", REQUIRED)).await;
     let one = id_of(&activate(&pair.first, LICENSE, "one").await, 1, &json!(2));
+    chat_on(&pair.first, LICENSE, Some(&one)).await.ok();
     pair.redis.kill();
     chat_on(&pair.first, LICENSE, Some(&one)).await.ok();
     unavailable(&chat_on(&pair.second, LICENSE, Some(&one)).await);

@@ -53,6 +53,8 @@ mod lifecycle;
 mod mock_itself;
 mod path;
 mod reload;
+mod shared_ledger;
+mod shared_trouble;
 mod shop_itself;
 mod shop_trouble;
 mod stream;

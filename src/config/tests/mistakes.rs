@@ -223,8 +223,8 @@ const LINES: &[(&str, &str)] = &[
         "13:18: admin.listen: off loopback the admin listener needs a `token` (`env:NAME` or `file:PATH`)",
     ),
     (
-        "store: { kind: redis, url: redis://localhost, on_store_down: lease }",
-        "13:47: store.on_store_down: is not available in this version",
+        "store: { kind: redis, url: redis://localhost, on_store_down: opn }",
+        "13:62: store.on_store_down: unknown value; expected one of lease, closed",
     ),
     (
         "store: { kind: redis }",
@@ -235,8 +235,8 @@ const LINES: &[(&str, &str)] = &[
         "13:28: store.url: a password never stands here in clear: use `env:NAME` or `file:PATH`",
     ),
     (
-        "store: { kind: redis, url: rediss://10.0.0.5 }",
-        "13:28: store.url: only `redis://` is available in this version",
+        "store: { kind: redis, url: redis+sentinel://10.0.0.5 }",
+        "13:28: store.url: after the sentinels comes `/` and the name of the service",
     ),
     ("store: { url: redis://localhost }", "13:10: store.url: goes with `kind: redis` only"),
     ("budget: { day: $20 }", "13:1: budget: is not available in this version"),

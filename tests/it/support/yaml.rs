@@ -71,6 +71,7 @@ pub struct Config {
     /// Keeps the store over gateways of different configuration.
     pub store: Option<PathBuf>,
     redis: Option<String>,
+    store_members: String,
 }
 
 impl Config {
@@ -100,6 +101,7 @@ impl Config {
             env: Vec::new(),
             store: None,
             redis: None,
+            store_members: String::new(),
         }
     }
 
@@ -171,7 +173,19 @@ impl Config {
         self
     }
 
-    /// Shares what is known of licences through Redis, under a pepper that comes from one KEK.
+    /// Members of `store` beside `kind`, `url` and `path`.
+    pub fn store_with(mut self, members: &str) -> Self {
+        self.store_members = format!(", {members}");
+        self
+    }
+
+    /// The store at another URL.
+    pub fn redis_at(mut self, url: &str) -> Self {
+        self.redis = Some(url.into());
+        self
+    }
+
+    /// Counts together with others through Redis, under a pepper that comes from one KEK.
     pub fn redis(mut self, redis: &Redis) -> Self {
         self.redis = Some(redis.url());
         self.env("GATEKEEPER_TEST_KEK", KEK).more("vault: { kek: \"env:GATEKEEPER_TEST_KEK\" }")
@@ -294,9 +308,10 @@ impl Config {
             yaml,
             "server: {{ listen: \"{public}\", threads: 1{tls}{more} }}\n\
              admin: {{ listen: \"{admin}\"{} }}\n\
-             store: {{ kind: {kind}, path: {} }}\n",
+             store: {{ kind: {kind}, path: {}{} }}\n",
             self.admin,
-            store.display()
+            store.display(),
+            self.store_members
         )
         .unwrap();
         self.write_licenses(&mut yaml);

@@ -1,0 +1,25 @@
+-- What a licence has used.
+-- ARGV 1 period of messages  2 period of tokens  3.. start and end of each window
+-- Answers {0, now, messages used, extra messages, tokens used, extra tokens}, or {1, now} when the windows
+-- are not those of the store's time.
+local now = clock()
+local starts = {}
+for period = 1, 4 do
+  local start, stop = tonumber(ARGV[1 + 2 * period]), tonumber(ARGV[2 + 2 * period])
+  if now < start or now >= stop then return {1, now} end
+  starts[period] = start
+end
+local account = read_account()
+if account.o and account.o[2] > 0 and account.o[2] <= now then
+  recount(account, now)
+  write('o', account.o)
+end
+local period = tonumber(ARGV[1])
+local messages = settled(account, period, starts[period])
+local open = opened(account, period, starts[period])
+local extra, _, forgiven = adjusted(account, period, starts[period])
+local token_period = tonumber(ARGV[2])
+local _, tokens = settled(account, token_period, starts[token_period])
+local _, extra_tokens, _, forgiven_tokens = adjusted(account, token_period, starts[token_period])
+return {0, now, math.max(0, messages + open - forgiven), extra,
+  math.max(0, tokens - forgiven_tokens), extra_tokens}

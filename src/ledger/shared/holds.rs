@@ -1,0 +1,190 @@
+//! The requests that this gateway has open, and what it remembers of their licences. In shards, as
+//! the book's.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::lease::{Lease, Leased, Seen};
+
+const SHARD_BITS: u32 = 6;
+const SHARDS: usize = 1 << SHARD_BITS;
+
+#[derive(Default)]
+pub struct Holds {
+    shards: Box<[Mutex<Shard>]>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// By hold: which licence a request is of; `None` while the store is asked.
+    requests: FxHashMap<u64, (LicenseId, Option<Open>)>,
+    licenses: FxHashMap<LicenseId, Local>,
+}
+
+/// A granted request.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// Its hold in this gateway's own book.
+    pub booked: u64,
+    pub input: u64,
+    pub tokens: u64,
+    pub taken: UnixMs,
+    pub message_id: Option<Arc<str>>,
+    /// Its message was counted before.
+    pub covered: bool,
+    /// Granted without the store.
+    pub leased: Option<Leased>,
+    /// When the store last heard of it.
+    pub told: Instant,
+}
+
+/// What is remembered of a licence.
+#[derive(Default)]
+pub struct Local {
+    pub seen: Option<Seen>,
+    pub lease: Option<Lease>,
+    /// The store has heard of it from this process.
+    pub spoken: bool,
+    holds: FxHashSet<u64>,
+    /// Settled requests that the store has not heard of yet.
+    unsettled: u32,
+}
+
+/// All that is open of a licence.
+pub struct Listed {
+    pub open: Vec<(u64, Open)>,
+    /// The store is being asked.
+    pub pending: Vec<u64>,
+    /// Later requests are not among them.
+    pub horizon: u64,
+}
+
+impl Holds {
+    pub fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), next: AtomicU64::new(1) }
+    }
+
+    fn shard(&self, license: &LicenseId) -> &Mutex<Shard> {
+        &self.shards[index(license)]
+    }
+
+    /// A request that the store will be asked about, and whether the store has heard of its licence.
+    pub fn begin(&self, license: &LicenseId) -> (u64, bool) {
+        let mut shard = self.shard(license).lock();
+        // Numbered under the lock, so that a list and its horizon belong together.
+        let hold = (self.next.fetch_add(1, Relaxed) << SHARD_BITS) | index(license) as u64;
+        shard.requests.insert(hold, (*license, None));
+        let local = shard.licenses.entry(*license).or_default();
+        local.holds.insert(hold);
+        (hold, local.spoken)
+    }
+
+    pub fn open(&self, hold: u64, open: Open) {
+        let mut shard = self.shards[hold as usize % SHARDS].lock();
+        if let Some((_, request)) = shard.requests.get_mut(&hold) {
+            *request = Some(open);
+        }
+    }
+
+    /// A granted request.
+    pub fn get(&self, hold: u64) -> Option<(LicenseId, Open)> {
+        let shard = self.shards[hold as usize % SHARDS].lock();
+        let (license, open) = shard.requests.get(&hold)?;
+        Some((*license, open.clone()?))
+    }
+
+    /// The request is over; `None` when it was already.
+    pub fn end(&self, hold: u64) -> Option<LicenseId> {
+        let mut shard = self.shards[hold as usize % SHARDS].lock();
+        let (license, open) = shard.requests.remove(&hold)?;
+        if let Some(local) = shard.licenses.get_mut(&license) {
+            local.holds.remove(&hold);
+            local.unsettled += u32::from(open.is_some());
+        }
+        Some(license)
+    }
+
+    /// The store has heard of so many settled requests of a licence.
+    pub fn told(&self, license: &LicenseId, ended: usize, took: bool) {
+        self.with(license, |local| {
+            local.unsettled = local.unsettled.saturating_sub(ended as u32);
+            local.spoken |= took;
+        });
+    }
+
+    /// Whether the store has still to hear of something settled.
+    pub fn is_unsettled(&self, license: &LicenseId) -> bool {
+        let shard = self.shard(license).lock();
+        shard.licenses.get(license).is_some_and(|local| local.unsettled > 0)
+    }
+
+    pub fn with<T>(&self, license: &LicenseId, change: impl FnOnce(&mut Local) -> T) -> T {
+        change(self.shard(license).lock().licenses.entry(*license).or_default())
+    }
+
+    /// What is open of a licence. The store hears of it now.
+    pub fn list(&self, license: &LicenseId) -> Listed {
+        let mut shard = self.shard(license).lock();
+        let horizon = self.next.load(Relaxed) << SHARD_BITS;
+        let mut listed = Listed { open: Vec::new(), pending: Vec::new(), horizon };
+        let shard = &mut *shard;
+        let Some(local) = shard.licenses.get(license) else { return listed };
+        let now = Instant::now();
+        for hold in &local.holds {
+            match shard.requests.get_mut(hold) {
+                Some((_, Some(open))) => {
+                    open.told = now;
+                    listed.open.push((*hold, open.clone()));
+                }
+                Some((_, None)) => listed.pending.push(*hold),
+                None => {}
+            }
+        }
+        listed
+    }
+
+    /// Licences with a request that the store has not heard of for `age`.
+    pub fn untold_for(&self, age: Duration) -> Vec<LicenseId> {
+        let mut licenses = FxHashSet::default();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let old = |open: &Open| open.told.elapsed() >= age;
+            let requests = shard.requests.values();
+            licenses.extend(
+                requests.filter(|(_, open)| open.as_ref().is_some_and(old)).map(|(id, _)| *id),
+            );
+        }
+        licenses.into_iter().collect()
+    }
+
+    /// The store may have lost everything.
+    pub fn forget_spoken(&self) {
+        for shard in &self.shards {
+            shard.lock().licenses.values_mut().for_each(|local| local.spoken = false);
+        }
+    }
+
+    /// Forgets licences that nobody used for a day.
+    pub fn sweep(&self, now: UnixMs) {
+        for shard in &self.shards {
+            shard.lock().licenses.retain(|_, local| {
+                let known = local.seen.is_some_and(|seen| !seen.is_old(now));
+                known || !local.holds.is_empty() || local.unsettled > 0
+            });
+        }
+    }
+}
+
+fn index(license: &LicenseId) -> usize {
+    usize::from(license.0[0]) % SHARDS
+}

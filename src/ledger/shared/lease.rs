@@ -1,0 +1,285 @@
+//! What a licence may spend while the store is away: pure arithmetic.
+//!
+//! Once for each window of its limits the smaller of 2 % of the limit and what this gateway last saw
+//! left, at least 1 if any was left; and for 60 s of each absence at most. So all gateways together
+//! pass a limit by at most their number times that. Nothing is lost by it: what was spent is in the
+//! journal like everything else, and reaches the store when it is back.
+
+use std::time::{Duration, Instant};
+
+use gatekeeper_filters::kernel::{Demand, Limit, UnixMs};
+
+use super::answer::Count;
+use crate::ledger::windows::Windows;
+
+/// One in so many of a limit.
+const SHARE: u64 = 50;
+const LONGEST: Duration = Duration::from_secs(60);
+/// A licence that was not decided about for so long is not served.
+const REMEMBERED: u64 = 24 * 3600 * 1000;
+
+/// What the store said last of a licence.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub at: UnixMs,
+    messages: Left,
+    tokens: Left,
+}
+
+/// What was left in the window that began at `start`; `None` where there is no limit.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    start: UnixMs,
+    left: Option<u64>,
+}
+
+/// What was spent without the store in one window.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    start: UnixMs,
+    /// In the whole window.
+    in_all: u64,
+    /// In this absence.
+    now: u64,
+}
+
+/// What a licence spends without the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// Which absence of the store it is of.
+    absence: u64,
+    began: Instant,
+    messages: Spent,
+    tokens: Spent,
+}
+
+/// The amounts of one request on a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leased {
+    pub output: Option<u64>,
+    pub tokens: u64,
+}
+
+impl Seen {
+    pub fn new(demand: &Demand, now: UnixMs, messages: Count, tokens: Count) -> Self {
+        let windows = Windows::at(now);
+        let left = |limit: Option<Limit>, count: Count| Left {
+            start: limit.map_or(UnixMs(0), |limit| windows.of(limit.per).start),
+            left: limit.map(|_| count.left()),
+        };
+        Self {
+            at: now,
+            messages: left(demand.messages, messages),
+            tokens: left(demand.tokens, tokens),
+        }
+    }
+
+    /// Whether it tells too little of the licence by now.
+    pub fn is_old(&self, now: UnixMs) -> bool {
+        now.0.saturating_sub(self.at.0) > REMEMBERED
+    }
+}
+
+impl Spent {
+    fn in_window(self, start: UnixMs, same_absence: bool) -> Spent {
+        match self.start == start {
+            true if same_absence => self,
+            true => Spent { now: 0, ..self },
+            false => Spent { start, in_all: 0, now: 0 },
+        }
+    }
+
+    fn add(&mut self, amount: u64) {
+        self.in_all = self.in_all.saturating_add(amount);
+        self.now = self.now.saturating_add(amount);
+    }
+
+    fn give_back(&mut self, amount: u64) {
+        self.in_all = self.in_all.saturating_sub(amount);
+        self.now = self.now.saturating_sub(amount);
+    }
+}
+
+/// What is still to be spent. A window that the store has not been asked about has its whole limit.
+fn available(limit: Limit, seen: Left, spent: Spent) -> u64 {
+    let left = match seen.left {
+        Some(left) if seen.start == spent.start => left,
+        _ => limit.count,
+    };
+    let share = (limit.count / SHARE).max(1);
+    let left = left.saturating_sub(spent.now);
+    share.saturating_sub(spent.in_all).min(left)
+}
+
+impl Lease {
+    /// Lets a request spend, or does not; `None` when nothing may be spent.
+    pub fn spend(
+        lease: &mut Option<Lease>,
+        seen: &Seen,
+        demand: &Demand,
+        absence: u64,
+        at: Instant,
+    ) -> Option<Leased> {
+        if seen.is_old(demand.now) {
+            return None;
+        }
+        let before = lease.filter(|lease| lease.absence == absence);
+        let began = before.map_or(at, |lease| lease.began);
+        let is_limited = demand.messages.is_some() || demand.tokens.is_some();
+        if is_limited && at.saturating_duration_since(began) >= LONGEST {
+            return None;
+        }
+        let windows = Windows::at(demand.now);
+        let spent = |of: fn(&Lease) -> Spent, limit: Option<Limit>| {
+            let start = limit.map_or(UnixMs(0), |limit| windows.of(limit.per).start);
+            let known = lease.as_ref().map(of).unwrap_or_default();
+            known.in_window(start, before.is_some())
+        };
+        let mut messages = spent(|lease| lease.messages, demand.messages);
+        let mut tokens = spent(|lease| lease.tokens, demand.tokens);
+        if let Some(limit) = demand.messages
+            && available(limit, seen.messages, messages) == 0
+        {
+            return None;
+        }
+        let output = match demand.tokens {
+            None => demand.output,
+            Some(limit) => Some(fit(demand, available(limit, seen.tokens, tokens))?),
+        };
+        let amount = demand.input.saturating_add(output.unwrap_or(0));
+        messages.add(1);
+        tokens.add(amount);
+        *lease = Some(Lease { absence, began, messages, tokens });
+        Some(Leased { output, tokens: amount })
+    }
+
+    /// A request ended: it cost something else than was thought.
+    pub fn settle(&mut self, leased: Leased, message: bool, tokens: u64) {
+        self.messages.give_back(u64::from(!message));
+        self.tokens.give_back(leased.tokens);
+        self.tokens.add(tokens);
+    }
+}
+
+/// The output that fits, if any does.
+fn fit(demand: &Demand, left: u64) -> Option<u64> {
+    let room = left.checked_sub(demand.input)?;
+    let wanted = demand.output.unwrap_or(room);
+    let least = if wanted == 0 { 0 } else { demand.min_output.clamp(1, wanted.max(1)) };
+    (room >= least).then(|| wanted.min(room))
+}
+
+#[cfg(test)]
+mod tests {
+    use gatekeeper_filters::kernel::{LicenseId, Period};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixMs = UnixMs(1_795_485_600_123);
+
+    fn demand(messages: Option<u64>, tokens: Option<u64>) -> Demand {
+        let month = |count| Limit { count, per: Period::Month };
+        Demand {
+            license: LicenseId([7; 32]),
+            now: NOW,
+            messages: messages.map(month),
+            tokens: tokens.map(month),
+            input: 10,
+            output: Some(40),
+            min_output: 20,
+            pace: None,
+            message_id: None,
+        }
+    }
+
+    fn seen(demand: &Demand, messages: u64, tokens: u64) -> Seen {
+        let count = |left: u64, limit: Option<Limit>| {
+            let limit = limit.map_or(0, |limit| limit.count);
+            Count { used: limit - left.min(limit), limit }
+        };
+        Seen::new(demand, NOW, count(messages, demand.messages), count(tokens, demand.tokens))
+    }
+
+    fn spends(demand: &Demand, seen: &Seen) -> usize {
+        let (mut lease, at) = (None, Instant::now());
+        (0..10_000).take_while(|_| Lease::spend(&mut lease, seen, demand, 1, at).is_some()).count()
+    }
+
+    #[test]
+    fn two_in_a_hundred_and_never_more_than_was_left() {
+        for (limit, left, expected) in
+            [(1_000, 1_000, 20), (1_000, 3, 3), (1_000, 0, 0), (50, 50, 1), (10, 10, 1), (1, 0, 0)]
+        {
+            let demand = demand(Some(limit), None);
+            assert_eq!(spends(&demand, &seen(&demand, left, 0)), expected, "{limit} {left}");
+        }
+    }
+
+    #[test]
+    fn tokens_shrink_to_what_may_be_spent() {
+        let demand = demand(None, Some(2_000));
+        let known = seen(&demand, 0, 2_000);
+        let (mut lease, at) = (None, Instant::now());
+        let leased = Lease::spend(&mut lease, &known, &demand, 1, at).unwrap();
+        // 2 % are 40: 10 of input leave 30.
+        assert_eq!(leased, Leased { output: Some(30), tokens: 40 });
+        assert_eq!(Lease::spend(&mut lease, &known, &demand, 1, at), None);
+        lease.as_mut().unwrap().settle(leased, true, 5);
+        let leased = Lease::spend(&mut lease, &known, &demand, 1, at).unwrap();
+        assert_eq!(leased.output, Some(25));
+    }
+
+    #[test]
+    fn it_ends_after_a_minute_and_is_had_once_a_window() {
+        let demand = demand(Some(1_000), None);
+        let known = seen(&demand, 1_000, 0);
+        let (mut lease, at) = (None, Instant::now());
+        let mut spend = |absence, after: u64| {
+            let at = at + Duration::from_secs(after);
+            Lease::spend(&mut lease, &known, &demand, absence, at).is_some()
+        };
+        assert!(spend(1, 0) && spend(1, 59));
+        assert!(!spend(1, 60));
+        // The next absence: what is left of the 20, in a minute of its own.
+        let more = (0..100).take_while(|_| spend(2, 100)).count();
+        assert_eq!(more, 18);
+        assert!(!spend(3, 200));
+    }
+
+    #[test]
+    fn nobody_unknown_spends_and_no_limit_needs_no_lease() {
+        let limited = demand(Some(1_000), None);
+        let old = Seen { at: UnixMs(NOW.0 - REMEMBERED - 1), ..seen(&limited, 1_000, 0) };
+        assert_eq!(spends(&limited, &old), 0);
+        let unlimited = demand(None, None);
+        assert_eq!(spends(&unlimited, &seen(&unlimited, 0, 0)), 10_000);
+    }
+
+    proptest! {
+        /// However requests end, and however often the store goes: never more than 2 % (at least 1),
+        /// never more than was left.
+        #[test]
+        fn the_bound_holds(
+            limit in 1u64..5_000,
+            left in 0u64..5_000,
+            steps in prop::collection::vec((1u64..4, any::<bool>()), 1..400),
+        ) {
+            let demand = demand(Some(limit), None);
+            let left = left.min(limit);
+            let known = seen(&demand, left, 0);
+            let (mut lease, at) = (None, Instant::now());
+            let (mut absence, mut charged) = (0, 0);
+            for (step, keeps) in steps {
+                absence = absence.max(step);
+                if let Some(leased) = Lease::spend(&mut lease, &known, &demand, absence, at) {
+                    lease.as_mut().unwrap().settle(leased, keeps, 50);
+                    charged += u64::from(keeps);
+                }
+            }
+            prop_assert!(charged <= (limit / SHARE).max(1));
+            // What the gateway saw left does not shrink in this test, as it would with a store.
+            prop_assert!(charged <= left * 3);
+        }
+    }
+}

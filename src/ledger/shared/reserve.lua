@@ -1,0 +1,104 @@
+-- Grants a request or says what stands in the way: rate, places, messages and tokens in one go.
+-- KEYS[3] the group of its message id, if it has one:
+--   {first, requests, open, charged, name of the entry that holds its message}
+-- ARGV  1 gateway   2 boot   3 name   4 lifetime, ms   5 input   6 output or -1   7 least output
+--       8 messages, 9 their period   10 tokens, 11   12 rate, 13   14 places   (-1: no limit)
+--      15-22 start and end of each window, as the gateway sees the time   23 whether the gateway has
+--      spoken of this licence before (1)
+-- Answers {code, the store's time, ...}: the codes are those of `Answer` in answer.rs.
+local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST = 0, 1, 2, 3, 4, 5, 6, 7
+local GROUP_LIFE, GROUP_REQUESTS, GROUP_KEEP = 600000, 10, 1200000
+
+local now = clock()
+local starts = {}
+for period = 1, 4 do
+  local start, stop = tonumber(ARGV[13 + 2 * period]), tonumber(ARGV[14 + 2 * period])
+  if now < start or now >= stop then return {CLOCK, now} end
+  starts[period] = start
+end
+
+local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local input, output, least = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local account = read_account()
+-- What it said is gone: this store was emptied, or is an older copy.
+if ARGV[23] == '1' and not account['u:' .. gateway] then return {LOST, now} end
+if not account.o or (account.o[2] > 0 and account.o[2] <= now) then recount(account, now) end
+
+local places = tonumber(ARGV[14])
+if places >= 0 and account.o[1] >= places then return {PLACES, now} end
+
+local rates = account.r or {0, 0, 0, 0, 0, 0, 0, 0}
+for period = 1, 4 do
+  local at = 2 * period - 1
+  if rates[at] ~= starts[period] then rates[at], rates[at + 1] = starts[period], 0 end
+end
+local rate, rate_period = tonumber(ARGV[12]), tonumber(ARGV[13])
+if rate >= 0 then
+  if rates[2 * rate_period] >= rate then return {RATE, now} end
+  for period = 1, 4 do rates[2 * period] = rates[2 * period] + 1 end
+  write('r', rates)
+end
+
+-- A message that requests of this id have, or hold, is not needed again.
+local group, covered
+if KEYS[3] then
+  local packed = redis.call('GET', KEYS[3])
+  group = packed and cmsgpack.unpack(packed)
+  if not group or now - group[1] >= GROUP_LIFE or group[2] >= GROUP_REQUESTS then
+    group = {now, 0, 0, 0, ''}
+  end
+  covered = group[4] == 1 or (group[5] ~= '' and redis.call('HEXISTS', KEYS[2], group[5]) == 1)
+end
+
+local limit, period = tonumber(ARGV[8]), tonumber(ARGV[9])
+local messages = settled(account, period, starts[period])
+local held = opened(account, period, starts[period])
+local extra, _, forgiven = adjusted(account, period, starts[period])
+local used = math.max(0, messages + held - forgiven)
+if limit >= 0 and not covered and used >= limit + extra then
+  keep()
+  return {MESSAGES, now, used, limit + extra}
+end
+
+local cap = output
+local token_limit, token_period = tonumber(ARGV[10]), tonumber(ARGV[11])
+local _, tokens = settled(account, token_period, starts[token_period])
+local _, open_tokens = opened(account, token_period, starts[token_period])
+local _, extra_tokens, _, forgiven_tokens = adjusted(account, token_period, starts[token_period])
+tokens = math.max(0, tokens - forgiven_tokens)
+if token_limit >= 0 then
+  token_limit = token_limit + extra_tokens
+  local unsettled = math.max(0, token_limit - tokens)
+  local left = math.max(0, unsettled - open_tokens)
+  -- An answer without a cap could cost anything: it gets whatever is left.
+  local wanted = output >= 0 and output or left
+  -- An embedding has no output to shrink; an answer needs at least one token.
+  local floor = output == 0 and 0 or math.max(1, output >= 0 and math.min(least, output) or least)
+  if input + floor > left then
+    keep()
+    if input + floor <= unsettled then return {BUSY, now} end
+    return {TOKENS, now, tokens, unsettled, input + floor, token_limit}
+  end
+  cap = math.min(wanted, left - input)
+end
+
+local function hold(entry_name, entry)
+  redis.call('HSET', KEYS[2], entry_name, cmsgpack.pack(entry))
+  count_open(account.o, entry)
+end
+
+local message = 1
+if group then
+  message = 0
+  if not covered then
+    group[5] = name .. ':message'
+    hold(group[5], {now + GROUP_KEEP, 1, 0, 0, starts, boot, gateway, 0})
+  end
+  group[2], group[3] = group[2] + 1, group[3] + 1
+  redis.call('SET', KEYS[3], cmsgpack.pack(group), 'PX', GROUP_KEEP)
+end
+hold(name, {now + ARGV[4], message, input, input + math.max(0, cap), starts, boot, gateway, 1})
+write('o', account.o)
+keep()
+if not covered then used = used + 1 end
+return {GRANTED, now, cap, used, limit + extra, tokens, token_limit, covered and 1 or 0}

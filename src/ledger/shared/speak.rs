@@ -1,0 +1,240 @@
+//! What this gateway tells the store beside requests. One task, one thing after the other, so that
+//! nothing it says is overtaken by something older.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use gatekeeper_filters::kernel::{Charge, Ledger, LicenseId, UnixMs};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
+
+use super::{Shared, holds::Open};
+use crate::store::{Away, listen::Listener};
+
+/// Settlements told in one go, and licences synced at one time.
+const BATCH: usize = 256;
+const SYNCED: usize = 64;
+/// Between two looks for what has to be renewed or told again.
+const LOOK: Duration = Duration::from_secs(1);
+/// An open request is renewed after this.
+const RENEW: Duration = Duration::from_secs(20);
+/// A request that was given up may still reach the store while a connection dies; after this it has
+/// ended by itself there, and what it left is put right.
+const DOUBT: Duration = Duration::from_secs(70);
+const SWEEP: Duration = Duration::from_secs(600);
+/// How long the end of the process waits for the store.
+const FLUSH: Duration = Duration::from_millis(300);
+const CHANNEL: &str = "gk:ledger";
+const LOST: &str = "lost";
+
+/// What has to be told.
+pub enum Said {
+    Settled {
+        license: LicenseId,
+        hold: u64,
+    },
+    /// The same for a request whose message is shared by an id.
+    Shared {
+        license: LicenseId,
+        hold: u64,
+        open: Open,
+        id: Arc<str>,
+        charge: Charge,
+    },
+    /// Something was asked for, and nobody knows whether the store granted it.
+    Doubted {
+        license: LicenseId,
+    },
+    /// The store was found empty: the other gateways have to put back what they know, too.
+    Lost,
+    /// Told when everything before it was.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Licences about which the store has to be told everything.
+#[derive(Default)]
+struct Due {
+    now: FxHashSet<LicenseId>,
+    /// In the order of their moments.
+    later: VecDeque<(Instant, LicenseId)>,
+}
+
+impl Due {
+    fn doubt(&mut self, license: LicenseId) {
+        self.now.insert(license);
+        self.later.push_back((Instant::now() + DOUBT, license));
+    }
+
+    fn take(&mut self) -> Vec<LicenseId> {
+        let now = Instant::now();
+        while let Some((_, license)) = self.later.pop_front_if(|(due, _)| *due <= now) {
+            self.now.insert(license);
+        }
+        self.now.drain().collect()
+    }
+}
+
+impl Shared {
+    pub(super) async fn speak(self: Arc<Self>, mut hearing: UnboundedReceiver<Said>) {
+        let mut losses = self.store.losses();
+        losses.mark_changed();
+        let mut due = Due::default();
+        let mut look = tokio::time::interval(LOOK);
+        let mut swept = Instant::now();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                changed = losses.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let loss = *losses.borrow_and_update();
+                    self.put_back(loss, &mut hearing, &mut due).await;
+                }
+                count = hearing.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.tell(std::mem::take(&mut batch), &mut due).await;
+                }
+                _ = look.tick() => {
+                    if self.store.is_up() {
+                        self.renew(&mut due).await;
+                    }
+                    if swept.elapsed() >= SWEEP {
+                        swept = Instant::now();
+                        self.holds.sweep(UnixMs::now());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the store everything, after it may have lost something. Only then are requests decided
+    /// there again.
+    async fn put_back(&self, loss: u64, hearing: &mut UnboundedReceiver<Said>, due: &mut Due) {
+        if loss == 0 || !self.store.is_up() {
+            return;
+        }
+        self.holds.forget_spoken();
+        let licenses = self.local.book.licenses();
+        let began = Instant::now();
+        for some in licenses.chunks(SYNCED) {
+            due.now.extend(self.sync(some).await);
+            if !self.store.is_up() {
+                // Once it is back, that is a new loss.
+                return;
+            }
+            let mut waiting = Vec::new();
+            while let Ok(said) = hearing.try_recv() {
+                waiting.push(said);
+            }
+            self.tell(waiting, due).await;
+        }
+        self.whole.store(loss, Relaxed);
+        log::info!(
+            "The shared store has what {} licences have used here, after {} ms.",
+            licenses.len(),
+            began.elapsed().as_millis()
+        );
+    }
+
+    async fn renew(&self, due: &mut Due) {
+        let mut licenses = self.holds.untold_for(RENEW);
+        licenses.extend(due.take());
+        for some in licenses.chunks(SYNCED) {
+            due.now.extend(self.sync(some).await);
+        }
+    }
+
+    /// Tells everything about these licences; those that the store did not take.
+    async fn sync(&self, licenses: &[LicenseId]) -> Vec<LicenseId> {
+        let told = join_all(licenses.iter().map(async |license| {
+            let listed = self.holds.list(license);
+            let contribution = self.local.book.contribution(license);
+            let call = self.scripts.sync(&self.speaker, license, &contribution, &listed);
+            let told: Result<u8, Away> = self.store.call(call).await;
+            if told.is_ok() {
+                self.holds.told(license, 0, true);
+            }
+            told.is_ok()
+        }));
+        let told = told.await.into_iter().zip(licenses);
+        told.filter(|(told, _)| !told).map(|(_, license)| *license).collect()
+    }
+
+    /// Tells what was settled, licence by licence.
+    async fn tell(&self, said: Vec<Said>, due: &mut Due) {
+        let mut ended: FxHashMap<LicenseId, Vec<u64>> = FxHashMap::default();
+        let (mut shared, mut flushed) = (Vec::new(), Vec::new());
+        for said in said {
+            match said {
+                Said::Settled { license, hold } => ended.entry(license).or_default().push(hold),
+                Said::Shared { license, hold, open, id, charge } => {
+                    ended.entry(license).or_default().push(hold);
+                    shared.push((license, hold, open, id, charge));
+                }
+                Said::Doubted { license } => due.doubt(license),
+                Said::Lost => drop(self.store.publish(CHANNEL, LOST).await),
+                Said::Flush(done) => flushed.push(done),
+            }
+        }
+        join_all(shared.iter().map(async |(license, hold, open, id, charge)| {
+            let message = self.pays(license, open, id, *charge).await;
+            self.local.settle(open.booked, Charge { message, ..*charge });
+            self.holds.end(*hold);
+        }))
+        .await;
+        let told = join_all(ended.iter().map(async |(license, ended)| {
+            let contribution = self.local.book.contribution(license);
+            let call = self.scripts.settle(&self.speaker, license, &contribution, ended);
+            let told: Result<u8, Away> = self.store.call(call).await;
+            self.holds.told(license, ended.len(), told.is_ok());
+            told.is_ok()
+        }));
+        let told = told.await;
+        for ((license, _), told) in ended.iter().zip(told) {
+            if !told {
+                due.now.insert(*license);
+            }
+        }
+        self.told.notify_waiters();
+        for done in flushed {
+            let _ = done.send(());
+        }
+    }
+
+    /// Hears of what other gateways noticed.
+    pub fn listener(self: &Arc<Self>) -> Listener {
+        let shared = self.clone();
+        let heard = move |text: &str| {
+            if text == LOST {
+                shared.store.lost();
+            }
+        };
+        Listener { channel: CHANNEL, heard: Box::new(heard) }
+    }
+
+    /// Waits until the store has been told everything so far, if it answers.
+    pub async fn flush(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.store.is_up() && self.said.send(Said::Flush(done)).is_ok() {
+            let _ = tokio::time::timeout(FLUSH, is_done).await;
+        }
+    }
+
+    /// Whether a request is charged the message that it shares with others. Without the store it is
+    /// the one that was granted it.
+    async fn pays(&self, license: &LicenseId, open: &Open, id: &str, charge: Charge) -> bool {
+        let call = self.scripts.message(license, id, charge.message);
+        match self.store.call::<u8>(call).await {
+            Ok(pays) => pays == 1,
+            Err(_) => charge.message && !open.covered,
+        }
+    }
+}

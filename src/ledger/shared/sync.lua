@@ -1,0 +1,42 @@
+-- All that a gateway knows of a licence: what it has settled and which requests are open. What is
+-- here of it and is not among them is gone. Makes good whatever was lost, here or on the way.
+-- ARGV 1 gateway  2 boot  3 sequence  4-15 windows  16 lifetime, ms  17 horizon: its requests from
+--      this number on it does not speak of  18 count of names to keep as they are, then the names,
+--      then for each open request: name, message, input, tokens, four starts
+-- A key of another type is nobody's: it would keep this licence out for ever.
+for _, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', key) end
+end
+local now = clock()
+local gateway, boot = ARGV[1], tonumber(ARGV[2])
+local account = read_account()
+-- One that was overtaken on the way says nothing.
+if not settle(account, gateway, boot, tonumber(ARGV[3]), numbers(4, 12)) then return 0 end
+
+local named = {}
+local kept = tonumber(ARGV[18])
+for at = 19, 18 + kept do named[ARGV[at]] = true end
+for at = 19 + kept, #ARGV, 8 do
+  named[ARGV[at]] = true
+  local entry = {now + ARGV[16], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]),
+    tonumber(ARGV[at + 3]), numbers(at + 4, 4), boot, gateway, 1}
+  redis.call('HSET', KEYS[2], ARGV[at], cmsgpack.pack(entry))
+end
+
+local horizon = tonumber(ARGV[17])
+local flat = redis.call('HGETALL', KEYS[2])
+for at = 1, #flat, 2 do
+  local entry = cmsgpack.unpack(flat[at + 1])
+  if entry[7] == gateway and not named[flat[at]] then
+    local number = tonumber(string.match(flat[at], '(%d+)$') or '')
+    -- A message that is shared by an id ends with its group or its time.
+    if entry[8] == 1 and (entry[6] < boot or (number and number < horizon)) then
+      redis.call('HDEL', KEYS[2], flat[at])
+    end
+  end
+end
+recount(account, now)
+write('o', account.o)
+keep()
+return 1

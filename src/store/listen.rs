@@ -1,0 +1,73 @@
+//! Messages between gateways (pub/sub). One that is lost is made good by a new generation.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use redis::Cmd;
+use tokio::time::timeout;
+
+use super::{Away, BEAT, CONNECT, Store, wire};
+
+/// A subscription on which no beat comes for so long is dead.
+const SILENCE: Duration = Duration::from_secs(3);
+const BEATS: &str = "gk:beats";
+
+/// What is done with the messages of a channel; those of this gateway are not among them.
+pub struct Listener {
+    pub channel: &'static str,
+    pub heard: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Store {
+    /// What a message of this gateway looks like; scripts publish it, too.
+    pub fn message(&self, text: &str) -> String {
+        format!("{} {text}", self.boot)
+    }
+
+    /// # Errors
+    /// The store does not answer.
+    pub async fn publish(&self, channel: &str, text: &str) -> Result<(), Away> {
+        let _: u64 = self.run(Cmd::publish(channel, self.message(text))).await?;
+        Ok(())
+    }
+
+    pub(super) async fn publish_beat(&self) -> Result<(), Away> {
+        self.publish(BEATS, "beat").await
+    }
+
+    /// Listens for ever. A lost subscription may have lost messages.
+    pub(super) async fn listen(self: Arc<Self>) {
+        loop {
+            let client = timeout(CONNECT, wire::client(&self.address)).await;
+            if let Ok(Ok(client)) = client
+                && let Ok(Ok(mut channels)) = timeout(CONNECT, client.get_async_pubsub()).await
+                && let Ok(Ok(())) = timeout(CONNECT, channels.subscribe(self.channels())).await
+            {
+                self.generation.send_modify(|generation| *generation += 1);
+                let mut messages = channels.on_message();
+                while let Ok(Some(message)) = timeout(SILENCE, messages.next()).await {
+                    let text: String = message.get_payload().unwrap_or_default();
+                    self.hear(message.get_channel_name(), &text);
+                }
+            }
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
+    fn channels(&self) -> Vec<&'static str> {
+        let listeners = self.listeners.get().into_iter().flatten();
+        listeners.map(|listener| listener.channel).chain([BEATS]).collect()
+    }
+
+    fn hear(&self, channel: &str, text: &str) {
+        let Some((boot, text)) = text.split_once(' ') else { return };
+        if boot == self.boot {
+            return;
+        }
+        for listener in self.listeners.get().into_iter().flatten() {
+            if listener.channel == channel {
+                (listener.heard)(text);
+            }
+        }
+    }
+}

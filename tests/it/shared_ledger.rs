@@ -1,0 +1,278 @@
+//! Several gateways that count on one Redis behave as one.
+
+use std::{sync::Arc, time::Duration};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Answer, Config, Gate, Gateway, Http, LICENSE, Mock, Redis, Reply, Step, client, eventually, sse,
+};
+
+/// Gateways on one Redis, and what they stand on.
+pub struct Fleet {
+    pub gateways: Vec<Gateway>,
+    pub redis: Redis,
+    pub mock: Mock,
+}
+
+impl Fleet {
+    /// `plan` is that of [`LICENSE`].
+    pub async fn start(size: usize, plan: &str, reply: Reply, store: &str) -> Self {
+        let (mock, redis) = (Mock::start(reply).await, Redis::start().await);
+        let mut config = Config::new(&mock).plan("free", plan).redis(&redis);
+        if !store.is_empty() {
+            config = config.store_with(store);
+        }
+        let mut gateways = Vec::new();
+        for _ in 0..size {
+            gateways.push(Gateway::start(config.clone()).await);
+        }
+        let fleet = Self { gateways, redis, mock };
+        fleet.is_counting().await;
+        fleet
+    }
+
+    /// Every gateway decides on the store.
+    pub async fn is_counting(&self) {
+        for gateway in &self.gateways {
+            eventually("the store is up", Duration::from_secs(10), || async {
+                gateway.metrics().await.sum("gatekeeper_store_up", &[]) == 1.0
+            })
+            .await;
+        }
+    }
+
+    pub fn apps(&self) -> Vec<Http> {
+        self.gateways.iter().map(Gateway::app).collect()
+    }
+
+    /// So many requests at once, dealt out to the gateways in turn.
+    pub async fn ask(&self, count: usize, body: &Value) -> Vec<Answer> {
+        let (apps, body) = (self.apps(), Arc::new(body.clone()));
+        let mut asking = JoinSet::new();
+        for turn in 0..count {
+            let (app, body) = (apps[turn % apps.len()].clone(), body.clone());
+            asking.spawn(async move { app.ask(&body).await });
+        }
+        asking.join_all().await
+    }
+
+    /// All gateways say the same, and nothing is open.
+    pub async fn used_is(&self, messages: u64, tokens: u64) {
+        for gateway in &self.gateways {
+            eventually("every gateway sees the same", Duration::from_secs(10), || async {
+                let me = gateway.app().get("/v1/me").bearer_auth(LICENSE).send().await.unwrap();
+                let limits = me.json::<Value>().await.unwrap()["limits"].clone();
+                let is = |kind: &str, used| {
+                    limits[kind].is_null() || limits[kind]["used"].as_u64() == Some(used)
+                };
+                let open = gateway.metrics().await.sum("gatekeeper_reservations_open", &[]);
+                is("messages", messages) && is("tokens", tokens) && open == 0.0
+            })
+            .await;
+        }
+    }
+}
+
+fn count(answers: &[Answer], status: u16) -> usize {
+    answers.iter().filter(|answer| answer.status == status).count()
+}
+
+/// N at once against a limit of L: exactly min(N, L), at three gateways as at one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exactly_the_limit_passes_however_many_gateways_there_are() {
+    for (limit, asked) in [(0, 60), (1, 90), (7, 90), (200, 600)] {
+        let plan = format!("messages: {}/month, models: [fast]", limit.max(1));
+        let reply = Reply::chat().before_head(Step::Wait(Duration::from_millis(20)));
+        let fleet = Fleet::start(3, &plan, reply, "on_store_down: closed").await;
+        if limit == 0 {
+            fleet.gateways[0].app().chat().await.ok();
+        }
+        let used = u64::from(limit == 0);
+        let mut answers = fleet.ask(asked, &client::chat(&json!({}))).await;
+        // A machine that is too busy to ask Redis in 50 ms says so, and is asked again.
+        while count(&answers, 503) > 0 {
+            let again = count(&answers, 503);
+            answers.retain(|answer| answer.status != 503);
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            answers.extend(fleet.ask(again, &client::chat(&json!({}))).await);
+        }
+        assert_eq!(count(&answers, 200), limit.min(asked), "limit {limit}");
+        assert_eq!(count(&answers, 402), asked - limit.min(asked), "limit {limit}");
+        let used = used + limit as u64;
+        assert_eq!(fleet.mock.count() as u64, used);
+        fleet.used_is(used, used * sse::TOKENS).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_granted_once_by_all_gateways() {
+    let plan = "tokens: 3000/month, models: [fast]";
+    let fleet = Fleet::start(2, plan, Reply::chat(), "on_store_down: closed").await;
+    let answers = fleet.ask(200, &client::chat(&json!({ "max_tokens": 100 }))).await;
+    let passed = count(&answers, 200) as u64;
+    let known = |answer: &Answer| [200, 402, 429, 503].contains(&answer.status);
+    assert!(answers.iter().all(known));
+    assert!(passed >= 10, "only {passed} passed");
+    assert!(passed * sse::TOKENS <= 3_000);
+    fleet.used_is(passed, passed * sse::TOKENS).await;
+}
+
+#[tokio::test]
+async fn a_cap_shrinks_to_what_all_gateways_left() {
+    let plan = "tokens: 400/month, models: [fast], min_output_tokens: 20";
+    let fleet = Fleet::start(2, plan, Reply::chat(), "").await;
+    let mut last = None;
+    for turn in 0..400 {
+        let answer = fleet.apps()[turn % 2].ask(&client::chat(&json!({ "max_tokens": 300 }))).await;
+        if answer.status != 200 {
+            answer.is(402, "quota_exceeded");
+            break;
+        }
+        if let Some(cap) = answer.header("x-quota-capped") {
+            let cap: u64 = cap.parse().unwrap();
+            assert!((20..300).contains(&cap));
+            assert_eq!(fleet.mock.last().json()["max_tokens"], cap);
+            assert!(last.is_none_or(|last| cap < last), "{cap} after {last:?}");
+            last = Some(cap);
+        }
+        // What one gateway settled the others know a moment later.
+        let used = (turn as u64 + 1) * sse::TOKENS;
+        fleet.used_is(0, used).await;
+    }
+    assert!(last.is_some(), "no cap shrank");
+}
+
+#[tokio::test]
+async fn rate_and_open_requests_are_counted_together() {
+    let gate = Gate::new();
+    let reply = Reply::chat().before_head(Step::Gate(gate.clone()));
+    let plan = "rate: 6/hour, concurrency: 3, messages: 100/month, models: [fast]";
+    let fleet = Fleet::start(3, plan, reply, "").await;
+    let apps = fleet.apps();
+    let mut open = JoinSet::new();
+    for app in apps.clone() {
+        open.spawn(async move { app.chat().await });
+    }
+    eventually("three are open", Duration::from_secs(5), || async { fleet.mock.count() == 3 })
+        .await;
+    for app in &apps {
+        app.chat().await.is(429, "rate_limited");
+    }
+    gate.open();
+    for answer in open.join_all().await {
+        answer.ok();
+    }
+    fleet.used_is(3, 3 * sse::TOKENS).await;
+    for app in &apps {
+        app.chat().await.ok();
+    }
+    for app in &apps {
+        let answer = app.chat().await;
+        answer.is(429, "rate_limited");
+        assert!(answer.text().contains("6 a hour"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_message_id_counts_once_wherever_its_requests_go() {
+    let plan = "messages: 2/month, models: [fast]";
+    let fleet = Fleet::start(3, plan, Reply::chat(), "").await;
+    let ask = async |app: &Http, id: &str| {
+        let body = client::chat(&json!({})).to_string();
+        Answer::of(app.post("/v1/chat/completions", body).header("x-message-id", id)).await
+    };
+    let apps = fleet.apps();
+    for turn in 0..10 {
+        ask(&apps[turn % 3], "first").await.ok();
+    }
+    fleet.used_is(1, 10 * sse::TOKENS).await;
+    // The eleventh is a message of its own.
+    ask(&apps[0], "first").await.ok();
+    fleet.used_is(2, 11 * sse::TOKENS).await;
+    ask(&apps[1], "second").await.is(402, "quota_exceeded");
+    ask(&apps[2], "first").await.ok();
+}
+
+/// What fails everywhere costs no message, whichever gateway tried first.
+#[tokio::test]
+async fn a_message_that_is_given_back_is_free_for_the_next_of_its_id() {
+    let plan = "messages: 1/month, models: [fast]";
+    let fleet = Fleet::start(2, plan, Reply::status(400), "").await;
+    let apps = fleet.apps();
+    let ask = async |app: &Http| {
+        let body = client::chat(&json!({})).to_string();
+        let request = app.post("/v1/chat/completions", body);
+        Answer::of(request.header("x-message-id", "m")).await.status
+    };
+    assert_eq!((ask(&apps[0]).await, ask(&apps[1]).await), (400, 400));
+    fleet.used_is(0, 0).await;
+    fleet.mock.answer([Reply::chat()]);
+    assert_eq!((ask(&apps[1]).await, ask(&apps[0]).await), (200, 200));
+    fleet.used_is(1, 2 * sse::TOKENS).await;
+    apps[0].chat().await.is(402, "quota_exceeded");
+}
+
+/// Killed in the middle of a stream; started again it charges what was open, and says so.
+#[tokio::test]
+async fn a_killed_gateway_charges_what_was_open_when_it_is_back() {
+    let reply = Reply::sse(&[sse::text("Hel")]).then(Step::Hang);
+    let plan = "messages: 10/month, tokens: 10000/month, models: [fast]";
+    let mut fleet = Fleet::start(2, plan, reply, "").await;
+    let mut open = fleet.gateways[0].app().open(&client::chat(&json!({ "stream": true }))).await;
+    open.chunk().await.unwrap().expect("the first event");
+    assert_eq!(fleet.gateways[1].messages(LICENSE).await, 1);
+    fleet.gateways[0].kill();
+    fleet.gateways[0].restart().await;
+    fleet.is_counting().await;
+    for gateway in &fleet.gateways {
+        let me = gateway.me(LICENSE).await;
+        assert_eq!(me["limits"]["messages"]["used"], 1, "{me}");
+        let tokens = me["limits"]["tokens"]["used"].as_u64().unwrap();
+        assert!((1..100).contains(&tokens), "{me}");
+    }
+    fleet.mock.answer([Reply::chat()]);
+    fleet.gateways[0].app().chat().await.ok();
+    assert_eq!(fleet.gateways[1].messages(LICENSE).await, 2);
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_has_told_everything() {
+    let plan = "messages: 100/month, models: [fast]";
+    let mut fleet = Fleet::start(2, plan, Reply::chat(), "").await;
+    for _ in 0..20 {
+        fleet.gateways[0].app().chat().await.ok();
+    }
+    fleet.gateways[0].signal(Signal::TERM);
+    fleet.gateways[0].exited(Duration::from_secs(5)).await;
+    assert_eq!(fleet.gateways[1].messages(LICENSE).await, 20);
+    // And its own records are its own.
+    let rows = rusqlite::Connection::open(fleet.gateways[0].store()).unwrap();
+    let rows: i64 = rows.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 20);
+}
+
+#[tokio::test]
+async fn a_store_that_evicts_or_forgets_is_refused_unless_it_is_meant() {
+    let (mock, redis) = (Mock::start(Reply::chat()).await, Redis::start().await);
+    let config = Config::new(&mock).redis(&redis);
+    for (set, says) in [
+        (["maxmemory-policy", "allkeys-lru"], "maxmemory-policy noeviction"),
+        (["appendonly", "no"], "appendonly yes"),
+    ] {
+        assert_eq!(redis.ask(&["CONFIG", "SET", set[0], set[1]]).text(), "OK");
+        let dir = Arc::new(tempfile::TempDir::new().unwrap());
+        let mut refused = Gateway::spawn(dir, config.clone());
+        let status = refused.exited(Duration::from_secs(10)).await;
+        assert!(!status.success());
+        assert!(refused.logs().contains(says), "{}", refused.logs());
+        let meant = Gateway::start(config.clone().store_with("unsafe_eviction: true")).await;
+        eventually("it is served all the same", Duration::from_secs(5), || async {
+            meant.app().chat().await.status == 200
+        })
+        .await;
+        redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
+}
