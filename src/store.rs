@@ -184,7 +184,8 @@ impl Store {
                 Ok(value)
             }
             Ok(Err(error)) => {
-                if is_lost(&error) {
+                // In a cluster one server may be away and the others serve on: the client knows.
+                if !wire.is_cluster() && is_lost(&error) {
                     self.give_up();
                 }
                 Err(self.failed(error.to_string()))
@@ -240,9 +241,19 @@ impl Store {
         }
         let mut command = Cmd::set(format!("gk:here:{}", self.boot), 1);
         command.arg("EX").arg(3600).arg("GET");
-        let before: Option<String> = self.run(command).await?;
-        self.publish_beat().await?;
-        Ok(before.is_some())
+        match self.run::<Option<String>>(command).await {
+            Ok(before) => {
+                self.publish_beat().await?;
+                Ok(before.is_some())
+            }
+            // The sign lies on one server of a cluster.
+            Err(Away) if self.is_cluster() => self.publish_beat().await.map(|()| true),
+            Err(Away) => Err(Away),
+        }
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.connection.load().as_ref().is_some_and(|wire| wire.is_cluster())
     }
 
     async fn connect(&self) -> Result<(), Unfit> {

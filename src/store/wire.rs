@@ -18,6 +18,12 @@ pub enum Wire {
     Cluster(ClusterConnection),
 }
 
+impl Wire {
+    pub fn is_cluster(&self) -> bool {
+        matches!(self, Wire::Cluster(_))
+    }
+}
+
 impl ConnectionLike for Wire {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {

@@ -73,7 +73,7 @@ async fn leaves_no_trace(redis: Option<&Redis>) {
         .env("RUST_BACKTRACE", "1")
         .more("log: { access: stdout, level: trace }");
     if let Some(redis) = redis {
-        config = config.redis(redis);
+        config = config.redis(&redis.url());
     }
     let mut gateway = Gateway::start_in(Arc::new(TempDir::new().unwrap()), config).await;
     live(&gateway, &shop).await;

@@ -40,7 +40,7 @@ impl Pair {
             .lemonsqueezy(&shop)
             .webhook_secret("lemonsqueezy", SECRET)
             .server("trusted_proxies: [127.0.0.0/8]")
-            .redis(&redis);
+            .redis(&redis.url());
         let config = change(config);
         let first = Gateway::start(config.clone()).await;
         let second = Gateway::start(config.clone()).await;

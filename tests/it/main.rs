@@ -54,6 +54,7 @@ mod mock_itself;
 mod path;
 mod reload;
 mod shared_ledger;
+mod shared_topologies;
 mod shared_trouble;
 mod shop_itself;
 mod shop_trouble;

@@ -21,27 +21,16 @@ impl Fleet {
     /// `plan` is that of [`LICENSE`].
     pub async fn start(size: usize, plan: &str, reply: Reply, store: &str) -> Self {
         let (mock, redis) = (Mock::start(reply).await, Redis::start().await);
-        let mut config = Config::new(&mock).plan("free", plan).redis(&redis);
+        let mut config = Config::new(&mock).plan("free", plan).redis(&redis.url());
         if !store.is_empty() {
             config = config.store_with(store);
         }
-        let mut gateways = Vec::new();
-        for _ in 0..size {
-            gateways.push(Gateway::start(config.clone()).await);
-        }
-        let fleet = Self { gateways, redis, mock };
-        fleet.is_counting().await;
-        fleet
+        Self { gateways: start(size, config).await, redis, mock }
     }
 
     /// Every gateway decides on the store.
     pub async fn is_counting(&self) {
-        for gateway in &self.gateways {
-            eventually("the store is up", Duration::from_secs(10), || async {
-                gateway.metrics().await.sum("gatekeeper_store_up", &[]) == 1.0
-            })
-            .await;
-        }
+        are_counting(&self.gateways).await;
     }
 
     pub fn apps(&self) -> Vec<Http> {
@@ -61,17 +50,52 @@ impl Fleet {
 
     /// All gateways say the same, and nothing is open.
     pub async fn used_is(&self, messages: u64, tokens: u64) {
-        for gateway in &self.gateways {
-            eventually("every gateway sees the same", Duration::from_secs(10), || async {
-                let me = gateway.app().get("/v1/me").bearer_auth(LICENSE).send().await.unwrap();
-                let limits = me.json::<Value>().await.unwrap()["limits"].clone();
+        agree(&self.gateways, LICENSE, messages, tokens).await;
+    }
+}
+
+/// So many gateways, and all of them decide on the store.
+pub async fn start(size: usize, config: Config) -> Vec<Gateway> {
+    let mut gateways = Vec::new();
+    for _ in 0..size {
+        gateways.push(Gateway::start(config.clone()).await);
+    }
+    are_counting(&gateways).await;
+    gateways
+}
+
+pub async fn are_counting(gateways: &[Gateway]) {
+    for gateway in gateways {
+        eventually("the store is up", Duration::from_secs(20), || async {
+            gateway.metrics().await.sum("gatekeeper_store_up", &[]) == 1.0
+        })
+        .await;
+    }
+}
+
+/// All gateways say that a licence has used so much, and nothing is open.
+pub async fn agree(gateways: &[Gateway], key: &str, messages: u64, tokens: u64) {
+    for gateway in gateways {
+        let mut last = String::new();
+        let agreed = tokio::time::timeout(Duration::from_secs(10), async {
+            loop {
+                let me = gateway.app().get("/v1/me").bearer_auth(key).send().await.unwrap();
+                let me = me.json::<Value>().await.unwrap();
                 let is = |kind: &str, used| {
-                    limits[kind].is_null() || limits[kind]["used"].as_u64() == Some(used)
+                    let known = &me["limits"][kind];
+                    known["used"].as_u64() == Some(used)
+                        || (known.is_null() && me["plan"].is_string())
                 };
                 let open = gateway.metrics().await.sum("gatekeeper_reservations_open", &[]);
-                is("messages", messages) && is("tokens", tokens) && open == 0.0
-            })
-            .await;
+                if is("messages", messages) && is("tokens", tokens) && open == 0.0 {
+                    return;
+                }
+                last = format!("{me}, {open} open");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        if agreed.await.is_err() {
+            panic!("expected {messages} messages and {tokens} tokens: {last}");
         }
     }
 }
@@ -257,7 +281,7 @@ async fn a_gateway_that_ends_has_told_everything() {
 #[tokio::test]
 async fn a_store_that_evicts_or_forgets_is_refused_unless_it_is_meant() {
     let (mock, redis) = (Mock::start(Reply::chat()).await, Redis::start().await);
-    let config = Config::new(&mock).redis(&redis);
+    let config = Config::new(&mock).redis(&redis.url());
     for (set, says) in [
         (["maxmemory-policy", "allkeys-lru"], "maxmemory-policy noeviction"),
         (["appendonly", "no"], "appendonly yes"),

@@ -18,7 +18,7 @@ use crate::{
 const PLAN: &str = "messages: 10000000/month, tokens: 10000000000/month, models: [fast]";
 
 /// Apps that ask on and on.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
     /// The longest that an answer took, in milliseconds.
@@ -27,10 +27,10 @@ struct Load {
 }
 
 impl Load {
-    fn on(fleet: &Fleet, apps: usize, allowed: &'static [u16]) -> Self {
+    pub fn on(gateways: &[Gateway], apps: usize, allowed: &'static [u16]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (served, slowest) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let gateways = fleet.apps();
+        let gateways: Vec<_> = gateways.iter().map(Gateway::app).collect();
         let apps = (0..apps)
             .map(|nth| {
                 let app = gateways[nth % gateways.len()].clone();
@@ -51,7 +51,7 @@ impl Load {
     }
 
     /// How many were served in all.
-    async fn end(self) -> u64 {
+    pub async fn end(self) -> u64 {
         self.stop.store(true, Relaxed);
         for app in self.apps {
             app.await.unwrap();
@@ -68,7 +68,7 @@ async fn a_while() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_redis_costs_no_answer_and_no_count() {
     let mut fleet = Fleet::start(2, PLAN, Reply::chat(), "").await;
-    let load = Load::on(&fleet, 6, &[200]);
+    let load = Load::on(&fleet.gateways, 6, &[200]);
     for _ in 0..kills() {
         a_while().await;
         fleet.redis.kill();
@@ -91,7 +91,7 @@ fn kills() -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_redis_is_filled_again_under_load() {
     let fleet = Fleet::start(3, PLAN, Reply::chat(), "").await;
-    let load = Load::on(&fleet, 6, &[200]);
+    let load = Load::on(&fleet.gateways, 6, &[200]);
     for _ in 0..5 {
         a_while().await;
         fleet.redis.flush();
@@ -203,7 +203,7 @@ async fn a_stranger_gets_no_lease_and_closed_means_closed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_redis_is_waited_for_a_moment_only() {
     let fleet = Fleet::start(2, PLAN, Reply::chat(), "").await;
-    let load = Load::on(&fleet, 8, &[200]);
+    let load = Load::on(&fleet.gateways, 8, &[200]);
     a_while().await;
     load.slowest.store(0, Relaxed);
     fleet.redis.ask(&["CLIENT", "PAUSE", "5000", "ALL"]);

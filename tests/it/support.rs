@@ -15,6 +15,8 @@ pub mod redis;
 pub mod shop;
 #[path = "support/sse.rs"]
 pub mod sse;
+#[path = "support/topology.rs"]
+pub mod topology;
 #[path = "support/yaml.rs"]
 pub mod yaml;
 

@@ -16,6 +16,7 @@ use super::{eventually, gateway::free_port};
 pub struct Redis {
     dir: TempDir,
     addr: SocketAddr,
+    args: Vec<String>,
     child: Child,
 }
 
@@ -28,16 +29,26 @@ impl Drop for Redis {
 impl Redis {
     /// Starts it and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more on its command line.
+    pub async fn start_with(args: &[&str]) -> Self {
         for _ in 0..3 {
             let dir = TempDir::new().unwrap();
             let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-            let child = spawn(dir.path(), addr.port());
-            let mut redis = Self { dir, addr, child };
+            let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            let child = spawn(dir.path(), addr.port(), &args);
+            let mut redis = Self { dir, addr, args, child };
             if redis.answers().await {
                 return redis;
             }
         }
         panic!("redis-server does not start");
+    }
+
+    pub fn port(&self) -> u16 {
+        self.addr.port()
     }
 
     pub fn url(&self) -> String {
@@ -53,7 +64,7 @@ impl Redis {
     /// Starts it again on what it wrote, on the same port.
     pub async fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.dir.path(), self.addr.port());
+        self.child = spawn(self.dir.path(), self.addr.port(), &self.args);
         assert!(self.answers().await, "redis-server does not start again");
     }
 
@@ -110,11 +121,12 @@ impl Redis {
     }
 }
 
-fn spawn(dir: &Path, port: u16) -> Child {
+fn spawn(dir: &Path, port: u16, args: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"])
         .arg(dir)
         .args(["--appendonly", "yes", "--aof-use-rdb-preamble", "no", "--save", ""])
+        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -199,4 +211,10 @@ fn read(from: &mut impl BufRead) -> Option<Said> {
         // An error, such as the one while it still loads.
         _ => None,
     }
+}
+
+/// One command to whoever listens on a port of this machine.
+pub fn ask_port(port: u16, words: &[&str]) -> Option<Said> {
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    ask(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), &words)
 }

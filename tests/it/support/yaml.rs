@@ -11,7 +11,6 @@ use std::{
 use super::{
     ca,
     mock::Mock,
-    redis::Redis,
     shop::{PRODUCT, Shop},
 };
 
@@ -179,15 +178,9 @@ impl Config {
         self
     }
 
-    /// The store at another URL.
-    pub fn redis_at(mut self, url: &str) -> Self {
-        self.redis = Some(url.into());
-        self
-    }
-
     /// Counts together with others through Redis, under a pepper that comes from one KEK.
-    pub fn redis(mut self, redis: &Redis) -> Self {
-        self.redis = Some(redis.url());
+    pub fn redis(mut self, url: &str) -> Self {
+        self.redis = Some(url.to_owned());
         self.env("GATEKEEPER_TEST_KEK", KEK).more("vault: { kek: \"env:GATEKEEPER_TEST_KEK\" }")
     }
 
