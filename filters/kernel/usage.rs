@@ -36,7 +36,7 @@ impl Source {
 }
 
 /// What an answer has shown so far; the meter folds readings into it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Metered {
     /// The provider's last word. Later values overwrite, they are never added.
     pub reported: Option<Usage>,
@@ -45,6 +45,14 @@ pub struct Metered {
 }
 
 impl Metered {
+    /// Counts no less than `floor` did.
+    pub fn raise_to(&mut self, floor: Metered, input_estimate: u64) {
+        let total = |metered: &Metered| metered.usage(input_estimate).0.total();
+        if total(self) < total(&floor) {
+            *self = floor;
+        }
+    }
+
     /// Reported usage wins; otherwise `input_estimate` plus the text seen so far.
     pub fn usage(&self, input_estimate: u64) -> (Usage, Source) {
         match self.reported {

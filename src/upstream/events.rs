@@ -80,6 +80,11 @@ impl Events {
         self.broken.take()
     }
 
+    /// The answer said that it is finished, which may not be its last event.
+    pub fn is_finished(&self) -> bool {
+        self.finished || self.complete
+    }
+
     pub fn is_over(&self) -> bool {
         self.complete || self.broken.is_some()
     }
