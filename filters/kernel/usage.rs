@@ -64,3 +64,19 @@ impl Metered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_raised_and_never_lowered() {
+        let text = Metered { reported: None, output_millitokens: 5_000 };
+        let report = |output| Usage { input: 0, output, ..Usage::default() };
+        for (reported, charged) in [(3, 15), (15, 15), (40, 40)] {
+            let mut metered = Metered { reported: Some(report(reported)), ..text };
+            metered.raise_to(text, 10);
+            assert_eq!(metered.usage(10).0.total(), charged);
+        }
+    }
+}

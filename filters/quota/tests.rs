@@ -150,9 +150,8 @@ fn the_cap_is_the_lowest_there_is() {
 #[test]
 fn a_shrunk_cap_never_goes_below_what_the_plan_or_the_app_wants() {
     let plan = plan();
-    let least = |app, budget, cap| {
-        min_output(&plan, &Ask { thinking_budget: budget, ..ask(app) }, cap)
-    };
+    let least =
+        |app, budget, cap| min_output(&plan, &Ask { thinking_budget: budget, ..ask(app) }, cap);
     assert_eq!(least(None, None, Some(1024)), 256);
     assert_eq!(least(Some(16), None, Some(16)), 16);
     assert_eq!(least(None, None, Some(0)), 0);

@@ -179,10 +179,8 @@ fn nesting_and_aliases_are_bounded() {
 #[test]
 fn what_later_versions_use_is_checked_already() {
     let text = with("prices: { groq/x: { input: 0.05, output: 8, cached: 0 } }");
-    let text = text.replace(
-        "models: [fast] }",
-        "models: [fast], price: $9/month, max_devices: 3 }",
-    );
+    let text =
+        text.replace("models: [fast] }", "models: [fast], price: $9/month, max_devices: 3 }");
     settings(
         &text.replace("licenses:", "licenses:\n  cache: { fresh: 24h, stale: 72h, negative: 60s }"),
     );

@@ -274,19 +274,16 @@ async fn read_bounded(
     let mut rest = BytesMut::new();
     let broken = |error: Box<Error>| Failure::broken(format!("in the answer: {}", brief(&error)));
     loop {
-        match relay.wait("answer", pin!(session.read_response_body())).await?.map_err(broken)? {
-            None => break,
-            Some(chunk) if first.is_empty() && rest.is_empty() => {
-                relay.down.drained(chunk.len())?;
-                first = chunk;
+        let read = relay.wait("answer", pin!(session.read_response_body())).await?;
+        let Some(chunk) = read.map_err(broken)? else { break };
+        relay.down.drained(chunk.len())?;
+        if first.is_empty() && rest.is_empty() {
+            first = chunk;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
             }
-            Some(chunk) => {
-                relay.down.drained(chunk.len())?;
-                if rest.is_empty() {
-                    rest.extend_from_slice(&std::mem::take(&mut first));
-                }
-                rest.extend_from_slice(&chunk);
-            }
+            rest.extend_from_slice(&chunk);
         }
         if first.len() + rest.len() > limit {
             return Ok((if rest.is_empty() { first } else { rest.freeze() }, false));

@@ -59,7 +59,7 @@ impl<'a> Downstream<'a> {
 
     /// Lets the app go. Whether its answer may be drained from now on: not without a free place,
     /// and not a second time.
-    pub async fn part(&mut self) -> bool {
+    pub async fn let_go(&mut self) -> bool {
         if self.is_gone() {
             return false;
         }

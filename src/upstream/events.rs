@@ -80,9 +80,9 @@ impl Events {
         self.broken.take()
     }
 
-    /// The answer said that it is finished, which may not be its last event.
+    /// The answer said that it is finished; more events may follow.
     pub fn is_finished(&self) -> bool {
-        self.finished || self.complete
+        self.finished
     }
 
     pub fn is_over(&self) -> bool {

@@ -224,7 +224,7 @@ async fn hand_on(
         Err(_) if events.complete => return Err(Stop::AppLeft),
         Err(_) => {
             let leaving = relay.exchange.on_disconnect();
-            Box::pin(watch::part(relay.down, relay.watchdog, leaving)).await?;
+            Box::pin(watch::let_go(relay.down, relay.watchdog, leaving)).await?;
             relay.note_floor();
         }
     }

@@ -61,11 +61,11 @@ pub async fn watch<T>(
         tokio::select! {
             biased;
             done = &mut future => return Ok(done),
-            () = down.left(), if looking => Box::pin(part(down, watchdog, leaving)).await?,
+            () = down.left(), if looking => Box::pin(let_go(down, watchdog, leaving)).await?,
             alarm = watchdog.alarm() => match alarm {
                 Alarm::Look => {}
                 Alarm::Quiet if down.keep_alive().await.is_ok() => {}
-                Alarm::Quiet => Box::pin(part(down, watchdog, leaving)).await?,
+                Alarm::Quiet => Box::pin(let_go(down, watchdog, leaving)).await?,
                 Alarm::Phase => return Err(Failure::timeout(what).into()),
                 Alarm::Total if down.is_gone() => return Err(Stop::AppLeft),
                 Alarm::Total => return Err(Stop::Deadline),
@@ -78,12 +78,12 @@ pub async fn watch<T>(
 ///
 /// # Errors
 /// It is not, or was drained for long enough.
-pub async fn part(
+pub async fn let_go(
     down: &mut Downstream<'_>,
     watchdog: &mut Watchdog,
     leaving: OnDisconnect,
 ) -> Result<(), Stop> {
-    if leaving == OnDisconnect::Cut || !down.part().await {
+    if leaving == OnDisconnect::Cut || !down.let_go().await {
         return Err(Stop::AppLeft);
     }
     watchdog.drain(Instant::now());

@@ -29,6 +29,11 @@ pub fn config(mock: &Mock, on_disconnect: &str) -> Config {
     Config::new(mock).plan("free", &plan(on_disconnect))
 }
 
+/// Whoever leaves and is not through yet would be in the way of the next question.
+fn one_at_a_time(mock: &Mock, on_disconnect: &str) -> Config {
+    Config::new(mock).plan("free", &format!("{}, concurrency: 1", plan(on_disconnect)))
+}
+
 pub fn counted(answer: &str) -> String {
     answer.replace(
         "\"prompt_tokens\":11,\"completion_tokens\":7,\"total_tokens\":18",
@@ -158,11 +163,12 @@ pub async fn used(gateway: &Gateway) -> (u64, u64) {
 #[tokio::test]
 async fn cut_leaves_the_provider_at_once_and_charges_what_came() {
     let mock = Mock::start(Reply::chat()).await;
-    let gateway = Gateway::start(config(&mock, "cut")).await;
+    let gateway = Gateway::start(one_at_a_time(&mock, "cut")).await;
     for streams in [true, false] {
         let charges = charges(&gateway, &mock, streams, false).await;
         assert!(charges.is_sorted(), "{charges:?}");
         assert!(charges[0] > 5, "the input at least: {charges:?}");
+        assert!(charges[3] <= charges[0] + CAP, "the reservation at most: {charges:?}");
         assert_eq!(charges.last(), Some(&COUNTED), "a whole answer costs what it costs");
         if streams {
             assert!(charges[..4].windows(2).all(|pair| pair[0] < pair[1]), "{charges:?}");
@@ -174,7 +180,7 @@ async fn cut_leaves_the_provider_at_once_and_charges_what_came() {
 #[tokio::test]
 async fn drain_hears_the_provider_out_and_charges_its_count() {
     let mock = Mock::start(Reply::chat()).await;
-    let gateway = Gateway::start(config(&mock, "drain")).await;
+    let gateway = Gateway::start(one_at_a_time(&mock, "drain")).await;
     for streams in [true, false] {
         assert_eq!(charges(&gateway, &mock, streams, true).await, [COUNTED; 5]);
     }
