@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
     disconnect::{COUNTED, WORDS, ask, config, counted, logged, over, plan, stream, used, words},
-    support::{Config, Gate, Gateway, Mock, Reply, Step, client, eventually, sse},
+    support::{Gate, Gateway, Mock, Reply, Step, eventually, sse},
 };
 
 /// Leaves after two words; what it is charged.
@@ -173,54 +172,4 @@ async fn the_process_ends_in_time_with_everything_charged() {
         gateway.restart().await;
         assert_eq!(used(&gateway).await, (1, expected), "{grace}");
     }
-}
-
-/// A cap that had to be shrunk below the thinking budget would be the provider's 400.
-#[tokio::test]
-async fn a_thinking_budget_that_no_longer_fits_is_402() {
-    let fields = "allow_fields: [thinking, extra_body, generationConfig]";
-    let mock = Mock::start(Reply::json(200, counted(sse::CHAT))).await;
-    let config = Config::new(&mock)
-        .provider_at("p", &mock.url(), &format!(", {fields}"), &["sk-one"])
-        .plan("free", "tokens: 2000/month, models: [fast]");
-    let gateway = Gateway::start(config).await;
-    let thinking = |budget: u64, cap: u64| {
-        [
-            json!({ "thinking": { "type": "enabled", "budget_tokens": budget } }),
-            json!({ "extra_body": { "google": { "thinking_config": { "thinking_budget": budget } } } }),
-            json!({ "generationConfig": { "thinkingConfig": { "thinkingBudget": budget } } }),
-        ]
-        .map(|mut more| {
-            more["max_tokens"] = json!(cap);
-            client::chat(&more)
-        })
-    };
-    for body in thinking(1500, 1800) {
-        gateway.app().ask(&body).await.ok();
-        assert_eq!(mock.last().json()["max_tokens"], 1800);
-        mock.answer([Reply::json(200, counted(sse::CHAT))]);
-        if mock.count() == 1 {
-            break;
-        }
-    }
-    // 1,700 are left: the cap shrinks, and stays above the budget.
-    let [body, ..] = thinking(1500, 1800);
-    let answer = gateway.app().ask(&body).await;
-    let cap = answer.ok().number("x-quota-capped");
-    assert!(cap > 1500 && cap < 1700, "{cap}");
-    assert_eq!(mock.last().json()["max_tokens"], cap);
-    // 1,400 are left.
-    for body in thinking(1500, 1800) {
-        let answer = gateway.app().ask(&body).await;
-        answer.is(402, "quota_exceeded");
-        let message = answer.error("message").as_str().unwrap().to_owned();
-        assert!(message.contains("1400 of 2000") && message.contains("15"), "{message}");
-    }
-    assert_eq!(mock.count(), 2);
-    // What is no integer is no budget, and the app's own cap is its own affair.
-    let odd = json!({ "thinking": { "budget_tokens": "1500" }, "max_tokens": 1800 });
-    gateway.app().ask(&client::chat(&odd)).await.ok();
-    let [own, ..] = thinking(1500, 300);
-    gateway.app().ask(&own).await.ok();
-    assert_eq!(mock.last().json()["max_tokens"], 300);
 }
