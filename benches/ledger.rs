@@ -23,6 +23,7 @@ fn demand(licence: u8) -> Demand {
         input: 100,
         output: Some(900),
         min_output: 256,
+        pace: None,
         message_id: None,
     }
 }

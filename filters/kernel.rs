@@ -22,7 +22,7 @@ pub use self::{
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     license::{Asking, Credential, License, LicenseId, Standing},
     period::{Period, UnixMs, Window},
-    plan::{Limit, ModelSet, Plan},
+    plan::{Limit, ModelSet, OnDisconnect, Plan},
     ports::{
         Balance, Charge, Demand, Denied, Grant, Ledger, Licenses, Pace, Permit, Record,
         Reservation, Spent, StoreDown, TooFast,

@@ -62,7 +62,7 @@ impl Filter for QuotaFilter {
             tokens: plan.tokens,
             input: exchange.input_tokens,
             output: cap,
-            min_output: min_output(plan, ask.output_cap, cap),
+            min_output: min_output(plan, ask, cap),
             pace: exchange.permit.as_ref().map(|permit| permit.pace),
             message_id: exchange.message_id.clone(),
         };
@@ -154,8 +154,12 @@ fn output_cap(plan: &Plan, endpoint: Endpoint, app: Option<u64>) -> Option<u64> 
     cap.or_else(|| plan.tokens.map(|_| DEFAULT_OUTPUT_CAP))
 }
 
-fn min_output(plan: &Plan, app: Option<u64>, cap: Option<u64>) -> u64 {
-    [Some(plan.min_output_tokens), app, cap].into_iter().flatten().min().unwrap_or(0)
+/// How far the cap may shrink. Where the model thinks first, something must be left for the answer:
+/// providers refuse a cap that is not above the thinking budget.
+fn min_output(plan: &Plan, ask: &Ask, cap: Option<u64>) -> u64 {
+    let above_thinking = ask.thinking_budget.map_or(0, |budget| budget.saturating_add(1));
+    let least = plan.min_output_tokens.max(above_thinking);
+    [Some(least), ask.output_cap, cap].into_iter().flatten().min().unwrap_or(0)
 }
 
 /// What is charged, by the rules of returning a charge: nothing comes back once an event of an

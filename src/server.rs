@@ -120,6 +120,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         licenses: licenses.clone(),
         endpoints: Arc::default(),
         buffered: Arc::default(),
+        drains: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let snapshot = Snapshot::build(settings, &registry, &machine)?;

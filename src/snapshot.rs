@@ -14,6 +14,7 @@ use crate::{
     },
     proxy::body::Buffered,
     telemetry::Telemetry,
+    upstream::drain::Drains,
 };
 
 pub struct Snapshot {
@@ -24,6 +25,7 @@ pub struct Snapshot {
     pub ledger: Arc<dyn Ledger>,
     pub telemetry: Arc<Telemetry>,
     pub buffered: Arc<Buffered>,
+    pub drains: Arc<Drains>,
     /// Request members that some provider lets through beside the listed ones.
     pub extra_fields: Vec<Arc<str>>,
 }
@@ -44,6 +46,7 @@ pub struct Machine {
     pub health: Arc<HealthBook>,
     pub endpoints: Arc<Endpoints>,
     pub buffered: Arc<Buffered>,
+    pub drains: Arc<Drains>,
     pub licenses: Arc<Desk>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
@@ -88,6 +91,7 @@ impl Snapshot {
             ledger: machine.ledger.clone(),
             telemetry: machine.telemetry.clone(),
             buffered: machine.buffered.clone(),
+            drains: machine.drains.clone(),
             extra_fields: extra.into_iter().collect(),
             settings,
         })

@@ -7,6 +7,7 @@
 pub mod attempt;
 pub mod classify;
 pub mod downstream;
+pub mod drain;
 pub mod events;
 pub mod limits;
 pub mod peer;
@@ -74,8 +75,11 @@ pub async fn serve(
         let result = Attempt { connector, snapshot, target: &target, lease: &lease, began }
             .run(down, flight, &mut watchdog)
             .await;
-        let (outcome, news) =
-            result.as_ref().map_or_else(Stop::account, |()| ("ok", KeyNews::Good));
+        let (outcome, news) = match &result {
+            Ok(()) if down.is_gone() => (Stop::AppLeft.account().0, KeyNews::Good),
+            Ok(()) => ("ok", KeyNews::Good),
+            Err(stop) => stop.account(),
+        };
         now = Instant::now();
         lease.report(news, now);
         flight.attempts.push(Attempted {
@@ -86,6 +90,8 @@ pub async fn serve(
         });
         snapshot.telemetry.attempted(&target.provider_name, outcome);
         match result {
+            // Whatever came of it, nobody is there to hear of it or to wait for another key.
+            _ if down.is_gone() => return Served::AppLeft,
             Ok(()) => return Served::Whole,
             Err(Stop::AppLeft) => return Served::AppLeft,
             Err(Stop::Broken(detail)) => {

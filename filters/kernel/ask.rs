@@ -22,6 +22,8 @@ pub struct Ask {
     /// The app's own output cap and the field it used.
     pub output_cap: Option<u64>,
     pub cap_field: Option<&'static str>,
+    /// Output tokens that the model may spend on thinking; an output cap must be above it.
+    pub thinking_budget: Option<u64>,
     pub members: Members,
 }
 

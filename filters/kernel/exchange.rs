@@ -5,6 +5,7 @@ use std::{any::Any, net::IpAddr, sync::Arc, time::Instant};
 use super::{
     license::{Credential, License},
     period::UnixMs,
+    plan::OnDisconnect,
     ports::{Balance, Permit, Reservation},
     route::{Dialect, Route, Target},
     usage::Metered,
@@ -146,6 +147,11 @@ impl Exchange {
             entered: 0,
             closed: false,
         }
+    }
+
+    /// What becomes of its answer when the app leaves.
+    pub fn on_disconnect(&self) -> OnDisconnect {
+        self.license.as_ref().map_or(OnDisconnect::Cut, |license| license.plan.on_disconnect)
     }
 }
 

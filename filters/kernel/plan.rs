@@ -26,6 +26,16 @@ impl ModelSet {
     }
 }
 
+/// What becomes of an answer whose app leaves in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDisconnect {
+    /// The provider is left, too; what came until then is charged.
+    #[default]
+    Cut,
+    /// It is read on for the provider's own count, within bounds.
+    Drain,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub name: Arc<str>,
@@ -44,6 +54,7 @@ pub struct Plan {
     pub devices_required: bool,
     /// Devices of one licence, where the gateway keeps the list itself.
     pub max_devices: Option<u64>,
+    pub on_disconnect: OnDisconnect,
     /// The plan's own, else `licenses.buy_url`.
     pub upgrade_url: Option<Arc<str>>,
 }

@@ -36,7 +36,7 @@ impl Source {
 }
 
 /// What an answer has shown so far; the meter folds readings into it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Metered {
     /// The provider's last word. Later values overwrite, they are never added.
     pub reported: Option<Usage>,
@@ -45,6 +45,14 @@ pub struct Metered {
 }
 
 impl Metered {
+    /// Counts no less than `floor` did.
+    pub fn raise_to(&mut self, floor: Metered, input_estimate: u64) {
+        let total = |metered: &Metered| metered.usage(input_estimate).0.total();
+        if total(self) < total(&floor) {
+            *self = floor;
+        }
+    }
+
     /// Reported usage wins; otherwise `input_estimate` plus the text seen so far.
     pub fn usage(&self, input_estimate: u64) -> (Usage, Source) {
         match self.reported {
@@ -53,6 +61,22 @@ impl Metered {
                 let output = estimate::tokens(self.output_millitokens);
                 (Usage { input: input_estimate, output, ..Usage::default() }, Source::Estimated)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_raised_and_never_lowered() {
+        let text = Metered { reported: None, output_millitokens: 5_000 };
+        let report = |output| Usage { input: 0, output, ..Usage::default() };
+        for (reported, charged) in [(3, 15), (15, 15), (40, 40)] {
+            let mut metered = Metered { reported: Some(report(reported)), ..text };
+            metered.raise_to(text, 10);
+            assert_eq!(metered.usage(10).0.total(), charged);
         }
     }
 }

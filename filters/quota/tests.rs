@@ -2,7 +2,8 @@ use std::time::Instant;
 
 use super::*;
 use crate::kernel::{
-    Credential, License, LicenseId, Limit, Members, ModelSet, Period, Progress, UnixMs, Usage,
+    Credential, License, LicenseId, Limit, Members, ModelSet, OnDisconnect, Period, Progress,
+    UnixMs, Usage,
     ports::{Balance, Grant, Pace, Record, StoreDown, TooFast},
 };
 
@@ -50,6 +51,7 @@ fn plan() -> Plan {
         max_input_tokens: None,
         devices_required: false,
         max_devices: None,
+        on_disconnect: OnDisconnect::default(),
         upgrade_url: None,
     }
 }
@@ -64,6 +66,7 @@ fn ask(output_cap: Option<u64>) -> Ask {
         media: Vec::new(),
         output_cap,
         cap_field: None,
+        thinking_budget: None,
         members: Members::default(),
     }
 }
@@ -147,7 +150,13 @@ fn the_cap_is_the_lowest_there_is() {
 #[test]
 fn a_shrunk_cap_never_goes_below_what_the_plan_or_the_app_wants() {
     let plan = plan();
-    assert_eq!(min_output(&plan, None, Some(1024)), 256);
-    assert_eq!(min_output(&plan, Some(16), Some(16)), 16);
-    assert_eq!(min_output(&plan, None, Some(0)), 0);
+    let least =
+        |app, budget, cap| min_output(&plan, &Ask { thinking_budget: budget, ..ask(app) }, cap);
+    assert_eq!(least(None, None, Some(1024)), 256);
+    assert_eq!(least(Some(16), None, Some(16)), 16);
+    assert_eq!(least(None, None, Some(0)), 0);
+    assert_eq!(least(Some(1000), Some(600), Some(1000)), 601, "thinking and a word");
+    assert_eq!(least(Some(1000), Some(100), Some(1000)), 256, "the plan wants more");
+    assert_eq!(least(Some(500), Some(600), Some(500)), 500, "never above the app's own cap");
+    assert_eq!(least(None, Some(u64::MAX), Some(1024)), 1024);
 }

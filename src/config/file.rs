@@ -293,8 +293,10 @@ const PLAN: &[Field] = &[
     ),
     Field::new(
         "on_disconnect",
-        &Shape::Choice(&[Variant::new("cut"), Variant::later("drain")]),
-        "When the app leaves in the middle of an answer.",
+        &Shape::Choice(&[Variant::new("cut"), Variant::new("drain")]),
+        "When the app leaves in the middle of an answer. `cut`: the provider is left at once, what \
+         came is charged. `drain`: the answer is read on for the provider's own count, 30 s and \
+         1 MiB at most, 32 answers at one time.",
     )
     .or("cut"),
 ];

@@ -2,7 +2,7 @@ mod mistakes;
 
 use std::{fs, path::PathBuf};
 
-use gatekeeper_filters::kernel::{Filter, ModelSet, Period, Services, Spec};
+use gatekeeper_filters::kernel::{Filter, ModelSet, OnDisconnect, Period, Services, Spec};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
@@ -97,6 +97,7 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(settings.store.path, PathBuf::from("data/gatekeeper.db"));
     assert_eq!(settings.store.keep.as_secs(), 90 * 86_400);
     let plan = &settings.plans[0];
+    assert_eq!(plan.on_disconnect, OnDisconnect::Cut);
     assert_eq!(plan.messages.map(|l| (l.count, l.per)), Some((50, Period::Month)));
     assert_eq!((plan.rate, plan.min_output_tokens), (None, 256));
     assert!(matches!(&plan.models, ModelSet::Only(names) if names.len() == 1));
@@ -178,15 +179,23 @@ fn nesting_and_aliases_are_bounded() {
 #[test]
 fn what_later_versions_use_is_checked_already() {
     let text = with("prices: { groq/x: { input: 0.05, output: 8, cached: 0 } }");
-    let text = text.replace(
-        "models: [fast] }",
-        "models: [fast], price: $9/month, max_devices: 3, on_disconnect: cut }",
-    );
+    let text =
+        text.replace("models: [fast] }", "models: [fast], price: $9/month, max_devices: 3 }");
     settings(
         &text.replace("licenses:", "licenses:\n  cache: { fresh: 24h, stale: 72h, negative: 60s }"),
     );
     let found = problems(&text.replace("$9/month", "9 a month"));
     assert!(found[0].contains("expected a price"), "{found:?}");
+}
+
+#[test]
+fn an_answer_whose_app_left_is_cut_or_drained() {
+    for (word, meant) in [("cut", OnDisconnect::Cut), ("drain", OnDisconnect::Drain)] {
+        let text = with("").replace("[fast] }", &format!("[fast], on_disconnect: {word} }}"));
+        assert_eq!(settings(&text).0.plans[0].on_disconnect, meant);
+    }
+    let found = problems(&with("").replace("[fast] }", "[fast], on_disconnect: drop }"));
+    assert!(found[0].contains("one of cut, drain"), "{found:?}");
 }
 
 #[test]

@@ -211,6 +211,7 @@ pub fn parse(
         media: Vec::new(),
         output_cap: None,
         cap_field: None,
+        thinking_budget: None,
         members: Members::new(body),
     };
     let mut weight = Weight::default();
@@ -224,6 +225,7 @@ pub fn parse(
         let listed = fields::passes(endpoint, plain.as_bytes());
         if listed || extra.iter().any(|field| &**field == plain) {
             ask.members.push_source(name.raw_span(), value.span());
+            ask.thinking_budget = ask.thinking_budget.max(fields::thinking_budget(plain, &value));
         }
     }
     if !has_model {

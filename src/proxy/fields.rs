@@ -66,6 +66,25 @@ const RESPONSES: &[&str] = &[
 
 const EMBEDDINGS: &[&str] = &["model", "input", "dimensions", "encoding_format", "user"];
 
+/// Where the dialects put a thinking budget, name by name.
+const THINKING_BUDGETS: &[&[&str]] = &[
+    &["thinking", "budget_tokens"],
+    &["extra_body", "thinking", "budget_tokens"],
+    &["extra_body", "google", "thinking_config", "thinking_budget"],
+    &["generationConfig", "thinkingConfig", "thinkingBudget"],
+];
+
+/// The thinking budget that a member carries. One that is no plain integer, such as Gemini's -1 for
+/// "as the model likes", is none.
+pub fn thinking_budget(name: &str, value: &Value<'_>) -> Option<u64> {
+    let budgets = THINKING_BUDGETS.iter().filter_map(|path| {
+        let (first, rest) = path.split_first()?;
+        let found = (*first == name).then_some(*value)?;
+        rest.iter().try_fold(found, |value, name| value.get(name))?.as_u64()
+    });
+    budgets.max()
+}
+
 /// The members of an endpoint that pass.
 pub fn passes(endpoint: Endpoint, name: &[u8]) -> bool {
     let list = match endpoint {

@@ -179,8 +179,8 @@ impl ProxyHttp for Gateway {
     ) -> pingora_core::Result<bool> {
         let snapshot = flight.pinned()?;
         let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
-        let mut down =
-            Downstream::new(session.as_downstream_mut(), flight.request_id.clone(), is_stream);
+        let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
+        let mut down = Downstream::new(session, id, is_stream, &snapshot.drains);
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
         let ended = |status, delivery| Outcome { status, delivery };

@@ -133,6 +133,8 @@ impl ShutdownSignalWatch for Ending {
                 log::warn!("The grace period is over: open requests are cut.");
             }
         }
+        // What is read without an app is charged for what came of it before the process ends.
+        self.snapshot.load().drains.end();
         tokio::time::sleep(FLUSH).await;
         drain.flush().await;
         drain.end(0)

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Exchange, Metered, Target};
+use gatekeeper_filters::kernel::{Ask, Exchange, Metered, OnDisconnect, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
@@ -79,6 +79,7 @@ impl Attempt<'_> {
                     first_output: &mut flight.first_output,
                     now,
                     waited: &mut flight.waited,
+                    floor: None,
                 };
                 self.receive(&mut connection.session, &mut relay, first_token).await
             }
@@ -105,7 +106,9 @@ impl Attempt<'_> {
         loop {
             let mut connection = self.connect(down, watchdog, fresh).await?;
             let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
-            if connection.reused && matches!(sent, Err(Sending::Closed(_))) {
+            let closed = matches!(sent, Err(Sending::Closed(_)));
+            // Nobody waits for an answer that a provider has not begun.
+            if closed && connection.reused && !down.is_gone() {
                 self.connector.release(connection).await;
                 fresh = true;
                 continue;
@@ -139,7 +142,8 @@ impl Attempt<'_> {
             }
             Err(detail)
         };
-        match watch(down, watchdog, "connection", pin!(connect)).await? {
+        let leaving = OnDisconnect::Cut;
+        match watch(down, watchdog, leaving, "connection", pin!(connect)).await? {
             Ok(connection) => Ok(connection),
             Err(detail) => Err(Failure::connect(detail).into()),
         }
@@ -166,26 +170,19 @@ impl Attempt<'_> {
         let connected = if reused { Instant::from_std(self.began) } else { Instant::now() };
         watchdog.expect_within(connected, self.provider().settings.timeouts.first_byte);
         exchange.progress.sent = true;
-        let talk = async {
+        let write = async {
             if !reused {
                 socket::cork(session);
             }
             session.write_request_header(Box::new(head)).await?;
             *sent_whole = write_body(session, body).await?;
             socket::flush(session);
-            read_head(session).await
+            Ok::<(), Box<Error>>(())
         };
-        match watch(down, watchdog, "first byte", pin!(talk)).await? {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let failure = Failure::connect(format!("before an answer: {}", brief(&error)));
-                Err(if was_closed(&error) {
-                    Sending::Closed(failure)
-                } else {
-                    Sending::Stop(failure.into())
-                })
-            }
-        }
+        // A provider does not begin to answer half a request: nothing is there to be drained.
+        watch(down, watchdog, OnDisconnect::Cut, "first byte", pin!(write)).await??;
+        let (leaving, answer) = (exchange.on_disconnect(), pin!(read_head(session)));
+        Ok(watch(down, watchdog, leaving, "first byte", answer).await??)
     }
 
     /// Judges the head and hands the body to the relay, or reads what the error says.
@@ -245,6 +242,13 @@ enum Sending {
     Stop(Stop),
 }
 
+impl From<Box<Error>> for Sending {
+    fn from(error: Box<Error>) -> Self {
+        let failure = Failure::connect(format!("before an answer: {}", brief(&error)));
+        if was_closed(&error) { Sending::Closed(failure) } else { Sending::Stop(failure.into()) }
+    }
+}
+
 impl From<Stop> for Sending {
     fn from(stop: Stop) -> Self {
         Sending::Stop(stop)
@@ -270,15 +274,16 @@ async fn read_bounded(
     let mut rest = BytesMut::new();
     let broken = |error: Box<Error>| Failure::broken(format!("in the answer: {}", brief(&error)));
     loop {
-        match relay.wait("answer", pin!(session.read_response_body())).await?.map_err(broken)? {
-            None => break,
-            Some(chunk) if first.is_empty() && rest.is_empty() => first = chunk,
-            Some(chunk) => {
-                if rest.is_empty() {
-                    rest.extend_from_slice(&std::mem::take(&mut first));
-                }
-                rest.extend_from_slice(&chunk);
+        let read = relay.wait("answer", pin!(session.read_response_body())).await?;
+        let Some(chunk) = read.map_err(broken)? else { break };
+        relay.down.drained(chunk.len())?;
+        if first.is_empty() && rest.is_empty() {
+            first = chunk;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&std::mem::take(&mut first));
             }
+            rest.extend_from_slice(&chunk);
         }
         if first.len() + rest.len() > limit {
             return Ok((if rest.is_empty() { first } else { rest.freeze() }, false));

@@ -1,6 +1,6 @@
 //! The app's side of a request: what was sent to it, and whether it is still there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{Reject, ResponseHead};
@@ -15,10 +15,17 @@ use pingora_core::{
 };
 use pingora_http::ResponseHeader;
 
+use super::{
+    drain::{Drain, Drains},
+    watch::Stop,
+};
 use crate::proxy::respond::{self, within_write_time};
 
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// How long the end of an app's connection may take; TLS has a last word.
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
 pub struct Downstream<'a> {
     session: &'a mut ServerSession,
@@ -26,20 +33,59 @@ pub struct Downstream<'a> {
     is_stream: bool,
     /// A 200 head for a stream has gone out: a failure can only be told in the stream.
     head_sent: bool,
+    drains: &'a Drains,
+    /// The app is gone, and its answer is read on.
+    drain: Option<Box<Drain<'a>>>,
 }
 
 impl<'a> Downstream<'a> {
-    pub fn new(session: &'a mut ServerSession, request_id: Arc<str>, is_stream: bool) -> Self {
-        Self { session, request_id, is_stream, head_sent: false }
+    pub fn new(
+        session: &'a mut ServerSession,
+        request_id: Arc<str>,
+        is_stream: bool,
+        drains: &'a Drains,
+    ) -> Self {
+        Self { session, request_id, is_stream, head_sent: false, drains, drain: None }
     }
 
     pub fn is_stream(&self) -> bool {
         self.is_stream
     }
 
-    /// Resolves when the app has left, or sent bytes that belong to no request. Cancel-safe; only
-    /// valid after the body was read to its end.
+    /// Whether the app is gone and its answer is drained: nothing is written any more.
+    pub fn is_gone(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// Lets the app go. Whether its answer may be drained from now on: not without a free place,
+    /// and not a second time.
+    pub async fn let_go(&mut self) -> bool {
+        if self.is_gone() {
+            return false;
+        }
+        self.drain = self.drains.begin().map(Box::new);
+        if self.is_gone() {
+            self.session.set_keepalive(None);
+            let _ = tokio::time::timeout(SHUTDOWN, self.session.shutdown()).await;
+        }
+        self.is_gone()
+    }
+
+    /// Counts bytes of the answer that were read, if the app is gone.
+    ///
+    /// # Errors
+    /// They were more than may be drained.
+    pub fn drained(&mut self, bytes: usize) -> Result<(), Stop> {
+        let enough = self.drain.as_mut().is_none_or(|drain| drain.take(bytes));
+        if enough { Ok(()) } else { Err(Stop::AppLeft) }
+    }
+
+    /// Resolves when the app has left, or sent bytes that belong to no request; once it is gone,
+    /// when draining has to end. Cancel-safe; only valid after the body was read to its end.
     pub async fn left(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            return drain.ended().await;
+        }
         let _ = self.session.read_body_or_idle(true).await;
         // A byte may have been taken off the connection: its next request would start one late.
         self.session.set_keepalive(None);

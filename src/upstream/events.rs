@@ -80,6 +80,11 @@ impl Events {
         self.broken.take()
     }
 
+    /// The answer said that it is finished; more events may follow.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     pub fn is_over(&self) -> bool {
         self.complete || self.broken.is_some()
     }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{Ask, Code, Delivery, Exchange, Outcome, Reject, ResponseHead},
+    kernel::{Ask, Code, Delivery, Exchange, Metered, Outcome, Reject, ResponseHead},
     meter::{Reading, openai},
 };
 use http::{HeaderName, HeaderValue};
@@ -23,7 +23,7 @@ use super::{
     downstream::Downstream,
     events::Events,
     socket,
-    watch::{Stop, watch},
+    watch::{self, Stop, watch},
     watchdog::Watchdog,
     wire::{brief, ended},
 };
@@ -62,23 +62,33 @@ pub struct Relay<'a, 'd> {
     pub waited: &'a mut Duration,
     /// When the last wait ended: the clock is read once a chunk.
     pub now: Instant,
+    /// What had been counted when the app left: less is never charged for a part of an answer.
+    pub floor: Option<Metered>,
 }
 
 impl Relay<'_, '_> {
     /// Waits for the provider, with an eye on the app and the clock.
     ///
     /// # Errors
-    /// The app left or a deadline passed.
+    /// The app left and its answer is not drained, or a deadline passed.
     pub async fn wait<T>(
         &mut self,
         what: &str,
         future: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Stop> {
         let began = self.now;
-        let result = watch(self.down, self.watchdog, what, future).await;
+        let leaving = self.exchange.on_disconnect();
+        let result = watch(self.down, self.watchdog, leaving, what, future).await;
         self.now = Instant::now();
         *self.waited += self.now - began;
+        self.note_floor();
         result
+    }
+
+    fn note_floor(&mut self) {
+        if self.down.is_gone() {
+            self.floor.get_or_insert(self.exchange.metered);
+        }
     }
 
     /// The head the app sees, with what the filters add to it.
@@ -125,6 +135,9 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
         return Err(Failure::broken("a JSON answer without an answer").into());
     }
     relay.snapshot.chain.chunk(relay.exchange, &reading);
+    if relay.down.is_gone() {
+        return Ok(());
+    }
     let head = relay.head();
     relay.commit();
     relay.settle(DELIVERED);
@@ -141,6 +154,19 @@ pub async fn stream(
     first_token: Instant,
 ) -> Result<(), Stop> {
     let mut events = Events::new(relay.exchange.endpoint, relay.ask.wants_usage);
+    let result = relay_events(session, relay, &mut events, first_token).await;
+    if let (Err(_), false, Some(floor)) = (&result, events.is_finished(), relay.floor) {
+        relay.exchange.metered.raise_to(floor, relay.exchange.input_tokens);
+    }
+    result
+}
+
+async fn relay_events(
+    session: &mut HttpSession,
+    relay: &mut Relay<'_, '_>,
+    events: &mut Events,
+    first_token: Instant,
+) -> Result<(), Stop> {
     let mut written = None;
     loop {
         let committed = written.is_some();
@@ -149,14 +175,14 @@ pub async fn stream(
         } else {
             relay.watchdog.expect_before(relay.now, first_token);
         }
-        let ended = match read_on(session, relay, &mut events, written).await {
+        let ended = match read_on(session, relay, events, written).await {
             Ok(ended) => ended,
-            Err(stop) if committed => return Err(break_off(relay, stop, &mut events).await),
+            Err(stop) if committed => return Err(break_off(relay, stop, events).await),
             Err(stop) => return Err(stop),
         };
         if let Some(why) = events.broken() {
             let stop = Stop::Failed(Failure::provider(why));
-            return Err(if committed { break_off(relay, stop, &mut events).await } else { stop });
+            return Err(if committed { break_off(relay, stop, events).await } else { stop });
         }
         if !committed && !events.commits && events.out.len() <= HELD {
             continue;
@@ -165,15 +191,7 @@ pub async fn stream(
             // Part of an event, or one the app did not ask for: it heard nothing.
             continue;
         }
-        let head = (!committed).then(|| relay.head());
-        relay.commit();
-        if events.complete {
-            // In the journal before the last bytes leave: what was delivered is never free.
-            relay.settle(DELIVERED);
-        }
-        let sent = relay.down.stream(head.as_ref(), events.out.take(), events.complete).await;
-        sent.map_err(|_| Stop::AppLeft)?;
-        relay.watchdog.wrote(relay.now);
+        hand_on(relay, events, committed).await?;
         if events.complete {
             if !ended {
                 read_out(session).await;
@@ -184,8 +202,40 @@ pub async fn stream(
     }
 }
 
+/// Writes to the app what has come for it; of an app that is gone, drops it.
+async fn hand_on(
+    relay: &mut Relay<'_, '_>,
+    events: &mut Events,
+    committed: bool,
+) -> Result<(), Stop> {
+    let bytes = events.out.take();
+    if relay.down.is_gone() {
+        return Ok(());
+    }
+    let head = (!committed).then(|| relay.head());
+    relay.commit();
+    if events.complete {
+        // In the journal before the last bytes leave: what was delivered is never free.
+        relay.settle(DELIVERED);
+    }
+    match relay.down.stream(head.as_ref(), bytes, events.complete).await {
+        Ok(()) => relay.watchdog.wrote(relay.now),
+        // It is settled: nothing is left to be counted.
+        Err(_) if events.complete => return Err(Stop::AppLeft),
+        Err(_) => {
+            let leaving = relay.exchange.on_disconnect();
+            Box::pin(watch::let_go(relay.down, relay.watchdog, leaving)).await?;
+            relay.note_floor();
+        }
+    }
+    Ok(())
+}
+
 /// Ends a committed stream so that no SDK takes it for whole.
 async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -> Stop {
+    if relay.down.is_gone() {
+        return stop;
+    }
     let detail = match stop {
         Stop::Failed(failure) => failure.detail,
         Stop::Deadline => "the whole answer took too long".into(),
@@ -218,7 +268,9 @@ async fn read_on(
         let mut watch = |reading: &Reading| chain.chunk(exchange, reading);
         let ended = match read {
             Ok(Some(chunk)) => {
+                let length = chunk.len();
                 events.take(chunk, &mut watch);
+                relay.down.drained(length)?;
                 ended(session)
             }
             Ok(None) => Ok(true),

@@ -2,6 +2,9 @@
 
 use std::{future::Future, pin::Pin};
 
+use gatekeeper_filters::kernel::OnDisconnect;
+use tokio::time::Instant;
+
 use super::{
     classify::{Cause, Failure, Relayed},
     downstream::Downstream,
@@ -41,13 +44,15 @@ impl From<Failure> for Stop {
 }
 
 /// Waits for something of the provider's, with an eye on the clock and, when it takes longer than a
-/// moment, on the app. While output flows, the next write shows that an app has left.
+/// moment, on the app. While output flows, the next write shows that an app has left. When it has,
+/// `leaving` says what becomes of the wait.
 ///
 /// The future is pinned by the caller: taken by value it would be stored twice, and what a request
 /// stores, an open stream holds.
 pub async fn watch<T>(
     down: &mut Downstream<'_>,
     watchdog: &mut Watchdog,
+    leaving: OnDisconnect,
     what: &str,
     mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Stop> {
@@ -56,13 +61,31 @@ pub async fn watch<T>(
         tokio::select! {
             biased;
             done = &mut future => return Ok(done),
-            () = down.left(), if looking => return Err(Stop::AppLeft),
+            () = down.left(), if looking => Box::pin(let_go(down, watchdog, leaving)).await?,
             alarm = watchdog.alarm() => match alarm {
                 Alarm::Look => {}
-                Alarm::Quiet => down.keep_alive().await.map_err(|_| Stop::AppLeft)?,
+                Alarm::Quiet if down.keep_alive().await.is_ok() => {}
+                Alarm::Quiet => Box::pin(let_go(down, watchdog, leaving)).await?,
                 Alarm::Phase => return Err(Failure::timeout(what).into()),
+                Alarm::Total if down.is_gone() => return Err(Stop::AppLeft),
                 Alarm::Total => return Err(Stop::Deadline),
             },
         }
     }
+}
+
+/// The app has left: its answer is drained, if that is wanted and there is a place.
+///
+/// # Errors
+/// It is not, or was drained for long enough.
+pub async fn let_go(
+    down: &mut Downstream<'_>,
+    watchdog: &mut Watchdog,
+    leaving: OnDisconnect,
+) -> Result<(), Stop> {
+    if leaving == OnDisconnect::Cut || !down.let_go().await {
+        return Err(Stop::AppLeft);
+    }
+    watchdog.drain(Instant::now());
+    Ok(())
 }

@@ -8,6 +8,8 @@ use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::drain;
+
 /// A stream without output for so long gets a header and an SSE comment: Node's fetch gives up
 /// after five minutes, proxies often after 30 or 60 s.
 pub const QUIET: Duration = Duration::from_secs(15);
@@ -79,6 +81,14 @@ impl Watchdog {
         self.quiet = None;
     }
 
+    /// The app is gone and its answer is read on: not for long, and nobody has to be kept awake.
+    pub fn drain(&mut self, now: Instant) {
+        self.total = self.total.min(now + drain::TIME);
+        self.quiet = None;
+        self.look = None;
+        self.looking = true;
+    }
+
     /// Waits for the next deadline that passes. Cancel-safe.
     pub async fn alarm(&mut self) -> Alarm {
         loop {
@@ -139,5 +149,22 @@ mod tests {
         assert!(watchdog.is_looking());
         assert!(matches!(watchdog.alarm().await, Alarm::Total));
         assert_eq!(start.elapsed().as_secs(), 600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_is_short_and_longer_than_no_other_deadline() {
+        let start = Instant::now();
+        for (total, expected) in [(600, 30), (20, 20)] {
+            let mut watchdog = Watchdog::new(Duration::from_secs(total), true);
+            let begun = Instant::now();
+            watchdog.drain(begun);
+            watchdog.expect_within(begun, Duration::from_secs(10));
+            assert!(matches!(watchdog.alarm().await, Alarm::Phase), "no comments, no looks");
+            assert_eq!(begun.elapsed().as_secs(), 10);
+            watchdog.expect_within(Instant::now(), Duration::from_secs(100));
+            assert!(matches!(watchdog.alarm().await, Alarm::Total));
+            assert_eq!(begun.elapsed().as_secs(), expected);
+        }
+        assert_eq!(start.elapsed().as_secs(), 50);
     }
 }

@@ -187,6 +187,51 @@ async fn a_provider_may_allow_more_fields() {
     assert_eq!(sent.get("other"), None);
 }
 
+/// A cap that had to be shrunk below the thinking budget would be the provider's 400.
+#[tokio::test]
+async fn a_thinking_budget_that_no_longer_fits_is_402() {
+    let usage = sse::CHAT
+        .replace("\"completion_tokens\":7,\"total_tokens\":18", "\"completion_tokens\":289");
+    let mock = Mock::start(Reply::json(200, usage)).await;
+    let fields = ", allow_fields: [thinking, extra_body, generationConfig]";
+    let config = Config::new(&mock)
+        .provider_at("p", &mock.url(), fields, &["sk-one"])
+        .plan("free", "tokens: 2000/month, models: [fast]");
+    let gateway = Gateway::start(config).await;
+    let thinking = |place: usize, budget: Value, cap: u64| {
+        let mut more = vec![
+            json!({ "thinking": { "type": "enabled", "budget_tokens": budget } }),
+            json!({ "extra_body": { "google": { "thinking_config": { "thinking_budget": budget } } } }),
+            json!({ "generationConfig": { "thinkingConfig": { "thinkingBudget": budget } } }),
+        ]
+        .swap_remove(place);
+        more["max_tokens"] = json!(cap);
+        client::chat(&more)
+    };
+    gateway.app().ask(&thinking(0, json!(1500), 1800)).await.ok();
+    assert_eq!(mock.last().json()["max_tokens"], 1800);
+    // 1,700 are left: the cap shrinks, and stays above the budget.
+    let answer = gateway.app().ask(&thinking(0, json!(1500), 1800)).await;
+    let cap = answer.ok().number("x-quota-capped");
+    assert!(cap > 1500 && cap < 1700, "{cap}");
+    assert_eq!(mock.last().json()["max_tokens"], cap);
+    // 1,400 are left.
+    for place in 0..3 {
+        let answer = gateway.app().ask(&thinking(place, json!(1500), 1800)).await;
+        answer.is(402, "quota_exceeded");
+        let message = answer.error("message").as_str().unwrap().to_owned();
+        assert!(
+            message.contains("1400 of 2000") && message.contains("needs about 15"),
+            "{message}"
+        );
+    }
+    assert_eq!(mock.count(), 2);
+    // What is no integer is no budget, and the app's own cap is its own affair.
+    gateway.app().ask(&thinking(0, json!("1500"), 1800)).await.ok();
+    gateway.app().ask(&thinking(0, json!(1500), 300)).await.ok();
+    assert_eq!(mock.last().json()["max_tokens"], 300);
+}
+
 #[tokio::test]
 async fn the_provider_learns_a_pseudonym_of_the_user() {
     let (mock, gateway) = start().await;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gatekeeper_filters::kernel::{ModelSet, Plan};
+use gatekeeper_filters::kernel::{ModelSet, OnDisconnect, Plan};
 use secrecy::SecretString;
 
 mod shops;
@@ -66,6 +66,10 @@ fn plan(
         max_input_tokens: view.int("max_input_tokens"),
         devices_required: view.text("devices") == Some("required"),
         max_devices: view.int("max_devices"),
+        on_disconnect: match view.text("on_disconnect") {
+            Some("drain") => OnDisconnect::Drain,
+            _ => OnDisconnect::Cut,
+        },
         upgrade_url: view.text("upgrade_url").map(Arc::from).or_else(|| buy_url.cloned()),
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::Plan;
+use gatekeeper_filters::kernel::{OnDisconnect, Plan};
 use serde_json::json;
 
 use super::*;
@@ -25,6 +25,7 @@ pub fn plan(name: &str) -> Arc<Plan> {
         max_input_tokens: None,
         devices_required: false,
         max_devices: None,
+        on_disconnect: OnDisconnect::default(),
         upgrade_url: None,
     })
 }

@@ -1,4 +1,4 @@
-use gatekeeper_filters::kernel::{LicenseId, Plan};
+use gatekeeper_filters::kernel::{LicenseId, OnDisconnect, Plan};
 
 use super::*;
 
@@ -73,6 +73,35 @@ fn the_lower_of_two_caps_counts() {
 }
 
 #[test]
+fn a_thinking_budget_is_found_where_it_would_be_sent() {
+    let budget = |member: &str, extra: &[&str]| {
+        let extra: Vec<Arc<str>> = extra.iter().map(|name| Arc::from(*name)).collect();
+        let body = format!(r#"{{"model":"m","messages":[],{member}}}"#);
+        parse(Endpoint::Chat, body.into(), &extra, None).unwrap().thinking_budget
+    };
+    let google = r#""extra_body":{"google":{"thinking_config":{"thinking_budget":900}}}"#;
+    let gemini = r#""generationConfig":{"thinkingConfig":{"thinkingBudget":901}}"#;
+    let claude = r#""thinking":{"type":"enabled","budget_tokens":902}"#;
+    for (member, field, expected) in [
+        (google, "extra_body", 900),
+        (gemini, "generationConfig", 901),
+        (claude, "thinking", 902),
+        (r#""extra_body":{"thinking":{"budget_tokens":903}}"#, "extra_body", 903),
+    ] {
+        assert_eq!(budget(member, &[field]), Some(expected), "{member}");
+        assert_eq!(budget(member, &[]), None, "it is not sent");
+    }
+    assert_eq!(budget(&format!("{claude},{gemini}"), &["thinking", "generationConfig"]), Some(902));
+    for odd in ["-1", "1.5", "1e3", "\"900\"", "null", "[900]", "true", "99999999999999999999"] {
+        let member = format!(r#""thinking":{{"budget_tokens":{odd}}}"#);
+        assert_eq!(budget(&member, &["thinking"]), None, "{odd}");
+    }
+    for odd in ["900", "[]", "null", "\"x\""] {
+        assert_eq!(budget(&format!(r#""thinking":{odd}"#), &["thinking"]), None, "{odd}");
+    }
+}
+
+#[test]
 fn images_and_other_media_are_counted_apart_from_text() {
     let ask = chat(
         r#"{"model":"m","messages":[{"role":"user","content":[
@@ -99,6 +128,7 @@ fn responses_are_never_kept_at_the_provider_and_users_are_known_by_their_licence
         max_input_tokens: None,
         devices_required: false,
         max_devices: None,
+        on_disconnect: OnDisconnect::default(),
         upgrade_url: None,
     };
     let license = License { id: LicenseId([0xab; 32]), plan: Arc::new(plan), until: None };

@@ -318,6 +318,23 @@ impl Raw {
         Some(std::mem::take(&mut self.pending))
     }
 
+    /// Reads until this has come; what follows it may have come, too.
+    pub async fn until(&mut self, text: &str) {
+        let read = async {
+            while !super::contains(&self.pending, text) {
+                assert!(self.fill().await, "the connection ended before {text:?}");
+            }
+        };
+        super::soon(text, read).await;
+    }
+
+    /// Ends its own side and waits until the other side has ended, too.
+    pub async fn leave(mut self) {
+        let _ = self.stream.shutdown().await;
+        let rest = self.rest(Duration::from_secs(10)).await;
+        assert!(rest.is_some(), "the gateway holds on to the connection of an app that has left");
+    }
+
     /// Splits the connection for tests that read while they write.
     pub fn into_halves(
         self,
@@ -330,6 +347,12 @@ impl Raw {
 /// How many answers stand in these bytes.
 pub fn count_answers(bytes: &[u8]) -> usize {
     memchr::memmem::find_iter(bytes, b"HTTP/1.1 ").count()
+}
+
+/// A whole request of the test's licence over a bare connection.
+pub fn post(path: &str, body: &Value) -> String {
+    let body = body.to_string();
+    format!("{}content-length: {}\r\n\r\n{body}", post_head(path), body.len())
 }
 
 /// A head for a POST to the chat endpoint with the test's licence, without a framing header.

@@ -1,0 +1,132 @@
+//! Refund farming: no series of broken requests and hang-ups ever lowers what was used.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Config, Gateway, LICENSE, Mock, Noise, Raw, Reply, Step, client, eventually, sse,
+};
+
+const CONNECTIONS: u64 = 16;
+const TRIES: usize = 10_000 / CONNECTIONS as usize;
+const CHAT: &str = "/v1/chat/completions";
+
+/// Bodies that reach no provider, and what they are told.
+fn invalid() -> [(String, u16); 6] {
+    let of = |more| client::chat(&more).to_string();
+    [
+        ("{\"model\":\"fast\",".into(), 400),
+        ("[]".into(), 400),
+        ("{\"model\":\"fast\",\"model\":\"fast\",\"messages\":[]}".into(), 400),
+        (of(json!({ "n": 2 })), 400),
+        (of(json!({ "max_tokens": -1 })), 400),
+        (of(json!({ "model": "no-such-model" })), 404),
+    ]
+}
+
+fn request(body: &str) -> String {
+    format!("{}content-length: {}\r\n\r\n{body}", client::post_head(CHAT), body.len())
+}
+
+/// Tries everything in turn, as chance wants it.
+async fn farm(gateway: Arc<Gateway>, seed: u64) {
+    let mut noise = Noise::new(seed);
+    let invalid = invalid();
+    let ask = |model| client::post(CHAT, &client::chat(&json!({ "model": model, "stream": true })));
+    let (quick, slow) = (ask("fast"), ask("slow"));
+    let mut kept = gateway.raw().await;
+    for _ in 0..TRIES {
+        match noise.below(100) {
+            0..50 => {
+                let (body, status) = noise.pick(&invalid);
+                if !kept.send(request(body)).await {
+                    kept = gateway.raw().await;
+                    continue;
+                }
+                match kept.answer().await {
+                    Some(answer) => assert_eq!(answer.status, *status, "{body}"),
+                    None => kept = gateway.raw().await,
+                }
+            }
+            50..70 => {
+                let part = noise.below(quick.len() as u64) as usize;
+                leave_after(&gateway, &quick.as_bytes()[..part], false).await;
+            }
+            70..80 => leave_after(&gateway, quick.as_bytes(), false).await,
+            80..98 => leave_after(&gateway, quick.as_bytes(), true).await,
+            _ => leave_after(&gateway, slow.as_bytes(), false).await,
+        }
+    }
+}
+
+/// Leaves when these bytes are out, or when an event has come.
+async fn leave_after(gateway: &Gateway, bytes: &[u8], event: bool) {
+    let mut app: Raw = gateway.raw().await;
+    app.send(bytes).await;
+    if event {
+        app.until("data:").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_hang_ups_and_broken_bodies_win_nothing() {
+    let mut quick = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")]);
+    quick = quick.then(Step::Wait(Duration::from_millis(5))).write(sse::text("lo"));
+    let mock = Mock::start(quick.write(sse::FINISH).write(sse::USAGE).write(sse::DONE)).await;
+    mock.key("sk-slow", [Reply::instead([Step::Hang])]);
+    for on_disconnect in ["cut", "drain"] {
+        mock.forget();
+        let plan = format!(
+            "messages: 1000000/month, tokens: 1000000000/month, models: [\"*\"], \
+             on_disconnect: {on_disconnect}"
+        );
+        let config = Config::new(&mock)
+            .plan("free", &plan)
+            .provider("s", &mock, &["sk-slow"])
+            .timeouts("s", "first_byte: 2s")
+            .model("slow", "[s/m1]");
+        let gateway = Arc::new(Gateway::start(config).await);
+        let done = Arc::new(AtomicBool::new(false));
+        let watching = tokio::spawn(never_less(gateway.clone(), done.clone()));
+        let mut farming = JoinSet::new();
+        for seed in 1..=CONNECTIONS {
+            farming.spawn(farm(gateway.clone(), seed));
+        }
+        farming.join_all().await;
+        eventually("nothing is in flight", Duration::from_secs(10), || async {
+            gateway.status().await["in_flight"] == 0
+        })
+        .await;
+        done.store(true, Relaxed);
+        let looks = watching.await.unwrap();
+        assert!(looks > 100, "only {looks} looks");
+        let reached = mock.count() as u64;
+        assert!(reached > 1500, "only {reached} reached the provider");
+        assert_eq!(gateway.messages(LICENSE).await, reached, "{on_disconnect}");
+        let tokens = gateway.tokens(LICENSE).await;
+        assert!(tokens >= reached * 8, "{on_disconnect}: {tokens} for {reached}");
+        assert_eq!(gateway.metrics().await.sum("gatekeeper_reservations_open", &[]), 0.0);
+    }
+}
+
+/// Looks again and again at what is used; how often.
+async fn never_less(gateway: Arc<Gateway>, done: Arc<AtomicBool>) -> u64 {
+    let (mut messages, mut tokens, mut looks) = (0, 0, 0);
+    while !done.load(Relaxed) {
+        let me = gateway.me(LICENSE).await;
+        let used = |limit: &str| me["limits"][limit]["used"].as_u64().unwrap();
+        let now = (used("messages"), used("tokens"));
+        assert!(now.0 >= messages && now.1 >= tokens, "{now:?} after {messages}, {tokens}");
+        (messages, tokens) = now;
+        looks += 1;
+    }
+    looks
+}
