@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod reload;
 pub mod server;
 pub mod snapshot;
+pub mod spending;
 pub mod stand_in;
 pub mod telemetry;
 pub mod upstream;

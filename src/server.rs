@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use gatekeeper_filters::kernel::Registry;
+use gatekeeper_filters::kernel::{Registry, UnixMs};
 use parking_lot::Mutex;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions},
@@ -39,6 +39,7 @@ use crate::{
     },
     reload::{History, Reload},
     snapshot::{Machine, Snapshot},
+    spending::Spending,
     stand_in::StandIn,
     telemetry::{self, Telemetry, access_log::AccessLog},
     upstream::peer::Connector,
@@ -105,6 +106,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         telemetry,
         health: Arc::new(HealthBook::default()),
         licenses: licenses.clone(),
+        spending: Arc::new(spent_today(&store)?),
         endpoints: Arc::default(),
         buffered: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
@@ -148,6 +150,15 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     };
     server.run(args);
     Ok(())
+}
+
+/// What the store knows of today's costs.
+fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
+    let (spending, now) = (Spending::default(), UnixMs::now());
+    for (provider, picodollars) in store.spent(now)? {
+        spending.add(&provider, picodollars, now);
+    }
+    Ok(spending)
 }
 
 /// Pingora would try a taken address for half a minute and then go on without it.

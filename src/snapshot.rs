@@ -13,6 +13,7 @@ use crate::{
         resolve::{Endpoint, Endpoints},
     },
     proxy::body::Buffered,
+    spending::{Budgets, Spending},
     telemetry::Telemetry,
 };
 
@@ -24,6 +25,7 @@ pub struct Snapshot {
     pub ledger: Arc<dyn Ledger>,
     pub telemetry: Arc<Telemetry>,
     pub buffered: Arc<Buffered>,
+    pub budgets: Arc<Budgets>,
     /// Request members that some provider lets through beside the listed ones.
     pub extra_fields: Vec<Arc<str>>,
 }
@@ -45,6 +47,7 @@ pub struct Machine {
     pub endpoints: Arc<Endpoints>,
     pub buffered: Arc<Buffered>,
     pub licenses: Arc<Desk>,
+    pub spending: Arc<Spending>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
 }
@@ -58,9 +61,11 @@ impl Snapshot {
         machine: &Machine,
     ) -> Result<Self, SnapshotError> {
         let licenses = Arc::new(Book::new(&settings, machine.licenses.clone()));
+        let budgets = Arc::new(Budgets::new(&settings, &machine.spending));
         let services = Services {
             licenses: licenses.clone(),
             ledger: machine.ledger.clone(),
+            expenses: budgets.clone(),
             models: settings.models.clone(),
             buy_url: settings.licenses.buy_url.clone(),
         };
@@ -88,6 +93,7 @@ impl Snapshot {
             ledger: machine.ledger.clone(),
             telemetry: machine.telemetry.clone(),
             buffered: machine.buffered.clone(),
+            budgets,
             extra_fields: extra.into_iter().collect(),
             settings,
         })

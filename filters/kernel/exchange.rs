@@ -7,7 +7,7 @@ use super::{
     period::UnixMs,
     ports::{Balance, Permit, Reservation},
     route::{Dialect, Route, Target},
-    usage::Metered,
+    usage::{Metered, Source, Usage},
 };
 
 /// The public endpoints that reach a provider.
@@ -107,6 +107,8 @@ pub struct Exchange {
     /// `meter`
     pub metered: Metered,
     pub settled: Settled,
+    /// Picodollars; known when the chain settles.
+    pub cost: u64,
 
     /// The attempt loop.
     pub progress: Progress,
@@ -140,11 +142,21 @@ impl Exchange {
             input_tokens: 0,
             metered: Metered::default(),
             settled: Settled::default(),
+            cost: 0,
             progress: Progress::default(),
             served: None,
             extensions: Extensions::default(),
             entered: 0,
             closed: false,
+        }
+    }
+
+    /// What the answer used so far; nothing before a provider began one.
+    pub fn usage(&self) -> (Usage, Source) {
+        if self.progress.answered {
+            self.metered.usage(self.input_tokens)
+        } else {
+            (Usage::default(), Source::Estimated)
         }
     }
 }
