@@ -22,6 +22,7 @@ pub mod spending;
 pub mod stand_in;
 pub mod telemetry;
 pub mod upstream;
+pub mod usage;
 pub mod vault;
 
 use std::process::ExitCode;
