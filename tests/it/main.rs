@@ -51,6 +51,7 @@ mod licenses;
 mod licenses_redis;
 mod lifecycle;
 mod mock_itself;
+mod money;
 mod path;
 mod reload;
 mod shop_itself;
