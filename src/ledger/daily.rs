@@ -1,7 +1,7 @@
 //! The table `daily`: what known licences did and what it cost, by day. Filled from the journal in
 //! the transaction that holds the sequence it reaches, so it is exact whatever happens.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use gatekeeper_filters::kernel::{Period, UnixMs};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
@@ -43,10 +43,12 @@ pub enum ReadError {
     #[error("there is no store yet: no gateway has run with this configuration")]
     Missing,
     #[error(
-        "the store is of {} gatekeeper (schema {found}, this one reads {SCHEMA})",
-        if *found < SCHEMA { "an older" } else { "a newer" }
+        "the store is of an older gatekeeper (schema {found}, this one reads {SCHEMA}): the next start \
+         of the gateway brings it up to date"
     )]
-    Schema { found: i64 },
+    Older { found: i64 },
+    #[error("the store is of a newer gatekeeper (schema {found}, this one reads {SCHEMA})")]
+    Newer { found: i64 },
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
 }
@@ -60,11 +62,12 @@ pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadE
     if !path.exists() {
         return Err(ReadError::Missing);
     }
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    let connection = open(path)?;
     let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found != SCHEMA {
-        return Err(ReadError::Schema { found });
+    match found {
+        SCHEMA => {}
+        ..SCHEMA => return Err(ReadError::Older { found }),
+        _ => return Err(ReadError::Newer { found }),
     }
     let query = "SELECT day, license, plan, model, provider, requests, messages, input, output,
                         cached, cost
@@ -87,6 +90,23 @@ pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadE
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Nothing is written, not even beside the file: where no gateway holds the store, that takes a file
+/// that is said not to change.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = match url::Url::from_file_path(std::path::absolute(path).unwrap_or_default()) {
+        Ok(mut url) if !Path::new(&log).exists() => {
+            url.set_query(Some("immutable=1"));
+            Connection::open_with_flags(url.as_str(), flags | OpenFlags::SQLITE_OPEN_URI)?
+        }
+        _ => Connection::open_with_flags(path, flags)?,
+    };
+    connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
 }
 
 pub(super) fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {

@@ -48,8 +48,11 @@ fn a_day_is_added_up_by_licence_plan_model_and_provider() {
         Record { message: false, cost: 0, usage: Usage::default(), ..record(NOW, "fast") };
     ledger.record(nothing);
     ledger.close();
+    drop(ledger);
+    let names = || fs::read_dir(store.path().parent().unwrap()).unwrap().count();
+    let before = names();
     let rows = rows(&store);
-    assert_eq!(rows.len(), 5);
+    assert_eq!((rows.len(), names()), (5, before), "reading leaves nothing behind");
     let (anna, bert) = (ANNA.to_hex(), BERT.to_hex());
     let row = |license: &String, plan: &str, model: &str, provider: &str| {
         let is = |row: &&DailyRow| {
@@ -66,6 +69,7 @@ fn a_day_is_added_up_by_licence_plan_model_and_provider() {
     }
     assert_eq!(row(&anna, "pro", "fast", "openai"), [1, 1, 1, 2, 3, 1 << 50]);
     assert!(rows.iter().all(|row| row.day == "2026-11-15"));
+    let ledger = store.open();
     let spent = ledger.spent(NOW).unwrap();
     assert_eq!(spent, [("groq".to_owned(), 30), ("openai".to_owned(), 1 << 50)]);
     assert_eq!(ledger.spent(UnixMs(NOW.0 + 86_400_000)).unwrap(), []);
