@@ -66,8 +66,10 @@ pub fn write(settings: &Settings, args: &UsageArgs, out: &mut dyn Write) -> anyh
     let month = args.month.clone().unwrap_or_else(|| daily::date(UnixMs::now())[..7].to_owned());
     let rows = rows(settings, &month)?;
     let table = Table::new(args.by, &rows, &settings.plan_prices);
-    let written = if args.csv { table.write_csv(out) } else { table.write_aligned(out) };
-    Ok(written?)
+    // At once: whoever reads only the first lines (`| head`) has them all.
+    let mut text = Vec::new();
+    if args.csv { table.write_csv(&mut text) } else { table.write_aligned(&mut text) }?;
+    Ok(out.write_all(&text)?)
 }
 
 /// The days of a month (`2026-11`).
