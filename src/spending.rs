@@ -69,7 +69,9 @@ impl Till {
 
     fn add(&self, picodollars: u64, now: UnixMs) {
         if let Some(day) = self.day(now) {
-            day.here.fetch_add(picodollars, Relaxed);
+            // A provider's nonsense must not wrap round to an empty till.
+            let add = |spent: u64| Some(spent.saturating_add(picodollars));
+            let _ = day.here.fetch_update(Relaxed, Relaxed, add);
         }
     }
 
@@ -294,6 +296,15 @@ mod tests {
         assert_eq!((spending.spent("p", at(2)), spending.spent("p", at(0))), (1, 0));
         spending.add("p", 3, at(40));
         assert_eq!(spending.whole(at(40)), 3);
+    }
+
+    #[test]
+    fn nonsense_fills_a_till_and_does_not_empty_it() {
+        let spending = Spending::default();
+        for _ in 0..3 {
+            spending.add("p", u64::MAX - 1, NOON);
+        }
+        assert_eq!((spending.spent("p", NOON), spending.whole(NOON)), (u64::MAX, u64::MAX));
     }
 
     #[test]

@@ -529,6 +529,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
+    fn a_price_is_read_as_it_is_written(price in 0..=1_000_000_000_000_u64) {
+        let text = format!("{}.{:06}", price / 1_000_000, price % 1_000_000);
+        prop_assert_eq!(values::token_price(&text), Ok(price));
+        let short = text.trim_end_matches('0').trim_end_matches('.');
+        prop_assert_eq!(values::token_price(short), Ok(price));
+        let longer = text.clone() + "1";
+        prop_assert!(values::token_price(&longer).is_err());
+    }
+
+    #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         if let Ok(text) = String::from_utf8(bytes) {
             let _ = parse(&text, &registry(), Secrets::MayBeAbsent);

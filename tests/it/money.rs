@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, process::Output, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{
-    Config, Gateway, LICENSE, Mock, Reply, client, eventually, gateway, run, sse,
+    Config, Gate, Gateway, LICENSE, Mock, Reply, Step, client, eventually, gateway, run, sse,
 };
 
 const OTHER: &str = "JSTAR-OTHER-0001";
@@ -205,6 +206,26 @@ async fn the_budget_of_all_holds_over_restarts_and_deaths() {
     assert_eq!((mock.count(), second.count()), (3, 0));
     let alarms = gateway.logs().matches("The budget of all providers is spent").count();
     assert_eq!(alarms, 1, "{}", gateway.logs());
+}
+
+#[tokio::test]
+async fn a_budget_is_passed_by_what_is_in_flight_and_by_no_more() {
+    let gate = Gate::new();
+    let mock = Mock::start(Reply::chat().before_head(Step::Gate(gate.clone()))).await;
+    let second = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(with_budget(&mock, &second, "$0.01")).await;
+    let only = client::chat(&json!({ "model": "only" }));
+    let mut asking = JoinSet::new();
+    for _ in 0..5 {
+        let (app, only) = (gateway.app(), only.clone());
+        asking.spawn(async move { app.ask(&only).await.status });
+    }
+    mock.saw(5).await;
+    gate.open();
+    assert_eq!(asking.join_all().await, [200; 5]);
+    gateway.app().ask(&only).await.is(503, "upstream_exhausted");
+    assert_eq!(mock.count(), 5);
+    assert_eq!(gateway.status().await["spent_today"], 0.09);
 }
 
 #[tokio::test]
