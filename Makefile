@@ -44,7 +44,7 @@ soak: ## the tests that gain from repeating, for longer
 
 .PHONY: bench
 bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute
-	@.ci/setup build nginx
+	@.ci/setup build nginx redis
 	@echo '==> building with full optimisation (the first time takes many minutes)'
 	@cargo build --release -p gatekeeper -p load --bin gatekeeper --bin load --bin bare-mimalloc
 	@'$(TARGET)/release/load' compare $(if $(QUICK),--quick) $(BENCH)

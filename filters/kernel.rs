@@ -9,6 +9,7 @@ pub mod license;
 pub mod period;
 pub mod plan;
 pub mod ports;
+pub mod price;
 pub mod reject;
 pub mod route;
 pub mod usage;
@@ -24,9 +25,10 @@ pub use self::{
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, OnDisconnect, Plan},
     ports::{
-        Balance, Charge, Demand, Denied, Grant, Ledger, Licenses, Pace, Permit, Record,
+        Balance, Charge, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace, Permit, Record,
         Reservation, Spent, StoreDown, TooFast,
     },
+    price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},
     route::{Dialect, Model, Models, Route, Target},
     usage::{Metered, Source, Usage},

@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use gatekeeper_filters::kernel::{DOLLAR, UnixMs};
 use http::{HeaderMap, Method, Response, StatusCode};
 use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use secrecy::ExposeSecret;
@@ -102,6 +103,13 @@ impl Admin {
                 }
             }
         }
+        // A reload may have taken a budget away.
+        metrics.budget_used.reset();
+        for budget in snapshot.budgets.used(UnixMs::now()) {
+            let ratio = budget.spent as f64 / budget.limit as f64;
+            metrics.budget_used.with_label_values(&[budget.name]).set(ratio);
+        }
+        metrics.active(self.store.active_licenses(UnixMs::now()));
         let book = &snapshot.licenses;
         for (shop, report) in book.desk.report(&book.sources) {
             for state in licenses::STATES {
@@ -114,20 +122,25 @@ impl Admin {
 
     fn status(&self, snapshot: &Snapshot) -> Map<String, Value> {
         let mut status = snapshot.telemetry.live.to_json();
-        let now = Instant::now();
+        let (now, today) = (Instant::now(), UnixMs::now());
         let keys: Vec<Value> =
             snapshot.providers.iter().flat_map(|provider| keys(provider, now)).collect();
         let providers: Vec<Value> = snapshot
             .providers
             .iter()
-            .map(|provider| {
+            .enumerate()
+            .map(|(index, provider)| {
                 json!({
                     "name": &**provider.name(),
                     "dialect": provider.settings.dialect.name(),
                     "state": provider_state(provider, now),
+                    "spent_today": dollars(snapshot.budgets.spent(index, today)),
+                    "budget": provider.settings.budget.map(dollars),
                 })
             })
             .collect();
+        status.insert("spent_today".into(), json!(dollars(snapshot.budgets.whole(today))));
+        status.insert("budget".into(), json!(snapshot.settings.budget.map(dollars)));
         status.insert("in_flight".into(), json!(snapshot.telemetry.in_flight()));
         status.insert("keys".into(), json!(keys));
         status.insert("providers".into(), json!(providers));
@@ -135,6 +148,10 @@ impl Admin {
         status.insert("sources".into(), json!(sources(snapshot)));
         status
     }
+}
+
+fn dollars(picodollars: u64) -> f64 {
+    picodollars as f64 / DOLLAR as f64
 }
 
 /// Which configuration is live since when, and what became of the last reload.

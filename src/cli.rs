@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{self, Problem, Secrets, Settings, raw::Node, settings::LicenseSource, values},
+    usage::{self, UsageArgs},
     vault::{self, Kek, Source, pepper::PLACE},
 };
 
@@ -36,6 +37,7 @@ Examples:
   gatekeeper explain -c conf/gatekeeper.yaml                 what the file means
   gatekeeper seal -c conf/gatekeeper.yaml groq groq-1 < key  a provider key for the file
   gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
+  gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
   gatekeeper schema > conf/schema.json                       for the editor";
 
 #[derive(Debug, Subcommand)]
@@ -64,6 +66,9 @@ pub enum Command {
         gatekeeper rewrap -c conf/gatekeeper.yaml"
     )]
     Rewrap(FileArgs),
+    /// Tell what licences, plans, models or days used and cost in a month
+    #[command(after_help = usage::EXAMPLES)]
+    Usage(UsageArgs),
     /// Print the JSON schema of the configuration file
     #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
     Schema,
@@ -148,6 +153,10 @@ pub fn dispatch(
         Command::Explain(args) => return explain(&args.config, &registry, out, err),
         Command::Seal(args) => seal(&args, &mut io::stdin(), out, err)?,
         Command::Rewrap(args) => rewrap(&args.config, err)?,
+        Command::Usage(args) => {
+            let (settings, _) = config::load_with(&args.config, &registry, Secrets::MayBeAbsent)?;
+            usage::write(&settings, &args, out)?;
+        }
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,7 +8,7 @@
 //! reserve, settle, record ──► book (64 shards)  ──► journal (mapped file, one short lock)
 //!                                                       │ every 200 ms: msync, and
 //!                                                       ▼ a batch with the sequence it reaches
-//!                                                    SQLite: usage, requests, open
+//!                                                    SQLite: usage, requests, daily, open
 //! ```
 //!
 //! What holds at every step:
@@ -26,6 +26,7 @@
 mod account;
 mod batch;
 mod book;
+pub mod daily;
 mod database;
 mod embedded;
 mod entry;

@@ -18,10 +18,12 @@ pub mod proxy;
 pub mod reload;
 pub mod server;
 pub mod snapshot;
+pub mod spending;
 pub mod stand_in;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;
+pub mod usage;
 pub mod vault;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use gatekeeper_filters::kernel::{Ledger, Registry};
+use gatekeeper_filters::kernel::{Ledger, Registry, UnixMs};
 use parking_lot::Mutex;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions},
@@ -43,6 +43,7 @@ use crate::{
     },
     reload::{History, Reload},
     snapshot::{Machine, Snapshot},
+    spending::Spending,
     stand_in::StandIn,
     store::{Store, address::Address},
     telemetry::{self, Telemetry, access_log::AccessLog},
@@ -118,6 +119,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         telemetry,
         health: Arc::new(HealthBook::default()),
         licenses: licenses.clone(),
+        spending: Arc::new(spent_today(&store)?),
         endpoints: Arc::default(),
         buffered: Arc::default(),
         drains: Arc::default(),
@@ -176,6 +178,15 @@ fn open_redis(redis: &Redis) -> anyhow::Result<Arc<Store>> {
     let store = Store::new(address, redis.unsafe_eviction)?;
     store.check().context("the store at `store.url` is not fit to count on")?;
     Ok(store)
+}
+
+/// What the store knows of today's costs.
+fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
+    let (spending, now) = (Spending::default(), UnixMs::now());
+    for (provider, picodollars) in store.spent(now)? {
+        spending.add(&provider, picodollars, now);
+    }
+    Ok(spending)
 }
 
 /// Pingora would try a taken address for half a minute and then go on without it.

@@ -13,6 +13,7 @@ use crate::{
         resolve::{Endpoint, Endpoints},
     },
     proxy::body::Buffered,
+    spending::{Budgets, Spending},
     telemetry::Telemetry,
     upstream::drain::Drains,
 };
@@ -26,6 +27,7 @@ pub struct Snapshot {
     pub telemetry: Arc<Telemetry>,
     pub buffered: Arc<Buffered>,
     pub drains: Arc<Drains>,
+    pub budgets: Arc<Budgets>,
     /// Request members that some provider lets through beside the listed ones.
     pub extra_fields: Vec<Arc<str>>,
 }
@@ -48,6 +50,7 @@ pub struct Machine {
     pub buffered: Arc<Buffered>,
     pub drains: Arc<Drains>,
     pub licenses: Arc<Desk>,
+    pub spending: Arc<Spending>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
 }
@@ -61,9 +64,11 @@ impl Snapshot {
         machine: &Machine,
     ) -> Result<Self, SnapshotError> {
         let licenses = Arc::new(Book::new(&settings, machine.licenses.clone()));
+        let budgets = Arc::new(Budgets::new(&settings, &machine.spending));
         let services = Services {
             licenses: licenses.clone(),
             ledger: machine.ledger.clone(),
+            expenses: budgets.clone(),
             models: settings.models.clone(),
             buy_url: settings.licenses.buy_url.clone(),
         };
@@ -92,6 +97,7 @@ impl Snapshot {
             telemetry: machine.telemetry.clone(),
             buffered: machine.buffered.clone(),
             drains: machine.drains.clone(),
+            budgets,
             extra_fields: extra.into_iter().collect(),
             settings,
         })

@@ -7,34 +7,39 @@
 //!
 //! ```text
 //! gk:here:BOOT    that this store has seen this gateway: gone after a FLUSHALL
+//! gk:life         a name that it got when it was empty: another one after a FLUSHALL
+//! gk:beats        channel: gateways that live
 //! ```
 //! What else lies there, `licenses::shared` and `ledger::shared` say.
 
 pub mod address;
 pub mod fitness;
 pub mod listen;
+mod own;
+pub mod script;
 mod wire;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use redis::{
-    Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
-};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, watch},
     time::timeout,
 };
 
-use self::{address::Address, fitness::Unfit, listen::Listener, wire::Wire};
+use self::{
+    address::Address, fitness::Unfit, listen::Listener, own::Own, script::Call, wire::Wire,
+};
 
 /// How long a request may wait for one operation.
 pub const OPERATION: Duration = Duration::from_millis(50);
@@ -54,6 +59,9 @@ pub struct Away;
 pub struct Store {
     address: Address,
     connection: ArcSwapOption<Wire>,
+    /// The number of that connection; 0 for none.
+    epoch: AtomicU64,
+    epochs: AtomicU64,
     is_up: AtomicBool,
     room: Semaphore,
     /// Operations in a row that came too late.
@@ -68,6 +76,8 @@ pub struct Store {
     /// Why the last operation failed.
     why: Mutex<String>,
     listeners: OnceLock<Vec<Listener>>,
+    /// Boots of other gateways, and when they were last heard.
+    peers: Mutex<HashMap<String, Instant>>,
     /// A store that evicts or forgets is taken all the same.
     unsafe_eviction: bool,
     runtime: Handle,
@@ -85,6 +95,8 @@ impl Store {
         let store = Arc::new(Self {
             address,
             connection: ArcSwapOption::empty(),
+            epoch: AtomicU64::new(0),
+            epochs: AtomicU64::new(0),
             is_up: AtomicBool::new(false),
             room: Semaphore::new(AT_ONCE),
             late: AtomicU32::new(0),
@@ -94,6 +106,7 @@ impl Store {
             losses: watch::Sender::new(0),
             why: Mutex::default(),
             listeners: OnceLock::new(),
+            peers: Mutex::default(),
             unsafe_eviction,
             runtime: runtime.handle().clone(),
         });
@@ -146,6 +159,24 @@ impl Store {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
+    /// The name of this store's life: it has another one after it was emptied.
+    ///
+    /// # Errors
+    /// As [`Store::run`].
+    pub async fn life(&self) -> Result<String, Away> {
+        let mut name = Cmd::set("gk:life", self.unique());
+        name.arg("NX");
+        let _: Option<String> = self.run(name).await?;
+        self.run(Cmd::get("gk:life")).await
+    }
+
+    /// Other gateways that live, by their boots.
+    pub fn peers(&self) -> Vec<String> {
+        let mut peers = self.peers.lock();
+        peers.retain(|_, heard| heard.elapsed() < 4 * BEAT);
+        peers.keys().cloned().collect()
+    }
+
     /// A name that no gateway uses twice.
     pub fn unique(&self) -> String {
         format!("{}-{}", self.boot, self.next.fetch_add(1, Relaxed))
@@ -159,8 +190,8 @@ impl Store {
 
     /// # Errors
     /// As [`Store::run`].
-    pub async fn call<T: FromRedisValue>(&self, call: ScriptInvocation<'_>) -> Result<T, Away> {
-        self.within(async |wire| call.invoke_async(wire).await).await
+    pub async fn call<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, Away> {
+        self.within(async |wire| call.send(wire).await).await
     }
 
     /// # Errors
@@ -177,7 +208,7 @@ impl Store {
         operation: impl AsyncFnOnce(&mut Wire) -> RedisResult<T>,
     ) -> Result<T, Away> {
         let _room = self.room.acquire().await.map_err(|_| Away)?;
-        let mut wire = self.connection.load().as_deref().cloned().ok_or(Away)?;
+        let mut wire = self.wire()?;
         match timeout(OPERATION, operation(&mut wire)).await {
             Ok(Ok(value)) => {
                 self.late.store(0, Relaxed);
@@ -199,8 +230,23 @@ impl Store {
         }
     }
 
+    /// The connection of this thread, or the common one until there is one of its own.
+    fn wire(&self) -> Result<Wire, Away> {
+        let epoch = self.epoch.load(Relaxed);
+        if epoch == 0 {
+            return Err(Away);
+        }
+        match own::find(epoch) {
+            Own::Is(wire) => return Ok(wire),
+            Own::Begins => own::connect(self.address.clone(), epoch),
+            Own::Comes => {}
+        }
+        self.connection.load().as_deref().cloned().ok_or(Away)
+    }
+
     /// The next beat finds the store back.
     fn give_up(&self) {
+        self.epoch.store(0, Relaxed);
         self.connection.store(None);
         self.is_up.store(false, Relaxed);
         self.late.store(0, Relaxed);
@@ -264,6 +310,7 @@ impl Store {
             fit.map_err(|_| Unfit::Silent)??;
         }
         self.connection.store(Some(Arc::new(wire)));
+        self.epoch.store(self.epochs.fetch_add(1, Relaxed) + 1, Relaxed);
         Ok(())
     }
 

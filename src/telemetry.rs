@@ -80,7 +80,8 @@ fn is_local(flight: &Flight, outcome: Outcome) -> bool {
 
 fn record(flight: &Flight, outcome: Outcome, elapsed: Duration) -> Record {
     let exchange = flight.exchange.as_deref();
-    let (usage, source) = counted(exchange);
+    let nothing = (Usage::default(), Source::Estimated);
+    let (usage, source) = exchange.map_or(nothing, Exchange::usage);
     let target = exchange.and_then(|exchange| exchange.served.clone());
     let empty: Arc<str> = Arc::from("");
     let served = outcome.delivery != Delivery::Refused && outcome.delivery != Delivery::Failed;
@@ -103,19 +104,11 @@ fn record(flight: &Flight, outcome: Outcome, elapsed: Duration) -> Record {
         usage,
         source,
         charged: exchange.map_or(0, |exchange| exchange.settled.tokens),
+        cost: exchange.map_or(0, |exchange| exchange.cost),
+        message: exchange.is_some_and(|exchange| exchange.progress.sent),
         status: outcome.status,
         ms: elapsed.as_millis() as u64,
         attempts: flight.attempts.len() as u32,
-    }
-}
-
-/// What the answer used, for an answer that a provider began.
-fn counted(exchange: Option<&Exchange>) -> (Usage, Source) {
-    match exchange {
-        Some(exchange) if exchange.progress.answered => {
-            exchange.metered.usage(exchange.input_tokens)
-        }
-        _ => (Usage::default(), Source::Estimated),
     }
 }
 

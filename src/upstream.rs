@@ -21,7 +21,7 @@ pub mod wire;
 
 use std::{sync::Arc, time::Instant};
 
-use gatekeeper_filters::kernel::{Code, Reject, Target};
+use gatekeeper_filters::kernel::{Code, Reject, Target, UnixMs};
 
 use self::{
     attempt::Attempt,
@@ -66,9 +66,14 @@ pub async fn serve(
             .internal("no filter of the chain chose a route");
         return Served::Rejected(Box::new(reject));
     };
-    let first = &snapshot.providers[route.targets[0].provider];
+    let asked = flight.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
+    let targets = match snapshot.budgets.affordable(&route.targets, asked) {
+        Ok(targets) => targets,
+        Err(reject) => return Served::Rejected(Box::new(reject)),
+    };
+    let first = &snapshot.providers[targets[0].provider];
     let mut watchdog = Watchdog::new(first.settings.timeouts.total, down.is_stream());
-    let mut course = Course::new(&route.targets);
+    let mut course = Course::new(&targets);
     let mut now = Instant::now();
     while let Some((target, lease)) = course.next(&snapshot.providers, now) {
         let began = now;

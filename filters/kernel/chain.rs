@@ -8,6 +8,7 @@ use super::{
     ask::Ask,
     exchange::{Exchange, Outcome},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
+    ports::Expenses,
 };
 use crate::meter::Reading;
 
@@ -101,7 +102,8 @@ impl Registry {
                 }
             }
         }
-        if problems.is_empty() { Ok(Chain { steps }) } else { Err(problems) }
+        let expenses = services.expenses.clone();
+        if problems.is_empty() { Ok(Chain { steps, expenses }) } else { Err(problems) }
     }
 
     fn check_order(&self, uses: &[FilterUse]) -> Vec<ChainProblem> {
@@ -157,6 +159,7 @@ pub struct Step {
 /// An ordered, immutable list of filters.
 pub struct Chain {
     steps: Vec<Step>,
+    expenses: Arc<dyn Expenses>,
 }
 
 impl Chain {
@@ -201,7 +204,7 @@ impl Chain {
         }
     }
 
-    /// Settles every filter that was entered, once; later calls do nothing.
+    /// Settles every filter that was entered, and what the answer cost, once; later calls do nothing.
     pub fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
         if std::mem::replace(&mut exchange.closed, true) {
             return;
@@ -210,6 +213,13 @@ impl Chain {
             if step.hooks.has(Hooks::SETTLE) {
                 step.filter.settle(exchange, outcome);
             }
+        }
+        // Last: a filter may have put right what the provider reported.
+        let Some(target) = &exchange.served else { return };
+        let Some(price) = target.price else { return };
+        exchange.cost = price.cost(&exchange.usage().0);
+        if exchange.cost > 0 {
+            self.expenses.spend(target, exchange.cost, exchange.now);
         }
     }
 }

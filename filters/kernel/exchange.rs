@@ -8,7 +8,7 @@ use super::{
     plan::OnDisconnect,
     ports::{Balance, Permit, Reservation},
     route::{Dialect, Route, Target},
-    usage::Metered,
+    usage::{Metered, Source, Usage},
 };
 
 /// The public endpoints that reach a provider.
@@ -108,6 +108,8 @@ pub struct Exchange {
     /// `meter`
     pub metered: Metered,
     pub settled: Settled,
+    /// Picodollars; known when the chain settles.
+    pub cost: u64,
 
     /// The attempt loop.
     pub progress: Progress,
@@ -141,6 +143,7 @@ impl Exchange {
             input_tokens: 0,
             metered: Metered::default(),
             settled: Settled::default(),
+            cost: 0,
             progress: Progress::default(),
             served: None,
             extensions: Extensions::default(),
@@ -152,6 +155,15 @@ impl Exchange {
     /// What becomes of its answer when the app leaves.
     pub fn on_disconnect(&self) -> OnDisconnect {
         self.license.as_ref().map_or(OnDisconnect::Cut, |license| license.plan.on_disconnect)
+    }
+
+    /// What the answer used so far; nothing before a provider began one.
+    pub fn usage(&self) -> (Usage, Source) {
+        if self.progress.answered {
+            self.metered.usage(self.input_tokens)
+        } else {
+            (Usage::default(), Source::Estimated)
+        }
     }
 }
 

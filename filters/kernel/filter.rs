@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     ask::Ask,
     exchange::{Exchange, Outcome},
-    ports::{Ledger, Licenses},
+    ports::{Expenses, Ledger, Licenses},
     reject::Reject,
     route::Models,
 };
@@ -108,6 +108,7 @@ pub trait Spec: DeserializeOwned + Serialize {
 pub struct Services {
     pub licenses: Arc<dyn Licenses>,
     pub ledger: Arc<dyn Ledger>,
+    pub expenses: Arc<dyn Expenses>,
     pub models: Arc<Models>,
     /// Where a buyer can get a licence: `licenses.buy_url`.
     pub buy_url: Option<Arc<str>>,

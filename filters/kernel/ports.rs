@@ -8,6 +8,7 @@ use super::{
     license::{Asking, LicenseId, Standing},
     period::UnixMs,
     plan::Limit,
+    route::Target,
     usage::{Source, Usage},
 };
 
@@ -136,6 +137,10 @@ pub struct Record {
     pub source: Source,
     /// What was charged against the token limit.
     pub charged: u64,
+    /// What the provider asks for it, in picodollars; 0 without a price.
+    pub cost: u64,
+    /// Whether a provider was asked: only then it is a message.
+    pub message: bool,
     /// 499 when the app left first.
     pub status: u16,
     pub ms: u64,
@@ -165,6 +170,13 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Keeps a finished request for the operator. Never blocks.
     fn record(&self, record: Record);
+}
+
+/// Takes note of what answers cost the operator.
+pub trait Expenses: Send + Sync + 'static {
+    /// An answer of this target cost so many picodollars; it counts in the day of `now`, when it was
+    /// asked for.
+    fn spend(&self, target: &Target, picodollars: u64, now: UnixMs);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

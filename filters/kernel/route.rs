@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::price::Price;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
     OpenAi,
@@ -32,6 +34,8 @@ pub struct Target {
     pub dialect: Dialect,
     /// Tokens reserved for one image part.
     pub image_tokens: u64,
+    /// `None` where the operator gave no price; then an answer costs nothing.
+    pub price: Option<Price>,
 }
 
 /// A public model name: its targets in order, first choice first.

@@ -5,6 +5,7 @@ use super::{
     problem::{Report, did_you_mean},
     raw::{Kind, Looks, Node},
     shape::{Field, Shape, Text, Variant},
+    values,
 };
 
 pub const NOT_AVAILABLE: &str = "is not available in this version";
@@ -74,10 +75,9 @@ fn scalar(node: &Node, shape: &Shape) -> Option<Result<(), String>> {
             _ if *max >= i64::MAX as u64 => Err(format!("must be at least {min}")),
             _ => Err(format!("must be {min} to {max}")),
         }),
-        (Shape::Decimal, Looks::Int | Looks::Decimal) => Some(match text.parse::<f64>() {
-            Ok(number) if number.is_finite() && number >= 0.0 => Ok(()),
-            _ => Err("must be 0 or more".into()),
-        }),
+        (Shape::TokenPrice, Looks::Int | Looks::Decimal) => {
+            Some(values::token_price(text).map(drop))
+        }
         // A size in bytes needs no unit.
         (Shape::Text(Text::Size), Looks::Int) => Some(Text::Size.check(text)),
         (Shape::Text(kind), Looks::Text) => Some(kind.check(text)),

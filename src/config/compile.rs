@@ -6,7 +6,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 use gatekeeper_filters::kernel::Registry;
 use secrecy::{ExposeSecret, SecretString};
 
-use self::view::View;
+use self::{models::Costs, view::View};
 use super::{
     Secrets,
     file::FILE,
@@ -47,8 +47,9 @@ pub(super) fn compile(
     opener.vault = vault.as_ref();
     let admin = admin(&view.sub("admin"), &opener, report);
     let providers = providers::compile(&view, &opener, report);
-    let models = Arc::new(models::compile(&view, &providers, report));
-    models::check_prices(&view, &providers, report);
+    let budget = view.budget();
+    let costs = Costs { prices: models::prices(&view, &providers, report), budget };
+    let models = Arc::new(models::compile(&view, &providers, &costs, report));
     let buy_url = view.sub("licenses").text("buy_url").map(Arc::from);
     let plans = licenses::plans(&view, buy_url.as_ref(), report);
     let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, &opener, report);
@@ -69,6 +70,8 @@ pub(super) fn compile(
         plans,
         providers: providers.list,
         models,
+        budget,
+        plan_prices: licenses::plan_prices(&view),
         filters,
         filter_lines,
         log: log(&view.sub("log"), report),

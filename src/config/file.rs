@@ -33,9 +33,13 @@ pub const FILE: Shape = Shape::Record(&[
     Field::new(
         "prices",
         &PRICES,
-        "Dollars per million tokens by `provider/model`. Checked; used by later versions.",
+        "Dollars per million tokens by `provider/model`, with at most six decimals.",
     ),
-    Field::later("budget", "Dollars a day."),
+    Field::new(
+        "budget",
+        &Shape::Record(BUDGET),
+        "What all providers together may cost. Answers under way may pass it a little.",
+    ),
     Field::new(
         "filters",
         &FILTERS,
@@ -289,7 +293,7 @@ const PLAN: &[Field] = &[
     Field::new(
         "price",
         &Shape::Text(Text::Price),
-        "What the plan costs, like `$9/month`. Checked; used by later versions.",
+        "What the plan costs its buyer, like `$9/month` or `$90/year`; for `gatekeeper usage`.",
     ),
     Field::new(
         "on_disconnect",
@@ -340,8 +344,16 @@ const PROVIDER: &[Field] = &[
         &KEYS,
         "Required, except for the stand-in, on loopback and with allow_private.",
     ),
-    Field::later("budget", "Dollars a day at this provider."),
+    Field::new(
+        "budget",
+        &Shape::Record(BUDGET),
+        "What this provider may cost; then its targets are skipped.",
+    ),
 ];
+
+const BUDGET: &[Field] =
+    &[Field::new("day", &Shape::Text(Text::Dollars), "Dollars a day (UTC), like `$20`.")
+        .required()];
 
 const TIMEOUTS: &[Field] = &[
     Field::new("connect", &DURATION, "To a connection, TLS included.").or("3s"),
@@ -405,9 +417,9 @@ const MEDIA: &[Variant] =
 const PRICES: Shape = Shape::Map { key: Text::Target, of: &Shape::Record(PRICE), min: 0 };
 
 const PRICE: &[Field] = &[
-    Field::new("input", &Shape::Decimal, "Input tokens.").required(),
-    Field::new("output", &Shape::Decimal, "Output tokens.").required(),
-    Field::new("cached", &Shape::Decimal, "Cached input tokens. Default: as input."),
+    Field::new("input", &Shape::TokenPrice, "Input tokens.").required(),
+    Field::new("output", &Shape::TokenPrice, "Output tokens.").required(),
+    Field::new("cached", &Shape::TokenPrice, "Cached input tokens. Default: as input."),
 ];
 
 const FILTERS: Shape = Shape::List {

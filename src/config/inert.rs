@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{
-    Asking, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Licenses, Limit, Models,
-    Pace, Record, Services, Standing, StoreDown, TooFast, UnixMs, async_trait,
+    Asking, Balance, Charge, Demand, Denied, Expenses, Grant, Ledger, LicenseId, Licenses, Limit,
+    Models, Pace, Record, Services, Standing, StoreDown, Target, TooFast, UnixMs, async_trait,
 };
 
 struct Inert;
 
 pub fn services(models: Arc<Models>, buy_url: Option<Arc<str>>) -> Services {
-    Services { licenses: Arc::new(Inert), ledger: Arc::new(Inert), models, buy_url }
+    let (licenses, ledger, expenses) = (Arc::new(Inert), Arc::new(Inert), Arc::new(Inert));
+    Services { licenses, ledger, expenses, models, buy_url }
 }
 
 #[async_trait]
@@ -19,6 +20,10 @@ impl Licenses for Inert {
     async fn check(&self, _: &Asking<'_>) -> Standing {
         Standing::Unknown { why: "no machine behind the chain" }
     }
+}
+
+impl Expenses for Inert {
+    fn spend(&self, _: &Target, _: u64, _: UnixMs) {}
 }
 
 #[async_trait]

@@ -27,7 +27,7 @@ fn of(shape: &Shape) -> Value {
             json!({ "type": "integer", "minimum": min })
         }
         Shape::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
-        Shape::Decimal => json!({ "type": "number", "minimum": 0 }),
+        Shape::TokenPrice => json!({ "type": "number", "minimum": 0 }),
         Shape::Text(text) => of_text(*text),
         Shape::Choice(variants) => {
             let names: Vec<_> = variants.iter().filter(|v| !v.later).map(|v| v.name).collect();
@@ -103,7 +103,8 @@ fn of_text(text: Text) -> Value {
         }
         Text::Limit => "^[0-9]+ */ *(minute|hour|day|month)$",
         Text::Link => "^https?://",
-        Text::Price => "^\\$[0-9.]+/(month|year)$",
+        Text::Price => "^\\$[0-9]+(\\.[0-9]{1,2})?/(month|year)$",
+        Text::Dollars => "^\\$[0-9]+(\\.[0-9]{1,2})?$",
         Text::BaseUrl => "^(https?://|stand-in$)",
         Text::Secret => "^(sealed:|env:|file:)",
         Text::Source => "^(env:|file:)",

@@ -20,10 +20,22 @@ pub struct Settings {
     /// In YAML order; `Target::provider` is an index into this list.
     pub providers: Vec<Provider>,
     pub models: Arc<Models>,
+    /// Picodollars a day for all providers together.
+    pub budget: Option<u64>,
+    /// What plans cost their buyers, for those that say so.
+    pub plan_prices: Vec<PlanPrice>,
     pub filters: Vec<FilterUse>,
     /// Line of each filter in the file, and of the `filters` list itself; for problems.
     pub filter_lines: Vec<usize>,
     pub log: Log,
+}
+
+/// A plan's `price`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanPrice {
+    pub plan: Arc<str>,
+    /// Picodollars; of a yearly price, a twelfth.
+    pub month: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -179,6 +191,8 @@ pub struct Provider {
     pub output_cap_field: Arc<str>,
     /// Tokens reserved for an image part; default 2000.
     pub image_tokens: u64,
+    /// Picodollars a day.
+    pub budget: Option<u64>,
     pub keys: Vec<Key>,
 }
 

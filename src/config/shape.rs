@@ -11,8 +11,8 @@ pub enum Shape {
         min: u64,
         max: u64,
     },
-    /// Zero or more; may have a fraction.
-    Decimal,
+    /// Dollars per million tokens.
+    TokenPrice,
     Text(Text),
     /// One of these words.
     Choice(&'static [Variant]),
@@ -49,7 +49,10 @@ pub enum Text {
     Network,
     Path,
     Link,
+    /// `$9/month`
     Price,
+    /// `$20`
+    Dollars,
     BaseUrl,
     /// `sealed:v1:...`, `env:NAME`, `file:PATH`
     Secret,
@@ -135,7 +138,7 @@ impl Shape {
         match self {
             Shape::Bool => "true or false".into(),
             Shape::Int { .. } => "a whole number".into(),
-            Shape::Decimal => "a number".into(),
+            Shape::TokenPrice => "a number".into(),
             Shape::Text(text) => text.expected().into(),
             Shape::Choice(variants) => match variants {
                 [only] => format!("`{}`", only.name),
@@ -161,6 +164,7 @@ impl Text {
             Text::Duration => "a duration like `30s`",
             Text::Size => "a size like `10MiB`",
             Text::Limit => "a limit like `50/month`",
+            Text::Dollars => "dollars like `$20`",
             Text::Address => "an address like `127.0.0.1:8080`",
             Text::Secret => "`sealed:v1:...`, `env:NAME` or `file:PATH`",
             Text::Source => "`env:NAME` or `file:PATH`",
@@ -188,7 +192,8 @@ impl Text {
                 .map(drop)
                 .map_err(|_| "expected a network like `10.0.0.0/8` or `fd00::/8`".into()),
             Text::Link => values::link(text),
-            Text::Price => values::price(text),
+            Text::Price => values::price(text).map(drop),
+            Text::Dollars => values::dollars(text).map(drop),
             Text::LicenseKey => license_key(text),
             Text::ShopId => shop_id(text),
             Text::ShopVariant if text == "*" => Ok(()),

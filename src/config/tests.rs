@@ -2,12 +2,17 @@ mod mistakes;
 
 use std::{fs, path::PathBuf};
 
-use gatekeeper_filters::kernel::{Filter, ModelSet, OnDisconnect, Period, Services, Spec};
+use gatekeeper_filters::kernel::{
+    DOLLAR, Filter, ModelSet, OnDisconnect, Period, Price, Services, Spec,
+};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::{config::settings::LicenseSource, vault};
+use crate::{
+    config::settings::{LicenseSource, PlanPrice},
+    vault,
+};
 
 /// A filter that does nothing, for names that the registry under test may not have.
 struct Idle;
@@ -174,6 +179,28 @@ fn nesting_and_aliases_are_bounded() {
     assert!(problems(&bomb)[0].contains("aliases add more than"));
     let (settings, _) = settings(&with("  again: &x [groq/a]\n  more: *x"));
     assert_eq!(settings.models.len(), 3);
+}
+
+#[test]
+fn prices_and_budgets_become_whole_picodollars() {
+    let text = with(
+        "  other: [groq/b, groq/c]\nprices:\n  groq/b: { input: 0.05, output: 8, cached: 0 }\n  \
+         groq/c: { input: 0.000001, output: 12.340000 }\nbudget: { day: $20.5 }",
+    );
+    let text = text
+        .replace("    base_url", "    budget: { day: $0.01 }\n    base_url")
+        .replace("models: [fast] }", "models: [fast], price: $90/year }");
+    let (settings, warnings) = settings(&text);
+    let prices: Vec<_> =
+        settings.models["other"].targets.iter().map(|target| target.price.unwrap()).collect();
+    let price = |input, output, cached| Price { input, output, cached };
+    assert_eq!(prices, [price(50_000, 8_000_000, 0), price(1, 12_340_000, 1)]);
+    assert_eq!(settings.budget, Some(DOLLAR * 41 / 2));
+    assert_eq!(settings.providers[0].budget, Some(DOLLAR / 100));
+    assert_eq!(settings.plan_prices, [PlanPrice { plan: "free".into(), month: DOLLAR * 15 / 2 }]);
+    let fast = settings.models["fast"].targets.iter().filter(|t| t.price.is_none()).count();
+    let unpriced = warnings.iter().filter(|w| w.contains("has no price under `prices`")).count();
+    assert!(fast > 0 && fast == unpriced, "{warnings:?}");
 }
 
 #[test]
@@ -393,7 +420,7 @@ fn the_reference_example_lacks_only_what_is_for_later() {
     let found = problems(CONTRACT);
     let other: Vec<_> = found.iter().filter(|p| !p.ends_with(check::NOT_AVAILABLE)).collect();
     assert!(other.is_empty(), "{other:#?}");
-    assert_eq!(found.len(), 7, "{found:#?}");
+    assert_eq!(found.len(), 5, "{found:#?}");
 }
 
 fn files_below(directory: PathBuf, extension: &str) -> Vec<PathBuf> {
@@ -511,6 +538,16 @@ fn mutate(node: &raw::Node, text: &str, broken: &mut Vec<String>) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_price_is_read_as_it_is_written(price in 0..=1_000_000_000_000_u64) {
+        let text = format!("{}.{:06}", price / 1_000_000, price % 1_000_000);
+        prop_assert_eq!(values::token_price(&text), Ok(price));
+        let short = text.trim_end_matches('0').trim_end_matches('.');
+        prop_assert_eq!(values::token_price(short), Ok(price));
+        let longer = text.clone() + "1";
+        prop_assert!(values::token_price(&longer).is_err());
+    }
 
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

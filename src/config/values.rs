@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use gatekeeper_filters::kernel::{Limit, Period};
+use gatekeeper_filters::kernel::{DOLLAR, Limit, Period};
 
 /// `500ms`, `300s`, `5m`, `24h`, `90d`; whole numbers.
 ///
@@ -107,17 +107,65 @@ pub fn link(text: &str) -> Result<(), String> {
     }
 }
 
-/// `$9/month`; shown, never charged.
+/// A decimal number, in units of `10^-places`; `None` when it is no number, has more decimals than
+/// that, or does not fit.
+fn decimal(text: &str, places: usize) -> Option<u64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.trim_end_matches('0').len() > places {
+        return None;
+    }
+    let part = part.get(..places).unwrap_or(part);
+    let part = part.parse::<u64>().ok()? * 10_u64.pow((places - part.len()) as u32);
+    whole.parse::<u64>().ok()?.checked_mul(10_u64.pow(places as u32))?.checked_add(part)
+}
+
+/// Dollars per million tokens, as picodollars per token.
+///
+/// # Errors
+/// Anything but a number that is not negative, and what can't be told exactly.
+pub fn token_price(text: &str) -> Result<u64, String> {
+    // Far above any price, and a billion tokens of it still fit.
+    const MOST: u64 = 1_000_000;
+    if !text.parse::<f64>().is_ok_and(|number| number.is_finite() && number >= 0.0) {
+        return Err("must be 0 or more".into());
+    }
+    match decimal(text, 6) {
+        Some(price) if price <= MOST * 1_000_000 => Ok(price),
+        Some(_) => Err(format!("too much: at most {MOST} dollars per million tokens")),
+        None => {
+            Err("expected dollars per million tokens with at most 6 decimals, like `0.05`".into())
+        }
+    }
+}
+
+/// `$20`, `$0.50`: picodollars.
+///
+/// # Errors
+/// Anything else, and what does not fit.
+pub fn dollars(text: &str) -> Result<u64, String> {
+    const MOST: u64 = 1_000_000;
+    const CENT: u64 = DOLLAR / 100;
+    let cents = text.strip_prefix('$').and_then(|amount| decimal(amount, 2));
+    match cents.ok_or("expected dollars like `$20` or `$0.50`")? {
+        0 => Err("must be more than zero".into()),
+        cents if cents <= MOST * 100 => Ok(cents * CENT),
+        _ => Err(format!("too much: at most ${MOST}")),
+    }
+}
+
+/// `$9/month`; shown, never charged. Picodollars a month: of a yearly price, a twelfth.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn price(text: &str) -> Result<(), String> {
+pub fn price(text: &str) -> Result<u64, String> {
     let wrong = || "expected a price like `$9/month` or `$90/year`".to_owned();
     let (amount, per) = text.split_once('/').ok_or_else(wrong)?;
-    let amount = amount.strip_prefix('$').ok_or_else(wrong)?;
-    let digits = !amount.is_empty() && amount.chars().all(|c| c.is_ascii_digit() || c == '.');
-    if digits && amount.parse::<f64>().is_ok() && matches!(per, "month" | "year") {
-        return Ok(());
+    let cents = amount.strip_prefix('$').and_then(|amount| decimal(amount, 2)).ok_or_else(wrong)?;
+    let amount = cents.checked_mul(DOLLAR / 100).ok_or_else(wrong)?;
+    match per {
+        "month" => Ok(amount),
+        "year" => Ok(amount / 12),
+        _ => Err(wrong()),
     }
-    Err(wrong())
 }

@@ -11,6 +11,30 @@ use super::{
     windows::Windows,
 };
 
+/// What one licence did on one day on one way: a key of the table `daily`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Way<'a> {
+    /// The day's first moment.
+    pub day: UnixMs,
+    pub license: LicenseId,
+    pub plan: &'a str,
+    /// The public name.
+    pub model: &'a str,
+    pub provider: &'a str,
+}
+
+/// What to add to a [`Way`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Day {
+    pub requests: u64,
+    pub messages: u64,
+    pub input: u64,
+    pub output: u64,
+    pub cached: u64,
+    /// Picodollars.
+    pub cost: u64,
+}
+
 /// Messages and tokens to add to one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -28,6 +52,7 @@ pub struct Batch<'a> {
     /// Groups whose message has been charged: their open requests stand on none any more.
     pub charged: HashSet<u64>,
     pub requests: Vec<Request<'a>>,
+    pub daily: FxHashMap<Way<'a>, Day>,
     /// Sequence of the last entry.
     pub reaches: u64,
     windows: Windows,
@@ -41,7 +66,10 @@ impl<'a> Batch<'a> {
                 self.opened.insert(reserved.hold, reserved);
             }
             Entry::Settled(settled) => self.settle(&settled),
-            Entry::Request(request) => self.requests.push(request),
+            Entry::Request(request) => {
+                self.add_to_day(&request);
+                self.requests.push(request);
+            }
         }
     }
 
@@ -61,6 +89,20 @@ impl<'a> Batch<'a> {
         if message.is_some() && group != 0 {
             self.charged.insert(group);
         }
+    }
+
+    fn add_to_day(&mut self, request: &Request<'a>) {
+        let Some(license) = request.license else { return };
+        let [_, plan, model, _, provider, ..] = request.texts;
+        let [input, output, cached, ..] = request.numbers;
+        let day = Period::Day.window(request.time).start;
+        let sum = self.daily.entry(Way { day, license, plan, model, provider }).or_default();
+        sum.requests += 1;
+        sum.messages += u64::from(request.message);
+        sum.input = sum.input.saturating_add(input);
+        sum.output = sum.output.saturating_add(output);
+        sum.cached = sum.cached.saturating_add(cached);
+        sum.cost = sum.cost.saturating_add(request.cost);
     }
 
     fn count(&mut self, license: LicenseId, time: UnixMs, add: Sum) {

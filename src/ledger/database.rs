@@ -11,10 +11,10 @@ use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
-use super::{account::Rate, batch::Batch, book::Book, embedded::OpenError, entry::Reserved};
+use super::{account::Rate, batch::Batch, book::Book, daily, embedded::OpenError, entry::Reserved};
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
-pub const SCHEMA: i64 = 2;
+pub const SCHEMA: i64 = 3;
 const DAY_MS: u64 = 86_400_000;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
@@ -151,8 +151,20 @@ impl Database {
             let rows = params![period.name(), before, PRUNE_ROWS as i64];
             most = most.max(self.connection.execute(usage, rows)?);
         }
+        most = most.max(daily::prune(&self.connection, &before(LONG_MS)[..10], PRUNE_ROWS)?);
         self.connection.execute("DELETE FROM rates WHERE start < ?1", [before(LONG_MS)])?;
         Ok(most >= PRUNE_ROWS)
+    }
+
+    /// Picodollars of one day (UTC), by provider.
+    pub fn spent(&self, day: UnixMs) -> rusqlite::Result<Vec<(String, u64)>> {
+        daily::spent(&self.connection, day)
+    }
+
+    /// Distinct licences over 1, 7 and 30 days, today included.
+    pub fn active_licenses(&self, now: UnixMs) -> rusqlite::Result<[u64; 3]> {
+        let over = |days| daily::licenses_over(&self.connection, days, now);
+        Ok([over(1)?, over(7)?, over(30)?])
     }
 
     pub fn secret(&self, key: &str) -> rusqlite::Result<Option<Zeroizing<[u8; 32]>>> {
@@ -232,8 +244,10 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     let tx = connection.transaction()?;
     let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found < SCHEMA {
+        daily::add_cost(&tx)?;
         // Each table of the newest schema that an older file lacks.
         tx.execute_batch(include_str!("schema.sql"))?;
+        daily::add_up(&tx)?;
         tx.pragma_update(None, "user_version", SCHEMA)?;
         tx.commit()?;
         return Ok(SCHEMA);
@@ -253,6 +267,7 @@ fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     }
     write_open(tx, batch)?;
     write_requests(tx, batch)?;
+    daily::write(tx, batch)?;
     let applied = "INSERT OR REPLACE INTO meta (key, value) VALUES ('applied', ?1)";
     tx.prepare_cached(applied)?.execute([batch.reaches as i64])?;
     Ok(())
@@ -290,8 +305,9 @@ fn write_requests(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<(
     let mut insert = tx.prepare_cached(
         "INSERT INTO requests (time, license, endpoint, plan, model, served, provider, \"key\",
                                source, input, output, cached, reasoning, charged, status, ms,
-                               attempts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                               attempts, cost)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                 ?18)",
     )?;
     for request in &batch.requests {
         let [endpoint, plan, model, served, provider, key, source] = &request.texts;
@@ -315,13 +331,14 @@ fn write_requests(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<(
             status,
             ms,
             attempts,
+            daily::money(request.cost),
         ])?;
     }
     Ok(())
 }
 
 /// SQLite's integers have a sign, and sums of them must fit too.
-fn int(number: u64) -> i64 {
+pub fn int(number: u64) -> i64 {
     const MOST: u64 = 1 << 52;
     number.min(MOST) as i64
 }

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{Builder, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -56,12 +56,17 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
+/// How old the count of active licences may be.
+const ACTIVE_EVERY: Duration = Duration::from_secs(10);
+
 /// Counters in memory, a journal that survives `kill -9`, SQLite behind it. One owner a store.
 pub struct Embedded {
     pub(super) book: Arc<Book>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
     filled: Arc<AtomicBool>,
+    /// Active licences, and when they were counted.
+    active: Mutex<([u64; 3], Option<Instant>)>,
     /// In the order they are stopped.
     threads: Mutex<Vec<(Arc<Signal>, JoinHandle<()>)>>,
     owner: Mutex<Option<Owner>>,
@@ -98,6 +103,7 @@ impl Embedded {
             journal: Arc::new(journal),
             db: Arc::new(Mutex::new(db)),
             filled: Arc::new(AtomicBool::new(true)),
+            active: Mutex::default(),
             threads: Mutex::default(),
             owner: Mutex::new(Some(owner)),
         };
@@ -118,6 +124,25 @@ impl Embedded {
     /// SQLite fails.
     pub fn identity(&self) -> rusqlite::Result<(String, u64)> {
         self.db.lock().identity(UnixMs::now())
+    }
+
+    /// Picodollars of the day of `now`, by provider, as far as they are in SQLite: all of them
+    /// before the first request.
+    pub fn spent(&self, now: UnixMs) -> Result<Vec<(String, u64)>, rusqlite::Error> {
+        self.db.lock().spent(now)
+    }
+
+    /// Distinct licences of today, of 7 and of 30 days (UTC, today included). Counted at most every
+    /// ten seconds, and never while SQLite is busy.
+    pub fn active_licenses(&self, now: UnixMs) -> [u64; 3] {
+        let mut active = self.active.lock();
+        if active.1.is_none_or(|at| at.elapsed() >= ACTIVE_EVERY)
+            && let Some(db) = self.db.try_lock()
+            && let Ok(counts) = db.active_licenses(now)
+        {
+            *active = (counts, Some(Instant::now()));
+        }
+        active.0
     }
 
     /// Requests in flight.

@@ -4,7 +4,7 @@
 //! 0   u32  length of the whole entry, a multiple of 8
 //! 4   u32  CRC-32 of everything behind it
 //! 8   u64  sequence, one more than that of the entry before
-//! 16  u8   kind: 1 reserve, 2 settle, 3 request
+//! 16  u8   kind: 1 reserve, 2 settle, 3 request without its cost (read only), 4 request
 //! 17  ...  fields, little endian; text is a u8 length and UTF-8
 //! ```
 //! A length of zero ends a segment. An entry whose CRC is wrong was cut off by a crash.
@@ -14,7 +14,9 @@ use gatekeeper_filters::kernel::{LicenseId, Record, UnixMs};
 const HEADER: usize = 16;
 const RESERVE: u8 = 1;
 const SETTLE: u8 = 2;
-const REQUEST: u8 = 3;
+/// As written before costs were known.
+const COSTLESS: u8 = 3;
+const REQUEST: u8 = 4;
 
 /// Opened: what the next start has to charge if no [`Settled`] follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub struct Request<'a> {
     pub texts: [&'a str; 7],
     /// Input, output, cached, reasoning, charged, status, ms, attempts.
     pub numbers: [u64; 8],
+    /// Picodollars.
+    pub cost: u64,
+    /// A provider was asked.
+    pub message: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,9 +97,24 @@ impl Frame {
 
     pub fn request(record: &Record) -> Self {
         let mut frame = Self::begin(REQUEST, 320);
-        frame.number(record.time.0);
-        frame.bytes(&[u8::from(record.license.is_some())]);
-        frame.bytes(&record.license.map_or([0; 32], |license| license.0));
+        frame.record(record);
+        frame.number(record.cost);
+        frame.bytes(&[u8::from(record.message)]);
+        frame.end()
+    }
+
+    /// As the former version wrote it.
+    #[cfg(test)]
+    pub fn costless(record: &Record) -> Self {
+        let mut frame = Self::begin(COSTLESS, 320);
+        frame.record(record);
+        frame.end()
+    }
+
+    fn record(&mut self, record: &Record) {
+        self.number(record.time.0);
+        self.bytes(&[u8::from(record.license.is_some())]);
+        self.bytes(&record.license.map_or([0; 32], |license| license.0));
         let texts = [
             record.endpoint,
             &record.plan,
@@ -103,7 +124,7 @@ impl Frame {
             &record.key,
             record.source.name(),
         ];
-        texts.iter().for_each(|text| frame.text(text));
+        texts.iter().for_each(|text| self.text(text));
         let usage = &record.usage;
         let numbers = [
             usage.input,
@@ -115,8 +136,7 @@ impl Frame {
             record.ms,
             u64::from(record.attempts),
         ];
-        numbers.iter().for_each(|number| frame.number(*number));
-        frame.end()
+        numbers.iter().for_each(|number| self.number(*number));
     }
 
     /// Fills in the sequence and the CRC; the bytes as they go into the journal.
@@ -224,7 +244,12 @@ impl<'a> Fields<'a> {
                 group: self.number()?,
                 message: self.time()?,
             })),
-            REQUEST => self.request().map(Entry::Request),
+            COSTLESS => self.request().map(Entry::Request),
+            REQUEST => {
+                let request = self.request()?;
+                let (cost, message) = (self.number()?, self.byte()? == 1);
+                Some(Entry::Request(Request { cost, message, ..request }))
+            }
             _ => None,
         }
     }
@@ -240,6 +265,8 @@ impl<'a> Fields<'a> {
         for number in &mut request.numbers {
             *number = self.number()?;
         }
+        let [.., attempts] = request.numbers;
+        request.message = attempts > 0;
         Some(request)
     }
 

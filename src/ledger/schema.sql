@@ -35,8 +35,26 @@ CREATE TABLE IF NOT EXISTS requests (
     charged   INTEGER NOT NULL,
     status    INTEGER NOT NULL,
     ms        INTEGER NOT NULL,
-    attempts  INTEGER NOT NULL
+    attempts  INTEGER NOT NULL,
+    cost      INTEGER NOT NULL DEFAULT 0 -- picodollars: 10^12 are one dollar
 ) STRICT;
+
+-- What known licences did on each day (UTC). messages are requests that reached a provider, cost is
+-- in picodollars. `gatekeeper usage` reads this.
+CREATE TABLE IF NOT EXISTS daily (
+    day      TEXT    NOT NULL,
+    license  TEXT    NOT NULL,
+    plan     TEXT    NOT NULL,
+    model    TEXT    NOT NULL,
+    provider TEXT    NOT NULL,
+    requests INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    input    INTEGER NOT NULL,
+    output   INTEGER NOT NULL,
+    cached   INTEGER NOT NULL,
+    cost     INTEGER NOT NULL,
+    PRIMARY KEY (day, license, plan, model, provider)
+) STRICT, WITHOUT ROWID;
 
 -- Reservations without an outcome; charged at the next start if the gateway dies.
 CREATE TABLE IF NOT EXISTS open (

@@ -15,7 +15,8 @@
 //!   messages: exactly min(N, L) are granted.
 //! - While it does not, a licence spends a lease at most ([`lease`]), or nothing (`closed`). 402 and
 //!   403 are never said without a decision.
-//! - Until a gateway has put back what the store may have lost, it grants nothing but leases.
+//! - Until the gateways that live have put back what the store may have lost, they grant nothing but
+//!   leases (for a second and a half at most, where one of them can't).
 
 mod answer;
 mod holds;
@@ -37,6 +38,7 @@ use gatekeeper_filters::kernel::{
     Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record, Spent,
     StoreDown, TooFast, UnixMs,
 };
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use self::{
@@ -44,7 +46,7 @@ use self::{
     holds::{Holds, Open},
     lease::{Lease, Seen},
     scripts::{Scripts, Speaker},
-    speak::Said,
+    speak::{Peers, Said},
 };
 use super::{Embedded, windows::Windows};
 use crate::{config::settings::OnStoreDown, store::Store};
@@ -68,6 +70,7 @@ pub struct Shared {
     said: mpsc::UnboundedSender<Said>,
     /// Something settled has been told.
     told: Notify,
+    peers: Mutex<Peers>,
 }
 
 impl Shared {
@@ -91,6 +94,7 @@ impl Shared {
             whole: AtomicU64::new(0),
             said,
             told: Notify::new(),
+            peers: Mutex::default(),
         });
         shared.store.spawn(shared.clone().speak(hearing));
         Ok(shared)
@@ -149,8 +153,7 @@ impl Shared {
                 }
                 Answer::Lost => {
                     asking.refused();
-                    self.store.lost();
-                    let _ = self.said.send(Said::Lost);
+                    self.lost();
                     return Err(StoreDown);
                 }
                 Answer::Busy | Answer::Tokens { .. } if !last && self.heard_out(demand).await => {

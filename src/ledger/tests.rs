@@ -1,6 +1,8 @@
-//! The ledger as its callers see it; crashes are in `crash`, a random walk in `model`.
+//! The ledger as its callers see it; crashes are in `crash`, days in `daily`, a random walk in
+//! `model`.
 
 mod crash;
+mod daily;
 mod model;
 
 use std::{
@@ -399,6 +401,8 @@ fn record(time: UnixMs, model: &str) -> Record {
         usage: Usage { input: 1, output: 2, cached: 3, reasoning: 4 },
         source: Source::Reported,
         charged: 3,
+        cost: 5,
+        message: true,
         status: 200,
         ms: 12,
         attempts: 1,
@@ -515,7 +519,7 @@ fn a_newer_schema_and_a_foreign_journal_are_refused() {
     ledger.db.lock().connection().pragma_update(None, "user_version", 7).unwrap();
     drop(ledger);
     let refused = store.try_open(SMALL).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 7, known: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Newer { found: 7, known: 3, .. }), "{refused}");
 
     let store = Store::new();
     drop(store.open());

@@ -19,14 +19,14 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::LicenseId;
-use redis::{Cmd, Script};
+use redis::Cmd;
 
 use super::{
     budget::{Class, LONGEST_SPAN, POOLS},
     facts::Facts,
     record::Record,
 };
-use crate::store::{Away, Store};
+use crate::store::{Away, Store, script::Script};
 
 /// A lock whose holder does not renew it is free again.
 pub const LOCK: Duration = Duration::from_secs(3);
@@ -103,8 +103,8 @@ impl Shared {
                 return Ok(merged);
             }
             let text = serde_json::to_string(&merged).map_err(|_| Away)?;
-            let mut call = self.scripts.replace.prepare_invoke();
-            call.key(record_key(id)).arg(there.unwrap_or_default()).arg(text).arg(keep);
+            let mut call = self.scripts.replace.call(&[record_key(id)]);
+            call.arg(there.unwrap_or_default()).arg(text).arg(keep);
             call.arg(CHANNEL).arg(self.store.message(&id.to_hex()));
             if self.store.call(call).await? {
                 return Ok(merged);
@@ -171,10 +171,10 @@ impl Shared {
     /// The store does not answer.
     pub async fn take_call(&self, class: Class) -> Result<Result<(usize, String), Duration>, Away> {
         let member = self.store.unique();
-        let mut call = self.scripts.take.prepare_invoke();
+        let keys: Vec<String> = class.pools().iter().map(|pool| pool_key(*pool)).collect();
+        let mut call = self.scripts.take.call(&keys);
         call.arg(&member).arg(LONGEST_SPAN.as_millis() as u64);
         for pool in class.pools() {
-            call.key(pool_key(*pool));
             let bounds = POOLS[*pool].bounds;
             call.arg(bounds.len());
             for (most, span) in bounds {
@@ -209,8 +209,8 @@ impl Lock {
         let renewing = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(LOCK / 3).await;
-                let mut call = renewer.scripts.renew.prepare_invoke();
-                call.key(&name).arg(&by).arg(LOCK.as_millis() as u64);
+                let mut call = renewer.scripts.renew.call(&[&name]);
+                call.arg(&by).arg(LOCK.as_millis() as u64);
                 let _: Result<u8, Away> = renewer.store.call(call).await;
             }
         });
@@ -224,8 +224,8 @@ impl Drop for Lock {
         let (shared, key, holder) =
             (self.shared.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.holder));
         tokio::spawn(async move {
-            let mut call = shared.scripts.unlock.prepare_invoke();
-            call.key(key).arg(holder);
+            let mut call = shared.scripts.unlock.call(&[key]);
+            call.arg(holder);
             let _: Result<u8, Away> = shared.store.call(call).await;
         });
     }

@@ -102,7 +102,7 @@ impl Desk {
     /// Hears of records that other gateways changed.
     pub fn listener(self: &Arc<Self>) -> Listener {
         let desk = self.clone();
-        let heard = move |id: &str| {
+        let heard = move |_: &str, id: &str| {
             let Some(id) = LicenseId::from_hex(id) else { return };
             if let Some(shared) = &desk.shared {
                 shared.heard_of_change();

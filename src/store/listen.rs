@@ -1,6 +1,9 @@
 //! Messages between gateways (pub/sub). One that is lost is made good by a new generation.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
 use redis::Cmd;
@@ -12,10 +15,11 @@ use super::{Away, BEAT, CONNECT, Store, wire};
 const SILENCE: Duration = Duration::from_secs(3);
 const BEATS: &str = "gk:beats";
 
-/// What is done with the messages of a channel; those of this gateway are not among them.
+/// What is done with the messages of a channel: of which boot, and what it says. Those of this
+/// gateway are not among them.
 pub struct Listener {
     pub channel: &'static str,
-    pub heard: Box<dyn Fn(&str) + Send + Sync>,
+    pub heard: Box<dyn Fn(&str, &str) + Send + Sync>,
 }
 
 impl Store {
@@ -64,9 +68,10 @@ impl Store {
         if boot == self.boot {
             return;
         }
+        self.peers.lock().insert(boot.to_owned(), Instant::now());
         for listener in self.listeners.get().into_iter().flatten() {
             if listener.channel == channel {
-                (listener.heard)(text);
+                (listener.heard)(boot, text);
             }
         }
     }

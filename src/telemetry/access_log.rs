@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use gatekeeper_filters::kernel::Record;
+use gatekeeper_filters::kernel::{DOLLAR, Record};
 
 use crate::{config::settings, proxy::flight::Flight};
 
@@ -116,11 +116,13 @@ fn line(flight: &Flight, record: &Record) -> Vec<u8> {
     text(&mut line, "source", record.source.name());
     let _ = writeln!(
         line,
-        ",\"input\":{},\"output\":{},\"cached\":{},\"charged\":{},\"status\":{},\"ms\":{},\"attempts\":{}}}",
+        ",\"input\":{},\"output\":{},\"cached\":{},\"charged\":{},\"cost\":{}.{:012},\"status\":{},\"ms\":{},\"attempts\":{}}}",
         record.usage.input,
         record.usage.output,
         record.usage.cached,
         record.charged,
+        record.cost / DOLLAR,
+        record.cost % DOLLAR,
         record.status,
         record.ms,
         record.attempts

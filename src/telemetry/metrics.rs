@@ -7,10 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use gatekeeper_filters::kernel::{Outcome, Record};
+use gatekeeper_filters::kernel::{DOLLAR, Outcome, Record};
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 use super::refused_by;
@@ -28,6 +28,9 @@ pub struct Metrics {
     overhead: Histogram,
     first_token: HistogramVec,
     tokens: IntCounterVec,
+    cost: CounterVec,
+    pub budget_used: GaugeVec,
+    active_licenses: IntGaugeVec,
     pub attempts: IntCounterVec,
     pub key_state: IntGaugeVec,
     pub provider_state: IntGaugeVec,
@@ -109,6 +112,36 @@ impl Metrics {
                 "gatekeeper_tokens_total",
                 "Tokens by direction; input includes cached, output includes reasoning.",
                 &["provider", "model", "direction", "source"],
+            ),
+            cost: put(
+                &registry,
+                CounterVec::new(
+                    Opts::new(
+                        "gatekeeper_cost_dollars_total",
+                        "What answers cost, for models with a price in the configuration.",
+                    ),
+                    &["provider", "model"],
+                ),
+            ),
+            budget_used: put(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "gatekeeper_budget_used_ratio",
+                        "Spent today (UTC) over the day's budget; provider all is the whole.",
+                    ),
+                    &["provider"],
+                ),
+            ),
+            active_licenses: put(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "gatekeeper_active_licenses",
+                        "Licences that asked for something in the last UTC days, today included.",
+                    ),
+                    &["window"],
+                ),
             ),
             attempts: counters(
                 "gatekeeper_upstream_attempts_total",
@@ -244,7 +277,7 @@ impl Metrics {
             self.first_token.with_label_values(&[&record.provider]).observe(wait);
         }
         if exchange.progress.answered {
-            self.count_tokens(record, exchange.served.as_ref().map_or("", |t| &t.model));
+            self.count_usage(record, exchange.served.as_ref().map_or("", |t| &t.model));
         }
     }
 
@@ -272,7 +305,14 @@ impl Metrics {
         });
     }
 
-    fn count_tokens(&self, record: &Record, model: &str) {
+    /// Licences active over 1, 7 and 30 days.
+    pub fn active(&self, licenses: [u64; 3]) {
+        for (window, count) in ["1d", "7d", "30d"].into_iter().zip(licenses) {
+            self.active_licenses.with_label_values(&[window]).set(count as i64);
+        }
+    }
+
+    fn count_usage(&self, record: &Record, model: &str) {
         let (usage, source) = (record.usage, record.source.name());
         for (direction, count) in
             [("input", usage.input), ("output", usage.output), ("cached", usage.cached)]
@@ -281,6 +321,10 @@ impl Metrics {
                 let labels = [&*record.provider, model, direction, source];
                 self.tokens.with_label_values(&labels).inc_by(count);
             }
+        }
+        if record.cost > 0 {
+            let cost = record.cost as f64 / DOLLAR as f64;
+            self.cost.with_label_values(&[&*record.provider, model]).inc_by(cost);
         }
     }
 

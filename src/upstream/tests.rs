@@ -33,6 +33,7 @@ fn provider(name: &str, keys: &[&str]) -> Provider {
         allow_fields: Vec::new(),
         output_cap_field: "max_completion_tokens".into(),
         image_tokens: 0,
+        budget: None,
         keys: keys
             .iter()
             .map(|id| settings::Key {
@@ -57,6 +58,7 @@ fn target(provider: usize) -> Arc<Target> {
         label: "p/m".into(),
         dialect: Dialect::OpenAi,
         image_tokens: 0,
+        price: None,
     })
 }
 

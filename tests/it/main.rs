@@ -54,6 +54,7 @@ mod licenses;
 mod licenses_redis;
 mod lifecycle;
 mod mock_itself;
+mod money;
 mod path;
 mod reload;
 mod shared_ledger;

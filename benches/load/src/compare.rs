@@ -12,7 +12,8 @@ use tokio::time::sleep;
 use crate::contender::{self, Contender, KEY, Programs, Running};
 use crate::generator::{self, Ask, Outcome};
 use crate::provider;
-use crate::report::{Report, Sample};
+use crate::redis::{Redis, Work};
+use crate::report::{OnRedis, Report, Sample};
 
 /// How often the contenders alternate within one load.
 const SLICES: u32 = 4;
@@ -113,6 +114,7 @@ pub async fn run(args: Args) -> Result<()> {
         who.rotate_left(1);
         for &load in &loads {
             println!("round {} of {rounds}: {}", round + 1, load.title());
+            let who: Vec<_> = who.iter().copied().filter(|who| who.runs(load)).collect();
             if load == Load::Memory {
                 for &who in &who {
                     let sample = memory(who, &programs, provider, args.streams).await;
@@ -143,7 +145,8 @@ async fn speed(
     let mut tallies = Vec::new();
     for &who in who {
         let proxy = contender::start(who, programs, provider).await?;
-        tallies.push(Tally { who, proxy, cpu: Duration::ZERO, outcome: Outcome::default() });
+        let (cpu, work, outcome) = (Duration::ZERO, Work::default(), Outcome::default());
+        tallies.push(Tally { who, proxy, cpu, work, outcome });
     }
     // Connections, pages and branch predictors settle first.
     for tally in &tallies {
@@ -153,6 +156,7 @@ async fn speed(
     sleep(Duration::from_millis(300)).await;
     for tally in &mut tallies {
         tally.cpu = tally.proxy.cpu()?;
+        tally.work = tally.proxy.redis().map(Redis::work).transpose()?.unwrap_or_default();
     }
     for _ in 0..SLICES {
         for tally in &mut tallies {
@@ -171,6 +175,8 @@ struct Tally {
     proxy: Running,
     /// Before the first slice.
     cpu: Duration,
+    /// The same of its Redis.
+    work: Work,
     outcome: Outcome,
 }
 
@@ -182,7 +188,17 @@ impl Tally {
         ensure!(done > 0, "{} answered nothing", self.who.name());
         latencies.sort_unstable();
         let percentile = |p: usize| latencies[(done - 1) * p / 100];
+        let per_request = |redis: &Redis| {
+            let work = redis.work()?;
+            let each = |now: u64, before: u64| (now - before) as f64 / done as f64;
+            anyhow::Ok(OnRedis {
+                commands: each(work.commands, self.work.commands),
+                scripts: each(work.scripts, self.work.scripts),
+                cost: (work.cpu - self.work.cpu).as_secs_f64() * 1e6 / done as f64,
+            })
+        };
         Ok(Sample {
+            redis: self.proxy.redis().map(per_request).transpose()?,
             p50: percentile(50),
             p99: percentile(99),
             per_second: done as f64 / self.outcome.elapsed.as_secs_f64(),

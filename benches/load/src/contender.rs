@@ -12,23 +12,35 @@ use tokio::time::sleep;
 
 use crate::compare::Load;
 use crate::generator::{self, Ask};
+use crate::redis::Redis;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Contender {
     Nginx,
     Bare,
     Gatekeeper,
+    /// Its licence is of a shop.
+    Shop,
+    /// It counts on Redis, as several gateways do.
+    Redis,
 }
 
 impl Contender {
-    pub const ALL: [Self; 3] = [Self::Nginx, Self::Bare, Self::Gatekeeper];
+    pub const ALL: [Self; 5] = [Self::Nginx, Self::Bare, Self::Gatekeeper, Self::Shop, Self::Redis];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Bare => "bare Pingora",
             Self::Gatekeeper => "Gatekeeper",
+            Self::Shop => "  licence of a shop",
+            Self::Redis => "  on Redis",
         }
+    }
+
+    /// What is different about the last two is the same for each request, whatever comes back.
+    pub fn runs(self, load: Load) -> bool {
+        load == Load::Json || !matches!(self, Self::Shop | Self::Redis)
     }
 }
 
@@ -39,13 +51,14 @@ pub struct Programs {
     pub core: CpuSet,
 }
 
-/// The licence key of the bench; the others ignore it.
-pub const KEY: &str = "BENCH-0001";
+/// The licence key of the bench, as a shop makes them; the other proxies ignore it.
+pub const KEY: &str = "3f2a9c1e-7b4d-4e8a-9d60-5c1b8e7f2a34";
 
 /// A running proxy; ends with this value.
 pub struct Running {
     child: Child,
     pub address: SocketAddr,
+    redis: Option<Redis>,
     _dir: tempfile::TempDir,
 }
 
@@ -60,6 +73,10 @@ impl Drop for Running {
 pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) -> Result<Running> {
     let dir = tempfile::tempdir()?;
     let address = free_address()?;
+    let redis = match which {
+        Contender::Redis => Some(Redis::start(dir.path())?),
+        _ => None,
+    };
     let mut command = match which {
         Contender::Nginx => {
             let conf = dir.path().join("nginx.conf");
@@ -73,9 +90,11 @@ pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) 
             bare.args(["--listen", &address.to_string(), "--provider", &provider.to_string()]);
             bare
         }
-        Contender::Gatekeeper => {
+        Contender::Gatekeeper | Contender::Shop | Contender::Redis => {
             let conf = dir.path().join("gatekeeper.yaml");
-            fs::write(&conf, gatekeeper_conf(dir.path(), address, provider)?)?;
+            let source = if which == Contender::Shop { shop(provider) } else { listed() };
+            let store = redis.as_ref().map_or_else(|| "kind: embedded".to_owned(), Redis::store);
+            fs::write(&conf, gatekeeper_conf(dir.path(), address, provider, &source, &store)?)?;
             let mut gatekeeper = Command::new(&programs.gatekeeper);
             gatekeeper.arg("run").arg("-c").arg(conf).env("STAND_IN_KEY", "sk-stand-in-0001");
             gatekeeper
@@ -86,7 +105,7 @@ pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) 
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
     let child = spawn_on(&programs.core, &mut command)
         .with_context(|| format!("{} ({})", which.name(), command.get_program().display()))?;
-    let mut running = Running { child, address, _dir: dir };
+    let mut running = Running { child, address, redis, _dir: dir };
     let mut last = None;
     for _ in 0..100 {
         if running.child.try_wait()?.is_some() {
@@ -104,6 +123,11 @@ pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) 
 }
 
 impl Running {
+    /// The Redis it counts on.
+    pub fn redis(&self) -> Option<&Redis> {
+        self.redis.as_ref()
+    }
+
     /// Processor time of the process since it began, kernel's part and own, all threads.
     pub fn cpu(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
@@ -194,15 +218,21 @@ http {{
 
 /// Everything on: licence, rate limit, quota of messages and tokens, counting, metrics, usage
 /// records, the embedded store, the access log.
-fn gatekeeper_conf(dir: &Path, listen: SocketAddr, provider: SocketAddr) -> Result<String> {
+fn gatekeeper_conf(
+    dir: &Path,
+    listen: SocketAddr,
+    provider: SocketAddr,
+    source: &str,
+    store: &str,
+) -> Result<String> {
     let models = Load::ALL.map(|load| load.ask().model());
     let models = models.map(|model| format!("  {model}: [ stand-in/{model} ]\n")).concat();
     Ok(format!(
         "server: {{ listen: \"{listen}\", threads: 1 }}
 admin: {{ listen: \"{admin}\" }}
-store: {{ kind: embedded, path: {dir}/gatekeeper.db }}
+store: {{ {store}, path: {dir}/gatekeeper.db }}
 licenses:
-  sources: [ {{ static: {{ keys: [ {{ key: {KEY}, plan: bench }} ] }} }} ]
+  sources: [ {source} ]
 plans:
   bench: {{ messages: 1000000000/month, tokens: 1000000000000/month, rate: 100000000/minute, concurrency: 10000, models: [\"*\"] }}
 providers:
@@ -216,4 +246,16 @@ models:
         admin = free_address()?,
         dir = dir.display(),
     ))
+}
+
+/// The key stands in the file.
+fn listed() -> String {
+    format!("{{ static: {{ keys: [ {{ key: {KEY}, plan: bench }} ] }} }}")
+}
+
+/// The key is asked for once, at the provider, who plays the shop as well.
+fn shop(provider: SocketAddr) -> String {
+    format!(
+        "{{ lemonsqueezy: {{ base_url: \"http://{provider}\", store_id: 1, products: {{ 1: {{ \"*\": bench }} }} }} }}"
+    )
 }

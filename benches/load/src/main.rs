@@ -6,6 +6,7 @@ mod compare;
 mod contender;
 mod generator;
 mod provider;
+mod redis;
 mod report;
 
 use std::net::SocketAddr;

@@ -18,6 +18,8 @@ const ANSWER: &str = r#"{"id":"chatcmpl-7b1d0c5e9f3a4b6d8e2f","object":"chat.com
 const EVENT: &str = r#"data: {"id":"chatcmpl-7b1d0c5e9f3a4b6d8e2f","object":"chat.completion.chunk","created":1764000000,"model":"stand-in","system_fingerprint":"fp_5d1c9a","choices":[{"index":0,"delta":{"content":" parcel"},"logprobs":null,"finish_reason":null}]}"#;
 const FINISH: &str = r#"data: {"id":"chatcmpl-7b1d0c5e9f3a4b6d8e2f","object":"chat.completion.chunk","created":1764000000,"model":"stand-in","system_fingerprint":"fp_5d1c9a","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}"#;
 const USAGE: &str = r#"data: {"id":"chatcmpl-7b1d0c5e9f3a4b6d8e2f","object":"chat.completion.chunk","created":1764000000,"model":"stand-in","system_fingerprint":"fp_5d1c9a","choices":[],"usage":{"prompt_tokens":83,"completion_tokens":100,"total_tokens":183}}"#;
+/// What a shop says of a licence that is good.
+const LICENSE: &str = r#"{"valid":true,"error":null,"license_key":{"status":"active","activation_limit":5,"activation_usage":0,"expires_at":null,"test_mode":false},"instance":null,"meta":{"store_id":1,"order_id":1,"product_id":1,"variant_id":1}}"#;
 const DONE: &str = "data: [DONE]";
 
 /// Events that a stream of `chunks` chunks ends with beside them, for an app that asked for no
@@ -49,6 +51,7 @@ pub async fn serve(listener: TcpListener) -> Result<()> {
 
 struct Replies {
     json: Vec<u8>,
+    license: Vec<u8>,
     stream_head_and_first: Vec<u8>,
     chunk: Vec<u8>,
     last: Vec<u8>,
@@ -64,8 +67,13 @@ impl Replies {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\nx-request-id: req_1\r\ntransfer-encoding: chunked\r\n\r\n";
         let chunk = |event: &str| format!("{:x}\r\n{event}\n\n\r\n", event.len() + 2);
         let end = "0\r\n\r\n";
+        let license = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{LICENSE}",
+            LICENSE.len()
+        );
         Self {
             json: json.into(),
+            license: license.into(),
             stream_head_and_first: (head.to_owned() + &chunk(EVENT)).into(),
             chunk: chunk(EVENT).into(),
             last: (chunk(FINISH) + &chunk(DONE) + end).into(),
@@ -84,6 +92,7 @@ async fn connection(mut socket: TcpStream, replies: &Replies) -> io::Result<()> 
             Ask::Stream { chunks, gap, usage } => {
                 stream(&mut socket, replies, chunks, gap, usage).await?;
             }
+            Ask::License => socket.write_all(&replies.license).await?,
             Ask::Unknown => {
                 socket.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await?;
             }
@@ -118,7 +127,13 @@ async fn stream(
 
 enum Ask {
     Json,
-    Stream { chunks: u32, gap: Duration, usage: bool },
+    Stream {
+        chunks: u32,
+        gap: Duration,
+        usage: bool,
+    },
+    /// The shop is asked about a licence.
+    License,
     Unknown,
 }
 
@@ -128,7 +143,10 @@ async fn next_request(socket: &mut TcpStream, buf: &mut Vec<u8>) -> io::Result<O
         if let Some(head) = memmem::find(buf, b"\r\n\r\n") {
             let end = head + 4 + content_length(&buf[..head]);
             if buf.len() >= end {
-                let ask = asked(&buf[head + 4..end]);
+                let ask = match buf.starts_with(b"POST /v1/licenses/validate ") {
+                    true => Ask::License,
+                    false => asked(&buf[head + 4..end]),
+                };
                 buf.drain(..end);
                 return Ok(Some(ask));
             }

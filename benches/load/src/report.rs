@@ -14,6 +14,18 @@ pub struct Sample {
     /// What is judged: microseconds of processor time per request, KiB of memory per stream.
     pub cost: f64,
     pub rss: u64,
+    pub redis: Option<OnRedis>,
+}
+
+/// What a request is to Redis.
+#[derive(Clone, Copy)]
+pub struct OnRedis {
+    /// All commands, those inside scripts included.
+    pub commands: f64,
+    /// Calls of scripts.
+    pub scripts: f64,
+    /// Microseconds of its processor time.
+    pub cost: f64,
 }
 
 #[derive(Default)]
@@ -25,6 +37,10 @@ const TOLERANCE: f64 = 1.05;
 /// bare proxy, come two JSON texts checked, a reservation, a charge and a row in SQLite:
 /// benches/README.md says where the time goes.
 const JSON_CEILING: f64 = 1.15;
+/// What a licence of a shop may cost more than one of the file, as a share of the bare proxy's cost.
+const SHOP_MORE: f64 = 0.05;
+/// What a JSON request may cost where gateways count on Redis.
+const REDIS_CEILING: f64 = 1.5;
 
 impl Load {
     pub fn title(self) -> &'static str {
@@ -62,6 +78,49 @@ impl Report {
         self.0.entry((load as u8, who as u8)).or_default().insert(round, sample);
     }
 
+    /// The shares of the bare proxy's cost, round by round: both had the same machine then.
+    fn ratios(&self, who: Contender, load: Load) -> Vec<f64> {
+        let bare: BTreeMap<_, _> = self.samples(Contender::Bare, load).collect();
+        let samples = self.samples(who, load);
+        samples.filter_map(|(round, s)| Some(s.cost / bare.get(round)?.cost)).collect()
+    }
+
+    /// The two ways of Gatekeeper that only JSON is measured on; false when one costs too much.
+    fn judge_ways(&self) -> bool {
+        let mut all = true;
+        let listed = median(self.ratios(Contender::Gatekeeper, Load::Json));
+        for (who, ceiling) in
+            [(Contender::Shop, listed.max(1.0) + SHOP_MORE), (Contender::Redis, REDIS_CEILING)]
+        {
+            let mut ratios = self.ratios(who, Load::Json);
+            if ratios.is_empty() || ceiling.is_nan() {
+                continue;
+            }
+            ratios.sort_by(f64::total_cmp);
+            let (least, most, reached) = (ratios[0], ratios[ratios.len() - 1], median(ratios));
+            // One run's noise on top: it is a difference of two measurements.
+            let passed = reached <= ceiling * TOLERANCE;
+            all &= passed;
+            println!(
+                "JSON,{:<20} {reached:>4.2} × bare Pingora ({least:.2} to {most:.2}), target {ceiling:.2}: {}",
+                who.name().trim_start().to_owned() + ",",
+                if passed { "reached" } else { "MISSED" }
+            );
+        }
+        let on_redis: Vec<OnRedis> =
+            self.samples(Contender::Redis, Load::Json).filter_map(|(_, s)| s.redis).collect();
+        if !on_redis.is_empty() {
+            let of = |what: fn(&OnRedis) -> f64| median(on_redis.iter().map(what).collect());
+            println!(
+                "On Redis a request is {:.2} script calls (it waits for one), {:.1} commands in all, {:.1} µs of Redis' processor time.",
+                of(|r| r.scripts),
+                of(|r| r.commands),
+                of(|r| r.cost)
+            );
+        }
+        all
+    }
+
     fn samples(&self, who: Contender, load: Load) -> impl Iterator<Item = (&usize, &Sample)> {
         self.0.get(&(load as u8, who as u8)).into_iter().flatten()
     }
@@ -86,7 +145,7 @@ impl Report {
                     "RSS MiB"
                 );
             }
-            for &who in who {
+            for &who in who.iter().filter(|who| who.runs(load)) {
                 let cost = self.median(who, load, |s| s.cost);
                 let rss = self.median(who, load, |s| s.rss as f64) / f64::from(1 << 20);
                 let name = who.name();
@@ -112,11 +171,7 @@ impl Report {
             let mut reached: Vec<f64> = if load == Load::Memory {
                 self.samples(Contender::Gatekeeper, load).map(|(_, s)| s.cost).collect()
             } else {
-                // Round by round: both had the same machine then.
-                let bare: BTreeMap<_, _> = self.samples(Contender::Bare, load).collect();
-                self.samples(Contender::Gatekeeper, load)
-                    .filter_map(|(round, s)| Some(s.cost / bare.get(round)?.cost))
-                    .collect()
+                self.ratios(Contender::Gatekeeper, load)
             };
             if reached.is_empty() {
                 continue;
@@ -138,7 +193,7 @@ impl Report {
                 load.title()
             );
         }
-        all
+        self.judge_ways() && all
     }
 }
 

@@ -10,9 +10,10 @@ mod shops;
 use super::view::View;
 use crate::config::{
     problem::{Place, Report, did_you_mean},
-    raw::Node,
+    raw::{Entry, Node},
     secret::Opener,
-    settings::{LicenseCache, LicenseSource, Licenses, StaticKey},
+    settings::{LicenseCache, LicenseSource, Licenses, PlanPrice, StaticKey},
+    values,
 };
 
 pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -> Vec<Arc<Plan>> {
@@ -36,6 +37,17 @@ pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -
         plans.push(Arc::new(plan));
     }
     plans
+}
+
+/// What plans cost their buyers.
+pub fn plan_prices(root: &View<'_>) -> Vec<PlanPrice> {
+    let shape = root.items_of("plans");
+    let price = |entry: &Entry| {
+        let view = View::item(&entry.value, shape, String::new());
+        let month = values::price(view.text("price")?).ok()?;
+        Some(PlanPrice { plan: entry.key.as_str().into(), month })
+    };
+    root.node("plans").map(Node::entries).unwrap_or_default().iter().filter_map(price).collect()
 }
 
 fn plan(

@@ -1,17 +1,31 @@
 //! Public model names and what they stand for.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use gatekeeper_filters::kernel::{Model, Models, Target};
+use gatekeeper_filters::kernel::{Model, Models, Price, Target};
 
 use super::{providers::Providers, view::View};
 use crate::config::{
     problem::{Report, did_you_mean},
     raw::{Entry, Kind, Node},
     shape::{Shape, Text},
+    values,
 };
 
-pub fn compile(root: &View<'_>, providers: &Providers, report: &mut Report) -> Models {
+/// What targets cost.
+pub struct Costs<'a> {
+    /// By `provider/model`.
+    pub prices: HashMap<&'a str, Price>,
+    /// Of all providers together.
+    pub budget: Option<u64>,
+}
+
+pub fn compile(
+    root: &View<'_>,
+    providers: &Providers,
+    costs: &Costs<'_>,
+    report: &mut Report,
+) -> Models {
     let entries = root.node("models").map(Node::entries).unwrap_or_default();
     let record = match root.items_of("models") {
         Shape::Either(shapes) => shapes.iter().find(|shape| matches!(shape, Shape::Record(_))),
@@ -26,9 +40,10 @@ pub fn compile(root: &View<'_>, providers: &Providers, report: &mut Report) -> M
             None => (entry, path),
         };
         let mut own = Report::default();
-        let targets = targets(&meant.value, &path, providers, &mut own);
+        let targets = targets(&meant.value, &path, (providers, costs), &mut own);
         if std::ptr::eq(meant, entry) {
             report.problems.append(&mut own.problems);
+            report.warnings.append(&mut own.warnings);
         }
         if targets.is_empty() {
             continue;
@@ -71,13 +86,13 @@ fn alias_of<'a>(
 fn targets(
     node: &Node,
     path: &str,
-    providers: &Providers,
+    known: (&Providers, &Costs<'_>),
     report: &mut Report,
 ) -> Vec<Arc<Target>> {
     let (items, path) = match &node.kind {
         Kind::List(items) => (items.as_slice(), path.to_owned()),
         Kind::Scalar { .. } if node.text().is_some_and(|text| text.contains('/')) => {
-            let target = target(node, path, providers, report);
+            let target = target(node, path, known, report);
             return target.into_iter().collect();
         }
         Kind::Scalar { .. } => return Vec::new(),
@@ -92,14 +107,14 @@ fn targets(
         },
     };
     let at = |index| format!("{path}[{index}]");
-    let target = |(index, item)| target(item, &at(index), providers, report);
+    let target = |(index, item)| target(item, &at(index), known, report);
     items.iter().enumerate().filter_map(target).collect()
 }
 
 fn target(
     node: &Node,
     path: &str,
-    providers: &Providers,
+    (providers, costs): (&Providers, &Costs<'_>),
     report: &mut Report,
 ) -> Option<Arc<Target>> {
     // A malformed one has been reported.
@@ -111,6 +126,11 @@ fn target(
     }
     let index = providers.position(name)?;
     let provider = &providers.list[index];
+    let price = costs.prices.get(text).copied();
+    if price.is_none() && (costs.budget.is_some() || provider.budget.is_some()) {
+        let message = "has no price under `prices`: what it costs counts against no budget";
+        report.warn(node.at, path, message);
+    }
     Some(Arc::new(Target {
         provider: index,
         provider_name: provider.name.clone(),
@@ -118,15 +138,30 @@ fn target(
         label: text.into(),
         dialect: provider.dialect,
         image_tokens: provider.image_tokens,
+        price,
     }))
 }
 
-/// Prices are for later versions, but a typo in one should not wait until then.
-pub fn check_prices(root: &View<'_>, providers: &Providers, report: &mut Report) {
+/// What the targets cost, by `provider/model`.
+pub fn prices<'a>(
+    root: &View<'a>,
+    providers: &Providers,
+    report: &mut Report,
+) -> HashMap<&'a str, Price> {
+    let shape = root.items_of("prices");
+    let mut prices = HashMap::new();
     for entry in root.node("prices").map(Node::entries).unwrap_or_default() {
+        let path = format!("prices.{}", entry.key);
         let Some((name, _)) = entry.key.split_once('/') else { continue };
         if let Some(message) = providers.unknown(name) {
-            report.problem(entry.key_at, format!("prices.{}", entry.key), message);
+            report.problem(entry.key_at, &path, message);
+        }
+        let view = View::item(&entry.value, shape, path);
+        let of = |field| view.text(field).and_then(|text| values::token_price(text).ok());
+        if let (Some(input), Some(output)) = (of("input"), of("output")) {
+            let cached = of("cached").unwrap_or(input);
+            prices.insert(entry.key.as_str(), Price { input, output, cached });
         }
     }
+    prices
 }

@@ -76,6 +76,7 @@ fn provider(
         allow_fields: view.texts("allow_fields").into_iter().map(Arc::from).collect(),
         output_cap_field: view.text("output_cap_field")?.into(),
         image_tokens: view.int("image_tokens")?,
+        budget: view.budget(),
         keys,
     })
 }

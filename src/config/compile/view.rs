@@ -103,6 +103,11 @@ impl<'a> View<'a> {
         values::limit(self.text(name)?).ok()
     }
 
+    /// Picodollars of `budget.day`.
+    pub fn budget(&self) -> Option<u64> {
+        values::dollars(self.sub("budget").text("day")?).ok()
+    }
+
     /// The texts of a list.
     pub fn texts(&self, name: &str) -> Vec<&'a str> {
         let items = self.node(name).map(Node::items).unwrap_or_default();

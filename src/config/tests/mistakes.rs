@@ -156,8 +156,8 @@ const EDITS: &[(&str, &str, &str)] = &[
     ),
     (
         "    base_url",
-        "    budget: { day: $20 }\n    base_url",
-        "8:5: providers.groq.budget: is not available in this version",
+        "    budget: { day: 20 }\n    base_url",
+        "8:20: providers.groq.budget.day: expected dollars like `$20`, found a number",
     ),
     (
         "    base_url",
@@ -239,7 +239,18 @@ const LINES: &[(&str, &str)] = &[
         "13:28: store.url: after the sentinels comes `/` and the name of the service",
     ),
     ("store: { url: redis://localhost }", "13:10: store.url: goes with `kind: redis` only"),
-    ("budget: { day: $20 }", "13:1: budget: is not available in this version"),
+    ("budget: { day: $20.125 }", "13:16: budget.day: expected dollars like `$20` or `$0.50`"),
+    ("budget: { day: $0 }", "13:16: budget.day: must be more than zero"),
+    ("budget: { month: $20 }", "13:11: budget.month: unknown field"),
+    ("budget:", "13:7: budget.day: missing: Dollars a day (UTC), like `$20`."),
+    (
+        "prices: { groq/x: { input: 0.0000001, output: 2 } }",
+        "13:28: prices.groq/x.input: expected dollars per million tokens with at most 6 decimals, like `0.05`",
+    ),
+    (
+        "prices: { groq/x: { input: 1, output: 2, cached: 1000001 } }",
+        "13:50: prices.groq/x.cached: too much: at most 1000000 dollars per million tokens",
+    ),
     (
         "prices: { grok/x: { input: 1, output: 2 } }",
         "13:11: prices.grok/x: unknown provider `grok`; did you mean `groq`?",

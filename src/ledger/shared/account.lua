@@ -5,7 +5,8 @@
 --   u:GATEWAY  {boot, sequence, windows}   what this gateway has settled; it alone writes it
 --   p:GATEWAY  windows                     presumed of it: requests that it did not renew. Gone as
 --                                          soon as it speaks again
---   o          {places, earliest, windows} sums over KEYS[2], and when its first entry ends
+--   o          {places, earliest, windows, kept} sums over KEYS[2], when its first entry ends, and
+--              until when both keys are kept
 --   r          {start, requests, ...}      requests counted for the rate
 --   x          {start, extra messages, extra tokens, forgiven messages, forgiven tokens, ...}
 -- KEYS[2] its open requests, a hash by name:
@@ -14,7 +15,8 @@
 --
 -- Lists are in MessagePack: half the size of text, and read in C.
 
-local KEEP = 40 * 86400 * 1000 -- longer than any window
+local DAY = 86400 * 1000
+local KEEP = 40 * DAY -- longer than any window
 
 local function clock()
   local time = redis.call('TIME')
@@ -51,13 +53,25 @@ local function read_account()
   return account
 end
 
+local changed = {}
 local function write(field, value)
-  redis.call('HSET', KEYS[1], field, cmsgpack.pack(value))
+  changed[#changed + 1] = field
+  changed[#changed + 1] = cmsgpack.pack(value)
 end
 
-local function keep()
-  redis.call('PEXPIRE', KEYS[1], KEEP)
-  redis.call('PEXPIRE', KEYS[2], KEEP)
+-- Writes what changed, in one go. Keys live on for as long as somebody comes once a day.
+local function save(account, now)
+  local open = account.o
+  if open then
+    local is_due = not open[4] or open[4] < now + KEEP - DAY
+    if is_due then open[4] = now + KEEP end
+    write('o', open)
+    redis.call('HSET', KEYS[1], unpack(changed))
+    if is_due then
+      redis.call('PEXPIRE', KEYS[1], KEEP)
+      redis.call('PEXPIRE', KEYS[2], KEEP)
+    end
+  end
 end
 
 local function count_open(open, entry)
@@ -87,18 +101,27 @@ local function recount(account, now)
     end
   end
   for field in pairs(presumed) do write(field, account[field]) end
-  account.o = open
+  account.o = open -- kept anew
 end
 
--- Closes an open request; what it held is free.
-local function close(account, name)
-  local packed = redis.call('HGET', KEYS[2], name)
-  if not packed then return end
-  redis.call('HDEL', KEYS[2], name)
-  local entry, open = cmsgpack.unpack(packed), account.o
-  if not open then return end
-  open[1] = math.max(0, open[1] - entry[8])
-  add(open[3], entry[5], -entry[2], -entry[4])
+-- Closes open requests; what they held is free.
+local function close(account, names)
+  if #names == 0 then return end
+  local known, open = redis.call('HMGET', KEYS[2], unpack(names)), account.o
+  redis.call('HDEL', KEYS[2], unpack(names))
+  for at = 1, #names do
+    if known[at] and open then
+      local entry = cmsgpack.unpack(known[at])
+      open[1] = math.max(0, open[1] - entry[8])
+      add(open[3], entry[5], -entry[2], -entry[4])
+    end
+  end
+end
+
+-- Whether what a gateway once said of this licence is gone: the store was emptied, or is an older copy.
+-- Nothing is written then before all gateways know.
+local function is_lost(account, gateway, has_spoken)
+  return has_spoken == '1' and not account['u:' .. gateway]
 end
 
 -- Takes what a gateway says it has settled, unless it has said something newer; whether it did.
@@ -108,8 +131,10 @@ local function settle(account, gateway, boot, sequence, windows)
   if known and (known[1] > boot or (known[1] == boot and known[2] >= sequence)) then return false end
   account[field] = {boot, sequence, windows}
   write(field, account[field])
-  redis.call('HDEL', KEYS[1], 'p:' .. gateway)
-  account['p:' .. gateway] = nil
+  if account['p:' .. gateway] then
+    redis.call('HDEL', KEYS[1], 'p:' .. gateway)
+    account['p:' .. gateway] = nil
+  end
   return true
 end
 

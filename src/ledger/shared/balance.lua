@@ -12,7 +12,7 @@ end
 local account = read_account()
 if account.o and account.o[2] > 0 and account.o[2] <= now then
   recount(account, now)
-  write('o', account.o)
+  save(account, now)
 end
 local period = tonumber(ARGV[1])
 local messages = settled(account, period, starts[period])

@@ -67,6 +67,7 @@ pub struct Listed {
     pub pending: Vec<u64>,
     /// Later requests are not among them.
     pub horizon: u64,
+    pub has_spoken: bool,
 }
 
 impl Holds {
@@ -122,6 +123,11 @@ impl Holds {
         });
     }
 
+    /// Whether the store has heard of a licence from this process.
+    pub fn has_spoken(&self, license: &LicenseId) -> bool {
+        self.shard(license).lock().licenses.get(license).is_some_and(|local| local.spoken)
+    }
+
     /// Whether the store has still to hear of something settled.
     pub fn is_unsettled(&self, license: &LicenseId) -> bool {
         let shard = self.shard(license).lock();
@@ -136,9 +142,11 @@ impl Holds {
     pub fn list(&self, license: &LicenseId) -> Listed {
         let mut shard = self.shard(license).lock();
         let horizon = self.next.load(Relaxed) << SHARD_BITS;
-        let mut listed = Listed { open: Vec::new(), pending: Vec::new(), horizon };
+        let mut listed =
+            Listed { open: Vec::new(), pending: Vec::new(), horizon, has_spoken: false };
         let shard = &mut *shard;
         let Some(local) = shard.licenses.get(license) else { return listed };
+        listed.has_spoken = local.spoken;
         let now = Instant::now();
         for hold in &local.holds {
             match shard.requests.get_mut(hold) {

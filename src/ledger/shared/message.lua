@@ -17,9 +17,9 @@ if charge == 1 and group[4] == 0 then
   group[4], pays = 1, 1
 end
 if group[5] ~= '' and (pays == 1 or group[3] == 0) then
-  close(account, group[5])
+  close(account, {group[5]})
   group[5] = ''
-  if account.o then write('o', account.o) end
+  save(account, clock())
 end
 redis.call('SET', KEYS[3], cmsgpack.pack(group), 'KEEPTTL')
 return pays

@@ -20,8 +20,7 @@ end
 local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local input, output, least = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local account = read_account()
--- What it said is gone: this store was emptied, or is an older copy.
-if ARGV[23] == '1' and not account['u:' .. gateway] then return {LOST, now} end
+if is_lost(account, gateway, ARGV[23]) then return {LOST, now} end
 if not account.o or (account.o[2] > 0 and account.o[2] <= now) then recount(account, now) end
 
 local places = tonumber(ARGV[14])
@@ -56,7 +55,7 @@ local held = opened(account, period, starts[period])
 local extra, _, forgiven = adjusted(account, period, starts[period])
 local used = math.max(0, messages + held - forgiven)
 if limit >= 0 and not covered and used >= limit + extra then
-  keep()
+  save(account, now)
   return {MESSAGES, now, used, limit + extra}
 end
 
@@ -75,7 +74,7 @@ if token_limit >= 0 then
   -- An embedding has no output to shrink; an answer needs at least one token.
   local floor = output == 0 and 0 or math.max(1, output >= 0 and math.min(least, output) or least)
   if input + floor > left then
-    keep()
+    save(account, now)
     if input + floor <= unsettled then return {BUSY, now} end
     return {TOKENS, now, tokens, unsettled, input + floor, token_limit}
   end
@@ -98,7 +97,6 @@ if group then
   redis.call('SET', KEYS[3], cmsgpack.pack(group), 'PX', GROUP_KEEP)
 end
 hold(name, {now + ARGV[4], message, input, input + math.max(0, cap), starts, boot, gateway, 1})
-write('o', account.o)
-keep()
+save(account, now)
 if not covered then used = used + 1 end
 return {GRANTED, now, cap, used, limit + extra, tokens, token_limit, covered and 1 or 0}

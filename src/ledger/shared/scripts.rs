@@ -1,10 +1,11 @@
 //! The scripts on the store, their keys and arguments. Keys of one licence share a hash slot.
 
-use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period};
-use redis::{Script, ScriptInvocation};
-
 use super::holds::Listed;
-use crate::ledger::{account::Counter, windows::Windows};
+use crate::{
+    ledger::{account::Counter, windows::Windows},
+    store::script::{Call, Script},
+};
+use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period};
 
 /// An open request that is not renewed ends after this, in milliseconds.
 pub const LIFETIME_MS: u64 = 60_000;
@@ -36,7 +37,7 @@ pub type Contribution = (u64, [Counter; 4]);
 
 impl Scripts {
     pub fn new() -> Self {
-        let script = |own: &str| Script::new(&[include_str!("account.lua"), own].concat());
+        let script = |own: &str| Script::new([include_str!("account.lua"), own].concat());
         Self {
             reserve: script(include_str!("reserve.lua")),
             message: script(include_str!("message.lua")),
@@ -53,11 +54,8 @@ impl Scripts {
         demand: &Demand,
         windows: &Windows,
         has_spoken: bool,
-    ) -> ScriptInvocation<'_> {
-        let mut call = self.of(&self.reserve, &demand.license);
-        if let Some(id) = &demand.message_id {
-            call.key(message_key(&demand.license, id));
-        }
+    ) -> Call<'_> {
+        let mut call = of(&self.reserve, &demand.license, demand.message_id.as_deref());
         call.arg(&speaker.gateway).arg(speaker.boot).arg(speaker.name(hold)).arg(LIFETIME_MS);
         call.arg(demand.input).arg(number(demand.output)).arg(demand.min_output);
         let pace = demand.pace.as_ref();
@@ -71,9 +69,9 @@ impl Scripts {
     }
 
     /// Whether the request of a message id is charged its message.
-    pub fn message(&self, license: &LicenseId, id: &str, charge: bool) -> ScriptInvocation<'_> {
-        let mut call = self.of(&self.message, license);
-        call.key(message_key(license, id)).arg(u8::from(charge));
+    pub fn message(&self, license: &LicenseId, id: &str, charge: bool) -> Call<'_> {
+        let mut call = of(&self.message, license, Some(id));
+        call.arg(u8::from(charge));
         call
     }
 
@@ -82,10 +80,12 @@ impl Scripts {
         speaker: &Speaker,
         license: &LicenseId,
         contribution: &Contribution,
+        has_spoken: bool,
         ended: &[u64],
-    ) -> ScriptInvocation<'_> {
-        let mut call = self.of(&self.settle, license);
+    ) -> Call<'_> {
+        let mut call = of(&self.settle, license, None);
         contributed(&mut call, speaker, contribution);
+        call.arg(u8::from(has_spoken));
         for hold in ended {
             call.arg(speaker.name(*hold));
         }
@@ -98,9 +98,10 @@ impl Scripts {
         license: &LicenseId,
         contribution: &Contribution,
         listed: &Listed,
-    ) -> ScriptInvocation<'_> {
-        let mut call = self.of(&self.sync, license);
+    ) -> Call<'_> {
+        let mut call = of(&self.sync, license, None);
         contributed(&mut call, speaker, contribution);
+        call.arg(u8::from(listed.has_spoken));
         call.arg(LIFETIME_MS).arg(listed.horizon).arg(listed.pending.len());
         for hold in &listed.pending {
             call.arg(speaker.name(*hold));
@@ -121,23 +122,25 @@ impl Scripts {
         messages: Period,
         tokens: Period,
         windows: &Windows,
-    ) -> ScriptInvocation<'_> {
-        let mut call = self.of(&self.balance, license);
+    ) -> Call<'_> {
+        let mut call = of(&self.balance, license, None);
         call.arg(place(messages)).arg(place(tokens));
         self::windows(&mut call, windows);
         call
     }
-
-    fn of<'a>(&self, script: &'a Script, license: &LicenseId) -> ScriptInvocation<'a> {
-        let id = license.to_hex();
-        let mut call = script.prepare_invoke();
-        call.key(format!("gk:{{{id}}}:used")).key(format!("gk:{{{id}}}:open"));
-        call
-    }
 }
 
-fn message_key(license: &LicenseId, id: &str) -> String {
-    format!("gk:{{{}}}:message:{id}", license.to_hex())
+/// A call about a licence, and the group of a message id.
+fn of<'a>(script: &'a Script, license: &LicenseId, message: Option<&str>) -> Call<'a> {
+    let id = license.to_hex();
+    let keys = [format!("gk:{{{id}}}:used"), format!("gk:{{{id}}}:open")];
+    match message {
+        None => script.call(&keys),
+        Some(message) => {
+            let [used, open] = keys;
+            script.call(&[used, open, format!("gk:{{{id}}}:message:{message}")])
+        }
+    }
 }
 
 fn number(of: Option<u64>) -> i64 {
@@ -150,19 +153,19 @@ fn place(period: Period) -> usize {
 }
 
 /// A limit and its period; without one the month counts.
-fn limit(call: &mut ScriptInvocation<'_>, limit: Option<Limit>) {
+fn limit(call: &mut Call<'_>, limit: Option<Limit>) {
     let period = limit.map_or(Period::Month, |limit| limit.per);
     call.arg(number(limit.map(|limit| limit.count))).arg(place(period));
 }
 
-fn windows(call: &mut ScriptInvocation<'_>, windows: &Windows) {
+fn windows(call: &mut Call<'_>, windows: &Windows) {
     for period in Period::ALL {
         let window = windows.of(period);
         call.arg(window.start.0).arg(window.end.0);
     }
 }
 
-fn contributed(call: &mut ScriptInvocation<'_>, speaker: &Speaker, contribution: &Contribution) {
+fn contributed(call: &mut Call<'_>, speaker: &Speaker, contribution: &Contribution) {
     let (sequence, counters) = contribution;
     call.arg(&speaker.gateway).arg(speaker.boot).arg(sequence);
     for counter in counters {

@@ -1,8 +1,11 @@
 -- What a gateway has settled so far, and which of its requests ended.
--- ARGV 1 gateway  2 boot  3 sequence  4-15 windows  16.. names of requests that ended
+-- ARGV 1 gateway  2 boot  3 sequence  4-15 windows  16 whether it has spoken of this licence before (1)
+--      17.. names of requests that ended
+-- Answers 1, or 2 when what it said before is gone.
 local account = read_account()
+if is_lost(account, ARGV[1], ARGV[16]) then return 2 end
 settle(account, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), numbers(4, 12))
-for at = 16, #ARGV do close(account, ARGV[at]) end
-if account.o then write('o', account.o) end
-keep()
+close(account, {unpack(ARGV, 17)})
+if not account.o then recount(account, clock()) end
+save(account, clock())
 return 1

@@ -18,6 +18,9 @@ use crate::store::{Away, listen::Listener};
 /// Settlements told in one go, and licences synced at one time.
 const BATCH: usize = 256;
 const SYNCED: usize = 64;
+/// Between two tellings. The first of an idle gateway is told at once; until it is told, what ended
+/// counts as open, so that nothing is granted twice.
+const GATHER: Duration = Duration::from_millis(1);
 /// Between two looks for what has to be renewed or told again.
 const LOOK: Duration = Duration::from_secs(1);
 /// An open request is renewed after this.
@@ -30,6 +33,12 @@ const SWEEP: Duration = Duration::from_secs(600);
 const FLUSH: Duration = Duration::from_millis(300);
 const CHANNEL: &str = "gk:ledger";
 const LOST: &str = "lost";
+/// What settle.lua and sync.lua answer then.
+const LOST_CODE: u8 = 2;
+const ASKS: &str = "asks";
+const WHOLE: &str = "whole";
+/// How long a gateway that has put back everything waits for the others that live to do so.
+const OTHERS: Duration = Duration::from_millis(1_500);
 
 /// What has to be told.
 pub enum Said {
@@ -51,6 +60,8 @@ pub enum Said {
     },
     /// The store was found empty: the other gateways have to put back what they know, too.
     Lost,
+    /// Another gateway wants to know whether this one has put back everything.
+    Asked,
     /// Told when everything before it was.
     Flush(oneshot::Sender<()>),
 }
@@ -78,6 +89,31 @@ impl Due {
     }
 }
 
+/// Who has put back everything since the store was last empty.
+#[derive(Default)]
+pub struct Peers {
+    /// The store's life that this gateway knows.
+    life: String,
+    /// The last life that other gateways, by their boots, were whole in.
+    whole: FxHashMap<String, String>,
+}
+
+impl Peers {
+    fn begin(&mut self, life: String) {
+        self.life = life;
+    }
+
+    fn hear(&mut self, boot: &str, life: &str) {
+        self.whole.insert(boot.to_owned(), life.to_owned());
+    }
+
+    /// Whether all of these are.
+    fn are_whole(&mut self, living: &[String]) -> bool {
+        self.whole.retain(|boot, _| living.contains(boot));
+        living.iter().all(|boot| self.whole.get(boot) == Some(&self.life))
+    }
+}
+
 impl Shared {
     pub(super) async fn speak(self: Arc<Self>, mut hearing: UnboundedReceiver<Said>) {
         let mut losses = self.store.losses();
@@ -101,6 +137,8 @@ impl Shared {
                         return;
                     }
                     self.tell(std::mem::take(&mut batch), &mut due).await;
+                    // What ends meanwhile is told together.
+                    tokio::time::sleep(GATHER).await;
                 }
                 _ = look.tick() => {
                     if self.store.is_up() {
@@ -121,9 +159,10 @@ impl Shared {
         if loss == 0 || !self.store.is_up() {
             return;
         }
+        let began = Instant::now();
+        let Ok(life) = self.store.life().await else { return };
         self.holds.forget_spoken();
         let licenses = self.local.book.licenses();
-        let began = Instant::now();
         for some in licenses.chunks(SYNCED) {
             due.now.extend(self.sync(some).await);
             if !self.store.is_up() {
@@ -136,12 +175,37 @@ impl Shared {
             }
             self.tell(waiting, due).await;
         }
+        // Emptied once more meanwhile: what was put back first is gone.
+        match self.store.life().await {
+            Ok(now) if now == life => {}
+            Ok(_) => return self.store.lost(),
+            Err(Away) => return,
+        }
+        self.peers.lock().begin(life);
+        self.announce(ASKS).await;
+        self.announce(WHOLE).await;
+        while !self.peers.lock().are_whole(&self.store.peers()) && began.elapsed() < OTHERS {
+            let mut waiting = Vec::new();
+            while let Ok(said) = hearing.try_recv() {
+                waiting.push(said);
+            }
+            self.tell(waiting, due).await;
+            tokio::time::sleep(GATHER).await;
+        }
         self.whole.store(loss, Relaxed);
         log::info!(
             "The shared store has what {} licences have used here, after {} ms.",
             licenses.len(),
             began.elapsed().as_millis()
         );
+    }
+
+    /// Says something about the life of the store that this gateway knows.
+    async fn announce(&self, what: &str) {
+        let life = self.peers.lock().life.clone();
+        if !life.is_empty() {
+            let _ = self.store.publish(CHANNEL, &format!("{what} {life}")).await;
+        }
     }
 
     async fn renew(&self, due: &mut Due) {
@@ -158,14 +222,28 @@ impl Shared {
             let listed = self.holds.list(license);
             let contribution = self.local.book.contribution(license);
             let call = self.scripts.sync(&self.speaker, license, &contribution, &listed);
-            let told: Result<u8, Away> = self.store.call(call).await;
-            if told.is_ok() {
+            let took = self.took(self.store.call(call).await);
+            if took {
                 self.holds.told(license, 0, true);
             }
-            told.is_ok()
+            took
         }));
         let told = told.await.into_iter().zip(licenses);
         told.filter(|(told, _)| !told).map(|(_, license)| *license).collect()
+    }
+
+    /// Whether the store took what it was told; if what it was told before is gone, all are to know.
+    fn took(&self, answer: Result<u8, Away>) -> bool {
+        if answer == Ok(LOST_CODE) {
+            self.lost();
+        }
+        answer == Ok(1)
+    }
+
+    /// The store was found empty.
+    pub(super) fn lost(&self) {
+        self.store.lost();
+        let _ = self.said.send(Said::Lost);
     }
 
     /// Tells what was settled, licence by licence.
@@ -181,6 +259,9 @@ impl Shared {
                 }
                 Said::Doubted { license } => due.doubt(license),
                 Said::Lost => drop(self.store.publish(CHANNEL, LOST).await),
+                Said::Asked if self.is_up() => self.announce(WHOLE).await,
+                // It is announced when it is so.
+                Said::Asked => {}
                 Said::Flush(done) => flushed.push(done),
             }
         }
@@ -192,10 +273,11 @@ impl Shared {
         .await;
         let told = join_all(ended.iter().map(async |(license, ended)| {
             let contribution = self.local.book.contribution(license);
-            let call = self.scripts.settle(&self.speaker, license, &contribution, ended);
-            let told: Result<u8, Away> = self.store.call(call).await;
-            self.holds.told(license, ended.len(), told.is_ok());
-            told.is_ok()
+            let spoken = self.holds.has_spoken(license);
+            let call = self.scripts.settle(&self.speaker, license, &contribution, spoken, ended);
+            let took = self.took(self.store.call(call).await);
+            self.holds.told(license, ended.len(), took);
+            took
         }));
         let told = told.await;
         for ((license, _), told) in ended.iter().zip(told) {
@@ -212,10 +294,11 @@ impl Shared {
     /// Hears of what other gateways noticed.
     pub fn listener(self: &Arc<Self>) -> Listener {
         let shared = self.clone();
-        let heard = move |text: &str| {
-            if text == LOST {
-                shared.store.lost();
-            }
+        let heard = move |boot: &str, text: &str| match text.split_once(' ') {
+            None if text == LOST => shared.store.lost(),
+            Some((ASKS, _)) => drop(shared.said.send(Said::Asked)),
+            Some((WHOLE, life)) => shared.peers.lock().hear(boot, life),
+            _ => {}
         };
         Listener { channel: CHANNEL, heard: Box::new(heard) }
     }

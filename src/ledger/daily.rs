@@ -1,0 +1,205 @@
+//! The table `daily`: what known licences did and what it cost, by day. Filled from the journal in
+//! the transaction that holds the sequence it reaches, so it is exact whatever happens.
+
+use std::{path::Path, time::Duration};
+
+use gatekeeper_filters::kernel::{Period, UnixMs};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::{
+    batch::Batch,
+    database::{SCHEMA, int},
+};
+
+const DAY_MS: u64 = 86_400_000;
+/// Picodollars; two of them fit into SQLite's integers, so that an addition never overflows.
+const MOST: u64 = (1 << 62) - 1;
+
+/// What one licence did on one day with one model at one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DailyRow {
+    /// `2026-11-15`, UTC.
+    pub day: String,
+    /// The licence's id in hex.
+    pub license: String,
+    pub plan: String,
+    /// The public name asked for; empty when the request was refused before it was known.
+    pub model: String,
+    /// Empty when none was asked.
+    pub provider: String,
+    pub requests: u64,
+    /// Requests that reached a provider.
+    pub messages: u64,
+    pub input: u64,
+    pub output: u64,
+    /// Part of `input`.
+    pub cached: u64,
+    /// Picodollars.
+    pub cost: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("there is no store yet: no gateway has run with this configuration")]
+    Missing,
+    #[error(
+        "the store is of an older gatekeeper (schema {found}, this one reads {SCHEMA}): the next start \
+         of the gateway brings it up to date"
+    )]
+    Older { found: i64 },
+    #[error("the store is of a newer gatekeeper (schema {found}, this one reads {SCHEMA})")]
+    Newer { found: i64 },
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Rows of the days from `first` to `last` (`2026-11-01`), both included. A gateway may run on the
+/// store meanwhile; its last 200 ms may be missing.
+///
+/// # Errors
+/// The store can't be read.
+pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadError> {
+    if !path.exists() {
+        return Err(ReadError::Missing);
+    }
+    let connection = open(path)?;
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match found {
+        SCHEMA => {}
+        ..SCHEMA => return Err(ReadError::Older { found }),
+        _ => return Err(ReadError::Newer { found }),
+    }
+    let query = "SELECT day, license, plan, model, provider, requests, messages, input, output,
+                        cached, cost
+                 FROM daily WHERE day BETWEEN ?1 AND ?2 ORDER BY day, license, plan, model, provider";
+    let mut statement = connection.prepare(query)?;
+    let rows = statement.query_map([first, last], |row| {
+        let number = |column: usize| row.get::<_, i64>(column).map(|number| number as u64);
+        Ok(DailyRow {
+            day: row.get(0)?,
+            license: row.get(1)?,
+            plan: row.get(2)?,
+            model: row.get(3)?,
+            provider: row.get(4)?,
+            requests: number(5)?,
+            messages: number(6)?,
+            input: number(7)?,
+            output: number(8)?,
+            cached: number(9)?,
+            cost: number(10)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Nothing is written, not even beside the file: where no gateway holds the store, that takes a file
+/// that is said not to change.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = match url::Url::from_file_path(std::path::absolute(path).unwrap_or_default()) {
+        Ok(mut url) if !Path::new(&log).exists() => {
+            url.set_query(Some("immutable=1"));
+            Connection::open_with_flags(url.as_str(), flags | OpenFlags::SQLITE_OPEN_URI)?
+        }
+        _ => Connection::open_with_flags(path, flags)?,
+    };
+    connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+pub(super) fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
+    let mut add = tx.prepare_cached(
+        "INSERT INTO daily (day, license, plan, model, provider, requests, messages, input, output,
+                            cached, cost)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
+                                   messages = messages + excluded.messages,
+                                   input = input + excluded.input,
+                                   output = output + excluded.output,
+                                   cached = cached + excluded.cached,
+                                   cost = min(cost + excluded.cost, ?12)",
+    )?;
+    for (way, sum) in &batch.daily {
+        add.execute(params![
+            date(way.day),
+            way.license.to_hex(),
+            way.plan,
+            way.model,
+            way.provider,
+            int(sum.requests),
+            int(sum.messages),
+            int(sum.input),
+            int(sum.output),
+            int(sum.cached),
+            money(sum.cost),
+            money(MOST),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Gives the requests of an older file their cost: none was known.
+pub(super) fn add_cost(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let has = |query: &str| tx.query_row(query, [], |_| Ok(())).optional().map(|row| row.is_some());
+    let requests = has("SELECT 1 FROM sqlite_schema WHERE name = 'requests'")?;
+    let cost = has("SELECT 1 FROM pragma_table_info('requests') WHERE name = 'cost'")?;
+    if requests && !cost {
+        tx.execute_batch("ALTER TABLE requests ADD COLUMN cost INTEGER NOT NULL DEFAULT 0")?;
+    }
+    Ok(())
+}
+
+/// Fills the table of an older file from the requests it kept.
+pub(super) fn add_up(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute_batch(
+        "INSERT INTO daily
+         SELECT substr(time, 1, 10), license, plan, model, provider, count(*), sum(attempts > 0),
+                sum(input), sum(output), sum(cached), sum(cost)
+         FROM requests WHERE license IS NOT NULL AND NOT EXISTS (SELECT 1 FROM daily)
+         GROUP BY 1, 2, 3, 4, 5",
+    )
+}
+
+/// Deletes a little of what is before `day`; how many rows.
+pub(super) fn prune(connection: &Connection, day: &str, most: usize) -> rusqlite::Result<usize> {
+    let query = "DELETE FROM daily WHERE (day, license, plan, model, provider) IN
+                 (SELECT day, license, plan, model, provider FROM daily WHERE day < ?1 LIMIT ?2)";
+    connection.execute(query, params![day, most as i64])
+}
+
+pub(super) fn spent(connection: &Connection, day: UnixMs) -> rusqlite::Result<Vec<(String, u64)>> {
+    let mut statement =
+        connection.prepare("SELECT provider, cost FROM daily WHERE day = ?1 AND cost > 0")?;
+    let mut rows = statement.query([date(day)])?;
+    let mut spent = std::collections::BTreeMap::<String, u64>::new();
+    while let Some(row) = rows.next()? {
+        let sum = spent.entry(row.get(0)?).or_default();
+        *sum = sum.saturating_add(row.get::<_, i64>(1)? as u64);
+    }
+    Ok(spent.into_iter().collect())
+}
+
+pub(super) fn licenses_over(
+    connection: &Connection,
+    days: u64,
+    now: UnixMs,
+) -> rusqlite::Result<u64> {
+    let today = Period::Day.window(now).start.0;
+    let first = UnixMs(today.saturating_sub(days.saturating_sub(1) * DAY_MS));
+    let query = "SELECT count(DISTINCT license) FROM daily WHERE day BETWEEN ?1 AND ?2";
+    let count: i64 =
+        connection.query_row(query, [date(first), date(UnixMs(today))], |row| row.get(0))?;
+    Ok(count as u64)
+}
+
+/// `2026-11-15`, UTC.
+pub fn date(at: UnixMs) -> String {
+    at.to_rfc3339().get(..10).unwrap_or_default().to_owned()
+}
+
+/// Picodollars as SQLite keeps them.
+pub(super) fn money(picodollars: u64) -> i64 {
+    picodollars.min(MOST) as i64
+}

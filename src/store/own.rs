@@ -1,0 +1,49 @@
+//! A connection for each thread that serves requests: a request does not wake another thread to ask
+//! the store, and what its thread asks at one time goes out together.
+
+use std::cell::RefCell;
+
+use super::{
+    CONNECT,
+    address::Address,
+    wire::{self, Wire},
+};
+
+/// What a thread has.
+pub enum Own {
+    Is(Wire),
+    /// Nothing yet; the caller is to connect.
+    Begins,
+    /// Somebody connects already.
+    Comes,
+}
+
+thread_local! {
+    /// Of the connection with this number; [`super::Store`]'s epochs are never used twice.
+    static OWN: RefCell<(u64, Option<Wire>)> = const { RefCell::new((0, None)) };
+}
+
+pub fn find(epoch: u64) -> Own {
+    OWN.with_borrow_mut(|own| match own {
+        (known, wire) if *known == epoch => wire.clone().map_or(Own::Comes, Own::Is),
+        _ => {
+            *own = (epoch, None);
+            Own::Begins
+        }
+    })
+}
+
+/// Connects this thread, beside whatever it does. One that fails uses the common connection.
+pub fn connect(address: Address, epoch: u64) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        if let Ok(Ok(made)) = tokio::time::timeout(CONNECT, wire::connect(&address, CONNECT)).await
+        {
+            OWN.with_borrow_mut(|own| {
+                if own.0 == epoch {
+                    own.1 = Some(made);
+                }
+            });
+        }
+    });
+}
