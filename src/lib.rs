@@ -11,6 +11,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod fleet;
 pub mod ledger;
 pub mod licenses;
 pub mod pool;

@@ -8,9 +8,8 @@ pub mod selection;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::Instant,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 use gatekeeper_filters::kernel;
@@ -21,14 +20,15 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 use secrecy::ExposeSecret;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::{
-    health::{GroupHealth, KeyHealth, State},
-    key::{Key, Lease},
+    health::{GroupHealth, KeyHealth, State, Why},
+    key::{Key, Lease, Told},
     resolve::Endpoint,
     selection::SmoothRoundRobin,
 };
-use crate::{config::settings, upstream::request::common_head};
+use crate::{config::settings, licenses::Hasher, upstream::request::common_head};
 
 /// One provider as requests see it: fixed settings, its keys and its addresses.
 pub struct Provider {
@@ -45,20 +45,70 @@ pub struct Provider {
 /// By provider and id.
 type Name = (Arc<str>, Arc<str>);
 
+/// A key, or all keys of an account, begins to rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rested {
+    Group {
+        provider: Arc<str>,
+        group: Arc<str>,
+        left: Duration,
+    },
+    Key {
+        provider: Arc<str>,
+        key: Arc<str>,
+        /// Which secret it has ([`Hasher::secret`]).
+        mark: String,
+        why: Why,
+        left: Duration,
+    },
+}
+
+/// Where rests are told, once somebody wants to know.
+type Teller = Arc<OnceLock<UnboundedSender<Rested>>>;
+
 /// The health of all keys and groups, kept over reloads.
-#[derive(Default)]
 pub struct HealthBook {
-    /// A key whose secret changed is a new one, even if the old one was quarantined; so the hash of
-    /// its secret, under keys of this process, is part of its name.
-    keys: Mutex<HashMap<(Name, u64), Arc<KeyHealth>>>,
+    /// A key whose secret changed is a new one, even if the old one was quarantined; so the mark of
+    /// its secret is part of its name.
+    keys: Mutex<HashMap<(Name, String), Arc<KeyHealth>>>,
     groups: Mutex<HashMap<Name, Arc<GroupHealth>>>,
-    secrets: RandomState,
+    hasher: Hasher,
+    teller: Teller,
 }
 
 impl HealthBook {
-    fn key(&self, provider: &Arc<str>, key: &settings::Key) -> Arc<KeyHealth> {
-        let secret = self.secrets.hash_one(key.secret.expose_secret());
-        let at = ((provider.clone(), key.id.clone()), secret);
+    pub fn new(hasher: Hasher) -> Self {
+        let (keys, groups) = (Mutex::default(), Mutex::default());
+        Self { keys, groups, hasher, teller: Arc::default() }
+    }
+
+    /// Rests that begin here are told from now on.
+    pub fn tell(&self) -> UnboundedReceiver<Rested> {
+        let (teller, rested) = unbounded_channel();
+        let _ = self.teller.set(teller);
+        rested
+    }
+
+    /// Another gateway found something out about a key or an account.
+    pub fn hear(&self, rested: &Rested) {
+        let now = Instant::now();
+        match rested {
+            Rested::Group { provider, group, left } => {
+                if let Some(health) = self.groups.lock().get(&(provider.clone(), group.clone())) {
+                    health.cool(Some(*left), now);
+                }
+            }
+            Rested::Key { provider, key, mark, why, left } => {
+                let at = ((provider.clone(), key.clone()), mark.clone());
+                if let Some(health) = self.keys.lock().get(&at) {
+                    health.quarantine_for(*why, *left, now);
+                }
+            }
+        }
+    }
+
+    fn key(&self, provider: &Arc<str>, id: &Arc<str>, mark: &str) -> Arc<KeyHealth> {
+        let at = ((provider.clone(), id.clone()), mark.to_owned());
         self.keys.lock().entry(at).or_default().clone()
     }
 
@@ -116,9 +166,11 @@ impl Provider {
     ) -> Result<Self, Unusable> {
         let mut keys = Vec::with_capacity(settings.keys.len());
         for key in &settings.keys {
-            let health = book.key(&settings.name, key);
+            let mark = book.hasher.secret(&settings.name, key.secret.expose_secret());
+            let health = book.key(&settings.name, &key.id, &mark);
             let group = book.group(&settings.name, &key.group);
-            keys.push(Arc::new(Key::new(key, health, group)?));
+            let told = Told { provider: settings.name.clone(), mark, teller: book.teller.clone() };
+            keys.push(Arc::new(Key::new(key, health, group, told)?));
         }
         let backends: BTreeSet<Backend> =
             keys.iter().enumerate().map(|(index, key)| selection::backend(index, key)).collect();

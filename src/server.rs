@@ -34,6 +34,7 @@ use crate::{
         self,
         settings::{Redis, Settings},
     },
+    fleet::Fleet,
     ledger::{Embedded, Shared},
     licenses::{Desk, Hasher},
     pool::{HealthBook, health, resolve::Resolver},
@@ -117,7 +118,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     let machine = Machine {
         ledger: shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared),
         telemetry,
-        health: Arc::new(HealthBook::default()),
+        health: Arc::new(HealthBook::new(Hasher::new(&pepper))),
         licenses: licenses.clone(),
         spending: Arc::new(spent_today(&store)?),
         endpoints: Arc::default(),
@@ -128,8 +129,11 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     if let Some(redis) = &redis {
-        let ledger = shared.as_ref().map(Shared::listener);
-        redis.start([licenses.listener()].into_iter().chain(ledger).collect());
+        let fleet = fleet(redis, &store, &snapshot.settings, &machine)?;
+        let mut listeners = vec![licenses.listener(), fleet.listener()];
+        listeners.extend(shared.as_ref().map(Shared::listener));
+        redis.start(listeners);
+        fleet.start(machine.health.tell());
     }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
@@ -170,6 +174,23 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     };
     server.run(args);
     Ok(())
+}
+
+fn fleet(
+    redis: &Arc<Store>,
+    store: &Arc<Embedded>,
+    settings: &Settings,
+    machine: &Machine,
+) -> anyhow::Result<Arc<Fleet>> {
+    Ok(Arc::new(Fleet {
+        store: redis.clone(),
+        gateway: store.gateway()?,
+        local: store.clone(),
+        database: settings.store.path.clone(),
+        spending: machine.spending.clone(),
+        health: machine.health.clone(),
+        telemetry: machine.telemetry.clone(),
+    }))
 }
 
 fn open_redis(redis: &Redis) -> anyhow::Result<Arc<Store>> {

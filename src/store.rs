@@ -16,6 +16,7 @@ pub mod address;
 pub mod fitness;
 pub mod listen;
 mod own;
+pub mod read;
 pub mod script;
 mod wire;
 

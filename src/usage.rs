@@ -12,6 +12,7 @@ use gatekeeper_filters::kernel::{DOLLAR, UnixMs};
 
 use crate::{
     config::{Settings, settings::PlanPrice},
+    fleet::days,
     ledger::daily::{self, DailyRow},
     spending::dollars,
 };
@@ -74,6 +75,9 @@ pub fn write(settings: &Settings, args: &UsageArgs, out: &mut dyn Write) -> anyh
 
 /// The days of a month (`2026-11`).
 fn rows(settings: &Settings, month: &str) -> anyhow::Result<Vec<DailyRow>> {
+    if let Some(redis) = &settings.store.redis {
+        return days::of_month(redis, month);
+    }
     let path = &settings.store.path;
     // No month has a later day, and text sorts by time.
     daily::read(path, &format!("{month}-01"), &format!("{month}-31"))

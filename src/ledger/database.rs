@@ -194,9 +194,15 @@ impl Database {
                     ON CONFLICT DO UPDATE SET value = max(value + 1, excluded.value)";
         self.connection.execute(boot, [int(now.0 / 1000)])?;
         self.checkpoint()?;
-        let of = "SELECT (SELECT value FROM meta WHERE key = 'gateway'),
-                         (SELECT value FROM meta WHERE key = 'boot')";
-        self.connection.query_row(of, [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)))
+        let of = "SELECT value FROM meta WHERE key = 'boot'";
+        let boot = self.connection.query_row(of, [], |row| row.get::<_, i64>(0))?;
+        Ok((self.gateway()?, boot as u64))
+    }
+
+    /// The name that [`Database::identity`] made.
+    pub fn gateway(&self) -> rusqlite::Result<String> {
+        let of = "SELECT value FROM meta WHERE key = 'gateway'";
+        self.connection.query_row(of, [], |row| row.get(0))
     }
 
     /// Moves everything into the one file, which can then be copied alone.

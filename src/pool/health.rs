@@ -47,6 +47,10 @@ impl Why {
         }
     }
 
+    pub fn from_name(name: &str) -> Option<Why> {
+        [Why::BadCredential, Why::NoPermission, Why::NoMoney].into_iter().find(|w| w.name() == name)
+    }
+
     fn from_code(code: u32) -> Why {
         match code {
             0 => Why::BadCredential,
@@ -146,6 +150,12 @@ impl KeyHealth {
     pub fn quarantine(&self, why: Why, now: Instant) {
         self.why.store(why as u32, Relaxed);
         self.quarantine.begin(None, FIRST_QUARANTINE, LONGEST_QUARANTINE, now);
+    }
+
+    /// Another gateway has found out.
+    pub fn quarantine_for(&self, why: Why, left: Duration, now: Instant) {
+        self.why.store(why as u32, Relaxed);
+        self.quarantine.begin(Some(left), FIRST_QUARANTINE, LONGEST_QUARANTINE, now);
     }
 
     pub fn succeeded(&self, now: Instant) {

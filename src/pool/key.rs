@@ -9,7 +9,7 @@ use http::HeaderValue;
 use secrecy::ExposeSecret;
 
 use super::{
-    Unusable,
+    Rested, Teller, Unusable,
     health::{GroupHealth, KeyHealth, State, Why},
 };
 use crate::config::settings;
@@ -23,7 +23,18 @@ pub struct Key {
     authorization: HeaderValue,
     pub health: Arc<KeyHealth>,
     group: Arc<GroupHealth>,
+    told: Told,
 }
+
+/// To whom it is told that the key begins to rest, and by what name.
+pub(super) struct Told {
+    pub provider: Arc<str>,
+    pub mark: String,
+    pub teller: Teller,
+}
+
+/// A rest that grew by less, in milliseconds, is no news.
+const NEWS: u64 = 100;
 
 /// What an attempt showed about its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +56,7 @@ impl Key {
         settings: &settings::Key,
         health: Arc<KeyHealth>,
         group: Arc<GroupHealth>,
+        told: Told,
     ) -> Result<Self, Unusable> {
         let text = zeroize::Zeroizing::new(format!("Bearer {}", settings.secret.expose_secret()));
         let mut authorization =
@@ -58,11 +70,45 @@ impl Key {
             authorization,
             health,
             group,
+            told,
         })
     }
 
     pub fn authorization(&self) -> HeaderValue {
         self.authorization.clone()
+    }
+
+    /// Rests its whole account.
+    fn cool(&self, stated: Option<Duration>, now: Instant) {
+        let before = self.group.left_ms(now);
+        self.group.cool(stated, now);
+        let left = self.group.left_ms(now);
+        if left > before + NEWS
+            && let Some(teller) = self.told.teller.get()
+        {
+            let _ = teller.send(Rested::Group {
+                provider: self.told.provider.clone(),
+                group: self.group_name.clone(),
+                left: Duration::from_millis(left),
+            });
+        }
+    }
+
+    fn quarantine(&self, why: Why, now: Instant) {
+        let before = self.health.quarantined(now).map_or(0, |(_, left)| left);
+        self.health.quarantine(why, now);
+        let left = self.health.quarantined(now).map_or(0, |(_, left)| left);
+        if left > before + NEWS
+            && let Some(teller) = self.told.teller.get()
+        {
+            let _ = teller.send(Rested::Key {
+                provider: self.told.provider.clone(),
+                key: self.id.clone(),
+                mark: self.told.mark.clone(),
+                why,
+                left: Duration::from_millis(left),
+            });
+        }
     }
 
     pub fn state(&self, now: Instant) -> State {
@@ -103,8 +149,8 @@ impl Lease {
                 key.group.succeeded(now);
                 return;
             }
-            KeyNews::Limited(stated) => key.group.cool(stated, now),
-            KeyNews::Broken(why) => key.health.quarantine(why, now),
+            KeyNews::Limited(stated) => key.cool(stated, now),
+            KeyNews::Broken(why) => key.quarantine(why, now),
             KeyNews::Fault => {}
             KeyNews::None => return,
         }

@@ -12,7 +12,7 @@ use std::{
 
 use gatekeeper_filters::kernel::{Delivery, Outcome, Record, UnixMs};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::proxy::flight::{Attempted, Flight};
 
@@ -27,6 +27,15 @@ pub struct Live {
     refused: AtomicU64,
     salt: RandomState,
     recent: Mutex<VecDeque<Seen>>,
+    others: Mutex<Others>,
+}
+
+/// What other gateways serve, where they share a store.
+#[derive(Default)]
+struct Others {
+    /// The name of this one among them.
+    own: String,
+    live: Vec<Map<String, Value>>,
 }
 
 struct Seen {
@@ -59,6 +68,7 @@ impl Live {
             refused: AtomicU64::new(0),
             salt: RandomState::new(),
             recent: Mutex::new(VecDeque::with_capacity(KEPT)),
+            others: Mutex::default(),
         }
     }
 
@@ -94,8 +104,39 @@ impl Live {
         recent.push_front(seen);
     }
 
-    /// The totals and the newest requests first, as members of `/status`.
-    pub fn to_json(&self) -> serde_json::Map<String, Value> {
+    /// Takes what other gateways say of themselves, by [`Live::own`] and `gateway`.
+    pub fn hear(&self, own: &str, live: Vec<Map<String, Value>>) {
+        *self.others.lock() = Others { own: own.to_owned(), live };
+    }
+
+    /// Totals and newest requests as members of `/status`: those of this gateway, and where several
+    /// share a store the requests of all, and each one's totals.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let mut status = self.own();
+        let others = self.others.lock();
+        if others.own.is_empty() {
+            return status;
+        }
+        let mut own = status.clone();
+        own.insert("gateway".into(), json!(others.own));
+        let (mut requests, mut gateways) = (Vec::new(), Vec::new());
+        for mut live in [own].into_iter().chain(others.live.iter().cloned()) {
+            for mut request in take_requests(&mut live) {
+                request["gateway"] = live["gateway"].clone();
+                requests.push(request);
+            }
+            gateways.push(Value::Object(live));
+        }
+        // RFC 3339 in UTC sorts by time.
+        requests.sort_by(|a, b| b["time"].as_str().cmp(&a["time"].as_str()));
+        requests.truncate(KEPT);
+        status.insert("requests".into(), json!(requests));
+        status.insert("gateways".into(), json!(gateways));
+        status
+    }
+
+    /// The totals of this gateway, and its newest requests first.
+    pub fn own(&self) -> Map<String, Value> {
         let (success, failed) = (self.success.load(Relaxed), self.failed.load(Relaxed));
         let judged = success + failed;
         let rate = (judged > 0).then(|| success as f64 / judged as f64);
@@ -111,8 +152,15 @@ impl Live {
         });
         match whole {
             Value::Object(members) => members,
-            _ => serde_json::Map::new(),
+            _ => Map::new(),
         }
+    }
+}
+
+fn take_requests(live: &mut Map<String, Value>) -> Vec<Value> {
+    match live.remove("requests") {
+        Some(Value::Array(requests)) => requests,
+        _ => Vec::new(),
     }
 }
 

@@ -41,6 +41,7 @@ mod disconnect;
 mod drain;
 mod failover;
 mod farming;
+mod fleet;
 mod framing;
 mod gate;
 mod json;
