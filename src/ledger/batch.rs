@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 
 use super::{
+    action::Action,
     entry::{Entry, Request, Reserved, Settled},
     windows::Windows,
 };
@@ -28,6 +29,7 @@ pub struct Batch<'a> {
     /// Groups whose message has been charged: their open requests stand on none any more.
     pub charged: HashSet<u64>,
     pub requests: Vec<Request<'a>>,
+    pub actions: Vec<Action<'a>>,
     /// Sequence of the last entry.
     pub reaches: u64,
     windows: Windows,
@@ -42,6 +44,7 @@ impl<'a> Batch<'a> {
             }
             Entry::Settled(settled) => self.settle(&settled),
             Entry::Request(request) => self.requests.push(request),
+            Entry::Action(action) => self.actions.push(action),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The ledger as its callers see it; crashes are in `crash`, a random walk in `model`.
 
+mod adjustments;
 mod crash;
 mod model;
 
@@ -20,6 +21,7 @@ use gatekeeper_filters::kernel::{
 };
 
 use super::{
+    actions::{Adjusted, Order},
     embedded::{Embedded, OpenError},
     journal::Size,
     pepper::PepperError,
@@ -64,6 +66,11 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 
 fn month(count: u64) -> Option<Limit> {
     Some(Limit { count, per: Period::Month })
+}
+
+/// An operator's order for limits of a month.
+fn order(license: LicenseId, id: &str) -> Order<'_> {
+    Order { license, id, note: "", messages: month(1), tokens: month(1) }
 }
 
 fn ask(license: LicenseId) -> Demand {
@@ -515,7 +522,7 @@ fn a_newer_schema_and_a_foreign_journal_are_refused() {
     ledger.db.lock().connection().pragma_update(None, "user_version", 7).unwrap();
     drop(ledger);
     let refused = store.try_open(SMALL).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 7, known: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Newer { found: 7, known: 4, .. }), "{refused}");
 
     let store = Store::new();
     drop(store.open());

@@ -49,6 +49,11 @@ pub enum Said {
     Doubted {
         license: LicenseId,
     },
+    /// An operator gave the licence something; told whether the store took it.
+    Adjusted {
+        license: LicenseId,
+        done: oneshot::Sender<bool>,
+    },
     /// The store was found empty: the other gateways have to put back what they know, too.
     Lost,
     /// Told when everything before it was.
@@ -171,7 +176,7 @@ impl Shared {
     /// Tells what was settled, licence by licence.
     async fn tell(&self, said: Vec<Said>, due: &mut Due) {
         let mut ended: FxHashMap<LicenseId, Vec<u64>> = FxHashMap::default();
-        let (mut shared, mut flushed) = (Vec::new(), Vec::new());
+        let (mut shared, mut adjusted, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
         for said in said {
             match said {
                 Said::Settled { license, hold } => ended.entry(license).or_default().push(hold),
@@ -180,6 +185,7 @@ impl Shared {
                     shared.push((license, hold, open, id, charge));
                 }
                 Said::Doubted { license } => due.doubt(license),
+                Said::Adjusted { license, done } => adjusted.push((license, done)),
                 Said::Lost => drop(self.store.publish(CHANNEL, LOST).await),
                 Said::Flush(done) => flushed.push(done),
             }
@@ -204,8 +210,23 @@ impl Shared {
             }
         }
         self.told.notify_waiters();
+        self.tell_adjusted(adjusted, due).await;
         for done in flushed {
             let _ = done.send(());
+        }
+    }
+
+    async fn tell_adjusted(
+        &self,
+        adjusted: Vec<(LicenseId, oneshot::Sender<bool>)>,
+        due: &mut Due,
+    ) {
+        for (license, done) in adjusted {
+            let took = self.sync(&[license]).await.is_empty();
+            if !took {
+                due.now.insert(license);
+            }
+            let _ = done.send(took);
         }
     }
 

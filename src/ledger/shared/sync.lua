@@ -1,8 +1,9 @@
 -- All that a gateway knows of a licence: what it has settled and which requests are open. What is
 -- here of it and is not among them is gone. Makes good whatever was lost, here or on the way.
--- ARGV 1 gateway  2 boot  3 sequence  4-15 windows  16 lifetime, ms  17 horizon: its requests from
---      this number on it does not speak of  18 count of names to keep as they are, then the names,
---      then for each open request: name, message, input, tokens, four starts
+-- ARGV 1 gateway  2 boot  3 sequence  4-15 windows  16 what operators gave, as a text or empty
+--      17 lifetime, ms  18 horizon: its requests from this number on it does not speak of
+--      19 count of names to keep as they are, then the names, then for each open request: name,
+--      message, input, tokens, four starts
 -- A key of another type is nobody's: it would keep this licence out for ever.
 for _, key in ipairs(KEYS) do
   local kind = redis.call('TYPE', key).ok
@@ -12,19 +13,20 @@ local now = clock()
 local gateway, boot = ARGV[1], tonumber(ARGV[2])
 local account = read_account()
 -- One that was overtaken on the way says nothing.
-if not settle(account, gateway, boot, tonumber(ARGV[3]), numbers(4, 12)) then return 0 end
+local given = numbers_in(ARGV[16])
+if not settle(account, gateway, boot, tonumber(ARGV[3]), numbers(4, 12), given) then return 0 end
 
 local named = {}
-local kept = tonumber(ARGV[18])
-for at = 19, 18 + kept do named[ARGV[at]] = true end
-for at = 19 + kept, #ARGV, 8 do
+local kept = tonumber(ARGV[19])
+for at = 20, 19 + kept do named[ARGV[at]] = true end
+for at = 20 + kept, #ARGV, 8 do
   named[ARGV[at]] = true
-  local entry = {now + ARGV[16], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]),
+  local entry = {now + ARGV[17], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]),
     tonumber(ARGV[at + 3]), numbers(at + 4, 4), boot, gateway, 1}
   redis.call('HSET', KEYS[2], ARGV[at], cmsgpack.pack(entry))
 end
 
-local horizon = tonumber(ARGV[17])
+local horizon = tonumber(ARGV[18])
 local flat = redis.call('HGETALL', KEYS[2])
 for at = 1, #flat, 2 do
   local entry = cmsgpack.unpack(flat[at + 1])
