@@ -13,6 +13,7 @@ pub mod config;
 pub mod demo;
 pub mod ledger;
 pub mod licenses;
+pub mod operator;
 pub mod pool;
 pub mod proxy;
 pub mod reload;

@@ -36,6 +36,7 @@ use crate::{
     },
     ledger::{Embedded, Shared},
     licenses::{Desk, Hasher},
+    operator::Operator,
     pool::{HealthBook, health, resolve::Resolver},
     proxy::{
         deadline::{Deadline, KEEPALIVE},
@@ -233,8 +234,7 @@ impl Parts {
         let resolver = Resolver { endpoints: self.machine.endpoints };
         let admin = Admin {
             snapshot: self.snapshot,
-            store: self.store,
-            shared: self.shared,
+            operator: Operator { store: self.store, shared: self.shared },
             phase: self.phase,
             history: self.history,
         };

@@ -121,9 +121,21 @@ impl Embedded {
     ///
     /// # Errors
     /// The journal has no room.
-    pub fn note(&self, kind: Kind, order: &Order<'_>, now: UnixMs) -> Result<bool, Full> {
-        let action = order.action(kind, String::new(), now);
+    pub fn note(
+        &self,
+        kind: Kind,
+        order: &Order<'_>,
+        detail: &str,
+        now: UnixMs,
+    ) -> Result<bool, Full> {
+        let action = order.action(kind, detail.to_owned(), now);
         self.book.act(action, |_, _, _| {}, &self.journal)
+    }
+
+    /// Whether this was done here before.
+    pub fn is_done(&self, kind: Kind, order: &Order<'_>) -> bool {
+        let done = self.book.actions(&order.license);
+        done.iter().any(|action| action.is_same(kind, order.id))
     }
 
     /// What operators did about a licence here, oldest first.

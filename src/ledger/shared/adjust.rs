@@ -68,8 +68,7 @@ impl Shared {
     pub async fn reset(&self, order: &Order<'_>) -> Result<Done, NotDone> {
         // What was settled here and is still on its way belongs to it.
         let told = self.tell_of(order.license).await;
-        let done = self.local.actions(&order.license);
-        if done.iter().any(|action| action.is_same(Kind::Reset, order.id)) {
+        if self.local.is_done(Kind::Reset, order) {
             return Ok(Done { is_new: false, told });
         }
         if !told {

@@ -119,7 +119,7 @@ fn what_was_given_outlives_any_number_of_restarts_and_the_sweep() {
     let store = Store::new();
     let ledger = store.open();
     ledger.grant(&Order { note: "sorry", ..order(ANNA, "a") }, [7, 0], NOW).unwrap();
-    ledger.note(Kind::Revoke, &order(ANNA, "b"), NOW).unwrap();
+    ledger.note(Kind::Revoke, &order(ANNA, "b"), "", NOW).unwrap();
     drop(ledger);
     for _ in 0..3 {
         let ledger = store.open();
