@@ -256,7 +256,7 @@ fn unlimited(what: &str) -> Failure {
 fn log(kind: Kind, wanted: &ledger::Order<'_>, order: &Order) {
     let license = wanted.license.to_hex();
     let amount = match kind {
-        Kind::Grant => format!(" of {} messages, {} tokens", order.messages, order.tokens),
+        Kind::Grant => format!(" of {} messages and {} tokens", order.messages, order.tokens),
         _ => String::new(),
     };
     let license = license.get(..12).unwrap_or_default();

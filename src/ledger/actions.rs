@@ -71,6 +71,13 @@ impl Order<'_> {
     }
 }
 
+/// `100 messages, 20 tokens`, without what is 0.
+fn amounts([messages, tokens]: [u64; 2]) -> String {
+    let parts = [(messages, "messages"), (tokens, "tokens")];
+    let parts = parts.iter().filter(|(amount, _)| *amount > 0);
+    parts.map(|(amount, what)| format!("{amount} {what}")).collect::<Vec<_>>().join(", ")
+}
+
 /// Without a limit the month counts.
 pub fn periods(messages: Option<Limit>, tokens: Option<Limit>) -> [Period; 2] {
     [messages, tokens].map(|limit| limit.map_or(Period::Month, |limit| limit.per))
@@ -82,8 +89,7 @@ impl Embedded {
     /// # Errors
     /// The journal has no room.
     pub fn grant(&self, order: &Order<'_>, extra: [u64; 2], now: UnixMs) -> Result<bool, Full> {
-        let detail = format!("{} messages, {} tokens", extra[0], extra[1]);
-        let action = order.action(Kind::Grant, detail, now);
+        let action = order.action(Kind::Grant, amounts(extra), now);
         let complete = |_: &Account, _: &Windows, action: &mut Action<'static>| {
             action.changes = Some(order.changes(extra, [0, 0]));
         };
