@@ -42,7 +42,7 @@ impl Given {
         self.forgiven_tokens = self.forgiven_tokens.max(more.forgiven_tokens);
     }
 
-    fn is_nothing(&self) -> bool {
+    pub fn is_nothing(&self) -> bool {
         *self == Given { start: self.start, ..Given::default() }
     }
 }

@@ -178,11 +178,14 @@ impl Book {
         let mut shard = self.shards[index(license)].lock();
         shard.told += 1;
         let account = shard.accounts.get(license);
-        Contribution {
-            counters: account.map(Account::newest).unwrap_or_default(),
-            given: account.and_then(Account::newest_given),
-            sequence: shard.told,
-        }
+        let counters = account.map(Account::newest).unwrap_or_default();
+        // What was given in windows that ended is not worth telling.
+        let still_counts = |given: &[Given; 4]| {
+            let mut pairs = given.iter().zip(&counters);
+            pairs.any(|(given, counter)| !given.is_nothing() && given.start >= counter.start)
+        };
+        let given = account.and_then(Account::newest_given).filter(still_counts);
+        Contribution { counters, given, sequence: shard.told }
     }
 
     /// Does what an operator wants, once: writes it to the journal, then applies it. `complete` says

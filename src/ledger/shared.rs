@@ -392,7 +392,7 @@ impl Ledger for Shared {
         tokens: Option<Limit>,
         _now: UnixMs,
     ) -> Result<Balance, StoreDown> {
-        Ok(self.overview(license, messages, tokens).await?.balance)
+        self.balance_of(license, messages, tokens).await
     }
 
     fn record(&self, record: Record) {

@@ -6,6 +6,9 @@ use gatekeeper_filters::kernel::{Asking, Code, Credential, LicenseId, Plan, Stan
 
 use super::{Book, STATIC, desk::Desk, devices::Devices, facts::Verdict, record::Record};
 
+/// Attempts to have the shared store told before an operator hears that it is told later.
+const TRIES: usize = 3;
+
 /// All that is known of one licence.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -67,11 +70,16 @@ impl Desk {
         let changed = self.records.update(id, change).is_some();
         // Said again it is written again: the first time may not have come through.
         let on_disk = self.records.get(&id).is_none() || self.shelf.put_now(id).await;
-        Said { changed, on_disk, told: self.share(id).await }
+        Said { changed, on_disk, told: self.share_again(id).await }
     }
 
     /// Has the other gateways told what is known; whether the store took it.
     pub async fn share_again(&self, id: LicenseId) -> bool {
+        for _ in 1..TRIES {
+            if self.share(id).await {
+                return true;
+            }
+        }
         self.share(id).await
     }
 }

@@ -77,6 +77,14 @@ fn open_redis(redis: &Redis) -> anyhow::Result<Arc<Store>> {
 /// The store is in use, or unusable.
 pub fn operate(settings: &Settings, command: Command, body: &[u8]) -> anyhow::Result<Answer> {
     crate::telemetry::log::start(log::LevelFilter::Warn);
+    let path = &settings.store.path;
+    // Another one would be made, and nobody would ever look there.
+    anyhow::ensure!(
+        path.exists(),
+        "no gateway answers, and its store {} is not here; relative paths count from the directory \
+         the gateway is started in",
+        path.display()
+    );
     let opened = Opened::open(settings, &settings::AccessLog::Off)?;
     opened.listen();
     let book = Book::new(settings, opened.licenses.clone());

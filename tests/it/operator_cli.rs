@@ -1,6 +1,6 @@
 //! `gatekeeper licenses`, with a gateway and without one.
 
-use std::{path::Path, process::Output};
+use std::{path::Path, process::Output, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -109,11 +109,11 @@ async fn without_a_gateway_the_store_itself_is_changed() {
 async fn without_a_gateway_the_shared_store_is_told() {
     let (mock, redis) = (Mock::start(Reply::chat()).await, Redis::start().await);
     let config = Config::new(&mock).plan("free", PLAN).redis(&redis.url());
-    let gateways = start(1, config.clone()).await;
+    let mut gateways = start(2, config.clone()).await;
     gateways[0].app().chat().await.ok();
-    // A machine on which none runs.
-    let dir = TempDir::new().unwrap();
-    let file = config.file(dir.path());
+    gateways[1].kill();
+    let dir = gateways[1].dir.clone();
+    let file = dir.path().join("gatekeeper.yaml");
     let words = ["licenses", "grant", "--messages", "4", "-c", file.to_str().unwrap()];
     let mut program = std::process::Command::new(crate::support::gateway::program());
     program.args(words).current_dir(dir.path());
@@ -123,4 +123,22 @@ async fn without_a_gateway_the_shared_store_is_told() {
     assert!(said.contains("1 of 7 used"), "{said}");
     let now = show(&gateways[0], LICENSE).await;
     assert_eq!(now["limits"]["messages"]["limit"], 7, "{now}");
+    // It outlives the store as what that gateway's own store knows.
+    redis.flush();
+    gateways[1].restart().await;
+    crate::shared_ledger::are_counting(&gateways).await;
+    crate::support::eventually("it is told again", Duration::from_secs(10), || async {
+        show(&gateways[0], LICENSE).await["limits"]["messages"]["limit"] == 7
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_gateway_and_store_nothing_is_made_up() {
+    let mock = Mock::start(Reply::chat()).await;
+    let dir = TempDir::new().unwrap();
+    Config::new(&mock).file(dir.path());
+    let refused = says(&licenses(dir.path(), &["grant", "--messages", "4"], LICENSE), 1);
+    assert!(refused.contains("is not here"), "{refused}");
+    assert!(!dir.path().join("data/gatekeeper.db").exists());
 }

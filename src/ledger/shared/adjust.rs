@@ -74,7 +74,7 @@ impl Shared {
         if !told {
             return Err(NotDone::StoreDown);
         }
-        let settled = self.ask(&order.license, order.messages, order.tokens).await?.settled;
+        let settled = self.ask_again(&order.license, order.messages, order.tokens).await?.settled;
         let is_new = self.local.forgive(order, self.now(), |_, _| settled)?;
         Ok(Done { is_new, told: self.tell_of(order.license).await })
     }
@@ -87,14 +87,46 @@ impl Shared {
         messages: Option<Limit>,
         tokens: Option<Limit>,
     ) -> Result<Overview, StoreDown> {
-        Ok(self.ask(license, messages, tokens).await?.overview)
+        Ok(self.ask_again(license, messages, tokens).await?.overview)
+    }
+
+    pub(super) async fn balance_of(
+        &self,
+        license: &LicenseId,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+    ) -> Result<Balance, StoreDown> {
+        Ok(self.ask(license, messages, tokens).await?.overview.balance)
     }
 
     /// Tells the store what was given here; whether it took it. If not, it is told later.
     async fn tell_of(&self, license: LicenseId) -> bool {
-        let (done, is_done) = oneshot::channel();
-        let asked = self.said.send(Said::Adjusted { license, done }).is_ok();
-        asked && matches!(tokio::time::timeout(PATIENCE, is_done).await, Ok(Ok(true)))
+        for _ in 0..TRIES {
+            let (done, is_done) = oneshot::channel();
+            let asked = self.said.send(Said::Adjusted { license, done }).is_ok();
+            if asked && matches!(tokio::time::timeout(PATIENCE, is_done).await, Ok(Ok(true))) {
+                return true;
+            }
+            if !self.store.is_up() {
+                break;
+            }
+        }
+        false
+    }
+
+    /// As [`Shared::ask`], for whom one answer that comes too late is no reason to go without.
+    async fn ask_again(
+        &self,
+        license: &LicenseId,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+    ) -> Result<Known, StoreDown> {
+        for _ in 1..TRIES {
+            if let Ok(known) = self.ask(license, messages, tokens).await {
+                return Ok(known);
+            }
+        }
+        self.ask(license, messages, tokens).await
     }
 
     async fn ask(
