@@ -160,7 +160,7 @@ impl Operator {
             Kind::Revoke | Kind::Restore => self.set_revoked(book, kind, &wanted).await?,
         };
         if done.is_new {
-            log(kind, &wanted, &order);
+            self.log(kind, &wanted);
         }
         if let Ok(now) = book.find(&order.subject).await {
             known = now;
@@ -234,6 +234,19 @@ impl Operator {
         let is_new = self.store.note(kind, wanted, detail, UnixMs::now())?;
         Ok(Done { is_new, told: said.told })
     }
+
+    /// One line for each action, with neither key nor note.
+    fn log(&self, kind: Kind, wanted: &ledger::Order<'_>) {
+        let actions = self.store.actions(&wanted.license);
+        let done = actions.iter().rev().find(|action| action.is_same(kind, wanted.id));
+        let detail = match done.map(|action| &*action.detail) {
+            None | Some("") => String::new(),
+            Some(detail) => format!(" ({detail})"),
+        };
+        let hex = wanted.license.to_hex();
+        let license = hex.get(..12).unwrap_or_default();
+        log::info!("Operator: {}{detail}. license={license} id={}", kind.name(), wanted.id);
+    }
 }
 
 fn alone(is_new: bool) -> Done {
@@ -250,17 +263,6 @@ fn plan_of(known: &Known) -> Result<&Plan, Failure> {
 fn unlimited(what: &str) -> Failure {
     let message = format!("There is no limit on {what}; nothing was changed.");
     Failure::new(StatusCode::CONFLICT, "no_limit", message)
-}
-
-/// One line for each action; neither key nor note, which are the operator's and the buyer's.
-fn log(kind: Kind, wanted: &ledger::Order<'_>, order: &Order) {
-    let license = wanted.license.to_hex();
-    let amount = match kind {
-        Kind::Grant => format!(" of {} messages and {} tokens", order.messages, order.tokens),
-        _ => String::new(),
-    };
-    let license = license.get(..12).unwrap_or_default();
-    log::info!("Operator: {}{amount}. license={license} id={}", kind.name(), wanted.id);
 }
 
 /// An id for an order that came without one.

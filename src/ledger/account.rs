@@ -47,6 +47,8 @@ pub struct Account {
     ids: Option<Box<MessageIds>>,
     /// Most licences are never given anything.
     adjustments: Option<Box<Adjustments>>,
+    /// The last reservation since the start; 0 for none.
+    pub seen: UnixMs,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -138,6 +140,7 @@ impl Account {
             (Some(id), Some(join)) => self.ids.get_or_insert_default().enter(id, join, hold, taken),
             _ => 0,
         };
+        self.seen = self.seen.max(demand.now);
         let needs_message = !matches!(fit.join, Some(Join::Covered(..)));
         for counter in self.turn(windows) {
             counter.open_messages += u64::from(needs_message);

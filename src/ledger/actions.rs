@@ -170,13 +170,16 @@ impl Embedded {
         }
     }
 
-    /// About when a licence was last charged something here, to the minute in the last week, then
-    /// to the day.
+    /// When a licence was last used here. From before the start only windows are known: of a minute
+    /// for a week, then of a day.
     ///
     /// # Errors
     /// SQLite fails.
     pub fn last_use(&self, license: &LicenseId) -> rusqlite::Result<Option<UnixMs>> {
-        self.db.lock().last_use(license)
+        match self.book.last_use(license) {
+            None => self.db.lock().last_use(license),
+            seen => Ok(seen),
+        }
     }
 }
 

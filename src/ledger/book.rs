@@ -244,6 +244,12 @@ impl Book {
         (periods.map(|period| account.given(period, &windows)), open)
     }
 
+    /// The last reservation of a licence since the start, if its account is still kept.
+    pub fn last_use(&self, license: &LicenseId) -> Option<UnixMs> {
+        let shard = self.shards[index(license)].lock();
+        shard.accounts.get(license).map(|account| account.seen).filter(|seen| seen.0 > 0)
+    }
+
     /// Licences that have something settled, open or given here.
     pub fn licenses(&self) -> Vec<LicenseId> {
         let mut licenses = Vec::new();

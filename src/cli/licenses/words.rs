@@ -24,7 +24,8 @@ pub fn of(answer: &Value) -> String {
             for (name, title) in [("messages", "Messages"), ("tokens", "Tokens")] {
                 line(title, limit(&limits[name]));
             }
-            line("Open", format!("{} requests", answer["open"]));
+            let requests = if answer["open"] == 1 { "request" } else { "requests" };
+            line("Open", format!("{} {requests}", answer["open"]));
         }
     }
     if let Some(devices) = answer["devices"].as_object() {
@@ -138,7 +139,7 @@ Plan       free (static)
 Status     valid
 Messages   7 of 150 used, 143 left until 2026-12-01T00:00:00Z (100 extra)
 Tokens     unlimited
-Open       1 requests
+Open       1 request
 Devices    1 of 3
 Last seen  never used here
 Actions    2026-11-24T10:00:00Z  grant 100 messages (sorry)

@@ -135,6 +135,20 @@ fn what_was_given_outlives_any_number_of_restarts_and_the_sweep() {
 }
 
 #[test]
+fn the_last_use_is_known_at_once_and_about_after_a_restart() {
+    let store = Store::new();
+    let ledger = store.open();
+    assert_eq!(ledger.last_use(&ANNA).unwrap(), None);
+    settle(&ledger, &limited(), 1);
+    ledger.grant(&order(BERT, "a"), [1, 0], NOW).unwrap();
+    assert_eq!(ledger.last_use(&ANNA).unwrap(), Some(NOW));
+    drop(ledger);
+    let ledger = store.open();
+    assert_eq!(ledger.last_use(&ANNA).unwrap(), Some(Period::Minute.window(NOW).start));
+    assert_eq!(ledger.last_use(&BERT).unwrap(), None, "given is not used");
+}
+
+#[test]
 fn an_action_reads_back_as_it_was_written() {
     let change = |period, extra, forgiven| Change { period, extra, forgiven };
     let changes =
