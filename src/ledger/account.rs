@@ -270,9 +270,15 @@ impl Account {
         self.adjustments.get_or_insert_default().add(period, given);
     }
 
-    /// The newest window of each kind in which something was given, if that ever was.
+    /// What was given in the newest window of each kind, where that still counts: in windows that
+    /// ended it does not.
     pub fn newest_given(&self) -> Option<[Given; 4]> {
-        self.adjustments.as_ref().map(|adjustments| adjustments.newest())
+        let counters = self.newest();
+        let given = self.adjustments.as_ref()?.at(counters.map(|counter| counter.start));
+        let mut pairs = given.iter().zip(&counters);
+        let counts =
+            pairs.any(|(given, counter)| !given.is_nothing() && given.start >= counter.start);
+        counts.then_some(given)
     }
 
     /// Drops message ids whose time is over; true when nothing here is worth its memory: no open

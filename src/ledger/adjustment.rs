@@ -92,8 +92,14 @@ impl Adjustments {
         kept.copied().unwrap_or(Given { start, ..Given::default() })
     }
 
-    pub fn newest(&self) -> [Given; 4] {
-        self.0.map(|[newest, _]| newest)
+    /// Of each kind the window that begins at `start`, or where nothing was given in it the last one
+    /// in which something was.
+    pub fn at(&self, starts: Starts) -> [Given; 4] {
+        let of = |period: Period| {
+            let given = self.of(period, starts[period as usize]);
+            if given.is_nothing() { self.0[period as usize][0] } else { given }
+        };
+        Period::ALL.map(of)
     }
 
     /// Whether anything was given in a window that began at `since` or later.

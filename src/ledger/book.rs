@@ -179,12 +179,7 @@ impl Book {
         shard.told += 1;
         let account = shard.accounts.get(license);
         let counters = account.map(Account::newest).unwrap_or_default();
-        // What was given in windows that ended is not worth telling.
-        let still_counts = |given: &[Given; 4]| {
-            let mut pairs = given.iter().zip(&counters);
-            pairs.any(|(given, counter)| !given.is_nothing() && given.start >= counter.start)
-        };
-        let given = account.and_then(Account::newest_given).filter(still_counts);
+        let given = account.and_then(Account::newest_given);
         Contribution { counters, given, sequence: shard.told }
     }
 

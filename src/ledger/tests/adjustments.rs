@@ -134,6 +134,26 @@ fn what_was_given_outlives_any_number_of_restarts_and_the_sweep() {
     assert_eq!(ledger.book.accounts(), 0);
 }
 
+/// What other gateways are told is what counts now, in whatever order it was given.
+#[test]
+fn what_is_told_is_of_the_current_window() {
+    let store = Store::new();
+    let ledger = store.open();
+    let extra = || {
+        let given = ledger.book.contribution(&ANNA).given;
+        given.map(|given| given[Period::Month as usize].extra_messages)
+    };
+    assert_eq!(extra(), None);
+    ledger.grant(&order(ANNA, "a"), [5, 0], NOW).unwrap();
+    assert_eq!(extra(), Some(5), "before the first request, too");
+    settle(&ledger, &limited(), 1);
+    ledger.grant(&order(ANNA, "b"), [9, 0], UnixMs(NOW.0 - 20 * 86_400_000)).unwrap();
+    assert_eq!(extra(), Some(5));
+    let next = Demand { now: UnixMs(NOW.0 + 20 * 86_400_000), ..limited() };
+    settle(&ledger, &next, 1);
+    assert_eq!(extra(), None);
+}
+
 #[test]
 fn the_last_use_is_known_at_once_and_about_after_a_restart() {
     let store = Store::new();
