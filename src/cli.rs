@@ -1,6 +1,8 @@
 //! The command line. Each command is one function; what needs the machine (`run`, `demo`) is
 //! handed in.
 
+mod licenses;
+
 use std::{
     fmt::Write as _,
     fs,
@@ -17,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{self, Problem, Secrets, Settings, raw::Node, settings::LicenseSource, values},
+    operator,
     usage::{self, UsageArgs},
     vault::{self, Kek, Source, pepper::PLACE},
 };
@@ -38,6 +41,7 @@ Examples:
   gatekeeper seal -c conf/gatekeeper.yaml groq groq-1 < key  a provider key for the file
   gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
   gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
+  gatekeeper licenses grant -c FILE --messages 100 < key     what one buyer has, and more of it
   gatekeeper schema > conf/schema.json                       for the editor";
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +73,9 @@ pub enum Command {
     /// Tell what licences, plans, models or days used and cost in a month
     #[command(after_help = usage::EXAMPLES)]
     Usage(UsageArgs),
+    /// See and change what one buyer has: at the running gateway, or in its store when none runs
+    #[command(after_help = licenses::EXAMPLES)]
+    Licenses(licenses::LicensesArgs),
     /// Print the JSON schema of the configuration file
     #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
     Schema,
@@ -120,6 +127,8 @@ pub struct SealArgs {
 pub struct Actions {
     pub run: fn(RunArgs, Registry) -> anyhow::Result<()>,
     pub demo: fn(DemoArgs, Registry) -> anyhow::Result<()>,
+    /// Carries out an operator's order (JSON) where no gateway runs.
+    pub operate: fn(&Settings, operator::Command, &[u8]) -> anyhow::Result<operator::Answer>,
 }
 
 /// Runs the command that the process was started with.
@@ -156,6 +165,10 @@ pub fn dispatch(
         Command::Usage(args) => {
             let (settings, _) = config::load_with(&args.config, &registry, Secrets::MayBeAbsent)?;
             usage::write(&settings, &args, out)?;
+        }
+        Command::Licenses(args) => {
+            let settings = licenses::settings(&args, &registry, err)?;
+            return licenses::run(&args, &settings, actions.operate, (out, err));
         }
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
     }

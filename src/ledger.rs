@@ -8,7 +8,8 @@
 //! reserve, settle, record ──► book (64 shards)  ──► journal (mapped file, one short lock)
 //!                                                       │ every 200 ms: msync, and
 //!                                                       ▼ a batch with the sequence it reaches
-//!                                                    SQLite: usage, requests, daily, open
+//!                                                    SQLite: usage, requests, daily, open,
+//!                                                            adjustments, actions
 //! ```
 //!
 //! What holds at every step:
@@ -18,12 +19,17 @@
 //!   settles. The start of a window is part of a counter's key: nothing is ever reset.
 //! - After `kill -9` everything settled is charged; what was open is charged one message and its
 //!   input estimate at the next start. A power cut may lose the last 200 ms.
+//! - What an operator gave or forgave belongs to one window and is as durable as a reservation; an
+//!   action that comes again under its id is done once.
 //! - Replaying the journal changes nothing twice: the applied sequence is in the same transaction.
 //!
 //! A reservation needs no expiry here: the process that made it is the only owner of the store,
 //! and it settles each one when the request ends or vanishes, or at its own next start.
 
 mod account;
+mod action;
+mod actions;
+mod adjustment;
 mod batch;
 mod book;
 pub mod daily;
@@ -44,7 +50,10 @@ mod windows;
 mod worker;
 
 pub use self::{
+    action::{Action, Kind},
+    actions::{Adjusted, Order, Overview},
     embedded::{Embedded, OpenError},
+    journal::Full,
     pepper::PepperError,
-    shared::Shared,
+    shared::{Done, NotDone, Shared},
 };

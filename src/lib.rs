@@ -14,6 +14,7 @@ pub mod demo;
 pub mod fleet;
 pub mod ledger;
 pub mod licenses;
+pub mod operator;
 pub mod pool;
 pub mod proxy;
 pub mod reload;
@@ -37,5 +38,6 @@ pub fn main(registry: Registry) -> ExitCode {
     // One TLS provider for all crates, before any of them picks its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
     server::no_core_dumps();
-    cli::main(registry, cli::Actions { run: server::run, demo: demo::run })
+    let actions = cli::Actions { run: server::run, demo: demo::run, operate: server::operate };
+    cli::main(registry, actions)
 }

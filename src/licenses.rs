@@ -17,6 +17,7 @@ mod lemonsqueezy;
 mod lookup;
 mod record;
 mod records;
+pub mod revoke;
 mod shared;
 mod sharing;
 mod shelf;
@@ -74,6 +75,10 @@ impl Book {
     /// Whose key it is; which device it comes from does not matter.
     pub async fn identify(&self, asking: &Asking<'_>) -> Standing {
         let id = self.desk.hasher.id(asking.credential.expose());
+        if self.desk.is_revoked(&id) {
+            self.desk.telemetry.metrics.license_cache.negative.inc();
+            return Standing::Invalid(Code::LicenseDisabled);
+        }
         if let Some(plan) = self.listed.get(&id) {
             self.found.inc();
             return Standing::Valid(License { id, plan: plan.clone(), until: None });

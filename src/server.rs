@@ -1,6 +1,9 @@
 //! The process: what is built once, and what runs in it.
 
 pub mod ending;
+mod open;
+
+pub use self::open::operate;
 
 use std::{
     fmt,
@@ -24,19 +27,18 @@ use pingora_core::{
     server::{Server, configuration::ServerConf},
     services::{background::background_service, listening::Service},
 };
-use secrecy::ExposeSecret;
 
-use self::ending::{Ending, Phase};
+use self::{
+    ending::{Ending, Phase},
+    open::Opened,
+};
 use crate::{
     admin::Admin,
     cli::RunArgs,
-    config::{
-        self,
-        settings::{Redis, Settings},
-    },
+    config::{self, settings::Settings},
     fleet::Fleet,
     ledger::{Embedded, Shared},
-    licenses::{Desk, Hasher},
+    operator::Operator,
     pool::{HealthBook, health, resolve::Resolver},
     proxy::{
         deadline::{Deadline, KEEPALIVE},
@@ -46,10 +48,9 @@ use crate::{
     snapshot::{Machine, Snapshot},
     spending::Spending,
     stand_in::StandIn,
-    store::{Store, address::Address},
-    telemetry::{self, Telemetry, access_log::AccessLog},
+    store::Store,
+    telemetry,
     upstream::peer::Connector,
-    vault::pepper::{Pepper, pepper},
 };
 
 /// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
@@ -98,27 +99,14 @@ impl fmt::Display for Source {
 pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::Result<()> {
     health::start_clock();
     check_free(&settings)?;
-    let store = Embedded::open(&settings.store.path, settings.store.keep)
-        .with_context(|| format!("store {}", settings.store.path.display()))?;
-    let configured = settings.vault.as_ref().map(pepper).transpose()?;
-    let pepper = store.pepper(configured.as_ref().map(Pepper::expose))?;
-    let access = AccessLog::open(&settings.log.access).context("`log.access` can't be written")?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
-    let telemetry = Telemetry::new(access);
-    let redis = settings.store.redis.as_ref().map(open_redis).transpose()?;
-    let hasher = Hasher::new(&pepper);
-    let licenses = Desk::open(&settings.store, redis.clone(), hasher, telemetry.clone())
-        .context("licences can't be looked up")?;
-    let shared = match (&redis, &settings.store.redis) {
-        (Some(redis), Some(settings)) => {
-            Some(Shared::open(store.clone(), redis.clone(), settings.on_store_down)?)
-        }
-        _ => None,
-    };
+    let opened = Opened::open(&settings, &settings.log.access)?;
+    let Opened { store, shared, licenses, telemetry, .. } = &opened;
+    let (store, shared, licenses) = (store.clone(), shared.clone(), licenses.clone());
     let machine = Machine {
         ledger: shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared),
-        telemetry,
-        health: Arc::new(HealthBook::new(Hasher::new(&pepper))),
+        telemetry: telemetry.clone(),
+        health: Arc::new(HealthBook::new(licenses.hasher.clone())),
         licenses: licenses.clone(),
         spending: Arc::new(spent_today(&store)?),
         endpoints: Arc::default(),
@@ -128,12 +116,13 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     };
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
-    if let Some(redis) = &redis {
-        let fleet = fleet(redis, &store, &snapshot.settings, &machine)?;
-        let mut listeners = vec![licenses.listener(), fleet.listener()];
-        listeners.extend(shared.as_ref().map(Shared::listener));
-        redis.start(listeners);
-        fleet.start(machine.health.tell());
+    match opened.redis() {
+        None => {}
+        Some(redis) => {
+            let fleet = fleet(redis, &store, &snapshot.settings, &machine)?;
+            opened.listen(vec![fleet.listener()]);
+            fleet.start(machine.health.tell());
+        }
     }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
@@ -191,14 +180,6 @@ fn fleet(
         health: machine.health.clone(),
         telemetry: machine.telemetry.clone(),
     }))
-}
-
-fn open_redis(redis: &Redis) -> anyhow::Result<Arc<Store>> {
-    let address = Address::parse(redis.url.expose_secret());
-    let address = address.map_err(|why| anyhow::anyhow!("store.url: {why}"))?;
-    let store = Store::new(address, redis.unsafe_eviction)?;
-    store.check().context("the store at `store.url` is not fit to count on")?;
-    Ok(store)
 }
 
 /// What the store knows of today's costs.
@@ -265,8 +246,7 @@ impl Parts {
         let resolver = Resolver { endpoints: self.machine.endpoints };
         let admin = Admin {
             snapshot: self.snapshot,
-            store: self.store,
-            shared: self.shared,
+            operator: Operator { store: self.store, shared: self.shared },
             phase: self.phase,
             history: self.history,
         };

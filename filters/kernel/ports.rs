@@ -105,10 +105,12 @@ pub struct Charge {
     pub source: Source,
 }
 
-/// One side of a balance. `left` is `None` where the plan has no such limit.
+/// One side of a balance. All but `used` is `None` where the plan has no such limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Spent {
     pub used: u64,
+    /// What the operator gave in this window included.
+    pub limit: Option<u64>,
     pub left: Option<u64>,
     pub resets_at: Option<UnixMs>,
 }

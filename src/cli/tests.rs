@@ -6,7 +6,11 @@ use super::*;
 use crate::config::tests::{registry, root};
 
 fn idle() -> Actions {
-    Actions { run: |_, _| bail!("run was called"), demo: |_, _| bail!("demo was called") }
+    Actions {
+        run: |_, _| bail!("run was called"),
+        demo: |_, _| bail!("demo was called"),
+        operate: |_, _, _| bail!("operate was called"),
+    }
 }
 
 /// Exit, standard output and standard error of a command line.
@@ -24,7 +28,9 @@ fn default_file() -> String {
 #[test]
 fn the_commands_are_well_formed() {
     Cli::command().debug_assert();
-    for command in ["run", "check", "explain", "seal", "rewrap", "usage", "schema", "demo"] {
+    for command in
+        ["run", "check", "explain", "seal", "rewrap", "usage", "licenses", "schema", "demo"]
+    {
         let help = Cli::try_parse_from(["gatekeeper", command, "--help"]).unwrap_err().to_string();
         assert!(help.contains("Example"), "{help}");
     }

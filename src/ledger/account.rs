@@ -5,6 +5,7 @@ use gatekeeper_filters::kernel::{
 };
 
 use super::{
+    adjustment::{Adjustments, Given},
     message_ids::{Join, Message, MessageIds, Taken},
     windows::{Starts, Windows},
 };
@@ -44,6 +45,10 @@ pub struct Account {
     rates: [Rate; 4],
     places: u32,
     ids: Option<Box<MessageIds>>,
+    /// Most licences are never given anything.
+    adjustments: Option<Box<Adjustments>>,
+    /// The last reservation since the start; 0 for none.
+    pub seen: UnixMs,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,7 +95,7 @@ impl Account {
         if let Some(limit) = demand.messages
             && !matches!(join, Some(Join::Covered(..)))
         {
-            let used = self.counter(limit.per, windows).used_messages();
+            let (used, limit) = self.messages(limit, windows);
             if used >= limit.count {
                 let resets_at = windows.of(limit.per).end;
                 return Err(Denied::Messages { limit, used, resets_at });
@@ -109,9 +114,9 @@ impl Account {
         limit: Limit,
         windows: &Windows,
     ) -> Result<Option<u64>, Denied> {
-        let counter = self.counter(limit.per, windows);
-        let unsettled = limit.count.saturating_sub(counter.tokens);
-        let left = unsettled.saturating_sub(counter.open_tokens);
+        let (used, limit) = self.tokens(limit, windows);
+        let unsettled = limit.count.saturating_sub(used);
+        let left = unsettled.saturating_sub(self.counter(limit.per, windows).open_tokens);
         // An answer without a cap could cost anything: it gets whatever is left.
         let wanted = demand.output.unwrap_or(u64::MAX);
         // An embedding has no output to shrink; an answer needs at least one token.
@@ -124,7 +129,7 @@ impl Account {
             return Err(Denied::Busy);
         }
         let resets_at = windows.of(limit.per).end;
-        Err(Denied::Tokens { limit, used: counter.tokens, left: unsettled, needed, resets_at })
+        Err(Denied::Tokens { limit, used, left: unsettled, needed, resets_at })
     }
 
     /// Applies what [`Account::fit`] decided.
@@ -135,6 +140,7 @@ impl Account {
             (Some(id), Some(join)) => self.ids.get_or_insert_default().enter(id, join, hold, taken),
             _ => 0,
         };
+        self.seen = self.seen.max(demand.now);
         let needs_message = !matches!(fit.join, Some(Join::Covered(..)));
         for counter in self.turn(windows) {
             counter.open_messages += u64::from(needs_message);
@@ -220,23 +226,64 @@ impl Account {
         tokens: Option<Limit>,
         windows: &Windows,
     ) -> Balance {
-        let spent = |limit: Option<Limit>, used: fn(&Counter) -> u64| {
-            let per = limit.map_or(Period::Month, |limit| limit.per);
-            let used = used(&self.counter(per, windows));
+        let spent = |limit: Option<Limit>, of: fn(&Account, Limit, &Windows) -> (u64, Limit)| {
+            let counted = limit.unwrap_or(Limit { count: 0, per: Period::Month });
+            let (used, allowed) = of(self, counted, windows);
             Spent {
                 used,
-                left: limit.map(|limit| limit.count.saturating_sub(used)),
-                resets_at: limit.map(|_| windows.of(per).end),
+                limit: limit.map(|_| allowed.count),
+                left: limit.map(|_| allowed.count.saturating_sub(used)),
+                resets_at: limit.map(|limit| windows.of(limit.per).end),
             }
         };
         Balance {
-            messages: spent(messages, Counter::used_messages),
-            tokens: spent(tokens, |counter| counter.tokens),
+            messages: spent(messages, Account::messages),
+            tokens: spent(tokens, Account::tokens),
         }
     }
 
+    /// Messages used and allowed, what the operator gave included.
+    fn messages(&self, limit: Limit, windows: &Windows) -> (u64, Limit) {
+        let given = self.given(limit.per, windows);
+        let used = self.counter(limit.per, windows).used_messages();
+        let count = limit.count.saturating_add(given.extra_messages);
+        (used.saturating_sub(given.forgiven_messages), Limit { count, ..limit })
+    }
+
+    /// The same of settled tokens.
+    fn tokens(&self, limit: Limit, windows: &Windows) -> (u64, Limit) {
+        let given = self.given(limit.per, windows);
+        let used = self.counter(limit.per, windows).tokens;
+        let count = limit.count.saturating_add(given.extra_tokens);
+        (used.saturating_sub(given.forgiven_tokens), Limit { count, ..limit })
+    }
+
+    /// What the operator gave in the current window of this kind.
+    pub fn given(&self, period: Period, windows: &Windows) -> Given {
+        let start = windows.of(period).start;
+        let nothing = Given { start, ..Given::default() };
+        self.adjustments.as_ref().map_or(nothing, |adjustments| adjustments.of(period, start))
+    }
+
+    /// Windows have to come in the order of their starts.
+    pub fn give(&mut self, period: Period, given: &Given) {
+        self.adjustments.get_or_insert_default().add(period, given);
+    }
+
+    /// What was given in the newest window of each kind, where that still counts: in windows that
+    /// ended it does not.
+    pub fn newest_given(&self) -> Option<[Given; 4]> {
+        let counters = self.newest();
+        let given = self.adjustments.as_ref()?.at(counters.map(|counter| counter.start));
+        let mut pairs = given.iter().zip(&counters);
+        let counts =
+            pairs.any(|(given, counter)| !given.is_nothing() && given.start >= counter.start);
+        counts.then_some(given)
+    }
+
     /// Drops message ids whose time is over; true when nothing here is worth its memory: no open
-    /// place, no id, nothing in flight, nothing counted in a window that began at `since` or later.
+    /// place, no id, nothing in flight, nothing counted or given in a window that began at `since`
+    /// or later.
     pub fn is_idle(&mut self, now: UnixMs, since: &Starts) -> bool {
         if let Some(ids) = &mut self.ids {
             ids.expire(now);
@@ -248,7 +295,8 @@ impl Account {
             pair.iter().any(|counter| counter.is_open() || counter.is_used_since(*since))
         });
         let paced = self.rates.iter().zip(since).any(|(r, since)| r.start >= *since && r.count > 0);
-        self.places == 0 && self.ids.is_none() && !counted && !paced
+        let given = self.adjustments.as_ref().is_some_and(|given| given.is_any_since(since));
+        self.places == 0 && self.ids.is_none() && !counted && !paced && !given
     }
 
     pub fn counter(&self, period: Period, windows: &Windows) -> Counter {

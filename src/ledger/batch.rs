@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 
 use super::{
+    action::Action,
     entry::{Entry, Request, Reserved, Settled},
     windows::Windows,
 };
@@ -53,6 +54,7 @@ pub struct Batch<'a> {
     pub charged: HashSet<u64>,
     pub requests: Vec<Request<'a>>,
     pub daily: FxHashMap<Way<'a>, Day>,
+    pub actions: Vec<Action<'a>>,
     /// Sequence of the last entry.
     pub reaches: u64,
     windows: Windows,
@@ -70,6 +72,7 @@ impl<'a> Batch<'a> {
                 self.add_to_day(&request);
                 self.requests.push(request);
             }
+            Entry::Action(action) => self.actions.push(action),
         }
     }
 

@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 
 use super::{
     account::{Account, Counter, Open, Rate},
+    action::Action,
+    adjustment::Given,
     entry::{Frame, Reserved, Settled},
-    journal::Journal,
+    journal::{Full, Journal},
     windows::Windows,
 };
 
@@ -35,6 +37,17 @@ struct Shard {
     told: u64,
     /// Licences whose rates of an hour, day or month changed since they were last kept.
     paced: HashSet<LicenseId>,
+    /// What operators did, oldest first.
+    actions: FxHashMap<LicenseId, Vec<Action<'static>>>,
+}
+
+/// What a licence has settled here, and was given here, in the newest window of each kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Contribution {
+    /// Larger with each later one of the licence.
+    pub sequence: u64,
+    pub counters: [Counter; 4],
+    pub given: Option<[Given; 4]>,
 }
 
 impl Default for Book {
@@ -161,16 +174,78 @@ impl Book {
         }
     }
 
-    /// What a licence has settled here in the newest window of each kind, and a number that is larger
-    /// with each later answer about it.
-    pub fn contribution(&self, license: &LicenseId) -> (u64, [Counter; 4]) {
+    pub fn contribution(&self, license: &LicenseId) -> Contribution {
         let mut shard = self.shards[index(license)].lock();
         shard.told += 1;
-        let counters = shard.accounts.get(license).map(Account::newest).unwrap_or_default();
-        (shard.told, counters)
+        let account = shard.accounts.get(license);
+        let counters = account.map(Account::newest).unwrap_or_default();
+        let given = account.and_then(Account::newest_given);
+        Contribution { counters, given, sequence: shard.told }
     }
 
-    /// Licences that have something settled or open here.
+    /// Does what an operator wants, once: writes it to the journal, then applies it. `complete` says
+    /// what it changes. False when this was done before.
+    pub fn act(
+        &self,
+        mut action: Action<'static>,
+        complete: impl FnOnce(&Account, &Windows, &mut Action<'static>),
+        journal: &Journal,
+    ) -> Result<bool, Full> {
+        let mut shard = self.shards[index(&action.license)].lock();
+        let shard = &mut *shard;
+        let done = shard.actions.entry(action.license).or_default();
+        if done.iter().any(|known| known.is_same(action.kind, &action.id)) {
+            return Ok(false);
+        }
+        let windows = *shard.windows.turn(action.time);
+        let account = shard.accounts.entry(action.license).or_default();
+        complete(account, &windows, &mut action);
+        journal.append(Frame::action(&action))?;
+        for (period, given) in action.changes.iter().flat_map(|changes| changes.given(&windows)) {
+            account.give(period, &given);
+        }
+        done.push(action);
+        Ok(true)
+    }
+
+    /// What operators did about a licence, oldest first.
+    pub fn actions(&self, license: &LicenseId) -> Vec<Action<'static>> {
+        self.shards[index(license)].lock().actions.get(license).cloned().unwrap_or_default()
+    }
+
+    pub fn restore_action(&self, action: Action<'static>) {
+        let mut shard = self.shards[index(&action.license)].lock();
+        shard.actions.entry(action.license).or_default().push(action);
+    }
+
+    pub fn restore_given(&self, license: LicenseId, period: Period, given: &Given) {
+        let mut shard = self.shards[index(&license)].lock();
+        shard.accounts.entry(license).or_default().give(period, given);
+    }
+
+    /// What the operator gave a licence in the current windows of these periods, and how many of its
+    /// requests are open.
+    pub fn standing(
+        &self,
+        license: &LicenseId,
+        periods: [Period; 2],
+        now: UnixMs,
+    ) -> ([Given; 2], u64) {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        let none = Account::default();
+        let account = shard.accounts.get(license).unwrap_or(&none);
+        let open = shard.open.values().filter(|(of, _)| of == license).count() as u64;
+        (periods.map(|period| account.given(period, &windows)), open)
+    }
+
+    /// The last reservation of a licence since the start, if its account is still kept.
+    pub fn last_use(&self, license: &LicenseId) -> Option<UnixMs> {
+        let shard = self.shards[index(license)].lock();
+        shard.accounts.get(license).map(|account| account.seen).filter(|seen| seen.0 > 0)
+    }
+
+    /// Licences that have something settled, open or given here.
     pub fn licenses(&self) -> Vec<LicenseId> {
         let mut licenses = Vec::new();
         for shard in &self.shards {

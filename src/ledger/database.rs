@@ -11,19 +11,21 @@ use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
-use super::{account::Rate, batch::Batch, book::Book, daily, embedded::OpenError, entry::Reserved};
+use super::{
+    account::Rate, actions, batch::Batch, book::Book, daily, embedded::OpenError, entry::Reserved,
+};
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
-pub const SCHEMA: i64 = 3;
+pub const SCHEMA: i64 = 4;
 const DAY_MS: u64 = 86_400_000;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
 const LONG_MS: u64 = 400 * DAY_MS;
 /// Rows one pruning statement may delete, so that it never holds the store up.
-const PRUNE_ROWS: usize = 1_000;
+pub(super) const PRUNE_ROWS: usize = 1_000;
 
 pub struct Database {
-    connection: Connection,
+    pub(super) connection: Connection,
     path: PathBuf,
 }
 
@@ -79,8 +81,9 @@ impl Database {
             let before = period.window(UnixMs(current.0.saturating_sub(1))).start;
             self.restore_usage(book, period, before, current)?;
             self.restore_rates(book, period, before)?;
+            self.restore_given(book, period, before, current)?;
         }
-        Ok(())
+        self.restore_actions(book)
     }
 
     fn restore_usage(
@@ -153,6 +156,7 @@ impl Database {
         }
         most = most.max(daily::prune(&self.connection, &before(LONG_MS)[..10], PRUNE_ROWS)?);
         self.connection.execute("DELETE FROM rates WHERE start < ?1", [before(LONG_MS)])?;
+        most = most.max(self.prune_actions(&before(LONG_MS))?);
         Ok(most >= PRUNE_ROWS)
     }
 
@@ -274,6 +278,7 @@ fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     write_open(tx, batch)?;
     write_requests(tx, batch)?;
     daily::write(tx, batch)?;
+    actions::write(tx, &batch.actions)?;
     let applied = "INSERT OR REPLACE INTO meta (key, value) VALUES ('applied', ?1)";
     tx.prepare_cached(applied)?.execute([batch.reaches as i64])?;
     Ok(())
@@ -344,7 +349,7 @@ fn write_requests(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<(
 }
 
 /// SQLite's integers have a sign, and sums of them must fit too.
-pub fn int(number: u64) -> i64 {
+pub(super) fn int(number: u64) -> i64 {
     const MOST: u64 = 1 << 52;
     number.min(MOST) as i64
 }
@@ -357,12 +362,12 @@ pub fn readable(at: UnixMs) -> String {
 }
 
 /// What [`UnixMs::to_rfc3339`] wrote; anything else is long ago.
-fn moment(text: &str) -> UnixMs {
+pub(super) fn moment(text: &str) -> UnixMs {
     let moment = text.parse::<jiff::Timestamp>().map_or(0, |at| at.as_millisecond());
     UnixMs(moment.max(0) as u64)
 }
 
 /// What [`LicenseId::to_hex`] wrote; anything else is nobody's.
-fn license(hex: &str) -> LicenseId {
+pub(super) fn license(hex: &str) -> LicenseId {
     LicenseId::from_hex(hex).unwrap_or(LicenseId([0; 32]))
 }

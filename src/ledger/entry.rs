@@ -4,12 +4,17 @@
 //! 0   u32  length of the whole entry, a multiple of 8
 //! 4   u32  CRC-32 of everything behind it
 //! 8   u64  sequence, one more than that of the entry before
-//! 16  u8   kind: 1 reserve, 2 settle, 3 request without its cost (read only), 4 request
-//! 17  ...  fields, little endian; text is a u8 length and UTF-8
+//! 16  u8   kind: 1 reserve, 2 settle, 3 request without its cost (read only), 4 request, 10 action
+//! 17  ...  fields, little endian; text is a u8 length and UTF-8 (of a note a u16)
 //! ```
 //! A length of zero ends a segment. An entry whose CRC is wrong was cut off by a crash.
 
-use gatekeeper_filters::kernel::{LicenseId, Record, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, Period, Record, UnixMs};
+
+use super::{
+    action::{Action, Kind},
+    adjustment::{Change, Changes},
+};
 
 const HEADER: usize = 16;
 const RESERVE: u8 = 1;
@@ -17,6 +22,7 @@ const SETTLE: u8 = 2;
 /// As written before costs were known.
 const COSTLESS: u8 = 3;
 const REQUEST: u8 = 4;
+const ACTION: u8 = 10;
 
 /// Opened: what the next start has to charge if no [`Settled`] follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +72,7 @@ pub enum Entry<'a> {
     Reserved(Reserved),
     Settled(Settled),
     Request(Request<'a>),
+    Action(Action<'a>),
 }
 
 /// Encoded, but without sequence and CRC: those are known only when its place in the journal is.
@@ -139,6 +146,23 @@ impl Frame {
         numbers.iter().for_each(|number| self.number(*number));
     }
 
+    pub fn action(action: &Action<'_>) -> Self {
+        let mut frame = Self::begin(ACTION, 320);
+        frame.number(action.time.0);
+        frame.bytes(&[action.kind as u8]);
+        frame.bytes(&action.license.0);
+        frame.text(&action.id);
+        frame.text(&action.detail);
+        frame.long_text(&action.note);
+        frame.bytes(&[u8::from(action.changes.is_some())]);
+        for change in action.changes.iter().flat_map(|changes| [changes.messages, changes.tokens]) {
+            frame.bytes(&[change.period as u8]);
+            frame.number(change.extra);
+            frame.number(change.forgiven);
+        }
+        frame.end()
+    }
+
     /// Fills in the sequence and the CRC; the bytes as they go into the journal.
     pub fn stamp(&mut self, sequence: u64) -> &[u8] {
         self.0[8..HEADER].copy_from_slice(&sequence.to_le_bytes());
@@ -182,6 +206,13 @@ impl Frame {
     fn text(&mut self, text: &str) {
         let text = &text[..text.floor_char_boundary(255)];
         self.bytes(&[text.len() as u8]);
+        self.bytes(text.as_bytes());
+    }
+
+    /// Cut at 1 KiB, on a character.
+    fn long_text(&mut self, text: &str) {
+        let text = &text[..text.floor_char_boundary(1024)];
+        self.bytes(&(text.len() as u16).to_le_bytes());
         self.bytes(text.as_bytes());
     }
 }
@@ -250,6 +281,7 @@ impl<'a> Fields<'a> {
                 let (cost, message) = (self.number()?, self.byte()? == 1);
                 Some(Entry::Request(Request { cost, message, ..request }))
             }
+            ACTION => self.action().map(Entry::Action),
             _ => None,
         }
     }
@@ -268,6 +300,25 @@ impl<'a> Fields<'a> {
         let [.., attempts] = request.numbers;
         request.message = attempts > 0;
         Some(request)
+    }
+
+    fn action(&mut self) -> Option<Action<'a>> {
+        let time = UnixMs(self.number()?);
+        let kind = *Kind::ALL.get(usize::from(self.byte()?))?;
+        let license = LicenseId(self.array()?);
+        let (id, detail) = (self.text()?.into(), self.text()?.into());
+        let length = usize::from(self.array().map(u16::from_le_bytes)?);
+        let note = self.text_of(length)?.into();
+        let changes = match self.byte()? {
+            0 => None,
+            _ => Some(Changes { messages: self.change()?, tokens: self.change()? }),
+        };
+        Some(Action { time, kind, license, id, detail, note, changes })
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        let period = *Period::ALL.get(usize::from(self.byte()?))?;
+        Some(Change { period, extra: self.number()?, forgiven: self.number()? })
     }
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -292,6 +343,10 @@ impl<'a> Fields<'a> {
 
     fn text(&mut self) -> Option<&'a str> {
         let length = usize::from(self.byte()?);
+        self.text_of(length)
+    }
+
+    fn text_of(&mut self, length: usize) -> Option<&'a str> {
         let (head, tail) = self.0.split_at_checked(length)?;
         self.0 = tail;
         std::str::from_utf8(head).ok()

@@ -81,3 +81,26 @@ CREATE TABLE IF NOT EXISTS licenses (
     license TEXT NOT NULL PRIMARY KEY,
     record  TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What an operator gave licences in one window: extras add up, everything settled up to the forgiven
+-- level does not count.
+CREATE TABLE IF NOT EXISTS adjustments (
+    license            TEXT    NOT NULL,
+    period             TEXT    NOT NULL,
+    start              TEXT    NOT NULL,
+    extra_messages     INTEGER NOT NULL,
+    extra_tokens       INTEGER NOT NULL,
+    forgiven_messages  INTEGER NOT NULL,
+    forgiven_tokens    INTEGER NOT NULL,
+    PRIMARY KEY (license, period, start)
+) STRICT, WITHOUT ROWID;
+
+-- What an operator did about licences, kept for 400 days. No key.
+CREATE TABLE IF NOT EXISTS actions (
+    time    TEXT NOT NULL,
+    action  TEXT NOT NULL,
+    license TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    detail  TEXT NOT NULL,
+    note    TEXT NOT NULL
+) STRICT;

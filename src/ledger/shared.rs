@@ -17,12 +17,17 @@
 //!   403 are never said without a decision.
 //! - Until the gateways that live have put back what the store may have lost, they grant nothing but
 //!   leases (for a second and a half at most, where one of them can't).
+//! - What operators give through a gateway is kept and told as its own sums are, so nothing is lost
+//!   with the store, and nothing counts twice.
 
+mod adjust;
 mod answer;
 mod holds;
 mod lease;
 mod scripts;
 mod speak;
+
+pub use self::adjust::{Done, NotDone};
 
 use std::{
     cell::RefCell,
@@ -35,7 +40,7 @@ use std::{
 
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record, Spent,
+    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Record, Spent,
     StoreDown, TooFast, UnixMs,
 };
 use parking_lot::Mutex;
@@ -308,6 +313,7 @@ impl Drop for Asking<'_> {
 fn spent(limit: Option<Limit>, count: Count, windows: &Windows) -> Spent {
     Spent {
         used: count.used,
+        limit: limit.map(|_| count.limit),
         left: limit.map(|_| count.left()),
         resets_at: limit.map(|limit| windows.of(limit.per).end),
     }
@@ -389,29 +395,7 @@ impl Ledger for Shared {
         tokens: Option<Limit>,
         _now: UnixMs,
     ) -> Result<Balance, StoreDown> {
-        if !self.is_up() {
-            return Err(StoreDown);
-        }
-        let per = |limit: Option<Limit>| limit.map_or(Period::Month, |limit| limit.per);
-        for _ in 0..TRIES {
-            let windows = self.windows();
-            let call = self.scripts.balance(license, per(messages), per(tokens), &windows);
-            let numbers: Vec<i64> = self.store.call(call).await.map_err(|_| StoreDown)?;
-            if let [1, now] = numbers[..] {
-                self.correct_clock(UnixMs(now.max(0) as u64));
-                continue;
-            }
-            let [0, _, used, extra, used_tokens, extra_tokens] = numbers[..] else { break };
-            let count = |limit: Option<Limit>, used: i64, extra: i64| Count {
-                used: used.max(0) as u64,
-                limit: limit.map_or(0, |limit| limit.count.saturating_add(extra.max(0) as u64)),
-            };
-            return Ok(Balance {
-                messages: spent(messages, count(messages, used, extra), &windows),
-                tokens: spent(tokens, count(tokens, used_tokens, extra_tokens), &windows),
-            });
-        }
-        Err(StoreDown)
+        self.balance_of(license, messages, tokens).await
     }
 
     fn record(&self, record: Record) {

@@ -1,6 +1,7 @@
 //! The ledger as its callers see it; crashes are in `crash`, days in `daily`, a random walk in
 //! `model`.
 
+mod adjustments;
 mod crash;
 mod daily;
 mod model;
@@ -22,6 +23,7 @@ use gatekeeper_filters::kernel::{
 };
 
 use super::{
+    actions::{Adjusted, Order},
     embedded::{Embedded, OpenError},
     journal::Size,
     pepper::PepperError,
@@ -66,6 +68,11 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 
 fn month(count: u64) -> Option<Limit> {
     Some(Limit { count, per: Period::Month })
+}
+
+/// An operator's order for limits of a month.
+fn order(license: LicenseId, id: &str) -> Order<'_> {
+    Order { license, id, note: "", messages: month(1), tokens: month(1) }
 }
 
 fn ask(license: LicenseId) -> Demand {
@@ -519,7 +526,7 @@ fn a_newer_schema_and_a_foreign_journal_are_refused() {
     ledger.db.lock().connection().pragma_update(None, "user_version", 7).unwrap();
     drop(ledger);
     let refused = store.try_open(SMALL).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 7, known: 3, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Newer { found: 7, known: 4, .. }), "{refused}");
 
     let store = Store::new();
     drop(store.open());

@@ -1,6 +1,6 @@
 //! Where licences of shops are looked up. Lives as long as the process; what depends on the
 //! configuration of the moment comes in as [`Sources`]. Its work stands in more files than this one:
-//! `sharing` (where records are), `lookup` (one flight), `devices`, `webhook`, `upheaval`.
+//! `sharing` (where records are), `lookup` (one flight), `devices`, `webhook`, `upheaval`, `revoke`.
 //!
 //! ```text
 //! request ─► records ─► (shared store) ─► decide ─► served
@@ -67,6 +67,8 @@ pub struct Desk {
     pub(super) holding: AtomicBool,
     /// Something known here is not on the shared store.
     pub(super) unshared: Notify,
+    /// Operators may have said something at other gateways.
+    pub(super) unheard: Notify,
     runtime: Handle,
 }
 
@@ -114,6 +116,7 @@ impl Desk {
             shelf,
             shops: Default::default(),
             unshared: Notify::new(),
+            unheard: Notify::new(),
             runtime: runtime.handle().clone(),
         });
         let tending = desk.clone().tend();

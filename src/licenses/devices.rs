@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gatekeeper_filters::{
-    kernel::{Asking, Code, Credential, License, LicenseId, Reject, UnixMs},
+    kernel::{Asking, Code, Credential, License, LicenseId, Plan, Reject, UnixMs},
     license,
 };
 use moka::sync::Cache;
@@ -321,16 +321,17 @@ impl Desk {
 
     /// The devices of a licence, where somebody counts them.
     pub fn devices(&self, license: &License, record: &Record) -> Option<Devices> {
+        self.devices_by(&license.plan, record)
+    }
+
+    pub(super) fn devices_by(&self, plan: &Plan, record: &Record) -> Option<Devices> {
         let here = record.active().count() as u64;
         match &record.facts {
             Some(Facts::LemonSqueezy(facts)) => {
                 Some(Devices { used: facts.activations.max(here), max: facts.activation_limit })
             }
-            _ if license.plan.devices_required
-                || license.plan.max_devices.is_some()
-                || here > 0 =>
-            {
-                Some(Devices { used: here, max: license.plan.max_devices })
+            _ if plan.devices_required || plan.max_devices.is_some() || here > 0 => {
+                Some(Devices { used: here, max: plan.max_devices })
             }
             _ => None,
         }

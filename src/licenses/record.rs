@@ -48,6 +48,16 @@ pub struct Record {
     pub good: Option<String>,
     pub turned: Option<Turned>,
     pub devices: Vec<Device>,
+    /// The operator's word, which outlives whatever a shop says.
+    pub revocation: Revocation,
+}
+
+/// Whether an operator took the licence back, and since when it is so. Of two words the later one
+/// holds, of two of one moment the one that refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Revocation {
+    pub at: UnixMs,
+    pub revoked: bool,
 }
 
 /// A good licence about which the shop has begun to say that it is not ours.
@@ -174,7 +184,8 @@ impl Record {
 
     /// Both records of one licence in one; which is merged into which makes no difference, nor how
     /// often. Facts are those of the later question, what was said since is that of the later
-    /// answer, marks and refunds are kept from both, and of each device the later word counts.
+    /// answer, marks and refunds are kept from both, and of each device, and of the operator, the
+    /// later word counts.
     #[must_use]
     pub fn merge(&self, other: &Record) -> Record {
         let facts = if self.checked >= other.checked { self } else { other };
@@ -196,7 +207,19 @@ impl Record {
             good: facts.good.clone(),
             turned,
             devices: merge_devices(&self.devices, &other.devices),
+            revocation: self.revocation.max(other.revocation),
         }
+    }
+
+    /// The record after an operator's word, which is later than any before; `None` when it says
+    /// what is so already.
+    #[must_use]
+    pub fn revoke(&self, revoked: bool, now: UnixMs) -> Option<Record> {
+        if self.revocation.revoked == revoked {
+            return None;
+        }
+        let at = now.max(UnixMs(self.revocation.at.0 + 1));
+        Some(Record { revocation: Revocation { at, revoked }, ..self.clone() })
     }
 
     /// The devices that have a place.

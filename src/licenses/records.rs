@@ -8,9 +8,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use arc_swap::ArcSwap;
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use parking_lot::RwLock;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::record::Record;
 
@@ -21,6 +22,8 @@ const SEEN_STEP: u64 = 10_000;
 
 pub struct Records {
     shards: Vec<RwLock<FxHashMap<LicenseId, Arc<Kept>>>>,
+    /// Those that an operator took back; every request looks here, and there are hardly any.
+    revoked: ArcSwap<FxHashSet<LicenseId>>,
 }
 
 /// A record and what only this process knows of the licence. Replaced when the record changes.
@@ -78,7 +81,8 @@ impl Kept {
 
 impl Default for Records {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, revoked: ArcSwap::default() }
     }
 }
 
@@ -102,7 +106,7 @@ impl Records {
         let before = shard.get(&id);
         let record = change(before.map(|kept| &kept.record))?;
         let kept = Arc::new(Kept::new(record, before.map(|kept| &**kept)));
-        shard.insert(id, kept.clone());
+        self.put(&mut shard, id, kept.clone());
         Some(kept)
     }
 
@@ -115,8 +119,29 @@ impl Records {
             None => other.clone(),
         };
         let kept = Arc::new(Kept::new(record, before.map(|kept| &**kept)));
-        shard.insert(id, kept.clone());
+        self.put(&mut shard, id, kept.clone());
         kept
+    }
+
+    /// Under the lock of its shard, so that the set of revoked ones says the same.
+    fn put(&self, shard: &mut FxHashMap<LicenseId, Arc<Kept>>, id: LicenseId, kept: Arc<Kept>) {
+        let is_revoked = kept.record.revocation.revoked;
+        shard.insert(id, kept);
+        if self.is_revoked(&id) != is_revoked {
+            self.revoked.rcu(|known| {
+                let mut revoked = FxHashSet::clone(known);
+                match is_revoked {
+                    true => revoked.insert(id),
+                    false => revoked.remove(&id),
+                };
+                revoked
+            });
+        }
+    }
+
+    pub fn is_revoked(&self, id: &LicenseId) -> bool {
+        let revoked = self.revoked.load();
+        !revoked.is_empty() && revoked.contains(id)
     }
 
     /// Every record, shard by shard: what changes meanwhile is seen or not.

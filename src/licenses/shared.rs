@@ -6,7 +6,8 @@
 //! gk:order:ORDER  licences of an order                                        set
 //! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
 //! gk:calls:POOL   calls to shops in the last minute                           sorted set
-//! gk:licenses     channel: ids of records that changed
+//! gk:revoked      what operators said of licences, by id: since when, and whether it is revoked  hash
+//! gk:licenses     channel: ids of records that changed, or `revoked` when that did
 //! ```
 //! IDs and ORDERs are HMACs under a pepper that is never here.
 
@@ -18,13 +19,13 @@ use std::{
     time::Duration,
 };
 
-use gatekeeper_filters::kernel::LicenseId;
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use redis::Cmd;
 
 use super::{
     budget::{Class, LONGEST_SPAN, POOLS},
     facts::Facts,
-    record::Record,
+    record::{Record, Revocation},
 };
 use crate::store::{Away, Store, script::Script};
 
@@ -33,6 +34,9 @@ pub const LOCK: Duration = Duration::from_secs(3);
 /// How often a merge is tried again when somebody else was quicker.
 const MERGES: usize = 8;
 pub const CHANNEL: &str = "gk:licenses";
+/// On the channel: what operators said changed.
+pub const REVOKED: &str = "revoked";
+const REVOCATIONS: &str = "gk:revoked";
 
 pub struct Shared {
     pub store: Arc<Store>,
@@ -46,6 +50,7 @@ struct Scripts {
     unlock: Script,
     renew: Script,
     take: Script,
+    revoke: Script,
 }
 
 impl Shared {
@@ -111,6 +116,34 @@ impl Shared {
             }
         }
         Err(Away)
+    }
+
+    /// Writes down what an operator said of a licence, unless something later is there, and tells
+    /// the other gateways if that changed anything. It has no end: a gateway that never heard of
+    /// the licence finds it here.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn revoke(&self, id: &LicenseId, word: Revocation) -> Result<(), Away> {
+        let mut call = self.scripts.revoke.call(&[REVOCATIONS]);
+        call.arg(id.to_hex()).arg(word.at.0).arg(u8::from(word.revoked));
+        call.arg(CHANNEL).arg(self.store.message(REVOKED));
+        let _: u8 = self.store.call(call).await?;
+        Ok(())
+    }
+
+    /// What operators said of licences.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn revocations(&self) -> Result<Vec<(LicenseId, Revocation)>, Away> {
+        let all: Vec<(String, String)> = self.store.run(Cmd::hgetall(REVOCATIONS)).await?;
+        let read = |(id, word): &(String, String)| {
+            let (at, revoked) = word.split_once(' ')?;
+            let at = UnixMs(at.parse().ok()?);
+            Some((LicenseId::from_hex(id)?, Revocation { at, revoked: revoked == "1" }))
+        };
+        Ok(all.iter().filter_map(read).collect())
     }
 
     /// Ids of the licences of an order.
@@ -248,6 +281,19 @@ impl Scripts {
             renew: Script::new(
                 "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
                  return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+            ),
+            // Whether it changed anything.
+            revoke: Script::new(
+                "local known = redis.call('HGET', KEYS[1], ARGV[1])
+                 if known then
+                     local at, revoked = string.match(known, '^(%d+) (%d)$')
+                     at, revoked = tonumber(at or 0), tonumber(revoked or 0)
+                     local new_at, new_revoked = tonumber(ARGV[2]), tonumber(ARGV[3])
+                     if at > new_at or (at == new_at and revoked >= new_revoked) then return 0 end
+                 end
+                 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
+                 redis.call('PUBLISH', ARGV[4], ARGV[5])
+                 return 1",
             ),
             // A place among the keys and 0, or how long to wait. Each key's bounds follow in ARGV:
             // their number, then calls and milliseconds of each.

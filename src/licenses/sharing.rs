@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 
-use super::{desk::Desk, record::Record, records::Kept, shared::CHANNEL};
+use super::{
+    desk::Desk,
+    record::{Record, Revocation},
+    records::Kept,
+    shared::{CHANNEL, REVOKED, Shared},
+};
 use crate::store::{Away, listen::Listener};
 
 /// Between two attempts at a shared store that does not answer.
@@ -87,7 +92,14 @@ impl Desk {
     /// Merges a record into the shared store; whether it answered. If not, it is done later.
     pub(super) async fn share(&self, id: LicenseId) -> bool {
         let (Some(shared), Some(kept)) = (&self.shared, self.records.get(&id)) else { return true };
-        match shared.merge(&id, &kept.record, KEEP).await {
+        let merged = async {
+            let merged = shared.merge(&id, &kept.record, KEEP).await?;
+            if merged.revocation != Revocation::default() {
+                shared.revoke(&id, merged.revocation).await?;
+            }
+            Ok::<_, Away>(merged)
+        };
+        match merged.await {
             Ok(merged) => {
                 self.adopt(id, &merged);
                 true
@@ -103,6 +115,9 @@ impl Desk {
     pub fn listener(self: &Arc<Self>) -> Listener {
         let desk = self.clone();
         let heard = move |_: &str, id: &str| {
+            if id == REVOKED {
+                desk.unheard.notify_one();
+            }
             let Some(id) = LicenseId::from_hex(id) else { return };
             if let Some(shared) = &desk.shared {
                 shared.heard_of_change();
@@ -121,13 +136,34 @@ impl Desk {
             tokio::spawn(async move {
                 while generations.changed().await.is_ok() {
                     desk.unshared.notify_one();
+                    desk.unheard.notify_one();
                 }
             });
             tokio::spawn(self.clone().write_back());
+            tokio::spawn(self.clone().hear_operators(shared.clone()));
         }
         loop {
             tokio::time::sleep(Duration::from_secs(60)).await;
             self.assess(UnixMs::now());
+        }
+    }
+
+    /// Takes in what operators said of licences at other gateways, each time it may have changed: a
+    /// request of a licence that is revoked must not be the first to find out.
+    async fn hear_operators(self: Arc<Self>, shared: Arc<Shared>) {
+        loop {
+            self.unheard.notified().await;
+            let Ok(words) = shared.revocations().await else {
+                tokio::time::sleep(RETRY).await;
+                self.unheard.notify_one();
+                continue;
+            };
+            for (id, revocation) in words {
+                let known = self.records.get(&id).map(|kept| kept.record.revocation);
+                if known.unwrap_or_default() < revocation {
+                    self.adopt(id, &Record { revocation, ..Record::default() });
+                }
+            }
         }
     }
 

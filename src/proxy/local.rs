@@ -117,10 +117,10 @@ async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Reject> {
         .balance(&license.id, plan.messages, plan.tokens, UnixMs::now())
         .await
         .map_err(|_| gatekeeper_filters::rate_limit::store_unavailable())?;
-    let limit = |limit: Option<gatekeeper_filters::kernel::Limit>, spent: Spent| {
-        limit.map(|limit| {
+    let limit = |spent: Spent| {
+        spent.limit.map(|limit| {
             json!({
-                "limit": limit.count,
+                "limit": limit,
                 "used": spent.used,
                 "left": spent.left,
                 "resets_at": spent.resets_at.map(|at| at.to_rfc3339().to_string()),
@@ -132,8 +132,8 @@ async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Reject> {
         "status": "valid",
         "until": license.until.map(|at| at.to_rfc3339().to_string()),
         "limits": {
-            "messages": limit(plan.messages, balance.messages),
-            "tokens": limit(plan.tokens, balance.tokens),
+            "messages": limit(balance.messages),
+            "tokens": limit(balance.tokens),
         },
         "models": allowed(license, snapshot).collect::<Vec<_>>(),
         "devices": snapshot.licenses.desk.devices_of(license).await.map(devices::to_json),

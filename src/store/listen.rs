@@ -15,11 +15,13 @@ use super::{Away, BEAT, CONNECT, Store, wire};
 const SILENCE: Duration = Duration::from_secs(3);
 const BEATS: &str = "gk:beats";
 
-/// What is done with the messages of a channel: of which boot, and what it says. Those of this
-/// gateway are not among them.
+/// What is done with a message: of which boot, and what it says.
+type Heard = dyn Fn(&str, &str) + Send + Sync;
+
+/// What is done with the messages of a channel; those of this gateway are not among them.
 pub struct Listener {
     pub channel: &'static str,
-    pub heard: Box<dyn Fn(&str, &str) + Send + Sync>,
+    pub heard: Box<Heard>,
 }
 
 impl Store {

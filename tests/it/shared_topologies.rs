@@ -34,6 +34,7 @@ async fn a_failover_costs_no_answer_and_no_count() {
     let served = load.end().await + 2;
     assert_eq!(mock.count() as u64, served);
     agree(&gateways, LICENSE, served, served * sse::TOKENS).await;
+    println!("{} failovers under load: {served} answers, all of them counted once", failovers());
 }
 
 fn failovers() -> usize {

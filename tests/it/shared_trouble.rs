@@ -81,6 +81,10 @@ async fn a_killed_redis_costs_no_answer_and_no_count() {
     assert!(served > 100, "{served}");
     assert_eq!(fleet.mock.count() as u64, served);
     fleet.used_is(served, served * sse::TOKENS).await;
+    println!(
+        "{} kills -9 of Redis under load: {served} answers, all of them counted once",
+        kills()
+    );
 }
 
 /// How often Redis is killed: more where there is time.

@@ -8,7 +8,8 @@
 --   o          {places, earliest, windows, kept} sums over KEYS[2], when its first entry ends, and
 --              until when both keys are kept
 --   r          {start, requests, ...}      requests counted for the rate
---   x          {start, extra messages, extra tokens, forgiven messages, forgiven tokens, ...}
+--   x:GATEWAY  {start, extra messages, extra tokens, forgiven messages, forgiven tokens, ...}
+--              what operators gave through this gateway; it alone writes it
 -- KEYS[2] its open requests, a hash by name:
 --   {until, message, input, tokens, starts, boot, gateway, place}
 --   A message that requests with one id share is an entry of its own: no place, no tokens.
@@ -124,8 +125,17 @@ local function is_lost(account, gateway, has_spoken)
   return has_spoken == '1' and not account['u:' .. gateway]
 end
 
--- Takes what a gateway says it has settled, unless it has said something newer; whether it did.
-local function settle(account, gateway, boot, sequence, windows)
+-- The numbers in a text, or nil where there are none.
+local function numbers_in(text)
+  if text == '' then return nil end
+  local list = {}
+  for number in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(number) end
+  return list
+end
+
+-- Takes what a gateway says it has settled and operators gave through it, unless it has said
+-- something newer; whether it did.
+local function settle(account, gateway, boot, sequence, windows, given)
   local field = 'u:' .. gateway
   local known = account[field]
   if known and (known[1] > boot or (known[1] == boot and known[2] >= sequence)) then return false end
@@ -135,6 +145,13 @@ local function settle(account, gateway, boot, sequence, windows)
     redis.call('HDEL', KEYS[1], 'p:' .. gateway)
     account['p:' .. gateway] = nil
   end
+  local gifts = 'x:' .. gateway
+  if given then
+    write(gifts, given)
+  elseif account[gifts] then
+    redis.call('HDEL', KEYS[1], gifts)
+  end
+  account[gifts] = given
   return true
 end
 
@@ -158,9 +175,17 @@ local function opened(account, period, start)
   return account.o[3][at + 1], account.o[3][at + 2]
 end
 
--- What the operator gave: extra messages, extra tokens, forgiven messages, forgiven tokens.
+-- What operators gave: extra messages, extra tokens, forgiven messages, forgiven tokens. Extras of all
+-- gateways add up; what is forgiven is a level, of which the highest holds.
 local function adjusted(account, period, start)
-  local given, at = account.x, 5 * period - 4
-  if not given or given[at] ~= start then return 0, 0, 0, 0 end
-  return given[at + 1], given[at + 2], given[at + 3], given[at + 4]
+  local messages, tokens, forgiven_messages, forgiven_tokens = 0, 0, 0, 0
+  local at = 5 * period - 4
+  for field, given in pairs(account) do
+    if string.sub(field, 1, 2) == 'x:' and given[at] == start then
+      messages, tokens = messages + given[at + 1], tokens + given[at + 2]
+      forgiven_messages = math.max(forgiven_messages, given[at + 3])
+      forgiven_tokens = math.max(forgiven_tokens, given[at + 4])
+    end
+  end
+  return messages, tokens, forgiven_messages, forgiven_tokens
 end

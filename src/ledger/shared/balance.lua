@@ -1,7 +1,7 @@
--- What a licence has used.
+-- What a licence has used, and what operators gave it.
 -- ARGV 1 period of messages  2 period of tokens  3.. start and end of each window
--- Answers {0, now, messages used, extra messages, tokens used, extra tokens}, or {1, now} when the windows
--- are not those of the store's time.
+-- Answers {0, now, messages settled, open, extra, forgiven, tokens settled, extra, forgiven, requests
+-- open}, or {1, now} when the windows are not those of the store's time.
 local now = clock()
 local starts = {}
 for period = 1, 4 do
@@ -21,5 +21,5 @@ local extra, _, forgiven = adjusted(account, period, starts[period])
 local token_period = tonumber(ARGV[2])
 local _, tokens = settled(account, token_period, starts[token_period])
 local _, extra_tokens, _, forgiven_tokens = adjusted(account, token_period, starts[token_period])
-return {0, now, math.max(0, messages + open - forgiven), extra,
-  math.max(0, tokens - forgiven_tokens), extra_tokens}
+local places = account.o and account.o[1] or 0
+return {0, now, messages, open, extra, forgiven, tokens, extra_tokens, forgiven_tokens, places}

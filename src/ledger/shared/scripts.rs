@@ -1,11 +1,14 @@
 //! The scripts on the store, their keys and arguments. Keys of one licence share a hash slot.
 
+use std::fmt::Write as _;
+
+use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period};
+
 use super::holds::Listed;
 use crate::{
-    ledger::{account::Counter, windows::Windows},
+    ledger::{book::Contribution, windows::Windows},
     store::script::{Call, Script},
 };
-use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period};
 
 /// An open request that is not renewed ends after this, in milliseconds.
 pub const LIFETIME_MS: u64 = 60_000;
@@ -31,9 +34,6 @@ impl Speaker {
         format!("{}:{}:{hold}", self.gateway, self.boot)
     }
 }
-
-/// What a gateway has settled of a licence, and how new that is.
-pub type Contribution = (u64, [Counter; 4]);
 
 impl Scripts {
     pub fn new() -> Self {
@@ -166,9 +166,16 @@ fn windows(call: &mut Call<'_>, windows: &Windows) {
 }
 
 fn contributed(call: &mut Call<'_>, speaker: &Speaker, contribution: &Contribution) {
-    let (sequence, counters) = contribution;
-    call.arg(&speaker.gateway).arg(speaker.boot).arg(sequence);
-    for counter in counters {
+    call.arg(&speaker.gateway).arg(speaker.boot).arg(contribution.sequence);
+    for counter in contribution.counters {
         call.arg(counter.start.0).arg(counter.messages).arg(counter.tokens);
     }
+    let mut text = String::new();
+    for given in contribution.given.iter().flatten() {
+        let extra = (number(Some(given.extra_messages)), number(Some(given.extra_tokens)));
+        let forgiven = (number(Some(given.forgiven_messages)), number(Some(given.forgiven_tokens)));
+        let start = given.start.0;
+        let _ = write!(text, "{start} {} {} {} {} ", extra.0, extra.1, forgiven.0, forgiven.1);
+    }
+    call.arg(text);
 }

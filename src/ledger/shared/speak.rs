@@ -58,6 +58,11 @@ pub enum Said {
     Doubted {
         license: LicenseId,
     },
+    /// An operator gave the licence something; told whether the store took it.
+    Adjusted {
+        license: LicenseId,
+        done: oneshot::Sender<bool>,
+    },
     /// The store was found empty: the other gateways have to put back what they know, too.
     Lost,
     /// Another gateway wants to know whether this one has put back everything.
@@ -249,7 +254,7 @@ impl Shared {
     /// Tells what was settled, licence by licence.
     async fn tell(&self, said: Vec<Said>, due: &mut Due) {
         let mut ended: FxHashMap<LicenseId, Vec<u64>> = FxHashMap::default();
-        let (mut shared, mut flushed) = (Vec::new(), Vec::new());
+        let (mut shared, mut adjusted, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
         for said in said {
             match said {
                 Said::Settled { license, hold } => ended.entry(license).or_default().push(hold),
@@ -258,6 +263,7 @@ impl Shared {
                     shared.push((license, hold, open, id, charge));
                 }
                 Said::Doubted { license } => due.doubt(license),
+                Said::Adjusted { license, done } => adjusted.push((license, done)),
                 Said::Lost => drop(self.store.publish(CHANNEL, LOST).await),
                 Said::Asked if self.is_up() => self.announce(WHOLE).await,
                 // It is announced when it is so.
@@ -286,8 +292,23 @@ impl Shared {
             }
         }
         self.told.notify_waiters();
+        self.tell_adjusted(adjusted, due).await;
         for done in flushed {
             let _ = done.send(());
+        }
+    }
+
+    async fn tell_adjusted(
+        &self,
+        adjusted: Vec<(LicenseId, oneshot::Sender<bool>)>,
+        due: &mut Due,
+    ) {
+        for (license, done) in adjusted {
+            let took = self.sync(&[license]).await.is_empty();
+            if !took {
+                due.now.insert(license);
+            }
+            let _ = done.send(took);
         }
     }
 

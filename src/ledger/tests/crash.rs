@@ -67,6 +67,26 @@ fn what_was_settled_is_charged_after_death_at_any_moment() {
 }
 
 #[test]
+fn what_was_given_is_there_after_death_at_any_moment() {
+    let store = Store::new();
+    let ledger = store.open();
+    for nth in 1..=30 {
+        assert!(ledger.grant(&order(ANNA, &nth.to_string()), [1, 10], NOW).unwrap());
+        let grant = reserve(&ledger, &ask(ANNA)).unwrap();
+        ledger.settle(grant.hold, charge(3));
+        ledger.reset(&order(ANNA, &nth.to_string()), NOW).unwrap();
+        if nth % 5 == 0 {
+            let again = copy(&ledger, &store).open();
+            let seen = again.overview(&ANNA, month(1), month(1), NOW);
+            assert_eq!(seen.messages, Adjusted { extra: nth, forgiven: nth });
+            assert_eq!(seen.tokens, Adjusted { extra: 10 * nth, forgiven: 3 * nth });
+            assert!(!again.grant(&order(ANNA, &nth.to_string()), [1, 10], NOW).unwrap());
+            assert_eq!(again.actions(&ANNA).len() as u64, 2 * nth);
+        }
+    }
+}
+
+#[test]
 fn every_torn_end_is_recognised() {
     let store = Store::new();
     let ledger = store.open();

@@ -10,6 +10,8 @@ use super::*;
 enum Step {
     Reserve { id: Option<u8>, input: u64, output: u64, later: u64 },
     Settle { nth: usize, message: bool, tokens: u64 },
+    Grant { messages: u64, tokens: u64 },
+    Reset,
     Restart,
 }
 
@@ -19,6 +21,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(id, input, output, later)| Step::Reserve { id, input, output, later }),
         6 => (any::<usize>(), any::<bool>(), 0..60_u64)
             .prop_map(|(nth, message, tokens)| Step::Settle { nth, message, tokens }),
+        1 => (0..3_u64, 0..80_u64).prop_map(|(messages, tokens)| Step::Grant { messages, tokens }),
+        1 => Just(Step::Reset),
         1 => Just(Step::Restart),
     ]
 }
@@ -37,6 +41,11 @@ struct Model {
     open: Vec<Asked>,
     charged: HashSet<usize>,
     tokens: u64,
+    /// Messages and tokens that the operator gave.
+    extra: [u64; 2],
+    /// Charged messages and tokens at the last reset.
+    forgiven: [u64; 2],
+    actions: u64,
     groups: usize,
     /// Group, its first moment, its requests.
     ids: HashMap<u8, (usize, u64, u32)>,
@@ -45,7 +54,16 @@ struct Model {
 impl Model {
     fn used(&self) -> u64 {
         let open = self.open.iter().map(|asked| asked.group);
-        self.charged.iter().copied().chain(open).collect::<HashSet<_>>().len() as u64
+        let used = self.charged.iter().copied().chain(open).collect::<HashSet<_>>().len() as u64;
+        used - self.forgiven[0]
+    }
+
+    fn used_tokens(&self) -> u64 {
+        self.tokens - self.forgiven[1]
+    }
+
+    fn allowed(&self) -> [u64; 2] {
+        [MESSAGES + self.extra[0], TOKENS + self.extra[1]]
     }
 
     fn held(&self) -> u64 {
@@ -106,6 +124,20 @@ fn walk(steps: Vec<Step>) {
                 ledger.settle(asked.hold, charge(1_000));
             }
             Step::Settle { .. } => {}
+            Step::Grant { messages, tokens } => {
+                model.actions += 1;
+                let (id, now) = (model.actions.to_string(), UnixMs(model.now));
+                let give = || ledger.grant(&order(ANNA, &id), [messages, tokens], now).unwrap();
+                assert!(give() && !give());
+                model.extra = [model.extra[0] + messages, model.extra[1] + tokens];
+            }
+            Step::Reset => {
+                model.actions += 1;
+                let (id, now) = (model.actions.to_string(), UnixMs(model.now));
+                let forgive = || ledger.reset(&order(ANNA, &id), now).unwrap();
+                assert!(forgive() && !forgive());
+                model.forgiven = [model.charged.len() as u64, model.tokens];
+            }
             Step::Restart => {
                 drop(ledger);
                 ledger = store.open();
@@ -115,10 +147,25 @@ fn walk(steps: Vec<Step>) {
                 model.ids.clear();
             }
         }
-        assert_eq!(used(&ledger, ANNA), (model.used(), model.tokens));
-        assert!(model.used() <= MESSAGES);
+        assert_eq!(used(&ledger, ANNA), (model.used(), model.used_tokens()));
+        assert!(model.used() <= model.allowed()[0]);
+        check_balance(&ledger, &model);
         assert_eq!(ledger.open_reservations(), model.open.len() as u64);
     }
+}
+
+fn check_balance(ledger: &Embedded, model: &Model) {
+    let limits = (month(MESSAGES), month(TOKENS));
+    let seen = ledger.overview(&ANNA, limits.0, limits.1, UnixMs(model.now));
+    let [messages, tokens] = model.allowed();
+    assert_eq!(
+        (seen.balance.messages.limit, seen.balance.tokens.limit),
+        (Some(messages), Some(tokens))
+    );
+    assert_eq!(seen.balance.messages.left, Some(messages - model.used()));
+    assert_eq!(seen.messages, Adjusted { extra: model.extra[0], forgiven: model.forgiven[0] });
+    assert_eq!(seen.tokens, Adjusted { extra: model.extra[1], forgiven: model.forgiven[1] });
+    assert_eq!(seen.open, model.open.len() as u64);
 }
 
 fn check_reserve(ledger: &Embedded, model: &mut Model, id: Option<u8>, input: u64, output: u64) {
@@ -133,19 +180,21 @@ fn check_reserve(ledger: &Embedded, model: &mut Model, id: Option<u8>, input: u6
         ..ask(ANNA)
     };
     let floor = output.min(20);
-    let unsettled = TOKENS.saturating_sub(model.tokens);
+    let [messages, tokens] = model.allowed();
+    let unsettled = tokens.saturating_sub(model.used_tokens());
     let left = unsettled.saturating_sub(model.held());
     match reserve(ledger, &demand) {
         Ok(grant) => {
-            assert!(!model.costs_a_message(group) || model.used() < MESSAGES);
+            assert!(!model.costs_a_message(group) || model.used() < messages);
             let output = grant.output.unwrap();
             assert!(input + output <= left && output <= demand.output.unwrap());
             assert!(output == demand.output.unwrap() || input + output == left);
             assert!(output >= floor);
             model.grant(id, Asked { hold: grant.hold, group, input, output });
         }
-        Err(Denied::Messages { .. }) => {
-            assert!(model.costs_a_message(group) && model.used() >= MESSAGES);
+        Err(Denied::Messages { limit, .. }) => {
+            assert_eq!(limit.count, messages);
+            assert!(model.costs_a_message(group) && model.used() >= messages);
         }
         Err(Denied::Busy) => assert!(input + floor > left && input + floor <= unsettled),
         Err(Denied::Tokens { .. }) => assert!(input + floor > unsettled),

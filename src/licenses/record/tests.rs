@@ -196,7 +196,7 @@ fn of_two_records_the_newer_answer_stays_with_every_mark() {
 #[test]
 fn merging_loses_nothing_whoever_comes_first_and_however_often() {
     let base = good();
-    let changes: [Record; 7] = [
+    let changes: [Record; 10] = [
         base.mark(at(HOUR), true),
         Record { refunded: true, ..base.clone() },
         base.with_device("a", false, at(1)).with_device("b", false, at(2)),
@@ -204,6 +204,9 @@ fn merging_loses_nothing_whoever_comes_first_and_however_often() {
         heard(&base, &Reply::NotFound, at(2 * MINUTE)),
         heard(&base, &Reply::Facts(facts(Status::Disabled, 1)), at(3 * MINUTE)),
         heard(&base, &yes(), at(4 * MINUTE)),
+        base.revoke(true, at(5)).unwrap(),
+        base.revoke(true, at(6)).unwrap().revoke(false, at(7)).unwrap(),
+        Record { revocation: Revocation { at: at(7), revoked: true }, ..Record::default() },
     ];
     for one in &changes {
         assert_eq!(&one.merge(one), one);
@@ -213,6 +216,7 @@ fn merging_loses_nothing_whoever_comes_first_and_however_often() {
             assert_eq!(merged.merge(one), merged);
             assert_eq!(merged.marked, one.marked.max(other.marked));
             assert_eq!(merged.refunded, one.refunded || other.refunded);
+            assert_eq!(merged.revocation, one.revocation.max(other.revocation));
             for third in &changes {
                 assert_eq!(one.merge(other).merge(third), one.merge(&other.merge(third)));
             }
@@ -221,6 +225,19 @@ fn merging_loses_nothing_whoever_comes_first_and_however_often() {
     let all = changes[2].merge(&changes[3]);
     assert!(all.device("a").is_none(), "given back later than it was seen");
     assert!(all.device("b").is_some());
+}
+
+#[test]
+fn a_revocation_outlives_the_shops_yes_and_ends_by_the_operators_word() {
+    let revoked = good().revoke(true, at(HOUR)).unwrap();
+    assert_eq!(revoked.revoke(true, at(2 * HOUR)), None, "it is so already");
+    let told = heard(&revoked, &yes(), at(3 * HOUR));
+    assert!(told.revocation.revoked && told.merge(&good()).revocation.revoked);
+    // By a clock that is behind, too.
+    let restored = told.revoke(false, at(0)).unwrap();
+    assert!(!restored.merge(&told).revocation.revoked && !told.merge(&restored).revocation.revoked);
+    let again = restored.revoke(true, at(0)).unwrap();
+    assert!(again.merge(&restored).merge(&told).revocation.revoked);
 }
 
 #[test]

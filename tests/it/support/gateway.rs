@@ -49,9 +49,14 @@ pub fn run(args: &[&str], dir: &Path) -> Output {
 
 /// Runs the program to its end with this on standard input.
 pub fn run_with_input(args: &[&str], dir: &Path, input: &str) -> Output {
-    let mut child = Command::new(program())
-        .args(args)
-        .current_dir(dir)
+    let mut command = Command::new(program());
+    command.args(args).current_dir(dir);
+    feed(command, input)
+}
+
+/// Runs a command to its end with this on standard input.
+pub fn feed(mut command: Command, input: &str) -> Output {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

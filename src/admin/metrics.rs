@@ -1,0 +1,50 @@
+//! `/metrics`: what only this moment tells is put in, then all of it is written out.
+
+use std::time::Instant;
+
+use gatekeeper_filters::kernel::UnixMs;
+use http::StatusCode;
+
+use super::{Admin, Answer, answer, status::provider_state};
+use crate::{licenses, pool::health::State, snapshot::Snapshot};
+
+impl Admin {
+    pub(super) fn metrics(&self, snapshot: &Snapshot) -> Answer {
+        let metrics = &snapshot.telemetry.metrics;
+        metrics.in_flight.set(snapshot.telemetry.in_flight() as i64);
+        metrics.reservations_open.set(self.operator.store.open_reservations() as i64);
+        let is_up =
+            self.operator.store.is_up() && self.operator.shared.as_ref().is_none_or(|s| s.is_up());
+        metrics.store_up.set(i64::from(is_up));
+        let now = Instant::now();
+        for provider in &snapshot.providers {
+            for state in ["serving", "out"] {
+                let is = i64::from(state == provider_state(provider, now));
+                metrics.provider_state.with_label_values(&[provider.name(), state]).set(is);
+            }
+            for key in provider.keys() {
+                let current = key.state(now).name();
+                for state in State::NAMES {
+                    let labels = [&**provider.name(), &*key.id, state];
+                    let is = i64::from(state == current);
+                    metrics.key_state.with_label_values(&labels).set(is);
+                }
+            }
+        }
+        // A reload may have taken a budget away.
+        metrics.budget_used.reset();
+        for budget in snapshot.budgets.used(UnixMs::now()) {
+            let ratio = budget.spent as f64 / budget.limit as f64;
+            metrics.budget_used.with_label_values(&[budget.name]).set(ratio);
+        }
+        metrics.active(self.operator.store.active_licenses(UnixMs::now()));
+        let book = &snapshot.licenses;
+        for (shop, report) in book.desk.report(&book.sources) {
+            for state in licenses::STATES {
+                let is = i64::from(state == report.state);
+                metrics.license_source_state.with_label_values(&[shop.name(), state]).set(is);
+            }
+        }
+        answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics.expose())
+    }
+}

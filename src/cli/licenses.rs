@@ -1,0 +1,235 @@
+//! `gatekeeper licenses`: asks the running gateway, or the store itself when none runs. The key comes
+//! on standard input, never on the command line, where others could see it.
+
+mod call;
+mod words;
+
+use std::{
+    io::{self, BufRead, IsTerminal, Read, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use gatekeeper_filters::kernel::{LicenseId, Registry};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use self::call::Called;
+use super::FileArgs;
+use crate::{
+    config::{self, Secrets, Settings},
+    ledger::{Kind, OpenError},
+    operator::{Answer, Command, random_id},
+};
+
+/// Longer than any key.
+const LONGEST_KEY: u64 = 1024;
+
+pub const EXAMPLES: &str = "\
+The licence key is read from standard input: typed or piped, never on the command line.
+A gateway that runs on FILE is asked on its admin address; when none runs, the store itself is.
+
+Examples:
+  gatekeeper licenses show    -c gateway.yaml                      (type the key, Enter)
+  gatekeeper licenses show    -c gateway.yaml --json < key.txt
+  gatekeeper licenses grant   -c gateway.yaml --messages 100 --note \"sorry for Monday\" < key.txt
+  gatekeeper licenses reset   -c gateway.yaml --license 1f0c...    (the id that `show` prints)
+  gatekeeper licenses revoke  -c gateway.yaml --note \"key was published\" < key.txt
+  gatekeeper licenses restore -c gateway.yaml < key.txt";
+
+#[derive(Debug, Clone, Args)]
+pub struct LicensesArgs {
+    #[command(subcommand)]
+    pub what: What,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum What {
+    /// Everything known of a licence: plan, use, devices, what was done about it
+    #[command(after_help = "Example:\n  gatekeeper licenses show -c gateway.yaml < key.txt")]
+    Show(SubjectArgs),
+    /// Forgive what was used so far in the current month, day or hour of its limits
+    #[command(after_help = "Example:\n  gatekeeper licenses reset -c gateway.yaml < key.txt")]
+    Reset(ChangeArgs),
+    /// Give extra messages or tokens for the current month, day or hour of its limits
+    #[command(after_help = "Example:\n  \
+        gatekeeper licenses grant -c gateway.yaml --messages 100 < key.txt")]
+    Grant(GrantArgs),
+    /// Refuse a licence at once, whatever its shop says
+    #[command(after_help = "Example:\n  gatekeeper licenses revoke -c gateway.yaml < key.txt")]
+    Revoke(ChangeArgs),
+    /// Take a revocation back
+    #[command(after_help = "Example:\n  gatekeeper licenses restore -c gateway.yaml < key.txt")]
+    Restore(ChangeArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SubjectArgs {
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// The licence's id (64 hex digits) instead of its key
+    #[arg(long, value_name = "HEX")]
+    pub license: Option<String>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+    /// Why, for the record: at most 200 characters
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct GrantArgs {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// Extra messages
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub messages: u64,
+    /// Extra tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub tokens: u64,
+}
+
+type Operate = fn(&Settings, Command, &[u8]) -> anyhow::Result<Answer>;
+
+impl LicensesArgs {
+    fn command(&self) -> Command {
+        match &self.what {
+            What::Show(_) => Command::Show,
+            What::Reset(_) => Command::Do(Kind::Reset),
+            What::Grant(_) => Command::Do(Kind::Grant),
+            What::Revoke(_) => Command::Do(Kind::Revoke),
+            What::Restore(_) => Command::Do(Kind::Restore),
+        }
+    }
+
+    fn subject(&self) -> &SubjectArgs {
+        match &self.what {
+            What::Show(subject) => subject,
+            What::Reset(change) | What::Revoke(change) | What::Restore(change) => &change.subject,
+            What::Grant(grant) => &grant.change.subject,
+        }
+    }
+
+    fn change(&self) -> Option<&ChangeArgs> {
+        match &self.what {
+            What::Show(_) => None,
+            What::Reset(change) | What::Revoke(change) | What::Restore(change) => Some(change),
+            What::Grant(grant) => Some(&grant.change),
+        }
+    }
+}
+
+/// The settings of the file. Secrets of providers are not needed and may be absent.
+///
+/// # Errors
+/// Every problem of the file.
+pub fn settings(
+    args: &LicensesArgs,
+    registry: &Registry,
+    err: &mut dyn Write,
+) -> anyhow::Result<Settings> {
+    let file = &args.subject().file.config;
+    config::load_with(file, registry, Secrets::MayBeAbsent).map(|(settings, _)| settings).map_err(
+        |problems| {
+            let _ = writeln!(err, "{problems}");
+            anyhow::anyhow!("licenses: {} has problems", file.display())
+        },
+    )
+}
+
+/// # Errors
+/// Nobody could be asked.
+pub fn run(
+    args: &LicensesArgs,
+    settings: &Settings,
+    operate: Operate,
+    (out, err): (&mut dyn Write, &mut dyn Write),
+) -> anyhow::Result<ExitCode> {
+    let body = body(args, err)?;
+    let answer = ask(args, settings, operate, &body)?;
+    if args.subject().json {
+        writeln!(out, "{:#}", answer.body)?;
+    } else if answer.status.is_success() {
+        out.write_all(words::of(&answer.body).as_bytes())?;
+    }
+    if answer.status.is_success() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let message = answer.body["error"]["message"].as_str().unwrap_or("it failed");
+    writeln!(err, "gatekeeper: licenses {}: {message}", args.command().name())?;
+    Ok(ExitCode::FAILURE)
+}
+
+/// The order, as the admin listener takes it. It has an id from the start: asked twice, it is carried
+/// out once.
+fn body(args: &LicensesArgs, err: &mut dyn Write) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let mut order = Map::new();
+    match &args.subject().license {
+        Some(hex) => {
+            LicenseId::from_hex(hex).context("--license: expected 64 hex digits")?;
+            order.insert("license".into(), json!(hex));
+        }
+        None => {
+            order.insert("key".into(), json!(&*read_key(err)?));
+        }
+    }
+    if let What::Grant(grant) = &args.what {
+        order.insert("messages".into(), json!(grant.messages));
+        order.insert("tokens".into(), json!(grant.tokens));
+    }
+    if let Some(change) = args.change() {
+        let id = random_id().map_err(|failure| anyhow::anyhow!(failure.message))?;
+        order.insert("id".into(), json!(id));
+        if let Some(note) = &change.note {
+            order.insert("note".into(), json!(note));
+        }
+    }
+    Ok(Zeroizing::new(Value::Object(order).to_string().into_bytes()))
+}
+
+fn read_key(err: &mut dyn Write) -> anyhow::Result<Zeroizing<String>> {
+    let input = io::stdin();
+    if input.is_terminal() {
+        write!(err, "Licence key: ")?;
+        err.flush()?;
+    }
+    let mut line = Zeroizing::new(String::with_capacity(LONGEST_KEY as usize));
+    input.lock().take(LONGEST_KEY).read_line(&mut line).context("standard input")?;
+    let key = line.trim();
+    if key.is_empty() {
+        bail!("standard input: expected a licence key (or name the licence with --license)");
+    }
+    Ok(Zeroizing::new(key.to_owned()))
+}
+
+/// The gateway if one runs, else the store.
+fn ask(
+    args: &LicensesArgs,
+    settings: &Settings,
+    operate: Operate,
+    body: &[u8],
+) -> anyhow::Result<Answer> {
+    let command = args.command();
+    let nobody = match call::gateway(settings, command, body) {
+        Called::Answered(answer) => return Ok(answer),
+        Called::Failed(why) => bail!("licenses {}: {why}", command.name()),
+        Called::Nobody(why) => why,
+    };
+    operate(settings, command, body).map_err(|error| match error.downcast_ref::<OpenError>() {
+        Some(in_use @ OpenError::InUse { .. }) => anyhow::anyhow!(
+            "{in_use}; and nobody answers on the admin address {} ({nobody}). Is {} the file \
+                 that gateway runs with?",
+            call::address(settings),
+            args.subject().file.config.display(),
+        ),
+        _ => error,
+    })
+}

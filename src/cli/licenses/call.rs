@@ -1,0 +1,123 @@
+//! One order to the admin listener of the running gateway: plain HTTP/1.1, one connection.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use http::StatusCode;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+use crate::{
+    config::Settings,
+    operator::{Answer, Command},
+};
+
+const CONNECT: Duration = Duration::from_secs(2);
+/// A key that is new there is asked about at its shop first.
+const ANSWER: Duration = Duration::from_secs(15);
+const LONGEST_ANSWER: u64 = 1024 * 1024;
+/// An order has an id, so it may be sent again when nothing came back.
+const TRIES: usize = 2;
+
+pub enum Called {
+    Answered(Answer),
+    /// Nobody listens there.
+    Nobody(io::Error),
+    /// Somebody does, and it is not known what became of the order.
+    Failed(String),
+}
+
+/// Where the gateway's admin listener is reached from this machine.
+pub fn address(settings: &Settings) -> SocketAddr {
+    let mut address = settings.admin.listen;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+pub fn gateway(settings: &Settings, command: Command, body: &[u8]) -> Called {
+    let address = address(settings);
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        let connection = match TcpStream::connect_timeout(&address, CONNECT) {
+            Ok(connection) => connection,
+            Err(error) if last.is_empty() => return Called::Nobody(error),
+            Err(error) => return Called::Failed(format!("{last}, then {error}")),
+        };
+        match exchange(connection, settings, command, body) {
+            Ok(bytes) => {
+                return match read(&bytes) {
+                    Some(answer) => Called::Answered(answer),
+                    None => Called::Failed(format!("who answers on {address} is no gateway")),
+                };
+            }
+            Err(error) => last = format!("{address} does not answer: {error}"),
+        }
+    }
+    Called::Failed(format!("{last}. It may have been done: look with `licenses show`"))
+}
+
+fn exchange(
+    mut connection: TcpStream,
+    settings: &Settings,
+    command: Command,
+    body: &[u8],
+) -> io::Result<Vec<u8>> {
+    connection.set_read_timeout(Some(ANSWER))?;
+    connection.set_write_timeout(Some(CONNECT))?;
+    let token = settings.admin.token.as_ref();
+    let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.expose_secret()));
+    write!(
+        connection,
+        "POST /api/licenses/{} HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        command.name(),
+        address(settings),
+        token.unwrap_or_default(),
+        body.len()
+    )?;
+    connection.write_all(body)?;
+    let mut answer = Vec::new();
+    connection.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    match answer.is_empty() {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(answer),
+    }
+}
+
+/// `None` for what no gateway says.
+fn read(bytes: &[u8]) -> Option<Answer> {
+    let head = memchr::memmem::find(bytes, b"\r\n\r\n")?;
+    let line = std::str::from_utf8(&bytes[..head]).ok()?.lines().next()?;
+    let status = line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse::<u16>().ok()?;
+    let body: Value = serde_json::from_slice(&bytes[head + 4..]).ok()?;
+    let is_ours = body.get("license").is_some() || body["error"]["code"].is_string();
+    is_ours.then_some(Answer { status: StatusCode::from_u16(status).ok()?, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_gateway_is_taken_for_one() {
+        let ours =
+            b"HTTP/1.1 404 Not Found\r\na: b\r\n\r\n{\"error\":{\"code\":\"x\",\"message\":\"y\"}}";
+        assert_eq!(read(ours).unwrap().status, StatusCode::NOT_FOUND);
+        for other in [
+            &b""[..],
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\n\r\n<html>",
+            b"SSH-2.0-x\r\n\r\n{\"license\":1}",
+        ] {
+            assert!(read(other).is_none());
+        }
+    }
+}

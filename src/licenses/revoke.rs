@@ -1,0 +1,155 @@
+//! What an operator says of a licence and sees of it, whatever its source.
+
+use std::sync::Arc;
+
+use gatekeeper_filters::kernel::{Asking, Code, Credential, LicenseId, Plan, Standing, UnixMs};
+
+use super::{Book, STATIC, desk::Desk, devices::Devices, facts::Verdict, record::Record};
+
+/// Attempts to have the shared store told before an operator hears that it is told later.
+const TRIES: usize = 3;
+
+/// All that is known of one licence.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub id: LicenseId,
+    pub source: &'static str,
+    /// The plan it has; of one that ended, the one it had. `None` when nothing tells.
+    pub plan: Option<Arc<Plan>>,
+    /// Why it is not valid, apart from being revoked.
+    pub refused: Option<Code>,
+    pub until: Option<UnixMs>,
+    /// Since when an operator has it revoked.
+    pub revoked: Option<UnixMs>,
+    /// When its shop was last asked.
+    pub checked: Option<UnixMs>,
+    /// The last request since the start of this gateway.
+    pub seen: Option<UnixMs>,
+    pub devices: Option<Devices>,
+}
+
+/// Why a licence is not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotFound {
+    /// No source knows the key.
+    Key(Code),
+    /// No licence of this id was used here.
+    Id,
+    /// The shop could not be asked.
+    Unknown,
+}
+
+/// Who an operator means.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    Key(Credential),
+    Id(LicenseId),
+}
+
+/// What became of an operator's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// It was not so before.
+    pub changed: bool,
+    pub on_disk: bool,
+    /// The other gateways know.
+    pub told: bool,
+}
+
+impl Desk {
+    pub fn is_revoked(&self, id: &LicenseId) -> bool {
+        self.records.is_revoked(id)
+    }
+
+    /// Takes a licence back, or gives it again.
+    pub async fn set_revoked(&self, id: LicenseId, revoked: bool) -> Said {
+        // A word of another gateway that was not heard yet is to be outdone, too.
+        let _ = self.latest(&id).await;
+        let none = Record::default();
+        let change = |there: Option<&Record>| there.unwrap_or(&none).revoke(revoked, UnixMs::now());
+        let changed = self.records.update(id, change).is_some();
+        // Said again it is written again: the first time may not have come through.
+        let on_disk = self.records.get(&id).is_none() || self.shelf.put_now(id).await;
+        Said { changed, on_disk, told: self.share_again(id).await }
+    }
+
+    /// Has the other gateways told what is known; whether the store took it.
+    pub async fn share_again(&self, id: LicenseId) -> bool {
+        for _ in 1..TRIES {
+            if self.share(id).await {
+                return true;
+            }
+        }
+        self.share(id).await
+    }
+}
+
+impl Book {
+    /// What is known of a licence. A key that is new here is asked about at its shop, as its first
+    /// request would.
+    ///
+    /// # Errors
+    /// Nothing is.
+    pub async fn find(&self, subject: &Subject) -> Result<Known, NotFound> {
+        let id = match subject {
+            Subject::Key(key) => self.desk.hasher.id(key.expose()),
+            Subject::Id(id) => *id,
+        };
+        if let Some(known) = self.known(id).await {
+            return Ok(known);
+        }
+        let Subject::Key(credential) = subject else { return Err(NotFound::Id) };
+        let asking = Asking { credential, address: None, instance: None, now: UnixMs::now() };
+        match self.identify(&asking).await {
+            Standing::Valid(_) | Standing::OtherDevice(_) => {
+                self.known(id).await.ok_or(NotFound::Unknown)
+            }
+            // A shop may know it and refuse it, which is worth a look as well.
+            Standing::Invalid(code) => self.known(id).await.ok_or(NotFound::Key(code)),
+            Standing::Unknown { .. } | Standing::TooMany { .. } => Err(NotFound::Unknown),
+        }
+    }
+
+    async fn known(&self, id: LicenseId) -> Option<Known> {
+        let now = UnixMs::now();
+        let kept = self.desk.known(&id).await;
+        let record = kept.as_ref().map(|kept| &kept.record);
+        let revocation = record.map(|record| record.revocation).unwrap_or_default();
+        let listed = self.listed.get(&id);
+        let facts = record.and_then(|record| record.facts.as_ref());
+        let source = match (listed, facts) {
+            (Some(_), _) => STATIC,
+            (None, Some(facts)) => facts.shop().name(),
+            // Of a key that was in the file once, only the operator's word is left.
+            (None, None) if revocation.revoked => STATIC,
+            (None, None) => return None,
+        };
+        let verdict = match (listed, record) {
+            (Some(plan), _) => Verdict::Valid { plan: plan.clone(), until: None },
+            (None, Some(record)) => self.desk.verdict(&self.sources, record, now),
+            (None, None) => Verdict::Invalid(Code::LicenseInvalid),
+        };
+        let (plan, until, refused) = match verdict {
+            Verdict::Valid { plan, until } => (Some(plan), until, None),
+            Verdict::Invalid(code) => {
+                let good = record.and_then(|record| record.good.as_ref());
+                (good.and_then(|name| self.sources.plan(name)).cloned(), None, Some(code))
+            }
+        };
+        let none = Record::default();
+        let moment = |at: UnixMs| (at.0 > 0).then_some(at);
+        Some(Known {
+            id,
+            source,
+            refused,
+            until,
+            revoked: revocation.revoked.then_some(revocation.at),
+            checked: record.and_then(|record| moment(record.checked)),
+            seen: kept.as_ref().and_then(|kept| moment(kept.seen())),
+            devices: plan
+                .as_ref()
+                .and_then(|plan| self.desk.devices_by(plan, record.unwrap_or(&none))),
+            plan,
+        })
+    }
+}

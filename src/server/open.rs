@@ -1,0 +1,122 @@
+//! What a gateway keeps: its own store, the one it shares with others, its licences. Opened to serve,
+//! or for one order of an operator while no gateway runs.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+
+use crate::{
+    config::settings::{self, Redis, Settings},
+    ledger::{Embedded, Shared},
+    licenses::{Book, Desk, Hasher},
+    operator::{Answer, Command, Operator},
+    store::{Store, address::Address, listen::Listener},
+    telemetry::{Telemetry, access_log::AccessLog},
+    vault::pepper::{Pepper, pepper},
+};
+
+/// How long one order waits for the shared store.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub struct Opened {
+    pub store: Arc<Embedded>,
+    /// Where several gateways count together.
+    pub shared: Option<Arc<Shared>>,
+    pub licenses: Arc<Desk>,
+    pub telemetry: Arc<Telemetry>,
+    redis: Option<Arc<Store>>,
+}
+
+impl Opened {
+    /// # Errors
+    /// One of them is unusable, or in use by another gateway.
+    pub fn open(settings: &Settings, access: &settings::AccessLog) -> anyhow::Result<Self> {
+        let store = Embedded::open(&settings.store.path, settings.store.keep)
+            .with_context(|| format!("store {}", settings.store.path.display()))?;
+        let configured = settings.vault.as_ref().map(pepper).transpose()?;
+        let pepper = store.pepper(configured.as_ref().map(Pepper::expose))?;
+        let access = AccessLog::open(access).context("`log.access` can't be written")?;
+        let telemetry = Telemetry::new(access);
+        let redis = settings.store.redis.as_ref().map(open_redis).transpose()?;
+        let hasher = Hasher::new(&pepper);
+        let licenses = Desk::open(&settings.store, redis.clone(), hasher, telemetry.clone())
+            .context("licences can't be looked up")?;
+        let shared = match (&redis, &settings.store.redis) {
+            (Some(redis), Some(settings)) => {
+                Some(Shared::open(store.clone(), redis.clone(), settings.on_store_down)?)
+            }
+            _ => None,
+        };
+        Ok(Self { store, shared, licenses, telemetry, redis })
+    }
+
+    /// From now on the shared store is looked after, and the other gateways are heard; by `listeners`,
+    /// too.
+    pub fn listen(&self, mut listeners: Vec<Listener>) {
+        if let Some(redis) = &self.redis {
+            listeners.push(self.licenses.listener());
+            listeners.extend(self.shared.as_ref().map(Shared::listener));
+            redis.start(listeners);
+        }
+    }
+
+    /// The store that gateways share, if there is one.
+    pub fn redis(&self) -> Option<&Arc<Store>> {
+        self.redis.as_ref()
+    }
+}
+
+fn open_redis(redis: &Redis) -> anyhow::Result<Arc<Store>> {
+    let address = Address::parse(redis.url.expose_secret());
+    let address = address.map_err(|why| anyhow::anyhow!("store.url: {why}"))?;
+    let store = Store::new(address, redis.unsafe_eviction)?;
+    store.check().context("the store at `store.url` is not fit to count on")?;
+    Ok(store)
+}
+
+/// Carries out one order of an operator in the store itself, which no gateway may use meanwhile.
+///
+/// # Errors
+/// The store is in use, or unusable.
+pub fn operate(settings: &Settings, command: Command, body: &[u8]) -> anyhow::Result<Answer> {
+    crate::telemetry::log::start(log::LevelFilter::Warn);
+    let path = &settings.store.path;
+    // Another one would be made, and nobody would ever look there.
+    anyhow::ensure!(
+        path.exists(),
+        "no gateway answers, and its store {} is not here; relative paths count from the directory \
+         the gateway is started in",
+        path.display()
+    );
+    let opened = Opened::open(settings, &settings::AccessLog::Off)?;
+    opened.listen(Vec::new());
+    let book = Book::new(settings, opened.licenses.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (store, shared) = (opened.store.clone(), opened.shared.clone());
+    let answer = runtime.block_on(async {
+        if let Some(shared) = &shared {
+            wait_for(shared).await;
+        }
+        let operator = Operator { store: store.clone(), shared: shared.clone() };
+        let answer = operator.carry_out(&book, command, body).await;
+        if let Some(shared) = &shared {
+            shared.flush().await;
+        }
+        answer
+    });
+    opened.licenses.close();
+    opened.store.close();
+    Ok(answer)
+}
+
+/// Until requests would be decided there; without it the order is recorded, and told later.
+async fn wait_for(shared: &Shared) {
+    let deadline = Instant::now() + PATIENCE;
+    while !shared.is_up() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
