@@ -192,6 +192,7 @@ impl Shared {
             message_id: demand.message_id.clone(),
             covered,
             leased: None,
+            ending: false,
             told: Instant::now(),
         };
         let hold = asking.granted(open);
@@ -244,6 +245,7 @@ impl Shared {
             message_id: None,
             covered: false,
             leased: Some(leased),
+            ending: false,
             told: Instant::now(),
         });
         // What is left is known again when the store is back.
@@ -378,7 +380,7 @@ impl Ledger for Shared {
     }
 
     fn settle(&self, hold: u64, charge: Charge) {
-        let Some((license, open)) = self.holds.get(hold) else { return };
+        let Some((license, open)) = self.holds.begin_end(hold) else { return };
         match open.message_id.clone() {
             // Which request of an id is charged the message is decided on the store.
             Some(id) => {

@@ -27,6 +27,11 @@ impl Hasher {
         self.short(&format!("order\n{shop}\n{order}"))
     }
 
+    /// Under what it is kept that the money of an order was given back.
+    pub fn refund(&self, order: &str) -> LicenseId {
+        LicenseId(self.mac(format!("refund\n{order}").as_bytes()))
+    }
+
     /// A device of a licence, 128 bits in hex.
     pub fn device(&self, license: &LicenseId, instance: &str) -> String {
         self.short(&format!("device\n{}\n{instance}", license.to_hex()))

@@ -204,8 +204,14 @@ impl Desk {
     ) {
         let judge = |facts: &Facts| sources.judge(facts, asked);
         let holding = self.is_holding() || sources.is_held();
+        let refunded = match reply {
+            Reply::Facts(facts) => self.is_refunded(facts).await,
+            _ => false,
+        };
         let hear = |record: Option<&Record>| {
-            Some(record.unwrap_or(&Record::default()).hear(reply, asked, judge, holding))
+            let mut next = record.unwrap_or(&Record::default()).hear(reply, asked, judge, holding);
+            next.refunded |= refunded;
+            Some(next)
         };
         let Some(kept) = self.records.update(id, hear) else { return };
         self.refused.invalidate(&id);

@@ -163,7 +163,12 @@ impl Desk {
     async fn act(self: &Arc<Self>, event: Event, new: bool) -> Result<(), Refused> {
         let licenses = match event.subject {
             Subject::License(id) => vec![id],
-            Subject::Order(order) => self.licenses_of(&order).await?,
+            Subject::Order(order) => {
+                if event.refund && !self.keep_refund(&order).await {
+                    return Err(Refused::NotTaken);
+                }
+                self.licenses_of(&order).await?
+            }
             Subject::Nothing => Vec::new(),
         };
         let now = UnixMs::now();
@@ -188,6 +193,22 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// Remembers that the money of an order was given back, for a licence of it that was never used
+    /// so far: Lemon Squeezy's licence answers don't tell. Whether that is on the disk.
+    async fn keep_refund(&self, order: &str) -> bool {
+        let id = self.hasher.refund(order);
+        let refund = Record { refunded: true, ..Record::default() };
+        let change = |record: Option<&Record>| record.is_none().then_some(refund);
+        self.records.update(id, change).is_none() || self.keep_now(id).await
+    }
+
+    /// Whether the money of the order was given back that a licence was bought with.
+    pub(super) async fn is_refunded(&self, facts: &Facts) -> bool {
+        let Some(order) = facts.order() else { return false };
+        let kept = self.known(&self.hasher.refund(order)).await;
+        kept.is_some_and(|kept| kept.record.refunded)
     }
 
     /// Licences bought with an order, here and at other gateways.

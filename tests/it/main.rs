@@ -62,6 +62,7 @@ mod operator_fleet;
 mod path;
 mod reload;
 mod shared_ledger;
+mod shared_model;
 mod shared_soak;
 mod shared_topologies;
 mod shared_trouble;

@@ -300,3 +300,31 @@ async fn a_store_that_evicts_or_forgets_is_refused_unless_it_is_meant() {
         redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     }
 }
+
+/// A limit that changes while requests run takes nothing back and grants nothing above itself.
+#[tokio::test]
+async fn a_changed_limit_holds_for_what_was_used_before() {
+    let gate = Gate::new();
+    let reply = Reply::chat().before_head(Step::Gate(gate.clone()));
+    let mut fleet = Fleet::start(2, "messages: 10/month, models: [fast]", reply, "").await;
+    let mut open = JoinSet::new();
+    for turn in 0..5 {
+        let app = fleet.apps()[turn % 2].clone();
+        open.spawn(async move { app.chat().await });
+    }
+    eventually("five are open", Duration::from_secs(5), || async { fleet.mock.count() == 5 }).await;
+    for (limit, passes) in [(4, 0), (8, 3)] {
+        for gateway in &mut fleet.gateways {
+            let plan = format!("messages: {limit}/month, models: [fast]");
+            let config = gateway.config.clone().plan("free", &plan);
+            assert!(gateway.reload(config).await, "{}", gateway.logs());
+        }
+        gate.open();
+        while let Some(answer) = open.join_next().await {
+            answer.unwrap().ok();
+        }
+        let answers = fleet.ask(6, &client::chat(&json!({}))).await;
+        assert_eq!((count(&answers, 200), count(&answers, 402)), (passes, 6 - passes));
+    }
+    fleet.used_is(8, 8 * sse::TOKENS).await;
+}

@@ -371,3 +371,15 @@ async fn webhooks_are_posts() {
         Answer::of(gateway.app().request(method, WEBHOOK)).await.is(405, "method_not_allowed");
     }
 }
+
+/// Lemon Squeezy's licence answers don't tell a refund, so one that comes first is remembered.
+#[tokio::test]
+async fn a_refund_before_the_first_use_is_remembered() {
+    let (_mock, shop, mut gateway) = knowing().await;
+    let key = license_key(1);
+    shop.sells(&key, Says::license().with("/meta/order_id", json!(6_120_948)));
+    assert_eq!(send_signed(&gateway, refund("6120948", 58_213)).await.status, 200);
+    gateway.restart().await;
+    gateway.app().chat_as(&key).await.is(403, "license_refunded");
+    gateway.app().chat_as(BOUGHT).await.ok();
+}

@@ -44,6 +44,8 @@ pub struct Open {
     pub covered: bool,
     /// Granted without the store.
     pub leased: Option<Leased>,
+    /// It is being settled.
+    pub ending: bool,
     /// When the store last heard of it.
     pub told: Instant,
 }
@@ -97,11 +99,13 @@ impl Holds {
         }
     }
 
-    /// A granted request.
-    pub fn get(&self, hold: u64) -> Option<(LicenseId, Open)> {
-        let shard = self.shards[hold as usize % SHARDS].lock();
-        let (license, open) = shard.requests.get(&hold)?;
-        Some((*license, open.clone()?))
+    /// A granted request that is settled now; `None` when it was before.
+    pub fn begin_end(&self, hold: u64) -> Option<(LicenseId, Open)> {
+        let mut shard = self.shards[hold as usize % SHARDS].lock();
+        let (license, open) = shard.requests.get_mut(&hold)?;
+        let open = open.as_mut().filter(|open| !open.ending)?;
+        open.ending = true;
+        Some((*license, open.clone()))
     }
 
     /// The request is over; `None` when it was already.
