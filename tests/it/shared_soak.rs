@@ -13,7 +13,7 @@ use crate::{
 
 fn time() -> Duration {
     let seconds = std::env::var("GATEKEEPER_SOAK_SECONDS").ok();
-    Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(40))
+    Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(60))
 }
 
 /// Resident memory, in KiB.

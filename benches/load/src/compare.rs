@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::sched_getaffinity;
 use tokio::time::sleep;
 
 use crate::contender::{self, Contender, KEY, Programs, Running};
+use crate::fleet;
 use crate::generator::{self, Ask, Outcome};
 use crate::provider;
 use crate::redis::{Redis, Work};
@@ -82,6 +84,7 @@ impl Load {
 
 pub async fn run(args: Args) -> Result<()> {
     raise_open_files(args.streams)?;
+    let all = sched_getaffinity(None)?;
     let core = contender::leave_proxy_core()?;
     let beside = std::env::current_exe()?.parent().context("no folder")?.to_path_buf();
     let programs = args.programs.unwrap_or(beside);
@@ -126,6 +129,10 @@ pub async fn run(args: Args) -> Result<()> {
                 }
             }
         }
+    }
+    if args.only.is_empty() {
+        // Several gateways are not measured against anybody: they have all cores.
+        fleet::run(&Programs { core: all, ..programs }, time).await?;
     }
     report.print(&who, &loads);
     ensure!(report.judge(&loads), "a ratio was missed by more than 5 %");

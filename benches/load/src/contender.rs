@@ -54,6 +54,9 @@ pub struct Programs {
 /// The licence key of the bench, as a shop makes them; the other proxies ignore it.
 pub const KEY: &str = "3f2a9c1e-7b4d-4e8a-9d60-5c1b8e7f2a34";
 
+/// Gateways that count together hash licences alike.
+const KEK: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
 /// A running proxy; ends with this value.
 pub struct Running {
     child: Child,
@@ -71,10 +74,20 @@ impl Drop for Running {
 
 /// Starts a contender and waits until it answers.
 pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) -> Result<Running> {
+    start_beside(which, programs, provider, None).await
+}
+
+/// The same on a Redis that is there already.
+pub async fn start_beside(
+    which: Contender,
+    programs: &Programs,
+    provider: SocketAddr,
+    beside: Option<&Redis>,
+) -> Result<Running> {
     let dir = tempfile::tempdir()?;
     let address = free_address()?;
     let redis = match which {
-        Contender::Redis => Some(Redis::start(dir.path())?),
+        Contender::Redis if beside.is_none() => Some(Redis::start(dir.path())?),
         _ => None,
     };
     let mut command = match which {
@@ -93,10 +106,12 @@ pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) 
         Contender::Gatekeeper | Contender::Shop | Contender::Redis => {
             let conf = dir.path().join("gatekeeper.yaml");
             let source = if which == Contender::Shop { shop(provider) } else { listed() };
-            let store = redis.as_ref().map_or_else(|| "kind: embedded".to_owned(), Redis::store);
+            let shared = redis.as_ref().or(beside);
+            let store = shared.map_or_else(|| "kind: embedded".to_owned(), Redis::store);
             fs::write(&conf, gatekeeper_conf(dir.path(), address, provider, &source, &store)?)?;
             let mut gatekeeper = Command::new(&programs.gatekeeper);
             gatekeeper.arg("run").arg("-c").arg(conf).env("STAND_IN_KEY", "sk-stand-in-0001");
+            gatekeeper.env("BENCH_KEK", KEK);
             gatekeeper
         }
     };
@@ -231,6 +246,7 @@ fn gatekeeper_conf(
         "server: {{ listen: \"{listen}\", threads: 1 }}
 admin: {{ listen: \"{admin}\" }}
 store: {{ {store}, path: {dir}/gatekeeper.db }}
+vault: {{ kek: env:BENCH_KEK }}
 licenses:
   sources: [ {source} ]
 plans:

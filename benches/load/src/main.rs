@@ -4,6 +4,7 @@
 
 mod compare;
 mod contender;
+mod fleet;
 mod generator;
 mod provider;
 mod redis;
