@@ -13,10 +13,11 @@ use zeroize::Zeroizing;
 
 use super::{
     account::Rate, actions, batch::Batch, book::Book, daily, embedded::OpenError, entry::Reserved,
+    shared::Kept,
 };
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
-pub const SCHEMA: i64 = 4;
+pub const SCHEMA: i64 = 5;
 const DAY_MS: u64 = 86_400_000;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
@@ -207,6 +208,47 @@ impl Database {
     pub fn gateway(&self) -> rusqlite::Result<String> {
         let of = "SELECT value FROM meta WHERE key = 'gateway'";
         self.connection.query_row(of, [], |row| row.get(0))
+    }
+
+    /// What licences spent while the shared store was away: messages and tokens, each with the start
+    /// of its window.
+    pub fn keep_leases(
+        &mut self,
+        leases: &[(LicenseId, [Kept; 2])],
+        now: UnixMs,
+    ) -> rusqlite::Result<()> {
+        let tx = self.connection.transaction()?;
+        let query = "INSERT OR REPLACE INTO leases (license, kept, messages_start, messages,
+                                                    tokens_start, tokens)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let mut statement = tx.prepare_cached(query)?;
+        for (license, [messages, tokens]) in leases {
+            statement.execute(params![
+                license.to_hex(),
+                now.to_rfc3339(),
+                messages.start.to_rfc3339(),
+                int(messages.spent),
+                tokens.start.to_rfc3339(),
+                int(tokens.spent),
+            ])?;
+        }
+        drop(statement);
+        let over = UnixMs(now.0.saturating_sub(40 * DAY_MS)).to_rfc3339();
+        tx.execute("DELETE FROM leases WHERE kept < ?1", [over])?;
+        tx.commit()
+    }
+
+    pub fn leases(&self) -> rusqlite::Result<Vec<(LicenseId, [Kept; 2])>> {
+        let query = "SELECT license, messages_start, messages, tokens_start, tokens FROM leases";
+        let mut statement = self.connection.prepare(query)?;
+        let rows = statement.query_map([], |row| {
+            let kept = |start: usize| -> rusqlite::Result<Kept> {
+                let spent = row.get::<_, i64>(start + 1)? as u64;
+                Ok(Kept { start: moment(&row.get::<_, String>(start)?), spent })
+            };
+            Ok((license(&row.get::<_, String>(0)?), [kept(1)?, kept(3)?]))
+        })?;
+        rows.collect()
     }
 
     /// Moves everything into the one file, which can then be copied alone.

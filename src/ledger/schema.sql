@@ -104,3 +104,13 @@ CREATE TABLE IF NOT EXISTS actions (
     detail  TEXT NOT NULL,
     note    TEXT NOT NULL
 ) STRICT;
+
+-- What licences spent while the store that gateways share was away, in the window that began then.
+CREATE TABLE IF NOT EXISTS leases (
+    license        TEXT    NOT NULL PRIMARY KEY,
+    kept           TEXT    NOT NULL,
+    messages_start TEXT    NOT NULL,
+    messages       INTEGER NOT NULL,
+    tokens_start   TEXT    NOT NULL,
+    tokens         INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -46,6 +46,7 @@ use gatekeeper_filters::kernel::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
+pub use self::lease::Kept;
 use self::{
     answer::{Answer, Count},
     holds::{Holds, Open},
@@ -87,6 +88,7 @@ impl Shared {
         on_down: OnStoreDown,
     ) -> rusqlite::Result<Arc<Self>> {
         let (gateway, boot) = local.identity()?;
+        let leases = local.db.lock().leases()?;
         let (said, hearing) = mpsc::unbounded_channel();
         let shared = Arc::new(Self {
             local,
@@ -101,6 +103,9 @@ impl Shared {
             told: Notify::new(),
             peers: Mutex::default(),
         });
+        for (license, kept) in leases {
+            shared.holds.with(&license, |local| local.lease = Some(Lease::restored(kept)));
+        }
         shared.store.spawn(shared.clone().speak(hearing));
         Ok(shared)
     }
@@ -227,6 +232,7 @@ impl Shared {
         let absence = *self.store.losses().borrow();
         let leased = self.holds.with(&demand.license, |local| {
             let seen = local.seen?;
+            local.leased = true;
             Lease::spend(&mut local.lease, &seen, &demand, absence, Instant::now())
         });
         let leased = leased.ok_or(Denied::StoreDown)?;
@@ -257,6 +263,7 @@ impl Shared {
         self.holds.with(license, |local| {
             if let Some(lease) = &mut local.lease {
                 lease.settle(leased, message, tokens);
+                local.leased = true;
             }
         });
     }

@@ -158,10 +158,14 @@ async fn a_lease_is_two_percent_a_gateway_and_is_merged_back() {
     fleet.is_counting().await;
     assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
     fleet.used_is(3 + served, (3 + served) * sse::TOKENS).await;
-    // It is had once a month.
+    // It is had once a month, whatever restarts between.
+    fleet.gateways[1].restart().await;
+    fleet.is_counting().await;
     fleet.apps()[0].chat().await.ok();
+    fleet.apps()[1].chat().await.ok();
     fleet.redis.kill();
     fleet.apps()[0].chat().await.is(503, "store_unavailable");
+    fleet.apps()[1].chat().await.is(503, "store_unavailable");
 }
 
 /// Never more than was left when it was last seen.

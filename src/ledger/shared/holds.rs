@@ -55,6 +55,8 @@ pub struct Open {
 pub struct Local {
     pub seen: Option<Seen>,
     pub lease: Option<Lease>,
+    /// The lease changed since it was last kept.
+    pub leased: bool,
     /// The store has heard of it from this process.
     pub spoken: bool,
     holds: FxHashSet<u64>,
@@ -179,6 +181,19 @@ impl Holds {
         licenses.into_iter().collect()
     }
 
+    /// Leases that changed since the last call.
+    pub fn take_leases(&self) -> Vec<(LicenseId, Lease)> {
+        let mut leases = Vec::new();
+        for shard in &self.shards {
+            for (license, local) in &mut shard.lock().licenses {
+                if std::mem::take(&mut local.leased) {
+                    leases.extend(local.lease.map(|lease| (*license, lease)));
+                }
+            }
+        }
+        leases
+    }
+
     /// The store may have lost everything.
     pub fn forget_spoken(&self) {
         for shard in &self.shards {
@@ -191,7 +206,7 @@ impl Holds {
         for shard in &self.shards {
             shard.lock().licenses.retain(|_, local| {
                 let known = local.seen.is_some_and(|seen| !seen.is_old(now));
-                known || !local.holds.is_empty() || local.unsettled > 0
+                known || local.lease.is_some() || !local.holds.is_empty() || local.unsettled > 0
             });
         }
     }

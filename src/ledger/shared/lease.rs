@@ -111,7 +111,26 @@ fn available(limit: Limit, seen: Left, spent: Spent) -> u64 {
     share.saturating_sub(spent.in_all).min(left)
 }
 
+/// What was spent on leases in one window, as it is kept over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    pub start: UnixMs,
+    pub spent: u64,
+}
+
 impl Lease {
+    /// Messages and tokens.
+    pub fn kept(&self) -> [Kept; 2] {
+        [self.messages, self.tokens].map(|spent| Kept { start: spent.start, spent: spent.in_all })
+    }
+
+    /// What a process before this one spent, in an absence that is over.
+    pub fn restored(kept: [Kept; 2]) -> Self {
+        let [messages, tokens] =
+            kept.map(|kept| Spent { start: kept.start, in_all: kept.spent, now: 0 });
+        Self { absence: u64::MAX, began: Instant::now(), messages, tokens }
+    }
+
     /// Lets a request spend, or does not; `None` when nothing may be spent.
     pub fn spend(
         lease: &mut Option<Lease>,
@@ -245,6 +264,21 @@ mod tests {
         let more = (0..100).take_while(|_| spend(2, 100)).count();
         assert_eq!(more, 18);
         assert!(!spend(3, 200));
+    }
+
+    #[test]
+    fn what_was_spent_outlives_a_restart() {
+        let demand = demand(Some(1_000), None);
+        let known = seen(&demand, 1_000, 0);
+        let (mut lease, at) = (None, Instant::now());
+        for _ in 0..15 {
+            assert!(Lease::spend(&mut lease, &known, &demand, 1, at).is_some());
+        }
+        let mut lease = Some(Lease::restored(lease.unwrap().kept()));
+        let more = (0..100)
+            .take_while(|_| Lease::spend(&mut lease, &known, &demand, 1, at).is_some())
+            .count();
+        assert_eq!(more, 5);
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Shared {
                     tokio::time::sleep(GATHER).await;
                 }
                 _ = look.tick() => {
+                    self.keep_leases();
                     if self.store.is_up() {
                         self.renew(&mut due).await;
                     }
@@ -164,6 +165,7 @@ impl Shared {
         if loss == 0 || !self.store.is_up() {
             return;
         }
+        self.keep_leases();
         let began = Instant::now();
         let Ok(life) = self.store.life().await else { return };
         self.holds.forget_spoken();
@@ -203,6 +205,19 @@ impl Shared {
             licenses.len(),
             began.elapsed().as_millis()
         );
+    }
+
+    /// Leases are had once a window, whatever restarts between.
+    fn keep_leases(&self) {
+        let leases = self.holds.take_leases();
+        if leases.is_empty() {
+            return;
+        }
+        let kept: Vec<_> = leases.iter().map(|(license, lease)| (*license, lease.kept())).collect();
+        if let Err(problem) = self.local.db.lock().keep_leases(&kept, UnixMs::now()) {
+            log::error!("store: leases can't be kept: {problem}");
+            leases.iter().for_each(|(license, _)| self.holds.with(license, |l| l.leased = true));
+        }
     }
 
     /// Says something about the life of the store that this gateway knows.
