@@ -19,7 +19,10 @@ mod spent;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::{
+    sync::mpsc::UnboundedReceiver,
+    time::{Interval, MissedTickBehavior},
+};
 
 use self::days::Days;
 use crate::{
@@ -30,9 +33,11 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// A budget is checked against a figure that is no older.
-const SECOND: Duration = Duration::from_secs(1);
-const DAYS_EVERY: u32 = 5;
+/// Two of these are how old a figure is at most that a budget is checked against: one until another
+/// gateway tells it, one until it is read here.
+const SPENT_EVERY: Duration = Duration::from_millis(450);
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+const DAYS_EVERY: Duration = Duration::from_secs(5);
 const DAY_MS: u64 = 86_400_000;
 
 pub struct Fleet {
@@ -51,7 +56,9 @@ impl Fleet {
     pub fn start(self: Arc<Self>, rested: UnboundedReceiver<Rested>) {
         let store = self.store.clone();
         store.spawn(self.clone().tell_rests(rested));
-        store.spawn(self.tell());
+        store.spawn(self.clone().keep_telling_spent());
+        store.spawn(self.clone().keep_telling_live());
+        store.spawn(self.keep_telling_days());
     }
 
     /// Hears of keys that rest.
@@ -61,27 +68,53 @@ impl Fleet {
         Listener { channel: keys::CHANNEL, heard: Box::new(heard) }
     }
 
-    async fn tell(self: Arc<Self>) {
+    // Each has its own pace: the days of a year must not hold a budget up. What fails is told again the
+    // next time, for it is always the whole.
+
+    async fn keep_telling_spent(self: Arc<Self>) {
+        let mut ticks = ticks(SPENT_EVERY);
+        loop {
+            ticks.tick().await;
+            if self.store.is_up() {
+                let _ = self.tell_spent().await;
+            }
+        }
+    }
+
+    async fn keep_telling_live(self: Arc<Self>) {
+        let mut ticks = ticks(LIVE_EVERY);
+        loop {
+            ticks.tick().await;
+            if self.store.is_up() {
+                let _ = self.tell_live().await;
+            }
+        }
+    }
+
+    async fn keep_telling_days(self: Arc<Self>) {
         let mut days = Days::default();
         let mut losses = self.store.losses();
-        let mut second = tokio::time::interval(SECOND);
-        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for turn in 0u32.. {
-            second.tick().await;
-            if !self.store.is_up() {
-                continue;
+        let mut ticks = ticks(DAYS_EVERY);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                changed = losses.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    days.forget();
+                    self.read_rests().await;
+                }
             }
-            if losses.has_changed().unwrap_or(false) {
-                losses.mark_unchanged();
-                days.forget();
-                self.read_rests().await;
-            }
-            // What fails is told again next time: it is always the whole.
-            let _ = self.tell_spent().await;
-            let _ = self.tell_live().await;
-            if turn % DAYS_EVERY == 0 {
+            if self.store.is_up() {
                 let _ = self.tell_days(&mut days).await;
             }
         }
     }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

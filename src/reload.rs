@@ -55,7 +55,7 @@ pub enum Refused {
          that. Restart if it is meant"
     )]
     NoSource,
-    #[error("providers: `base_url: stand-in` begins with a start, not with a reload")]
+    #[error("providers: the stand-in provider begins with the process: restart the gateway for it")]
     StandIn,
 }
 

@@ -10,7 +10,7 @@
 //! gk:life         a name that it got when it was empty: another one after a FLUSHALL
 //! gk:beats        channel: gateways that live
 //! ```
-//! What else lies there, `licenses::shared` and `ledger::shared` say.
+//! What else lies there, `licenses::shared`, `ledger::shared` and `fleet` say.
 
 pub mod address;
 pub mod fitness;
@@ -62,7 +62,6 @@ pub struct Store {
     connection: ArcSwapOption<Wire>,
     /// The number of that connection; 0 for none.
     epoch: AtomicU64,
-    epochs: AtomicU64,
     is_up: AtomicBool,
     room: Semaphore,
     /// Operations in a row that came too late.
@@ -97,7 +96,6 @@ impl Store {
             address,
             connection: ArcSwapOption::empty(),
             epoch: AtomicU64::new(0),
-            epochs: AtomicU64::new(0),
             is_up: AtomicBool::new(false),
             room: Semaphore::new(AT_ONCE),
             late: AtomicU32::new(0),
@@ -132,11 +130,6 @@ impl Store {
 
     pub fn is_up(&self) -> bool {
         self.is_up.load(Relaxed)
-    }
-
-    /// Which boot of which gateway this is; random.
-    pub fn boot(&self) -> &str {
-        &self.boot
     }
 
     /// Grows whenever what was written, or a message, may have been lost.
@@ -273,7 +266,11 @@ impl Store {
                 if is_up {
                     log::info!("The shared store answers.");
                 } else {
-                    log::warn!("The shared store fails: {}.", self.why.lock());
+                    log::warn!(
+                        "The shared store fails: {}. Licences go on from memory, and usage by \
+                         `store.on_store_down`, until it answers again.",
+                        self.why.lock()
+                    );
                 }
             }
             tokio::time::sleep(BEAT).await;
@@ -311,7 +308,7 @@ impl Store {
             fit.map_err(|_| Unfit::Silent)??;
         }
         self.connection.store(Some(Arc::new(wire)));
-        self.epoch.store(self.epochs.fetch_add(1, Relaxed) + 1, Relaxed);
+        self.epoch.store(own::next_epoch(), Relaxed);
         Ok(())
     }
 

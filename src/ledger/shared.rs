@@ -133,13 +133,14 @@ impl Shared {
 
     /// Asks the store. `Err` when it does not decide.
     async fn decide(&self, demand: &Demand) -> Result<Result<Grant, Denied>, StoreDown> {
+        let mut demand = demand.clone();
         for last in (0..TRIES).map(|nth| nth + 1 == TRIES) {
             let asking = Asking::begin(self, demand.license);
             let windows = self.windows();
             let call = self.scripts.reserve(
                 &self.speaker,
                 asking.hold,
-                demand,
+                &demand,
                 &windows,
                 asking.has_spoken,
             );
@@ -147,14 +148,14 @@ impl Shared {
             let (now, answer) = Answer::read(&numbers).ok_or(StoreDown)?;
             match answer {
                 Answer::Granted { output, messages, tokens, covered, .. } => {
-                    let seen = Seen::new(demand, now, messages, tokens);
+                    let seen = Seen::new(&demand, now, messages, tokens);
                     self.holds.with(&demand.license, |local| local.seen = Some(seen));
                     let balance = Balance {
                         messages: spent(demand.messages, messages, &windows),
                         tokens: spent(demand.tokens, tokens, &windows),
                     };
                     let granted = Demand { now, output, message_id: None, ..demand.clone() };
-                    return Ok(self.book(asking, demand, &granted, covered, balance));
+                    return Ok(self.book(asking, &demand, &granted, covered, balance));
                 }
                 // Asked again with the store's time.
                 Answer::Clock(_) => {
@@ -166,12 +167,16 @@ impl Shared {
                     self.lost();
                     return Err(StoreDown);
                 }
-                Answer::Busy | Answer::Tokens { .. } if !last && self.heard_out(demand).await => {
+                Answer::Busy | Answer::Tokens { .. }
+                    if !last && self.has_news(&asking) && self.heard_out(&demand).await =>
+                {
                     asking.refused();
+                    // It is one request, and was counted.
+                    demand.pace = demand.pace.map(|pace| Pace { rate: None, ..pace });
                 }
                 denied => {
                     asking.refused();
-                    return Ok(Err(refusal(denied, demand, now, &windows)));
+                    return Ok(Err(refusal(denied, &demand, now, &windows)));
                 }
             }
         }
@@ -204,12 +209,13 @@ impl Shared {
         Ok(Grant { hold, output: granted.output, input: demand.input, balance })
     }
 
-    /// Whether something of this licence that was settled here has been told to the store since, so
-    /// that it is worth asking again.
+    /// Whether the store did not know everything that was settled here when it decided.
+    fn has_news(&self, asking: &Asking<'_>) -> bool {
+        asking.was_unsettled || self.holds.is_unsettled(&asking.license)
+    }
+
+    /// Waits until the store has been told what was settled here of a licence; whether it was.
     async fn heard_out(&self, demand: &Demand) -> bool {
-        if !self.holds.is_unsettled(&demand.license) {
-            return false;
-        }
         let heard = async {
             loop {
                 let told = self.told.notified();
@@ -288,13 +294,15 @@ struct Asking<'a> {
     license: LicenseId,
     hold: u64,
     has_spoken: bool,
+    /// The store had still to hear of something settled.
+    was_unsettled: bool,
     is_open: bool,
 }
 
 impl<'a> Asking<'a> {
     fn begin(shared: &'a Shared, license: LicenseId) -> Self {
-        let (hold, has_spoken) = shared.holds.begin(&license);
-        Self { shared, license, hold, has_spoken, is_open: true }
+        let (hold, has_spoken, was_unsettled) = shared.holds.begin(&license);
+        Self { shared, license, hold, has_spoken, was_unsettled, is_open: true }
     }
 
     fn granted(mut self, open: Open) -> u64 {

@@ -1,7 +1,10 @@
 //! A connection for each thread that serves requests: a request does not wake another thread to ask
 //! the store, and what its thread asks at one time goes out together.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use super::{
     CONNECT,
@@ -18,8 +21,14 @@ pub enum Own {
     Comes,
 }
 
+/// The number of a new connection: in no store of this process there is another one of it.
+pub fn next_epoch() -> u64 {
+    static EPOCHS: AtomicU64 = AtomicU64::new(0);
+    EPOCHS.fetch_add(1, Relaxed) + 1
+}
+
 thread_local! {
-    /// Of the connection with this number; [`super::Store`]'s epochs are never used twice.
+    /// Of the connection with this number.
     static OWN: RefCell<(u64, Option<Wire>)> = const { RefCell::new((0, None)) };
 }
 

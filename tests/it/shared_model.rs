@@ -14,7 +14,7 @@ use gatekeeper::{
     store::{Store, address::Address},
 };
 use gatekeeper_filters::kernel::{
-    Charge, Demand, Denied, Ledger, LicenseId, Limit, Period, Source, UnixMs,
+    Charge, Demand, Denied, Ledger, LicenseId, Limit, Pace, Period, Source, TooFast, UnixMs,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -233,4 +233,27 @@ fn two_gateways_do_what_the_model_does() {
     });
     outcome.unwrap();
     drop(redis);
+}
+
+/// A request that has to wait until what this gateway settled is told is one request all the same.
+#[tokio::test]
+async fn a_request_that_is_asked_about_twice_counts_once() {
+    let redis = Redis::start().await;
+    let gateway = gateway(&redis).await;
+    for nth in 0..60 {
+        let mut license = [255; 32];
+        license[0] = nth;
+        let license = LicenseId(license);
+        let rate = Some(Limit { count: 2, per: Period::Day });
+        let pace = Some(Pace { license, rate, concurrency: None });
+        // Two of these do not fit beside each other, but well one after the other.
+        let demand = Demand { pace, min_output: 200, ..demand(license, 10, 270, None) };
+        for _ in 0..2 {
+            let grant = gateway.ledger.reserve(&demand).await.expect("room for both");
+            let charge = Charge { message: true, tokens: 20, source: Source::Reported };
+            gateway.ledger.settle(grant.hold, charge);
+        }
+        let third = gateway.ledger.reserve(&demand).await;
+        assert!(matches!(third, Err(Denied::TooFast(TooFast::Rate { .. }))), "{third:?}");
+    }
 }

@@ -83,15 +83,16 @@ impl Holds {
         &self.shards[index(license)]
     }
 
-    /// A request that the store will be asked about, and whether the store has heard of its licence.
-    pub fn begin(&self, license: &LicenseId) -> (u64, bool) {
+    /// A request that the store will be asked about; whether the store has heard of its licence, and
+    /// whether it has still to hear of something settled.
+    pub fn begin(&self, license: &LicenseId) -> (u64, bool, bool) {
         let mut shard = self.shard(license).lock();
         // Numbered under the lock, so that a list and its horizon belong together.
         let hold = (self.next.fetch_add(1, Relaxed) << SHARD_BITS) | index(license) as u64;
         shard.requests.insert(hold, (*license, None));
         let local = shard.licenses.entry(*license).or_default();
         local.holds.insert(hold);
-        (hold, local.spoken)
+        (hold, local.spoken, local.unsettled > 0)
     }
 
     pub fn open(&self, hold: u64, open: Open) {
