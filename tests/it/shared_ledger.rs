@@ -1,6 +1,9 @@
 //! Several gateways that count on one Redis behave as one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -276,6 +279,20 @@ async fn a_gateway_that_ends_has_told_everything() {
     let rows = rusqlite::Connection::open(fleet.gateways[0].store()).unwrap();
     let rows: i64 = rows.query_row("SELECT count(*) FROM requests", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 20);
+}
+
+/// One that joins others asks whether they are whole, and must not miss what they answer.
+#[tokio::test]
+async fn a_gateway_that_joins_others_serves_at_once() {
+    let plan = "messages: 1000/month, models: [fast]";
+    let mut fleet = Fleet::start(2, plan, Reply::chat(), "on_store_down: closed").await;
+    for _ in 0..12 {
+        fleet.gateways[0].restart().await;
+        let ready = Instant::now();
+        fleet.is_counting().await;
+        let waited = ready.elapsed();
+        assert!(waited < Duration::from_secs(1), "it waits {waited:?} for gateways that are whole");
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ const ASKS: &str = "asks";
 const WHOLE: &str = "whole";
 /// How long a gateway that has put back everything waits for the others that live to do so.
 const OTHERS: Duration = Duration::from_millis(1_500);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What has to be told.
 pub enum Said {
@@ -189,9 +190,14 @@ impl Shared {
             Err(Away) => return,
         }
         self.peers.lock().begin(life);
-        self.announce(ASKS).await;
         self.announce(WHOLE).await;
+        let mut asked: Option<Instant> = None;
         while !self.peers.lock().are_whole(&self.store.peers()) && began.elapsed() < OTHERS {
+            // Again and again: what they answered before this gateway listened is lost.
+            if asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
+                asked = Some(Instant::now());
+                self.announce(ASKS).await;
+            }
             let mut waiting = Vec::new();
             while let Ok(said) = hearing.try_recv() {
                 waiting.push(said);
