@@ -134,6 +134,7 @@ pub async fn run(args: Args) -> Result<()> {
         // Several gateways are not measured against anybody: they have all cores.
         fleet::run(&Programs { core: all, ..programs }, time).await?;
     }
+    who.sort_by_key(|who| *who as u8);
     report.print(&who, &loads);
     ensure!(report.judge(&loads), "a ratio was missed by more than 5 %");
     Ok(())

@@ -46,10 +46,10 @@ pub async fn run(programs: &Programs, time: Duration) -> Result<()> {
         (cost, cores) = (each(its), own / elapsed);
     }
     println!(
-        "One Redis is busy at {:.0} requests a second; here the {} cores are first ({cores:.1} of them are the \
-         gateways', the rest is Redis', provider's and generator's).",
+        "One Redis is busy at {:.0} requests a second; here the cores, {} in all, are first: {cores:.1} of \
+         them are the gateways', the rest is Redis', provider's and generator's.",
         1e6 / cost,
-        std::thread::available_parallelism().map_or(1, usize::from),
+        programs.core.count(),
     );
     Ok(())
 }

@@ -102,8 +102,8 @@ impl Report {
             let passed = reached <= ceiling * TOLERANCE;
             all &= passed;
             println!(
-                "JSON,{:<20} {reached:>4.2} × bare Pingora ({least:.2} to {most:.2}), target {ceiling:.2}: {}",
-                who.name().trim_start().to_owned() + ",",
+                "{:<22} {reached:>6.2} × bare Pingora ({least:.2} to {most:.2}), target {ceiling:.2}: {}",
+                format!("JSON, {}", who.name().trim_start()),
                 if passed { "reached" } else { "MISSED" }
             );
         }
