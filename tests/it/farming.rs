@@ -11,8 +11,9 @@ use std::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{
-    Config, Gateway, LICENSE, Mock, Noise, Raw, Reply, Step, client, eventually, sse,
+use crate::{
+    disconnect::over,
+    support::{Config, Gateway, LICENSE, Mock, Noise, Raw, Reply, Step, client, sse},
 };
 
 const CONNECTIONS: u64 = 16;
@@ -76,14 +77,18 @@ async fn leave_after(gateway: &Gateway, bytes: &[u8], event: bool) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_hang_ups_and_broken_bodies_win_nothing() {
-    let mut quick = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")]);
-    quick = quick.then(Step::Wait(Duration::from_millis(5))).write(sse::text("lo"));
-    let mock = Mock::start(quick.write(sse::FINISH).write(sse::USAGE).write(sse::DONE)).await;
-    mock.key("sk-slow", [Reply::instead([Step::Hang])]);
-    for on_disconnect in ["cut", "drain"] {
-        mock.forget();
+/// A provider that answers, one that never does, and the gateways between.
+pub struct Farm {
+    pub mock: Mock,
+    pub config: Config,
+}
+
+impl Farm {
+    pub async fn new(on_disconnect: &str) -> Self {
+        let mut quick = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")]);
+        quick = quick.then(Step::Wait(Duration::from_millis(5))).write(sse::text("lo"));
+        let mock = Mock::start(quick.write(sse::FINISH).write(sse::USAGE).write(sse::DONE)).await;
+        mock.key("sk-slow", [Reply::instead([Step::Hang])]);
         let plan = format!(
             "messages: 1000000/month, tokens: 1000000000/month, models: [\"*\"], \
              on_disconnect: {on_disconnect}"
@@ -93,27 +98,45 @@ async fn ten_thousand_hang_ups_and_broken_bodies_win_nothing() {
             .provider("s", &mock, &["sk-slow"])
             .timeouts("s", "first_byte: 2s")
             .model("slow", "[s/m1]");
-        let gateway = Arc::new(Gateway::start(config).await);
+        Self { mock, config }
+    }
+
+    /// Ten thousand tries, dealt out to the gateways, of which each sees no less than before.
+    pub async fn wins_nothing(&self, gateways: Vec<Gateway>) {
+        let gateways: Vec<_> = gateways.into_iter().map(Arc::new).collect();
         let done = Arc::new(AtomicBool::new(false));
-        let watching = tokio::spawn(never_less(gateway.clone(), done.clone()));
+        let watching: Vec<_> = gateways
+            .iter()
+            .map(|gateway| tokio::spawn(never_less(gateway.clone(), done.clone())))
+            .collect();
         let mut farming = JoinSet::new();
-        for seed in 1..=CONNECTIONS {
+        for (seed, gateway) in (1..=CONNECTIONS).zip(gateways.iter().cycle()) {
             farming.spawn(farm(gateway.clone(), seed));
         }
         farming.join_all().await;
-        eventually("nothing is in flight", Duration::from_secs(10), || async {
-            gateway.status().await["in_flight"] == 0
-        })
-        .await;
+        for gateway in &gateways {
+            over(gateway).await;
+        }
         done.store(true, Relaxed);
-        let looks = watching.await.unwrap();
-        assert!(looks > 100, "only {looks} looks");
-        let reached = mock.count() as u64;
+        for watching in watching {
+            let looks = watching.await.unwrap();
+            assert!(looks > 100, "only {looks} looks");
+        }
+        let reached = self.mock.count() as u64;
         assert!(reached > 1500, "only {reached} reached the provider");
-        assert_eq!(gateway.messages(LICENSE).await, reached, "{on_disconnect}");
-        let tokens = gateway.tokens(LICENSE).await;
-        assert!(tokens >= reached * 8, "{on_disconnect}: {tokens} for {reached}");
-        assert_eq!(gateway.metrics().await.sum("gatekeeper_reservations_open", &[]), 0.0);
+        for gateway in &gateways {
+            assert_eq!(gateway.messages(LICENSE).await, reached);
+            let tokens = gateway.tokens(LICENSE).await;
+            assert!(tokens >= reached * 8, "{tokens} for {reached}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_hang_ups_and_broken_bodies_win_nothing() {
+    for on_disconnect in ["cut", "drain"] {
+        let farm = Farm::new(on_disconnect).await;
+        farm.wins_nothing(vec![Gateway::start(farm.config.clone()).await]).await;
     }
 }
 

@@ -61,6 +61,7 @@ mod operator_cli;
 mod operator_fleet;
 mod path;
 mod reload;
+mod shared_leaving;
 mod shared_ledger;
 mod shared_model;
 mod shared_soak;
