@@ -198,7 +198,12 @@ impl Provider {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn select(&self, tried: &[Arc<Key>], now: Instant) -> Result<Lease, Unready> {
+    pub fn select(
+        &self,
+        _conversation: Option<u64>,
+        tried: &[Arc<Key>],
+        now: Instant,
+    ) -> Result<Lease, Unready> {
         let mut candidates = self.selection.iter(&[]);
         while let Some(backend) = candidates.next() {
             let Some(key) = selection::key(backend) else { continue };

@@ -89,6 +89,8 @@ pub struct Exchange {
     pub address: Option<IpAddr>,
     pub message_id: Option<Arc<str>>,
     pub instance_id: Option<Arc<str>>,
+    /// Names the conversation that the request belongs to, if that is known.
+    pub conversation: Option<u64>,
 
     /// `license`
     pub license: Option<License>,
@@ -133,6 +135,7 @@ impl Exchange {
             address: None,
             message_id: None,
             instance_id: None,
+            conversation: None,
             license: None,
             permit: None,
             route: None,

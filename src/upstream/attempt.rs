@@ -206,7 +206,7 @@ impl Attempt<'_> {
                 Err(Stop::Failed(_)) => Bytes::new(),
                 Err(stop) => return Err(stop),
             };
-            return Err(match classify::judge(status, &headers, &body) {
+            return Err(match classify::judge(self.target.dialect, status, &headers, &body) {
                 Judgement::Failed(failure) => Stop::Failed(failure),
                 Judgement::Relay(relayed) => Stop::Relay(relayed),
             });

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::json::{Kind, Reader, Value};
+use gatekeeper_filters::kernel::{
+    Dialect,
+    json::{Kind, Reader, Value},
+};
 use http::HeaderMap;
 
 use super::{limits, scrub};
@@ -112,7 +115,7 @@ struct Said {
 }
 
 /// Judges an answer that is not 2xx. `body` is what came of it, bounded.
-pub fn judge(status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
+pub fn judge(_dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
     let said = Said::read(body);
     let failed = |cause, news, next| {
         let detail = format!("HTTP {status} {} {}", plain(&said.kind), plain(&said.code));

@@ -5,7 +5,7 @@ fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn failure(status: u16, list: &[(&'static str, &str)], body: &str) -> Failure {
-    match judge(status, &headers(list), body.as_bytes()) {
+    match judge(Dialect::OpenAi, status, &headers(list), body.as_bytes()) {
         Judgement::Failed(failure) => failure,
         Judgement::Relay(relayed) => panic!("relayed {}", relayed.status),
     }
@@ -57,7 +57,8 @@ fn geminis_array_is_read_like_an_object() {
 fn a_fault_of_the_request_is_relayed_without_the_account() {
     let body = r#"{"error":{"message":"Too long for org-Zx81qLmN0pT7vRw2, key sk-proj-abcdef1234567890.",
         "type":"invalid_request_error","code":"context_length_exceeded","param":"messages"}}"#;
-    let Judgement::Relay(relayed) = judge(400, &HeaderMap::new(), body.as_bytes()) else {
+    let Judgement::Relay(relayed) = judge(Dialect::OpenAi, 400, &HeaderMap::new(), body.as_bytes())
+    else {
         panic!("not relayed")
     };
     let text = String::from_utf8(relayed.body.to_vec()).unwrap();

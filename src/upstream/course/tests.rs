@@ -7,7 +7,7 @@ use gatekeeper_filters::kernel::Dialect;
 use super::*;
 use crate::{
     config::settings::{self, BaseUrl, Timeouts},
-    pool::{HealthBook, Provider, resolve::Endpoint},
+    pool::{HealthBook, Provider, key::KeyNews, resolve::Endpoint},
 };
 
 fn provider(name: &str, keys: &[&str]) -> Provider {
@@ -66,7 +66,7 @@ fn target(provider: usize) -> Arc<Target> {
 /// Fails every attempt with `failure`; the keys that were tried.
 fn tried(providers: &[Provider], failure: &Failure) -> (Vec<String>, Code) {
     let targets: Vec<_> = (0..providers.len()).map(target).collect();
-    let mut course = Course::new(&targets);
+    let mut course = Course::new(&targets, None);
     let mut keys = Vec::new();
     let now = Instant::now();
     while let Some((target, lease)) = course.next(providers, now) {
