@@ -1,9 +1,10 @@
 //! The admin listener: `/metrics`, `/status`, `/healthz`, `/readyz`, and what an operator does about one
-//! buyer under `/api/licenses/`.
+//! buyer under `/api/licenses/`, or one master key under `/api/keys/`.
 //!
 //! Health needs no token; the rest does when the listener is off loopback (`access`).
 
 mod access;
+mod keys;
 mod licenses;
 mod metrics;
 mod status;
@@ -17,7 +18,8 @@ use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::Value;
 
 use crate::{
-    operator::Operator, proxy::deadline, reload::History, server::ending::Phase, snapshot::Snapshot,
+    operator::Operator, proxy::deadline, reload::History, server::ending::Phase,
+    snapshot::Snapshot, upstream::peer::Connector,
 };
 
 pub struct Admin {
@@ -25,6 +27,8 @@ pub struct Admin {
     pub operator: Operator,
     pub phase: Arc<Phase>,
     pub history: Arc<History>,
+    /// For probes.
+    pub connector: Arc<Connector>,
 }
 
 type Answer = Response<Vec<u8>>;
@@ -39,6 +43,12 @@ impl ServeHttp for Admin {
             let command = command.to_owned();
             let snapshot = self.snapshot.load_full();
             let answered = self.licenses(&command, session, &snapshot).await;
+            return json_answer(answered.status, &answered.body);
+        }
+        if let Some(command) = path.strip_prefix(keys::PATH) {
+            let command = command.to_owned();
+            let snapshot = self.snapshot.load_full();
+            let answered = self.keys(&command, session, &snapshot).await;
             return json_answer(answered.status, &answered.body);
         }
         self.page(&request.method, path, &request.headers)

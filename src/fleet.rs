@@ -5,9 +5,9 @@
 //! gk:spent:DAY     picodollars of a day, by gateway and provider          hash, kept 3 days
 //! gk:day:DAY       the rows of `daily`, by gateway                        hash, kept 400 days
 //! gk:{active}:DAY  licences of a day                                      set, kept 40 days
-//! gk:keys          keys and groups that rest, until when                  hash, kept a day
+//! gk:keys          keys, accounts and providers that rest, until when      hash, kept a day
 //! gk:live          totals and newest requests, by gateway                 hash
-//! gk:keys          channel: a key or a group begins to rest
+//! gk:keys          channel: one of them begins to rest, or is sound again
 //! ```
 //! Each gateway writes its own fields and nobody else's, and always the whole value: telling it twice
 //! changes nothing. Nothing here holds a request up, and nothing is decided by it alone.
@@ -27,7 +27,7 @@ use tokio::{
 use self::days::Days;
 use crate::{
     ledger::Embedded,
-    pool::{HealthBook, Rested},
+    pool::{HealthBook, news::News},
     spending::Spending,
     store::{Store, listen::Listener},
     telemetry::Telemetry,
@@ -53,18 +53,18 @@ pub struct Fleet {
 
 impl Fleet {
     /// Tells and hears from now on.
-    pub fn start(self: Arc<Self>, rested: UnboundedReceiver<Rested>) {
+    pub fn start(self: Arc<Self>, news: UnboundedReceiver<News>) {
         let store = self.store.clone();
-        store.spawn(self.clone().tell_rests(rested));
+        store.spawn(self.clone().tell_health(news));
         store.spawn(self.clone().keep_telling_spent());
         store.spawn(self.clone().keep_telling_live());
         store.spawn(self.keep_telling_days());
     }
 
-    /// Hears of keys that rest.
+    /// Hears how keys, accounts and providers are.
     pub fn listener(self: &Arc<Self>) -> Listener {
         let fleet = self.clone();
-        let heard = move |_: &str, text: &str| fleet.hear_rest(text);
+        let heard = move |_: &str, text: &str| fleet.hear_health(text);
         Listener { channel: keys::CHANNEL, heard: Box::new(heard) }
     }
 
@@ -103,7 +103,7 @@ impl Fleet {
                         return;
                     }
                     days.forget();
-                    self.read_rests().await;
+                    self.read_health().await;
                 }
             }
             if self.store.is_up() {

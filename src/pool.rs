@@ -1,34 +1,38 @@
 //! Which key serves next. A provider has keys, keys have groups (one account, shared limits);
-//! health belongs to a key or to its group, outlives a reload and is found by id.
+//! health belongs to a key, to its group or to the provider, outlives a reload and is found by name.
 
+pub mod allowance;
+pub mod book;
+pub mod breaker;
 pub mod health;
 pub mod key;
+pub mod news;
+pub mod pace;
 pub mod resolve;
+pub mod rest;
 pub mod selection;
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use gatekeeper_filters::kernel;
 use http::{HeaderValue, request::Parts};
-use parking_lot::Mutex;
-use pingora_load_balancing::{
-    Backend,
-    selection::{BackendIter, BackendSelection},
-};
+use pingora_load_balancing::selection::BackendIter;
 use secrecy::ExposeSecret;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+pub use self::{book::HealthBook, health::State};
 use self::{
-    health::{GroupHealth, KeyHealth, State, Why},
+    breaker::{Breaker, Pass},
     key::{Key, Lease, Told},
     resolve::Endpoint,
-    selection::SmoothRoundRobin,
+    selection::Selection,
 };
-use crate::{config::settings, licenses::Hasher, upstream::request::common_head};
+use crate::{config::settings, upstream::request::common_head};
 
 /// One provider as requests see it: fixed settings, its keys and its addresses.
 pub struct Provider {
@@ -39,83 +43,11 @@ pub struct Provider {
     /// What the upstream heads of an endpoint have in common, in the order of `kernel::Endpoint`.
     pub heads: Vec<Parts>,
     keys: Vec<Arc<Key>>,
-    selection: Arc<SmoothRoundRobin>,
-}
-
-/// By provider and id.
-type Name = (Arc<str>, Arc<str>);
-
-/// A key, or all keys of an account, begins to rest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rested {
-    Group {
-        provider: Arc<str>,
-        group: Arc<str>,
-        left: Duration,
-    },
-    Key {
-        provider: Arc<str>,
-        key: Arc<str>,
-        /// Which secret it has ([`Hasher::secret`]).
-        mark: String,
-        why: Why,
-        left: Duration,
-    },
-}
-
-/// Where rests are told, once somebody wants to know.
-type Teller = Arc<OnceLock<UnboundedSender<Rested>>>;
-
-/// The health of all keys and groups, kept over reloads.
-pub struct HealthBook {
-    /// A key whose secret changed is a new one, even if the old one was quarantined; so the mark of
-    /// its secret is part of its name.
-    keys: Mutex<HashMap<(Name, String), Arc<KeyHealth>>>,
-    groups: Mutex<HashMap<Name, Arc<GroupHealth>>>,
-    hasher: Hasher,
-    teller: Teller,
-}
-
-impl HealthBook {
-    pub fn new(hasher: Hasher) -> Self {
-        let (keys, groups) = (Mutex::default(), Mutex::default());
-        Self { keys, groups, hasher, teller: Arc::default() }
-    }
-
-    /// Rests that begin here are told from now on.
-    pub fn tell(&self) -> UnboundedReceiver<Rested> {
-        let (teller, rested) = unbounded_channel();
-        let _ = self.teller.set(teller);
-        rested
-    }
-
-    /// Another gateway found something out about a key or an account.
-    pub fn hear(&self, rested: &Rested) {
-        let now = Instant::now();
-        match rested {
-            Rested::Group { provider, group, left } => {
-                if let Some(health) = self.groups.lock().get(&(provider.clone(), group.clone())) {
-                    health.cool(Some(*left), now);
-                }
-            }
-            Rested::Key { provider, key, mark, why, left } => {
-                let at = ((provider.clone(), key.clone()), mark.clone());
-                if let Some(health) = self.keys.lock().get(&at) {
-                    health.quarantine_for(*why, *left, now);
-                }
-            }
-        }
-    }
-
-    fn key(&self, provider: &Arc<str>, id: &Arc<str>, mark: &str) -> Arc<KeyHealth> {
-        let at = ((provider.clone(), id.clone()), mark.to_owned());
-        self.keys.lock().entry(at).or_default().clone()
-    }
-
-    fn group(&self, provider: &Arc<str>, id: &Arc<str>) -> Arc<GroupHealth> {
-        let at = (provider.clone(), id.clone());
-        self.groups.lock().entry(at).or_default().clone()
-    }
+    selection: Selection,
+    /// Whether it is sick.
+    pub breaker: Arc<Breaker>,
+    /// Counts selections, to deal out the turns of accounts that run dry.
+    turn: AtomicU64,
 }
 
 /// A provider that no request can be made for.
@@ -147,9 +79,46 @@ fn authority(endpoint: &Endpoint) -> String {
     }
 }
 
+/// Thousandths: every turn of an account is its own.
+const FULL_SHARE: u32 = 1000;
+
+/// What a request wants of a provider.
+pub struct Wish<'a> {
+    /// Keeps to one account where it can.
+    pub conversation: Option<u64>,
+    pub tried: &'a Tried,
+    /// A sick provider will do: nothing else is left.
+    pub whatever: bool,
+}
+
+/// What a request need not try again at a target.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// Ids.
+    pub keys: Vec<Arc<str>>,
+    pub groups: Vec<Arc<str>>,
+}
+
+impl Tried {
+    fn has(&self, key: &Key) -> bool {
+        self.keys.contains(&key.id) || self.groups.contains(&key.group_name)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.groups.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.groups.clear();
+    }
+}
+
 /// Why no key of a provider can serve now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unready {
+    /// The provider itself does not answer.
+    Sick,
     /// The soonest key is ready in so many milliseconds.
     Cooling(u64),
     /// Every key is quarantined, off or was tried already.
@@ -172,9 +141,8 @@ impl Provider {
             let told = Told { provider: settings.name.clone(), mark, teller: book.teller.clone() };
             keys.push(Arc::new(Key::new(key, health, group, told)?));
         }
-        let backends: BTreeSet<Backend> =
-            keys.iter().enumerate().map(|(index, key)| selection::backend(index, key)).collect();
-        let selection = Arc::new(SmoothRoundRobin::build(&backends));
+        let selection = Selection::new(settings.strategy, &keys);
+        let breaker = book.provider(&settings.name, &settings.base);
         let base = &settings.base.path;
         let authority = HeaderValue::from_str(&authority(&endpoint))
             .map_err(|_| Unusable::Host(settings.name.clone()))?;
@@ -183,7 +151,8 @@ impl Provider {
             .map(|endpoint| common_head(&format!("{base}{}", path(*endpoint)), &authority))
             .collect::<Result<_, _>>()
             .map_err(|_| Unusable::Host(settings.name.clone()))?;
-        Ok(Self { settings, endpoint, authority, heads, keys, selection })
+        let turn = AtomicU64::new(0);
+        Ok(Self { settings, endpoint, authority, heads, keys, selection, breaker, turn })
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -194,25 +163,54 @@ impl Provider {
         &self.keys
     }
 
-    /// The next ready key that is not among `tried`.
+    /// The next key that may serve and was not `tried`, of a provider that is not sick.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn select(
-        &self,
-        _conversation: Option<u64>,
-        tried: &[Arc<Key>],
-        now: Instant,
-    ) -> Result<Lease, Unready> {
-        let mut candidates = self.selection.iter(&[]);
+    pub fn select(&self, wish: &Wish<'_>, now: Instant) -> Result<Lease, Unready> {
+        let pass = if wish.whatever { Pass::Free } else { self.breaker.pass() };
+        if pass == Pass::No {
+            return Err(Unready::Sick);
+        }
+        let is_trial = pass == Pass::Trial;
+        let lease = self.key(wish, now).map(|(key, entry)| {
+            Lease::new(key.clone(), entry, self.breaker.clone(), is_trial)
+        });
+        if lease.is_none() && is_trial {
+            self.breaker.end_trial();
+        }
+        lease.ok_or_else(|| self.unready(now))
+    }
+
+    /// An account that runs dry is passed over now and then, and in the end taken if nobody else can.
+    fn key(&self, wish: &Wish<'_>, now: Instant) -> Option<(&Arc<Key>, key::Entry)> {
+        let mut spared: Option<(u32, &Arc<Key>)> = None;
+        let mut candidates = self.selection.candidates(wish.conversation);
         while let Some(backend) = candidates.next() {
-            let Some(key) = selection::key(backend) else { continue };
-            let fresh = !tried.iter().any(|other| Arc::ptr_eq(other, key));
-            if fresh && key.state(now) == State::Ready {
-                return Ok(Lease::new(key.clone()));
+            let Some(index) = selection::index(backend) else { continue };
+            let key = &self.keys[index];
+            if wish.tried.has(key) {
+                continue;
+            }
+            let share = key.group.allowance.share(now);
+            if share < FULL_SHARE && self.spares(share) && key.state(now) == State::Ready {
+                if spared.is_none_or(|(most, _)| share > most) {
+                    spared = Some((share, key));
+                }
+                continue;
+            }
+            if let Some(entry) = key.enter(now) {
+                return Some((key, entry));
             }
         }
-        Err(self.unready(now))
+        let (_, key) = spared?;
+        key.enter(now).map(|entry| (key, entry))
+    }
+
+    /// Whether a turn of an account with so many thousandths of its share goes to another.
+    fn spares(&self, share: u32) -> bool {
+        let turn = rest::mixed(self.turn.fetch_add(1, Relaxed));
+        (turn % u64::from(FULL_SHARE)) >= u64::from(share)
     }
 
     /// Why none is ready, if none is.

@@ -39,7 +39,7 @@ use crate::{
     fleet::Fleet,
     ledger::{Embedded, Shared},
     operator::Operator,
-    pool::{HealthBook, health, resolve::Resolver},
+    pool::{HealthBook, resolve::Resolver, rest},
     proxy::{
         deadline::{Deadline, KEEPALIVE},
         gateway::Gateway,
@@ -50,7 +50,7 @@ use crate::{
     stand_in::StandIn,
     store::Store,
     telemetry,
-    upstream::peer::Connector,
+    upstream::{peer::Connector, probe::Prober},
 };
 
 /// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
@@ -97,7 +97,7 @@ impl fmt::Display for Source {
 /// # Errors
 /// The store or a listener's certificate is unusable.
 pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::Result<()> {
-    health::start_clock();
+    rest::start_clock();
     check_free(&settings)?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let opened = Opened::open(&settings, &settings.log.access)?;
@@ -244,7 +244,11 @@ impl Parts {
             addresses: [settings.server.listen, settings.admin.listen],
         };
         let resolver = Resolver { endpoints: self.machine.endpoints };
+        // Its own connections: those of the workers belong to their threads.
+        let probing = Arc::new(Connector::new(&conf));
+        let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
         let admin = Admin {
+            connector: probing,
             snapshot: self.snapshot,
             operator: Operator { store: self.store, shared: self.shared },
             phase: self.phase,
@@ -252,6 +256,7 @@ impl Parts {
         };
         server.add_service(operators(admin, settings));
         server.add_service(background_service("resolver", resolver));
+        server.add_service(background_service("prober", prober));
         if let Some(stand_in) = self.stand_in {
             server.add_service(background_service("stand-in", stand_in));
         }

@@ -12,6 +12,7 @@ pub mod drain;
 pub mod events;
 pub mod limits;
 pub mod peer;
+pub mod probe;
 pub mod relay;
 pub mod request;
 pub mod scrub;
@@ -20,12 +21,20 @@ pub mod watch;
 pub mod watchdog;
 pub mod wire;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use gatekeeper_filters::kernel::{Code, Reject, UnixMs};
+use gatekeeper_filters::kernel::{Code, OnDisconnect, Reject, UnixMs};
 
 use self::{
-    attempt::Attempt, course::Course, downstream::Downstream, peer::Connector, watch::Stop,
+    attempt::Attempt,
+    course::{Course, Step},
+    downstream::Downstream,
+    peer::Connector,
+    watch::{Stop, watch},
     watchdog::Watchdog,
 };
 use crate::{
@@ -70,7 +79,18 @@ pub async fn serve(
     let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
     let mut course = Course::new(&targets, conversation);
     let mut now = Instant::now();
-    while let Some((target, lease)) = course.next(&snapshot.providers, now) {
+    loop {
+        let (target, mut lease) = match course.next(&snapshot.providers, now) {
+            Step::Attempt(target, lease) => (target, lease),
+            Step::End => break,
+            Step::Wait(pause) => {
+                if let Some(served) = wait(pause, down, flight, &mut watchdog).await {
+                    return served;
+                }
+                now = Instant::now();
+                continue;
+            }
+        };
         let began = now;
         let result = Attempt { connector, snapshot, target: &target, lease: &lease, began }
             .run(down, flight, &mut watchdog)
@@ -82,6 +102,9 @@ pub async fn serve(
         };
         now = Instant::now();
         lease.report(news, now);
+        if let (KeyNews::Good, Some(first)) = (news, flight.first_output) {
+            lease.first_output(first.saturating_duration_since(began), now);
+        }
         flight.attempts.push(Attempted {
             provider: target.provider_name.clone(),
             key: lease.key().id.clone(),
@@ -94,7 +117,7 @@ pub async fn serve(
             _ if down.is_gone() => return Served::AppLeft,
             Ok(()) => return Served::Whole,
             Err(Stop::AppLeft) => return Served::AppLeft,
-            Err(Stop::Broken(detail)) => {
+            Err(Stop::Broken(detail, _)) => {
                 log::warn!(
                     "A stream broke after it had begun: {detail}. request={} target={} key={}",
                     flight.request_id,
@@ -109,4 +132,25 @@ pub async fn serve(
         }
     }
     Served::Rejected(Box::new(course.reject(&snapshot.providers, now)))
+}
+
+/// Waits for a cooling account, with an eye on the app and the deadline over all; how the request left
+/// if it did.
+async fn wait(
+    pause: Duration,
+    down: &mut Downstream<'_>,
+    flight: &mut Flight,
+    watchdog: &mut Watchdog,
+) -> Option<Served> {
+    let began = tokio::time::Instant::now();
+    watchdog.expect_within(began, pause * 2);
+    let sleep = pin!(tokio::time::sleep(pause));
+    // Nothing was asked yet: there is nothing to be drained.
+    let waited = watch(down, watchdog, OnDisconnect::Cut, "account", sleep).await;
+    flight.waited += began.elapsed();
+    match waited {
+        Ok(()) => None,
+        Err(Stop::AppLeft) => Some(Served::AppLeft),
+        Err(_) => Some(Served::Rejected(Box::new(course::timed_out()))),
+    }
 }

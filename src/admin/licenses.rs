@@ -5,7 +5,7 @@ use pingora_core::protocols::http::ServerSession;
 use super::{Admin, access};
 use crate::{
     operator::{self, Command, Failure},
-    proxy::body::{self, BodyError},
+    proxy::body,
     snapshot::Snapshot,
 };
 
@@ -45,14 +45,7 @@ impl Admin {
             Failure::new(http::StatusCode::NOT_FOUND, "not_found", message)
         })?;
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
-        let body = body.map_err(|error| match error {
-            BodyError::Reject(reject) => {
-                let (status, code) = reject.code.wire();
-                let status = http::StatusCode::from_u16(status).unwrap_or_default();
-                Failure::new(status, code, reject.message)
-            }
-            BodyError::Gone(_) => Failure::invalid("The body did not come."),
-        })?;
+        let body = body.map_err(super::keys::unread)?;
         Ok(self.operator.carry_out(&snapshot.licenses, command, &body).await)
     }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 use gatekeeper_filters::kernel::UnixMs;
 use http::StatusCode;
 
-use super::{Admin, Answer, answer, status::provider_state};
-use crate::{licenses, pool::health::State, snapshot::Snapshot};
+use super::{Admin, Answer, answer, status::{PROVIDER_STATES, provider_state}};
+use crate::{licenses, pool::State, snapshot::Snapshot};
 
 impl Admin {
     pub(super) fn metrics(&self, snapshot: &Snapshot) -> Answer {
@@ -18,7 +18,7 @@ impl Admin {
         metrics.store_up.set(i64::from(is_up));
         let now = Instant::now();
         for provider in &snapshot.providers {
-            for state in ["serving", "out"] {
+            for state in PROVIDER_STATES {
                 let is = i64::from(state == provider_state(provider, now));
                 metrics.provider_state.with_label_values(&[provider.name(), state]).set(is);
             }

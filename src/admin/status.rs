@@ -9,7 +9,7 @@ use super::Admin;
 use crate::{
     config::settings::LicenseSource,
     licenses::STATIC,
-    pool::{Provider, health::State},
+    pool::{Provider, State, breaker::Circuit},
     reload::History,
     snapshot::Snapshot,
 };
@@ -29,6 +29,7 @@ impl Admin {
                     "name": &**provider.name(),
                     "dialect": provider.settings.dialect.name(),
                     "state": provider_state(provider, now),
+                    "sick_for_ms": provider.breaker.sick_for_ms(now),
                     "spent_today": dollars(snapshot.budgets.spent(index, today)),
                     "budget": provider.settings.budget.map(dollars),
                 })
@@ -73,9 +74,18 @@ fn sources(snapshot: &Snapshot) -> Vec<Value> {
     listed.into_iter().chain(shops).collect()
 }
 
+pub(super) const PROVIDER_STATES: [&str; 4] = ["serving", "out", "sick", "recovering"];
+
+/// `out`: it answers, but no key of it is ready.
 pub(super) fn provider_state(provider: &Provider, now: Instant) -> &'static str {
-    let ready = provider.keys().iter().any(|key| key.state(now) == State::Ready);
-    if ready { "serving" } else { "out" }
+    match provider.breaker.circuit() {
+        Circuit::Open => "sick",
+        Circuit::HalfOpen => "recovering",
+        Circuit::Closed if provider.keys().iter().any(|key| key.state(now) == State::Ready) => {
+            "serving"
+        }
+        Circuit::Closed => "out",
+    }
 }
 
 fn keys(provider: &Provider, now: Instant) -> impl Iterator<Item = Value> {
@@ -86,12 +96,17 @@ fn keys(provider: &Provider, now: Instant) -> impl Iterator<Item = Value> {
             State::Cooling { left_ms } => (Some("rate_limited"), Some(left_ms)),
             State::Quarantined { why, left_ms } => (Some(why.name()), Some(left_ms)),
         };
+        let left_of_limit = key.group.allowance.known(now);
         json!({
             "provider": &**provider.name(), "id": &*key.id, "group": &*key.group_name,
             "state": state.name(), "why": why, "left_ms": left,
+            "for_ms": key.resting_for_ms(now),
             "requests": key.health.requests.load(Relaxed),
             "errors": key.health.errors.load(Relaxed),
             "open": key.health.open.load(Relaxed),
+            "remaining": left_of_limit.map(|(remaining, _)| remaining),
+            "limit": left_of_limit.map(|(_, limit)| limit),
+            "ttft_ms": key.health.pace.measured().map(|took| took.as_millis() as u64),
         })
     })
 }

@@ -312,8 +312,8 @@ const DIALECT: Shape =
 
 const STRATEGY: Shape = Shape::Choice(&[
     Variant::new("round_robin"),
-    Variant::later("least_busy"),
-    Variant::later("fastest"),
+    Variant::new("least_busy"),
+    Variant::new("fastest"),
 ]);
 
 const KEYS: Shape = Shape::List { of: &Shape::Record(KEY), min: 1 };
@@ -327,7 +327,14 @@ const PROVIDER: &[Field] = &[
     )
     .required(),
     Field::new("dialect", &DIALECT, "The API the provider speaks.").or("openai"),
-    Field::new("strategy", &STRATEGY, "Which key is next.").or("round_robin"),
+    Field::new(
+        "strategy",
+        &STRATEGY,
+        "Which key is next. `round_robin`: in turn, by weight; `least_busy`: with the fewest open \
+         requests for its weight; `fastest`: of two at random the one whose first output comes \
+         sooner.",
+    )
+    .or("round_robin"),
     Field::new("allow_private", &Shape::Bool, "Plain http and private addresses are meant.")
         .or("false"),
     Field::new("timeouts", &Shape::Record(TIMEOUTS), "When an attempt is given up."),

@@ -184,6 +184,7 @@ pub struct Provider {
     pub name: Arc<str>,
     pub base: BaseUrl,
     pub dialect: Dialect,
+    pub strategy: Strategy,
     pub timeouts: Timeouts,
     /// Request members let through beside the listed ones.
     pub allow_fields: Vec<Arc<str>>,
@@ -194,6 +195,18 @@ pub struct Provider {
     /// Picodollars a day.
     pub budget: Option<u64>,
     pub keys: Vec<Key>,
+}
+
+/// Which key is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest open requests for its weight.
+    LeastBusy,
+    /// The one whose first output comes soonest.
+    Fastest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Master keys that rest: what one gateway learns of an account, the others need not try.
+//! Master keys, accounts and providers that rest: what one gateway learns of them, the others need not
+//! try.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,82 +9,96 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{DAY_MS, Fleet};
 use crate::{
-    pool::{Rested, health::Why},
+    pool::{
+        health::Why,
+        news::{Change, News, Subject},
+    },
     store::Away,
 };
 
 pub const CHANNEL: &str = "gk:keys";
 const KEY: &str = "gk:keys";
+/// A provider is told to be sick for so long at most, should nobody be left to tell that it is well.
+const SICK: Duration = Duration::from_secs(60);
 
 impl Fleet {
-    pub(super) async fn tell_rests(
+    pub(super) async fn tell_health(
         self: std::sync::Arc<Self>,
-        mut rested: UnboundedReceiver<Rested>,
+        mut news: UnboundedReceiver<News>,
     ) {
-        while let Some(rest) = rested.recv().await {
-            let _ = self.tell_rest(&rest).await;
+        while let Some(news) = news.recv().await {
+            let _ = self.tell(&news).await;
         }
     }
 
-    async fn tell_rest(&self, rest: &Rested) -> Result<(), Away> {
-        let (name, what) = write(rest, UnixMs::now());
+    async fn tell(&self, news: &News) -> Result<(), Away> {
+        let (name, what) = write(news, UnixMs::now());
         self.store.publish(CHANNEL, &format!("{name}={what}")).await?;
+        if news.change == Change::Sound {
+            return self.store.run(Cmd::hdel(KEY, name)).await;
+        }
         let _: () = self.store.run(Cmd::hset(KEY, name, what)).await?;
         self.store.run(Cmd::pexpire(KEY, DAY_MS as i64)).await
     }
 
-    pub(super) fn hear_rest(&self, text: &str) {
+    pub(super) fn hear_health(&self, text: &str) {
         let Some((name, what)) = text.split_once('=') else { return };
-        if let Some(rest) = read(name, what, UnixMs::now()) {
-            self.health.hear(&rest);
+        if let Some(news) = read(name, what, UnixMs::now()) {
+            self.health.hear(&news);
         }
     }
 
-    /// What began to rest while this gateway was not there.
-    pub(super) async fn read_rests(&self) {
+    /// What began while this gateway was not there.
+    pub(super) async fn read_health(&self) {
         let known: Result<BTreeMap<String, String>, Away> = self.store.run(Cmd::hgetall(KEY)).await;
         for (name, what) in known.unwrap_or_default() {
-            if let Some(rest) = read(&name, &what, UnixMs::now()) {
-                self.health.hear(&rest);
+            if let Some(news) = read(&name, &what, UnixMs::now()) {
+                self.health.hear(&news);
             }
         }
     }
 }
 
-/// `group PROVIDER GROUP` or `key PROVIDER ID MARK`, and until when, by the clock of this machine.
-fn write(rest: &Rested, now: UnixMs) -> (String, String) {
-    match rest {
-        Rested::Group { provider, group, left } => {
-            (format!("group {provider} {group}"), now.plus(*left).0.to_string())
-        }
-        Rested::Key { provider, key, mark, why, left } => {
-            let until = now.plus(*left).0;
-            (format!("key {provider} {key} {mark}"), format!("{until} {}", why.name()))
-        }
-    }
+/// `provider NAME`, `group PROVIDER GROUP` or `key PROVIDER ID MARK`, and until when, by the clock of
+/// this machine, with what it is until then: `1796083200000 cools`. What is over is `0 sound`.
+fn write(news: &News, now: UnixMs) -> (String, String) {
+    let name = match &news.of {
+        Subject::Provider { provider } => format!("provider {provider}"),
+        Subject::Group { provider, group } => format!("group {provider} {group}"),
+        Subject::Key { provider, key, mark } => format!("key {provider} {key} {mark}"),
+    };
+    let (left, what) = match news.change {
+        Change::Cools(left) => (left, "cools"),
+        Change::Quarantined(why, left) => (left, why.name()),
+        Change::Sick => (SICK, "sick"),
+        Change::Sound => return (name, "0 sound".into()),
+    };
+    (name, format!("{} {what}", now.plus(left).0))
 }
 
-/// `None` for a rest that is over.
-fn read(name: &str, what: &str, now: UnixMs) -> Option<Rested> {
+/// `None` for what is over, unless that is the news.
+fn read(name: &str, what: &str, now: UnixMs) -> Option<News> {
     let mut names = name.split(' ');
-    let (until, why) = what.split_once(' ').unwrap_or((what, ""));
-    let left = until.parse::<u64>().ok()?.checked_sub(now.0).filter(|left| *left > 0)?;
-    let left = Duration::from_millis(left);
-    match names.next()? {
-        "group" => Some(Rested::Group {
-            provider: names.next()?.into(),
-            group: names.next()?.into(),
-            left,
-        }),
-        "key" => Some(Rested::Key {
+    let (until, what) = what.split_once(' ')?;
+    let left = until.parse::<u64>().ok()?.saturating_sub(now.0);
+    let change = match (what, Duration::from_millis(left)) {
+        ("sound", _) => Change::Sound,
+        (_, Duration::ZERO) => return None,
+        ("cools", left) => Change::Cools(left),
+        ("sick", _) => Change::Sick,
+        (why, left) => Change::Quarantined(Why::from_name(why)?, left),
+    };
+    let of = match names.next()? {
+        "provider" => Subject::Provider { provider: names.next()?.into() },
+        "group" => Subject::Group { provider: names.next()?.into(), group: names.next()?.into() },
+        "key" => Subject::Key {
             provider: names.next()?.into(),
             key: names.next()?.into(),
             mark: names.next()?.to_owned(),
-            why: Why::from_name(why)?,
-            left,
-        }),
-        _ => None,
-    }
+        },
+        _ => return None,
+    };
+    Some(News { of, change })
 }
 
 #[cfg(test)]
@@ -91,22 +106,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rest_is_read_as_it_was_written_and_ends() {
+    fn news_are_read_as_they_were_written_and_what_is_over_is_none() {
         let (now, left) = (UnixMs(1_000_000), Duration::from_secs(30));
-        for rest in [
-            Rested::Group { provider: "groq".into(), group: "org-a".into(), left },
-            Rested::Key {
-                provider: "groq".into(),
-                key: "groq-1".into(),
-                mark: "ab12".into(),
-                why: Why::NoMoney,
-                left,
-            },
+        let group = || Subject::Group { provider: "groq".into(), group: "org-a".into() };
+        let key = || Subject::Key {
+            provider: "groq".into(),
+            key: "groq-1".into(),
+            mark: "ab12".into(),
+        };
+        let provider = || Subject::Provider { provider: "groq".into() };
+        for (of, change) in [
+            (group(), Change::Cools(left)),
+            (group(), Change::Quarantined(Why::NoMoney, left)),
+            (group(), Change::Sound),
+            (key(), Change::Quarantined(Why::BadCredential, left)),
+            (key(), Change::Sound),
+            (provider(), Change::Sick),
+            (provider(), Change::Sound),
         ] {
-            let (name, what) = write(&rest, now);
-            assert_eq!(read(&name, &what, now), Some(rest));
-            assert_eq!(read(&name, &what, now.plus(left)), None);
+            let news = News { of, change };
+            let (name, what) = write(&news, now);
+            assert_eq!(read(&name, &what, now), Some(news.clone()));
+            let later = read(&name, &what, now.plus(Duration::from_secs(60)));
+            assert_eq!(later, (change == Change::Sound).then_some(news));
         }
-        assert_eq!(read("key groq groq-1", "nonsense", now), None);
+        for what in ["nonsense", "9999999999999 nonsense", "x cools"] {
+            assert_eq!(read("key groq groq-1 ab", what, now), None);
+        }
+        assert_eq!(read("key groq groq-1", "9999999999999 no_money", now), None);
     }
 }

@@ -9,8 +9,11 @@ use http::HeaderValue;
 use secrecy::ExposeSecret;
 
 use super::{
-    Rested, Teller, Unusable,
+    Unusable,
+    allowance::Left,
+    breaker::Breaker,
     health::{GroupHealth, KeyHealth, State, Why},
+    news::{Change, Subject, Teller},
 };
 use crate::config::settings;
 
@@ -22,18 +25,18 @@ pub struct Key {
     /// `Bearer …`, marked sensitive: never printed, never indexed by HPACK.
     authorization: HeaderValue,
     pub health: Arc<KeyHealth>,
-    group: Arc<GroupHealth>,
+    pub group: Arc<GroupHealth>,
     told: Told,
 }
 
-/// To whom it is told that the key begins to rest, and by what name.
+/// By what name it is told how the key is, and to whom.
 pub(super) struct Told {
     pub provider: Arc<str>,
     pub mark: String,
     pub teller: Teller,
 }
 
-/// A rest that grew by less, in milliseconds, is no news.
+/// A pause that grew by less, in milliseconds, is no news.
 const NEWS: u64 = 100;
 
 /// What an attempt showed about its key.
@@ -43,12 +46,25 @@ pub enum KeyNews {
     Good,
     /// Rate-limited: its whole group rests, as long as stated, else doubling.
     Limited(Option<Duration>),
-    /// Of no use until its account is mended.
-    Broken(Why),
-    /// An error that says nothing about the key itself.
+    /// Its account is out of money or at its daily limit, as long as stated.
+    Spent(Why, Option<Duration>),
+    /// The key itself is not taken, until a probe says otherwise.
+    Refused(Why),
+    /// A fault of the provider's, which says nothing about the key.
     Fault,
+    /// Neither's fault: this model, or this request, at this account.
+    Unfit,
     /// Nothing: the app left.
     None,
+}
+
+/// Why a key may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    Ready,
+    /// As the one request that finds out whether it, or its account, is sound again.
+    KeyTrial,
+    GroupTrial,
 }
 
 impl Key {
@@ -78,49 +94,115 @@ impl Key {
         self.authorization.clone()
     }
 
-    /// Rests its whole account.
-    fn cool(&self, stated: Option<Duration>, now: Instant) {
-        let before = self.group.left_ms(now);
-        self.group.cool(stated, now);
-        let left = self.group.left_ms(now);
-        if left > before + NEWS
-            && let Some(teller) = self.told.teller.get()
-        {
-            let _ = teller.send(Rested::Group {
-                provider: self.told.provider.clone(),
-                group: self.group_name.clone(),
-                left: Duration::from_millis(left),
-            });
-        }
-    }
-
-    fn quarantine(&self, why: Why, now: Instant) {
-        let before = self.health.quarantined(now).map_or(0, |(_, left)| left);
-        self.health.quarantine(why, now);
-        let left = self.health.quarantined(now).map_or(0, |(_, left)| left);
-        if left > before + NEWS
-            && let Some(teller) = self.told.teller.get()
-        {
-            let _ = teller.send(Rested::Key {
-                provider: self.told.provider.clone(),
-                key: self.id.clone(),
-                mark: self.told.mark.clone(),
-                why,
-                left: Duration::from_millis(left),
-            });
-        }
-    }
-
     pub fn state(&self, now: Instant) -> State {
-        if self.off {
+        if self.is_off() {
             return State::Off;
         }
-        if let Some((why, left_ms)) = self.health.quarantined(now) {
-            return State::Quarantined { why, left_ms };
+        match self.health.quarantine.status(now) {
+            Some((why, left_ms)) => State::Quarantined { why, left_ms },
+            None => self.group.state(now),
         }
-        match self.group.left_ms(now) {
-            0 => State::Ready,
-            left_ms => State::Cooling { left_ms },
+    }
+
+    /// Milliseconds that it, or its account, has been in quarantine.
+    pub fn resting_for_ms(&self, now: Instant) -> Option<u64> {
+        [&self.health.quarantine, &self.group.quarantine]
+            .into_iter()
+            .find_map(|quarantine| quarantine.status(now).map(|_| quarantine.age_ms(now)))
+    }
+
+    pub fn is_off(&self) -> bool {
+        self.off || self.health.paused.load(Relaxed)
+    }
+
+    /// Whether it may be taken now; a trial that is granted must be ended by its lease.
+    pub(super) fn enter(&self, now: Instant) -> Option<Entry> {
+        let State::Quarantined { why, left_ms } = self.state(now) else {
+            return (self.state(now) == State::Ready).then_some(Entry::Ready);
+        };
+        if left_ms > 0 {
+            return None;
+        }
+        let own = &self.health.quarantine;
+        match own.status(now) {
+            None => self.group.quarantine.try_now(now).then_some(Entry::GroupTrial),
+            Some(_) if !own.ends_by_request(why) => None,
+            Some(_) => own.try_now(now).then_some(Entry::KeyTrial),
+        }
+    }
+
+    /// Whether a probe has to find out about it now; who is told so has to say what came of it.
+    pub fn is_due_for_probe(&self, now: Instant) -> bool {
+        let own = &self.health.quarantine;
+        let by_probe = |(why, left)| left == 0 && !own.ends_by_request(why);
+        !self.is_off() && own.status(now).is_some_and(by_probe) && own.try_now(now)
+    }
+
+    /// The operator mends it: whatever rests is tried again.
+    pub fn resume(&self) {
+        self.health.paused.store(false, Relaxed);
+        self.group.cooling.lift();
+        self.sound();
+        if self.group.quarantine.lift() {
+            self.tell_group(Change::Sound);
+        }
+    }
+
+    /// The operator wants it left alone, until it is resumed or the process ends.
+    pub fn pause(&self) {
+        self.health.paused.store(true, Relaxed);
+    }
+
+    /// A probe found it sound.
+    pub fn sound(&self) {
+        if self.health.quarantine.lift() {
+            log::info!("A key is taken again. provider={} key={}", self.told.provider, self.id);
+            self.told.teller.tell(self.subject(), Change::Sound);
+        }
+    }
+
+    fn subject(&self) -> Subject {
+        let Told { provider, mark, .. } = &self.told;
+        Subject::Key { provider: provider.clone(), key: self.id.clone(), mark: mark.clone() }
+    }
+
+    fn tell_group(&self, change: Change) {
+        let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
+        self.told.teller.tell(Subject::Group { provider, group }, change);
+    }
+
+    /// Rests its whole account.
+    fn cool(&self, stated: Option<Duration>, now: Instant) {
+        let before = self.group.cooling.left_ms(now);
+        self.group.cooling.begin(stated, now);
+        let left = self.group.cooling.left_ms(now);
+        if left > before + NEWS {
+            self.tell_group(Change::Cools(Duration::from_millis(left)));
+        }
+    }
+
+    fn refuse(&self, why: Why, now: Instant) {
+        let before = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
+        self.health.quarantine.begin(why, None, now);
+        let left = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
+        if left > before + NEWS {
+            let (name, provider) = (why.name(), &self.told.provider);
+            log::error!("A key is out: {name}. Mend it in the configuration or at the provider. \
+                 provider={provider} key={} next_probe={}s", self.id, left / 1000);
+            let left = Duration::from_millis(left);
+            self.told.teller.tell(self.subject(), Change::Quarantined(why, left));
+        }
+    }
+
+    fn spend(&self, why: Why, stated: Option<Duration>, now: Instant) {
+        let before = self.group.quarantine.status(now).map_or(0, |(_, left)| left);
+        self.group.quarantine.begin(why, stated, now);
+        let left = self.group.quarantine.status(now).map_or(0, |(_, left)| left);
+        if left > before + NEWS {
+            let (name, provider) = (why.name(), &self.told.provider);
+            log::error!("An account is out: {name}. \
+                 provider={provider} group={} tried_again_in={}s", self.group_name, left / 1000);
+            self.tell_group(Change::Quarantined(why, Duration::from_millis(left)));
         }
     }
 }
@@ -128,31 +210,76 @@ impl Key {
 /// One attempt's hold on a key. Dropped without news it counts as an attempt and nothing else.
 pub struct Lease {
     key: Arc<Key>,
+    breaker: Arc<Breaker>,
+    entry: Entry,
+    /// It is the request by which a sick provider is tried.
+    provider_trial: bool,
 }
 
 impl Lease {
-    pub(super) fn new(key: Arc<Key>) -> Self {
+    pub(super) fn new(
+        key: Arc<Key>,
+        entry: Entry,
+        breaker: Arc<Breaker>,
+        provider_trial: bool,
+    ) -> Self {
         key.health.requests.fetch_add(1, Relaxed);
         key.health.open.fetch_add(1, Relaxed);
-        Self { key }
+        Self { key, breaker, entry, provider_trial }
     }
 
     pub fn key(&self) -> &Arc<Key> {
         &self.key
     }
 
-    pub fn report(&self, news: KeyNews, now: Instant) {
+    /// What the answer's head says of the account's limits.
+    pub fn allows(&self, limits: impl Iterator<Item = Left>, now: Instant) {
+        self.key.group.allowance.note(limits, now);
+    }
+
+    /// The first output came so long after the attempt began.
+    pub fn first_output(&self, took: Duration, now: Instant) {
+        self.key.health.pace.note(took, now);
+    }
+
+    pub fn report(&mut self, news: KeyNews, now: Instant) {
         let key = &self.key;
+        let provider_trial = std::mem::take(&mut self.provider_trial);
+        match news {
+            KeyNews::None => {
+                // Nobody found anything out: the next request may try.
+                self.provider_trial = provider_trial;
+                return;
+            }
+            KeyNews::Fault => {
+                if self.breaker.failed(provider_trial, now) {
+                    let provider = key.told.provider.clone();
+                    log::error!("A provider is sick: others serve where they can. provider={provider}");
+                    key.told.teller.tell(Subject::Provider { provider }, Change::Sick);
+                }
+            }
+            _ => {
+                if self.breaker.answered(provider_trial, now) {
+                    let provider = key.told.provider.clone();
+                    log::info!("A provider is well again. provider={provider}");
+                    key.told.teller.tell(Subject::Provider { provider }, Change::Sound);
+                }
+            }
+        }
         match news {
             KeyNews::Good => {
-                key.health.succeeded(now);
-                key.group.succeeded(now);
+                let entry = std::mem::replace(&mut self.entry, Entry::Ready);
+                key.group.cooling.answered(now);
+                key.health.quarantine.answered(entry == Entry::KeyTrial);
+                if key.group.quarantine.answered(entry == Entry::GroupTrial) {
+                    key.tell_group(Change::Sound);
+                }
                 return;
             }
             KeyNews::Limited(stated) => key.cool(stated, now),
-            KeyNews::Broken(why) => key.quarantine(why, now),
-            KeyNews::Fault => {}
-            KeyNews::None => return,
+            KeyNews::Spent(why, stated) => key.spend(why, stated, now),
+            KeyNews::Refused(why) => key.refuse(why, now),
+            KeyNews::Fault | KeyNews::Unfit | KeyNews::None => {}
         }
         key.health.errors.fetch_add(1, Relaxed);
     }
@@ -161,5 +288,13 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.key.health.open.fetch_sub(1, Relaxed);
+        match self.entry {
+            Entry::Ready => {}
+            Entry::KeyTrial => self.key.health.quarantine.end_trial(),
+            Entry::GroupTrial => self.key.group.quarantine.end_trial(),
+        }
+        if self.provider_trial {
+            self.breaker.end_trial();
+        }
     }
 }

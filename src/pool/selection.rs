@@ -1,18 +1,17 @@
-//! Weighted round robin that spreads a heavy key's turns evenly, as a `BackendSelection`.
+//! Which key is looked at first: the strategies, each a `BackendSelection`.
 //!
 //! One backend is one key. A backend's identity is its address and weight, so each key gets an
 //! address of its own that nobody ever connects to; the key itself rides along in `ext`.
-//!
-//! The order is worked out once (the "smooth" algorithm: each step every key gains its weight, the
-//! richest goes and pays the sum), then a request takes the next place with one atomic add.
+
+mod affinity;
+mod fastest;
+mod least_busy;
+mod round_robin;
 
 use std::{
     collections::BTreeSet,
     net::{Ipv6Addr, SocketAddr, SocketAddrV6},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use pingora_load_balancing::{
@@ -20,14 +19,13 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 
+use self::{
+    affinity::Affinity, fastest::Fastest, least_busy::LeastBusy, round_robin::SmoothRoundRobin,
+};
 use super::key::Key;
+use crate::config::settings::Strategy;
 
-/// Longest order kept; weights are scaled down to fit.
-const LONGEST: usize = 4096;
-/// Turns looked at for one selection; after that the order does not matter.
-const LOOKS: usize = 64;
-
-pub(super) fn backend(index: usize, key: &Arc<Key>) -> Backend {
+fn backend(index: usize, key: &Arc<Key>) -> Backend {
     let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, index as u32, 0);
     let mut ext = http::Extensions::new();
     ext.insert(key.clone());
@@ -38,103 +36,98 @@ pub(super) fn backend(index: usize, key: &Arc<Key>) -> Backend {
     }
 }
 
-pub(super) fn key(backend: &Backend) -> Option<&Arc<Key>> {
+/// The place of a backend's key in the provider's list.
+pub fn index(backend: &Backend) -> Option<usize> {
+    match &backend.addr {
+        pingora_core::protocols::l4::socket::SocketAddr::Inet(SocketAddr::V6(address)) => {
+            usize::try_from(address.flowinfo()).ok()
+        }
+        _ => None,
+    }
+}
+
+fn key(backend: &Backend) -> Option<&Arc<Key>> {
     backend.ext.get::<Arc<Key>>()
 }
 
-pub struct SmoothRoundRobin {
-    backends: Vec<Backend>,
-    /// Indices into `backends`, each as often as it weighs.
-    order: Vec<u32>,
-    turn: AtomicUsize,
+/// How the keys of one provider take turns.
+pub struct Selection {
+    strategy: Ordered,
+    affinity: Arc<Affinity>,
 }
 
-impl BackendSelection for SmoothRoundRobin {
-    type Iter = Turn;
-    type Config = ();
-
-    fn build(backends: &BTreeSet<Backend>) -> Self {
-        let backends: Vec<Backend> = backends.iter().cloned().collect();
-        let weights: Vec<usize> = backends.iter().map(|backend| backend.weight).collect();
-        Self { order: smooth_order(&weights), backends, turn: AtomicUsize::new(0) }
-    }
-
-    fn iter(self: &Arc<Self>, _key: &[u8]) -> Turn {
-        Turn { selection: self.clone(), step: 0, seen: 0 }
-    }
+enum Ordered {
+    RoundRobin(Arc<SmoothRoundRobin>),
+    LeastBusy(Arc<LeastBusy>),
+    Fastest(Arc<Fastest>),
 }
 
-/// The backends in turn, each once. Every look takes a turn of its own, so that the turns of a key
-/// that rests are spread over the others and don't all fall to its neighbour. Beyond 64 keys some
-/// may be offered twice.
-pub struct Turn {
-    selection: Arc<SmoothRoundRobin>,
-    step: usize,
-    /// A bit for each of the first 64 backends.
-    seen: u64,
+/// Keys in the order in which they should serve, each once.
+pub enum Candidates {
+    RoundRobin(round_robin::Turn),
+    LeastBusy(least_busy::Turn),
+    Fastest(fastest::Turn),
+    Affinity(affinity::Turn),
 }
 
-impl BackendIter for Turn {
-    fn next(&mut self) -> Option<&Backend> {
-        let order = &self.selection.order;
-        while self.step < order.len().min(LOOKS) {
-            let turn = self.selection.turn.fetch_add(1, Relaxed);
-            let index = order[turn % order.len()];
-            self.step += 1;
-            let bit = 1u64.checked_shl(index).unwrap_or(0);
-            if self.seen & bit == 0 {
-                self.seen |= bit;
-                return self.selection.backends.get(index as usize);
+impl Selection {
+    pub fn new(strategy: Strategy, keys: &[Arc<Key>]) -> Self {
+        let backends: BTreeSet<Backend> =
+            keys.iter().enumerate().map(|(index, key)| backend(index, key)).collect();
+        let strategy = match strategy {
+            Strategy::RoundRobin => {
+                Ordered::RoundRobin(Arc::new(SmoothRoundRobin::build(&backends)))
             }
+            Strategy::LeastBusy => Ordered::LeastBusy(Arc::new(LeastBusy::build(&backends))),
+            Strategy::Fastest => Ordered::Fastest(Arc::new(Fastest::build(&backends))),
+        };
+        Self { strategy, affinity: Arc::new(Affinity::build(&backends)) }
+    }
+
+    /// A conversation keeps its account, so that the provider's prompt cache stays warm; all else goes
+    /// by the strategy.
+    pub fn candidates(&self, conversation: Option<u64>) -> Candidates {
+        if let Some(conversation) = conversation {
+            return Candidates::Affinity(self.affinity.iter(&conversation.to_be_bytes()));
         }
-        // Others took the turns that were missing: what was not seen yet comes in any order.
-        let backends = &self.selection.backends;
-        let unseen = (0..backends.len().min(64)).find(|index| self.seen >> index & 1 == 0)?;
-        self.seen |= 1 << unseen;
-        backends.get(unseen)
-    }
-}
-
-fn smooth_order(weights: &[usize]) -> Vec<u32> {
-    let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
-    let sum: usize = weights.iter().map(|weight| weight / divisor).sum();
-    let scale = sum.div_ceil(LONGEST).max(1);
-    let weights: Vec<i64> =
-        weights.iter().map(|weight| (weight / divisor / scale).max(1) as i64).collect();
-    let sum: i64 = weights.iter().sum();
-    let mut credit = vec![0i64; weights.len()];
-    let mut order = Vec::with_capacity(sum as usize);
-    for _ in 0..sum {
-        for (credit, weight) in credit.iter_mut().zip(&weights) {
-            *credit += weight;
+        match &self.strategy {
+            Ordered::RoundRobin(selection) => Candidates::RoundRobin(selection.iter(&[])),
+            Ordered::LeastBusy(selection) => Candidates::LeastBusy(selection.iter(&[])),
+            Ordered::Fastest(selection) => Candidates::Fastest(selection.iter(&[])),
         }
-        let richest = (0..credit.len()).rev().max_by_key(|&index| credit[index]).unwrap_or(0);
-        credit[richest] -= sum;
-        order.push(richest as u32);
     }
-    order
 }
 
-fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+impl BackendIter for Candidates {
+    fn next(&mut self) -> Option<&Backend> {
+        match self {
+            Candidates::RoundRobin(turn) => turn.next(),
+            Candidates::LeastBusy(turn) => turn.next(),
+            Candidates::Fastest(turn) => turn.next(),
+            Candidates::Affinity(turn) => turn.next(),
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Backends that a strategy offers one after the other, each once.
+struct Offers {
+    left: Vec<u16>,
+}
 
-    #[test]
-    fn a_heavy_key_does_not_take_its_turns_in_a_row() {
-        assert_eq!(smooth_order(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
-        assert_eq!(smooth_order(&[2, 2]), [0, 1]);
-        assert_eq!(smooth_order(&[7]), [0]);
-        assert!(smooth_order(&[]).is_empty());
+impl Offers {
+    fn all(count: usize) -> Self {
+        Self { left: (0..count.min(usize::from(u16::MAX))).map(|index| index as u16).collect() }
     }
 
-    #[test]
-    fn extreme_weights_keep_the_order_short() {
-        let order = smooth_order(&[1_000_000, 1]);
-        assert!(order.len() <= LONGEST + 1);
-        assert!(order.contains(&1));
+    /// Takes out the one for which `cost` is least.
+    fn cheapest<C: PartialOrd>(&mut self, cost: impl Fn(usize) -> C) -> Option<usize> {
+        let costs = self.left.iter().enumerate().map(|(place, index)| (cost((*index).into()), place));
+        let (_, place) = costs.reduce(|best, next| if next.0 < best.0 { next } else { best })?;
+        Some(self.left.swap_remove(place).into())
+    }
+
+    /// Takes out the one at a place of those that are left.
+    fn take(&mut self, place: usize) -> usize {
+        self.left.swap_remove(place).into()
     }
 }

@@ -160,7 +160,7 @@ impl Metrics {
                 IntGaugeVec::new(
                     Opts::new(
                         "gatekeeper_provider_state",
-                        "1 for the state a provider is in, else 0: serving while a key is ready.",
+                        "1 for the state a provider is in, else 0: serving, out (no key is ready), sick, recovering.",
                     ),
                     &["provider", "state"],
                 ),

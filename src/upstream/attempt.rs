@@ -8,8 +8,9 @@ use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
 use super::{
-    classify::{self, Cause, Failure, Judgement},
+    classify::{self, Cause, Failure},
     downstream::Downstream,
+    limits,
     peer::{Connection, Connector},
     relay::{self, Relay},
     request, socket,
@@ -74,6 +75,7 @@ impl Attempt<'_> {
                     exchange,
                     ask,
                     snapshot: self.snapshot,
+                    dialect: self.target.dialect,
                     timeouts: self.provider().settings.timeouts,
                     attempts: flight.attempts.len() + 1,
                     first_output: &mut flight.first_output,
@@ -196,6 +198,7 @@ impl Attempt<'_> {
             return Err(Failure::connect("no answer").into());
         };
         let status = head.status.as_u16();
+        self.lease.allows(limits::left(&head.headers), relay.now.into_std());
         if !(200..300).contains(&status) {
             let headers = head.headers.clone();
             relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);
@@ -206,10 +209,7 @@ impl Attempt<'_> {
                 Err(Stop::Failed(_)) => Bytes::new(),
                 Err(stop) => return Err(stop),
             };
-            return Err(match classify::judge(self.target.dialect, status, &headers, &body) {
-                Judgement::Failed(failure) => Stop::Failed(failure),
-                Judgement::Relay(relayed) => Stop::Relay(relayed),
-            });
+            return Err(classify::judge(self.target.dialect, status, &headers, &body).into());
         }
         relay.exchange.progress.answered = true;
         let encoded = head.headers.get(http::header::CONTENT_ENCODING);

@@ -1,7 +1,8 @@
-//! What an answer means: one pure table from (status, headers, body) to what the key showed and
-//! what the request does next.
+//! What an answer means: one pure table from (dialect, status, headers, body or event) to what the key
+//! showed and what the request does next.
 //!
-//! Sources: the error references of OpenAI, Groq and Gemini (OpenAI-compatible endpoints).
+//! Sources: the error references of OpenAI (with the billing codes of 2026), Groq, Gemini
+//! (`google.rpc.ErrorInfo`, `QuotaFailure`, `RetryInfo`), Anthropic and OpenRouter.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use gatekeeper_filters::kernel::{
 };
 use http::HeaderMap;
 
-use super::{limits, scrub};
+use super::{limits, scrub, watch::Stop};
 use crate::pool::{health::Why, key::KeyNews};
 
 /// Where the request goes from here.
@@ -20,6 +21,8 @@ use crate::pool::{health::Why, key::KeyNews};
 pub enum Next {
     /// Another key of this provider, else the next target.
     Key,
+    /// Another account of this provider, else the next target: this one can't serve this request.
+    Account,
     /// The provider itself is at fault: one more of its keys, then the next target.
     OneMoreKey,
     /// This target can't serve it, whatever the key.
@@ -30,6 +33,7 @@ pub enum Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     RateLimited,
+    DailyLimit,
     NoMoney,
     BadCredential,
     NoPermission,
@@ -44,6 +48,7 @@ impl Cause {
     pub fn name(self) -> &'static str {
         match self {
             Cause::RateLimited => "rate_limited",
+            Cause::DailyLimit => "daily_limit",
             Cause::NoMoney => "no_money",
             Cause::BadCredential => "bad_credential",
             Cause::NoPermission => "no_permission",
@@ -110,34 +115,70 @@ struct Said {
     kind: String,
     message: String,
     param: String,
+    /// `details[].reason` (Google), `details.error_code` (Anthropic).
     reason: String,
     retry: Option<Duration>,
+    /// A quota of a day ran out (Google's `quotaId`, Groq's words).
+    is_daily: bool,
+    /// A quota of nothing at all: this account's tier does not have the model.
+    is_zero: bool,
 }
 
 /// Judges an answer that is not 2xx. `body` is what came of it, bounded.
-pub fn judge(_dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
+pub fn judge(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
+    decide(dialect, status, headers, &Said::read(body))
+}
+
+/// Judges an error that came inside a 200: as a whole answer, or as an event before the commit. What it
+/// says stands for the status that was not sent.
+pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Judgement {
     let said = Said::read(body);
+    let status = said.status().unwrap_or(500);
+    match decide(dialect, status, &HeaderMap::new(), &said) {
+        // Whoever sent 200 is not believed that it was the app's fault; another may see it otherwise.
+        Judgement::Relay(_) => {
+            let detail = format!("an error inside a 200: {} {}", plain(&said.kind), plain(&said.code));
+            Judgement::Failed(Failure::provider(detail))
+        }
+        Judgement::Failed(mut failure) => {
+            failure.detail = format!("an error inside a 200: {}", failure.detail);
+            Judgement::Failed(failure)
+        }
+    }
+}
+
+fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Judgement {
     let failed = |cause, news, next| {
         let detail = format!("HTTP {status} {} {}", plain(&said.kind), plain(&said.code));
         Judgement::Failed(Failure::new(cause, news, next, detail.trim_end()))
     };
-    let broken = |cause, why| failed(cause, KeyNews::Broken(why), Next::Key);
+    let refused = |cause, why| failed(cause, KeyNews::Refused(why), Next::Key);
+    let stated = || limits::stated_pause(headers).or(said.retry);
     match status {
-        401 => broken(Cause::BadCredential, Why::BadCredential),
-        402 => broken(Cause::NoMoney, Why::NoMoney),
-        403 => broken(Cause::NoPermission, Why::NoPermission),
-        400 if said.reason == "API_KEY_INVALID" => broken(Cause::BadCredential, Why::BadCredential),
-        400 | 429 if said.is_about_money() => broken(Cause::NoMoney, Why::NoMoney),
-        429 => {
-            let stated = limits::stated_pause(headers).or(said.retry);
-            failed(Cause::RateLimited, KeyNews::Limited(stated), Next::Key)
+        401 => refused(Cause::BadCredential, Why::BadCredential),
+        400 if said.reason == "API_KEY_INVALID" => refused(Cause::BadCredential, Why::BadCredential),
+        402 => failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key),
+        400 | 403 | 429 if said.is_about_money() => {
+            failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key)
         }
+        403 => refused(Cause::NoPermission, Why::NoPermission),
+        // Gemini: the account may not be used from here, or not without billing.
+        400 if dialect != Dialect::Anthropic && said.kind == "FAILED_PRECONDITION" => {
+            refused(Cause::NoPermission, Why::NoPermission)
+        }
+        429 if said.is_zero => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account),
+        429 if said.is_daily => {
+            let until = said.until_tomorrow(stated());
+            failed(Cause::DailyLimit, KeyNews::Spent(Why::DailyLimit, until), Next::Key)
+        }
+        429 => failed(Cause::RateLimited, KeyNews::Limited(stated()), Next::Key),
         // Groq: the request is larger than the account's tokens a minute; another account's may do.
-        413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::Fault, Next::Key),
-        404 => failed(Cause::ModelMissing, KeyNews::Fault, Next::Target),
+        413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::Unfit, Next::Account),
+        404 => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
+        400 if said.is_about_the_model() => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
         408 => failed(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
         400 | 413 | 422 => {
-            Judgement::Relay(Relayed { status, body: scrub::error(&said_body(&said)) })
+            Judgement::Relay(Relayed { status, body: scrub::error(&said_body(said)) })
         }
         _ => failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
     }
@@ -174,31 +215,109 @@ impl Said {
             said.kind = text("status");
         }
         for detail in error.get("details").iter().flat_map(Value::items) {
-            if let Some(reason) = detail.get("reason") {
-                said.reason = word(&reason);
-            }
-            if let Some(delay) = detail.get("retryDelay") {
-                said.retry = limits::duration(&word(&delay));
-            }
+            said.read_detail(&detail);
         }
+        if let Some(code) = error.get("details").and_then(|details| details.get("error_code")) {
+            said.reason = word(&code);
+        }
+        said.read_message();
         said
     }
 
+    /// One of Google's details.
+    fn read_detail(&mut self, detail: &Value<'_>) {
+        if let Some(reason) = detail.get("reason") {
+            self.reason = word(&reason);
+        }
+        if let Some(delay) = detail.get("retryDelay") {
+            self.retry = limits::duration(&word(&delay));
+        }
+        for violation in detail.get("violations").iter().flat_map(Value::items) {
+            let text = |name: &str| violation.get(name).map(|it| word(&it)).unwrap_or_default();
+            self.is_daily |= text("quotaId").contains("PerDay");
+            self.is_zero |= text("quotaValue") == "0";
+        }
+    }
+
+    /// What is said in words only: Groq's days and pauses, Gemini's pause where its details are missing.
+    fn read_message(&mut self) {
+        let message = self.message.as_str();
+        self.is_daily |= message.contains("per day");
+        self.is_zero |= message.contains("limit: 0,") || message.ends_with("limit: 0");
+        if self.retry.is_none() {
+            let after = ["try again in ", "retry in "].iter().find_map(|words| {
+                let at = message.find(words)? + words.len();
+                message[at..].split_whitespace().next()
+            });
+            self.retry = after.and_then(|text| limits::duration(text.trim_end_matches('.')));
+        }
+    }
+
+    /// The status that an error inside a 200 would have had.
+    fn status(&self) -> Option<u16> {
+        let status = match (self.kind.as_str(), self.code.as_str()) {
+            (_, code) if code.len() == 3 && code.parse::<u16>().is_ok_and(|code| code >= 400) => {
+                code.parse().ok()?
+            }
+            ("authentication_error", _) | (_, "invalid_api_key") => 401,
+            ("billing_error", _) => 402,
+            ("permission_error" | "PERMISSION_DENIED", _) => 403,
+            ("not_found_error" | "NOT_FOUND", _) | (_, "model_not_found") => 404,
+            ("request_too_large", _) => 413,
+            ("rate_limit_error" | "RESOURCE_EXHAUSTED" | "tokens" | "requests", _)
+            | (_, "rate_limit_exceeded") => 429,
+            _ if self.is_about_money() => 429,
+            ("invalid_request_error" | "INVALID_ARGUMENT", _) => 400,
+            _ => return None,
+        };
+        Some(status)
+    }
+
     /// An account without money is of no use until somebody pays: OpenAI says so by `type` (2023)
-    /// or by one of the codes of 2026.
+    /// or by one of the codes of 2026, Anthropic by a code of its limits or in words alone.
     fn is_about_money(&self) -> bool {
-        const CODES: [&str; 5] = [
+        const CODES: [&str; 6] = [
             "insufficient_quota",
             "credit_balance_exhausted",
+            "billing_hard_limit_reached",
             "organization_spend_limit_exceeded",
             "project_spend_limit_exceeded",
             "organization_usage_limit_exceeded",
         ];
-        CODES.contains(&&*self.code) || self.kind == "insufficient_quota"
+        const WORDS: [&str; 2] = ["credit balance is too low", "specified API usage limits"];
+        CODES.contains(&&*self.code)
+            || matches!(&*self.kind, "insufficient_quota" | "billing_error")
+            || self.reason == "enforced_spend_limit_reached"
+            || WORDS.iter().any(|words| self.message.contains(words))
     }
 
     fn is_about_rate(&self) -> bool {
         self.code == "rate_limit_exceeded" || self.kind == "tokens" || self.kind == "requests"
+    }
+
+    /// The model is gone, or the account has to accept something first: the configuration's matter.
+    fn is_about_the_model(&self) -> bool {
+        const CODES: [&str; 4] =
+            ["model_not_found", "model_decommissioned", "model_not_active", "model_terms_required"];
+        CODES.contains(&&*self.code)
+    }
+
+    /// Google's own hint is of seconds even where the quota is a day's; the day ends at midnight in
+    /// California. Groq's days are windows, and what it states is true.
+    fn until_tomorrow(&self, stated: Option<Duration>) -> Option<Duration> {
+        match self.kind.as_str() {
+            "RESOURCE_EXHAUSTED" => limits::until_pacific_midnight(jiff::Timestamp::now()),
+            _ => stated,
+        }
+    }
+}
+
+impl From<Judgement> for Stop {
+    fn from(judgement: Judgement) -> Self {
+        match judgement {
+            Judgement::Failed(failure) => Stop::Failed(failure),
+            Judgement::Relay(relayed) => Stop::Relay(relayed),
+        }
     }
 }
 

@@ -1,17 +1,28 @@
 //! The way of one request through its targets and their keys.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use gatekeeper_filters::kernel::{Code, Reject, Target};
 
 use super::classify::{Cause, Failure, Next};
-use crate::pool::{
-    Provider, Unready,
-    key::{Key, Lease},
-};
+use crate::pool::{Provider, Tried, Unready, Wish, key::Lease};
 
 /// Over all targets.
 const MAX_ATTEMPTS: usize = 3;
+/// A request that nothing can serve waits for a cooling account, if it is not for long.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// What a request does next.
+pub enum Step {
+    Attempt(Arc<Target>, Lease),
+    /// Looks again after so long.
+    Wait(Duration),
+    /// Is told why not.
+    End,
+}
 
 /// Which target and key come next.
 pub struct Course<'a> {
@@ -20,12 +31,15 @@ pub struct Course<'a> {
     conversation: Option<u64>,
     at: usize,
     attempts: usize,
-    tried: Vec<Arc<Key>>,
+    /// What was tried at the current target.
+    tried: Tried,
     /// Faults of the current target's provider itself, not of a key.
     faults: usize,
     last: Option<Failure>,
     /// Some attempt was rate-limited.
     limited: bool,
+    /// It waited already: once is enough.
+    waited: bool,
 }
 
 impl<'a> Course<'a> {
@@ -35,37 +49,63 @@ impl<'a> Course<'a> {
             conversation,
             at: 0,
             attempts: 0,
-            tried: Vec::new(),
+            tried: Tried::default(),
             faults: 0,
             last: None,
             limited: false,
+            waited: false,
         }
     }
 
     /// The last attempt belongs to the next target, if that one can serve: a provider on which two
     /// keys failed is less likely to answer than another one.
-    pub fn next(&mut self, providers: &[Provider], now: Instant) -> Option<(Arc<Target>, Lease)> {
+    pub fn next(&mut self, providers: &[Provider], now: Instant) -> Step {
         if self.attempts == MAX_ATTEMPTS {
-            return None;
+            return Step::End;
         }
-        self.attempts += 1;
-        let last = self.attempts == MAX_ATTEMPTS && !self.tried.is_empty();
-        if last && let Some(found) = self.find(self.at + 1, providers, now) {
-            return Some(found);
+        let last = self.attempts + 1 == MAX_ATTEMPTS && !self.tried.is_empty();
+        let next = if last { self.find(self.at + 1, false, providers, now) } else { None };
+        let next = next.or_else(|| self.find(self.at, false, providers, now));
+        if next.is_none()
+            && let Some(pause) = self.wait(providers, now)
+        {
+            return Step::Wait(pause);
         }
-        self.find(self.at, providers, now)
+        // Nobody else is left: a sick provider may answer all the same.
+        match next.or_else(|| self.find(self.at, true, providers, now)) {
+            Some((target, lease)) => {
+                self.attempts += 1;
+                Step::Attempt(target, lease)
+            }
+            None => Step::End,
+        }
     }
 
+    /// Requests that were not tried anywhere wait a moment rather than be refused. When they wake,
+    /// each is tried once: a storm of refusals costs one attempt a request, not two.
+    fn wait(&mut self, providers: &[Provider], now: Instant) -> Option<Duration> {
+        if self.waited || self.last.is_some() {
+            return None;
+        }
+        self.waited = true;
+        let left = Duration::from_millis(self.soonest(providers, now)?);
+        (left <= SHORT).then_some(left)
+    }
+
+    /// `whatever`: a sick provider will do.
     fn find(
         &mut self,
         from: usize,
+        whatever: bool,
         providers: &[Provider],
         now: Instant,
     ) -> Option<(Arc<Target>, Lease)> {
+        let fresh = Tried::default();
         for (at, target) in self.targets.iter().enumerate().skip(from) {
             // What failed for one model of a provider may serve another of its models.
-            let tried = if at == self.at { &*self.tried } else { &[] };
-            if let Ok(lease) = providers[target.provider].select(self.conversation, tried, now) {
+            let tried = if at == self.at { &self.tried } else { &fresh };
+            let wish = Wish { conversation: self.conversation, tried, whatever };
+            if let Ok(lease) = providers[target.provider].select(&wish, now) {
                 self.turn_to(at);
                 return Some((target.clone(), lease));
             }
@@ -74,16 +114,18 @@ impl<'a> Course<'a> {
     }
 
     pub fn note(&mut self, target: &Target, lease: &Lease, failure: Failure, request: &str) {
-        log::warn!(
-            "An attempt failed: {}. request={request} target={} key={}",
-            failure.detail,
-            target.label,
-            lease.key().id
-        );
-        self.tried.push(lease.key().clone());
+        let (detail, label, key) = (&failure.detail, &target.label, lease.key());
+        if failure.cause == Cause::ModelMissing {
+            let message = "A model is not served; mend `models`";
+            log::error!("{message}: {detail}. request={request} target={label} key={}", key.id);
+        } else {
+            log::warn!("An attempt failed: {detail}. request={request} target={label} key={}", key.id);
+        }
+        self.tried.keys.push(key.id.clone());
         self.limited |= failure.cause == Cause::RateLimited;
         match failure.next {
             Next::Key => {}
+            Next::Account => self.tried.groups.push(key.group_name.clone()),
             Next::OneMoreKey => {
                 self.faults += 1;
                 if self.faults > 1 {
@@ -123,7 +165,7 @@ impl<'a> Course<'a> {
     /// Whether a cooling key is what the request was refused for: nothing was tried, or what was
     /// tried failed on its keys only.
     fn is_waiting(&self) -> bool {
-        let on_keys = |failure: &Failure| failure.next == Next::Key;
+        let on_keys = |failure: &Failure| matches!(failure.next, Next::Key | Next::Account);
         self.limited || self.last.as_ref().is_none_or(on_keys)
     }
 
@@ -132,7 +174,7 @@ impl<'a> Course<'a> {
         let waits = self.targets.iter().filter_map(|target| {
             match providers[target.provider].unready(now) {
                 Unready::Cooling(ms) => Some(ms),
-                Unready::Out => None,
+                Unready::Out | Unready::Sick => None,
             }
         });
         waits.min()

@@ -24,7 +24,16 @@ pub struct Events {
     finished: bool,
     /// Nothing that counts can follow.
     pub complete: bool,
-    broken: Option<String>,
+    broken: Option<Broken>,
+}
+
+/// Why a stream can't go on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The provider said so, in this event. Its words may name the seller's account: the app gets ours.
+    Told(Bytes),
+    /// It was seen here.
+    Seen(String),
 }
 
 impl Events {
@@ -69,11 +78,11 @@ impl Events {
 
     /// The stream broke; the first reason counts.
     pub fn fail(&mut self, why: impl Into<String>) {
-        self.broken.get_or_insert_with(|| why.into());
+        self.broken.get_or_insert_with(|| Broken::Seen(why.into()));
     }
 
     /// Why the stream can't go on, if it can't.
-    pub fn broken(&mut self) -> Option<String> {
+    pub fn broken(&mut self) -> Option<Broken> {
         if self.complete && !self.commits {
             self.fail("the stream held no answer");
         }
@@ -102,8 +111,8 @@ impl Events {
         };
         watch(&reading);
         if reading.failed {
-            // Its words may name the seller's account; the app gets ours.
-            return self.fail("an error inside the stream");
+            self.broken.get_or_insert(Broken::Told(Bytes::copy_from_slice(data)));
+            return;
         }
         self.commits |= reading.commits;
         self.finished |= reading.finished;
@@ -159,7 +168,7 @@ mod tests {
     use super::*;
 
     /// Feeds `chunks` and the end; what goes to the app, and why it broke.
-    fn run(endpoint: Endpoint, wants_usage: bool, chunks: &[&str]) -> (String, Option<String>) {
+    fn run(endpoint: Endpoint, wants_usage: bool, chunks: &[&str]) -> (String, Option<Broken>) {
         let mut events = Events::new(endpoint, wants_usage);
         for chunk in chunks {
             events.take(Bytes::copy_from_slice(chunk.as_bytes()), |_| {});

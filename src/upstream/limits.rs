@@ -1,26 +1,118 @@
-//! How long a rate-limited key should rest, by the provider's own words.
+//! What a provider says of its limits: how long a rate-limited key should rest, and what is left.
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
-/// `retry-after-ms`, else `retry-after` (seconds), else the reset of the limit that ran out:
-/// `x-ratelimit-reset-requests` and `-tokens` (OpenAI's and Groq's durations, e.g. `1m2.5s`).
+use crate::pool::allowance::Left;
+
+/// The headers of one limit.
+struct Limit {
+    limit: HeaderName,
+    remaining: HeaderName,
+    reset: HeaderName,
+}
+
+macro_rules! limit {
+    ($limit:literal, $remaining:literal, $reset:literal) => {
+        Limit {
+            limit: HeaderName::from_static($limit),
+            remaining: HeaderName::from_static($remaining),
+            reset: HeaderName::from_static($reset),
+        }
+    };
+}
+
+/// OpenAI's and Groq's; resets are durations (`6m0s`).
+static COMMON: [Limit; 2] = [
+    limit!(
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests"
+    ),
+    limit!("x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+];
+
+/// Anthropic's; resets are moments (RFC 3339).
+static ANTHROPIC: [Limit; 4] = [
+    limit!(
+        "anthropic-ratelimit-requests-limit",
+        "anthropic-ratelimit-requests-remaining",
+        "anthropic-ratelimit-requests-reset"
+    ),
+    limit!(
+        "anthropic-ratelimit-tokens-limit",
+        "anthropic-ratelimit-tokens-remaining",
+        "anthropic-ratelimit-tokens-reset"
+    ),
+    limit!(
+        "anthropic-ratelimit-input-tokens-limit",
+        "anthropic-ratelimit-input-tokens-remaining",
+        "anthropic-ratelimit-input-tokens-reset"
+    ),
+    limit!(
+        "anthropic-ratelimit-output-tokens-limit",
+        "anthropic-ratelimit-output-tokens-remaining",
+        "anthropic-ratelimit-output-tokens-reset"
+    ),
+];
+
+fn all() -> impl Iterator<Item = &'static Limit> {
+    COMMON.iter().chain(&ANTHROPIC)
+}
+
+impl Limit {
+    fn remaining(&self, headers: &HeaderMap) -> Option<u64> {
+        text(headers, &self.remaining)?.parse().ok()
+    }
+
+    fn reset(&self, headers: &HeaderMap) -> Option<Duration> {
+        let reset = text(headers, &self.reset)?;
+        duration(reset).or_else(|| until(reset))
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// From now to a moment.
+fn until(moment: &str) -> Option<Duration> {
+    let moment: jiff::Timestamp = moment.parse().ok()?;
+    Some(Duration::try_from(moment.duration_since(jiff::Timestamp::now())).unwrap_or_default())
+}
+
+/// What is left of each limit that an answer states.
+pub fn left(headers: &HeaderMap) -> impl Iterator<Item = Left> {
+    all().filter_map(|name| {
+        let limit = text(headers, &name.limit)?.parse().ok()?;
+        let remaining = name.remaining(headers)?;
+        Some(Left { remaining, limit, reset: name.reset(headers) })
+    })
+}
+
+/// `retry-after-ms`, else `retry-after` (seconds), else the reset of the limit that ran out.
 pub fn stated_pause(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name)?.to_str().ok();
-    if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()) {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<f64>().ok();
+    if let Some(ms) = number("retry-after-ms") {
         return seconds(ms / 1000.0);
     }
-    if let Some(pause) = text("retry-after").and_then(|s| s.parse::<f64>().ok()) {
+    if let Some(pause) = number("retry-after") {
         return seconds(pause);
     }
-    let resets = ["requests", "tokens"].map(|what| {
-        let reset = duration(text(&format!("x-ratelimit-reset-{what}"))?)?;
-        let left = text(&format!("x-ratelimit-remaining-{what}"));
-        Some((left == Some("0"), reset))
-    });
-    let spent = resets.iter().flatten().filter(|(spent, _)| *spent).map(|(_, reset)| *reset).max();
-    spent.or_else(|| resets.iter().flatten().map(|(_, reset)| *reset).min())
+    let resets: Vec<(bool, Duration)> = all()
+        .filter_map(|name| Some((name.remaining(headers) == Some(0), name.reset(headers)?)))
+        .collect();
+    let spent = resets.iter().filter(|(spent, _)| *spent).map(|(_, reset)| *reset).max();
+    spent.or_else(|| resets.iter().map(|(_, reset)| *reset).min())
+}
+
+/// From now to midnight in California, where Gemini's days begin.
+pub fn until_pacific_midnight(now: jiff::Timestamp) -> Option<Duration> {
+    let zone = jiff::tz::TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()?;
+    let now = now.to_zoned_datetime(zone);
+    let midnight = now.tomorrow().ok()?.start_of_day().ok()?;
+    Duration::try_from(now.duration_until(&midnight)).ok()
 }
 
 fn seconds(seconds: f64) -> Option<Duration> {
@@ -96,5 +188,49 @@ mod tests {
         );
         assert_eq!(pause(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), None);
         assert_eq!(pause(&[]), None);
+        let moment = (jiff::Timestamp::now() + Duration::from_secs(90)).to_string();
+        let headers = [
+            ("anthropic-ratelimit-requests-remaining".parse().unwrap(), "0".parse().unwrap()),
+            ("anthropic-ratelimit-requests-reset".parse().unwrap(), moment.parse().unwrap()),
+        ];
+        let pause = stated_pause(&headers.into_iter().collect()).unwrap();
+        assert!((88..=90).contains(&pause.as_secs()), "{pause:?}");
+    }
+
+    #[test]
+    fn days_end_at_midnight_in_california_summer_and_winter() {
+        for (now, hours) in [
+            ("2026-11-24T07:00:00Z", 1),
+            ("2026-11-24T08:00:00Z", 24),
+            ("2026-07-01T06:00:00Z", 1),
+            ("2026-03-08T09:00:00Z", 22),
+        ] {
+            let left = until_pacific_midnight(now.parse().unwrap()).unwrap();
+            assert_eq!(left, Duration::from_secs(hours * 3600), "{now}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_read_from_all_limits() {
+        let headers: HeaderMap = [
+            ("x-ratelimit-limit-requests", "100"),
+            ("x-ratelimit-remaining-requests", "7"),
+            ("x-ratelimit-reset-requests", "6m0s"),
+            ("x-ratelimit-limit-tokens", "many"),
+            ("anthropic-ratelimit-tokens-limit", "50"),
+            ("anthropic-ratelimit-tokens-remaining", "50"),
+        ]
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .into_iter()
+        .collect();
+        let left: Vec<Left> = left(&headers).collect();
+        let reset = Some(Duration::from_secs(360));
+        assert_eq!(
+            left,
+            [
+                Left { remaining: 7, limit: 100, reset },
+                Left { remaining: 50, limit: 50, reset: None }
+            ]
+        );
     }
 }

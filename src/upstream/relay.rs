@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{Ask, Code, Delivery, Exchange, Metered, Outcome, Reject, ResponseHead},
+    kernel::{Ask, Code, Delivery, Dialect, Exchange, Metered, Outcome, Reject, ResponseHead},
     meter::{Reading, openai},
 };
 use http::{HeaderName, HeaderValue};
@@ -19,15 +19,17 @@ use pingora_core::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
 use super::{
-    classify::Failure,
+    classify::{self, Failure},
     downstream::Downstream,
-    events::Events,
+    events::{Broken, Events},
     socket,
     watch::{self, Stop, watch},
     watchdog::Watchdog,
     wire::{brief, ended},
 };
-use crate::{config::settings::Timeouts, proxy::respond, snapshot::Snapshot};
+use crate::{
+    config::settings::Timeouts, pool::key::KeyNews, proxy::respond, snapshot::Snapshot,
+};
 
 /// Bytes held back before the first event with output; then they are committed as they are.
 const HELD: usize = 64 * 1024;
@@ -54,6 +56,8 @@ pub struct Relay<'a, 'd> {
     pub exchange: &'a mut Exchange,
     pub ask: &'a Ask,
     pub snapshot: &'a Snapshot,
+    /// The target's.
+    pub dialect: Dialect,
     pub timeouts: Timeouts,
     /// This attempt included.
     pub attempts: usize,
@@ -129,7 +133,7 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
         Err(_) => return Err(Failure::broken("an answer that is not JSON, or cut off").into()),
     };
     if reading.failed {
-        return Err(Failure::provider("an error inside a 200").into());
+        return Err(classify::judge_inside(relay.dialect, &body).into());
     }
     if !reading.commits {
         return Err(Failure::broken("a JSON answer without an answer").into());
@@ -180,8 +184,11 @@ async fn relay_events(
             Err(stop) if committed => return Err(break_off(relay, stop, events).await),
             Err(stop) => return Err(stop),
         };
-        if let Some(why) = events.broken() {
-            let stop = Stop::Failed(Failure::provider(why));
+        if let Some(broken) = events.broken() {
+            let stop = match broken {
+                Broken::Told(event) => classify::judge_inside(relay.dialect, &event).into(),
+                Broken::Seen(why) => Stop::Failed(Failure::broken(why)),
+            };
             return Err(if committed { break_off(relay, stop, events).await } else { stop });
         }
         if !committed && !events.commits && events.out.len() <= HELD {
@@ -236,9 +243,9 @@ async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -
     if relay.down.is_gone() {
         return stop;
     }
-    let detail = match stop {
-        Stop::Failed(failure) => failure.detail,
-        Stop::Deadline => "the whole answer took too long".into(),
+    let (detail, news) = match stop {
+        Stop::Failed(failure) => (failure.detail, failure.news),
+        Stop::Deadline => ("the whole answer took too long".into(), KeyNews::Fault),
         other => return other,
     };
     relay.settle(Outcome { status: 200, delivery: Delivery::Broken });
@@ -246,7 +253,7 @@ async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -
         Reject::new(Code::UpstreamError, "The answer broke off. Please send your message again.");
     events.out.push(respond::error_event(&reject));
     match relay.down.stream(None, events.out.take(), true).await {
-        Ok(()) => Stop::Broken(detail),
+        Ok(()) => Stop::Broken(detail, news),
         Err(_) => Stop::AppLeft,
     }
 }

@@ -20,7 +20,7 @@ use crate::{pool::Provider, pool::key::Key, proxy::fields};
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")));
 
-/// The head of one attempt. HTTP/2 wants the authority in the URI, HTTP/1 in `Host`.
+/// The head of one attempt.
 ///
 /// # Errors
 /// A configured base URL that makes no valid request target.
@@ -34,12 +34,7 @@ pub fn head(
 ) -> pingora_core::Result<RequestHeader> {
     let mut head = provider.heads[endpoint as usize].clone();
     if http2 {
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let authority = provider.authority.as_bytes();
-        let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
-        head.uri = uri.or_err(ErrorType::InvalidHTTPHeader, "upstream URI")?;
-        head.version = Version::HTTP_2;
-        head.headers.remove(HOST);
+        to_http2(&mut head, provider)?;
     }
     let accept = if is_stream { "text/event-stream" } else { "application/json" };
     head.headers.insert(ACCEPT, HeaderValue::from_static(accept));
@@ -47,6 +42,34 @@ pub fn head(
     // The one credential there is: the head was made from nothing.
     head.headers.insert(AUTHORIZATION, key.authorization());
     Ok(head.into())
+}
+
+/// Asks for the list of models: the same path and credential in every dialect.
+///
+/// # Errors
+/// As [`head`].
+pub fn model_list(provider: &Provider, key: &Key, http2: bool) -> pingora_core::Result<RequestHeader> {
+    let path = format!("{}/models", provider.settings.base.path);
+    let head = common_head(&path, &provider.authority);
+    let mut head = head.or_err(ErrorType::InvalidHTTPHeader, "upstream request")?;
+    head.method = Method::GET;
+    head.headers.remove(CONTENT_TYPE);
+    if http2 {
+        to_http2(&mut head, provider)?;
+    }
+    head.headers.insert(AUTHORIZATION, key.authorization());
+    Ok(head.into())
+}
+
+/// HTTP/2 wants the authority in the URI, HTTP/1 in `Host`.
+fn to_http2(head: &mut Parts, provider: &Provider) -> pingora_core::Result<()> {
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = provider.authority.as_bytes();
+    let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
+    head.uri = uri.or_err(ErrorType::InvalidHTTPHeader, "upstream URI")?;
+    head.version = Version::HTTP_2;
+    head.headers.remove(HOST);
+    Ok(())
 }
 
 /// What the heads of one endpoint have in common, made once.

@@ -20,8 +20,8 @@ pub enum Stop {
     AppLeft,
     /// The deadline over all attempts passed before anything was committed.
     Deadline,
-    /// The answer broke after its first event; holds what to log.
-    Broken(String),
+    /// The answer broke after its first event; holds what to log, and what the key showed.
+    Broken(String, KeyNews),
 }
 
 impl Stop {
@@ -32,7 +32,7 @@ impl Stop {
             Stop::Relay(_) => ("request_rejected", KeyNews::Good),
             Stop::AppLeft => ("app_left", KeyNews::None),
             Stop::Deadline => (Cause::Timeout.name(), KeyNews::Fault),
-            Stop::Broken(_) => (Cause::BrokenAnswer.name(), KeyNews::Fault),
+            Stop::Broken(_, news) => (Cause::BrokenAnswer.name(), *news),
         }
     }
 }

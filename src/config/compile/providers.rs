@@ -12,7 +12,7 @@ use crate::{
         problem::{Report, did_you_mean},
         raw::Node,
         secret::Opener,
-        settings::{BaseUrl, Key, Provider, Timeouts},
+        settings::{BaseUrl, Key, Provider, Strategy, Timeouts},
     },
     vault::pepper::PLACE,
 };
@@ -71,6 +71,11 @@ fn provider(
             "anthropic" => Dialect::Anthropic,
             "gemini" => Dialect::Gemini,
             _ => Dialect::OpenAi,
+        },
+        strategy: match view.text("strategy")? {
+            "least_busy" => Strategy::LeastBusy,
+            "fastest" => Strategy::Fastest,
+            _ => Strategy::RoundRobin,
         },
         timeouts,
         allow_fields: view.texts("allow_fields").into_iter().map(Arc::from).collect(),

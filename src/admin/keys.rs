@@ -1,0 +1,93 @@
+//! `POST /api/keys/{pause,resume,probe}` with `{"provider": "groq", "key": "groq-1"}`: what an operator
+//! does about one master key.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use pingora_core::protocols::http::ServerSession;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Admin, access};
+use crate::{
+    operator::{Answer, Failure},
+    proxy::body::{self, BodyError},
+    snapshot::Snapshot,
+    upstream::probe,
+};
+
+/// Bytes of a body.
+const LONGEST: u64 = 4 * 1024;
+/// Path of the commands.
+pub const PATH: &str = "/api/keys/";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    provider: String,
+    key: String,
+}
+
+impl Admin {
+    pub(super) async fn keys(
+        &self,
+        command: &str,
+        session: &mut ServerSession,
+        snapshot: &Snapshot,
+    ) -> Answer {
+        match self.try_keys(command, session, snapshot).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                // What is left of the body is nobody's next request.
+                session.set_keepalive(None);
+                failure.answer()
+            }
+        }
+    }
+
+    async fn try_keys(
+        &self,
+        command: &str,
+        session: &mut ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Answer, Failure> {
+        let head = session.req_header();
+        access::may_act(&head.method, &head.headers, snapshot)?;
+        let not_found = |message| Failure::new(StatusCode::NOT_FOUND, "not_found", message);
+        if !["pause", "resume", "probe"].contains(&command) {
+            return Err(not_found("There is nothing here. Commands are pause, resume, probe."));
+        }
+        let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
+        let body = body.map_err(unread)?;
+        let which: Which = serde_json::from_slice(&body).map_err(|_| {
+            Failure::invalid("Send {\"provider\": \"NAME\", \"key\": \"ID\"}.")
+        })?;
+        let provider = snapshot.providers.iter().find(|known| **known.name() == *which.provider);
+        let provider = provider.ok_or_else(|| not_found("There is no such provider."))?;
+        let key = provider.keys().iter().find(|known| *known.id == *which.key);
+        let key = key.ok_or_else(|| not_found("This provider has no such key."))?;
+        let mut found = None;
+        match command {
+            "pause" => key.pause(),
+            "resume" => key.resume(),
+            _ => found = Some(probe::probe_key(&self.connector, provider, key).await.name()),
+        }
+        log::info!("The operator: {command} key. provider={} key={}", provider.name(), key.id);
+        let state = key.state(Instant::now()).name();
+        let body = json!({
+            "provider": &**provider.name(), "key": &*key.id, "state": state, "found": found,
+        });
+        Ok(Answer { status: StatusCode::OK, body })
+    }
+}
+
+/// A body that is not there.
+pub(super) fn unread(error: BodyError) -> Failure {
+    match error {
+        BodyError::Reject(reject) => {
+            let (status, code) = reject.code.wire();
+            Failure::new(StatusCode::from_u16(status).unwrap_or_default(), code, reject.message)
+        }
+        BodyError::Gone(_) => Failure::invalid("The body did not come."),
+    }
+}

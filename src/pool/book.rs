@@ -1,0 +1,94 @@
+//! The health of all keys, accounts and providers: kept over reloads, found by name.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{
+    breaker::Breaker,
+    health::{GroupHealth, KeyHealth},
+    news::{Change, News, Subject, Teller},
+};
+use crate::{config::settings::BaseUrl, licenses::Hasher};
+
+/// By provider and id.
+type Name = (Arc<str>, Arc<str>);
+
+pub struct HealthBook {
+    /// A key whose secret changed is a new one, even if the old one was quarantined; so the mark of
+    /// its secret is part of its name.
+    keys: Mutex<HashMap<(Name, String), Arc<KeyHealth>>>,
+    groups: Mutex<HashMap<Name, Arc<GroupHealth>>>,
+    /// A provider that moved is a new one.
+    providers: Mutex<HashMap<(Arc<str>, String), Arc<Breaker>>>,
+    pub(super) hasher: Hasher,
+    pub(super) teller: Teller,
+}
+
+impl HealthBook {
+    pub fn new(hasher: Hasher) -> Self {
+        Self {
+            keys: Mutex::default(),
+            groups: Mutex::default(),
+            providers: Mutex::default(),
+            hasher,
+            teller: Teller::default(),
+        }
+    }
+
+    /// Changes that are found out here are told from now on.
+    pub fn tell(&self) -> UnboundedReceiver<News> {
+        self.teller.listen()
+    }
+
+    /// Another gateway found something out.
+    pub fn hear(&self, news: &News) {
+        let now = Instant::now();
+        match &news.of {
+            Subject::Provider { provider } => {
+                let known = self.providers.lock();
+                let here = known.iter().filter(|((name, _), _)| name == provider);
+                for (_, breaker) in here {
+                    match news.change {
+                        Change::Sick => breaker.open(now),
+                        _ => drop(breaker.close()),
+                    }
+                }
+            }
+            Subject::Group { provider, group } => {
+                let known = self.groups.lock().get(&(provider.clone(), group.clone())).cloned();
+                let Some(health) = known else { return };
+                match news.change {
+                    Change::Cools(left) => health.cooling.begin(Some(left), now),
+                    Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
+                    Change::Sick | Change::Sound => drop(health.quarantine.lift()),
+                }
+            }
+            Subject::Key { provider, key, mark } => {
+                let at = ((provider.clone(), key.clone()), mark.clone());
+                let known = self.keys.lock().get(&at).cloned();
+                let Some(health) = known else { return };
+                match news.change {
+                    Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
+                    _ => drop(health.quarantine.lift()),
+                }
+            }
+        }
+    }
+
+    pub(super) fn key(&self, provider: &Arc<str>, id: &Arc<str>, mark: &str) -> Arc<KeyHealth> {
+        let at = ((provider.clone(), id.clone()), mark.to_owned());
+        self.keys.lock().entry(at).or_default().clone()
+    }
+
+    pub(super) fn group(&self, provider: &Arc<str>, id: &Arc<str>) -> Arc<GroupHealth> {
+        let at = (provider.clone(), id.clone());
+        self.groups.lock().entry(at).or_default().clone()
+    }
+
+    pub(super) fn provider(&self, name: &Arc<str>, base: &BaseUrl) -> Arc<Breaker> {
+        let at = (name.clone(), base.at(""));
+        self.providers.lock().entry(at).or_default().clone()
+    }
+}

@@ -1,0 +1,67 @@
+//! What changes in the health of keys, accounts and providers: told to the log, and to the other
+//! gateways if there are some.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::health::Why;
+
+/// Who it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    Provider {
+        provider: Arc<str>,
+    },
+    /// All keys of an account.
+    Group {
+        provider: Arc<str>,
+        group: Arc<str>,
+    },
+    Key {
+        provider: Arc<str>,
+        key: Arc<str>,
+        /// Which secret it has (`licenses::Hasher::secret`).
+        mark: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Of an account: it rests for so long.
+    Cools(Duration),
+    /// Of a key or an account, for so long at least.
+    Quarantined(Why, Duration),
+    /// Of a provider: its circuit opened.
+    Sick,
+    /// It is over.
+    Sound,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    pub of: Subject,
+    pub change: Change,
+}
+
+/// Where news are told, once somebody wants to know.
+#[derive(Debug, Clone, Default)]
+pub struct Teller(Arc<OnceLock<UnboundedSender<News>>>);
+
+impl Teller {
+    /// News are told from now on.
+    pub fn listen(&self) -> UnboundedReceiver<News> {
+        let (sender, news) = unbounded_channel();
+        let _ = self.0.set(sender);
+        news
+    }
+
+    pub fn tell(&self, of: Subject, change: Change) {
+        if let Some(sender) = self.0.get() {
+            let _ = sender.send(News { of, change });
+        }
+    }
+}

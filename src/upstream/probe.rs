@@ -1,0 +1,247 @@
+//! Probes: whether a key whose credential was refused is taken again, and whether a sick provider
+//! answers at all. Both ask for the list of models, which costs nothing. Keys that are ready or cooling
+//! are never probed, nor is any at the start.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pingora_core::{
+    Error, ErrorType,
+    protocols::http::client::HttpSession,
+    server::ShutdownWatch,
+    services::background::BackgroundService,
+};
+use pingora_load_balancing::{Backend, health_check::HealthCheck};
+use tokio::task::JoinSet;
+
+use super::{
+    classify::{self, Judgement},
+    peer::{Connection, Connector},
+    request,
+    wire::{ended, read_head},
+};
+use crate::{
+    pool::{
+        Provider, State,
+        key::{Key, KeyNews},
+        selection,
+    },
+    snapshot::Snapshot,
+};
+
+/// How often it is looked whether a probe is due.
+const LOOK: Duration = Duration::from_millis(250);
+/// A probe's whole time, the connect included.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of an answer that are read; a refusal is shorter.
+const ENOUGH: usize = 64 * 1024;
+
+/// What a probe found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// The credential is taken.
+    Taken,
+    /// It is not.
+    Refused,
+    /// There is no list of models: only a request can tell.
+    NoList,
+    /// Somebody is there, and says that it is not well.
+    Unwell,
+    /// Nobody answered in time.
+    Silent,
+}
+
+impl Finding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Finding::Taken => "taken",
+            Finding::Refused => "refused",
+            Finding::NoList => "no_list",
+            Finding::Unwell => "unwell",
+            Finding::Silent => "silent",
+        }
+    }
+
+    fn of(status: u16, headers: &HeaderMap, body: &[u8], provider: &Provider) -> Self {
+        match status {
+            200..=299 => return Finding::Taken,
+            404 | 405 | 501 => return Finding::NoList,
+            _ => {}
+        }
+        match classify::judge(provider.settings.dialect, status, headers, body) {
+            Judgement::Failed(failure) => match failure.news {
+                KeyNews::Refused(_) => Finding::Refused,
+                // Whoever is told to slow down, or to pay, has been let in.
+                KeyNews::Limited(_) | KeyNews::Spent(..) => Finding::Taken,
+                _ => Finding::Unwell,
+            },
+            Judgement::Relay(_) => Finding::NoList,
+        }
+    }
+}
+
+/// The list of models as a health check of the load balancer's kind.
+pub struct ModelList<'a> {
+    pub connector: &'a Connector,
+    pub provider: &'a Provider,
+}
+
+impl ModelList<'_> {
+    /// Asks with one key.
+    pub async fn ask(&self, key: &Key) -> Finding {
+        let asked = tokio::time::timeout(PATIENCE, self.answer(key));
+        match asked.await {
+            Ok(Ok((status, headers, body))) => Finding::of(status, &headers, &body, self.provider),
+            Ok(Err(_)) | Err(_) => Finding::Silent,
+        }
+    }
+
+    async fn answer(&self, key: &Key) -> pingora_core::Result<(u16, HeaderMap, Bytes)> {
+        let mut connection = self.connect().await?;
+        let answered = Self::exchange(&mut connection, self.provider, key).await;
+        self.connector.release(connection).await;
+        answered
+    }
+
+    async fn connect(&self) -> pingora_core::Result<Box<Connection>> {
+        let mut last = Error::explain(ErrorType::ConnectError, "no address");
+        for (_, peer) in self.provider.endpoint.peers().await {
+            match self.connector.connect(&peer, true).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn exchange(
+        connection: &mut Connection,
+        provider: &Provider,
+        key: &Key,
+    ) -> pingora_core::Result<(u16, HeaderMap, Bytes)> {
+        let session = &mut connection.session;
+        let http2 = session.as_http2().is_some();
+        session.write_request_header(Box::new(request::model_list(provider, key, http2)?)).await?;
+        session.finish_request_body().await?;
+        connection.sent_whole = true;
+        read_head(session).await?;
+        let Some(head) = session.response_header() else {
+            return Error::e_explain(ErrorType::ReadError, "no answer");
+        };
+        let (status, headers) = (head.status.as_u16(), head.headers.clone());
+        Ok((status, headers, read_some(session).await?))
+    }
+}
+
+/// Enough to know what an error says.
+async fn read_some(session: &mut HttpSession) -> pingora_core::Result<Bytes> {
+    let mut body = BytesMut::new();
+    while body.len() < ENOUGH {
+        let Some(chunk) = session.read_response_body().await? else { break };
+        body.extend_from_slice(&chunk);
+        if ended(session)? {
+            break;
+        }
+    }
+    Ok(body.freeze())
+}
+
+#[async_trait]
+impl HealthCheck for ModelList<'_> {
+    async fn check(&self, target: &Backend) -> pingora_core::Result<()> {
+        let key = selection::index(target).and_then(|index| self.provider.keys().get(index));
+        let Some(key) = key else {
+            return Error::e_explain(ErrorType::InternalError, "no such key");
+        };
+        match self.ask(key).await {
+            Finding::Taken => Ok(()),
+            other => Error::e_explain(ErrorType::Custom("probe"), other.name()),
+        }
+    }
+
+    /// One probe tells as much as many.
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
+}
+
+/// Probes what is due, in the background.
+pub struct Prober {
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub connector: Arc<Connector>,
+}
+
+#[async_trait]
+impl BackgroundService for Prober {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut probes = JoinSet::new();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => self.begin(&mut probes),
+                Some(_) = probes.join_next() => {}
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+impl Prober {
+    fn begin(&self, probes: &mut JoinSet<()>) {
+        let (snapshot, now) = (self.snapshot.load(), Instant::now());
+        for (index, provider) in snapshot.providers.iter().enumerate() {
+            if provider.breaker.try_probe(now) {
+                let (snapshot, connector) = (snapshot.clone(), self.connector.clone());
+                probes.spawn(async move { probe_provider(&connector, &snapshot.providers[index]).await });
+            }
+            for (place, key) in provider.keys().iter().enumerate() {
+                if key.is_due_for_probe(now) {
+                    let (snapshot, connector) = (snapshot.clone(), self.connector.clone());
+                    probes.spawn(async move {
+                        let provider = &snapshot.providers[index];
+                        probe_key(&connector, provider, &provider.keys()[place]).await;
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whether somebody answers for a sick provider; what they answer to one of the better keys matters not.
+async fn probe_provider(connector: &Connector, provider: &Provider) {
+    let now = Instant::now();
+    let ready = |key: &&Arc<Key>| key.state(now) == State::Ready;
+    let key = provider.keys().iter().find(ready).or(provider.keys().first());
+    let list = ModelList { connector, provider };
+    let found = match key {
+        Some(key) => list.ask(key).await,
+        None => Finding::Silent,
+    };
+    log::debug!("A sick provider was probed: {}. provider={}", found.name(), provider.name());
+    match found {
+        Finding::Unwell | Finding::Silent => provider.breaker.put_off(Instant::now()),
+        Finding::Taken | Finding::Refused | Finding::NoList => provider.breaker.half_open(),
+    }
+}
+
+/// Asks whether a key is taken, and takes note of it.
+pub async fn probe_key(connector: &Connector, provider: &Provider, key: &Key) -> Finding {
+    let found = ModelList { connector, provider }.ask(key).await;
+    let (provider, id) = (provider.name(), &key.id);
+    log::info!("A key was probed: {}. provider={provider} key={id}", found.name());
+    match found {
+        Finding::Taken => key.sound(),
+        Finding::NoList => key.health.quarantine.cannot_be_probed(),
+        Finding::Refused | Finding::Unwell | Finding::Silent => {
+            key.health.quarantine.put_off(Instant::now());
+        }
+    }
+    found
+}
