@@ -173,9 +173,9 @@ impl Provider {
             return Err(Unready::Sick);
         }
         let is_trial = pass == Pass::Trial;
-        let lease = self.key(wish, now).map(|(key, entry)| {
-            Lease::new(key.clone(), entry, self.breaker.clone(), is_trial)
-        });
+        let lease = self
+            .key(wish, now)
+            .map(|(key, entry)| Lease::new(key.clone(), entry, self.breaker.clone(), is_trial));
         if lease.is_none() && is_trial {
             self.breaker.end_trial();
         }

@@ -187,8 +187,12 @@ impl Key {
         let left = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
         if left > before + NEWS {
             let (name, provider) = (why.name(), &self.told.provider);
-            log::error!("A key is out: {name}. Mend it in the configuration or at the provider. \
-                 provider={provider} key={} next_probe={}s", self.id, left / 1000);
+            log::error!(
+                "A key is out: {name}. Mend it in the configuration or at the provider. \
+                 provider={provider} key={} next_probe={}s",
+                self.id,
+                left / 1000
+            );
             let left = Duration::from_millis(left);
             self.told.teller.tell(self.subject(), Change::Quarantined(why, left));
         }
@@ -200,8 +204,12 @@ impl Key {
         let left = self.group.quarantine.status(now).map_or(0, |(_, left)| left);
         if left > before + NEWS {
             let (name, provider) = (why.name(), &self.told.provider);
-            log::error!("An account is out: {name}. \
-                 provider={provider} group={} tried_again_in={}s", self.group_name, left / 1000);
+            log::error!(
+                "An account is out: {name}. \
+                 provider={provider} group={} tried_again_in={}s",
+                self.group_name,
+                left / 1000
+            );
             self.tell_group(Change::Quarantined(why, Duration::from_millis(left)));
         }
     }
@@ -254,7 +262,9 @@ impl Lease {
             KeyNews::Fault => {
                 if self.breaker.failed(provider_trial, now) {
                     let provider = key.told.provider.clone();
-                    log::error!("A provider is sick: others serve where they can. provider={provider}");
+                    log::error!(
+                        "A provider is sick: others serve where they can. provider={provider}"
+                    );
                     key.told.teller.tell(Subject::Provider { provider }, Change::Sick);
                 }
             }

@@ -137,7 +137,8 @@ pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Judgement {
     match decide(dialect, status, &HeaderMap::new(), &said) {
         // Whoever sent 200 is not believed that it was the app's fault; another may see it otherwise.
         Judgement::Relay(_) => {
-            let detail = format!("an error inside a 200: {} {}", plain(&said.kind), plain(&said.code));
+            let detail =
+                format!("an error inside a 200: {} {}", plain(&said.kind), plain(&said.code));
             Judgement::Failed(Failure::provider(detail))
         }
         Judgement::Failed(mut failure) => {
@@ -156,7 +157,9 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
     let stated = || limits::stated_pause(headers).or(said.retry);
     match status {
         401 => refused(Cause::BadCredential, Why::BadCredential),
-        400 if said.reason == "API_KEY_INVALID" => refused(Cause::BadCredential, Why::BadCredential),
+        400 if said.reason == "API_KEY_INVALID" => {
+            refused(Cause::BadCredential, Why::BadCredential)
+        }
         402 => failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key),
         400 | 403 | 429 if said.is_about_money() => {
             failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key)
@@ -175,7 +178,9 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         // Groq: the request is larger than the account's tokens a minute; another account's may do.
         413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::Unfit, Next::Account),
         404 => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
-        400 if said.is_about_the_model() => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
+        400 if said.is_about_the_model() => {
+            failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target)
+        }
         408 => failed(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
         400 | 413 | 422 => {
             Judgement::Relay(Relayed { status, body: scrub::error(&said_body(said)) })

@@ -27,9 +27,7 @@ use super::{
     watchdog::Watchdog,
     wire::{brief, ended},
 };
-use crate::{
-    config::settings::Timeouts, pool::key::KeyNews, proxy::respond, snapshot::Snapshot,
-};
+use crate::{config::settings::Timeouts, pool::key::KeyNews, proxy::respond, snapshot::Snapshot};
 
 /// Bytes held back before the first event with output; then they are committed as they are.
 const HELD: usize = 64 * 1024;

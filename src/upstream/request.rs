@@ -48,7 +48,11 @@ pub fn head(
 ///
 /// # Errors
 /// As [`head`].
-pub fn model_list(provider: &Provider, key: &Key, http2: bool) -> pingora_core::Result<RequestHeader> {
+pub fn model_list(
+    provider: &Provider,
+    key: &Key,
+    http2: bool,
+) -> pingora_core::Result<RequestHeader> {
     let path = format!("{}/models", provider.settings.base.path);
     let head = common_head(&path, &provider.authority);
     let mut head = head.or_err(ErrorType::InvalidHTTPHeader, "upstream request")?;

@@ -151,8 +151,8 @@ const EDITS: &[(&str, &str, &str)] = &[
     ),
     (
         "    base_url",
-        "    strategy: fastest\n    base_url",
-        "8:15: providers.groq.strategy: `fastest` is not available in this version",
+        "    strategy: fastst\n    base_url",
+        "8:15: providers.groq.strategy: unknown value; expected one of round_robin, least_busy, fastest; did you mean `fastest`?",
     ),
     (
         "    base_url",
