@@ -44,6 +44,7 @@ mod farming;
 mod fleet;
 mod framing;
 mod gate;
+mod healing;
 mod json;
 mod kills;
 mod known;
