@@ -30,6 +30,6 @@ pub use self::{
     },
     price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},
-    route::{Dialect, Model, Models, Route, Target},
+    route::{Dialect, Model, ModelTimeouts, Models, Route, Target},
     usage::{Metered, Source, Usage},
 };

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod body;
+mod conversation;
 pub mod deadline;
 pub mod devices;
 pub mod fields;

@@ -27,6 +27,7 @@ mod filters;
 mod licenses;
 mod models;
 mod providers;
+mod routes;
 mod view;
 
 /// `None` when something it needs is missing; then there is a problem, too.

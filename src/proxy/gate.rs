@@ -199,6 +199,14 @@ pub fn message_id(headers: &HeaderMap) -> Result<Option<std::sync::Arc<str>>, Re
     id(headers, "x-message-id")
 }
 
+/// `x-conversation-id`: keeps a conversation on its target.
+///
+/// # Errors
+/// 400 naming the header.
+pub fn conversation_id(headers: &HeaderMap) -> Result<Option<std::sync::Arc<str>>, Reject> {
+    id(headers, "x-conversation-id")
+}
+
 /// `x-instance-id`: the device, as its activation named it.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::{
     address,
     body::{self, BodyError},
-    deadline,
+    conversation, deadline,
     flight::Flight,
     gate::{self, Entry},
     local, respond,
@@ -64,6 +64,7 @@ impl Gateway {
         let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), flight.arrived);
         exchange.message_id = gate::message_id(headers)?;
         exchange.instance_id = gate::instance_id(headers)?;
+        let conversation = gate::conversation_id(headers)?;
         exchange.address = address::of(session, &snapshot.settings.server.trusted_proxies);
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
@@ -77,6 +78,7 @@ impl Gateway {
         let ask = body::parse(endpoint, bytes, &snapshot.extra_fields, license)?;
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
+        exchange.conversation = conversation::of(conversation.as_deref(), exchange, ask);
         Ok(())
     }
 

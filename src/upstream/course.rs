@@ -139,7 +139,9 @@ impl<'a> Course<'a> {
             Next::Account => self.tried.groups.push(key.group_name.clone()),
             Next::OneMoreKey => {
                 self.faults += 1;
-                if self.faults > 1 {
+                // Whoever was too slow once costs as much patience again; another target may not.
+                let slow = failure.cause == Cause::Timeout && self.at + 1 < self.targets.len();
+                if self.faults > 1 || slow {
                     self.leave_target();
                 }
             }

@@ -31,6 +31,8 @@ use crate::{config::settings::Timeouts, pool::key::KeyNews, proxy::respond, snap
 
 /// Bytes held back before the first event with output; then they are committed as they are.
 const HELD: usize = 64 * 1024;
+/// Bytes of an answer that is read to its end before it is committed.
+pub const WHOLE: usize = 8 * 1024 * 1024;
 /// Chunks taken in one go, so that a fast provider can't keep the app waiting for the first of them.
 const BATCH: usize = 64;
 /// Between two writes of one stream. A write is the dearest thing that is done for a chunk; a burst
@@ -111,7 +113,6 @@ impl Relay<'_, '_> {
 
     fn commit(&mut self) {
         self.exchange.progress.delivered = true;
-        self.watchdog.stop_comments();
         self.first_output.get_or_insert(self.now.into_std());
     }
 
@@ -170,9 +171,10 @@ async fn relay_events(
     first_token: Instant,
 ) -> Result<(), Stop> {
     let mut written = None;
+    let whole = relay.exchange.route.as_ref().is_some_and(|route| route.model.whole);
     loop {
         let committed = written.is_some();
-        if committed {
+        if committed || events.commits {
             relay.watchdog.expect_within(relay.now, relay.timeouts.idle);
         } else {
             relay.watchdog.expect_before(relay.now, first_token);
@@ -188,6 +190,12 @@ async fn relay_events(
                 Broken::Seen(why) => Stop::Failed(Failure::broken(why)),
             };
             return Err(if committed { break_off(relay, stop, events).await } else { stop });
+        }
+        if !committed && whole && !events.complete {
+            if events.out.len() > WHOLE {
+                return Err(Failure::broken("an answer over 8 MiB").into());
+            }
+            continue;
         }
         if !committed && !events.commits && events.out.len() <= HELD {
             continue;

@@ -8,9 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{
-    Answer, Config, Gate, Gateway, Mock, Reply, Step, client, eventually, sse,
-};
+use crate::support::{Answer, Config, Gate, Gateway, Mock, Reply, Step, client, eventually, sse};
 
 const SOON: Duration = Duration::from_secs(10);
 

@@ -293,8 +293,8 @@ const LINES: &[(&str, &str)] = &[
         "13:13: models.smart1.smart: is not available in this version",
     ),
     (
-        "  reply: { targets: [groq/a], delivery: whole }",
-        "13:31: models.reply.delivery: is not available in this version",
+        "  reply: { targets: [groq/a], delivery: hole }",
+        "13:41: models.reply.delivery: unknown value; expected one of stream, whole; did you mean `whole`?",
     ),
     (
         "  other: { targets: [groq/a], accepts: [sound] }",
