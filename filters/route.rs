@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Ask, Code, Exchange, Filter, Hooks, Model, Models, Reject, Route, Services, Spec, Verdict,
-    async_trait,
+    Ask, Code, Exchange, Filter, Hooks, Model, Models, Reject, Route, Services, Spec, Target,
+    Verdict, async_trait,
 };
 
 /// YAML: `route`, no options; the names stand under `models`.
@@ -46,14 +46,14 @@ impl Filter for RouteFilter {
             .upgrade_url(license.plan.upgrade_url.clone()));
         }
         accepts(model, ask)?;
-        let dialect = exchange.endpoint.dialect();
-        let targets: Vec<_> =
-            model.targets.iter().filter(|target| target.dialect == dialect).cloned().collect();
+        let endpoint = exchange.endpoint;
+        let serves = |target: &&Arc<Target>| endpoint.at(target.dialect).is_some();
+        let targets: Vec<_> = model.targets.iter().filter(serves).cloned().collect();
         if targets.is_empty() {
             return Err(unknown(&ask.model).internal(format!(
-                "no target of `{}` speaks {}",
+                "no target of `{}` serves {}",
                 model.name,
-                dialect.name()
+                endpoint.name()
             )));
         }
         exchange.route = Some(Route { model: model.clone(), targets, why: "model" });

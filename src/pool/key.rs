@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
+use gatekeeper_filters::kernel::Dialect;
+use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use secrecy::ExposeSecret;
 
 use super::{
@@ -22,8 +23,8 @@ pub struct Key {
     pub group_name: Arc<str>,
     pub weight: u32,
     off: bool,
-    /// `Bearer …`, marked sensitive: never printed, never indexed by HPACK.
-    authorization: HeaderValue,
+    /// As its provider wants it, marked sensitive: never printed, never indexed by HPACK.
+    credential: (HeaderName, HeaderValue),
     pub health: Arc<KeyHealth>,
     pub group: Arc<GroupHealth>,
     told: Told,
@@ -70,28 +71,35 @@ pub(super) enum Entry {
 impl Key {
     pub(super) fn new(
         settings: &settings::Key,
+        dialect: Dialect,
         health: Arc<KeyHealth>,
         group: Arc<GroupHealth>,
         told: Told,
     ) -> Result<Self, Unusable> {
-        let text = zeroize::Zeroizing::new(format!("Bearer {}", settings.secret.expose_secret()));
-        let mut authorization =
+        let secret = settings.secret.expose_secret();
+        let (name, text) = match dialect {
+            Dialect::OpenAi => (AUTHORIZATION, format!("Bearer {secret}")),
+            Dialect::Anthropic => (HeaderName::from_static("x-api-key"), secret.to_owned()),
+            Dialect::Gemini => (HeaderName::from_static("x-goog-api-key"), secret.to_owned()),
+        };
+        let text = zeroize::Zeroizing::new(text);
+        let mut value =
             HeaderValue::from_str(&text).map_err(|_| Unusable::Secret(settings.id.clone()))?;
-        authorization.set_sensitive(true);
+        value.set_sensitive(true);
         Ok(Self {
             id: settings.id.clone(),
             group_name: settings.group.clone(),
             weight: settings.weight,
             off: settings.off,
-            authorization,
+            credential: (name, value),
             health,
             group,
             told,
         })
     }
 
-    pub fn authorization(&self) -> HeaderValue {
-        self.authorization.clone()
+    pub fn credential(&self) -> (HeaderName, HeaderValue) {
+        self.credential.clone()
     }
 
     pub fn state(&self, now: Instant) -> State {

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Exchange, Metered, OnDisconnect, Target};
+use gatekeeper_filters::kernel::{Ask, Endpoint, Exchange, Metered, OnDisconnect, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
@@ -45,6 +45,11 @@ impl Attempt<'_> {
         &self.snapshot.providers[self.target.provider]
     }
 
+    /// The provider's endpoint: the route holds only targets that have one.
+    fn endpoint(&self, exchange: &Exchange) -> Endpoint {
+        exchange.endpoint.at(self.target.dialect).unwrap_or(exchange.endpoint)
+    }
+
     /// # Errors
     /// Why nothing, or not all, was delivered.
     pub async fn run(
@@ -70,6 +75,7 @@ impl Attempt<'_> {
         let result = match sent {
             Ok(()) => {
                 let mut relay = Relay {
+                    endpoint: self.endpoint(exchange),
                     down,
                     watchdog,
                     exchange,
@@ -165,10 +171,14 @@ impl Attempt<'_> {
         let Connection { session, sent_whole, reused, .. } = connection;
         let reused = *reused;
         let http2 = session.as_http2().is_some();
-        let endpoint = exchange.endpoint;
-        let head =
-            request::head(self.provider(), self.lease.key(), endpoint, ask.stream, length, http2)
-                .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
+        let what = request::What {
+            endpoint: self.endpoint(exchange),
+            model: &self.target.model,
+            is_stream: ask.stream,
+            api_version: exchange.api_version.as_deref(),
+        };
+        let head = request::head(self.provider(), self.lease.key(), &what, length, http2)
+            .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
         let connected = if reused { Instant::from_std(self.began) } else { Instant::now() };
         watchdog.expect_within(connected, self.timeouts.first_byte);
         exchange.progress.sent = true;

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use gatekeeper_filters::kernel::{
     Dialect,
     json::{Kind, Reader, Value},
@@ -75,7 +74,7 @@ pub struct Failure {
 #[derive(Debug, Clone)]
 pub struct Relayed {
     pub status: u16,
-    pub body: Bytes,
+    pub said: scrub::Said,
 }
 
 /// Either the attempt failed, or the answer is the app's own fault and is relayed.
@@ -183,7 +182,7 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         }
         408 => failed(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
         400 | 413 | 422 => {
-            Judgement::Relay(Relayed { status, body: scrub::error(&said_body(said)) })
+            Judgement::Relay(Relayed { status, said: scrub::scrubbed(&said.words()) })
         }
         _ => failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
     }
@@ -193,10 +192,6 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
 fn plain(word: &str) -> String {
     let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     word.chars().filter(fits).take(64).collect()
-}
-
-fn said_body(said: &Said) -> scrub::Error<'_> {
-    scrub::Error { message: &said.message, kind: &said.kind, code: &said.code, param: &said.param }
 }
 
 impl Said {
@@ -227,6 +222,15 @@ impl Said {
         }
         said.read_message();
         said
+    }
+
+    fn words(&self) -> scrub::Said {
+        scrub::Said {
+            message: self.message.clone(),
+            kind: self.kind.clone(),
+            code: self.code.clone(),
+            param: self.param.clone(),
+        }
     }
 
     /// One of Google's details.

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use gatekeeper_filters::kernel::Dialect;
+
 use super::*;
 use crate::{
     config::settings,
@@ -29,7 +31,7 @@ fn keys(of: &[(&str, u32)]) -> Vec<Arc<Key>> {
         let group = book.group(&provider, &settings.group);
         let teller = book.teller.clone();
         let told = Told { provider: provider.clone(), mark: "mark".into(), teller };
-        Arc::new(Key::new(&settings, health, group, told).unwrap())
+        Arc::new(Key::new(&settings, Dialect::OpenAi, health, group, told).unwrap())
     };
     of.iter().enumerate().map(key).collect()
 }

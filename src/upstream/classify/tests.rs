@@ -168,7 +168,7 @@ fn a_fault_of_the_request_is_relayed_without_the_account() {
     else {
         panic!("not relayed")
     };
-    let text = String::from_utf8(relayed.body.to_vec()).unwrap();
+    let text = relayed.said.message + &relayed.said.code;
     assert!(text.contains("context_length_exceeded") && text.contains("Too long"), "{text}");
     assert!(!text.contains("Zx81") && !text.contains("sk-proj"), "{text}");
 }
