@@ -37,6 +37,7 @@ mod capture;
 mod chain;
 mod cli;
 mod devices;
+mod dialects;
 mod disconnect;
 mod drain;
 mod failover;
