@@ -145,8 +145,7 @@ mod tests {
         let read = |value: serde_json::Value| event(value.to_string().as_bytes());
         let counts = json!({"promptTokenCount": 8, "totalTokenCount": 8});
         let parts = json!({"parts": [{"text": "A long story"}]});
-        let first =
-            read(json!({"candidates": [{"content": parts}], "usageMetadata": counts}));
+        let first = read(json!({"candidates": [{"content": parts}], "usageMetadata": counts}));
         assert_eq!((first.usage, first.input.unwrap().input), (None, 8));
         assert!(first.output_millitokens > 1000);
         let last = read(json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": counts}));

@@ -123,7 +123,8 @@ fn split_generate(path: &[u8]) -> Option<(&[u8], bool)> {
     let rest = path.strip_prefix(GENERATE)?;
     let colon = memchr::memrchr(b':', rest)?;
     let (model, method) = (&rest[..colon], &rest[colon + 1..]);
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
+    let plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
     let stream = match method {
         b"generateContent" => false,
         b"streamGenerateContent" => true,

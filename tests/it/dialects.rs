@@ -1,5 +1,7 @@
 //! Apps that speak Anthropic's or Gemini's API: in, out, counted and refused in their own dialect.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -7,22 +9,22 @@ use crate::{
     support::{Answer, Config, Gateway, LICENSE, Mock, Reply, Step, client, contains},
 };
 
-const MESSAGE: &str = include_str!("../fixtures/anthropic/anthropic_messages.json");
-const MESSAGE_STREAM: &str = include_str!("../fixtures/anthropic/anthropic_stream.sse");
+pub const MESSAGE: &str = include_str!("../fixtures/anthropic/anthropic_messages.json");
+pub const MESSAGE_STREAM: &str = include_str!("../fixtures/anthropic/anthropic_stream.sse");
 const BROKEN_STREAM: &str = include_str!("../fixtures/anthropic/anthropic_stream_overloaded.sse");
-const GENERATED: &str = include_str!("../fixtures/gemini/gemini_generate.json");
-const GENERATED_STREAM: &str = include_str!("../fixtures/gemini/gemini_stream.sse");
+pub const GENERATED: &str = include_str!("../fixtures/gemini/gemini_generate.json");
+pub const GENERATED_STREAM: &str = include_str!("../fixtures/gemini/gemini_stream.sse");
 
 /// What the fixtures count.
-const MESSAGE_TOKENS: u64 = 1215;
-const GENERATED_TOKENS: u64 = 1389;
-const GENERATED_STREAM_TOKENS: u64 = 77;
+pub const MESSAGE_TOKENS: u64 = 1215;
+pub const GENERATED_TOKENS: u64 = 1389;
+pub const GENERATED_STREAM_TOKENS: u64 = 77;
 
-const ANTHROPIC: &str = "/v1/messages";
-const GEMINI: &str = "/v1beta/models/gemini:generateContent";
-const GEMINI_STREAM: &str = "/v1beta/models/gemini:streamGenerateContent?alt=sse";
+pub const ANTHROPIC: &str = "/v1/messages";
+pub const GEMINI: &str = "/v1beta/models/gemini:generateContent";
+pub const GEMINI_STREAM: &str = "/v1beta/models/gemini:streamGenerateContent?alt=sse";
 
-fn config(mock: &Mock) -> Config {
+pub fn config(mock: &Mock) -> Config {
     let base = mock.url();
     Config::new(mock)
         .provider_at("a", &base, ", dialect: anthropic", &["sk-ant-1", "sk-ant-2"])
@@ -32,9 +34,9 @@ fn config(mock: &Mock) -> Config {
         .plan("free", "messages: 1000/month, tokens: 1000000/month, models: [\"*\"]")
 }
 
-fn message(more: &Value) -> Value {
+pub fn message(more: &Value) -> Value {
     let mut body = json!({
-        "model": "claude", "max_tokens": 200,
+        "model": "claude", "max_tokens": 400,
         "messages": [{ "role": "user", "content": "What is the capital of Iceland?" }],
     });
     for (name, value) in more.as_object().unwrap() {
@@ -43,7 +45,7 @@ fn message(more: &Value) -> Value {
     body
 }
 
-fn contents(more: &Value) -> Value {
+pub fn contents(more: &Value) -> Value {
     let mut body = json!({
         "contents": [{ "role": "user", "parts": [{ "text": "What is the capital of Iceland?" }] }],
     });
@@ -54,12 +56,12 @@ fn contents(more: &Value) -> Value {
 }
 
 /// With the key where this dialect's SDK sends it.
-async fn ask(gateway: &Gateway, path: &str, body: &Value) -> Answer {
+pub async fn ask(gateway: &Gateway, path: &str, body: &Value) -> Answer {
     ask_as(gateway, LICENSE, path, body).await
 }
 
-async fn ask_as(gateway: &Gateway, key: &str, path: &str, body: &Value) -> Answer {
-    let name = if path == ANTHROPIC { "x-api-key" } else { "x-goog-api-key" };
+pub async fn ask_as(gateway: &Gateway, key: &str, path: &str, body: &Value) -> Answer {
+    let name = if path.starts_with(ANTHROPIC) { "x-api-key" } else { "x-goog-api-key" };
     let request = gateway.app().request("POST", path).header(name, key);
     Answer::of(request.header("content-type", "application/json").body(body.to_string())).await
 }
@@ -78,7 +80,7 @@ async fn a_message_goes_through_with_the_providers_credential_and_is_counted() {
     assert_eq!(seen.header("anthropic-version"), Some("2023-06-01"));
     assert_eq!(seen.header("authorization"), None);
     let sent = seen.json();
-    assert_eq!((&sent["model"], &sent["max_tokens"]), (&json!("claude-sonnet-5"), &json!(200)));
+    assert_eq!((&sent["model"], &sent["max_tokens"]), (&json!("claude-sonnet-5"), &json!(400)));
     assert_eq!(sent["metadata"]["user_id"].as_str().unwrap().len(), 32);
     assert!(sent.get("service_tier").is_none());
     assert!(!contains(&seen.head, LICENSE) && !contains(&seen.body, "me@example.com"));
@@ -165,7 +167,7 @@ async fn caps_are_lowered_where_each_dialect_has_them() {
 }
 
 /// What is wrong, and how each dialect says it.
-fn is_refused(answer: &Answer, path: &str, status: u16, code: &str) {
+pub fn is_refused(answer: &Answer, path: &str, status: u16, code: &str) {
     assert_eq!(answer.status, status, "{}", answer.text());
     let body = answer.json();
     if path == ANTHROPIC {
@@ -274,28 +276,42 @@ async fn errors_take_the_next_key_or_are_told_in_the_dialect() {
     is_refused(&answer, ANTHROPIC, 502, "upstream_error");
 }
 
+/// The break comes when the app has seen something: until then another key may still answer.
+pub fn breaking(stream: &str, before: &str) -> Reply {
+    let (good, bad) = stream.split_at(stream.find(before).unwrap());
+    Reply::sse(&[good.to_owned()])
+        .then(Step::Wait(Duration::from_millis(100)))
+        .write(bad.to_owned())
+}
+
 #[tokio::test]
 async fn a_stream_that_breaks_ends_in_an_error_event_and_counts_what_it_counted() {
-    let mock = Mock::start(Reply::sse(&[BROKEN_STREAM])).await;
+    let mock = Mock::start(breaking(BROKEN_STREAM, "event: error")).await;
     let gateway = Gateway::start(config(&mock)).await;
     let answer = ask(&gateway, ANTHROPIC, &message(&json!({ "stream": true }))).await;
     let text = answer.ok().text();
     assert!(text.contains("Reykjavík") && !text.contains("Overloaded"), "{text}");
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
-    assert!(last.starts_with("event: error\ndata: {"), "{last}");
+    assert!(
+        last.starts_with("event: error\ndata: {\"error\":{\"code\":\"upstream_error\""),
+        "{last}"
+    );
     assert!(!text.contains("message_stop"));
     over(&gateway).await;
-    // The provider had counted the input; the words are weighed.
+    // The provider had counted the input; the words are weighed. No more is charged than was reserved.
     let tokens = gateway.tokens(LICENSE).await;
-    assert!((1202..1215).contains(&tokens), "{tokens}");
-    let cut = GENERATED_STREAM.split("\r\n\r\n").next().unwrap();
-    let cut = if cut.len() < GENERATED_STREAM.len() {
-        format!("{cut}\r\n\r\n")
-    } else {
-        format!("{}\n\n", GENERATED_STREAM.split("\n\n").next().unwrap())
-    };
-    mock.answer([Reply::sse(&[cut]).then(Step::Close)]);
-    let text = ask(&gateway, GEMINI_STREAM, &contents(&json!({}))).await.ok().text().to_owned();
+    assert!((400..MESSAGE_TOKENS).contains(&tokens), "{tokens}");
+    assert_eq!(mock.count(), 1, "no other key after the first word");
+
+    let cut = GENERATED_STREAM.split_inclusive("\r\n\r\n").next().unwrap().to_owned();
+    let torn = "data: {\"torn";
+    mock.answer([breaking(&format!("{cut}{torn}"), torn).then(Step::Close)]);
+    let text = ask(&gateway, GEMINI_STREAM, &contents(&json!({}))).await.ok().text();
     let last = text.trim_end().rsplit("\n\n").next().unwrap();
+    assert!(text.starts_with(&cut), "{text}");
     assert!(last.starts_with("data: {\"error\":{\"code\":502"), "{last}");
+    assert!(last.contains("\"reason\":\"UPSTREAM_ERROR\""), "{last}");
+    // What it said last of its count: 9 in, 3 and 58 out.
+    over(&gateway).await;
+    assert_eq!(gateway.tokens(LICENSE).await, tokens + 70);
 }

@@ -275,7 +275,8 @@ fn one_part_for_a_list_of_one_is_looked_at_all_the_same() {
     let file = r#"{"fileData":{"fileUri":"files/1"}}"#;
     assert_eq!(kinds(&format!(r#"{{"contents":[{{"parts":{file}}}]}}"#)), ["file_id"]);
     assert_eq!(kinds(&format!(r#"{{"systemInstruction":{{"parts":{file}}}}}"#)), ["file_id"]);
-    let nested = format!(r#"{{"functionResponse":{{"name":"f","response":{{}},"parts":[{file}]}}}}"#);
+    let nested =
+        format!(r#"{{"functionResponse":{{"name":"f","response":{{}},"parts":[{file}]}}}}"#);
     assert_eq!(kinds(&format!(r#"{{"contents":[{{"parts":[{nested}]}}]}}"#)), ["file_id"]);
     let long = "word ".repeat(400);
     for body in [
