@@ -98,7 +98,7 @@ describe('@google/genai', () => {
         assert.equal(image.text, WORDS.join(''));
         await assert.rejects(
             show({ fileData: { fileUri: 'https://example.com/files/1', mimeType: 'image/png' } }),
-            (error) => error instanceof ApiError && error.status === 400 && /"file_id"/.test(error.message),
+            (error) => error instanceof ApiError && error.status === 400 && /file_id/.test(error.message),
         );
     });
 

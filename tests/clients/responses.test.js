@@ -88,8 +88,21 @@ describe('@ai-sdk/openai, by its default', () => {
         assert.equal(await streamed.text, 'It is on its way.');
     });
 
-    test('tool call without it: the refusal names the option', async () => {
-        await assert.rejects(generateText({ model: model('tool'), ...options() }), (error) => {
+    /** Two turns: the second sends what the first answered. */
+    async function twoTurns(more) {
+        const messages = [{ role: 'user', content: prompt }];
+        const first = await generateText({ model: model('answer'), messages, ...more });
+        messages.push(...first.response.messages, { role: 'user', content: 'And the other one?' });
+        return generateText({ model: model('answer'), messages, ...more });
+    }
+
+    test('a second turn, with the option that keeps nothing', async () => {
+        assert.equal((await twoTurns({ providerOptions })).text, WORDS.join(''));
+        assert.equal(last().body.input[1].content[0].text, WORDS.join(''));
+    });
+
+    test('a second turn without it: the refusal names the option', async () => {
+        await assert.rejects(twoTurns(), (error) => {
             assert.equal(error.statusCode, 400);
             assert.ok(error.message.includes('providerOptions: { openai: { store: false } }'), error.message);
             return true;

@@ -47,6 +47,9 @@ async fn what_costs_more_or_runs_elsewhere_is_refused_by_name() {
         let answer = ask(&gateway, ANTHROPIC, &message(&more)).await;
         is_refused(&answer, ANTHROPIC, 400, "invalid_request");
         assert_eq!(answer.error("type"), "invalid_request_error");
+        // Where Anthropic's SDKs look.
+        assert_eq!(answer.json()["message"], answer.error("message"));
+        assert_eq!(answer.json()["request_id"], answer.header("request-id").unwrap());
         let words = answer.error("message");
         assert!(words.as_str().unwrap().contains(&format!("\"{field}\"")), "{words}");
     }
