@@ -9,6 +9,8 @@ pub mod gemini;
 pub mod json;
 pub mod openai;
 pub mod sse;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -229,6 +229,24 @@ async fn what_is_no_answer_is_asked_of_the_next_key() {
 }
 
 #[tokio::test]
+async fn the_apps_own_mistake_comes_back_without_the_account() {
+    let mistake = r#"{"error":{"code":400,"message":"Unable to process input image of projects/1234567890/x.",
+        "status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.Help",
+        "links":[{"url":"https://console.cloud.google.com/?project=1234567890"}]}]}}"#;
+    let (mock, gateway) = start(Reply::json(400, mistake)).await;
+    for path in [GEMINI, GEMINI_STREAM] {
+        let answer = ask(&gateway, path, &contents(&json!({}))).await;
+        let error = answer.json()["error"].clone();
+        assert_eq!((answer.status, &error["code"]), (400, &json!(400)));
+        assert_eq!(error["status"], "INVALID_ARGUMENT");
+        assert_eq!(error["details"][0]["reason"], "INVALID_ARGUMENT");
+        assert_eq!(error["message"], "Unable to process input image of […].");
+        assert!(!answer.text().contains("1234567890"), "{error}");
+    }
+    assert_eq!((mock.count(), gateway.messages(LICENSE).await), (2, 0));
+}
+
+#[tokio::test]
 async fn a_stream_without_its_finish_is_broken_and_one_with_it_is_whole() {
     let finish = GENERATED_STREAM.rfind("data: ").unwrap();
     let last = GENERATED_STREAM[..finish].rfind("data: ").unwrap();

@@ -150,6 +150,7 @@ async fn headers_of_the_app_stay_here_but_for_the_version() {
         is_refused(&answer, ANTHROPIC, 400, "invalid_request");
     }
     assert_eq!(mock.count(), 2);
+    assert!(!gateway.logs().contains(LICENSE));
 }
 
 #[tokio::test]

@@ -80,7 +80,10 @@ impl Error<'_> {
                 })
             }
             Dialect::Gemini => {
-                // `google.rpc.ErrorInfo`: reasons in capitals, metadata of strings.
+                // `google.rpc.ErrorInfo`: reasons in capitals, metadata of strings. Google's own code
+                // is but the status again.
+                let is_number = self.code.bytes().all(|byte| byte.is_ascii_digit());
+                let reason = if is_number { google_status(status) } else { self.code };
                 let metadata: Map<String, Value> = details
                     .into_iter()
                     .map(|(name, value)| {
@@ -93,7 +96,7 @@ impl Error<'_> {
                     "status": google_status(status),
                     "details": [{
                         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                        "reason": self.code.to_ascii_uppercase(),
+                        "reason": reason.to_ascii_uppercase(),
                         "domain": "gatekeeper",
                         "metadata": metadata,
                     }],
