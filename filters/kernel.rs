@@ -30,6 +30,8 @@ pub use self::{
     },
     price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},
-    route::{Dialect, Model, Models, Route, Target},
+    route::{
+        AskedTier, By, Choice, Dialect, Diverted, Model, Models, Route, Score, Smart, Target, Tier, Why,
+    },
     usage::{Metered, Source, Usage},
 };

@@ -64,6 +64,7 @@ impl Gateway {
         let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), flight.arrived);
         exchange.message_id = gate::message_id(headers)?;
         exchange.instance_id = gate::instance_id(headers)?;
+        exchange.asked_tier = gate::asked_tier(headers);
         exchange.address = address::of(session, &snapshot.settings.server.trusted_proxies);
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
