@@ -78,6 +78,7 @@ fn scalar(node: &Node, shape: &Shape) -> Option<Result<(), String>> {
         (Shape::TokenPrice, Looks::Int | Looks::Decimal) => {
             Some(values::token_price(text).map(drop))
         }
+        (Shape::Fraction, Looks::Int | Looks::Decimal) => Some(values::fraction(text).map(drop)),
         // A size in bytes needs no unit.
         (Shape::Text(Text::Size), Looks::Int) => Some(Text::Size.check(text)),
         (Shape::Text(kind), Looks::Text) => Some(kind.check(text)),

@@ -28,6 +28,7 @@ fn of(shape: &Shape) -> Value {
         }
         Shape::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Shape::TokenPrice => json!({ "type": "number", "minimum": 0 }),
+        Shape::Fraction => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Shape::Text(text) => of_text(*text),
         Shape::Choice(variants) => {
             let names: Vec<_> = variants.iter().filter(|v| !v.later).map(|v| v.name).collect();

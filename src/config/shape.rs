@@ -13,6 +13,8 @@ pub enum Shape {
     },
     /// Dollars per million tokens.
     TokenPrice,
+    /// From 0 to 1.
+    Fraction,
     Text(Text),
     /// One of these words.
     Choice(&'static [Variant]),
@@ -138,7 +140,7 @@ impl Shape {
         match self {
             Shape::Bool => "true or false".into(),
             Shape::Int { .. } => "a whole number".into(),
-            Shape::TokenPrice => "a number".into(),
+            Shape::TokenPrice | Shape::Fraction => "a number".into(),
             Shape::Text(text) => text.expected().into(),
             Shape::Choice(variants) => match variants {
                 [only] => format!("`{}`", only.name),

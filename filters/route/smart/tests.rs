@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{score, signals::{READ, Signals}, testing::ask};
+use super::{score, testing::ask};
 use crate::kernel::Score;
 
 const THRESHOLD: u64 = 50;
@@ -105,16 +105,6 @@ fn the_halves_share_no_prompt() {
     let tuning: Vec<_> = prompts(&tuning).into_iter().map(|prompt| prompt.text).collect();
     for prompt in prompts(&test) {
         assert!(!tuning.contains(&prompt.text), "{}", prompt.text);
-    }
-}
-
-/// Prints what the weights are fitted to: `cargo test -p gatekeeper-filters features -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints the features of the tuning half"]
-fn features_of_the_tuning_half() {
-    for prompt in prompts(&half!("tuning")) {
-        let features = Signals::of(&prompt.text, READ).features();
-        println!("FEATURES {} {features:?}", u8::from(prompt.complex));
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use gatekeeper_filters::kernel::{Model, Models, Price, Target};
 
-use super::{providers::Providers, view::View};
+use super::{providers::Providers, smart, view::View};
 use crate::config::{
     problem::{Report, did_you_mean},
     raw::{Entry, Kind, Node},
@@ -54,8 +54,9 @@ pub fn compile(
             _ => Vec::new(),
         };
         let accepts = accepts.into_iter().map(Arc::from).collect();
-        models.insert(name.clone(), Arc::new(Model { name, targets, accepts }));
+        models.insert(name.clone(), Arc::new(Model { name, targets, accepts, smart: None }));
     }
+    smart::compile(entries, record, &mut models, report);
     models
 }
 
@@ -98,8 +99,8 @@ fn targets(
         Kind::Scalar { .. } => return Vec::new(),
         Kind::Map(_) => match node.get("targets") {
             Some(list) => (list.items(), format!("{path}.targets")),
-            // Reported as not available.
-            None if node.get("smart").is_some() => return Vec::new(),
+            // It has those of its tiers.
+            None if smart::is_smart(node) => return Vec::new(),
             None => {
                 report.problem(node.at, path, "missing `targets`: a list of `provider/model`");
                 return Vec::new();
