@@ -31,7 +31,8 @@ pub use self::{
     price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},
     route::{
-        AskedTier, By, Choice, Dialect, Diverted, Model, Models, Route, Score, Smart, Target, Tier, Why,
+        AskedTier, By, Choice, Dialect, Diverted, Model, ModelTimeouts, Models, Route, Score,
+        Smart, Target, Tier, Why,
     },
     usage::{Metered, Source, Usage},
 };

@@ -3,7 +3,10 @@
 //! The readers below are pure functions. `src/upstream` calls them once per event and hands the
 //! reading to the chain, so that an event is parsed once however many filters watch it.
 
+pub mod anthropic;
 pub mod estimate;
+pub mod gemini;
+pub mod json;
 pub mod openai;
 pub mod sse;
 
@@ -11,13 +14,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Exchange, Filter, Hooks, Services, Spec, Usage, async_trait};
+use self::json::NotJson;
+use crate::kernel::{Endpoint, Exchange, Filter, Hooks, Services, Spec, Usage, async_trait};
 
 /// What one event of a stream, or one whole JSON answer, says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
     /// The provider's count, where this event carries one.
     pub usage: Option<Usage>,
+    /// The provider's count of the input alone: its output is not counted yet.
+    pub input: Option<Usage>,
     /// Thousandths of a token of output text in this event, by [`estimate`]; 0 beside a count of the
     /// provider's.
     pub output_millitokens: u64,
@@ -31,6 +37,52 @@ pub struct Reading {
     pub usage_only: bool,
     /// The provider reports an error inside a 200.
     pub failed: bool,
+}
+
+/// Reads the events of one stream of an endpoint.
+#[derive(Debug)]
+pub enum Stream {
+    Chat(openai::stream::ChatStream),
+    Responses,
+    Messages(anthropic::Stream),
+    Generate,
+}
+
+impl Stream {
+    /// `endpoint` is the provider's.
+    pub fn of(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Chat | Endpoint::Embeddings => {
+                Stream::Chat(openai::stream::ChatStream::default())
+            }
+            Endpoint::Responses => Stream::Responses,
+            Endpoint::Messages => Stream::Messages(anthropic::Stream::default()),
+            Endpoint::Generate => Stream::Generate,
+        }
+    }
+
+    pub fn read(&mut self, event_name: Option<&str>, data: &[u8]) -> Reading {
+        match self {
+            Stream::Chat(chat) => chat.read(data),
+            Stream::Responses => openai::responses_event(event_name, data),
+            Stream::Messages(messages) => messages.read(event_name, data),
+            Stream::Generate => gemini::event(data),
+        }
+    }
+}
+
+/// A whole JSON answer of a provider's endpoint.
+///
+/// # Errors
+/// The body is no JSON.
+pub fn answer(endpoint: Endpoint, body: &[u8]) -> Result<Reading, NotJson> {
+    match endpoint {
+        Endpoint::Chat | Endpoint::Responses | Endpoint::Embeddings => {
+            openai::answer(endpoint, body)
+        }
+        Endpoint::Messages => anthropic::answer(body),
+        Endpoint::Generate => gemini::answer(body),
+    }
 }
 
 /// YAML: `meter`, no options.
@@ -57,6 +109,7 @@ impl Filter for Meter {
         if let Some(usage) = reading.usage {
             exchange.metered.reported = Some(usage);
         }
+        exchange.metered.input = reading.input.or(exchange.metered.input);
         let seen = &mut exchange.metered.output_millitokens;
         *seen = seen.saturating_add(reading.output_millitokens);
     }

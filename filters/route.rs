@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Ask, AskedTier, By, Choice, Code, Diverted, Exchange, Filter, Hooks, Model, Models, Reject, Route,
-    Services, Smart, Spec, Target, Tier, Verdict, Why, async_trait,
+    Ask, AskedTier, By, Choice, Code, Diverted, Exchange, Filter, Hooks, Model, Models, Reject,
+    Route, Services, Smart, Spec, Target, Tier, Verdict, Why, async_trait,
 };
 
 /// YAML: `route`, no options; the names stand under `models`.
@@ -74,14 +74,14 @@ impl Request<'_> {
     /// The targets that take this request.
     fn targets(&self, model: &Model) -> Result<Vec<Arc<Target>>, Reject> {
         accepts(model, self.ask)?;
-        let dialect = self.exchange.endpoint.dialect();
-        let speaks = |target: &&Arc<Target>| target.dialect == dialect;
-        let targets: Vec<_> = model.targets.iter().filter(speaks).cloned().collect();
+        let endpoint = self.exchange.endpoint;
+        let serves = |target: &&Arc<Target>| endpoint.at(target.dialect).is_some();
+        let targets: Vec<_> = model.targets.iter().filter(serves).cloned().collect();
         if targets.is_empty() {
             return Err(unknown(&self.ask.model).internal(format!(
-                "no target of `{}` speaks {}",
+                "no target of `{}` serves {}",
                 model.name,
-                dialect.name()
+                endpoint.name()
             )));
         }
         Ok(targets)

@@ -59,11 +59,14 @@ pub enum Unusable {
     Host(Arc<str>),
 }
 
+/// Gemini's path names the model, so its requests are made one by one.
 fn path(endpoint: kernel::Endpoint) -> &'static str {
     match endpoint {
         kernel::Endpoint::Chat => "/chat/completions",
         kernel::Endpoint::Responses => "/responses",
         kernel::Endpoint::Embeddings => "/embeddings",
+        kernel::Endpoint::Messages => "/messages",
+        kernel::Endpoint::Generate => "/models",
     }
 }
 
@@ -139,7 +142,7 @@ impl Provider {
             let health = book.key(&settings.name, &key.id, &mark);
             let group = book.group(&settings.name, &key.group);
             let told = Told { provider: settings.name.clone(), mark, teller: book.teller.clone() };
-            keys.push(Arc::new(Key::new(key, health, group, told)?));
+            keys.push(Arc::new(Key::new(key, settings.dialect, health, group, told)?));
         }
         let selection = Selection::new(settings.strategy, &keys);
         let breaker = book.provider(&settings.name, &settings.base);
@@ -173,9 +176,9 @@ impl Provider {
             return Err(Unready::Sick);
         }
         let is_trial = pass == Pass::Trial;
-        let lease = self.key(wish, now).map(|(key, entry)| {
-            Lease::new(key.clone(), entry, self.breaker.clone(), is_trial)
-        });
+        let lease = self
+            .key(wish, now)
+            .map(|(key, entry)| Lease::new(key.clone(), entry, self.breaker.clone(), is_trial));
         if lease.is_none() && is_trial {
             self.breaker.end_trial();
         }

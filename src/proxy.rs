@@ -1,10 +1,12 @@
 //! The public listener. The way of a request, in the order of these files:
 //!
-//! `gate` (may it in?) → filters `admit` → `body` (what is asked?) → filters `request` →
+//! `gate` (may it in?) → filters `admit` → `body` → `ask` (what is asked?) → filters `request` →
 //! `crate::upstream` (select, attempt, classify, relay) → `gateway::logging` (record, metrics).
 
 pub mod address;
+pub mod ask;
 pub mod body;
+mod conversation;
 pub mod deadline;
 pub mod devices;
 pub mod fields;
@@ -14,3 +16,4 @@ pub mod gateway;
 pub mod local;
 pub mod respond;
 pub mod webhooks;
+mod weight;

@@ -112,6 +112,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         endpoints: Arc::default(),
         buffered: Arc::default(),
         drains: Arc::default(),
+        conversations: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let snapshot = Snapshot::build(settings, &registry, &machine)?;

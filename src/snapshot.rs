@@ -15,7 +15,7 @@ use crate::{
     proxy::body::Buffered,
     spending::{Budgets, Spending},
     telemetry::Telemetry,
-    upstream::drain::Drains,
+    upstream::{conversations::Conversations, drain::Drains, order::Bounds},
 };
 
 pub struct Snapshot {
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub buffered: Arc<Buffered>,
     pub drains: Arc<Drains>,
     pub budgets: Arc<Budgets>,
+    pub bounds: Bounds,
+    pub conversations: Arc<Conversations>,
     /// Request members that some provider lets through beside the listed ones.
     pub extra_fields: Vec<Arc<str>>,
 }
@@ -51,6 +53,7 @@ pub struct Machine {
     pub drains: Arc<Drains>,
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
+    pub conversations: Arc<Conversations>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
 }
@@ -98,6 +101,8 @@ impl Snapshot {
             buffered: machine.buffered.clone(),
             drains: machine.drains.clone(),
             budgets,
+            bounds: Bounds::of(&settings.plans, &settings.models),
+            conversations: machine.conversations.clone(),
             extra_fields: extra.into_iter().collect(),
             settings,
         })

@@ -6,11 +6,13 @@
 
 pub mod attempt;
 pub mod classify;
+pub mod conversations;
 pub mod course;
 pub mod downstream;
 pub mod drain;
 pub mod events;
 pub mod limits;
+pub mod order;
 pub mod peer;
 pub mod probe;
 pub mod relay;
@@ -22,12 +24,13 @@ pub mod watchdog;
 pub mod wire;
 
 use std::{
+    borrow::Cow,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use gatekeeper_filters::kernel::{Code, OnDisconnect, Reject, UnixMs};
+use gatekeeper_filters::kernel::{Code, OnDisconnect, Reject, Route, Target, UnixMs};
 
 use self::{
     attempt::Attempt,
@@ -70,13 +73,16 @@ pub async fn serve(
         return Served::Rejected(Box::new(reject));
     };
     let asked = flight.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
-    let targets = match snapshot.budgets.affordable(&route.targets, asked) {
+    let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
+    let ordered = in_order(&route, conversation, flight, snapshot);
+    let targets = match snapshot.budgets.affordable(&ordered, asked) {
         Ok(targets) => targets,
         Err(reject) => return Served::Rejected(Box::new(reject)),
     };
-    let first = &snapshot.providers[targets[0].provider];
-    let mut watchdog = Watchdog::new(first.settings.timeouts.total, down.is_stream());
-    let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
+    let timeouts = |target: &Target| {
+        snapshot.providers[target.provider].settings.timeouts.of(&route.model.timeouts)
+    };
+    let mut watchdog = Watchdog::new(timeouts(&targets[0]).total, down.is_stream());
     let mut course = Course::new(&targets, conversation);
     let mut now = Instant::now();
     loop {
@@ -92,9 +98,10 @@ pub async fn serve(
             }
         };
         let began = now;
-        let result = Attempt { connector, snapshot, target: &target, lease: &lease, began }
-            .run(down, flight, &mut watchdog)
-            .await;
+        let timeouts = timeouts(&target);
+        let attempt =
+            Attempt { connector, snapshot, target: &target, lease: &lease, timeouts, began };
+        let result = attempt.run(down, flight, &mut watchdog).await;
         let (outcome, news) = match &result {
             Ok(()) if down.is_gone() => (Stop::AppLeft.account().0, KeyNews::Good),
             Ok(()) => ("ok", KeyNews::Good),
@@ -104,6 +111,10 @@ pub async fn serve(
         lease.report(news, now);
         if let (KeyNews::Good, Some(first)) = (news, flight.first_output) {
             lease.first_output(first.saturating_duration_since(began), now);
+        }
+        if let (KeyNews::Good, Some(conversation)) = (news, conversation) {
+            let (model, first) = (&route.model.name, &route.targets[0].label);
+            snapshot.conversations.served(model, conversation, &target.label, first);
         }
         flight.attempts.push(Attempted {
             provider: target.provider_name.clone(),
@@ -132,6 +143,23 @@ pub async fn serve(
         }
     }
     Served::Rejected(Box::new(course.reject(&snapshot.providers, now)))
+}
+
+/// The targets of a request in the order in which they are asked.
+fn in_order<'a>(
+    route: &'a Route,
+    conversation: Option<u64>,
+    flight: &Flight,
+    snapshot: &Snapshot,
+) -> Cow<'a, [Arc<Target>]> {
+    if route.targets.len() == 1 {
+        return Cow::Borrowed(&route.targets);
+    }
+    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+    let bound = license.and_then(|license| snapshot.bounds.for_plan(&license.plan.name));
+    let memory = &snapshot.conversations;
+    let remembered = conversation.and_then(|it| memory.remembered(&route.model.name, it));
+    order::order(&route.targets, bound, remembered.as_deref())
 }
 
 /// Waits for a cooling account, with an eye on the app and the deadline over all; how the request left

@@ -17,10 +17,20 @@ pub enum Endpoint {
     Chat,
     Responses,
     Embeddings,
+    /// Anthropic's.
+    Messages,
+    /// Gemini's `:generateContent` and `:streamGenerateContent`.
+    Generate,
 }
 
 impl Endpoint {
-    pub const ALL: [Endpoint; 3] = [Endpoint::Chat, Endpoint::Responses, Endpoint::Embeddings];
+    pub const ALL: [Endpoint; 5] = [
+        Endpoint::Chat,
+        Endpoint::Responses,
+        Endpoint::Embeddings,
+        Endpoint::Messages,
+        Endpoint::Generate,
+    ];
 
     /// Metric label and record field.
     pub fn name(self) -> &'static str {
@@ -28,11 +38,23 @@ impl Endpoint {
             Endpoint::Chat => "chat",
             Endpoint::Responses => "responses",
             Endpoint::Embeddings => "embeddings",
+            Endpoint::Messages => "messages",
+            Endpoint::Generate => "generate",
         }
     }
 
+    /// What the app speaks.
     pub fn dialect(self) -> Dialect {
-        Dialect::OpenAi
+        match self {
+            Endpoint::Chat | Endpoint::Responses | Endpoint::Embeddings => Dialect::OpenAi,
+            Endpoint::Messages => Dialect::Anthropic,
+            Endpoint::Generate => Dialect::Gemini,
+        }
+    }
+
+    /// The endpoint of a provider that serves what was asked for here; `None` if none does.
+    pub fn at(self, provider: Dialect) -> Option<Endpoint> {
+        (self.dialect() == provider).then_some(self)
     }
 }
 
@@ -93,6 +115,8 @@ pub struct Exchange {
     pub conversation: Option<u64>,
     /// The tier that the app asked for.
     pub asked_tier: AskedTier,
+    /// `anthropic-version`, where the app sent one.
+    pub api_version: Option<Arc<str>>,
 
     /// `license`
     pub license: Option<License>,
@@ -141,6 +165,7 @@ impl Exchange {
             instance_id: None,
             conversation: None,
             asked_tier: AskedTier::None,
+            api_version: None,
             license: None,
             permit: None,
             route: None,

@@ -1,6 +1,6 @@
 //! Where a request may go: public model names and the targets behind them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
@@ -41,12 +41,17 @@ pub struct Target {
 }
 
 /// A public model name: its targets in order, first choice first.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Model {
     pub name: Arc<str>,
     pub targets: Vec<Arc<Target>>,
     /// Content part types beside text and images that the targets take: `input_audio`, `file`, `video_url`.
     pub accepts: Vec<Arc<str>>,
+    /// An answer is read to its end before it is sent, so that even a break in the middle is mended.
+    pub whole: bool,
+    pub timeouts: ModelTimeouts,
+    /// A conversation that has no name of its own is known by its first messages.
+    pub sticky: bool,
     /// Set where the name stands for two other models; then it has no targets of its own.
     pub smart: Option<Smart>,
 }
@@ -121,6 +126,15 @@ impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
     }
+}
+
+/// What a model says of its timeouts; where it says nothing, the provider's hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModelTimeouts {
+    pub first_byte: Option<Duration>,
+    pub first_token: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub total: Option<Duration>,
 }
 
 pub type Models = BTreeMap<Arc<str>, Arc<Model>>;

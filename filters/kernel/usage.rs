@@ -40,6 +40,8 @@ impl Source {
 pub struct Metered {
     /// The provider's last word. Later values overwrite, they are never added.
     pub reported: Option<Usage>,
+    /// Its count of the input, while that of the output is not there yet.
+    pub input: Option<Usage>,
     /// Thousandths of a token of visible output, by `meter::estimate`.
     pub output_millitokens: u64,
 }
@@ -59,7 +61,8 @@ impl Metered {
             Some(usage) => (usage, Source::Reported),
             None => {
                 let output = estimate::tokens(self.output_millitokens);
-                (Usage { input: input_estimate, output, ..Usage::default() }, Source::Estimated)
+                let estimated = Usage { input: input_estimate, ..Usage::default() };
+                (Usage { output, ..self.input.unwrap_or(estimated) }, Source::Estimated)
             }
         }
     }
@@ -71,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_count_is_raised_and_never_lowered() {
-        let text = Metered { reported: None, output_millitokens: 5_000 };
+        let text = Metered { output_millitokens: 5_000, ..Metered::default() };
         let report = |output| Usage { input: 0, output, ..Usage::default() };
         for (reported, charged) in [(3, 15), (15, 15), (40, 40)] {
             let mut metered = Metered { reported: Some(report(reported)), ..text };

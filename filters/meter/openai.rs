@@ -16,33 +16,14 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
-
-use super::{Reading, estimate};
+use super::{
+    Reading,
+    json::{NotJson, count, is_empty, member_text, read, text},
+};
 use crate::kernel::{
     Endpoint, Usage,
-    json::{Invalid, Kind, Reader, Value},
+    json::{Kind, Value},
 };
-
-/// An answer that is not JSON: cut off, or a page of HTML.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is not JSON: {0}")]
-pub struct NotJson(#[from] pub Invalid);
-
-/// Integers up to here survive being a double on the way.
-const MAX_COUNT: u64 = 1 << 53;
-
-thread_local! {
-    /// So that an event costs no allocation.
-    static READER: RefCell<Reader> = const { RefCell::new(Reader::lenient()) };
-}
-
-fn read(data: &[u8], reading: impl FnOnce(Value<'_>) -> Reading) -> Result<Reading, NotJson> {
-    READER.with(|reader| match reader.try_borrow_mut() {
-        Ok(mut reader) => Ok(reading(reader.parse(data)?)),
-        Err(_) => Ok(reading(Reader::lenient().parse(data)?)),
-    })
-}
 
 fn is_done(data: &[u8]) -> bool {
     data.trim_ascii() == b"[DONE]"
@@ -64,7 +45,8 @@ pub fn responses_event(event_name: Option<&str>, data: &[u8]) -> Reading {
     read(data, |root| responses::event(event_name, root)).unwrap_or_default()
 }
 
-/// A whole JSON answer. One that neither commits nor failed holds no answer at all (`{}`).
+/// A whole JSON answer of an endpoint in this dialect. One that neither commits nor failed holds no answer
+/// at all (`{}`).
 ///
 /// # Errors
 /// The body is no JSON.
@@ -74,7 +56,7 @@ pub fn answer(endpoint: Endpoint, body: &[u8]) -> Result<Reading, NotJson> {
         match endpoint {
             Endpoint::Chat => chat,
             Endpoint::Responses => responses::answer,
-            Endpoint::Embeddings => embeddings,
+            _ => embeddings,
         },
     )
 }
@@ -160,29 +142,6 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
     reading.output_millitokens += reasoning;
 }
 
-/// Null, or an empty string, array or object: what servers send where there is nothing to say.
-fn is_empty(value: Value<'_>) -> bool {
-    match value.kind() {
-        Kind::Null => true,
-        Kind::String => value.span().len() == 2,
-        Kind::Array => value.items().next().is_none(),
-        Kind::Object => value.members().next().is_none(),
-        Kind::Bool | Kind::Number => false,
-    }
-}
-
-/// Text, or parts of text.
-fn text(value: Value<'_>) -> u64 {
-    match value.as_str() {
-        Some(string) => estimate::text(&string),
-        None => value.items().map(|part| member_text(part, "text")).sum(),
-    }
-}
-
-fn member_text(object: Value<'_>, name: &str) -> u64 {
-    object.get(name).map_or(0, text)
-}
-
 fn call(call: Value<'_>) -> u64 {
     ["function", "custom"].iter().filter_map(|kind| call.get(kind)).map(function).sum()
 }
@@ -250,8 +209,4 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
         cached: cached.unwrap_or(0).min(input),
         reasoning: reasoning.unwrap_or(0).min(output),
     })
-}
-
-fn count(value: Option<Value<'_>>) -> Option<u64> {
-    value?.as_u64().filter(|count| *count <= MAX_COUNT)
 }

@@ -59,9 +59,8 @@ impl Admin {
         }
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
         let body = body.map_err(unread)?;
-        let which: Which = serde_json::from_slice(&body).map_err(|_| {
-            Failure::invalid("Send {\"provider\": \"NAME\", \"key\": \"ID\"}.")
-        })?;
+        let which: Which = serde_json::from_slice(&body)
+            .map_err(|_| Failure::invalid("Send {\"provider\": \"NAME\", \"key\": \"ID\"}."))?;
         let provider = snapshot.providers.iter().find(|known| **known.name() == *which.provider);
         let provider = provider.ok_or_else(|| not_found("There is no such provider."))?;
         let key = provider.keys().iter().find(|known| *known.id == *which.key);

@@ -5,7 +5,10 @@ use std::time::Instant;
 use gatekeeper_filters::kernel::UnixMs;
 use http::StatusCode;
 
-use super::{Admin, Answer, answer, status::{PROVIDER_STATES, provider_state}};
+use super::{
+    Admin, Answer, answer,
+    status::{PROVIDER_STATES, provider_state},
+};
 use crate::{licenses, pool::State, snapshot::Snapshot};
 
 impl Admin {

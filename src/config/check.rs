@@ -89,10 +89,9 @@ fn scalar(node: &Node, shape: &Shape) -> Option<Result<(), String>> {
 
 fn choice(text: &str, variants: &[Variant], shape: &Shape) -> Result<(), String> {
     match variants.iter().find(|variant| variant.name == text) {
-        Some(Variant { later: true, .. }) => Err(format!("`{text}` {NOT_AVAILABLE}")),
         Some(_) => Ok(()),
         None => {
-            let near = did_you_mean(text, variants.iter().filter(|v| !v.later).map(|v| v.name));
+            let near = did_you_mean(text, variants.iter().map(|v| v.name));
             Err(format!("unknown value; expected {}{near}", shape.expected()))
         }
     }
@@ -107,8 +106,7 @@ fn record(node: &Node, fields: &[Field], path: &str, report: &mut Report) {
             continue;
         };
         match foreign(node, field, fields) {
-            Some(Foreign::Later) => {}
-            Some(Foreign::Other(variant, other)) => {
+            Some((variant, other)) => {
                 report.problem(at, below, format!("goes with `{other}: {variant}` only"));
             }
             None if field.later => report.problem(at, below, NOT_AVAILABLE),
@@ -126,23 +124,15 @@ fn record(node: &Node, fields: &[Field], path: &str, report: &mut Report) {
     }
 }
 
-enum Foreign {
-    /// The variant it belongs to, or the one chosen, is reported already.
-    Later,
-    Other(&'static str, &'static str),
-}
-
-/// Whether a field belongs to a variant that was not chosen.
-fn foreign(node: &Node, field: &Field, fields: &[Field]) -> Option<Foreign> {
+/// The variant, and its field, that a field belongs to, if another one was chosen. One that is none at all
+/// is reported already.
+fn foreign(node: &Node, field: &Field, fields: &[Field]) -> Option<(&'static str, &'static str)> {
     let (other, variant) = field.with?;
     let by = fields.iter().find(|field| field.name == other)?;
     let chosen = node.get(other).and_then(Node::text).or(by.default)?;
     let Shape::Choice(variants) = by.shape else { return None };
-    match variants.iter().find(|v| v.name == chosen) {
-        Some(known) if known.later => Some(Foreign::Later),
-        Some(_) if chosen != variant => Some(Foreign::Other(variant, other)),
-        _ => None,
-    }
+    let known = variants.iter().any(|known| known.name == chosen);
+    (known && chosen != variant).then_some((variant, other))
 }
 
 fn unknown_field(name: &str, fields: &[Field]) -> String {

@@ -27,6 +27,7 @@ mod filters;
 mod licenses;
 mod models;
 mod providers;
+mod routes;
 mod smart;
 mod view;
 

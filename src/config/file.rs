@@ -417,9 +417,32 @@ const MODEL: &[Field] = &[
         &Shape::Record(SMART),
         "Two other models: each request goes to one of them, by how hard it is. Instead of `targets`.",
     ),
-    Field::later("delivery", "`whole` reads an answer to its end before it is sent."),
-    Field::later("timeouts", "Timeouts of this model."),
-    Field::later("sticky", "Keeps a conversation on its target."),
+    Field::new(
+        "delivery",
+        &Shape::Choice(&[Variant::new("stream"), Variant::new("whole")]),
+        "`whole`: a stream is read to its end before it is sent, so that another key or target can \
+         mend even a break in the middle.",
+    )
+    .or("stream"),
+    Field::new(
+        "timeouts",
+        &Shape::Record(MODEL_TIMEOUTS),
+        "Timeouts of this model. Default, one by one: those of the provider.",
+    ),
+    Field::new(
+        "sticky",
+        &Shape::Bool,
+        "Keeps each conversation on its target and account, known by its first messages where the app \
+         sends no `x-conversation-id`: the provider's prompt cache stays warm.",
+    )
+    .or("false"),
+];
+
+const MODEL_TIMEOUTS: &[Field] = &[
+    Field::new("first_byte", &DURATION, "To the head of the answer."),
+    Field::new("first_token", &DURATION, "To the first output; after it the next target is tried."),
+    Field::new("idle", &DURATION, "Between two pieces of an answer."),
+    Field::new("total", &DURATION, "All attempts together."),
 ];
 
 const SMART: &[Field] = &[

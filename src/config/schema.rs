@@ -31,7 +31,7 @@ fn of(shape: &Shape) -> Value {
         Shape::Fraction => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Shape::Text(text) => of_text(*text),
         Shape::Choice(variants) => {
-            let names: Vec<_> = variants.iter().filter(|v| !v.later).map(|v| v.name).collect();
+            let names: Vec<_> = variants.iter().map(|v| v.name).collect();
             json!({ "enum": names })
         }
         Shape::Record(fields) => record(fields),

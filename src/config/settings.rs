@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use gatekeeper_filters::kernel::{Dialect, FilterUse, Models, Plan};
+use gatekeeper_filters::kernel::{Dialect, FilterUse, ModelTimeouts, Models, Plan};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -240,6 +240,19 @@ pub struct Timeouts {
     pub first_token: Duration,
     pub idle: Duration,
     pub total: Duration,
+}
+
+impl Timeouts {
+    /// With what a model says of its own.
+    pub fn of(self, model: &ModelTimeouts) -> Self {
+        Self {
+            connect: self.connect,
+            first_byte: model.first_byte.unwrap_or(self.first_byte),
+            first_token: model.first_token.unwrap_or(self.first_token),
+            idle: model.idle.unwrap_or(self.idle),
+            total: model.total.unwrap_or(self.total),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

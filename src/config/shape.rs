@@ -73,8 +73,6 @@ pub enum Text {
 #[derive(Debug)]
 pub struct Variant {
     pub name: &'static str,
-    /// Part of the contract, but not of this version.
-    pub later: bool,
 }
 
 #[derive(Debug)]
@@ -85,6 +83,7 @@ pub struct Field {
     /// As it would stand in the file.
     pub default: Option<&'static str>,
     pub required: bool,
+    /// Part of the contract, but not of this version.
     pub later: bool,
     /// Belongs to another field's variant only.
     pub with: Option<(&'static str, &'static str)>,
@@ -92,11 +91,7 @@ pub struct Field {
 
 impl Variant {
     pub const fn new(name: &'static str) -> Self {
-        Self { name, later: false }
-    }
-
-    pub const fn later(name: &'static str) -> Self {
-        Self { name, later: true }
+        Self { name }
     }
 }
 
@@ -145,8 +140,7 @@ impl Shape {
             Shape::Choice(variants) => match variants {
                 [only] => format!("`{}`", only.name),
                 _ => {
-                    let names: Vec<_> =
-                        variants.iter().filter(|v| !v.later).map(|v| v.name).collect();
+                    let names: Vec<_> = variants.iter().map(|v| v.name).collect();
                     format!("one of {}", names.join(", "))
                 }
             },

@@ -22,10 +22,7 @@ const KEY: &str = "gk:keys";
 const SICK: Duration = Duration::from_secs(60);
 
 impl Fleet {
-    pub(super) async fn tell_health(
-        self: std::sync::Arc<Self>,
-        mut news: UnboundedReceiver<News>,
-    ) {
+    pub(super) async fn tell_health(self: std::sync::Arc<Self>, mut news: UnboundedReceiver<News>) {
         while let Some(news) = news.recv().await {
             let _ = self.tell(&news).await;
         }
@@ -109,11 +106,8 @@ mod tests {
     fn news_are_read_as_they_were_written_and_what_is_over_is_none() {
         let (now, left) = (UnixMs(1_000_000), Duration::from_secs(30));
         let group = || Subject::Group { provider: "groq".into(), group: "org-a".into() };
-        let key = || Subject::Key {
-            provider: "groq".into(),
-            key: "groq-1".into(),
-            mark: "ab12".into(),
-        };
+        let key =
+            || Subject::Key { provider: "groq".into(), key: "groq-1".into(), mark: "ab12".into() };
         let provider = || Subject::Provider { provider: "groq".into() };
         for (of, change) in [
             (group(), Change::Cools(left)),

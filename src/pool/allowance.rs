@@ -40,7 +40,8 @@ pub struct Allowance {
 impl Allowance {
     /// Takes what one answer says of all its limits; the tightest counts.
     pub fn note(&self, limits: impl Iterator<Item = Left>, now: Instant) {
-        let share = |left: &Left| left.remaining.saturating_mul(u64::from(FULL)) / left.limit.max(1);
+        let share =
+            |left: &Left| left.remaining.saturating_mul(u64::from(FULL)) / left.limit.max(1);
         let Some(tightest) = limits.min_by_key(share) else { return };
         let known_for = tightest.reset.unwrap_or(KNOWN_FOR).min(KNOWN_FOR);
         self.remaining.store(tightest.remaining, Relaxed);

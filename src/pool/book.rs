@@ -14,14 +14,15 @@ use crate::{config::settings::BaseUrl, licenses::Hasher};
 
 /// By provider and id.
 type Name = (Arc<str>, Arc<str>);
+/// By name and address: a provider that moved is a new one.
+type Breakers = HashMap<(Arc<str>, String), Arc<Breaker>>;
 
 pub struct HealthBook {
     /// A key whose secret changed is a new one, even if the old one was quarantined; so the mark of
     /// its secret is part of its name.
     keys: Mutex<HashMap<(Name, String), Arc<KeyHealth>>>,
     groups: Mutex<HashMap<Name, Arc<GroupHealth>>>,
-    /// A provider that moved is a new one.
-    providers: Mutex<HashMap<(Arc<str>, String), Arc<Breaker>>>,
+    providers: Mutex<Breakers>,
     pub(super) hasher: Hasher,
     pub(super) teller: Teller,
 }

@@ -55,9 +55,14 @@ impl Why {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Ready,
-    Cooling { left_ms: u64 },
+    Cooling {
+        left_ms: u64,
+    },
     /// `left_ms`: until it is tried again.
-    Quarantined { why: Why, left_ms: u64 },
+    Quarantined {
+        why: Why,
+        left_ms: u64,
+    },
     /// By the configuration or the operator.
     Off,
 }

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
+use gatekeeper_filters::kernel::Dialect;
+use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use secrecy::ExposeSecret;
 
 use super::{
@@ -22,8 +23,8 @@ pub struct Key {
     pub group_name: Arc<str>,
     pub weight: u32,
     off: bool,
-    /// `Bearer …`, marked sensitive: never printed, never indexed by HPACK.
-    authorization: HeaderValue,
+    /// As its provider wants it, marked sensitive: never printed, never indexed by HPACK.
+    credential: (HeaderName, HeaderValue),
     pub health: Arc<KeyHealth>,
     pub group: Arc<GroupHealth>,
     told: Told,
@@ -70,28 +71,35 @@ pub(super) enum Entry {
 impl Key {
     pub(super) fn new(
         settings: &settings::Key,
+        dialect: Dialect,
         health: Arc<KeyHealth>,
         group: Arc<GroupHealth>,
         told: Told,
     ) -> Result<Self, Unusable> {
-        let text = zeroize::Zeroizing::new(format!("Bearer {}", settings.secret.expose_secret()));
-        let mut authorization =
+        let secret = settings.secret.expose_secret();
+        let (name, text) = match dialect {
+            Dialect::OpenAi => (AUTHORIZATION, format!("Bearer {secret}")),
+            Dialect::Anthropic => (HeaderName::from_static("x-api-key"), secret.to_owned()),
+            Dialect::Gemini => (HeaderName::from_static("x-goog-api-key"), secret.to_owned()),
+        };
+        let text = zeroize::Zeroizing::new(text);
+        let mut value =
             HeaderValue::from_str(&text).map_err(|_| Unusable::Secret(settings.id.clone()))?;
-        authorization.set_sensitive(true);
+        value.set_sensitive(true);
         Ok(Self {
             id: settings.id.clone(),
             group_name: settings.group.clone(),
             weight: settings.weight,
             off: settings.off,
-            authorization,
+            credential: (name, value),
             health,
             group,
             told,
         })
     }
 
-    pub fn authorization(&self) -> HeaderValue {
-        self.authorization.clone()
+    pub fn credential(&self) -> (HeaderName, HeaderValue) {
+        self.credential.clone()
     }
 
     pub fn state(&self, now: Instant) -> State {
@@ -187,8 +195,12 @@ impl Key {
         let left = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
         if left > before + NEWS {
             let (name, provider) = (why.name(), &self.told.provider);
-            log::error!("A key is out: {name}. Mend it in the configuration or at the provider. \
-                 provider={provider} key={} next_probe={}s", self.id, left / 1000);
+            log::error!(
+                "A key is out: {name}. Mend it in the configuration or at the provider. \
+                 provider={provider} key={} next_probe={}s",
+                self.id,
+                left / 1000
+            );
             let left = Duration::from_millis(left);
             self.told.teller.tell(self.subject(), Change::Quarantined(why, left));
         }
@@ -200,8 +212,12 @@ impl Key {
         let left = self.group.quarantine.status(now).map_or(0, |(_, left)| left);
         if left > before + NEWS {
             let (name, provider) = (why.name(), &self.told.provider);
-            log::error!("An account is out: {name}. \
-                 provider={provider} group={} tried_again_in={}s", self.group_name, left / 1000);
+            log::error!(
+                "An account is out: {name}. \
+                 provider={provider} group={} tried_again_in={}s",
+                self.group_name,
+                left / 1000
+            );
             self.tell_group(Change::Quarantined(why, Duration::from_millis(left)));
         }
     }
@@ -254,7 +270,9 @@ impl Lease {
             KeyNews::Fault => {
                 if self.breaker.failed(provider_trial, now) {
                     let provider = key.told.provider.clone();
-                    log::error!("A provider is sick: others serve where they can. provider={provider}");
+                    log::error!(
+                        "A provider is sick: others serve where they can. provider={provider}"
+                    );
                     key.told.teller.tell(Subject::Provider { provider }, Change::Sick);
                 }
             }

@@ -121,7 +121,8 @@ impl Offers {
 
     /// Takes out the one for which `cost` is least.
     fn cheapest<C: PartialOrd>(&mut self, cost: impl Fn(usize) -> C) -> Option<usize> {
-        let costs = self.left.iter().enumerate().map(|(place, index)| (cost((*index).into()), place));
+        let costs =
+            self.left.iter().enumerate().map(|(place, index)| (cost((*index).into()), place));
         let (_, place) = costs.reduce(|best, next| if next.0 < best.0 { next } else { best })?;
         Some(self.left.swap_remove(place).into())
     }
@@ -131,3 +132,6 @@ impl Offers {
         self.left.swap_remove(place).into()
     }
 }
+
+#[cfg(test)]
+mod tests;

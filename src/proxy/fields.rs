@@ -6,7 +6,7 @@
 
 use gatekeeper_filters::kernel::{
     Endpoint, Reject,
-    json::{Kind, Value},
+    json::{Kind, Reader, Value},
 };
 
 const CHAT: &[&str] = &[
@@ -64,6 +64,45 @@ const RESPONSES: &[&str] = &[
     "safety_identifier",
 ];
 
+/// Anthropic's. Without `service_tier`: its default may be dearer; without `metadata`, which becomes ours.
+const MESSAGES: &[&str] = &[
+    "model",
+    "messages",
+    "system",
+    "max_tokens",
+    "stream",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+    "cache_control",
+];
+
+/// Gemini's; the model stands in the path.
+const GENERATE: &[&str] =
+    &["contents", "systemInstruction", "tools", "toolConfig", "safetySettings", "generationConfig"];
+
+/// What may stand in `generationConfig`. The rest multiplies the price, asks for media, or has another
+/// spelling of something that is bounded here.
+const GENERATION_CONFIG: &[&str] = &[
+    "temperature",
+    "topP",
+    "topK",
+    "maxOutputTokens",
+    "stopSequences",
+    "seed",
+    "presencePenalty",
+    "frequencyPenalty",
+    "responseMimeType",
+    "responseSchema",
+    "responseJsonSchema",
+    "thinkingConfig",
+];
+
 const EMBEDDINGS: &[&str] = &["model", "input", "dimensions", "encoding_format", "user"];
 
 /// Where the dialects put a thinking budget, name by name.
@@ -91,6 +130,8 @@ pub fn passes(endpoint: Endpoint, name: &[u8]) -> bool {
         Endpoint::Chat => CHAT,
         Endpoint::Responses => RESPONSES,
         Endpoint::Embeddings => EMBEDDINGS,
+        Endpoint::Messages => MESSAGES,
+        Endpoint::Generate => GENERATE,
     };
     list.iter().any(|known| known.as_bytes() == name)
 }
@@ -99,7 +140,87 @@ pub fn passes(endpoint: Endpoint, name: &[u8]) -> bool {
 ///
 /// # Errors
 /// 400 naming the field.
-pub fn check(name: &str, value: &Value<'_>) -> Result<(), Reject> {
+pub fn check(endpoint: Endpoint, name: &str, value: &Value<'_>) -> Result<(), Reject> {
+    match endpoint {
+        Endpoint::Messages => check_messages(name, value),
+        Endpoint::Generate => check_generate(name, value),
+        Endpoint::Chat | Endpoint::Responses | Endpoint::Embeddings => check_openai(name, value),
+    }
+}
+
+fn check_messages(name: &str, value: &Value<'_>) -> Result<(), Reject> {
+    match name {
+        "tools" if !is_list_of(value, is_anthropic_own_tool) => {
+            refuse(name, "only tools that the app runs itself are served")
+        }
+        "mcp_servers" | "container" if !value.is_null() => {
+            refuse(name, "what runs on the provider's side is not served")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A tool without a type, or of type `custom`, is the app's; all others are hosted.
+fn is_anthropic_own_tool(tool: &Value<'_>) -> bool {
+    tool.get("type").is_none_or(|kind| kind.is_null() || is_one_of(&kind, &["custom"]))
+}
+
+fn check_generate(name: &str, value: &Value<'_>) -> Result<(), Reject> {
+    match name {
+        // Google takes both spellings; what is bounded here has one.
+        _ if name.contains('_') => refuse(name, "write field names in camelCase"),
+        "tools" if !is_list_of(value, is_gemini_own_tool) => {
+            refuse(name, "only functionDeclarations are served")
+        }
+        "cachedContent" if !value.is_null() => {
+            refuse(name, "content that is kept at the provider is not served")
+        }
+        "generationConfig" => check_generation_config(value),
+        _ => Ok(()),
+    }
+}
+
+fn is_gemini_own_tool(tool: &Value<'_>) -> bool {
+    tool.members().all(|(name, _)| name.decoded() == "functionDeclarations")
+}
+
+fn check_generation_config(config: &Value<'_>) -> Result<(), Reject> {
+    for (name, value) in config.members() {
+        match &*name.decoded() {
+            "candidateCount" if !value.is_null() && value.as_u64() != Some(1) => {
+                return refuse("generationConfig.candidateCount", "only one answer is served");
+            }
+            "responseModalities" if !is_list_of(&value, |item| is_one_of(item, &["TEXT"])) => {
+                return refuse("generationConfig.responseModalities", "only \"TEXT\" is served");
+            }
+            name if name.contains('_') => {
+                return refuse("generationConfig", "write field names in camelCase");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The config with the members that pass, if it has others.
+pub fn generation_config(json: &[u8]) -> Option<String> {
+    let mut reader = Reader::lenient();
+    let config = reader.parse(json).ok()?;
+    let passes = |name: &str| GENERATION_CONFIG.contains(&name);
+    if config.members().all(|(name, _)| passes(&name.decoded())) {
+        return None;
+    }
+    let kept: Vec<String> = config
+        .members()
+        .filter(|(name, _)| passes(&name.decoded()))
+        .map(|(name, value)| {
+            format!("\"{}\":{}", name.decoded(), String::from_utf8_lossy(value.raw()))
+        })
+        .collect();
+    Some(format!("{{{}}}", kept.join(",")))
+}
+
+fn check_openai(name: &str, value: &Value<'_>) -> Result<(), Reject> {
     match name {
         "n" | "best_of" if !value.is_null() && value.as_u64() != Some(1) => {
             refuse(name, "only one answer a request is served: leave it out or set it to 1")

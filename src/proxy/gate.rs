@@ -3,7 +3,9 @@
 //! Everything here is decided on the bytes that were received; what passes is never copied to a
 //! provider, it only selects a row of the table.
 
-use gatekeeper_filters::kernel::{AskedTier, Code, Credential, Endpoint, Reject, Tier};
+use std::sync::Arc;
+
+use gatekeeper_filters::kernel::{AskedTier, Code, Credential, Dialect, Endpoint, Reject, Tier};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_core::protocols::http::ServerSession;
 
@@ -24,11 +26,15 @@ pub enum Entry {
 /// What follows is the secret of Gumroad's ping, so only its beginning is ever shown.
 pub const GUMROAD: &str = "/webhooks/gumroad/";
 
-const TABLE: [(&str, &str, Entry); 10] = [
+/// Gemini's paths name model and method after this.
+const GENERATE: &[u8] = b"/v1beta/models/";
+
+const TABLE: [(&str, &str, Entry); 11] = [
     ("POST", "/v1/chat/completions", Entry::Provider(Endpoint::Chat)),
     ("POST", "/chat", Entry::Provider(Endpoint::Chat)),
     ("POST", "/v1/responses", Entry::Provider(Endpoint::Responses)),
     ("POST", "/v1/embeddings", Entry::Provider(Endpoint::Embeddings)),
+    ("POST", "/v1/messages", Entry::Provider(Endpoint::Messages)),
     ("GET", "/v1/models", Entry::Models),
     ("GET", "/v1/me", Entry::Me),
     ("POST", "/license/activate", Entry::Activate),
@@ -50,6 +56,12 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
             _ => allowed = Some("POST"),
         }
     }
+    if split_generate(path).is_some() {
+        match *method {
+            Method::POST => return Ok(Entry::Provider(Endpoint::Generate)),
+            _ => allowed = Some("POST"),
+        }
+    }
     for (known, at, entry) in TABLE {
         if at.as_bytes() == path {
             if known == method.as_str() {
@@ -65,6 +77,75 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
         }
         None => Reject::new(Code::NotFound, "There is nothing at this address."),
     })
+}
+
+/// What an app speaks that asks for this: the envelope of its errors.
+pub fn dialect(target: &[u8]) -> Dialect {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    match path {
+        b"/v1/messages" => Dialect::Anthropic,
+        _ if path.starts_with(b"/v1beta/") => Dialect::Gemini,
+        _ => Dialect::OpenAi,
+    }
+}
+
+/// What Gemini's paths say beside the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generate {
+    pub model: Arc<str>,
+    pub stream: bool,
+}
+
+/// `None` for other paths.
+///
+/// # Errors
+/// A key in the address, where it would end in logs; a stream in another form than events.
+pub fn generate(target: &[u8]) -> Result<Option<Generate>, Reject> {
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let path = parts.next().unwrap_or_default();
+    let Some((model, stream)) = split_generate(path) else { return Ok(None) };
+    let query = parts.next().unwrap_or_default();
+    let has = |wanted: &[u8]| query.split(|byte| *byte == b'&').any(|pair| pair == wanted);
+    if query.split(|byte| *byte == b'&').any(|pair| pair.starts_with(b"key=")) {
+        return Err(missing("Send the licence key as \"x-goog-api-key\", never in the address."));
+    }
+    if stream && !has(b"alt=sse") {
+        return Err(Reject::field("alt", "Streams are served as events: add \"?alt=sse\"."));
+    }
+    Ok(Some(Generate { model: String::from_utf8_lossy(model).into(), stream }))
+}
+
+/// The model and whether a stream is asked for. Names are plain words: nothing in them is escaped.
+fn split_generate(path: &[u8]) -> Option<(&[u8], bool)> {
+    let rest = path.strip_prefix(GENERATE)?;
+    let colon = rest.iter().position(|byte| *byte == b':')?;
+    let (model, method) = (&rest[..colon], &rest[colon + 1..]);
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let stream = match method {
+        b"generateContent" => false,
+        b"streamGenerateContent" => true,
+        _ => return None,
+    };
+    (!model.is_empty() && model.iter().all(plain)).then_some((model, stream))
+}
+
+/// `anthropic-version`, to be passed on.
+///
+/// # Errors
+/// 400 unless it is a date.
+pub fn api_version(headers: &HeaderMap, endpoint: Endpoint) -> Result<Option<Arc<str>>, Reject> {
+    const NAME: &str = "anthropic-version";
+    let Some(value) = headers.get(NAME).filter(|_| endpoint == Endpoint::Messages) else {
+        return Ok(None);
+    };
+    let is_date = |text: &&str| {
+        let digits = text.bytes().filter(u8::is_ascii_digit).count();
+        text.len() == 10 && digits == 8 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+    };
+    match value.to_str().ok().filter(is_date) {
+        Some(version) => Ok(Some(version.into())),
+        None => Err(Reject::field(NAME, format!("{NAME} must be a date like 2023-06-01."))),
+    }
 }
 
 /// One more word after the fixed part, whatever it is: whether it is the secret is decided later.
@@ -156,20 +237,34 @@ fn check_target(line: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The licence key: one `Authorization: Bearer`, and nothing like a credential anywhere else.
+/// The licence key: one `Authorization: Bearer`, or the header in which the SDKs of a dialect send a key,
+/// and nothing like a credential anywhere else.
 ///
 /// # Errors
 /// 401 when it is missing, doubled or not readable.
-pub fn credential(headers: &HeaderMap) -> Result<Credential, Reject> {
+pub fn credential(headers: &HeaderMap, dialect: Dialect) -> Result<Credential, Reject> {
     const ELSEWHERE: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+    let own = match dialect {
+        Dialect::OpenAi => None,
+        Dialect::Anthropic => Some("x-api-key"),
+        Dialect::Gemini => Some("x-goog-api-key"),
+    };
     let mut bearer = headers.get_all(http::header::AUTHORIZATION).iter();
-    let elsewhere = ELSEWHERE.iter().any(|name| headers.contains_key(*name));
-    match (bearer.next(), bearer.next(), elsewhere) {
-        (Some(value), None, false) => parse_bearer(value).ok_or_else(|| {
+    let mut plain = own.map(|own| headers.get_all(own).iter()).into_iter().flatten();
+    let others = ELSEWHERE.iter().filter(|name| Some(**name) != own);
+    let elsewhere = others.into_iter().any(|name| headers.contains_key(*name));
+    let found = (bearer.next(), plain.next());
+    let doubled = bearer.next().is_some() || plain.next().is_some();
+    match (found, elsewhere) {
+        ((Some(value), None), false) if !doubled => parse_bearer(value).ok_or_else(|| {
             missing("The Authorization header must be \"Bearer\" and your licence key.")
         }),
-        (None, None, false) => Err(missing("Enter your licence key to use this app.")),
-        (None, None, true) => {
+        ((None, Some(value)), false) if !doubled => {
+            let key = value.to_str().ok().and_then(parse_key);
+            key.ok_or_else(|| missing("The licence key can't be read."))
+        }
+        ((None, None), false) => Err(missing("Enter your licence key to use this app.")),
+        ((None, None), true) => {
             Err(missing("Send the licence key as \"Authorization: Bearer\" and nowhere else."))
         }
         _ => Err(missing("Send exactly one licence key, in one header.")),
@@ -185,9 +280,13 @@ const LONGEST_KEY: usize = 256;
 
 fn parse_bearer(value: &HeaderValue) -> Option<Credential> {
     let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| parse_key(key)).flatten()
+}
+
+fn parse_key(key: &str) -> Option<Credential> {
     let key = key.trim();
     let plain = (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
-    (scheme.eq_ignore_ascii_case("bearer") && plain).then(|| Credential::new(key))
+    plain.then(|| Credential::new(key))
 }
 
 /// `x-message-id`: 1-64 of `[A-Za-z0-9_-]`; anything else is refused rather than ignored, because
@@ -195,15 +294,23 @@ fn parse_bearer(value: &HeaderValue) -> Option<Credential> {
 ///
 /// # Errors
 /// 400 naming the header.
-pub fn message_id(headers: &HeaderMap) -> Result<Option<std::sync::Arc<str>>, Reject> {
+pub fn message_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Reject> {
     id(headers, "x-message-id")
+}
+
+/// `x-conversation-id`: keeps a conversation on its target.
+///
+/// # Errors
+/// 400 naming the header.
+pub fn conversation_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Reject> {
+    id(headers, "x-conversation-id")
 }
 
 /// `x-instance-id`: the device, as its activation named it.
 ///
 /// # Errors
 /// 400 naming the header.
-pub fn instance_id(headers: &HeaderMap) -> Result<Option<std::sync::Arc<str>>, Reject> {
+pub fn instance_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Reject> {
     id(headers, "x-instance-id")
 }
 
@@ -224,7 +331,7 @@ pub fn is_instance_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-fn id(headers: &HeaderMap, name: &'static str) -> Result<Option<std::sync::Arc<str>>, Reject> {
+fn id(headers: &HeaderMap, name: &'static str) -> Result<Option<Arc<str>>, Reject> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     match value.to_str() {
         Ok(id) if is_instance_id(id) => Ok(Some(id.into())),
@@ -245,6 +352,22 @@ mod tests {
         assert_eq!(entry(Method::POST, "/webhooks/gumroad/x").unwrap(), Entry::GumroadWebhook);
         assert!(entry(Method::POST, "/webhooks/gumroad/").is_err());
         assert!(entry(Method::POST, "/webhooks/gumroad/x/y").is_err());
+        let gemini = |path: &str| entry(Method::POST, path).ok();
+        for path in [
+            "/v1beta/models/gemini-2.5:generateContent?alt=sse",
+            "/v1beta/models/a:streamGenerateContent",
+        ] {
+            assert_eq!(gemini(path), Some(Entry::Provider(Endpoint::Generate)), "{path}");
+        }
+        for path in [
+            "a/b:generateContent",
+            "a%2fb:generateContent",
+            ":generateContent",
+            "a:countTokens",
+            "a",
+        ] {
+            assert_eq!(gemini(&format!("/v1beta/models/{path}")), None, "{path}");
+        }
         for path in ["/chat/", "//chat", "/Chat", "/v1/../chat", "/v1/%63hat", "/", ""] {
             assert_eq!(entry(Method::POST, path).unwrap_err().code, Code::NotFound, "{path}");
         }
@@ -272,8 +395,16 @@ mod tests {
             for (name, value) in list {
                 map.append(*name, value.parse().unwrap());
             }
-            credential(&map).map(|credential| credential.expose().to_owned()).ok()
+            credential(&map, Dialect::OpenAi).map(|credential| credential.expose().to_owned()).ok()
         };
+        let plain = |name: &'static str, dialect| {
+            let map = [(name.parse().unwrap(), "K-1".parse().unwrap())].into_iter().collect();
+            credential(&map, dialect).is_ok()
+        };
+        assert!(plain("x-api-key", Dialect::Anthropic) && plain("x-goog-api-key", Dialect::Gemini));
+        assert!(
+            !plain("x-api-key", Dialect::Gemini) && !plain("x-goog-api-key", Dialect::Anthropic)
+        );
         assert_eq!(headers(&[("authorization", "bearer  K-1 ")]).as_deref(), Some("K-1"));
         assert_eq!(headers(&[]), None);
         assert_eq!(headers(&[("authorization", "Basic K-1")]), None);

@@ -18,9 +18,9 @@ use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    address,
+    address, ask,
     body::{self, BodyError},
-    deadline,
+    conversation, deadline,
     flight::Flight,
     gate::{self, Entry},
     local, respond,
@@ -60,11 +60,14 @@ impl Gateway {
         flight.endpoint = endpoint.name();
         let session = session.as_downstream_mut();
         let headers = &session.req_header().headers;
-        let credential: Credential = gate::credential(headers)?;
+        let asked = gate::generate(session.req_header().raw_path())?;
+        let credential: Credential = gate::credential(headers, endpoint.dialect())?;
         let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), flight.arrived);
         exchange.message_id = gate::message_id(headers)?;
         exchange.instance_id = gate::instance_id(headers)?;
         exchange.asked_tier = gate::asked_tier(headers);
+        let conversation = gate::conversation_id(headers)?;
+        exchange.api_version = gate::api_version(headers, endpoint)?;
         exchange.address = address::of(session, &snapshot.settings.server.trusted_proxies);
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
@@ -75,9 +78,10 @@ impl Gateway {
         flight.waited += flight.arrived.elapsed();
         let bytes = read?;
         let license = exchange.license.as_ref();
-        let ask = body::parse(endpoint, bytes, &snapshot.extra_fields, license)?;
+        let ask = ask::parse(endpoint, bytes, asked, &snapshot.extra_fields, license)?;
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
+        exchange.conversation = conversation::of(conversation.as_deref(), exchange, ask);
         Ok(())
     }
 
@@ -90,7 +94,9 @@ impl Gateway {
         flight.outcome = Some(refused(&reject));
         log_refusal(flight, &reject);
         let reject = flight.reject.insert(reject);
-        respond::refuse(session.as_downstream_mut(), reject, &flight.request_id).await
+        let session = session.as_downstream_mut();
+        let dialect = gate::dialect(session.req_header().raw_path());
+        respond::refuse(session, reject, dialect, &flight.request_id).await
     }
 }
 
@@ -181,7 +187,8 @@ impl ProxyHttp for Gateway {
         let snapshot = flight.pinned()?;
         let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
         let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
-        let mut down = Downstream::new(session, id, is_stream, &snapshot.drains);
+        let dialect = gate::dialect(session.req_header().raw_path());
+        let mut down = Downstream::new(session, id, dialect, is_stream, &snapshot.drains);
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
         let ended = |status, delivery| Outcome { status, delivery };
@@ -200,7 +207,7 @@ impl ProxyHttp for Gateway {
             Served::Whole | Served::Broken => Ok(false),
             Served::AppLeft => Err(gone()),
             Served::Relayed(relayed) => {
-                down.relay_error(relayed.status, relayed.body).await.map(|()| false)
+                down.relay_error(relayed.status, &relayed.said).await.map(|()| false)
             }
             Served::Rejected(reject) => {
                 log_refusal(flight, &reject);

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{Asking, Credential, License, Licenses, Reject, Spent, UnixMs},
+    kernel::{Asking, Credential, Dialect, License, Licenses, Reject, Spent, UnixMs},
     license,
 };
 use pingora_core::protocols::http::ServerSession;
@@ -82,7 +82,7 @@ pub(super) async fn license(
     device: Device,
 ) -> Result<(License, Credential), Reject> {
     let headers = &session.req_header().headers;
-    let credential = gate::credential(headers)?;
+    let credential = gate::credential(headers, Dialect::OpenAi)?;
     let instance = gate::instance_id(headers)?;
     let asking = Asking {
         credential: &credential,

@@ -1,60 +1,21 @@
-//! A refusal becomes bytes: the only place that knows the error envelope.
+//! A refusal becomes bytes, in the envelope of what the app speaks.
+
+pub mod envelope;
 
 use std::{future::Future, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{Code, Reject};
+use gatekeeper_filters::kernel::{Code, Dialect, Reject};
 use pingora_core::{
     Error, ErrorType,
     protocols::http::{HttpTask, ServerSession},
 };
 use pingora_http::ResponseHeader;
-use serde_json::{Map, Value, json};
 
 /// Unread request bytes taken in after a refusal, so that closing does not reset the connection
 /// before the app has read the answer.
 const DRAIN_BYTES: usize = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
-
-/// The `type` of the OpenAI envelope.
-fn kind(code: Code) -> &'static str {
-    match code.status() {
-        401 => "authentication_error",
-        402 => "insufficient_quota",
-        403 => "permission_error",
-        429 => "rate_limit_error",
-        400..=499 => "invalid_request_error",
-        503 => "service_unavailable_error",
-        _ => "upstream_error",
-    }
-}
-
-/// The OpenAI error envelope. Details stand inside `error`, where SDKs keep them for the app.
-pub fn envelope(reject: &Reject) -> Bytes {
-    let (_, code) = reject.code.wire();
-    let mut error = Map::new();
-    error.insert("message".into(), json!(reject.message));
-    error.insert("type".into(), json!(kind(reject.code)));
-    error.insert("param".into(), json!(reject.param));
-    error.insert("code".into(), json!(code));
-    if let Some(url) = &reject.upgrade_url {
-        error.insert("upgrade_url".into(), json!(&**url));
-    }
-    if let Some(quota) = &reject.quota {
-        error.insert("quota".into(), json!(quota.kind));
-        error.insert("limit".into(), json!(quota.limit));
-        error.insert("used".into(), json!(quota.used));
-        error.insert("resets_at".into(), json!(&*quota.resets_at.to_rfc3339()));
-    }
-    let mut whole = Map::new();
-    whole.insert("error".into(), Value::Object(error));
-    Bytes::from(Value::Object(whole).to_string())
-}
-
-/// An error as a stream's last event.
-pub fn error_event(reject: &Reject) -> Bytes {
-    Bytes::from([b"data: ", &envelope(reject)[..], b"\n\n"].concat())
-}
 
 /// Whether SDKs may send the same request again by themselves.
 fn may_retry(reject: &Reject) -> bool {
@@ -97,9 +58,10 @@ fn head(reject: &Reject, request_id: &str, length: usize) -> pingora_core::Resul
 pub async fn refuse(
     session: &mut ServerSession,
     reject: &Reject,
+    dialect: Dialect,
     request_id: &str,
 ) -> pingora_core::Result<()> {
-    let body = envelope(reject);
+    let body = envelope::refusal(reject, dialect, request_id);
     let head = head(reject, request_id, body.len())?;
     // Pingora reads on by itself before it uses a connection again, without end if it is let.
     session.set_total_drain_timeout(Some(DRAIN_TIME));
@@ -183,32 +145,7 @@ pub const WRITE_TIME: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
-    use gatekeeper_filters::kernel::{QuotaDetail, UnixMs};
-
     use super::*;
-
-    #[test]
-    fn the_envelope_has_all_four_members_and_the_details() {
-        let reject = Reject {
-            quota: Some(QuotaDetail {
-                kind: "messages",
-                limit: 50,
-                used: 50,
-                resets_at: UnixMs(1_796_083_200_000),
-            }),
-            ..Reject::new(Code::QuotaExceeded, "Used up.")
-        }
-        .upgrade_url(Some("https://example.com/upgrade".into()));
-        let value: Value = serde_json::from_slice(&envelope(&reject)).unwrap();
-        assert_eq!(
-            value,
-            json!({"error": {
-                "message": "Used up.", "type": "insufficient_quota", "param": null,
-                "code": "quota_exceeded", "upgrade_url": "https://example.com/upgrade",
-                "quota": "messages", "limit": 50, "used": 50, "resets_at": "2026-12-01T00:00:00Z",
-            }})
-        );
-    }
 
     #[test]
     fn sdks_are_told_not_to_repeat_what_can_not_succeed() {

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Exchange, Metered, OnDisconnect, Target};
+use gatekeeper_filters::kernel::{Ask, Endpoint, Exchange, Metered, OnDisconnect, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use super::{
     wire::{brief, ended, read_head, was_closed, write_body},
 };
 use crate::{
+    config::settings::Timeouts,
     pool::{Provider, key::Lease},
     proxy::flight::Flight,
     snapshot::Snapshot,
@@ -26,8 +27,6 @@ use crate::{
 
 /// Bytes of an error body that are read; enough for every provider's envelope.
 const ERROR_BODY: usize = 64 * 1024;
-/// Bytes of a JSON answer that are read whole before it is committed.
-const WHOLE_ANSWER: usize = 8 * 1024 * 1024;
 /// How long an error body may take: it only decides where to go next.
 const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 
@@ -36,6 +35,7 @@ pub struct Attempt<'a> {
     pub snapshot: &'a Snapshot,
     pub target: &'a Arc<Target>,
     pub lease: &'a Lease,
+    pub timeouts: Timeouts,
     /// The clock as it was read for the selection.
     pub began: std::time::Instant,
 }
@@ -43,6 +43,11 @@ pub struct Attempt<'a> {
 impl Attempt<'_> {
     fn provider(&self) -> &Provider {
         &self.snapshot.providers[self.target.provider]
+    }
+
+    /// The provider's endpoint: the route holds only targets that have one.
+    fn endpoint(&self, exchange: &Exchange) -> Endpoint {
+        exchange.endpoint.at(self.target.dialect).unwrap_or(exchange.endpoint)
     }
 
     /// # Errors
@@ -62,7 +67,7 @@ impl Attempt<'_> {
         exchange.metered = Metered::default();
         let body = request::body(ask, exchange, self.provider(), self.target);
         let began = Instant::from_std(self.began);
-        let first_token = began + self.provider().settings.timeouts.first_token;
+        let first_token = began + self.timeouts.first_token;
         let opened = self.open(exchange, ask, &body, down, watchdog).await;
         let now = Instant::now();
         flight.waited += now - began;
@@ -70,13 +75,14 @@ impl Attempt<'_> {
         let result = match sent {
             Ok(()) => {
                 let mut relay = Relay {
+                    endpoint: self.endpoint(exchange),
                     down,
                     watchdog,
                     exchange,
                     ask,
                     snapshot: self.snapshot,
                     dialect: self.target.dialect,
-                    timeouts: self.provider().settings.timeouts,
+                    timeouts: self.timeouts,
                     attempts: flight.attempts.len() + 1,
                     first_output: &mut flight.first_output,
                     now,
@@ -128,7 +134,7 @@ impl Attempt<'_> {
         let provider = self.provider();
         // The pooled connection before a fresh one may have used up any time.
         let now = if fresh { Instant::now() } else { Instant::from_std(self.began) };
-        watchdog.expect_within(now, provider.settings.timeouts.connect * 3);
+        watchdog.expect_within(now, self.timeouts.connect * 3);
         let connect = async {
             let mut detail = format!("{} has no address", provider.endpoint.host);
             for (place, peer) in provider.endpoint.peers().await {
@@ -165,12 +171,16 @@ impl Attempt<'_> {
         let Connection { session, sent_whole, reused, .. } = connection;
         let reused = *reused;
         let http2 = session.as_http2().is_some();
-        let endpoint = exchange.endpoint;
-        let head =
-            request::head(self.provider(), self.lease.key(), endpoint, ask.stream, length, http2)
-                .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
+        let what = request::What {
+            endpoint: self.endpoint(exchange),
+            model: &self.target.model,
+            is_stream: ask.stream,
+            api_version: exchange.api_version.as_deref(),
+        };
+        let head = request::head(self.provider(), self.lease.key(), &what, length, http2)
+            .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
         let connected = if reused { Instant::from_std(self.began) } else { Instant::now() };
-        watchdog.expect_within(connected, self.provider().settings.timeouts.first_byte);
+        watchdog.expect_within(connected, self.timeouts.first_byte);
         exchange.progress.sent = true;
         let write = async {
             if !reused {
@@ -227,7 +237,7 @@ impl Attempt<'_> {
             (false, _) => {}
         }
         relay.watchdog.expect_before(relay.now, first_token);
-        match read_bounded(session, relay, WHOLE_ANSWER).await? {
+        match read_bounded(session, relay, relay::WHOLE).await? {
             (body, true) => relay::whole(relay, body).await,
             (_, false) => Err(Failure::broken("an answer over 8 MiB").into()),
         }

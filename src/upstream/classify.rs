@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use gatekeeper_filters::kernel::{
     Dialect,
     json::{Kind, Reader, Value},
@@ -75,7 +74,7 @@ pub struct Failure {
 #[derive(Debug, Clone)]
 pub struct Relayed {
     pub status: u16,
-    pub body: Bytes,
+    pub said: scrub::Said,
 }
 
 /// Either the attempt failed, or the answer is the app's own fault and is relayed.
@@ -137,7 +136,8 @@ pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Judgement {
     match decide(dialect, status, &HeaderMap::new(), &said) {
         // Whoever sent 200 is not believed that it was the app's fault; another may see it otherwise.
         Judgement::Relay(_) => {
-            let detail = format!("an error inside a 200: {} {}", plain(&said.kind), plain(&said.code));
+            let detail =
+                format!("an error inside a 200: {} {}", plain(&said.kind), plain(&said.code));
             Judgement::Failed(Failure::provider(detail))
         }
         Judgement::Failed(mut failure) => {
@@ -156,7 +156,9 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
     let stated = || limits::stated_pause(headers).or(said.retry);
     match status {
         401 => refused(Cause::BadCredential, Why::BadCredential),
-        400 if said.reason == "API_KEY_INVALID" => refused(Cause::BadCredential, Why::BadCredential),
+        400 if said.reason == "API_KEY_INVALID" => {
+            refused(Cause::BadCredential, Why::BadCredential)
+        }
         402 => failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key),
         400 | 403 | 429 if said.is_about_money() => {
             failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key)
@@ -175,10 +177,12 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         // Groq: the request is larger than the account's tokens a minute; another account's may do.
         413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::Unfit, Next::Account),
         404 => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
-        400 if said.is_about_the_model() => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
+        400 if said.is_about_the_model() => {
+            failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target)
+        }
         408 => failed(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
         400 | 413 | 422 => {
-            Judgement::Relay(Relayed { status, body: scrub::error(&said_body(said)) })
+            Judgement::Relay(Relayed { status, said: scrub::scrubbed(&said.words()) })
         }
         _ => failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
     }
@@ -188,10 +192,6 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
 fn plain(word: &str) -> String {
     let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     word.chars().filter(fits).take(64).collect()
-}
-
-fn said_body(said: &Said) -> scrub::Error<'_> {
-    scrub::Error { message: &said.message, kind: &said.kind, code: &said.code, param: &said.param }
 }
 
 impl Said {
@@ -222,6 +222,15 @@ impl Said {
         }
         said.read_message();
         said
+    }
+
+    fn words(&self) -> scrub::Said {
+        scrub::Said {
+            message: self.message.clone(),
+            kind: self.kind.clone(),
+            code: self.code.clone(),
+            param: self.param.clone(),
+        }
     }
 
     /// One of Google's details.

@@ -30,6 +30,8 @@ pub struct Course<'a> {
     /// Requests of one conversation go to one account where they can.
     conversation: Option<u64>,
     at: usize,
+    /// A bit for each target that was asked.
+    asked: u64,
     attempts: usize,
     /// What was tried at the current target.
     tried: Tried,
@@ -48,6 +50,7 @@ impl<'a> Course<'a> {
             targets,
             conversation,
             at: 0,
+            asked: 0,
             attempts: 0,
             tried: Tried::default(),
             faults: 0,
@@ -71,8 +74,8 @@ impl<'a> Course<'a> {
         {
             return Step::Wait(pause);
         }
-        // Nobody else is left: a sick provider may answer all the same.
-        match next.or_else(|| self.find(self.at, true, providers, now)) {
+        // Nobody else is left: a sick provider that was passed over may answer all the same.
+        match next.or_else(|| self.find(0, true, providers, now)) {
             Some((target, lease)) => {
                 self.attempts += 1;
                 Step::Attempt(target, lease)
@@ -92,7 +95,7 @@ impl<'a> Course<'a> {
         (left <= SHORT).then_some(left)
     }
 
-    /// `whatever`: a sick provider will do.
+    /// `whatever`: a sick provider will do, if it was not asked yet.
     fn find(
         &mut self,
         from: usize,
@@ -102,11 +105,16 @@ impl<'a> Course<'a> {
     ) -> Option<(Arc<Target>, Lease)> {
         let fresh = Tried::default();
         for (at, target) in self.targets.iter().enumerate().skip(from) {
+            let asked = self.asked >> at.min(63) & 1 == 1;
+            if asked && (whatever || at != self.at) {
+                continue;
+            }
             // What failed for one model of a provider may serve another of its models.
             let tried = if at == self.at { &self.tried } else { &fresh };
             let wish = Wish { conversation: self.conversation, tried, whatever };
             if let Ok(lease) = providers[target.provider].select(&wish, now) {
                 self.turn_to(at);
+                self.asked |= 1 << at.min(63);
                 return Some((target.clone(), lease));
             }
         }
@@ -119,7 +127,10 @@ impl<'a> Course<'a> {
             let message = "A model is not served; mend `models`";
             log::error!("{message}: {detail}. request={request} target={label} key={}", key.id);
         } else {
-            log::warn!("An attempt failed: {detail}. request={request} target={label} key={}", key.id);
+            log::warn!(
+                "An attempt failed: {detail}. request={request} target={label} key={}",
+                key.id
+            );
         }
         self.tried.keys.push(key.id.clone());
         self.limited |= failure.cause == Cause::RateLimited;
@@ -128,7 +139,9 @@ impl<'a> Course<'a> {
             Next::Account => self.tried.groups.push(key.group_name.clone()),
             Next::OneMoreKey => {
                 self.faults += 1;
-                if self.faults > 1 {
+                // Whoever was too slow once costs as much patience again; another target may not.
+                let slow = failure.cause == Cause::Timeout && self.at + 1 < self.targets.len();
+                if self.faults > 1 || slow {
                     self.leave_target();
                 }
             }

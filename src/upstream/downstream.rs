@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{Reject, ResponseHead};
+use gatekeeper_filters::kernel::{Dialect, Reject, ResponseHead};
 use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING},
@@ -17,9 +17,10 @@ use pingora_http::ResponseHeader;
 
 use super::{
     drain::{Drain, Drains},
+    scrub::Said,
     watch::Stop,
 };
-use crate::proxy::respond::{self, within_write_time};
+use crate::proxy::respond::{self, envelope, within_write_time};
 
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const COMMENT: &[u8] = b": keep-alive\n\n";
@@ -30,6 +31,7 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 pub struct Downstream<'a> {
     session: &'a mut ServerSession,
     request_id: Arc<str>,
+    dialect: Dialect,
     is_stream: bool,
     /// A 200 head for a stream has gone out: a failure can only be told in the stream.
     head_sent: bool,
@@ -42,10 +44,11 @@ impl<'a> Downstream<'a> {
     pub fn new(
         session: &'a mut ServerSession,
         request_id: Arc<str>,
+        dialect: Dialect,
         is_stream: bool,
         drains: &'a Drains,
     ) -> Self {
-        Self { session, request_id, is_stream, head_sent: false, drains, drain: None }
+        Self { session, request_id, dialect, is_stream, head_sent: false, drains, drain: None }
     }
 
     pub fn is_stream(&self) -> bool {
@@ -147,20 +150,26 @@ impl<'a> Downstream<'a> {
     /// The app's connection failed.
     pub async fn reject(&mut self, reject: &Reject) -> pingora_core::Result<()> {
         if self.head_sent {
-            return self.stream(None, respond::error_event(reject), true).await;
+            return self.stream(None, self.error_event(reject), true).await;
         }
         let id = self.request_id.clone();
-        respond::refuse(self.session, reject, &id).await
+        respond::refuse(self.session, reject, self.dialect, &id).await
+    }
+
+    /// A refusal as the last event of a stream.
+    pub fn error_event(&self, reject: &Reject) -> Bytes {
+        let envelope = envelope::refusal(reject, self.dialect, &self.request_id);
+        envelope::event(&envelope, self.dialect)
     }
 
     /// A provider's own 4xx, cleaned; in a stream that has begun, its last event.
     ///
     /// # Errors
     /// The app's connection failed.
-    pub async fn relay_error(&mut self, status: u16, body: Bytes) -> pingora_core::Result<()> {
+    pub async fn relay_error(&mut self, status: u16, said: &Said) -> pingora_core::Result<()> {
+        let body = envelope::relayed(status, said, self.dialect, &self.request_id);
         if self.head_sent {
-            let event = [b"data: ", &body[..], b"\n\n"].concat();
-            return self.stream(None, event.into(), true).await;
+            return self.stream(None, envelope::event(&body, self.dialect), true).await;
         }
         self.whole(&ResponseHead { status, ..ResponseHead::default() }, body).await
     }

@@ -4,16 +4,16 @@ use bytes::{Bytes, BytesMut};
 use gatekeeper_filters::{
     kernel::Endpoint,
     meter::{
-        Reading,
-        openai::{self, stream::ChatStream},
+        Reading, Stream,
         sse::{Event, Splitter},
     },
 };
 
 pub struct Events {
     splitter: Splitter,
+    /// The provider's.
     endpoint: Endpoint,
-    chat: ChatStream,
+    stream: Stream,
     /// The app asked for the usage chunk itself.
     keep_usage: bool,
     /// Bytes for the app that were not written yet.
@@ -41,7 +41,7 @@ impl Events {
         Self {
             splitter: Splitter::default(),
             endpoint,
-            chat: ChatStream::default(),
+            stream: Stream::of(endpoint),
             keep_usage: wants_usage || endpoint != Endpoint::Chat,
             out: Outgoing::default(),
             commits: false,
@@ -105,10 +105,7 @@ impl Events {
             }
             return;
         };
-        let reading = match self.endpoint {
-            Endpoint::Responses => openai::responses_event(event.name(), data),
-            Endpoint::Chat | Endpoint::Embeddings => self.chat.read(data),
-        };
+        let reading = self.stream.read(event.name(), data);
         watch(&reading);
         if reading.failed {
             self.broken.get_or_insert(Broken::Told(Bytes::copy_from_slice(data)));

@@ -12,9 +12,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use pingora_core::{
-    Error, ErrorType,
-    protocols::http::client::HttpSession,
-    server::ShutdownWatch,
+    Error, ErrorType, protocols::http::client::HttpSession, server::ShutdownWatch,
     services::background::BackgroundService,
 };
 use pingora_load_balancing::{Backend, health_check::HealthCheck};
@@ -199,7 +197,9 @@ impl Prober {
         for (index, provider) in snapshot.providers.iter().enumerate() {
             if provider.breaker.try_probe(now) {
                 let (snapshot, connector) = (snapshot.clone(), self.connector.clone());
-                probes.spawn(async move { probe_provider(&connector, &snapshot.providers[index]).await });
+                probes.spawn(async move {
+                    probe_provider(&connector, &snapshot.providers[index]).await
+                });
             }
             for (place, key) in provider.keys().iter().enumerate() {
                 if key.is_due_for_probe(now) {

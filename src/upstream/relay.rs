@@ -11,8 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{Ask, Code, Delivery, Dialect, Exchange, Metered, Outcome, Reject, ResponseHead},
-    meter::{Reading, openai},
+    kernel::{
+        Ask, Code, Delivery, Dialect, Endpoint, Exchange, Metered, Outcome, Reject, ResponseHead,
+    },
+    meter::{self, Reading},
 };
 use http::{HeaderName, HeaderValue};
 use pingora_core::protocols::http::client::HttpSession;
@@ -27,12 +29,12 @@ use super::{
     watchdog::Watchdog,
     wire::{brief, ended},
 };
-use crate::{
-    config::settings::Timeouts, pool::key::KeyNews, proxy::respond, snapshot::Snapshot,
-};
+use crate::{config::settings::Timeouts, pool::key::KeyNews, snapshot::Snapshot};
 
 /// Bytes held back before the first event with output; then they are committed as they are.
 const HELD: usize = 64 * 1024;
+/// Bytes of an answer that is read to its end before it is committed.
+pub const WHOLE: usize = 8 * 1024 * 1024;
 /// Chunks taken in one go, so that a fast provider can't keep the app waiting for the first of them.
 const BATCH: usize = 64;
 /// Between two writes of one stream. A write is the dearest thing that is done for a chunk; a burst
@@ -58,6 +60,8 @@ pub struct Relay<'a, 'd> {
     pub snapshot: &'a Snapshot,
     /// The target's.
     pub dialect: Dialect,
+    /// The provider's.
+    pub endpoint: Endpoint,
     pub timeouts: Timeouts,
     /// This attempt included.
     pub attempts: usize,
@@ -113,7 +117,6 @@ impl Relay<'_, '_> {
 
     fn commit(&mut self) {
         self.exchange.progress.delivered = true;
-        self.watchdog.stop_comments();
         self.first_output.get_or_insert(self.now.into_std());
     }
 
@@ -128,7 +131,7 @@ impl Relay<'_, '_> {
 /// # Errors
 /// Not JSON, or an error inside a 200; or the app left.
 pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
-    let reading = match openai::answer(relay.exchange.endpoint, &body) {
+    let reading = match meter::answer(relay.endpoint, &body) {
         Ok(reading) => reading,
         Err(_) => return Err(Failure::broken("an answer that is not JSON, or cut off").into()),
     };
@@ -157,7 +160,7 @@ pub async fn stream(
     relay: &mut Relay<'_, '_>,
     first_token: Instant,
 ) -> Result<(), Stop> {
-    let mut events = Events::new(relay.exchange.endpoint, relay.ask.wants_usage);
+    let mut events = Events::new(relay.endpoint, relay.ask.wants_usage);
     let result = relay_events(session, relay, &mut events, first_token).await;
     if let (Err(_), false, Some(floor)) = (&result, events.is_finished(), relay.floor) {
         relay.exchange.metered.raise_to(floor, relay.exchange.input_tokens);
@@ -172,9 +175,10 @@ async fn relay_events(
     first_token: Instant,
 ) -> Result<(), Stop> {
     let mut written = None;
+    let whole = relay.exchange.route.as_ref().is_some_and(|route| route.model.whole);
     loop {
         let committed = written.is_some();
-        if committed {
+        if committed || events.commits {
             relay.watchdog.expect_within(relay.now, relay.timeouts.idle);
         } else {
             relay.watchdog.expect_before(relay.now, first_token);
@@ -190,6 +194,12 @@ async fn relay_events(
                 Broken::Seen(why) => Stop::Failed(Failure::broken(why)),
             };
             return Err(if committed { break_off(relay, stop, events).await } else { stop });
+        }
+        if !committed && whole && !events.complete {
+            if events.out.len() > WHOLE {
+                return Err(Failure::broken("an answer over 8 MiB").into());
+            }
+            continue;
         }
         if !committed && !events.commits && events.out.len() <= HELD {
             continue;
@@ -251,7 +261,7 @@ async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -
     relay.settle(Outcome { status: 200, delivery: Delivery::Broken });
     let reject =
         Reject::new(Code::UpstreamError, "The answer broke off. Please send your message again.");
-    events.out.push(respond::error_event(&reject));
+    events.out.push(relay.down.error_event(&reject));
     match relay.down.stream(None, events.out.take(), true).await {
         Ok(()) => Stop::Broken(detail, news),
         Err(_) => Stop::AppLeft,

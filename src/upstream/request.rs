@@ -4,12 +4,10 @@
 //! key. What the app sent can't leak, because nothing is carried over by default.
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{Ask, Endpoint, Exchange, Target};
+use gatekeeper_filters::kernel::{Ask, Dialect, Endpoint, Exchange, Members, Target, json::Reader};
 use http::{
-    HeaderValue, Method, Uri, Version,
-    header::{
-        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT,
-    },
+    HeaderName, HeaderValue, Method, Uri, Version,
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT},
     request::Parts,
 };
 use pingora_core::{ErrorType, OrErr};
@@ -20,6 +18,21 @@ use crate::{pool::Provider, pool::key::Key, proxy::fields};
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")));
 
+/// `anthropic-version`, required by its reference.
+const API_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// For apps that send none: the one whose rules don't change.
+const STEADY_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// What one attempt asks of a provider.
+pub struct What<'a> {
+    /// The provider's.
+    pub endpoint: Endpoint,
+    /// The provider's name of the model.
+    pub model: &'a str,
+    pub is_stream: bool,
+    pub api_version: Option<&'a str>,
+}
+
 /// The head of one attempt.
 ///
 /// # Errors
@@ -27,28 +40,49 @@ const AGENT: HeaderValue =
 pub fn head(
     provider: &Provider,
     key: &Key,
-    endpoint: Endpoint,
-    is_stream: bool,
+    what: &What<'_>,
     length: usize,
     http2: bool,
 ) -> pingora_core::Result<RequestHeader> {
-    let mut head = provider.heads[endpoint as usize].clone();
+    let mut head = provider.heads[what.endpoint as usize].clone();
+    match what.endpoint {
+        Endpoint::Generate => {
+            let path = format!("{}{}", head.uri.path(), generate(what.model, what.is_stream));
+            head.uri = path.parse().or_err(ErrorType::InvalidHTTPHeader, "upstream path")?;
+        }
+        Endpoint::Messages => {
+            let version = what.api_version.and_then(|version| HeaderValue::from_str(version).ok());
+            head.headers.insert(API_VERSION, version.unwrap_or(STEADY_VERSION));
+        }
+        Endpoint::Chat | Endpoint::Responses | Endpoint::Embeddings => {}
+    }
     if http2 {
         to_http2(&mut head, provider)?;
     }
-    let accept = if is_stream { "text/event-stream" } else { "application/json" };
+    let accept = if what.is_stream { "text/event-stream" } else { "application/json" };
     head.headers.insert(ACCEPT, HeaderValue::from_static(accept));
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     // The one credential there is: the head was made from nothing.
-    head.headers.insert(AUTHORIZATION, key.authorization());
+    let (name, secret) = key.credential();
+    head.headers.insert(name, secret);
     Ok(head.into())
+}
+
+/// The end of Gemini's path.
+fn generate(model: &str, is_stream: bool) -> String {
+    let method = if is_stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
+    format!("/{model}:{method}")
 }
 
 /// Asks for the list of models: the same path and credential in every dialect.
 ///
 /// # Errors
 /// As [`head`].
-pub fn model_list(provider: &Provider, key: &Key, http2: bool) -> pingora_core::Result<RequestHeader> {
+pub fn model_list(
+    provider: &Provider,
+    key: &Key,
+    http2: bool,
+) -> pingora_core::Result<RequestHeader> {
     let path = format!("{}/models", provider.settings.base.path);
     let head = common_head(&path, &provider.authority);
     let mut head = head.or_err(ErrorType::InvalidHTTPHeader, "upstream request")?;
@@ -57,7 +91,11 @@ pub fn model_list(provider: &Provider, key: &Key, http2: bool) -> pingora_core::
     if http2 {
         to_http2(&mut head, provider)?;
     }
-    head.headers.insert(AUTHORIZATION, key.authorization());
+    if provider.settings.dialect == Dialect::Anthropic {
+        head.headers.insert(API_VERSION, STEADY_VERSION);
+    }
+    let (name, secret) = key.credential();
+    head.headers.insert(name, secret);
     Ok(head.into())
 }
 
@@ -98,10 +136,14 @@ pub fn body(ask: &Ask, exchange: &Exchange, provider: &Provider, target: &Target
     members.retain(|name| {
         fields::passes(exchange.endpoint, name)
             || (name == b"store" && exchange.endpoint == Endpoint::Responses)
+            || (name == b"metadata" && exchange.endpoint == Endpoint::Messages)
             || allowed.iter().any(|field| field.as_bytes() == name)
     });
-    members.set("model", quoted(&target.model));
-    if let Some(cap) = exchange.output_cap {
+    if exchange.endpoint != Endpoint::Generate {
+        members.set("model", quoted(&target.model));
+    }
+    let required = exchange.endpoint == Endpoint::Messages && !members.contains("max_tokens");
+    if let Some(cap) = exchange.output_cap.or(required.then_some(REQUIRED_CAP)) {
         set_cap(&mut members, exchange.endpoint, provider, cap);
     }
     if ask.stream && exchange.endpoint == Endpoint::Chat {
@@ -110,15 +152,15 @@ pub fn body(ask: &Ask, exchange: &Exchange, provider: &Provider, target: &Target
     members.to_pieces()
 }
 
-fn set_cap(
-    members: &mut gatekeeper_filters::kernel::Members,
-    endpoint: Endpoint,
-    provider: &Provider,
-    cap: u64,
-) {
+/// Anthropic answers nothing without a cap.
+const REQUIRED_CAP: u64 = 4096;
+
+fn set_cap(members: &mut Members, endpoint: Endpoint, provider: &Provider, cap: u64) {
     let fields: &[&'static str] = match endpoint {
         Endpoint::Chat => &["max_tokens", "max_completion_tokens"],
         Endpoint::Responses => &["max_output_tokens"],
+        Endpoint::Messages => &["max_tokens"],
+        Endpoint::Generate => return set_gemini_cap(members, cap),
         Endpoint::Embeddings => return,
     };
     let mut written = false;
@@ -134,6 +176,22 @@ fn set_cap(
         }
         _ => members.set(fields[0], cap.to_string()),
     }
+}
+
+/// The cap stands inside `generationConfig`, beside what the app put there.
+fn set_gemini_cap(members: &mut Members, cap: u64) {
+    let mut config = String::from("{");
+    let mut reader = Reader::lenient();
+    let known = members.get("generationConfig").and_then(|json| reader.parse(json).ok());
+    for (name, value) in known.iter().flat_map(|config| config.members()) {
+        if &*name.decoded() != "maxOutputTokens" {
+            let (name, value) =
+                (String::from_utf8_lossy(name.raw()), String::from_utf8_lossy(value.raw()));
+            config.push_str(&format!("\"{name}\":{value},"));
+        }
+    }
+    config.push_str(&format!("\"maxOutputTokens\":{cap}}}"));
+    members.set("generationConfig", config);
 }
 
 fn quoted(text: &str) -> String {

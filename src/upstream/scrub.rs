@@ -1,37 +1,29 @@
 //! A provider's error, fit for an app: the known fields, without what names the seller's account.
 
-use bytes::Bytes;
-use serde_json::json;
-
-/// What a provider said of an error about the request itself.
-pub struct Error<'a> {
-    pub message: &'a str,
-    pub kind: &'a str,
-    pub code: &'a str,
-    /// Empty when none was named.
-    pub param: &'a str,
+/// What a provider said of an error about the request itself. Empty where nothing was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    pub message: String,
+    pub kind: String,
+    pub code: String,
+    pub param: String,
 }
 
 /// Longest message relayed, in characters.
 const LONGEST: usize = 1000;
 
-/// The OpenAI envelope with the account's identifiers taken out.
-pub fn error(error: &Error<'_>) -> Bytes {
-    let message = match clean(error.message) {
-        empty if empty.is_empty() => "The AI service did not accept this request.".to_owned(),
-        message => message,
-    };
+/// The same with the account's identifiers taken out, and words where there were none.
+pub fn scrubbed(said: &Said) -> Said {
     let or = |text: &str, default: &str| match clean(text) {
         empty if empty.is_empty() => default.to_owned(),
         text => text,
     };
-    let envelope = json!({"error": {
-        "message": message,
-        "type": or(error.kind, "invalid_request_error"),
-        "param": Some(clean(error.param)).filter(|param| !param.is_empty()),
-        "code": or(error.code, "invalid_request"),
-    }});
-    Bytes::from(envelope.to_string())
+    Said {
+        message: or(&said.message, "The AI service did not accept this request."),
+        kind: or(&said.kind, "invalid_request_error"),
+        code: or(&said.code, "invalid_request"),
+        param: clean(&said.param),
+    }
 }
 
 /// Beginnings of words that name an organisation, a project, a key or a request at a provider.

@@ -70,15 +70,14 @@ impl Watchdog {
         self.looking
     }
 
-    /// Something was written to the app: the next write shows whether it is still there.
+    /// Something was written to the app: it has heard something, and the next write shows whether it is
+    /// still there.
     pub fn wrote(&mut self, now: Instant) {
+        if let Some(quiet) = &mut self.quiet {
+            *quiet = now + QUIET;
+        }
         self.looking = false;
         self.look = Some(now + MOMENT);
-    }
-
-    /// Output flows: the provider's own pace is the stream's from now on.
-    pub fn stop_comments(&mut self) {
-        self.quiet = None;
     }
 
     /// The app is gone and its answer is read on: not for long, and nobody has to be kept awake.
@@ -141,13 +140,15 @@ mod tests {
         watchdog.expect_within(Instant::now(), Duration::from_secs(100));
         assert!(matches!(watchdog.alarm().await, Alarm::Quiet));
         assert_eq!(start.elapsed().as_secs(), 15);
-        watchdog.stop_comments();
+        tokio::time::advance(Duration::from_secs(10)).await;
         watchdog.wrote(Instant::now());
         assert!(!watchdog.is_looking());
         watchdog.expect_within(Instant::now(), Duration::from_secs(1000));
         assert!(matches!(watchdog.alarm().await, Alarm::Look));
         assert!(watchdog.is_looking());
-        assert!(matches!(watchdog.alarm().await, Alarm::Total));
+        assert!(matches!(watchdog.alarm().await, Alarm::Quiet));
+        assert_eq!(start.elapsed().as_secs(), 40, "15 s after the last write");
+        while !matches!(watchdog.alarm().await, Alarm::Total) {}
         assert_eq!(start.elapsed().as_secs(), 600);
     }
 

@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
 
 use super::*;
+use crate::meter::estimate;
 use crate::{
     kernel::{Metered, Source},
     meter::sse::{Event, Splitter},
@@ -152,7 +153,11 @@ fn without_usage_the_text_is_estimated() {
     let seen = watch(Endpoint::Chat, [&fixture("openai_chat_stream_nousage.sse")[..]]);
     let text = "Reykjavík is the capital of Iceland. ☀️";
     assert_eq!(seen.millitokens, estimate::text(text));
-    let metered = Metered { reported: seen.usage, output_millitokens: seen.millitokens };
+    let metered = Metered {
+        reported: seen.usage,
+        output_millitokens: seen.millitokens,
+        ..Metered::default()
+    };
     let (usage, source) = metered.usage(24);
     assert_eq!((usage.input, source), (24, Source::Estimated));
     assert!((6..=16).contains(&usage.output), "{}", usage.output);

@@ -74,7 +74,8 @@ impl Signals {
             '{' | '}' | ';' | '<' | '>' | '`' | '_' | '|' | '\\' | '[' | ']' => self.code += 1,
             '(' if before.is_ascii_alphanumeric() => self.code += 1,
             '=' if "=!<>:+-".contains(before) => self.code += 1,
-            '=' | '^' | '²' | '³' | '√' | '∫' | '∑' | 'π' | '≤' | '≥' | '×' | '÷' | '∞' | '−' => {
+            '=' | '^' | '²' | '³' | '√' | '∫' | '∑' | 'π' | '≤' | '≥' | '×' | '÷' | '∞' | '−' =>
+            {
                 self.math += 1;
             }
             '%' | '$' | '€' | '£' | '¥' | '₽' | '٪' | '％' | '￥' => self.amounts += 1,
@@ -86,7 +87,8 @@ impl Signals {
 
     /// Evidence for `complex`: above 0 it is likelier than not.
     pub fn evidence(&self) -> f32 {
-        self.features().iter().zip(WEIGHTS).map(|(feature, weight)| feature * weight).sum::<f32>() + BIAS
+        self.features().iter().zip(WEIGHTS).map(|(feature, weight)| feature * weight).sum::<f32>()
+            + BIAS
     }
 
     /// What is weighed, in the order of [`WEIGHTS`].

@@ -29,7 +29,11 @@ fn prompts(lines: &str) -> Vec<Prompt> {
     let prompt = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
         let text = |name: &str| line[name].as_str().unwrap().to_owned();
-        Prompt { language: text("language"), complex: text("label") == "complex", text: text("text") }
+        Prompt {
+            language: text("language"),
+            complex: text("label") == "complex",
+            text: text("text"),
+        }
     };
     lines.lines().map(prompt).collect()
 }
@@ -124,7 +128,8 @@ fn a_conversation_that_was_complex_stays_complex() {
 #[test]
 fn what_the_app_wants_of_the_answer_counts() {
     let of = |members: Value| {
-        let mut body = json!({ "messages": [{ "role": "user", "content": "Where does it come from?" }] });
+        let mut body =
+            json!({ "messages": [{ "role": "user", "content": "Where does it come from?" }] });
         body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         score(&ask(&body.to_string()))
     };

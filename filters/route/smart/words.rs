@@ -312,7 +312,8 @@ impl Table {
         if stem.is_none() && !folded.chars().next_back().is_some_and(is_unspaced) {
             folded.push(' ');
         }
-        if folded.len() < KEY || self.find(folded.as_bytes()).is_some_and(|it| it.0 == folded.len()) {
+        if folded.len() < KEY || self.find(folded.as_bytes()).is_some_and(|it| it.0 == folded.len())
+        {
             return;
         }
         let slot = &mut self.slots[slot(folded.as_bytes())];

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use gatekeeper_filters::kernel::{Model, Models, Price, Target};
 
-use super::{providers::Providers, smart, view::View};
+use super::{providers::Providers, routes, smart, view::View};
 use crate::config::{
     problem::{Report, did_you_mean},
     raw::{Entry, Kind, Node},
@@ -49,12 +49,16 @@ pub fn compile(
             continue;
         }
         let name: Arc<str> = entry.key.as_str().into();
-        let accepts = match (&meant.value.kind, record) {
-            (Kind::Map(_), Some(shape)) => View::item(&meant.value, shape, path).texts("accepts"),
-            _ => Vec::new(),
-        };
-        let accepts = accepts.into_iter().map(Arc::from).collect();
-        models.insert(name.clone(), Arc::new(Model { name, targets, accepts, smart: None }));
+        let mut model = Model { name: name.clone(), targets, ..Model::default() };
+        if let (Kind::Map(_), Some(shape)) = (&meant.value.kind, record) {
+            // An alias repeats no warnings of what it stands for.
+            let mut own = Report::default();
+            routes::compile(&View::item(&meant.value, shape, path), &mut model, &mut own);
+            if std::ptr::eq(meant, entry) {
+                report.problems.append(&mut own.problems);
+            }
+        }
+        models.insert(name, Arc::new(model));
     }
     smart::compile(entries, record, &mut models, report);
     models

@@ -17,12 +17,7 @@ pub fn is_smart(node: &Node) -> bool {
 }
 
 /// Adds the smart models to those that have targets. `shape` is that of a model's long form.
-pub fn compile(
-    entries: &[Entry],
-    shape: Option<&Shape>,
-    models: &mut Models,
-    report: &mut Report,
-) {
+pub fn compile(entries: &[Entry], shape: Option<&Shape>, models: &mut Models, report: &mut Report) {
     let Some(shape) = shape else { return };
     let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| is_smart(&entry.value)) {
@@ -36,12 +31,8 @@ pub fn compile(
         let meant = entry.value.text().unwrap_or(&entry.key);
         if let Some((_, smart)) = found.iter().find(|(key, _)| *key == meant) {
             let name: Arc<str> = entry.key.as_str().into();
-            let model = Model {
-                name: name.clone(),
-                targets: Vec::new(),
-                accepts: Vec::new(),
-                smart: Some(smart.clone()),
-            };
+            let model =
+                Model { name: name.clone(), smart: Some(smart.clone()), ..Model::default() };
             models.insert(name, Arc::new(model));
         }
     }
@@ -53,9 +44,9 @@ fn smart(
     models: &Models,
     report: &mut Report,
 ) -> Option<Smart> {
-    for field in ["targets", "accepts"] {
+    for field in ["targets", "accepts", "delivery", "timeouts", "sticky"] {
         if view.node(field).is_some() {
-            let message = "a smart model has none of its own: they belong to its tiers";
+            let message = "belongs to the two models of `smart`";
             report.problem(view.at(field), view.path(field), message);
         }
     }
@@ -103,7 +94,8 @@ pub fn check_plans(root: &View<'_>, plans: &[Arc<Plan>], models: &Models, report
             let tiers = [&smart.simple.name, &smart.complex.name];
             if allows(name) && !tiers.iter().any(|tier| allows(tier)) {
                 let node = root.node("plans").and_then(|plans| plans.get(&plan.name));
-                let at = node.and_then(|node| node.get("models")).map_or(root.at("plans"), |n| n.at);
+                let at =
+                    node.and_then(|node| node.get("models")).map_or(root.at("plans"), |n| n.at);
                 let message = format!(
                     "`{name}` is refused: it needs `{}`, `{}` or both here, too",
                     tiers[0], tiers[1]

@@ -75,7 +75,7 @@ impl<'a> View<'a> {
                 Shape::Int { min, max } => {
                     text.parse::<u64>().is_ok_and(|number| (*min..=*max).contains(&number))
                 }
-                Shape::Choice(variants) => variants.iter().any(|v| v.name == *text && !v.later),
+                Shape::Choice(variants) => variants.iter().any(|v| v.name == *text),
                 _ => true,
             }
         });

@@ -151,8 +151,8 @@ const EDITS: &[(&str, &str, &str)] = &[
     ),
     (
         "    base_url",
-        "    strategy: fastest\n    base_url",
-        "8:15: providers.groq.strategy: `fastest` is not available in this version",
+        "    strategy: fastst\n    base_url",
+        "8:15: providers.groq.strategy: unknown value; expected one of round_robin, least_busy, fastest; did you mean `fastest`?",
     ),
     (
         "    base_url",
@@ -306,11 +306,11 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "  auto: { smart: { simple: fast, complex: fast }, targets: [groq/a] }",
-        "13:60: models.auto.targets: a smart model has none of its own: they belong to its tiers",
+        "13:60: models.auto.targets: belongs to the two models of `smart`",
     ),
     (
-        "  reply: { targets: [groq/a], delivery: whole }",
-        "13:31: models.reply.delivery: is not available in this version",
+        "  reply: { targets: [groq/a], delivery: hole }",
+        "13:41: models.reply.delivery: unknown value; expected one of stream, whole; did you mean `whole`?",
     ),
     (
         "  other: { targets: [groq/a], accepts: [sound] }",

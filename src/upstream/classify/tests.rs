@@ -13,22 +13,44 @@ fn failure(status: u16, list: &[(&'static str, &str)], body: &str) -> Failure {
 
 #[test]
 fn each_status_says_what_the_key_showed_and_where_to_go() {
-    let money = KeyNews::Broken(Why::NoMoney);
+    let money = KeyNews::Spent(Why::NoMoney, None);
+    let refused = KeyNews::Refused;
     for (status, body, cause, news, next) in [
-        (401, "{}", Cause::BadCredential, KeyNews::Broken(Why::BadCredential), Next::Key),
+        (401, "{}", Cause::BadCredential, refused(Why::BadCredential), Next::Key),
         (402, "", Cause::NoMoney, money, Next::Key),
-        (403, "<html>", Cause::NoPermission, KeyNews::Broken(Why::NoPermission), Next::Key),
-        (404, "{}", Cause::ModelMissing, KeyNews::Fault, Next::Target),
+        (403, "<html>", Cause::NoPermission, refused(Why::NoPermission), Next::Key),
+        (404, "{}", Cause::ModelMissing, KeyNews::Unfit, Next::Target),
+        (
+            400,
+            r#"{"error":{"code":"model_decommissioned"}}"#,
+            Cause::ModelMissing,
+            KeyNews::Unfit,
+            Next::Target,
+        ),
         (408, "", Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
         (429, "", Cause::RateLimited, KeyNews::Limited(None), Next::Key),
         (429, r#"{"error":{"type":"insufficient_quota"}}"#, Cause::NoMoney, money, Next::Key),
         (429, r#"{"error":{"code":"credit_balance_exhausted"}}"#, Cause::NoMoney, money, Next::Key),
         (
+            429,
+            r#"{"type":"error","error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}}"#,
+            Cause::NoMoney,
+            money,
+            Next::Key,
+        ),
+        (
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
+            Cause::NoMoney,
+            money,
+            Next::Key,
+        ),
+        (
             413,
             r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
             Cause::RateLimited,
-            KeyNews::Fault,
-            Next::Key,
+            KeyNews::Unfit,
+            Next::Account,
         ),
         (500, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
         (529, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
@@ -40,6 +62,91 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             (cause, news, next),
             "{status} {body}"
         );
+    }
+}
+
+/// Every error that a provider's reference, or a log of the field, shows.
+#[test]
+fn each_fixture_is_classified() {
+    let secs = |secs: f64| Some(Duration::from_secs_f64(secs));
+    let limited = |pause| (Cause::RateLimited, KeyNews::Limited(pause), Next::Key);
+    let fault = (Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey);
+    for (name, dialect, status, headers, expected) in [
+        ("gemini/gemini_429.json", Dialect::Gemini, 429, &[][..], limited(secs(20.0))),
+        ("openai/gemini_compat_429.json", Dialect::OpenAi, 429, &[], limited(secs(20.0))),
+        ("gemini/gemini_503.json", Dialect::Gemini, 503, &[], fault),
+        ("openai/groq_429.json", Dialect::OpenAi, 429, &[], limited(secs(5.4975))),
+        ("openai/groq_429.json", Dialect::OpenAi, 429, &[("retry-after", "6")], limited(secs(6.0))),
+        ("openai/openai_429_rate.json", Dialect::OpenAi, 429, &[], limited(secs(0.885))),
+        ("openai/openai_503.json", Dialect::OpenAi, 503, &[], fault),
+        ("anthropic/anthropic_529.json", Dialect::Anthropic, 529, &[], fault),
+        (
+            "openai/openai_429_quota.json",
+            Dialect::OpenAi,
+            429,
+            &[],
+            (Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key),
+        ),
+        (
+            "openai/openai_401.json",
+            Dialect::OpenAi,
+            401,
+            &[],
+            (Cause::BadCredential, KeyNews::Refused(Why::BadCredential), Next::Key),
+        ),
+    ] {
+        let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        let body = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let Judgement::Failed(failure) = judge(dialect, status, &self::headers(headers), &body)
+        else {
+            panic!("{name} is relayed")
+        };
+        assert_eq!((failure.cause, failure.news, failure.next), expected, "{name}");
+        let Judgement::Failed(inside) = judge_inside(dialect, &body) else { panic!("{name}") };
+        // What has a header only there, or says nothing of its status, is judged by its words.
+        if headers.is_empty() {
+            assert_eq!((inside.cause, inside.news, inside.next), expected, "inside: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_days_limit_rests_until_its_end() {
+    let groq = r#"{"error":{"message":"Rate limit reached for model `m` in organization `o` on tokens per day (TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    let groq = failure(429, &[], groq);
+    let stated = Some(Duration::from_millis(578_016));
+    assert_eq!(groq.news, KeyNews::Spent(Why::DailyLimit, stated));
+    let gemini = |quota: &str, value: &str| {
+        format!(
+            r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
+            {{"violations":[{{"quotaId":"{quota}","quotaValue":"{value}"}}]}},{{"retryDelay":"26s"}}]}}}}"#
+        )
+    };
+    let daily =
+        failure(429, &[], &gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "20"));
+    let KeyNews::Spent(Why::DailyLimit, Some(until)) = daily.news else { panic!("{daily:?}") };
+    assert!(until <= Duration::from_secs(25 * 3600), "{until:?}");
+    // A limit of nothing: waiting helps nobody.
+    let none = failure(429, &[], &gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "0"));
+    assert_eq!((none.news, none.next), (KeyNews::Unfit, Next::Account));
+}
+
+#[test]
+fn an_error_inside_a_200_is_judged_by_its_words() {
+    for (body, cause) in [
+        (r#"{"error":{"code":429,"message":"x"}}"#, Cause::RateLimited),
+        (r#"{"error":{"code":402}}"#, Cause::NoMoney),
+        (r#"{"type":"error","error":{"type":"overloaded_error"}}"#, Cause::ProviderError),
+        (r#"{"type":"error","error":{"type":"authentication_error"}}"#, Cause::BadCredential),
+        (r#"{"error":{"type":"insufficient_quota"}}"#, Cause::NoMoney),
+        (r#"{"error":{"type":"invalid_request_error"}}"#, Cause::ProviderError),
+        (r#"{"error":"something"}"#, Cause::ProviderError),
+        ("no JSON", Cause::ProviderError),
+    ] {
+        let Judgement::Failed(failure) = judge_inside(Dialect::OpenAi, body.as_bytes()) else {
+            panic!("{body} is relayed")
+        };
+        assert_eq!(failure.cause, cause, "{body}");
     }
 }
 
@@ -61,7 +168,7 @@ fn a_fault_of_the_request_is_relayed_without_the_account() {
     else {
         panic!("not relayed")
     };
-    let text = String::from_utf8(relayed.body.to_vec()).unwrap();
+    let text = relayed.said.message + &relayed.said.code;
     assert!(text.contains("context_length_exceeded") && text.contains("Too long"), "{text}");
     assert!(!text.contains("Zx81") && !text.contains("sk-proj"), "{text}");
 }

@@ -3,7 +3,7 @@ use gatekeeper_filters::kernel::{LicenseId, OnDisconnect, Plan};
 use super::*;
 
 fn chat(body: &str) -> Result<Ask, Reject> {
-    parse(Endpoint::Chat, Bytes::from(body.to_owned()), &[], None)
+    parse(Endpoint::Chat, Bytes::from(body.to_owned()), None, &[], None)
 }
 
 fn sent(ask: &Ask) -> String {
@@ -25,7 +25,7 @@ fn listed_members_keep_their_bytes_and_the_rest_is_removed() {
 #[test]
 fn a_member_that_a_provider_lets_through_stays() {
     let body = Bytes::from_static(br#"{"model":"m","messages":[],"top_k":5,"min_p":0.1}"#);
-    let ask = parse(Endpoint::Chat, body, &["top_k".into()], None).unwrap();
+    let ask = parse(Endpoint::Chat, body, None, &["top_k".into()], None).unwrap();
     assert_eq!(sent(&ask), r#"{"model":"m","messages":[],"top_k":5}"#);
 }
 
@@ -77,7 +77,7 @@ fn a_thinking_budget_is_found_where_it_would_be_sent() {
     let budget = |member: &str, extra: &[&str]| {
         let extra: Vec<Arc<str>> = extra.iter().map(|name| Arc::from(*name)).collect();
         let body = format!(r#"{{"model":"m","messages":[],{member}}}"#);
-        parse(Endpoint::Chat, body.into(), &extra, None).unwrap().thinking_budget
+        parse(Endpoint::Chat, body.into(), None, &extra, None).unwrap().thinking_budget
     };
     let google = r#""extra_body":{"google":{"thinking_config":{"thinking_budget":900}}}"#;
     let gemini = r#""generationConfig":{"thinkingConfig":{"thinkingBudget":901}}"#;
@@ -134,7 +134,7 @@ fn responses_are_never_kept_at_the_provider_and_users_are_known_by_their_licence
     let license = License { id: LicenseId([0xab; 32]), plan: Arc::new(plan), until: None };
     let body =
         r#"{"model":"m","input":"hi","store":true,"user":"a@b.c","previous_response_id":"resp_1"}"#;
-    let ask = parse(Endpoint::Responses, body.into(), &[], Some(&license)).unwrap();
+    let ask = parse(Endpoint::Responses, body.into(), None, &[], Some(&license)).unwrap();
     let expected =
         format!(r#"{{"model":"m","input":"hi","user":"{}","store":false}}"#, "ab".repeat(16));
     assert_eq!(sent(&ask), expected);
@@ -147,4 +147,96 @@ fn a_body_that_is_no_object_or_has_no_model_is_refused() {
     {
         assert_eq!(chat(body).unwrap_err().code, Code::InvalidRequest, "{body}");
     }
+}
+
+fn messages(body: &str) -> Result<Ask, Reject> {
+    parse(Endpoint::Messages, Bytes::from(body.to_owned()), None, &[], None)
+}
+
+fn generate(body: &str) -> Result<Ask, Reject> {
+    let path = Generate { model: "fast".into(), stream: true };
+    parse(Endpoint::Generate, Bytes::from(body.to_owned()), Some(path), &[], None)
+}
+
+#[test]
+fn anthropics_blocks_are_weighed_and_hosted_tools_refused() {
+    let body = r#"{"model":"claude","max_tokens":300,"stream":true,"service_tier":"auto",
+        "system":[{"type":"text","text":"Be kind."}],"metadata":{"user_id":"me"},
+        "messages":[{"role":"user","content":[{"type":"text","text":"What is it?"},
+            {"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAA"}}]},
+          {"role":"assistant","content":[{"type":"tool_use","id":"t","name":"look","input":{"a":1}}]},
+          {"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[{"type":"text","text":"A cat"}]}]}]}"#;
+    let ask = messages(body).unwrap();
+    assert_eq!(
+        (&*ask.model, ask.stream, ask.output_cap, ask.images),
+        ("claude", true, Some(300), 1)
+    );
+    assert!(ask.media.is_empty() && (20..60).contains(&ask.text_tokens), "{}", ask.text_tokens);
+    assert!(!ask.members.contains("service_tier") && !ask.members.contains("metadata"));
+    for (more, param) in [
+        (r#""tools":[{"type":"web_search_20250305","name":"web_search"}]"#, "tools"),
+        (r#""mcp_servers":[{"url":"https://example.com"}]"#, "mcp_servers"),
+        (r#""container":"c_1""#, "container"),
+        (r#""max_tokens":0"#, "max_tokens"),
+        (r#""messages":"Hi""#, "messages"),
+    ] {
+        let reject = messages(&format!(r#"{{"model":"claude",{more}}}"#)).unwrap_err();
+        assert_eq!(reject.param.as_deref(), Some(param));
+    }
+    let kinds = |content: &str| {
+        let body =
+            format!(r#"{{"model":"c","messages":[{{"role":"user","content":[{content}]}}]}}"#);
+        messages(&body).unwrap().media.iter().map(|kind| kind.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(r#"{"type":"document","source":{"type":"base64","data":"AA"}}"#), ["file"]);
+    assert_eq!(kinds(r#"{"type":"image","source":{"type":"file","file_id":"f"}}"#), ["file_id"]);
+    assert_eq!(kinds(r#"{"type":"server_tool_use","name":"x"}"#), ["server_tool_use"]);
+    let own = r#"{"model":"c","messages":[],"tools":[{"name":"look","input_schema":{}},{"type":"custom","name":"a"}]}"#;
+    assert!(messages(own).is_ok());
+}
+
+#[test]
+fn geminis_contents_are_weighed_and_what_is_dear_is_refused() {
+    let body = r#"{"contents":[{"role":"user","parts":[{"text":"What is it?"},
+        {"inlineData":{"mimeType":"image/png","data":"AAAA"}}]}],
+        "systemInstruction":{"parts":[{"text":"Be kind."}]},"labels":{"a":"b"},
+        "generationConfig":{"maxOutputTokens":300,"temperature":0.5,"mediaResolution":"HIGH"}}"#;
+    let ask = generate(body).unwrap();
+    assert_eq!((&*ask.model, ask.stream, ask.output_cap, ask.images), ("fast", true, Some(300), 1));
+    assert!(ask.media.is_empty() && (10..40).contains(&ask.text_tokens), "{}", ask.text_tokens);
+    assert!(!ask.members.contains("labels"));
+    let config = ask.members.get("generationConfig").unwrap();
+    assert_eq!(config, br#"{"maxOutputTokens":300,"temperature":0.5}"#);
+    for (more, param) in [
+        (r#""tools":[{"googleSearch":{}}]"#, "tools"),
+        (r#""tools":{"codeExecution":{}}"#, "tools"),
+        (r#""cachedContent":"c/1""#, "cachedContent"),
+        (r#""generation_config":{}"#, "generation_config"),
+        (r#""generationConfig":{"candidateCount":4}"#, "generationConfig.candidateCount"),
+        (r#""generationConfig":{"candidate_count":4}"#, "generationConfig"),
+        (
+            r#""generationConfig":{"responseModalities":["IMAGE"]}"#,
+            "generationConfig.responseModalities",
+        ),
+        (r#""generationConfig":{"maxOutputTokens":-1}"#, "generationConfig.maxOutputTokens"),
+        (r#""contents":{}"#, "contents"),
+    ] {
+        let reject = generate(&format!("{{{more}}}")).unwrap_err();
+        assert_eq!(reject.param.as_deref(), Some(param));
+    }
+    let kinds = |part: &str| {
+        let ask = generate(&format!(r#"{{"contents":[{{"parts":[{part}]}}]}}"#)).unwrap();
+        ask.media.iter().map(|kind| kind.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(r#"{"inlineData":{"mimeType":"application/pdf","data":""}}"#), ["file"]);
+    assert_eq!(kinds(r#"{"inline_data":{"mimeType":"image/png"}}"#), ["inline_data"]);
+    assert_eq!(kinds(r#"{"fileData":{"fileUri":"x"}}"#), ["file_id"]);
+    assert_eq!(kinds(r#"{"inlineData":{"mimeType":"audio/wav","data":""}}"#), ["input_audio"]);
+}
+
+#[test]
+fn an_item_reference_is_refused_with_the_option_to_set() {
+    let body = r#"{"model":"m","input":[{"type":"item_reference","id":"msg_1"}]}"#;
+    let reject = parse(Endpoint::Responses, body.into(), None, &[], None).unwrap_err();
+    assert!(reject.message.contains("store: false") && reject.param.as_deref() == Some("input"));
 }

@@ -1,0 +1,221 @@
+//! Reads answers in Anthropic's dialect (`/v1/messages`).
+//!
+//! `input_tokens` leaves cached and newly cached tokens out: the input is the sum of the three. Counts of a
+//! stream are cumulative, those that are missing or null keep what was said before. The output counts
+//! thinking.
+
+use super::{
+    Reading, estimate,
+    json::{NotJson, count, is_empty, member_text, read},
+};
+use crate::kernel::{Usage, json::Value};
+
+/// One stream, with the counts it has told so far.
+#[derive(Debug, Default)]
+pub struct Stream {
+    input: u64,
+    creation: u64,
+    cached: u64,
+    output: Option<u64>,
+}
+
+impl Stream {
+    /// One event. The type within the data wins over the event's name.
+    pub fn read(&mut self, event_name: Option<&str>, data: &[u8]) -> Reading {
+        read(data, |root| self.event(event_name, root)).unwrap_or_default()
+    }
+
+    fn event(&mut self, event_name: Option<&str>, root: Value<'_>) -> Reading {
+        let written = root.get("type").and_then(|kind| kind.as_str());
+        let mut reading = Reading::default();
+        match written.as_deref().or(event_name).unwrap_or_default() {
+            "message_start" => {
+                let usage = root.get("message").and_then(|message| message.get("usage"));
+                if usage.is_some_and(|usage| self.take(usage)) {
+                    // What it says of the output is the first token's.
+                    reading.input = Some(self.usage(0));
+                }
+            }
+            "content_block_start" => {
+                if let Some(block) = root.get("content_block") {
+                    block_start(block, &mut reading);
+                }
+            }
+            "content_block_delta" => {
+                if let Some(delta) = root.get("delta") {
+                    block_delta(delta, &mut reading);
+                }
+            }
+            "message_delta" => {
+                let delta = root.get("delta");
+                let stopped = delta.and_then(|delta| delta.get("stop_reason"));
+                if stopped.is_some_and(|reason| !is_empty(reason)) {
+                    reading.finished = true;
+                    reading.commits = true;
+                }
+                if root.get("usage").is_some_and(|usage| self.take(usage)) {
+                    reading.usage = self.output.map(|output| self.usage(output));
+                }
+            }
+            "message_stop" => reading.done = true,
+            "error" => reading.failed = true,
+            _ => {}
+        }
+        reading
+    }
+
+    /// Whether it says anything of the input or the output.
+    fn take(&mut self, usage: Value<'_>) -> bool {
+        let said = |name: &str| count(usage.get(name));
+        let (input, output) = (said("input_tokens"), said("output_tokens"));
+        self.input = input.unwrap_or(self.input);
+        self.creation = said("cache_creation_input_tokens").unwrap_or(self.creation);
+        self.cached = said("cache_read_input_tokens").unwrap_or(self.cached);
+        self.output = output.or(self.output);
+        input.is_some() || output.is_some()
+    }
+
+    fn usage(&self, output: u64) -> Usage {
+        let input = self.input.saturating_add(self.creation).saturating_add(self.cached);
+        Usage { input, output, cached: self.cached, reasoning: 0 }
+    }
+}
+
+/// A call is shown by name before its arguments come; other blocks begin empty.
+fn block_start(block: Value<'_>, reading: &mut Reading) {
+    let kind = block.get("type").and_then(|kind| kind.as_str());
+    let name = if kind.as_deref() == Some("tool_use") { "name" } else { "text" };
+    if block.get(name).is_some_and(|text| !is_empty(text)) {
+        reading.commits = true;
+        reading.output_millitokens = member_text(block, name);
+    }
+}
+
+fn block_delta(delta: Value<'_>, reading: &mut Reading) {
+    for name in ["text", "thinking", "partial_json"] {
+        if delta.get(name).is_some_and(|text| !is_empty(text)) {
+            reading.commits = true;
+            reading.output_millitokens += member_text(delta, name);
+        }
+    }
+}
+
+/// A whole message.
+///
+/// # Errors
+/// The body is no JSON.
+pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
+    read(body, |root| {
+        let failed = root.get("type").is_some_and(|kind| kind.raw() == br#""error""#)
+            || root.get("error").is_some_and(|error| !is_empty(error));
+        let mut counts = Stream::default();
+        let counted = root.get("usage").is_some_and(|usage| counts.take(usage));
+        let stopped = root.get("stop_reason").is_some_and(|reason| !is_empty(reason));
+        let content = root.get("content").filter(|content| !is_empty(*content));
+        Reading {
+            usage: counts.output.filter(|_| counted).map(|output| counts.usage(output)),
+            output_millitokens: content.map_or(0, |blocks| blocks.items().map(block).sum()),
+            commits: (content.is_some() || stopped) && !failed,
+            finished: stopped,
+            failed,
+            ..Reading::default()
+        }
+    })
+}
+
+fn block(block: Value<'_>) -> u64 {
+    let input =
+        block.get("input").map_or(0, |input| estimate::text(&String::from_utf8_lossy(input.raw())));
+    ["text", "thinking", "name"].iter().map(|name| member_text(block, name)).sum::<u64>() + input
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn fixture(name: &str) -> String {
+        let path = format!("{}/../tests/fixtures/anthropic/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// What all events of a stream say together.
+    fn whole(stream: &str) -> (Vec<Reading>, Option<Usage>) {
+        let mut state = Stream::default();
+        let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+        let readings: Vec<_> = data.map(|data| state.read(None, data.as_bytes())).collect();
+        let usage = readings.iter().filter_map(|reading| reading.usage).next_back();
+        (readings, usage)
+    }
+
+    const COUNTED: Usage = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0 };
+
+    #[test]
+    fn counts_are_those_of_the_reference() {
+        assert_eq!(
+            answer(fixture("anthropic_messages.json").as_bytes()).unwrap().usage,
+            Some(COUNTED)
+        );
+        let (readings, usage) = whole(&fixture("anthropic_stream.sse"));
+        assert_eq!(usage, Some(COUNTED));
+        assert_eq!(readings[0].input, Some(Usage { output: 0, ..COUNTED }));
+        let first = readings.iter().position(|reading| reading.commits);
+        assert_eq!(first, Some(3), "start, an empty block and a ping are no output");
+        assert!(readings.last().unwrap().done && readings[readings.len() - 2].finished);
+    }
+
+    #[test]
+    fn a_stream_that_fails_has_counted_its_input() {
+        let (readings, usage) = whole(&fixture("anthropic_stream_overloaded.sse"));
+        assert_eq!(usage, None);
+        assert_eq!(readings[0].input.unwrap().input, 1201);
+        assert!(readings.last().unwrap().failed);
+    }
+
+    #[test]
+    fn null_keeps_what_was_said_before_and_nonsense_is_missing() {
+        let mut state = Stream::default();
+        let start = json!({"type": "message_start", "message": {"usage":
+            {"input_tokens": 7, "cache_read_input_tokens": 3, "output_tokens": 1}}});
+        state.read(None, start.to_string().as_bytes());
+        let delta = json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"},
+            "usage": {"input_tokens": null, "output_tokens": 5, "cache_read_input_tokens": -4}});
+        let reading = state.read(None, delta.to_string().as_bytes());
+        let expected = Usage { input: 10, output: 5, cached: 3, reasoning: 0 };
+        assert_eq!((reading.usage, reading.finished), (Some(expected), true));
+    }
+
+    #[test]
+    fn tools_and_thinking_are_output() {
+        let mut state = Stream::default();
+        let mut read = |event: serde_json::Value| state.read(None, event.to_string().as_bytes());
+        let tool = json!({"type": "content_block_start", "content_block":
+            {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}});
+        assert!(read(tool).commits);
+        for (delta, commits) in [
+            (json!({"type": "input_json_delta", "partial_json": "{\"a\""}), true),
+            (json!({"type": "input_json_delta", "partial_json": ""}), false),
+            (json!({"type": "thinking_delta", "thinking": "Hm."}), true),
+            (json!({"type": "signature_delta", "signature": "EqQB"}), false),
+        ] {
+            let reading = read(json!({"type": "content_block_delta", "delta": delta}));
+            assert_eq!(reading.commits, commits, "{delta}");
+            assert_eq!(reading.output_millitokens > 0, commits, "{delta}");
+        }
+        let message = json!({"content": [{"type": "tool_use", "name": "weather", "input": {"city": "Oslo"}}]});
+        let reading = answer(message.to_string().as_bytes()).unwrap();
+        assert!(reading.commits && reading.output_millitokens > 1000);
+        assert!(!answer(b"{}").unwrap().commits && answer(b"{").is_err());
+        assert!(answer(br#"{"type":"error","error":{"type":"overloaded_error"}}"#).unwrap().failed);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            Stream::default().read(Some("message_delta"), &data);
+            let _ = answer(&data);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What the readers of all dialects have in common: JSON that is read without an allocation, texts that are
+//! weighed, counts that can be believed.
+
+use std::cell::RefCell;
+
+use super::{Reading, estimate};
+use crate::kernel::json::{Invalid, Kind, Reader, Value};
+
+/// An answer that is not JSON: cut off, or a page of HTML.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is not JSON: {0}")]
+pub struct NotJson(#[from] pub Invalid);
+
+/// Integers up to here survive being a double on the way.
+const MAX_COUNT: u64 = 1 << 53;
+
+thread_local! {
+    /// So that an event costs no allocation.
+    static READER: RefCell<Reader> = const { RefCell::new(Reader::lenient()) };
+}
+
+pub(super) fn read(
+    data: &[u8],
+    reading: impl FnOnce(Value<'_>) -> Reading,
+) -> Result<Reading, NotJson> {
+    READER.with(|reader| match reader.try_borrow_mut() {
+        Ok(mut reader) => Ok(reading(reader.parse(data)?)),
+        Err(_) => Ok(reading(Reader::lenient().parse(data)?)),
+    })
+}
+
+/// Null, or an empty string, array or object: what servers send where there is nothing to say.
+pub(super) fn is_empty(value: Value<'_>) -> bool {
+    match value.kind() {
+        Kind::Null => true,
+        Kind::String => value.span().len() == 2,
+        Kind::Array => value.items().next().is_none(),
+        Kind::Object => value.members().next().is_none(),
+        Kind::Bool | Kind::Number => false,
+    }
+}
+
+/// Text, or parts of text.
+pub(super) fn text(value: Value<'_>) -> u64 {
+    match value.as_str() {
+        Some(string) => estimate::text(&string),
+        None => value.items().map(|part| member_text(part, "text")).sum(),
+    }
+}
+
+pub(super) fn member_text(object: Value<'_>, name: &str) -> u64 {
+    object.get(name).map_or(0, text)
+}
+
+pub(super) fn count(value: Option<Value<'_>>) -> Option<u64> {
+    value?.as_u64().filter(|count| *count <= MAX_COUNT)
+}

@@ -1,0 +1,200 @@
+//! What is asked for: the body checked as strict JSON, and the few members of it that are read here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gatekeeper_filters::kernel::{
+    Ask, Code, Endpoint, License, Members, Reject,
+    json::{Document, Kind, Value},
+};
+
+use super::{fields, gate::Generate, weight::Weight};
+
+/// Checks the body and finds out what is asked. `path` is what the path says of it; `extra` are members that
+/// some provider lets through beside the listed ones.
+///
+/// # Errors
+/// 400, naming the field at fault where one is.
+pub fn parse(
+    endpoint: Endpoint,
+    body: Bytes,
+    path: Option<Generate>,
+    extra: &[Arc<str>],
+    license: Option<&License>,
+) -> Result<Ask, Reject> {
+    let document = Document::parse(body.clone()).map_err(|invalid| {
+        Reject::new(Code::InvalidRequest, format!("The body is not valid JSON: {invalid}."))
+    })?;
+    let root = document.root();
+    if root.kind() != Kind::Object {
+        return Err(Reject::new(Code::InvalidRequest, "The body must be a JSON object."));
+    }
+    let mut ask = Ask {
+        model: path.as_ref().map_or_else(|| Arc::from(""), |path| path.model.clone()),
+        stream: path.as_ref().is_some_and(|path| path.stream),
+        wants_usage: false,
+        text_tokens: 0,
+        images: 0,
+        media: Vec::new(),
+        output_cap: None,
+        cap_field: None,
+        thinking_budget: None,
+        members: Members::new(body),
+    };
+    let mut weight = Weight::default();
+    let mut has_model = path.is_some();
+    for (name, value) in root.members() {
+        let plain =
+            if name.is_escaped() { "" } else { std::str::from_utf8(name.raw()).unwrap_or("") };
+        fields::check(endpoint, &name.decoded(), &value)?;
+        has_model |= plain == "model";
+        read_member(&mut ask, &mut weight, endpoint, plain, &value)?;
+        let listed = fields::passes(endpoint, plain.as_bytes());
+        if listed || extra.iter().any(|field| &**field == plain) {
+            ask.members.push_source(name.raw_span(), value.span());
+            ask.thinking_budget = ask.thinking_budget.max(fields::thinking_budget(plain, &value));
+        }
+    }
+    if !has_model {
+        return Err(Reject::field("model", "\"model\" is missing."));
+    }
+    ask.text_tokens = weight.tokens();
+    ask.images = weight.images;
+    ask.media = weight.media;
+    if ask.media.iter().any(|kind| &**kind == "item_reference") {
+        return Err(Reject::field("input", ITEM_REFERENCE));
+    }
+    finish(&mut ask, endpoint, license);
+    Ok(ask)
+}
+
+fn read_member(
+    ask: &mut Ask,
+    weight: &mut Weight,
+    endpoint: Endpoint,
+    name: &str,
+    value: &Value<'_>,
+) -> Result<(), Reject> {
+    match (endpoint, name) {
+        (Endpoint::Generate, _) => read_generate(ask, weight, name, value)?,
+        (_, "model") => {
+            let model = value.as_str().ok_or_else(|| must_be("model", "a string"))?;
+            ask.model = Arc::from(&*model);
+        }
+        (Endpoint::Chat | Endpoint::Responses | Endpoint::Messages, "stream")
+            if !value.is_null() =>
+        {
+            ask.stream = value.as_bool().ok_or_else(|| must_be("stream", "true or false"))?;
+        }
+        (Endpoint::Chat, "stream_options") => {
+            let wanted = value.get("include_usage").and_then(|wanted| wanted.as_bool());
+            ask.wants_usage = wanted == Some(true);
+        }
+        (Endpoint::Chat, "max_tokens" | "max_completion_tokens")
+        | (Endpoint::Messages, "max_tokens")
+        | (Endpoint::Responses, "max_output_tokens")
+            if !value.is_null() =>
+        {
+            read_cap(ask, cap_field(name), value)?;
+        }
+        (Endpoint::Chat | Endpoint::Messages, "messages") => {
+            if value.kind() != Kind::Array {
+                return Err(must_be("messages", "a list"));
+            }
+            value.items().for_each(|message| weight.message(&message));
+        }
+        (Endpoint::Responses, "input") if value.kind() == Kind::Array => {
+            value.items().for_each(|item| weight.message(&item));
+        }
+        (Endpoint::Embeddings, "input") if value.kind() == Kind::Array => {
+            value.items().for_each(|item| weight.embedded(&item));
+        }
+        (Endpoint::Messages, "system") if value.kind() == Kind::Array => {
+            value.items().for_each(|block| weight.part(&block));
+        }
+        (_, "input" | "instructions" | "system") => weight.text(value),
+        (_, "tools" | "functions" | "response_format" | "text") => weight.raw(value),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Gemini's members.
+fn read_generate(
+    ask: &mut Ask,
+    weight: &mut Weight,
+    name: &str,
+    value: &Value<'_>,
+) -> Result<(), Reject> {
+    match name {
+        "contents" if value.kind() != Kind::Array => return Err(must_be("contents", "a list")),
+        "contents" => value.items().for_each(|content| weight.content(&content)),
+        "systemInstruction" => weight.content(value),
+        "tools" => weight.raw(value),
+        "generationConfig" => {
+            if let Some(cap) = value.get("maxOutputTokens").filter(|cap| !cap.is_null()) {
+                read_cap(ask, "generationConfig.maxOutputTokens", &cap)?;
+            }
+            ["responseSchema", "responseJsonSchema"]
+                .iter()
+                .filter_map(|name| value.get(name))
+                .for_each(|schema| weight.raw(&schema));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn read_cap(ask: &mut Ask, field: &'static str, value: &Value<'_>) -> Result<(), Reject> {
+    let cap = value.as_u64().filter(|cap| *cap > 0);
+    let cap = cap.ok_or_else(|| must_be(field, "a whole number above 0"))?;
+    ask.output_cap = Some(ask.output_cap.map_or(cap, |other| other.min(cap)));
+    ask.cap_field = Some(field);
+    Ok(())
+}
+
+/// An app that lets the provider keep its items sends their ids. Nothing is kept here: whole items are
+/// needed, which is an option of the SDKs.
+const ITEM_REFERENCE: &str = "Items are not kept by the service, so \"item_reference\" leads nowhere. \
+    Send whole items: set `store: false` (in the AI SDK `providerOptions: { openai: { store: false } }`).";
+
+fn must_be(field: &str, what: &str) -> Reject {
+    Reject::field(field, format!("\"{field}\" must be {what}."))
+}
+
+fn cap_field(name: &str) -> &'static str {
+    match name {
+        "max_tokens" => "max_tokens",
+        "max_output_tokens" => "max_output_tokens",
+        _ => "max_completion_tokens",
+    }
+}
+
+/// What every request of an endpoint gets, whatever the app wrote.
+fn finish(ask: &mut Ask, endpoint: Endpoint, license: Option<&License>) {
+    if endpoint == Endpoint::Responses {
+        // Left out, a provider would keep the answer, readable with any key of the account.
+        ask.members.set("store", "false");
+    }
+    if endpoint == Endpoint::Generate
+        && let Some(config) =
+            ask.members.get("generationConfig").and_then(fields::generation_config)
+    {
+        ask.members.set("generationConfig", config);
+    }
+    let Some(license) = license else { return };
+    if endpoint == Endpoint::Messages {
+        // The app's own would name its user to the seller's account.
+        let user = &license.id.to_hex()[..32];
+        ask.members.set("metadata", format!("{{\"user_id\":\"{user}\"}}"));
+    }
+    for field in ["user", "safety_identifier"] {
+        if ask.members.contains(field) {
+            // 32 hex digits: OpenAI takes at most 64 characters.
+            ask.members.set(field, format!("\"{}\"", &license.id.to_hex()[..32]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What a request weighs: its texts in estimated tokens, its images, and whatever else has to be allowed.
+
+use std::sync::Arc;
+
+use gatekeeper_filters::{
+    kernel::json::{Kind, Value},
+    meter::estimate,
+};
+
+fn is(value: &Value<'_>, text: &str) -> bool {
+    value.as_str().is_some_and(|value| value == text)
+}
+
+/// Adds up the input of a request.
+#[derive(Default)]
+pub struct Weight {
+    millitokens: u64,
+    pub images: u64,
+    /// Kinds of parts beside text and images.
+    pub media: Vec<Arc<str>>,
+}
+
+impl Weight {
+    pub fn tokens(&self) -> u64 {
+        estimate::tokens(self.millitokens).saturating_add(estimate::REQUEST_TOKENS)
+    }
+
+    pub fn text(&mut self, value: &Value<'_>) {
+        match value.as_str() {
+            Some(text) => self.millitokens += estimate::text(&text),
+            None => self.raw(value),
+        }
+    }
+
+    /// Anything that is no plain text is weighed as it stands.
+    pub fn raw(&mut self, value: &Value<'_>) {
+        let text = String::from_utf8_lossy(value.raw());
+        self.millitokens += estimate::text(&text);
+    }
+
+    /// One string, or one list of token numbers.
+    pub fn embedded(&mut self, value: &Value<'_>) {
+        match value.kind() {
+            Kind::Array => self.millitokens += 1000 * value.items().count() as u64,
+            Kind::Number => self.millitokens += 1000,
+            _ => self.text(value),
+        }
+    }
+
+    pub fn message(&mut self, message: &Value<'_>) {
+        self.millitokens += 1000 * estimate::MESSAGE_TOKENS;
+        if message.get("type").is_none() && message.get("role").is_none() {
+            // An id alone names an item that is kept in the seller's account.
+            self.other("item_reference");
+        }
+        for (name, value) in message.members() {
+            match &*name.decoded() {
+                // Both name state that is kept in the seller's account.
+                "type" if is(&value, "item_reference") => self.other("item_reference"),
+                "file_id" => self.other("file_id"),
+                "role" | "type" | "id" | "status" => {}
+                "content" | "output" if value.kind() == Kind::Array => {
+                    value.items().for_each(|part| self.part(&part));
+                }
+                _ => self.text(&value),
+            }
+        }
+    }
+
+    pub fn part(&mut self, part: &Value<'_>) {
+        let kind = part.get("type").and_then(|kind| kind.as_str());
+        let source = part.get("source");
+        let file = part.get("file_id").or_else(|| source.and_then(|source| source.get("file_id")));
+        if file.is_some_and(|id| !id.is_null()) {
+            self.other("file_id");
+        }
+        match kind.as_deref() {
+            Some("image_url" | "input_image" | "image") => self.images += 1,
+            // Anthropic's blocks. A source may be a file that is kept in the seller's account.
+            Some("tool_use") => self.raw(part),
+            Some("tool_result") => self.tool_result(part),
+            Some("thinking" | "redacted_thinking") => {
+                let text = part.get("thinking").or_else(|| part.get("data"));
+                text.iter().for_each(|text| self.text(text));
+            }
+            Some("document") => self.other("file"),
+            Some("text" | "input_text" | "output_text" | "refusal" | "summary_text") => {
+                let text = part.get("text").or_else(|| part.get("refusal"));
+                text.iter().for_each(|text| self.text(text));
+            }
+            Some(other) => self.other(other),
+            None => self.raw(part),
+        }
+    }
+
+    /// One of Gemini's contents.
+    pub fn content(&mut self, content: &Value<'_>) {
+        self.millitokens += 1000 * estimate::MESSAGE_TOKENS;
+        for part in content.get("parts").iter().flat_map(Value::items) {
+            for (name, value) in part.members() {
+                self.gemini_part(&name.decoded(), &value);
+            }
+        }
+    }
+
+    /// A member of a part. What is not known here could be anything: it is refused unless it is allowed.
+    fn gemini_part(&mut self, name: &str, value: &Value<'_>) {
+        match name {
+            "text" => self.text(value),
+            "functionCall" | "functionResponse" => self.raw(value),
+            "thought" | "thoughtSignature" => {}
+            "inlineData" => {
+                let kind = value.get("mimeType").and_then(|kind| kind.as_str()).unwrap_or_default();
+                match kind.split('/').next().unwrap_or_default() {
+                    "image" => self.images += 1,
+                    "audio" => self.other("input_audio"),
+                    "video" => self.other("video_url"),
+                    "text" => value.get("data").iter().for_each(|data| self.text(data)),
+                    _ => self.other("file"),
+                }
+            }
+            "fileData" => self.other("file_id"),
+            other => self.other(other),
+        }
+    }
+
+    /// A block that a tool answered with: text, or blocks of text and images.
+    fn tool_result(&mut self, block: &Value<'_>) {
+        match block.get("content") {
+            Some(content) if content.kind() == Kind::Array => {
+                content.items().for_each(|part| self.part(&part));
+            }
+            Some(content) => self.text(&content),
+            None => {}
+        }
+    }
+
+    fn other(&mut self, kind: &str) {
+        if !self.media.iter().any(|known| &**known == kind) {
+            self.media.push(Arc::from(kind));
+        }
+    }
+}
