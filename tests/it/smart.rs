@@ -137,7 +137,7 @@ async fn responses_and_streams_are_routed_like_chats() {
 #[tokio::test]
 async fn the_app_may_choose_the_tier_itself() {
     let scene = Scene::start().await;
-    let ask = |tiers, body| scene.ask_with(LICENSE, tiers, body);
+    let ask = async |tiers: &[&str], body: &Value| scene.ask_with(LICENSE, tiers, body).await;
     assert_eq!(route(&ask(&["complex"], &question(EASY)).await), "complex;tier=header");
     assert_eq!(route(&ask(&["simple"], &question(HARD)).await), "simple;tier=header");
     assert_eq!(scene.seen(), (1, 1));
