@@ -58,9 +58,9 @@ fn of(shape: &Shape) -> Value {
 }
 
 fn record(fields: &[Field]) -> Value {
-    let there = || fields.iter().filter(|field| !field.later);
-    let properties: Map<_, _> = there().map(|field| (field.name.into(), property(field))).collect();
-    let required: Vec<_> = there().filter(|field| field.required).map(|f| f.name).collect();
+    let property = |field: &Field| (field.name.into(), property(field));
+    let properties: Map<_, _> = fields.iter().map(property).collect();
+    let required: Vec<_> = fields.iter().filter(|field| field.required).map(|f| f.name).collect();
     let mut schema = json!({
         // A name with nothing below it stands for a record without fields.
         "type": if required.is_empty() { json!(["object", "null"]) } else { json!("object") },

@@ -84,7 +84,6 @@ pub struct Field {
     pub default: Option<&'static str>,
     pub required: bool,
     /// Part of the contract, but not of this version.
-    pub later: bool,
     /// Belongs to another field's variant only.
     pub with: Option<(&'static str, &'static str)>,
 }
@@ -97,7 +96,7 @@ impl Variant {
 
 impl Field {
     pub const fn new(name: &'static str, shape: &'static Shape, doc: &'static str) -> Self {
-        Self { name, shape, doc, default: None, required: false, later: false, with: None }
+        Self { name, shape, doc, default: None, required: false, with: None }
     }
 
     pub const fn or(mut self, default: &'static str) -> Self {
@@ -108,12 +107,6 @@ impl Field {
     pub const fn required(mut self) -> Self {
         self.required = true;
         self
-    }
-
-    pub const fn later(name: &'static str, doc: &'static str) -> Self {
-        let mut field = Self::new(name, &Shape::Anything, doc);
-        field.later = true;
-        field
     }
 
     pub const fn with(mut self, field: &'static str, variant: &'static str) -> Self {

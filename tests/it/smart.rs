@@ -111,7 +111,8 @@ async fn each_request_goes_to_the_tier_that_fits_it() {
     assert_eq!(scene.seen(), (2, 2));
 
     let status = scene.gateway.status().await;
-    let models: Vec<_> = status["requests"].as_array().unwrap().iter().map(|r| &r["model"]).collect();
+    let models: Vec<_> =
+        status["requests"].as_array().unwrap().iter().map(|r| &r["model"]).collect();
     assert_eq!(models, ["same", "fast", "auto", "auto"]);
 }
 
@@ -157,9 +158,8 @@ async fn the_app_may_choose_the_tier_itself() {
 #[tokio::test]
 async fn a_tier_that_the_plan_lacks_is_served_by_the_other() {
     let scene = Scene::start().await;
-    let ask = async |key, tiers: &[&str], text| {
-        route(&scene.ask_with(key, tiers, &question(text)).await)
-    };
+    let ask =
+        async |key, tiers: &[&str], text| route(&scene.ask_with(key, tiers, &question(text)).await);
     let cheap = ask("JSTAR-CHEAP-001", &[], HARD).await;
     assert!(cheap.starts_with("simple;score=") && cheap.ends_with(";plan"), "{cheap}");
     assert!(!ask("JSTAR-CHEAP-001", &[], EASY).await.ends_with(";plan"));
@@ -180,8 +180,8 @@ async fn a_tier_that_the_plan_lacks_is_served_by_the_other() {
 #[tokio::test]
 async fn a_tier_that_can_not_take_the_request_is_passed_over() {
     let (fast, strong) = (Mock::start(Reply::chat()).await, Mock::start(Reply::chat()).await);
-    let config = config(&fast, &strong)
-        .model("strong", "{ targets: [q/strong], accepts: [input_audio] }");
+    let config =
+        config(&fast, &strong).model("strong", "{ targets: [q/strong], accepts: [input_audio] }");
     let gateway = Gateway::start(config).await;
     let audio = json!([
         { "type": "text", "text": EASY },
