@@ -264,8 +264,6 @@ const LANGUAGES: [Language; 10] = [
     },
 ];
 
-/// Shortest key of the table, in bytes: a whole word of two letters with its space.
-const KEY: usize = 3;
 const SLOTS: usize = 4096;
 
 struct Entry {
@@ -275,7 +273,7 @@ struct Entry {
     next: u16,
 }
 
-/// A hash table over the first [`KEY`] bytes of each word.
+/// A hash table over the beginnings of words.
 struct Table {
     slots: Box<[u16; SLOTS]>,
     entries: Vec<Entry>,
@@ -283,9 +281,13 @@ struct Table {
 
 static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
-fn slot(key: &[u8]) -> usize {
-    let key = key.iter().take(KEY).fold(0_u32, |key, byte| key << 8 | u32::from(*byte));
-    (key.wrapping_mul(0x9E37_79B1) >> 20) as usize % SLOTS
+/// The slot of what begins with the same three letters, or with the same ideograph. Shorter words (and
+/// those of two letters with their space) are not in the table.
+fn slot(text: &[u8]) -> Option<usize> {
+    // Letters beyond ASCII have two bytes each, in all scripts that are written with spaces here.
+    let length = if (0x80..0xE0).contains(text.first()?) { 6 } else { 3 };
+    let key = text.get(..length)?.iter().fold(0_u64, |key, byte| key << 8 | u64::from(*byte));
+    Some((key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 52) as usize % SLOTS)
 }
 
 impl Table {
@@ -312,11 +314,11 @@ impl Table {
         if stem.is_none() && !folded.chars().next_back().is_some_and(is_unspaced) {
             folded.push(' ');
         }
-        if folded.len() < KEY || self.find(folded.as_bytes()).is_some_and(|it| it.0 == folded.len())
-        {
+        let Some(slot) = slot(folded.as_bytes()) else { return };
+        if self.find(folded.as_bytes()).is_some_and(|it| it.0 == folded.len()) {
             return;
         }
-        let slot = &mut self.slots[slot(folded.as_bytes())];
+        let slot = &mut self.slots[slot];
         let entry = Entry { folded: folded.into_bytes().into(), class, next: *slot };
         self.entries.push(entry);
         *slot = self.entries.len() as u16;
@@ -325,7 +327,7 @@ impl Table {
     /// The longest word that `text` begins with: its length and class.
     fn find(&self, text: &[u8]) -> Option<(usize, Class)> {
         let mut best: Option<(usize, Class)> = None;
-        let mut at = self.slots[slot(text.get(..KEY)?)];
+        let mut at = self.slots[slot(text)?];
         while let Some(entry) = usize::from(at).checked_sub(1).and_then(|at| self.entries.get(at)) {
             if text.starts_with(&entry.folded) && best.is_none_or(|it| it.0 < entry.folded.len()) {
                 best = Some((entry.folded.len(), entry.class));
@@ -348,7 +350,7 @@ const LATIN: &[u8; 64] = b"aaaaaaaceeeeiiiidnooooo ouuuuytsaaaaaaaceeeeiiiidnooo
 #[inline]
 pub fn fold(character: char, into: &mut String) {
     let folded = match character {
-        'a'..='z' | '0'..='9' => character,
+        'a'..='z' | '0'..='9' | 'а'..='я' | '\u{4E00}'..='\u{9FFF}' => character,
         'A'..='Z' => character.to_ascii_lowercase(),
         // Arabic vowel signs and the lengthening stroke; combining accents.
         '\u{64B}'..='\u{652}' | '\u{640}' | '\u{300}'..='\u{36F}' => return,
