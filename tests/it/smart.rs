@@ -135,6 +135,46 @@ async fn responses_and_streams_are_routed_like_chats() {
     }
 }
 
+/// The tiers that speak an app's own dialect.
+#[tokio::test]
+async fn other_dialects_are_scored_by_what_their_users_wrote() {
+    let claude = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+        "content": [{ "type": "text", "text": "Hello" }],
+        "usage": { "input_tokens": 11, "output_tokens": 7 },
+    });
+    let gemini = json!({
+        "candidates": [{ "content": { "parts": [{ "text": "Hello" }] }, "finishReason": "STOP" }],
+        "usageMetadata": { "promptTokenCount": 11, "candidatesTokenCount": 7, "totalTokenCount": 18 },
+    });
+    let ask = |dialect: &str, text: &str| match dialect {
+        "anthropic" => {
+            let turn = json!({ "role": "user", "content": [{ "type": "text", "text": text }] });
+            let body = json!({ "model": "auto", "max_tokens": 500, "messages": [turn] });
+            ("/v1/messages", body)
+        }
+        _ => {
+            let body = json!({ "contents": [{ "parts": [{ "text": text }] }] });
+            ("/v1beta/models/auto:generateContent", body)
+        }
+    };
+    for (dialect, answer) in [("anthropic", claude), ("gemini", gemini)] {
+        let answer = || Mock::start(Reply::json(200, answer.to_string()));
+        let (fast, strong) = (answer().await, answer().await);
+        let more = format!(", dialect: {dialect}");
+        let config = config(&fast, &strong)
+            .provider_at("p", &fast.url(), &more, &["sk-one"])
+            .provider_at("q", &strong.url(), &more, &["sk-two"]);
+        let gateway = Gateway::start(config).await;
+        for (text, tier) in [(EASY, "simple;"), (HARD, "complex;")] {
+            let (path, body) = ask(dialect, text);
+            let answer = Answer::of(gateway.app().post(path, body.to_string())).await;
+            assert!(route(&answer).starts_with(tier), "{dialect}: {}", route(&answer));
+        }
+        assert_eq!((fast.count(), strong.count()), (1, 1), "{dialect}");
+    }
+}
+
 #[tokio::test]
 async fn the_app_may_choose_the_tier_itself() {
     let scene = Scene::start().await;
