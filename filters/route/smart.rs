@@ -5,6 +5,7 @@
 //! decides, so a conversation that was complex once stays with its model, and with the provider's
 //! cache of it.
 
+mod languages;
 mod prompt;
 pub mod signals;
 mod tail;
