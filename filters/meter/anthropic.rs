@@ -13,10 +13,12 @@ use crate::kernel::{Usage, json::Value};
 /// One stream, with the counts it has told so far.
 #[derive(Debug, Default)]
 pub struct Stream {
-    input: u64,
+    input: Option<u64>,
     creation: u64,
     cached: u64,
     output: Option<u64>,
+    /// Of the output.
+    thinking: u64,
 }
 
 impl Stream {
@@ -31,10 +33,9 @@ impl Stream {
         match written.as_deref().or(event_name).unwrap_or_default() {
             "message_start" => {
                 let usage = root.get("message").and_then(|message| message.get("usage"));
-                if usage.is_some_and(|usage| self.take(usage)) {
-                    // What it says of the output is the first token's.
-                    reading.input = Some(self.usage(0));
-                }
+                usage.into_iter().for_each(|usage| self.take(usage));
+                // What it says of the output is the first token's.
+                reading.input = self.usage(Some(0));
             }
             "content_block_start" => {
                 if let Some(block) = root.get("content_block") {
@@ -53,8 +54,9 @@ impl Stream {
                     reading.finished = true;
                     reading.commits = true;
                 }
-                if root.get("usage").is_some_and(|usage| self.take(usage)) {
-                    reading.usage = self.output.map(|output| self.usage(output));
+                if let Some(usage) = root.get("usage").filter(|usage| !usage.is_null()) {
+                    self.take(usage);
+                    reading.usage = self.usage(self.output);
                 }
             }
             "message_stop" => reading.done = true,
@@ -64,20 +66,22 @@ impl Stream {
         reading
     }
 
-    /// Whether it says anything of the input or the output.
-    fn take(&mut self, usage: Value<'_>) -> bool {
+    fn take(&mut self, usage: Value<'_>) {
         let said = |name: &str| count(usage.get(name));
-        let (input, output) = (said("input_tokens"), said("output_tokens"));
-        self.input = input.unwrap_or(self.input);
+        let details = usage.get("output_tokens_details");
+        let thinking = details.and_then(|details| count(details.get("thinking_tokens")));
+        self.input = said("input_tokens").or(self.input);
         self.creation = said("cache_creation_input_tokens").unwrap_or(self.creation);
         self.cached = said("cache_read_input_tokens").unwrap_or(self.cached);
-        self.output = output.or(self.output);
-        input.is_some() || output.is_some()
+        self.output = said("output_tokens").or(self.output);
+        self.thinking = thinking.unwrap_or(self.thinking);
     }
 
-    fn usage(&self, output: u64) -> Usage {
-        let input = self.input.saturating_add(self.creation).saturating_add(self.cached);
-        Usage { input, output, cached: self.cached, reasoning: 0 }
+    /// `None` while the input or the output is not known.
+    fn usage(&self, output: Option<u64>) -> Option<Usage> {
+        let (uncached, output) = (self.input?, output?);
+        let input = uncached.saturating_add(self.creation).saturating_add(self.cached);
+        Some(Usage { input, output, cached: self.cached, reasoning: self.thinking.min(output) })
     }
 }
 
@@ -109,11 +113,11 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
         let failed = root.get("type").is_some_and(|kind| kind.raw() == br#""error""#)
             || root.get("error").is_some_and(|error| !is_empty(error));
         let mut counts = Stream::default();
-        let counted = root.get("usage").is_some_and(|usage| counts.take(usage));
+        root.get("usage").into_iter().for_each(|usage| counts.take(usage));
         let stopped = root.get("stop_reason").is_some_and(|reason| !is_empty(reason));
         let content = root.get("content").filter(|content| !is_empty(*content));
         Reading {
-            usage: counts.output.filter(|_| counted).map(|output| counts.usage(output)),
+            usage: counts.usage(counts.output),
             output_millitokens: content.map_or(0, |blocks| blocks.items().map(block).sum()),
             commits: (content.is_some() || stopped) && !failed,
             finished: stopped,
@@ -211,7 +215,51 @@ mod tests {
         assert!(answer(br#"{"type":"error","error":{"type":"overloaded_error"}}"#).unwrap().failed);
     }
 
+    #[test]
+    fn a_count_without_its_input_is_none() {
+        let mut state = Stream::default();
+        let start = json!({"type": "message_start", "message": {"usage": {"output_tokens": 1}}});
+        assert_eq!(state.read(None, start.to_string().as_bytes()).input, None);
+        let delta = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"},
+            "usage": {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 4}}});
+        assert_eq!(state.read(None, delta.to_string().as_bytes()).usage, None);
+        let late = json!({"type": "message_delta", "usage": {"input_tokens": 7}});
+        let expected = Usage { input: 7, output: 5, cached: 0, reasoning: 4 };
+        assert_eq!(state.read(None, late.to_string().as_bytes()).usage, Some(expected));
+        assert_eq!(answer(br#"{"usage":{"output_tokens":5}}"#).unwrap().usage, None);
+    }
+
     proptest! {
+        /// Counts are cumulative and any may be null: what was said last holds, nothing is added.
+        #[test]
+        fn the_last_word_on_each_count_holds(
+            words in prop::collection::vec(
+                (prop::option::of(0..1_000_000u64), prop::option::of(0..1_000_000u64),
+                 prop::option::of(0..1_000_000u64), prop::option::of(0..1_000_000u64)), 1..8)
+        ) {
+            let mut state = Stream::default();
+            let mut last = (None, None, None, None);
+            let mut usage = None;
+            for (index, (input, creation, cached, output)) in words.into_iter().enumerate() {
+                last = (input.or(last.0), creation.or(last.1), cached.or(last.2), output.or(last.3));
+                let counts = json!({"input_tokens": input, "cache_creation_input_tokens": creation,
+                    "cache_read_input_tokens": cached, "output_tokens": output});
+                let event = match index {
+                    0 => json!({"type": "message_start", "message": {"usage": counts}}),
+                    _ => json!({"type": "message_delta", "usage": counts}),
+                };
+                usage = state.read(None, event.to_string().as_bytes()).usage.or(usage);
+                let known = last.0.zip(last.3).filter(|_| index > 0);
+                let expected = known.map(|(input, output)| Usage {
+                    input: input + last.1.unwrap_or(0) + last.2.unwrap_or(0),
+                    output,
+                    cached: last.2.unwrap_or(0),
+                    reasoning: 0,
+                });
+                prop_assert_eq!(usage, expected);
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..200)) {
             Stream::default().read(Some("message_delta"), &data);

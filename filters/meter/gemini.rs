@@ -27,11 +27,7 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
         let first = if root.kind() == Kind::Array { root.items().next() } else { Some(root) };
         let Some(root) = first else { return Reading::default() };
         let failed = root.get("error").is_some_and(|error| !is_empty(error));
-        let mut reading = Reading {
-            usage: root.get("usageMetadata").and_then(counts),
-            failed,
-            ..Reading::default()
-        };
+        let mut reading = Reading { failed, ..Reading::default() };
         for candidate in root.get("candidates").iter().flat_map(Value::items) {
             read_candidate(candidate, &mut reading);
         }
@@ -41,9 +37,24 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
             reading.finished = true;
             reading.commits = true;
         }
+        if let Some(usage) = root.get("usageMetadata") {
+            count_into(usage, &mut reading);
+        }
         reading.commits &= !failed;
         reading
     })
+}
+
+/// Some models count their output only at the end: until then what they say is of the input.
+fn count_into(usage: Value<'_>, reading: &mut Reading) {
+    let spoken = ["candidatesTokenCount", "thoughtsTokenCount"];
+    let counts_output = spoken.iter().any(|name| count(usage.get(name)).is_some());
+    match counts(usage) {
+        Some(counted) if !counts_output && !reading.finished => {
+            reading.input = Some(Usage { output: 0, reasoning: 0, ..counted });
+        }
+        counted => reading.usage = counted,
+    }
 }
 
 fn read_candidate(candidate: Value<'_>, reading: &mut Reading) {
@@ -129,10 +140,64 @@ mod tests {
         assert!(!empty.commits && !empty.failed);
     }
 
+    #[test]
+    fn a_stream_that_counts_its_output_at_the_end_is_not_free_before() {
+        let read = |value: serde_json::Value| event(value.to_string().as_bytes());
+        let counts = json!({"promptTokenCount": 8, "totalTokenCount": 8});
+        let parts = json!({"parts": [{"text": "A long story"}]});
+        let first = read(json!({"candidates": [{"content": parts}], "usageMetadata": counts}));
+        assert_eq!((first.usage, first.input.unwrap().input), (None, 8));
+        assert!(first.output_millitokens > 1000);
+        let last = read(json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": counts}));
+        assert_eq!(last.usage, Some(Usage { input: 8, ..Usage::default() }));
+    }
+
+    #[test]
+    fn odd_counts_are_missing_and_the_total_mends_what_is_left_out() {
+        let usage = |value: serde_json::Value| {
+            let body = json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": value});
+            answer(body.to_string().as_bytes()).unwrap().usage
+        };
+        let counted = |input, output| Some(Usage { input, output, ..Usage::default() });
+        assert_eq!(usage(json!({"promptTokenCount": 5, "totalTokenCount": 12})), counted(5, 7));
+        assert_eq!(
+            usage(json!({"promptTokenCount": 5, "toolUsePromptTokenCount": 2,
+                "candidatesTokenCount": 3, "totalTokenCount": 10})),
+            counted(7, 3)
+        );
+        assert_eq!(usage(json!({"promptTokenCount": 5, "candidatesTokenCount": 0})), counted(5, 0));
+        for odd in [json!(-1), json!(1.5), json!("5"), json!(null), json!(1e300)] {
+            let odd = json!({"promptTokenCount": odd, "candidatesTokenCount": 3});
+            assert_eq!(usage(odd.clone()), None, "{odd}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = answer(&data);
+        }
+
+        /// Whatever is said, thoughts are output and cached tokens are input.
+        #[test]
+        fn counts_never_contradict_themselves(
+            prompt in prop::option::of(0..1_000_000u64),
+            spoken in prop::option::of(0..1_000_000u64),
+            thoughts in prop::option::of(0..1_000_000u64),
+            cached in prop::option::of(0..2_000_000u64),
+        ) {
+            let usage = json!({"promptTokenCount": prompt, "candidatesTokenCount": spoken,
+                "thoughtsTokenCount": thoughts, "cachedContentTokenCount": cached});
+            let reading = event(json!({"usageMetadata": usage}).to_string().as_bytes());
+            match (prompt, spoken.or(thoughts)) {
+                (Some(prompt), Some(_)) => {
+                    let usage = reading.usage.unwrap();
+                    let output = spoken.unwrap_or(0) + thoughts.unwrap_or(0);
+                    prop_assert_eq!((usage.input, usage.output), (prompt, output));
+                    prop_assert!(usage.cached <= usage.input && usage.reasoning <= usage.output);
+                }
+                _ => prop_assert_eq!(reading.usage, None),
+            }
         }
     }
 }

@@ -8,7 +8,11 @@ use gatekeeper_filters::kernel::{
     json::{Document, Kind, Value},
 };
 
-use super::{fields, gate::Generate, weight::Weight};
+use super::{
+    fields,
+    gate::Generate,
+    weight::{self, Weight},
+};
 
 /// Checks the body and finds out what is asked. `path` is what the path says of it; `extra` are members that
 /// some provider lets through beside the listed ones.
@@ -61,8 +65,8 @@ pub fn parse(
     ask.text_tokens = weight.tokens();
     ask.images = weight.images;
     ask.media = weight.media;
-    if ask.media.iter().any(|kind| &**kind == "item_reference") {
-        return Err(Reject::field("input", ITEM_REFERENCE));
+    if ask.media.iter().any(|kind| &**kind == weight::ITEM_REFERENCE) {
+        return Err(Reject::field("input", NO_ITEMS_KEPT));
     }
     finish(&mut ask, endpoint, license);
     Ok(ask)
@@ -104,7 +108,7 @@ fn read_member(
             value.items().for_each(|message| weight.message(&message));
         }
         (Endpoint::Responses, "input") if value.kind() == Kind::Array => {
-            value.items().for_each(|item| weight.message(&item));
+            value.items().for_each(|item| weight.item(&item));
         }
         (Endpoint::Embeddings, "input") if value.kind() == Kind::Array => {
             value.items().for_each(|item| weight.embedded(&item));
@@ -155,7 +159,7 @@ fn read_cap(ask: &mut Ask, field: &'static str, value: &Value<'_>) -> Result<(),
 
 /// An app that lets the provider keep its items sends their ids. Nothing is kept here: whole items are
 /// needed, which is an option of the SDKs.
-const ITEM_REFERENCE: &str = "Items are not kept by the service, so \"item_reference\" leads nowhere. \
+const NO_ITEMS_KEPT: &str = "Items are not kept by the service, so \"item_reference\" leads nowhere. \
     Send whole items: set `store: false` (in the AI SDK `providerOptions: { openai: { store: false } }`).";
 
 fn must_be(field: &str, what: &str) -> Reject {

@@ -64,7 +64,8 @@ const RESPONSES: &[&str] = &[
     "safety_identifier",
 ];
 
-/// Anthropic's. Without `service_tier`: its default may be dearer; without `metadata`, which becomes ours.
+/// Anthropic's. Without `service_tier`, `speed` and `inference_geo`, which change the price; without
+/// `metadata`, which becomes ours.
 const MESSAGES: &[&str] = &[
     "model",
     "messages",
@@ -162,7 +163,9 @@ fn check_messages(name: &str, value: &Value<'_>) -> Result<(), Reject> {
 
 /// A tool without a type, or of type `custom`, is the app's; all others are hosted.
 fn is_anthropic_own_tool(tool: &Value<'_>) -> bool {
-    tool.get("type").is_none_or(|kind| kind.is_null() || is_one_of(&kind, &["custom"]))
+    let kind = tool.get("type");
+    tool.kind() == Kind::Object
+        && kind.is_none_or(|kind| kind.is_null() || is_one_of(&kind, &["custom"]))
 }
 
 fn check_generate(name: &str, value: &Value<'_>) -> Result<(), Reject> {
@@ -175,16 +178,23 @@ fn check_generate(name: &str, value: &Value<'_>) -> Result<(), Reject> {
         "cachedContent" if !value.is_null() => {
             refuse(name, "content that is kept at the provider is not served")
         }
+        "serviceTier" if !value.is_null() && !is_one_of(value, &["standard", "flex"]) => {
+            refuse(name, "priority tiers are not served")
+        }
         "generationConfig" => check_generation_config(value),
         _ => Ok(()),
     }
 }
 
 fn is_gemini_own_tool(tool: &Value<'_>) -> bool {
-    tool.members().all(|(name, _)| name.decoded() == "functionDeclarations")
+    tool.kind() == Kind::Object
+        && tool.members().all(|(name, _)| name.decoded() == "functionDeclarations")
 }
 
 fn check_generation_config(config: &Value<'_>) -> Result<(), Reject> {
+    if !matches!(config.kind(), Kind::Object | Kind::Null) {
+        return refuse("generationConfig", "it must be an object");
+    }
     for (name, value) in config.members() {
         match &*name.decoded() {
             "candidateCount" if !value.is_null() && value.as_u64() != Some(1) => {

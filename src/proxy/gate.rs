@@ -82,8 +82,10 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
 /// What an app speaks that asks for this: the envelope of its errors.
 pub fn dialect(target: &[u8]) -> Dialect {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    match path {
-        b"/v1/messages" => Dialect::Anthropic,
+    let below = path.strip_prefix(b"/v1/messages");
+    match below {
+        // Also of what is not served here, such as counting tokens and batches.
+        Some([] | [b'/', ..]) => Dialect::Anthropic,
         _ if path.starts_with(b"/v1beta/") => Dialect::Gemini,
         _ => Dialect::OpenAi,
     }
@@ -115,12 +117,14 @@ pub fn generate(target: &[u8]) -> Result<Option<Generate>, Reject> {
     Ok(Some(Generate { model: String::from_utf8_lossy(model).into(), stream }))
 }
 
-/// The model and whether a stream is asked for. Names are plain words: nothing in them is escaped.
+/// The model and whether a stream is asked for. Names are plain words: nothing in them is escaped, and the
+/// SDKs escape nothing.
 fn split_generate(path: &[u8]) -> Option<(&[u8], bool)> {
     let rest = path.strip_prefix(GENERATE)?;
-    let colon = rest.iter().position(|byte| *byte == b':')?;
+    let colon = memchr::memrchr(b':', rest)?;
     let (model, method) = (&rest[..colon], &rest[colon + 1..]);
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
     let stream = match method {
         b"generateContent" => false,
         b"streamGenerateContent" => true,
@@ -356,6 +360,7 @@ mod tests {
         for path in [
             "/v1beta/models/gemini-2.5:generateContent?alt=sse",
             "/v1beta/models/a:streamGenerateContent",
+            "/v1beta/models/llama:8b:generateContent",
         ] {
             assert_eq!(gemini(path), Some(Entry::Provider(Endpoint::Generate)), "{path}");
         }

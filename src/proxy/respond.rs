@@ -27,13 +27,21 @@ fn may_retry(reject: &Reject) -> bool {
     }
 }
 
-fn head(reject: &Reject, request_id: &str, length: usize) -> pingora_core::Result<ResponseHeader> {
+fn head(
+    reject: &Reject,
+    dialect: Dialect,
+    request_id: &str,
+    length: usize,
+) -> pingora_core::Result<ResponseHeader> {
     let mut head = ResponseHeader::build_no_case(reject.code.status(), Some(8))?;
     head.insert_header("content-type", "application/json")?;
     head.insert_header("cache-control", "no-store")?;
     head.set_content_length(length)?;
     if !request_id.is_empty() {
-        head.insert_header("x-request-id", request_id)?;
+        head.insert_header(REQUEST_ID, request_id)?;
+        if let Some(name) = own_request_id(dialect) {
+            head.insert_header(name, request_id)?;
+        }
     }
     if let Some(seconds) = reject.retry_after {
         head.insert_header("retry-after", seconds)?;
@@ -62,7 +70,7 @@ pub async fn refuse(
     request_id: &str,
 ) -> pingora_core::Result<()> {
     let body = envelope::refusal(reject, dialect, request_id);
-    let head = head(reject, request_id, body.len())?;
+    let head = head(reject, dialect, request_id, body.len())?;
     // Pingora reads on by itself before it uses a connection again, without end if it is let.
     session.set_total_drain_timeout(Some(DRAIN_TIME));
     let waits = session.response_written().is_none()
@@ -139,6 +147,12 @@ pub async fn within_write_time<T>(
 
 /// Our own id of a request, for the operator's log.
 pub const REQUEST_ID: http::HeaderName = http::HeaderName::from_static("x-request-id");
+
+/// Where the SDK of a dialect looks for the id, if elsewhere.
+pub fn own_request_id(dialect: Dialect) -> Option<http::HeaderName> {
+    const ANTHROPIC: http::HeaderName = http::HeaderName::from_static("request-id");
+    (dialect == Dialect::Anthropic).then_some(ANTHROPIC)
+}
 
 /// How long the app may take to accept one write.
 pub const WRITE_TIME: Duration = Duration::from_secs(60);

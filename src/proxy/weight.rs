@@ -11,6 +11,9 @@ fn is(value: &Value<'_>, text: &str) -> bool {
     value.as_str().is_some_and(|value| value == text)
 }
 
+/// A kind of item that names what a provider keeps.
+pub const ITEM_REFERENCE: &str = "item_reference";
+
 /// Adds up the input of a request.
 #[derive(Default)]
 pub struct Weight {
@@ -47,24 +50,34 @@ impl Weight {
         }
     }
 
+    /// A message, or another item that stands in its place.
     pub fn message(&mut self, message: &Value<'_>) {
         self.millitokens += 1000 * estimate::MESSAGE_TOKENS;
-        if message.get("type").is_none() && message.get("role").is_none() {
-            // An id alone names an item that is kept in the seller's account.
-            self.other("item_reference");
-        }
         for (name, value) in message.members() {
             match &*name.decoded() {
-                // Both name state that is kept in the seller's account.
-                "type" if is(&value, "item_reference") => self.other("item_reference"),
-                "file_id" => self.other("file_id"),
                 "role" | "type" | "id" | "status" => {}
                 "content" | "output" if value.kind() == Kind::Array => {
                     value.items().for_each(|part| self.part(&part));
                 }
+                "output" if value.kind() == Kind::Object => self.part(&value),
                 _ => self.text(&value),
             }
         }
+    }
+
+    /// An item of OpenAI's responses. One with no more than an id, and a file by its id, name state that is
+    /// kept in the seller's account.
+    pub fn item(&mut self, item: &Value<'_>) {
+        let told = |name: &str| item.get(name).filter(|value| !value.is_null());
+        let kind = told("type");
+        let is_whole = kind.is_some() || told("role").is_some();
+        if !is_whole || kind.is_some_and(|kind| is(&kind, ITEM_REFERENCE)) {
+            self.other(ITEM_REFERENCE);
+        }
+        if told("file_id").is_some() {
+            self.other("file_id");
+        }
+        self.message(item);
     }
 
     pub fn part(&mut self, part: &Value<'_>) {
@@ -83,7 +96,11 @@ impl Weight {
                 let text = part.get("thinking").or_else(|| part.get("data"));
                 text.iter().for_each(|text| self.text(text));
             }
-            Some("document") => self.other("file"),
+            Some("search_result") => self.raw(part),
+            Some("document") => match source.and_then(|source| source.get("type")) {
+                Some(kind) if is(&kind, "text") => self.raw(part),
+                _ => self.other("file"),
+            },
             Some("text" | "input_text" | "output_text" | "refusal" | "summary_text") => {
                 let text = part.get("text").or_else(|| part.get("refusal"));
                 text.iter().for_each(|text| self.text(text));
@@ -96,10 +113,22 @@ impl Weight {
     /// One of Gemini's contents.
     pub fn content(&mut self, content: &Value<'_>) {
         self.millitokens += 1000 * estimate::MESSAGE_TOKENS;
-        for part in content.get("parts").iter().flat_map(Value::items) {
-            for (name, value) in part.members() {
-                self.gemini_part(&name.decoded(), &value);
+        match content.kind() {
+            Kind::Object => content.get("parts").iter().for_each(|parts| self.gemini_parts(parts)),
+            _ => self.raw(content),
+        }
+    }
+
+    /// Google takes one part for a list of one.
+    fn gemini_parts(&mut self, parts: &Value<'_>) {
+        match parts.kind() {
+            Kind::Array => parts.items().for_each(|part| self.gemini_parts(&part)),
+            Kind::Object => {
+                for (name, value) in parts.members() {
+                    self.gemini_part(&name.decoded(), &value);
+                }
             }
+            _ => self.raw(parts),
         }
     }
 
@@ -107,7 +136,15 @@ impl Weight {
     fn gemini_part(&mut self, name: &str, value: &Value<'_>) {
         match name {
             "text" => self.text(value),
-            "functionCall" | "functionResponse" => self.raw(value),
+            "functionCall" => self.raw(value),
+            "functionResponse" => {
+                for (name, value) in value.members() {
+                    match &*name.decoded() {
+                        "parts" => self.gemini_parts(&value),
+                        _ => self.raw(&value),
+                    }
+                }
+            }
             "thought" | "thoughtSignature" => {}
             "inlineData" => {
                 let kind = value.get("mimeType").and_then(|kind| kind.as_str()).unwrap_or_default();

@@ -194,10 +194,13 @@ impl<'a> Downstream<'a> {
         let (mut parts, ()) = http::Response::new(()).into_parts();
         parts.status = StatusCode::from_u16(head.status).or_err(InvalidHTTPHeader, "status")?;
         let headers = &mut parts.headers;
-        headers.reserve(6 + head.headers.len());
+        headers.reserve(7 + head.headers.len());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let id = HeaderValue::from_str(&self.request_id).or_err(InvalidHTTPHeader, "request id")?;
+        if let Some(name) = respond::own_request_id(self.dialect) {
+            headers.insert(name, id.clone());
+        }
         headers.insert(respond::REQUEST_ID, id);
         for (name, value) in &head.headers {
             headers.insert(name, value.clone());

@@ -70,7 +70,9 @@ impl Events {
         {
             self.read(event, &mut watch);
         }
-        if !self.complete && !self.finished {
+        // Anthropic's SDKs take no message for whole that was not stopped.
+        let needs_stop = self.endpoint == Endpoint::Messages;
+        if !self.complete && (needs_stop || !self.finished) {
             self.fail("the stream ended before the answer was finished");
         }
         self.complete = true;

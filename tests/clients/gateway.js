@@ -11,6 +11,8 @@ import { fileURLToPath } from 'node:url';
 
 import { MASTER_KEY, startProvider } from './provider.js';
 
+const dialects = ['openai', 'anthropic', 'gemini'];
+
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const binary =
     process.env.GATEKEEPER_BIN ??
@@ -48,15 +50,19 @@ export async function startGateway({ sources = [], plans = {} } = {}) {
             one: { messages: '1/month', models: ['answer'], max_input_tokens: 8000 },
             ...plans,
         },
-        providers: {
-            mock: {
-                base_url: provider.baseUrl,
-                dialect: 'openai',
-                keys: [{ id: 'mock-1', secret: 'env:MOCK_PROVIDER_KEY' }],
-            },
-        },
+        // A model is served by the target that speaks what the app speaks.
+        providers: Object.fromEntries(
+            dialects.map((dialect) => [
+                dialect,
+                {
+                    base_url: provider.baseUrl,
+                    dialect,
+                    keys: [{ id: `${dialect}-1`, secret: 'env:MOCK_PROVIDER_KEY' }],
+                },
+            ]),
+        ),
         models: Object.fromEntries(
-            [...models, 'not-in-the-plan'].map((name) => [name, [`mock/${name}`]]),
+            [...models, 'not-in-the-plan'].map((name) => [name, dialects.map((dialect) => `${dialect}/${name}`)]),
         ),
     };
     const file = path.join(dir, 'gatekeeper.yaml');
@@ -73,6 +79,7 @@ export async function startGateway({ sources = [], plans = {} } = {}) {
 
     const gateway = {
         provider,
+        url: `http://127.0.0.1:${port}`,
         baseURL: `http://127.0.0.1:${port}/v1`,
         admin: `http://127.0.0.1:${adminPort}`,
         licence: 'FULL-0001',

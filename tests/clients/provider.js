@@ -1,22 +1,26 @@
-// A small OpenAI-compatible provider. The model's name says what it does.
+// A small provider of all dialects. The model's name says what it does.
 import { once } from 'node:events';
 import http from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
+
+import { anthropic } from './provider-anthropic.js';
+import { PATH, gemini } from './provider-gemini.js';
+import { responses } from './provider-responses.js';
 
 export const MASTER_KEY = 'sk-master-of-the-client-tests';
 export const USAGE = { prompt_tokens: 11, completion_tokens: 5, total_tokens: 16 };
 export const WORDS = ['The ', 'parcel ', 'is ', 'on ', 'its way.'];
 
 export async function startProvider() {
-    const requests = []; // what arrived, in order: { headers, body, left: Promise<boolean> }
+    const requests = []; // what arrived, in order: { url, headers, body, left: Promise<boolean> }
     const server = http.createServer(async (req, res) => {
         let text = '';
         for await (const part of req) text += part;
         const body = JSON.parse(text);
         const left = once(res, 'close').then(() => !res.writableFinished);
-        requests.push({ headers: req.headers, body, left });
+        requests.push({ url: req.url, headers: req.headers, body, left });
         res.on('error', () => {});
-        await (behaviours[body.model] ?? answer)(body, res);
+        await behaviour(req.url, body)(body, res);
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -30,7 +34,18 @@ export async function startProvider() {
     };
 }
 
-const behaviours = {
+function behaviour(url, body) {
+    const [, model, method] = PATH.exec(url) ?? [];
+    if (model) {
+        body.stream = method !== 'generateContent';
+        return gemini[model];
+    }
+    if (url.endsWith('/messages')) return anthropic[body.model];
+    if (url.endsWith('/responses')) return responses[body.model];
+    return chat[body.model] ?? answer;
+}
+
+const chat = {
     answer,
     tool,
     // Never comes to an end by itself.

@@ -235,8 +235,67 @@ fn geminis_contents_are_weighed_and_what_is_dear_is_refused() {
 }
 
 #[test]
-fn an_item_reference_is_refused_with_the_option_to_set() {
-    let body = r#"{"model":"m","input":[{"type":"item_reference","id":"msg_1"}]}"#;
-    let reject = parse(Endpoint::Responses, body.into(), None, &[], None).unwrap_err();
-    assert!(reject.message.contains("store: false") && reject.param.as_deref() == Some("input"));
+fn what_the_seller_account_keeps_is_not_read_by_its_id() {
+    let input = |item: &str| {
+        let body = format!(r#"{{"model":"m","input":[{item}]}}"#);
+        parse(Endpoint::Responses, body.into(), None, &[], None)
+    };
+    for item in [
+        r#"{"type":"item_reference","id":"msg_1"}"#,
+        r#"{"id":"msg_1"}"#,
+        r#"{"id":"msg_1","type":null}"#,
+    ] {
+        let reject = input(item).unwrap_err();
+        assert_eq!(reject.param.as_deref(), Some("input"), "{item}");
+        assert!(reject.message.contains("store: false"), "{}", reject.message);
+    }
+    let image = r#"{"type":"input_image","file_id":"file_1"}"#;
+    for item in [
+        format!(r#"{{"role":"user","content":[{image}]}}"#),
+        format!(r#"{{"type":"function_call_output","call_id":"c","output":[{image}]}}"#),
+        r#"{"type":"computer_call_output","output":{"type":"computer_screenshot","file_id":"f"}}"#
+            .into(),
+    ] {
+        let media = input(&item).unwrap().media;
+        assert!(media.iter().any(|kind| &**kind == "file_id"), "{item}: {media:?}");
+    }
+    let fine = r#"{"role":"user","content":"hi"},{"type":"function_call_output","call_id":"c","output":"ok"},
+        {"type":"reasoning","id":"rs_1","encrypted_content":"gAAA","summary":[]}"#;
+    assert!(input(fine).unwrap().media.is_empty());
+    // Elsewhere a message without a role is the provider's matter.
+    assert!(chat(r#"{"model":"m","messages":[{"content":"hi"}]}"#).unwrap().media.is_empty());
+}
+
+#[test]
+fn one_part_for_a_list_of_one_is_looked_at_all_the_same() {
+    let kinds = |body: &str| {
+        let media = generate(body).unwrap().media;
+        media.iter().map(|kind| kind.to_string()).collect::<Vec<_>>()
+    };
+    let file = r#"{"fileData":{"fileUri":"files/1"}}"#;
+    assert_eq!(kinds(&format!(r#"{{"contents":[{{"parts":{file}}}]}}"#)), ["file_id"]);
+    assert_eq!(kinds(&format!(r#"{{"systemInstruction":{{"parts":{file}}}}}"#)), ["file_id"]);
+    let nested =
+        format!(r#"{{"functionResponse":{{"name":"f","response":{{}},"parts":[{file}]}}}}"#);
+    assert_eq!(kinds(&format!(r#"{{"contents":[{{"parts":[{nested}]}}]}}"#)), ["file_id"]);
+    let long = "word ".repeat(400);
+    for body in [
+        format!(r#"{{"contents":[{{"parts":{{"text":"{long}"}}}}]}}"#),
+        format!(r#"{{"contents":[{{"parts":"{long}"}}]}}"#),
+        format!(r#"{{"contents":["{long}"]}}"#),
+        format!(r#"{{"contents":[],"systemInstruction":"{long}"}}"#),
+        format!(r#"{{"contents":[],"tools":[{{"functionDeclarations":[{{"name":"{long}"}}]}}]}}"#),
+    ] {
+        assert!(generate(&body).unwrap().text_tokens > 300, "{}", &body[..40]);
+    }
+    for (odd, param) in [
+        (r#""tools":[[{"googleSearch":{}}]]"#, "tools"),
+        (r#""tools":["googleSearch"]"#, "tools"),
+        (r#""generationConfig":[{"candidateCount":8}]"#, "generationConfig"),
+        (r#""serviceTier":"priority""#, "serviceTier"),
+        (r#""service_tier":"priority""#, "service_tier"),
+    ] {
+        let reject = generate(&format!(r#"{{"contents":[],{odd}}}"#)).unwrap_err();
+        assert_eq!(reject.param.as_deref(), Some(param));
+    }
 }

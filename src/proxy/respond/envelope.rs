@@ -73,7 +73,11 @@ impl Error<'_> {
                 details.insert("message".into(), json!(self.message));
                 details.insert("type".into(), json!(self.kind.unwrap_or(anthropic_type(status))));
                 details.insert("code".into(), json!(self.code));
-                json!({ "type": "error", "error": details, "request_id": request_id })
+                // Its SDK shows a message at the top, or else the whole body as text.
+                json!({
+                    "type": "error", "error": details, "request_id": request_id,
+                    "message": self.message,
+                })
             }
             Dialect::Gemini => {
                 // `google.rpc.ErrorInfo`: reasons in capitals, metadata of strings.
@@ -174,7 +178,7 @@ mod tests {
         );
         assert_eq!(
             used_up(Dialect::Anthropic),
-            json!({"type": "error", "request_id": "req_1", "error": {
+            json!({"type": "error", "request_id": "req_1", "message": "Used up.", "error": {
                 "message": "Used up.", "type": "billing_error",
                 "code": "quota_exceeded", "upgrade_url": "https://example.com/upgrade",
                 "quota": "messages", "limit": 50, "used": 50, "resets_at": "2026-12-01T00:00:00Z",

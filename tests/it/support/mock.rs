@@ -243,7 +243,7 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
     /// Without chunk framing.
     pub body: Vec<u8>,
-    /// The bearer token.
+    /// The bearer token, or what another dialect sends for it.
     pub key: String,
     pub at: Instant,
     /// When the other side left before the answer was out.
@@ -403,6 +403,15 @@ impl Mock {
         .await;
         self.state.lock().seen[index].left.unwrap()
     }
+}
+
+/// The key, wherever a dialect puts it.
+pub fn key_of(headers: &[(String, String)]) -> String {
+    let named = |wanted: &str| {
+        headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+    };
+    let bearer = named("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    bearer.or(named("x-api-key")).or(named("x-goog-api-key")).unwrap_or("").to_owned()
 }
 
 /// A `base_url` where nobody listens.
@@ -577,12 +586,7 @@ impl Connection {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let key = headers
-            .iter()
-            .find(|(name, _)| name == "authorization")
-            .and_then(|(_, value)| value.strip_prefix("Bearer "))
-            .unwrap_or("")
-            .to_owned();
+        let key = key_of(&headers);
         Ok(Seen {
             connection: self.index,
             method: first.next().unwrap_or("").into(),

@@ -42,8 +42,7 @@ async fn one_request(
         headers.push((":authority".into(), authority.to_string()));
     }
     let path = parts.uri.path_and_query().map_or("", |path| path.as_str()).to_owned();
-    let bearer = headers.iter().find(|(name, _)| name == "authorization");
-    let key = bearer.and_then(|(_, value)| value.strip_prefix("Bearer ")).unwrap_or("").to_owned();
+    let key = super::key_of(&headers);
     let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
     let head = format!("{} {path} HTTP/2\r\n{}\r\n", parts.method, lines.collect::<String>());
     let mut seen = Seen {
