@@ -1,22 +1,22 @@
 //! A stand-in for a provider, inside the process: lets a newcomer see everything work with no key
-//! and no network. It speaks the OpenAI dialect and answers with a few fixed words.
+//! and no network. It speaks all dialects and answers with a few fixed words.
+
+mod answer;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gatekeeper_filters::{
-    kernel::json::{Document, Value},
-    meter::estimate,
-};
+use gatekeeper_filters::kernel::json::Document;
 use parking_lot::Mutex;
 use pingora_core::{
     apps::HttpServerApp, protocols::http::ServerSession, server::ShutdownWatch,
     services::background::BackgroundService,
 };
 use pingora_http::ResponseHeader;
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
+
+use self::answer::Asked;
 
 /// Between two words of a stream.
 const PACE: Duration = Duration::from_millis(15);
@@ -110,59 +110,9 @@ async fn answer(session: &mut ServerSession) -> pingora_core::Result<()> {
         return session.respond_error(400).await;
     };
     let ask = document.root();
-    let model = ask.get("model").and_then(|model| model.as_str()).unwrap_or_default();
-    let input = estimate::tokens(estimate::text(&String::from_utf8_lossy(ask.raw())));
-    let is_stream = ask.get("stream").and_then(|stream| stream.as_bool()) == Some(true);
-    if session.req_header().uri.path().ends_with("/embeddings") {
-        return whole(session, &embedding(&model, input)).await;
-    }
-    let words = reply(&ask);
-    if is_stream {
-        stream(session, &model, &words, input).await
-    } else {
-        whole(session, &completion(&model, &words.concat(), input)).await
-    }
-}
-
-/// The answer, in pieces of about a token.
-fn reply(ask: &Value<'_>) -> Vec<String> {
-    let question = ask
-        .get("messages")
-        .and_then(|messages| messages.items().last())
-        .and_then(|message| message.get("content"))
-        .and_then(|content| content.as_str().map(|text| text.into_owned()))
-        .unwrap_or_default();
-    let heard: String = question.chars().take(60).collect();
-    let text = format!("This is the stand-in provider. You said: \"{heard}\". All is well.");
-    text.split_inclusive(' ').map(str::to_owned).collect()
-}
-
-fn usage(input: u64, output: u64) -> serde_json::Value {
-    json!({
-        "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
-    })
-}
-
-fn completion(model: &str, text: &str, input: u64) -> String {
-    let output = estimate::tokens(estimate::text(text));
-    json!({
-        "id": "chatcmpl-stand-in", "object": "chat.completion", "created": 0, "model": model,
-        "choices": [{
-            "index": 0, "message": { "role": "assistant", "content": text },
-            "finish_reason": "stop",
-        }],
-        "usage": usage(input, output),
-    })
-    .to_string()
-}
-
-fn embedding(model: &str, input: u64) -> String {
-    json!({
-        "object": "list", "model": model,
-        "data": [{ "object": "embedding", "index": 0, "embedding": [0.1, -0.2, 0.3, 0.4] }],
-        "usage": { "prompt_tokens": input, "total_tokens": input },
-    })
-    .to_string()
+    let target = session.req_header().uri.path_and_query().map_or("", |target| target.as_str());
+    let asked = Asked::of(target, &ask);
+    if asked.stream { stream(session, &asked).await } else { whole(session, &asked).await }
 }
 
 fn head(kind: &str) -> pingora_core::Result<ResponseHeader> {
@@ -171,41 +121,24 @@ fn head(kind: &str) -> pingora_core::Result<ResponseHeader> {
     Ok(head)
 }
 
-async fn whole(session: &mut ServerSession, body: &str) -> pingora_core::Result<()> {
+async fn whole(session: &mut ServerSession, asked: &Asked) -> pingora_core::Result<()> {
+    let body = Bytes::from(asked.whole());
     let mut head = head("application/json")?;
     head.set_content_length(body.len())?;
     session.write_response_header(Box::new(head)).await?;
-    session.write_response_body(Bytes::from(body.to_owned()), true).await
+    session.write_response_body(body, true).await
 }
 
-async fn stream(
-    session: &mut ServerSession,
-    model: &str,
-    words: &[String],
-    input: u64,
-) -> pingora_core::Result<()> {
+async fn stream(session: &mut ServerSession, asked: &Asked) -> pingora_core::Result<()> {
     let mut head = head("text/event-stream")?;
     head.insert_header("transfer-encoding", "chunked")?;
     session.write_response_header(Box::new(head)).await?;
-    let event = |delta: serde_json::Value, finish: Option<&str>| {
-        let chunk = json!({
-            "id": "chatcmpl-stand-in", "object": "chat.completion.chunk", "created": 0,
-            "model": model,
-            "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
-        });
-        Bytes::from(format!("data: {chunk}\n\n"))
-    };
-    session.write_response_body(event(json!({ "role": "assistant" }), None), false).await?;
-    for word in words {
-        tokio::time::sleep(PACE).await;
-        session.write_response_body(event(json!({ "content": word }), None), false).await?;
+    if let Some(opening) = asked.opening() {
+        session.write_response_body(Bytes::from(opening), false).await?;
     }
-    session.write_response_body(event(json!({}), Some("stop")), false).await?;
-    let output = estimate::tokens(estimate::text(&words.concat()));
-    let last = json!({
-        "id": "chatcmpl-stand-in", "object": "chat.completion.chunk", "created": 0,
-        "model": model, "choices": [], "usage": usage(input, output),
-    });
-    let last = Bytes::from(format!("data: {last}\n\ndata: [DONE]\n\n"));
-    session.write_response_body(last, true).await
+    for word in &asked.words {
+        tokio::time::sleep(PACE).await;
+        session.write_response_body(Bytes::from(asked.word(word)), false).await?;
+    }
+    session.write_response_body(Bytes::from(asked.closing()), true).await
 }

@@ -86,7 +86,7 @@ pub fn dialect(target: &[u8]) -> Dialect {
     match below {
         // Also of what is not served here, such as counting tokens and batches.
         Some([] | [b'/', ..]) => Dialect::Anthropic,
-        _ if path.starts_with(b"/v1beta/") => Dialect::Gemini,
+        _ if path.starts_with(GENERATE) => Dialect::Gemini,
         _ => Dialect::OpenAi,
     }
 }

@@ -9,6 +9,12 @@ use crate::support::{
 use std::time::Duration;
 
 const POSTS: [&str; 4] = ["/chat", "/v1/chat/completions", "/v1/responses", "/v1/embeddings"];
+/// They answer in envelopes of their own: `dialects` looks at those.
+const OTHER_DIALECTS: [&str; 3] = [
+    "/v1/messages",
+    "/v1beta/models/fast:generateContent",
+    "/v1beta/models/fast:streamGenerateContent",
+];
 const GETS: [&str; 3] = ["/v1/models", "/v1/me", "/healthz"];
 
 async fn start(wire: Wire) -> (Mock, Gateway) {
@@ -134,6 +140,10 @@ pub fn mutations() -> Vec<String> {
         "/chat",
         "/v1/responses",
         "/v1/embeddings",
+        "/v1/messages",
+        "/v1/messages/batches",
+        "/v1beta/models/fast:generateContent",
+        "/v1beta/models/fast:countTokens",
         "/v1/files",
         "/v1/batches",
         "/v1/fine_tuning/jobs",
@@ -193,8 +203,8 @@ pub fn mutations() -> Vec<String> {
     }
     paths.push("*".into());
     paths.push("/".into());
-    let is_allowed =
-        |path: &String| POSTS.contains(&path.as_str()) || GETS.contains(&path.as_str());
+    let allowed = [&POSTS[..], &OTHER_DIALECTS, &GETS].concat();
+    let is_allowed = |path: &String| allowed.contains(&path.as_str());
     paths.retain(|path| !is_allowed(path));
     paths.sort();
     paths.dedup();
