@@ -30,6 +30,9 @@ pub use self::{
     },
     price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},
-    route::{Dialect, Model, ModelTimeouts, Models, Route, Target},
+    route::{
+        AskedTier, By, Choice, Dialect, Diverted, Model, ModelTimeouts, Models, Route, Score,
+        Smart, Target, Tier, Why,
+    },
     usage::{Metered, Source, Usage},
 };

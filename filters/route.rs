@@ -1,12 +1,14 @@
 //! Where a request may go: the public model name becomes an ordered list of targets.
 
+pub mod smart;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Ask, Code, Exchange, Filter, Hooks, Model, Models, Reject, Route, Services, Spec, Target,
-    Verdict, async_trait,
+    Ask, AskedTier, By, Choice, Code, Diverted, Exchange, Filter, Hooks, Model, Models, Reject,
+    Route, Services, Smart, Spec, Target, Tier, Verdict, Why, async_trait,
 };
 
 /// YAML: `route`, no options; the names stand under `models`.
@@ -35,30 +37,89 @@ impl Filter for RouteFilter {
     }
 
     async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
-        let model = self.models.get(&*ask.model).ok_or_else(|| unknown(&ask.model))?;
-        if let Some(license) = &exchange.license
-            && !license.plan.models.allows(&model.name)
-        {
-            return Err(Reject::new(
+        let asked = self.models.get(&*ask.model).ok_or_else(|| unknown(&ask.model))?;
+        let request = Request { exchange, ask };
+        request.allowed(asked)?;
+        let route = match &asked.smart {
+            None => {
+                let targets = request.targets(asked)?;
+                Route { asked: asked.clone(), model: asked.clone(), targets, why: Why::Model }
+            }
+            Some(smart) => request.route_smart(asked, smart)?,
+        };
+        exchange.route = Some(route);
+        Ok(())
+    }
+}
+
+/// What decides whether a model may serve.
+struct Request<'a> {
+    exchange: &'a Exchange,
+    ask: &'a Ask,
+}
+
+impl Request<'_> {
+    /// The plan includes the model.
+    fn allowed(&self, model: &Model) -> Verdict {
+        match &self.exchange.license {
+            Some(license) if !license.plan.models.allows(&model.name) => Err(Reject::new(
                 Code::ModelNotAllowed,
                 format!("Your plan does not include the model \"{}\".", model.name),
             )
-            .upgrade_url(license.plan.upgrade_url.clone()));
+            .upgrade_url(license.plan.upgrade_url.clone())),
+            _ => Ok(()),
         }
-        accepts(model, ask)?;
-        let endpoint = exchange.endpoint;
+    }
+
+    /// The targets that take this request.
+    fn targets(&self, model: &Model) -> Result<Vec<Arc<Target>>, Reject> {
+        accepts(model, self.ask)?;
+        let endpoint = self.exchange.endpoint;
         let serves = |target: &&Arc<Target>| endpoint.at(target.dialect).is_some();
         let targets: Vec<_> = model.targets.iter().filter(serves).cloned().collect();
         if targets.is_empty() {
-            return Err(unknown(&ask.model).internal(format!(
+            return Err(unknown(&self.ask.model).internal(format!(
                 "no target of `{}` serves {}",
                 model.name,
                 endpoint.name()
             )));
         }
-        exchange.route = Some(Route { model: model.clone(), targets, why: "model" });
-        Ok(())
+        Ok(targets)
     }
+
+    /// The tier that the app or the score asks for; the other one where that can't serve.
+    fn route_smart(&self, asked: &Arc<Model>, smart: &Smart) -> Result<Route, Reject> {
+        let (wanted, by) = match self.exchange.asked_tier {
+            AskedTier::Tier(tier) => (tier, By::Header),
+            AskedTier::Unknown => return Err(unknown_tier()),
+            AskedTier::None => {
+                let score = smart::score(self.ask);
+                let complex = score >= smart.threshold;
+                (if complex { Tier::Complex } else { Tier::Simple }, By::Score(score))
+            }
+        };
+        let route = |tier: Tier, diverted| {
+            let model = smart.model(tier);
+            self.allowed(model)?;
+            let targets = self.targets(model)?;
+            let why = Why::Smart(Choice { tier, by, diverted });
+            Ok(Route { asked: asked.clone(), model: model.clone(), targets, why })
+        };
+        let refused: Reject = match route(wanted, None) {
+            Ok(route) => return Ok(route),
+            Err(refused) => refused,
+        };
+        let diverted = match refused.code {
+            Code::ModelNotAllowed => Diverted::Plan,
+            _ => Diverted::Model,
+        };
+        route(wanted.other(), Some(diverted)).map_err(|_| refused)
+    }
+}
+
+fn unknown_tier() -> Reject {
+    let message = "x-gatekeeper-tier must be \"simple\" or \"complex\".";
+    Reject::field("x-gatekeeper-tier", message)
 }
 
 fn unknown(model: &str) -> Reject {

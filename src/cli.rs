@@ -259,6 +259,11 @@ fn explain(
     }
     writeln!(out, "\nModels, first target first:")?;
     for (name, model) in settings.models.iter() {
+        if let Some(smart) = &model.smart {
+            let (simple, complex) = (&smart.simple.name, &smart.complex.name);
+            writeln!(out, "  {name:<14} {simple}, or {complex} from score {} on", smart.threshold)?;
+            continue;
+        }
         let targets: Vec<_> = model.targets.iter().map(|target| &*target.label).collect();
         writeln!(out, "  {name:<14} {}", targets.join(", then "))?;
         if !model.accepts.is_empty() {

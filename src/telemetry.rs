@@ -94,7 +94,7 @@ fn record(flight: &Flight, outcome: Outcome, elapsed: Duration) -> Record {
             .map_or_else(|| empty.clone(), |license| license.plan.name.clone()),
         model: exchange
             .and_then(|e| e.route.as_ref())
-            .map_or_else(|| empty.clone(), |route| route.model.name.clone()),
+            .map_or_else(|| empty.clone(), |route| route.asked.name.clone()),
         served: target
             .as_ref()
             .filter(|_| served)

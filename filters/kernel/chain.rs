@@ -9,6 +9,7 @@ use super::{
     exchange::{Exchange, Outcome},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     ports::Expenses,
+    route::Route,
 };
 use crate::meter::Reading;
 
@@ -216,10 +217,13 @@ impl Chain {
         }
         // Last: a filter may have put right what the provider reported.
         let Some(target) = &exchange.served else { return };
-        let Some(price) = target.price else { return };
-        exchange.cost = price.cost(&exchange.usage().0);
+        let usage = exchange.usage().0;
+        exchange.cost = target.price.map_or(0, |price| price.cost(&usage));
         if exchange.cost > 0 {
             self.expenses.spend(target, exchange.cost, exchange.now);
         }
+        let complex = exchange.route.as_ref().and_then(Route::would_cost);
+        let complex = complex.map_or(0, |price| price.cost(&usage));
+        exchange.saved = complex.saturating_sub(exchange.cost);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     period::UnixMs,
     plan::OnDisconnect,
     ports::{Balance, Permit, Reservation},
-    route::{Dialect, Route, Target},
+    route::{AskedTier, Dialect, Route, Target},
     usage::{Metered, Source, Usage},
 };
 
@@ -113,6 +113,8 @@ pub struct Exchange {
     pub instance_id: Option<Arc<str>>,
     /// Names the conversation that the request belongs to, if that is known.
     pub conversation: Option<u64>,
+    /// The tier that the app asked for.
+    pub asked_tier: AskedTier,
     /// `anthropic-version`, where the app sent one.
     pub api_version: Option<Arc<str>>,
 
@@ -136,6 +138,8 @@ pub struct Exchange {
     pub settled: Settled,
     /// Picodollars; known when the chain settles.
     pub cost: u64,
+    /// Picodollars that the complex tier would have cost more; known when the chain settles.
+    pub saved: u64,
 
     /// The attempt loop.
     pub progress: Progress,
@@ -160,6 +164,7 @@ impl Exchange {
             message_id: None,
             instance_id: None,
             conversation: None,
+            asked_tier: AskedTier::None,
             api_version: None,
             license: None,
             permit: None,
@@ -172,6 +177,7 @@ impl Exchange {
             metered: Metered::default(),
             settled: Settled::default(),
             cost: 0,
+            saved: 0,
             progress: Progress::default(),
             served: None,
             extensions: Extensions::default(),

@@ -1,6 +1,8 @@
 //! Where a request may go: public model names and the targets behind them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use http::HeaderValue;
 
 use super::price::Price;
 
@@ -50,6 +52,80 @@ pub struct Model {
     pub timeouts: ModelTimeouts,
     /// A conversation that has no name of its own is known by its first messages.
     pub sticky: bool,
+    /// Set where the name stands for two other models; then it has no targets of its own.
+    pub smart: Option<Smart>,
+}
+
+/// Two models, one for each tier of difficulty. Neither is smart itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Smart {
+    pub simple: Arc<Model>,
+    pub complex: Arc<Model>,
+    /// Requests that score this or more are complex.
+    pub threshold: Score,
+}
+
+impl Smart {
+    pub fn model(&self, tier: Tier) -> &Arc<Model> {
+        match tier {
+            Tier::Simple => &self.simple,
+            Tier::Complex => &self.complex,
+        }
+    }
+
+    /// What an answer would have cost at the first priced target of the complex model.
+    pub fn complex_price(&self) -> Option<Price> {
+        self.complex.targets.iter().find_map(|target| target.price)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    Simple,
+    Complex,
+}
+
+impl Tier {
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Simple => "simple",
+            Tier::Complex => "complex",
+        }
+    }
+
+    pub fn other(self) -> Self {
+        match self {
+            Tier::Simple => Tier::Complex,
+            Tier::Complex => Tier::Simple,
+        }
+    }
+}
+
+/// What the app wrote into `x-gatekeeper-tier`. Only a smart model looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AskedTier {
+    #[default]
+    None,
+    Tier(Tier),
+    /// Neither `simple` nor `complex`.
+    Unknown,
+}
+
+/// How hard a request is: hundredths, 0 to 100. What is shown is what was compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Score(u8);
+
+impl Score {
+    /// More than 1.00 is 1.00.
+    pub fn from_hundredths(hundredths: u64) -> Self {
+        Self(hundredths.min(100) as u8)
+    }
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
+    }
 }
 
 /// What a model says of its timeouts; where it says nothing, the provider's hold.
@@ -66,9 +142,99 @@ pub type Models = BTreeMap<Arc<str>, Arc<Model>>;
 /// The outcome of routing one request.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// The model that the app named; its name is the one in records.
+    pub asked: Arc<Model>,
+    /// The model that serves: `asked`, or one of its tiers.
     pub model: Arc<Model>,
     /// Targets of `model` that speak the endpoint's dialect, in order, never empty.
     pub targets: Vec<Arc<Target>>,
-    /// For `x-gatekeeper-route`: why these targets.
-    pub why: &'static str,
+    pub why: Why,
+}
+
+impl Route {
+    /// The price of the complex tier, where a smart model chose the simple one.
+    pub fn would_cost(&self) -> Option<Price> {
+        match self.why {
+            Why::Smart(Choice { tier: Tier::Simple, .. }) => {
+                self.asked.smart.as_ref().and_then(Smart::complex_price)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why these targets: `x-gatekeeper-route`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The app named them.
+    Model,
+    /// A smart model chose them.
+    Smart(Choice),
+}
+
+/// What a smart model made of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The tier that serves.
+    pub tier: Tier,
+    pub by: By,
+    /// Why it is not the tier that `by` asked for.
+    pub diverted: Option<Diverted>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Score(Score),
+    Header,
+}
+
+/// Why the other tier serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Diverted {
+    /// The plan does not include the tier's model.
+    Plan,
+    /// The tier's model has no target that takes such a request.
+    Model,
+}
+
+impl Why {
+    pub fn header(&self) -> HeaderValue {
+        match self {
+            Why::Model => HeaderValue::from_static("model"),
+            Why::Smart(choice) => HeaderValue::from_str(&choice.to_string())
+                .unwrap_or_else(|_| HeaderValue::from_static("smart")),
+        }
+    }
+}
+
+/// `simple;score=0.08`, `complex;tier=header`, and `;plan` or `;model` where the other tier serves.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.tier.name())?;
+        match self.by {
+            By::Score(score) => write!(f, ";score={score}")?,
+            By::Header => f.write_str(";tier=header")?,
+        }
+        f.write_str(match self.diverted {
+            Some(Diverted::Plan) => ";plan",
+            Some(Diverted::Model) => ";model",
+            None => "",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_says_who_chose_and_why_not_the_other() {
+        let shown = |by, diverted| Choice { tier: Tier::Simple, by, diverted }.to_string();
+        let score = By::Score(Score::from_hundredths(8));
+        assert_eq!(shown(score, None), "simple;score=0.08");
+        assert_eq!(shown(By::Score(Score::from_hundredths(999)), None), "simple;score=1.00");
+        assert_eq!(shown(score, Some(Diverted::Plan)), "simple;score=0.08;plan");
+        assert_eq!(shown(By::Header, Some(Diverted::Model)), "simple;tier=header;model");
+        assert_eq!(Why::Model.header(), "model");
+    }
 }

@@ -8,8 +8,6 @@ use super::{
     values,
 };
 
-pub const NOT_AVAILABLE: &str = "is not available in this version";
-
 pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
     let wrong = |report: &mut Report| {
         let hint = quote_hint(node, shape);
@@ -78,6 +76,7 @@ fn scalar(node: &Node, shape: &Shape) -> Option<Result<(), String>> {
         (Shape::TokenPrice, Looks::Int | Looks::Decimal) => {
             Some(values::token_price(text).map(drop))
         }
+        (Shape::Fraction, Looks::Int | Looks::Decimal) => Some(values::fraction(text).map(drop)),
         // A size in bytes needs no unit.
         (Shape::Text(Text::Size), Looks::Int) => Some(Text::Size.check(text)),
         (Shape::Text(kind), Looks::Text) => Some(kind.check(text)),
@@ -108,7 +107,6 @@ fn record(node: &Node, fields: &[Field], path: &str, report: &mut Report) {
             Some((variant, other)) => {
                 report.problem(at, below, format!("goes with `{other}: {variant}` only"));
             }
-            None if field.later => report.problem(at, below, NOT_AVAILABLE),
             None if entry.value.is_nothing() && !matches!(field.shape, Shape::Record(_)) => {
                 report.problem(at, below, "has no value");
             }
@@ -138,14 +136,14 @@ fn unknown_field(name: &str, fields: &[Field]) -> String {
     if name == "<<" {
         return "merge keys are not understood; write the fields out".into();
     }
-    let known = fields.iter().filter(|field| !field.later).map(|field| field.name);
+    let known = fields.iter().map(|field| field.name);
     format!("unknown field{}", did_you_mean(name, known))
 }
 
 fn one_of(node: &Node, fields: &[Field], path: &str, report: &mut Report) {
     record(node, fields, path, report);
     if node.entries().len() != 1 {
-        let known: Vec<_> = fields.iter().filter(|f| !f.later).map(|f| f.name).collect();
+        let known: Vec<_> = fields.iter().map(|f| f.name).collect();
         let message = format!("expected exactly one of {}", known.join(", "));
         report.problem(node.at, path, message);
     }

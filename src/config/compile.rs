@@ -28,6 +28,7 @@ mod licenses;
 mod models;
 mod providers;
 mod routes;
+mod smart;
 mod view;
 
 /// `None` when something it needs is missing; then there is a problem, too.
@@ -53,6 +54,7 @@ pub(super) fn compile(
     let models = Arc::new(models::compile(&view, &providers, &costs, report));
     let buy_url = view.sub("licenses").text("buy_url").map(Arc::from);
     let plans = licenses::plans(&view, buy_url.as_ref(), report);
+    smart::check_plans(&view, &plans, &models, report);
     let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, &opener, report);
     let services = super::inert::services(models.clone(), licenses.buy_url.clone());
     let (filters, filter_lines) = filters::compile(&view, registry, &services, report);

@@ -412,7 +412,11 @@ const MODEL: &[Field] = &[
         &Shape::List { of: &Shape::Choice(MEDIA), min: 0 },
         "Content parts that the targets take beside text and images.",
     ),
-    Field::later("smart", "A model chosen by how hard the request is."),
+    Field::new(
+        "smart",
+        &Shape::Record(SMART),
+        "Two other models: each request goes to one of them, by how hard it is. Instead of `targets`.",
+    ),
     Field::new(
         "delivery",
         &Shape::Choice(&[Variant::new("stream"), Variant::new("whole")]),
@@ -439,6 +443,17 @@ const MODEL_TIMEOUTS: &[Field] = &[
     Field::new("first_token", &DURATION, "To the first output; after it the next target is tried."),
     Field::new("idle", &DURATION, "Between two pieces of an answer."),
     Field::new("total", &DURATION, "All attempts together."),
+];
+
+const SMART: &[Field] = &[
+    Field::new("simple", &Shape::Text(Text::Model), "The model for easy requests.").required(),
+    Field::new("complex", &Shape::Text(Text::Model), "The model for hard requests.").required(),
+    Field::new(
+        "threshold",
+        &Shape::Fraction,
+        "Requests that score this or more are hard. Higher saves more and asks the better model less.",
+    )
+    .or("0.5"),
 ];
 
 const MEDIA: &[Variant] =

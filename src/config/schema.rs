@@ -28,6 +28,7 @@ fn of(shape: &Shape) -> Value {
         }
         Shape::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Shape::TokenPrice => json!({ "type": "number", "minimum": 0 }),
+        Shape::Fraction => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
         Shape::Text(text) => of_text(*text),
         Shape::Choice(variants) => {
             let names: Vec<_> = variants.iter().map(|v| v.name).collect();
@@ -57,9 +58,9 @@ fn of(shape: &Shape) -> Value {
 }
 
 fn record(fields: &[Field]) -> Value {
-    let there = || fields.iter().filter(|field| !field.later);
-    let properties: Map<_, _> = there().map(|field| (field.name.into(), property(field))).collect();
-    let required: Vec<_> = there().filter(|field| field.required).map(|f| f.name).collect();
+    let property = |field: &Field| (field.name.into(), property(field));
+    let properties: Map<_, _> = fields.iter().map(property).collect();
+    let required: Vec<_> = fields.iter().filter(|field| field.required).map(|f| f.name).collect();
     let mut schema = json!({
         // A name with nothing below it stands for a record without fields.
         "type": if required.is_empty() { json!(["object", "null"]) } else { json!("object") },

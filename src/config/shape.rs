@@ -13,6 +13,8 @@ pub enum Shape {
     },
     /// Dollars per million tokens.
     TokenPrice,
+    /// From 0 to 1.
+    Fraction,
     Text(Text),
     /// One of these words.
     Choice(&'static [Variant]),
@@ -82,7 +84,6 @@ pub struct Field {
     pub default: Option<&'static str>,
     pub required: bool,
     /// Part of the contract, but not of this version.
-    pub later: bool,
     /// Belongs to another field's variant only.
     pub with: Option<(&'static str, &'static str)>,
 }
@@ -95,7 +96,7 @@ impl Variant {
 
 impl Field {
     pub const fn new(name: &'static str, shape: &'static Shape, doc: &'static str) -> Self {
-        Self { name, shape, doc, default: None, required: false, later: false, with: None }
+        Self { name, shape, doc, default: None, required: false, with: None }
     }
 
     pub const fn or(mut self, default: &'static str) -> Self {
@@ -106,12 +107,6 @@ impl Field {
     pub const fn required(mut self) -> Self {
         self.required = true;
         self
-    }
-
-    pub const fn later(name: &'static str, doc: &'static str) -> Self {
-        let mut field = Self::new(name, &Shape::Anything, doc);
-        field.later = true;
-        field
     }
 
     pub const fn with(mut self, field: &'static str, variant: &'static str) -> Self {
@@ -133,7 +128,7 @@ impl Shape {
         match self {
             Shape::Bool => "true or false".into(),
             Shape::Int { .. } => "a whole number".into(),
-            Shape::TokenPrice => "a number".into(),
+            Shape::TokenPrice | Shape::Fraction => "a number".into(),
             Shape::Text(text) => text.expected().into(),
             Shape::Choice(variants) => match variants {
                 [only] => format!("`{}`", only.name),

@@ -107,6 +107,17 @@ pub fn link(text: &str) -> Result<(), String> {
     }
 }
 
+/// From 0 to 1, in hundredths.
+///
+/// # Errors
+/// Anything else.
+pub fn fraction(text: &str) -> Result<u64, String> {
+    match decimal(text, 2) {
+        Some(hundredths @ 0..=100) => Ok(hundredths),
+        _ => Err("expected a number from 0 to 1, with at most two decimals".into()),
+    }
+}
+
 /// A decimal number, in units of `10^-places`; `None` when it is no number, has more decimals than
 /// that, or does not fit.
 fn decimal(text: &str, places: usize) -> Option<u64> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use gatekeeper_filters::kernel::{Code, Credential, Dialect, Endpoint, Reject};
+use gatekeeper_filters::kernel::{AskedTier, Code, Credential, Dialect, Endpoint, Reject, Tier};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use pingora_core::protocols::http::ServerSession;
 
@@ -316,6 +316,17 @@ pub fn conversation_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Reject> 
 /// 400 naming the header.
 pub fn instance_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Reject> {
     id(headers, "x-instance-id")
+}
+
+/// `x-gatekeeper-tier`. Nothing is refused here: only a smart model looks at it.
+pub fn asked_tier(headers: &HeaderMap) -> AskedTier {
+    let mut values = headers.get_all("x-gatekeeper-tier").iter();
+    match (values.next().map(HeaderValue::as_bytes), values.next()) {
+        (None, _) => AskedTier::None,
+        (Some(b"simple"), None) => AskedTier::Tier(Tier::Simple),
+        (Some(b"complex"), None) => AskedTier::Tier(Tier::Complex),
+        _ => AskedTier::Unknown,
+    }
 }
 
 /// Whether it could be the id of a device.

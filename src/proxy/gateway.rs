@@ -65,6 +65,7 @@ impl Gateway {
         let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), flight.arrived);
         exchange.message_id = gate::message_id(headers)?;
         exchange.instance_id = gate::instance_id(headers)?;
+        exchange.asked_tier = gate::asked_tier(headers);
         let conversation = gate::conversation_id(headers)?;
         exchange.api_version = gate::api_version(headers, endpoint)?;
         exchange.address = address::of(session, &snapshot.settings.server.trusted_proxies);

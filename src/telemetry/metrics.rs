@@ -9,8 +9,8 @@ use std::{
 
 use gatekeeper_filters::kernel::{DOLLAR, Outcome, Record};
 use prometheus::{
-    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 use super::refused_by;
@@ -29,6 +29,7 @@ pub struct Metrics {
     first_token: HistogramVec,
     tokens: IntCounterVec,
     cost: CounterVec,
+    saved: Counter,
     pub budget_used: GaugeVec,
     active_licenses: IntGaugeVec,
     pub attempts: IntCounterVec,
@@ -121,6 +122,13 @@ impl Metrics {
                         "What answers cost, for models with a price in the configuration.",
                     ),
                     &["provider", "model"],
+                ),
+            ),
+            saved: put(
+                &registry,
+                Counter::new(
+                    "gatekeeper_saved_dollars_total",
+                    "What smart models saved: the price of the complex tier less what the simple one cost.",
                 ),
             ),
             budget_used: put(
@@ -271,6 +279,9 @@ impl Metrics {
         let Some(exchange) = flight.exchange.as_deref() else { return };
         if exchange.settled.overrun {
             self.overruns.inc();
+        }
+        if exchange.saved > 0 {
+            self.saved.inc_by(exchange.saved as f64 / DOLLAR as f64);
         }
         if let Some(first) = flight.first_output {
             let wait = first.duration_since(flight.arrived).as_secs_f64();

@@ -108,7 +108,7 @@ impl Relay<'_, '_> {
             head.insert(MODEL, label);
         }
         if let Some(route) = &self.exchange.route {
-            head.insert(ROUTE, HeaderValue::from_static(route.why));
+            head.insert(ROUTE, route.why.header());
         }
         head.insert(ATTEMPTS, self.attempts as u64);
         self.snapshot.chain.response(self.exchange, &mut head);

@@ -75,6 +75,7 @@ mod shared_topologies;
 mod shared_trouble;
 mod shop_itself;
 mod shop_trouble;
+mod smart;
 mod sticky;
 mod stream;
 mod support;

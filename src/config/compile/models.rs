@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use gatekeeper_filters::kernel::{Model, Models, Price, Target};
 
-use super::{providers::Providers, routes, view::View};
+use super::{providers::Providers, routes, smart, view::View};
 use crate::config::{
     problem::{Report, did_you_mean},
     raw::{Entry, Kind, Node},
@@ -60,6 +60,7 @@ pub fn compile(
         }
         models.insert(name, Arc::new(model));
     }
+    smart::compile(entries, record, &mut models, report);
     models
 }
 
@@ -102,8 +103,8 @@ fn targets(
         Kind::Scalar { .. } => return Vec::new(),
         Kind::Map(_) => match node.get("targets") {
             Some(list) => (list.items(), format!("{path}.targets")),
-            // Reported as not available.
-            None if node.get("smart").is_some() => return Vec::new(),
+            // It has those of its tiers.
+            None if smart::is_smart(node) => return Vec::new(),
             None => {
                 report.problem(node.at, path, "missing `targets`: a list of `provider/model`");
                 return Vec::new();

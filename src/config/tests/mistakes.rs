@@ -290,7 +290,23 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "  smart1: { smart: { simple: fast } }",
-        "13:13: models.smart1.smart: is not available in this version",
+        "13:20: models.smart1.smart.complex: missing: The model for hard requests.",
+    ),
+    (
+        "  auto: { smart: { simple: fats, complex: fast } }",
+        "13:28: models.auto.smart.simple: unknown model `fats`; did you mean `fast`?",
+    ),
+    (
+        "  auto: { smart: { simple: fast, complex: best } }\n  best: auto",
+        "13:43: models.auto.smart.complex: `best` is a smart model itself",
+    ),
+    (
+        "  auto: { smart: { simple: fast, complex: fast, threshold: 1.5 } }",
+        "13:60: models.auto.smart.threshold: expected a number from 0 to 1, with at most two decimals",
+    ),
+    (
+        "  auto: { smart: { simple: fast, complex: fast }, targets: [groq/a] }",
+        "13:60: models.auto.targets: belongs to the two models of `smart`",
     ),
     (
         "  reply: { targets: [groq/a], delivery: hole }",

@@ -1,0 +1,78 @@
+//! How hard a request is: a smart model sends it to its simple or its complex tier by this.
+//!
+//! A pure function of the request. It asks nobody, keeps nothing, and its work is bounded: 8 KiB of what
+//! the user wrote, however long the request. All turns of the user count and the hardest one
+//! decides, so a conversation that was complex once stays with its model, and with the provider's
+//! cache of it.
+
+mod languages;
+mod prompt;
+pub mod signals;
+mod tail;
+#[cfg(test)]
+mod testing;
+mod words;
+
+use std::borrow::Cow;
+
+use self::{
+    prompt::{Effort, Prompt},
+    signals::{READ, Signals},
+};
+use crate::kernel::{Ask, Score};
+
+/// Bytes read of all turns together.
+const BUDGET: usize = 2 * READ;
+
+pub fn score(ask: &Ask) -> Score {
+    let prompt = Prompt::read(ask);
+    likelihood(hardest(&prompt.turns) + around(&prompt))
+}
+
+/// Evidence of the hardest turn that the budget reaches.
+fn hardest(turns: &[Cow<'_, str>]) -> f32 {
+    let mut budget = BUDGET;
+    let mut hardest: Option<f32> = None;
+    for turn in turns {
+        let evidence = Signals::of(turn, budget).evidence();
+        hardest = Some(hardest.map_or(evidence, |so_far| so_far.max(evidence)));
+        budget -= turn.len().min(budget).min(READ);
+        if budget == 0 {
+            break;
+        }
+    }
+    hardest.unwrap_or_else(|| Signals::default().evidence())
+}
+
+/// Evidence from what stands around the user's words. Apps send most of it with every request, so
+/// none of it decides alone, but an explicit wish for thought.
+fn around(prompt: &Prompt<'_>) -> f32 {
+    let if_so = |is: bool, weight: f32| if is { weight } else { 0.0 };
+    let length = match prompt.output_cap {
+        Some(..=100) => -0.6,
+        Some(4000..) => 0.6,
+        _ => 0.0,
+    };
+    let effort = match prompt.effort {
+        Some(Effort::High) => 3.0,
+        Some(Effort::Low) => -1.0,
+        None => 0.0,
+    };
+    // 16,000 tokens weigh as much as a technical word.
+    let context = (prompt.text_tokens as f32 / 16_000.0).min(2.0);
+    length
+        + effort
+        + context
+        + if_so(prompt.tools, 0.2)
+        + if_so(prompt.tool_results, 0.4)
+        + if_so(prompt.images, 0.4)
+        + if_so(prompt.schema, 0.4)
+}
+
+fn likelihood(evidence: f32) -> Score {
+    let likelihood = 1.0 / (1.0 + (-evidence).exp());
+    Score::from_hundredths((likelihood * 100.0).round() as u64)
+}
+
+#[cfg(test)]
+mod tests;
