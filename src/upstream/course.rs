@@ -133,7 +133,13 @@ impl<'a> Course<'a> {
             );
         }
         self.tried.keys.push(key.id.clone());
-        self.limited |= failure.cause == Cause::RateLimited;
+        if failure.cause == Cause::RateLimited {
+            self.limited = true;
+            // Whoever waited for an account is not sent on to the next one: all that waited would be.
+            if self.waited {
+                self.attempts = MAX_ATTEMPTS;
+            }
+        }
         match failure.next {
             Next::Key => {}
             Next::Account => self.tried.groups.push(key.group_name.clone()),
