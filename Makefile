@@ -40,8 +40,8 @@ test: ## set up and run all tests
 .PHONY: soak
 soak: ## the tests that gain from repeating, for longer
 	@.ci/setup build redis
-	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 \
-		cargo test --workspace --test it -- --nocapture kill failover soak
+	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 GATEKEEPER_DOWN_SECONDS=60 \
+		cargo test --workspace --test it -- --nocapture kill failover soak flapping
 
 .PHONY: bench
 bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute
