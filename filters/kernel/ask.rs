@@ -130,6 +130,10 @@ impl Members {
                     pieces.push(buffer.split().freeze());
                     pieces.push(self.source.slice(span.clone()));
                 }
+                Value::Own(bytes) if bytes.len() >= ONE_PIECE => {
+                    pieces.push(buffer.split().freeze());
+                    pieces.push(bytes.clone());
+                }
                 Value::Source(span) => buffer.put_slice(&self.source[span.clone()]),
                 Value::Own(bytes) => buffer.put_slice(bytes),
             }
