@@ -182,4 +182,17 @@ mod tests {
         members.remove("max_tokens");
         assert_eq!(joined(&members), "{}");
     }
+
+    #[test]
+    fn long_values_are_shared_whoever_made_them() {
+        let long = Bytes::from(format!("\"{}\"", "a".repeat(ONE_PIECE)));
+        let mut members = Members::default();
+        members.set("short", "1");
+        members.set("long", long.clone());
+        members.set("last", "2");
+        let pieces = members.to_pieces();
+        assert!(pieces.iter().any(|piece| piece.as_ptr() == long.as_ptr()));
+        let whole = [b"{\"short\":1,\"long\":", &long[..], b",\"last\":2}"].concat();
+        assert_eq!(pieces.concat(), whole);
+    }
 }

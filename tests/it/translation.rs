@@ -171,6 +171,23 @@ async fn a_tool_is_called_and_its_result_goes_back() {
 }
 
 #[tokio::test]
+async fn a_large_image_is_sent_whole_at_every_attempt() {
+    let mock = Mock::sequence([Reply::error(500), Reply::json(200, MESSAGE)]).await;
+    let gateway = Gateway::start(dialects::config(&mock)).await;
+    let data = "iVBORw0K".repeat(64 * 1024);
+    let image = json!({ "type": "image_url", "image_url": { "url": format!("data:image/png;base64,{data}") } });
+    let content = json!([{ "type": "text", "text": "And \u{e9}\"this\"?" }, image]);
+    let answer =
+        ask(&gateway, json!({ "messages": [{ "role": "user", "content": content }] })).await;
+    assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 2);
+    let seen = mock.seen();
+    assert_eq!(seen[0].body, seen[1].body);
+    let sent = &seen[1].json()["messages"][0]["content"];
+    assert_eq!(sent[0]["text"], "And \u{e9}\"this\"?");
+    assert!(sent[1]["source"]["data"] == data);
+}
+
+#[tokio::test]
 async fn the_cap_is_the_plans_or_what_is_left_and_never_missing() {
     let mock = Mock::start(Reply::json(200, MESSAGE)).await;
     let plan =
