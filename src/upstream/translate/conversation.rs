@@ -180,14 +180,18 @@ fn write_source<'j>(json: &'j mut Json, url: &str) -> &'j mut Json {
     }
 }
 
-/// The media type and the base64 of a `data:` URL.
+/// What Anthropic takes.
+const IMAGES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
+
+/// The media type and the base64 of an image in a `data:` URL.
 fn data_url(url: &str) -> Option<(&str, &str)> {
     let (head, data) = strip_scheme(url, "data:")?.split_once(',')?;
     let (kind, coding) = head.rsplit_once(';')?;
     let kind = kind.split(';').next().unwrap_or_default();
     // A name that apps use and no registry has.
     let kind = if kind.eq_ignore_ascii_case("image/jpg") { "image/jpeg" } else { kind };
-    coding.eq_ignore_ascii_case("base64").then_some((kind, data))
+    let known = IMAGES.into_iter().find(|known| kind.eq_ignore_ascii_case(known))?;
+    coding.eq_ignore_ascii_case("base64").then_some((known, data))
 }
 
 fn strip_scheme<'u>(url: &'u str, scheme: &str) -> Option<&'u str> {
@@ -276,7 +280,7 @@ fn block<'a>(part: &Value<'a>) -> Result<Option<Block<'a>>, Reject> {
             let fits = |url: &str| data_url(url).is_some() || strip_scheme(url, "https:").is_some();
             match url.filter(|url| fits(url)) {
                 Some(url) => Ok(Some(Block::Image(url))),
-                None => unfit("an image must be a data: URL in base64, or an https: URL"),
+                None => unfit("an image is JPEG, PNG, GIF or WebP in base64, or an https: URL"),
             }
         }
         _ => unfit("only parts of type \"text\" and \"image_url\" are served"),

@@ -160,9 +160,15 @@ fn images_are_sources() {
         source(json!("DATA:image/png;name=a;BASE64,aGk=")),
         json!({ "type": "base64", "media_type": "image/png", "data": "aGk=" })
     );
-    for url in
-        ["http://example.com/a.png", "file:///etc/passwd", "data:image/svg+xml,<svg/>", "", "é"]
-    {
+    for url in [
+        "http://example.com/a.png",
+        "file:///etc/passwd",
+        "data:image/svg+xml,<svg/>",
+        "data:image/svg+xml;base64,aGk=",
+        "data:application/pdf;base64,aGk=",
+        "",
+        "é",
+    ] {
         let content = json!([{ "type": "image_url", "image_url": { "url": url } }]);
         let refused = of(json!({ "messages": [{ "role": "user", "content": content }] }));
         assert_eq!(refused.unwrap_err().param.as_deref(), Some("messages"), "{url}");
