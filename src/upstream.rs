@@ -19,6 +19,7 @@ pub mod relay;
 pub mod request;
 pub mod scrub;
 pub mod socket;
+pub mod translate;
 pub mod watch;
 pub mod watchdog;
 pub mod wire;
@@ -37,6 +38,7 @@ use self::{
     course::{Course, Step},
     downstream::Downstream,
     peer::Connector,
+    translate::Translation,
     watch::{Stop, watch},
     watchdog::Watchdog,
 };
@@ -84,6 +86,7 @@ pub async fn serve(
     };
     let mut watchdog = Watchdog::new(timeouts(&targets[0]).total, down.is_stream());
     let mut course = Course::new(&targets, conversation);
+    let mut translation = Translation::default();
     let mut now = Instant::now();
     loop {
         let (target, mut lease) = match course.next(&snapshot.providers, now) {
@@ -97,10 +100,16 @@ pub async fn serve(
                 continue;
             }
         };
+        let translated = match translation.of(flight, &target) {
+            Ok(translated) => translated,
+            Err(reject) => {
+                course.pass_over(reject);
+                continue;
+            }
+        };
         let began = now;
-        let timeouts = timeouts(&target);
-        let attempt =
-            Attempt { connector, snapshot, target: &target, lease: &lease, timeouts, began };
+        let (timeouts, target, lease) = (timeouts(&target), &target, &mut lease);
+        let attempt = Attempt { connector, snapshot, target, lease, translated, timeouts, began };
         let result = attempt.run(down, flight, &mut watchdog).await;
         let (outcome, news) = match &result {
             Ok(()) if down.is_gone() => (Stop::AppLeft.account().0, KeyNews::Good),
@@ -139,7 +148,7 @@ pub async fn serve(
             }
             Err(Stop::Relay(relayed)) => return Served::Relayed(relayed),
             Err(Stop::Deadline) => return Served::Rejected(Box::new(course::timed_out())),
-            Err(Stop::Failed(failure)) => course.note(&target, &lease, failure, &flight.request_id),
+            Err(Stop::Failed(failure)) => course.note(target, lease, failure, &flight.request_id),
         }
     }
     Served::Rejected(Box::new(course.reject(&snapshot.providers, now)))

@@ -130,6 +130,10 @@ impl Members {
                     pieces.push(buffer.split().freeze());
                     pieces.push(self.source.slice(span.clone()));
                 }
+                Value::Own(bytes) if bytes.len() >= ONE_PIECE => {
+                    pieces.push(buffer.split().freeze());
+                    pieces.push(bytes.clone());
+                }
                 Value::Source(span) => buffer.put_slice(&self.source[span.clone()]),
                 Value::Own(bytes) => buffer.put_slice(bytes),
             }
@@ -177,5 +181,18 @@ mod tests {
         members.remove("n");
         members.remove("max_tokens");
         assert_eq!(joined(&members), "{}");
+    }
+
+    #[test]
+    fn long_values_are_shared_whoever_made_them() {
+        let long = Bytes::from(format!("\"{}\"", "a".repeat(ONE_PIECE)));
+        let mut members = Members::default();
+        members.set("short", "1");
+        members.set("long", long.clone());
+        members.set("last", "2");
+        let pieces = members.to_pieces();
+        assert!(pieces.iter().any(|piece| piece.as_ptr() == long.as_ptr()));
+        let whole = [b"{\"short\":1,\"long\":", &long[..], b",\"last\":2}"].concat();
+        assert_eq!(pieces.concat(), whole);
     }
 }

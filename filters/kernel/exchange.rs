@@ -52,9 +52,13 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint of a provider that serves what was asked for here; `None` if none does.
+    /// The endpoint of a provider that serves what was asked for here; `None` if none does. Chat is
+    /// translated for Anthropic's, the others go where they are spoken.
     pub fn at(self, provider: Dialect) -> Option<Endpoint> {
-        (self.dialect() == provider).then_some(self)
+        match (self, provider) {
+            (Endpoint::Chat, Dialect::Anthropic) => Some(Endpoint::Messages),
+            _ => (self.dialect() == provider).then_some(self),
+        }
     }
 }
 

@@ -146,7 +146,7 @@ pub struct Route {
     pub asked: Arc<Model>,
     /// The model that serves: `asked`, or one of its tiers.
     pub model: Arc<Model>,
-    /// Targets of `model` that speak the endpoint's dialect, in order, never empty.
+    /// Targets of `model` that serve the endpoint, in order, never empty.
     pub targets: Vec<Arc<Target>>,
     pub why: Why,
 }

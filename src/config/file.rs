@@ -326,7 +326,13 @@ const PROVIDER: &[Field] = &[
          provider inside this process.",
     )
     .required(),
-    Field::new("dialect", &DIALECT, "The API the provider speaks.").or("openai"),
+    Field::new(
+        "dialect",
+        &DIALECT,
+        "The API the provider speaks. It serves apps that speak the same; `anthropic` also those of \
+         OpenAI's chat, by translation.",
+    )
+    .or("openai"),
     Field::new(
         "strategy",
         &STRATEGY,

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Endpoint, Exchange, Metered, OnDisconnect, Target};
+use gatekeeper_filters::kernel::{Ask, Exchange, Members, Metered, OnDisconnect, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ pub struct Attempt<'a> {
     pub snapshot: &'a Snapshot,
     pub target: &'a Arc<Target>,
     pub lease: &'a Lease,
+    /// The request in the target's words, if those are not the app's.
+    pub translated: Option<&'a Members>,
     pub timeouts: Timeouts,
     /// The clock as it was read for the selection.
     pub began: std::time::Instant,
@@ -43,11 +45,6 @@ pub struct Attempt<'a> {
 impl Attempt<'_> {
     fn provider(&self) -> &Provider {
         &self.snapshot.providers[self.target.provider]
-    }
-
-    /// The provider's endpoint: the route holds only targets that have one.
-    fn endpoint(&self, exchange: &Exchange) -> Endpoint {
-        exchange.endpoint.at(self.target.dialect).unwrap_or(exchange.endpoint)
     }
 
     /// # Errors
@@ -65,7 +62,7 @@ impl Attempt<'_> {
         exchange.served = Some(self.target.clone());
         // A buyer does not pay for what an attempt said that failed.
         exchange.metered = Metered::default();
-        let body = request::body(ask, exchange, self.provider(), self.target);
+        let body = request::body(ask, self.translated, exchange, self.provider(), self.target);
         let began = Instant::from_std(self.began);
         let first_token = began + self.timeouts.first_token;
         let opened = self.open(exchange, ask, &body, down, watchdog).await;
@@ -75,7 +72,7 @@ impl Attempt<'_> {
         let result = match sent {
             Ok(()) => {
                 let mut relay = Relay {
-                    endpoint: self.endpoint(exchange),
+                    endpoint: request::at(exchange, self.target),
                     down,
                     watchdog,
                     exchange,
@@ -172,7 +169,7 @@ impl Attempt<'_> {
         let reused = *reused;
         let http2 = session.as_http2().is_some();
         let what = request::What {
-            endpoint: self.endpoint(exchange),
+            endpoint: request::at(exchange, self.target),
             model: &self.target.model,
             is_stream: ask.stream,
             api_version: exchange.api_version.as_deref(),

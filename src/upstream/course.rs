@@ -38,6 +38,9 @@ pub struct Course<'a> {
     /// Faults of the current target's provider itself, not of a key.
     faults: usize,
     last: Option<Failure>,
+    /// Targets that were not asked because their dialect has no words for the request; why.
+    passed_over: usize,
+    unfit: Option<Reject>,
     /// Some attempt was rate-limited.
     limited: bool,
     /// It waited already: once is enough.
@@ -55,6 +58,8 @@ impl<'a> Course<'a> {
             tried: Tried::default(),
             faults: 0,
             last: None,
+            passed_over: 0,
+            unfit: None,
             limited: false,
             waited: false,
         }
@@ -156,6 +161,14 @@ impl<'a> Course<'a> {
         self.last = Some(failure);
     }
 
+    /// The target just chosen can't be asked this; that was no attempt.
+    pub fn pass_over(&mut self, why: &Reject) {
+        self.attempts -= 1;
+        self.passed_over += 1;
+        self.unfit.get_or_insert_with(|| why.clone());
+        self.leave_target();
+    }
+
     fn leave_target(&mut self) {
         self.turn_to(self.at + 1);
     }
@@ -170,6 +183,11 @@ impl<'a> Course<'a> {
 
     /// What the app is told when nothing served.
     pub fn reject(&self, providers: &[Provider], now: Instant) -> Reject {
+        if let Some(unfit) = &self.unfit
+            && self.passed_over == self.targets.len()
+        {
+            return unfit.clone();
+        }
         let soonest = self.soonest(providers, now);
         match (&self.last, soonest) {
             (_, Some(ms)) if self.is_waiting() => exhausted(ms),

@@ -9,13 +9,17 @@ use gatekeeper_filters::{
     },
 };
 
+use super::translate;
+
 pub struct Events {
     splitter: Splitter,
     /// The provider's.
     endpoint: Endpoint,
     stream: Stream,
+    /// Where the app speaks another dialect.
+    translation: Option<Box<translate::stream::Stream>>,
     /// The app asked for the usage chunk itself.
-    keep_usage: bool,
+    wants_usage: bool,
     /// Bytes for the app that were not written yet.
     pub out: Outgoing,
     /// Some event carried output.
@@ -42,13 +46,22 @@ impl Events {
             splitter: Splitter::default(),
             endpoint,
             stream: Stream::of(endpoint),
-            keep_usage: wants_usage || endpoint != Endpoint::Chat,
+            translation: None,
+            wants_usage,
             out: Outgoing::default(),
             commits: false,
             finished: false,
             complete: false,
             broken: None,
         }
+    }
+
+    /// The same for an app of OpenAI's chat; `created` in Unix seconds.
+    #[must_use]
+    pub fn translated(mut self, created: u64) -> Self {
+        let stream = translate::stream::Stream::new(self.wants_usage, created);
+        self.translation = Some(Box::new(stream));
+        self
     }
 
     /// Reads the events that end in `chunk`, up to the last that counts.
@@ -119,7 +132,15 @@ impl Events {
         // A stream of responses has no end marker: its last event is the one that says so.
         self.complete |= reading.finished && self.endpoint == Endpoint::Responses;
         let cut_off = !event.complete && !reading.done && !reading.finished;
-        if !cut_off && (self.keep_usage || !reading.usage_only) {
+        if cut_off {
+            return;
+        }
+        if let Some(translation) = &mut self.translation {
+            let chunks = translation.event(event.name(), data, &reading);
+            if !chunks.is_empty() {
+                self.out.push(chunks);
+            }
+        } else if self.wants_usage || !reading.usage_only || self.endpoint != Endpoint::Chat {
             self.out.push(event.raw);
         }
     }

@@ -1,7 +1,8 @@
 //! An answer on its way to the app. Until the commit point another key may still take over; after
 //! it, never: a stream that breaks ends in an error the SDKs show, not in a clean `[DONE]`.
 //!
-//! Bytes pass untouched, event by event. What is ready is taken together and written once.
+//! Bytes pass untouched, event by event, unless they have to be translated. What is ready is taken together
+//! and written once.
 
 use std::{
     future::Future,
@@ -24,7 +25,7 @@ use super::{
     classify::{self, Failure},
     downstream::Downstream,
     events::{Broken, Events},
-    socket,
+    socket, translate,
     watch::{self, Stop, watch},
     watchdog::Watchdog,
     wire::{brief, ended},
@@ -41,6 +42,8 @@ const BATCH: usize = 64;
 /// is gathered into few of them, at the price of a delay that nobody can see. The first output, and
 /// output that comes slower than this, is written at once.
 const GATHER: Duration = Duration::from_millis(1);
+
+const NOT_JSON: &str = "an answer that is not JSON, or cut off";
 
 /// How long the rest of a provider's connection is read after the last event.
 const READ_OUT: Duration = Duration::from_secs(1);
@@ -93,6 +96,11 @@ impl Relay<'_, '_> {
         result
     }
 
+    /// The target does not speak what the app speaks.
+    fn is_translated(&self) -> bool {
+        self.endpoint != self.exchange.endpoint
+    }
+
     fn note_floor(&mut self) {
         if self.down.is_gone() {
             self.floor.get_or_insert(self.exchange.metered);
@@ -133,7 +141,7 @@ impl Relay<'_, '_> {
 pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
     let reading = match meter::answer(relay.endpoint, &body) {
         Ok(reading) => reading,
-        Err(_) => return Err(Failure::broken("an answer that is not JSON, or cut off").into()),
+        Err(_) => return Err(Failure::broken(NOT_JSON).into()),
     };
     if reading.failed {
         return Err(classify::judge_inside(relay.dialect, &body).into());
@@ -145,6 +153,13 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
     if relay.down.is_gone() {
         return Ok(());
     }
+    let body = if relay.is_translated() {
+        let created = relay.exchange.now.0 / 1000;
+        let translated = translate::answer::answer(&body, reading.usage.as_ref(), created);
+        translated.map_err(|_| Failure::broken(NOT_JSON))?
+    } else {
+        body
+    };
     let head = relay.head();
     relay.commit();
     relay.settle(DELIVERED);
@@ -161,6 +176,9 @@ pub async fn stream(
     first_token: Instant,
 ) -> Result<(), Stop> {
     let mut events = Events::new(relay.endpoint, relay.ask.wants_usage);
+    if relay.is_translated() {
+        events = events.translated(relay.exchange.now.0 / 1000);
+    }
     let result = relay_events(session, relay, &mut events, first_token).await;
     if let (Err(_), false, Some(floor)) = (&result, events.is_finished(), relay.floor) {
         relay.exchange.metered.raise_to(floor, relay.exchange.input_tokens);

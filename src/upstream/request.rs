@@ -33,6 +33,11 @@ pub struct What<'a> {
     pub api_version: Option<&'a str>,
 }
 
+/// The provider's endpoint: a route holds only targets that have one.
+pub fn at(exchange: &Exchange, target: &Target) -> Endpoint {
+    exchange.endpoint.at(target.dialect).unwrap_or(exchange.endpoint)
+}
+
 /// The head of one attempt.
 ///
 /// # Errors
@@ -129,24 +134,31 @@ pub fn common_head(path: &str, authority: &HeaderValue) -> http::Result<Parts> {
 }
 
 /// The body of one attempt, in pieces. Members that nobody changed are the app's own bytes, so two
-/// attempts at one target send the same.
-pub fn body(ask: &Ask, exchange: &Exchange, provider: &Provider, target: &Target) -> Vec<Bytes> {
-    let mut members = ask.members.clone();
+/// attempts at one target send the same. `translated` where the target speaks another dialect.
+pub fn body(
+    ask: &Ask,
+    translated: Option<&Members>,
+    exchange: &Exchange,
+    provider: &Provider,
+    target: &Target,
+) -> Vec<Bytes> {
+    let endpoint = at(exchange, target);
+    let mut members = translated.unwrap_or(&ask.members).clone();
     let allowed = &provider.settings.allow_fields;
     members.retain(|name| {
-        fields::passes(exchange.endpoint, name)
-            || (name == b"store" && exchange.endpoint == Endpoint::Responses)
-            || (name == b"metadata" && exchange.endpoint == Endpoint::Messages)
+        fields::passes(endpoint, name)
+            || (name == b"store" && endpoint == Endpoint::Responses)
+            || (name == b"metadata" && endpoint == Endpoint::Messages)
             || allowed.iter().any(|field| field.as_bytes() == name)
     });
-    if exchange.endpoint != Endpoint::Generate {
+    if endpoint != Endpoint::Generate {
         members.set("model", quoted(&target.model));
     }
-    let required = exchange.endpoint == Endpoint::Messages && !members.contains("max_tokens");
+    let required = endpoint == Endpoint::Messages && !members.contains("max_tokens");
     if let Some(cap) = exchange.output_cap.or(required.then_some(REQUIRED_CAP)) {
-        set_cap(&mut members, exchange.endpoint, provider, cap);
+        set_cap(&mut members, endpoint, provider, cap);
     }
-    if ask.stream && exchange.endpoint == Endpoint::Chat {
+    if ask.stream && endpoint == Endpoint::Chat {
         members.set("stream_options", Bytes::from_static(br#"{"include_usage":true}"#));
     }
     members.to_pieces()

@@ -18,8 +18,8 @@ const binary =
     process.env.GATEKEEPER_BIN ??
     path.resolve(root, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/gatekeeper');
 
-/** `sources` and `plans` are added to the licences and plans that are always there. */
-export async function startGateway({ sources = [], plans = {} } = {}) {
+/** `sources`, `plans` and `more` models are added to what is always there. */
+export async function startGateway({ sources = [], plans = {}, more = {} } = {}) {
     const provider = await startProvider();
     const dir = await mkdtemp(path.join(tmpdir(), 'gatekeeper-clients-'));
     const [port, adminPort] = [await freePort(), await freePort()];
@@ -61,9 +61,12 @@ export async function startGateway({ sources = [], plans = {} } = {}) {
                 },
             ]),
         ),
-        models: Object.fromEntries(
-            [...models, 'not-in-the-plan'].map((name) => [name, dialects.map((dialect) => `${dialect}/${name}`)]),
-        ),
+        models: {
+            ...Object.fromEntries(
+                [...models, 'not-in-the-plan'].map((name) => [name, dialects.map((dialect) => `${dialect}/${name}`)]),
+            ),
+            ...more,
+        },
     };
     const file = path.join(dir, 'gatekeeper.yaml');
     await writeFile(file, JSON.stringify(config, null, 2)); // JSON is YAML

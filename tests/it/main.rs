@@ -80,6 +80,7 @@ mod sticky;
 mod stream;
 mod support;
 mod timeouts;
+mod translation;
 mod upstream_h2;
 mod upstream_tls;
 mod usage;

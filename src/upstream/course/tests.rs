@@ -202,3 +202,31 @@ fn an_account_without_money_rests_with_all_its_keys_and_one_request_tries_it_aga
     again.report(KeyNews::Good, later);
     assert!(providers[0].select(&wish, later).is_ok());
 }
+
+#[test]
+fn a_target_without_words_for_a_request_is_no_attempt_and_is_told_where_it_is_the_only_one() {
+    let providers = [provider("a", &["a1"]), provider("b", &["b1"])];
+    let targets = [target(0), target(1)];
+    let unfit = Reject::field("logprobs", "No probabilities.");
+    let now = Instant::now();
+    let mut course = Course::new(&targets, None);
+    let passes =
+        |course: &mut Course<'_>| matches!(course.next(&providers, now), Step::Attempt(..));
+    assert!(passes(&mut course));
+    course.pass_over(&unfit);
+    let Step::Attempt(target, mut lease) = course.next(&providers, now) else { panic!("b serves") };
+    assert_eq!(&*lease.key().id, "b1");
+    let failure = Failure::connect("refused");
+    lease.report(failure.news, now);
+    course.note(&target, &lease, failure, "");
+    drop(lease);
+    assert!(matches!(course.next(&providers, now), Step::End));
+    assert_eq!(course.reject(&providers, now).code, Code::UpstreamError, "b could have served");
+    let mut course = Course::new(&targets, None);
+    for _ in 0..2 {
+        assert!(passes(&mut course));
+        course.pass_over(&unfit);
+    }
+    assert!(matches!(course.next(&providers, now), Step::End));
+    assert_eq!(course.reject(&providers, now).param.as_deref(), Some("logprobs"));
+}
