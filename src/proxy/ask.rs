@@ -110,12 +110,11 @@ fn read_member(
         (Endpoint::Responses, "input") if value.kind() == Kind::Array => {
             value.items().for_each(|item| weight.item(&item));
         }
+        (Endpoint::Responses, "input") if value.kind() == Kind::Object => weight.item(value),
         (Endpoint::Embeddings, "input") if value.kind() == Kind::Array => {
             value.items().for_each(|item| weight.embedded(&item));
         }
-        (Endpoint::Messages, "system") if value.kind() == Kind::Array => {
-            value.items().for_each(|block| weight.part(&block));
-        }
+        (Endpoint::Messages, "system") => weight.parts(value),
         (_, "input" | "instructions" | "system") => weight.text(value),
         (_, "tools" | "functions" | "response_format" | "text") => weight.raw(value),
         _ => {}

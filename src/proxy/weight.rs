@@ -14,6 +14,17 @@ fn is(value: &Value<'_>, text: &str) -> bool {
 /// A kind of item that names what a provider keeps.
 pub const ITEM_REFERENCE: &str = "item_reference";
 
+/// The items of a conversation whose tools all run in the app. Calls of hosted tools may be no more than the id
+/// of what is kept in the seller's account.
+const OWN_ITEMS: [&str; 6] = [
+    "message",
+    "reasoning",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+];
+
 /// Adds up the input of a request.
 #[derive(Default)]
 pub struct Weight {
@@ -56,10 +67,7 @@ impl Weight {
         for (name, value) in message.members() {
             match &*name.decoded() {
                 "role" | "type" | "id" | "status" => {}
-                "content" | "output" if value.kind() == Kind::Array => {
-                    value.items().for_each(|part| self.part(&part));
-                }
-                "output" if value.kind() == Kind::Object => self.part(&value),
+                "content" | "output" => self.parts(&value),
                 _ => self.text(&value),
             }
         }
@@ -71,8 +79,13 @@ impl Weight {
         let told = |name: &str| item.get(name).filter(|value| !value.is_null());
         let kind = told("type");
         let is_whole = kind.is_some() || told("role").is_some();
-        if !is_whole || kind.is_some_and(|kind| is(&kind, ITEM_REFERENCE)) {
+        if !is_whole {
             self.other(ITEM_REFERENCE);
+        }
+        if let Some(kind) = kind.and_then(|kind| kind.as_str())
+            && !OWN_ITEMS.contains(&&*kind)
+        {
+            self.other(&kind);
         }
         if told("file_id").is_some() {
             self.other("file_id");
@@ -80,7 +93,16 @@ impl Weight {
         self.message(item);
     }
 
-    pub fn part(&mut self, part: &Value<'_>) {
+    /// Text, or parts. One that stands alone is looked at like one in a list: servers differ in what they take.
+    pub fn parts(&mut self, parts: &Value<'_>) {
+        match parts.kind() {
+            Kind::Array => parts.items().for_each(|part| self.parts(&part)),
+            Kind::Object => self.part(parts),
+            _ => self.text(parts),
+        }
+    }
+
+    fn part(&mut self, part: &Value<'_>) {
         let kind = part.get("type").and_then(|kind| kind.as_str());
         let source = part.get("source");
         let file = part.get("file_id").or_else(|| source.and_then(|source| source.get("file_id")));
@@ -91,12 +113,12 @@ impl Weight {
             Some("image_url" | "input_image" | "image") => self.images += 1,
             // Anthropic's blocks. A source may be a file that is kept in the seller's account.
             Some("tool_use") => self.raw(part),
-            Some("tool_result") => self.tool_result(part),
+            Some("tool_result") => part.get("content").iter().for_each(|parts| self.parts(parts)),
             Some("thinking" | "redacted_thinking") => {
                 let text = part.get("thinking").or_else(|| part.get("data"));
                 text.iter().for_each(|text| self.text(text));
             }
-            Some("search_result") => self.raw(part),
+            Some("search_result") => self.search_result(part),
             Some("document") => match source.and_then(|source| source.get("type")) {
                 Some(kind) if is(&kind, "text") => self.raw(part),
                 _ => self.other("file"),
@@ -161,14 +183,13 @@ impl Weight {
         }
     }
 
-    /// A block that a tool answered with: text, or blocks of text and images.
-    fn tool_result(&mut self, block: &Value<'_>) {
-        match block.get("content") {
-            Some(content) if content.kind() == Kind::Array => {
-                content.items().for_each(|part| self.part(&part));
+    /// A block that the app found, with its text in blocks.
+    fn search_result(&mut self, block: &Value<'_>) {
+        for (name, value) in block.members() {
+            match &*name.decoded() {
+                "content" => self.parts(&value),
+                _ => self.text(&value),
             }
-            Some(content) => self.text(&content),
-            None => {}
         }
     }
 

@@ -144,10 +144,11 @@ describe('@anthropic-ai/sdk', () => {
         ['counting tokens', 404, 'not_found', 'FULL-0001', null],
     ]) {
         test(`${status} shows the message: ${what}`, async () => {
+            const said = more && (await says(licence, { model: 'answer', ...more }));
+            // Asked last: nobody would hear a refusal that comes while something else is awaited.
             const asked = more
                 ? client(licence).messages.create(ask('answer', more))
                 : client(licence).messages.countTokens({ model: 'answer', messages });
-            const said = more && (await says(licence, { model: 'answer', ...more }));
             await assert.rejects(asked, (error) => {
                 assert.ok(error instanceof Anthropic.APIError);
                 assert.equal(error.status, status);

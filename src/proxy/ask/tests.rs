@@ -299,3 +299,65 @@ fn one_part_for_a_list_of_one_is_looked_at_all_the_same() {
         assert_eq!(reject.param.as_deref(), Some(param));
     }
 }
+
+#[test]
+fn content_that_is_no_list_is_looked_at_all_the_same() {
+    let kinds = |endpoint, body: String| {
+        let ask = parse(endpoint, body.clone().into(), None, &[], None).expect(&body);
+        ask.media.iter().map(|kind| kind.to_string()).collect::<Vec<_>>()
+    };
+    let file = r#"{"type":"document","source":{"type":"file","file_id":"file_1"}}"#;
+    let user = |content: &str| format!(r#"{{"role":"user","content":{content}}}"#);
+    let message = |content: &str| format!(r#"{{"model":"c","messages":[{}]}}"#, user(content));
+    for body in [
+        message(file),
+        message(&format!("[[{file}]]")),
+        message(&format!(r#"[{{"type":"tool_result","tool_use_id":"t","content":{file}}}]"#)),
+        message(&format!(r#"[{{"type":"search_result","content":[{file}]}}]"#)),
+        format!(r#"{{"model":"c","messages":[],"system":{file}}}"#),
+    ] {
+        let media = kinds(Endpoint::Messages, body.clone());
+        assert!(media.iter().any(|kind| kind == "file_id"), "{body}: {media:?}");
+    }
+    let part = r#"{"type":"file","file":{"file_id":"f"}}"#;
+    assert_eq!(kinds(Endpoint::Chat, message(part)), ["file"]);
+    let input = user(r#"{"type":"input_file","file_id":"f"}"#);
+    let media = kinds(Endpoint::Responses, format!(r#"{{"model":"m","input":[{input}]}}"#));
+    assert!(media.contains(&"file_id".to_owned()));
+    // Words weigh the same in every form.
+    let words = "word ".repeat(400);
+    let text = format!(r#"{{"type":"text","text":"{words}"}}"#);
+    let weighed = |content: &str| messages(&message(content)).unwrap().text_tokens;
+    let plain = weighed(&format!("\"{words}\""));
+    for content in [
+        text.clone(),
+        format!("[{text}]"),
+        format!(r#"[{{"type":"tool_result","tool_use_id":"t","content":"{words}"}}]"#),
+        format!(r#"[{{"type":"tool_result","tool_use_id":"t","content":[{text}]}}]"#),
+    ] {
+        assert_eq!(weighed(&content), plain, "{}", &content[..40]);
+    }
+    let found = format!(r#"[{{"type":"search_result","title":"t","content":[{text}]}}]"#);
+    assert!(weighed(&found) >= plain);
+}
+
+#[test]
+fn only_items_of_the_apps_own_tools_are_taken() {
+    let input = |input: &str| {
+        let body = format!(r#"{{"model":"m","input":{input}}}"#);
+        parse(Endpoint::Responses, body.into(), None, &[], None)
+    };
+    for kind in ["image_generation_call", "code_interpreter_call", "mcp_approval_response"] {
+        let item = format!(r#"[{{"type":"{kind}","id":"x_1","container_id":"cntr_1"}}]"#);
+        let media = input(&item).unwrap().media;
+        assert_eq!(media.iter().map(|kind| &**kind).collect::<Vec<_>>(), [kind]);
+    }
+    let alone = input(r#"{"type":"item_reference","id":"x"}"#).unwrap_err();
+    assert_eq!(alone.param.as_deref(), Some("input"));
+    let own = r#"[{"type":"message","role":"user","content":"hi"},
+        {"type":"function_call","call_id":"c","name":"f","arguments":"{}"},
+        {"type":"function_call_output","call_id":"c","output":"ok"},
+        {"type":"custom_tool_call","call_id":"d","name":"g","input":"x"},
+        {"type":"custom_tool_call_output","call_id":"d","output":[{"type":"input_text","text":"y"}]}]"#;
+    assert!(input(own).unwrap().media.is_empty());
+}
