@@ -118,10 +118,11 @@ pub async fn serve(
         };
         now = Instant::now();
         lease.report(news, now);
-        if let (KeyNews::Good, Some(first)) = (news, flight.first_output) {
+        if let (KeyNews::Good, Some(first)) = (news, flight.first_said) {
             lease.first_output(first.saturating_duration_since(began), now);
         }
-        if let (KeyNews::Good, Some(conversation)) = (news, conversation) {
+        // What was refused left nothing in the provider's cache.
+        if let (Ok(()), Some(conversation)) = (&result, conversation) {
             let (model, first) = (&route.model.name, &route.targets[0].label);
             snapshot.conversations.served(model, conversation, &target.label, first);
         }

@@ -371,7 +371,13 @@ const BUDGET: &[Field] =
 const TIMEOUTS: &[Field] = &[
     Field::new("connect", &DURATION, "To a connection, TLS included.").or("3s"),
     Field::new("first_byte", &DURATION, "To the head of the answer.").or("120s"),
-    Field::new("first_token", &DURATION, "To the first output of a stream.").or("120s"),
+    Field::new(
+        "first_token",
+        &DURATION,
+        "From the start of an attempt to the first output of a stream or to the end of a JSON answer; \
+         after it the next target is tried.",
+    )
+    .or("120s"),
     Field::new("idle", &DURATION, "Between two pieces of an answer.").or("60s"),
     Field::new("total", &DURATION, "The whole answer.").or("600s"),
 ];
@@ -446,7 +452,12 @@ const MODEL: &[Field] = &[
 
 const MODEL_TIMEOUTS: &[Field] = &[
     Field::new("first_byte", &DURATION, "To the head of the answer."),
-    Field::new("first_token", &DURATION, "To the first output; after it the next target is tried."),
+    Field::new(
+        "first_token",
+        &DURATION,
+        "From the start of an attempt to the first output of a stream or to the end of a JSON answer; \
+         after it the next target is tried.",
+    ),
     Field::new("idle", &DURATION, "Between two pieces of an answer."),
     Field::new("total", &DURATION, "All attempts together."),
 ];

@@ -19,7 +19,10 @@ pub struct Flight {
     pub endpoint: &'static str,
     pub request_id: Arc<str>,
     pub attempts: Vec<Attempted>,
+    /// The first output went to the app.
     pub first_output: Option<Instant>,
+    /// The provider's first output came, in the latest attempt.
+    pub first_said: Option<Instant>,
     /// Time spent waiting for providers, and for the app's body; the rest is ours.
     pub waited: std::time::Duration,
     /// What its body takes of `server.limits.buffered`.
@@ -51,6 +54,7 @@ impl Default for Flight {
             request_id: Arc::from(""),
             attempts: Vec::new(),
             first_output: None,
+            first_said: None,
             waited: std::time::Duration::ZERO,
             held: None,
             outcome: None,

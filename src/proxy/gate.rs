@@ -336,10 +336,11 @@ pub fn is_instance_id(id: &str) -> bool {
 }
 
 fn id(headers: &HeaderMap, name: &'static str) -> Result<Option<Arc<str>>, Reject> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
     match value.to_str() {
-        Ok(id) if is_instance_id(id) => Ok(Some(id.into())),
-        _ => Err(Reject::field(name, format!("{name} must be 1-64 of A-Z a-z 0-9 _ -."))),
+        Ok(id) if is_instance_id(id) && values.next().is_none() => Ok(Some(id.into())),
+        _ => Err(Reject::field(name, format!("{name} must be sent once, as 1-64 of A-Z a-z 0-9 _ -."))),
     }
 }
 

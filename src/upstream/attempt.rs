@@ -62,9 +62,9 @@ impl Attempt<'_> {
         exchange.served = Some(self.target.clone());
         // A buyer does not pay for what an attempt said that failed.
         exchange.metered = Metered::default();
+        flight.first_said = None;
         let body = request::body(ask, self.translated, exchange, self.provider(), self.target);
         let began = Instant::from_std(self.began);
-        let first_token = began + self.timeouts.first_token;
         let opened = self.open(exchange, ask, &body, down, watchdog).await;
         let now = Instant::now();
         flight.waited += now - began;
@@ -82,11 +82,12 @@ impl Attempt<'_> {
                     timeouts: self.timeouts,
                     attempts: flight.attempts.len() + 1,
                     first_output: &mut flight.first_output,
+                    first_said: &mut flight.first_said,
                     now,
                     waited: &mut flight.waited,
                     floor: None,
                 };
-                self.receive(&mut connection.session, &mut relay, first_token).await
+                self.receive(&mut connection.session, &mut relay).await
             }
             Err(stop) => Err(stop),
         };
@@ -95,6 +96,15 @@ impl Attempt<'_> {
         }
         Box::pin(self.connector.release(connection)).await;
         result
+    }
+
+    fn first_token(&self) -> Instant {
+        Instant::from_std(self.began) + self.timeouts.first_token
+    }
+
+    /// The end of a wait before the head of an answer: what is silent has said no token either.
+    fn end_of(&self, now: Instant, limit: Duration) -> Instant {
+        self.first_token().min(now + limit)
     }
 
     /// A connection with the head of an answer, or what went wrong on it. A pooled connection that
@@ -131,7 +141,7 @@ impl Attempt<'_> {
         let provider = self.provider();
         // The pooled connection before a fresh one may have used up any time.
         let now = if fresh { Instant::now() } else { Instant::from_std(self.began) };
-        watchdog.expect_within(now, self.timeouts.connect * 3);
+        watchdog.expect_before(now, self.end_of(now, self.timeouts.connect * 3));
         let connect = async {
             let mut detail = format!("{} has no address", provider.endpoint.host);
             for (place, peer) in provider.endpoint.peers().await {
@@ -177,7 +187,7 @@ impl Attempt<'_> {
         let head = request::head(self.provider(), self.lease.key(), &what, length, http2)
             .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
         let connected = if reused { Instant::from_std(self.began) } else { Instant::now() };
-        watchdog.expect_within(connected, self.timeouts.first_byte);
+        watchdog.expect_before(connected, self.end_of(connected, self.timeouts.first_byte));
         exchange.progress.sent = true;
         let write = async {
             if !reused {
@@ -199,7 +209,6 @@ impl Attempt<'_> {
         &self,
         session: &mut HttpSession,
         relay: &mut Relay<'_, '_>,
-        first_token: Instant,
     ) -> Result<(), Stop> {
         let Some(head) = session.response_header() else {
             return Err(Failure::connect("no answer").into());
@@ -226,14 +235,14 @@ impl Attempt<'_> {
         let kind = head.headers.get(http::header::CONTENT_TYPE);
         let is_events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         match (relay.ask.stream, is_events) {
-            (true, true) => return relay::stream(session, relay, first_token).await,
+            (true, true) => return relay::stream(session, relay, self.first_token()).await,
             // An SDK that waits for events would take a JSON answer for an empty stream.
             (true, false) => {
                 return Err(Failure::broken("no events though a stream was asked for").into());
             }
             (false, _) => {}
         }
-        relay.watchdog.expect_before(relay.now, first_token);
+        relay.watchdog.expect_before(relay.now, self.first_token());
         match read_bounded(session, relay, relay::WHOLE).await? {
             (body, true) => relay::whole(relay, body).await,
             (_, false) => Err(Failure::broken("an answer over 8 MiB").into()),

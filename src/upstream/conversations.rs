@@ -3,10 +3,11 @@
 
 use std::{hash::Hasher, sync::Arc, time::Duration};
 
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use rustc_hash::FxHasher;
 
-/// Conversations that are remembered at one time; the least used are forgotten first.
+/// Conversations that are remembered at one time; who was silent longest is forgotten first, and nobody
+/// new is turned away for the old ones' sake.
 const MOST: u64 = 100_000;
 /// Providers keep prompts for minutes, some for an hour.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -15,7 +16,8 @@ pub struct Conversations(Cache<u64, Arc<str>>);
 
 impl Default for Conversations {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(MOST).time_to_idle(IDLE).build())
+        let cache = Cache::builder().max_capacity(MOST).time_to_idle(IDLE);
+        Self(cache.eviction_policy(EvictionPolicy::lru()).build())
     }
 }
 
@@ -47,6 +49,28 @@ fn name(model: &str, conversation: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_are_kept_as_are_allowed_and_the_newest_are_among_them() {
+        let conversations = Conversations::default();
+        let target: Arc<str> = "q/b".into();
+        let kept = |of: std::ops::Range<u64>| {
+            of.filter(|it| conversations.remembered("fast", *it).is_some()).count()
+        };
+        for conversation in 0..MOST {
+            conversations.served("fast", conversation, &target, "p/a");
+        }
+        // However often the old ones were asked about.
+        for _ in 0..3 {
+            kept(0..MOST);
+        }
+        for conversation in MOST..MOST + 1000 {
+            conversations.served("fast", conversation, &target, "p/a");
+        }
+        conversations.0.run_pending_tasks();
+        assert!(conversations.0.entry_count() <= MOST, "{}", conversations.0.entry_count());
+        assert_eq!(kept(MOST..MOST + 1000), 1000);
+    }
 
     #[test]
     fn only_what_differs_from_the_first_target_is_kept() {

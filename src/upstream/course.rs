@@ -37,6 +37,8 @@ pub struct Course<'a> {
     tried: Tried,
     /// Faults of the current target's provider itself, not of a key.
     faults: usize,
+    /// The current target was too slow: it would cost as much patience again; another one may not.
+    slow: bool,
     last: Option<Failure>,
     /// Targets that were not asked because their dialect has no words for the request; why.
     passed_over: usize,
@@ -57,6 +59,7 @@ impl<'a> Course<'a> {
             attempts: 0,
             tried: Tried::default(),
             faults: 0,
+            slow: false,
             last: None,
             passed_over: 0,
             unfit: None,
@@ -65,14 +68,14 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The last attempt belongs to the next target, if that one can serve: a provider on which two
-    /// keys failed is less likely to answer than another one.
+    /// The last attempt, and the one after a timeout, belong to the next target, if that one can serve:
+    /// a provider on which two keys failed is less likely to answer than another one.
     pub fn next(&mut self, providers: &[Provider], now: Instant) -> Step {
         if self.attempts == MAX_ATTEMPTS {
             return Step::End;
         }
         let last = self.attempts + 1 == MAX_ATTEMPTS && !self.tried.is_empty();
-        let next = if last { self.find(self.at + 1, false, providers, now) } else { None };
+        let next = if last || self.slow { self.find(self.at + 1, false, providers, now) } else { None };
         let next = next.or_else(|| self.find(self.at, false, providers, now));
         if next.is_none()
             && let Some(pause) = self.wait(providers, now)
@@ -150,9 +153,8 @@ impl<'a> Course<'a> {
             Next::Account => self.tried.groups.push(key.group_name.clone()),
             Next::OneMoreKey => {
                 self.faults += 1;
-                // Whoever was too slow once costs as much patience again; another target may not.
-                let slow = failure.cause == Cause::Timeout && self.at + 1 < self.targets.len();
-                if self.faults > 1 || slow {
+                self.slow = failure.cause == Cause::Timeout;
+                if self.faults > 1 {
                     self.leave_target();
                 }
             }
@@ -177,6 +179,7 @@ impl<'a> Course<'a> {
         if at != self.at {
             self.at = at;
             self.faults = 0;
+            self.slow = false;
             self.tried.clear();
         }
     }

@@ -1,14 +1,15 @@
 //! In which order the targets of a request are asked: the conversation's own first, and no fallback
 //! that is dearer than what the plan pays for anyway.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use gatekeeper_filters::kernel::{ModelSet, Models, Plan, Target};
+use rustc_hash::FxHashMap;
 
 /// Picodollars per output token of the dearest first target among a plan's own models, by plan name.
 /// A plan that may use every model has no bound.
 #[derive(Debug, Default)]
-pub struct Bounds(HashMap<Arc<str>, u64>);
+pub struct Bounds(FxHashMap<Arc<str>, u64>);
 
 impl Bounds {
     pub fn of(plans: &[Arc<Plan>], models: &Models) -> Self {

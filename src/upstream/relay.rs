@@ -69,6 +69,8 @@ pub struct Relay<'a, 'd> {
     /// This attempt included.
     pub attempts: usize,
     pub first_output: &'a mut Option<Clock>,
+    /// The provider's first output of this attempt, which a whole answer is held back for.
+    pub first_said: &'a mut Option<Clock>,
     /// Time that passed waiting for the provider.
     pub waited: &'a mut Duration,
     /// When the last wait ended: the clock is read once a chunk.
@@ -125,7 +127,12 @@ impl Relay<'_, '_> {
 
     fn commit(&mut self) {
         self.exchange.progress.delivered = true;
+        self.said();
         self.first_output.get_or_insert(self.now.into_std());
+    }
+
+    fn said(&mut self) {
+        self.first_said.get_or_insert(self.now.into_std());
     }
 
     fn settle(&mut self, outcome: Outcome) {
@@ -214,6 +221,9 @@ async fn relay_events(
             return Err(if committed { break_off(relay, stop, events).await } else { stop });
         }
         if !committed && whole && !events.complete {
+            if events.commits {
+                relay.said();
+            }
             if events.out.len() > WHOLE {
                 return Err(Failure::broken("an answer over 8 MiB").into());
             }

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::{
+    dialects::{self, ANTHROPIC, MESSAGE_STREAM, MESSAGE_TOKENS},
     disconnect::over,
-    support::{Config, Gateway, LICENSE, Mock, Reply, Step, client, eventually, sse},
+    healing::key,
+    support::{Answer, Config, Gateway, LICENSE, Mock, Reply, Step, client, eventually, sse},
 };
 
 fn question() -> serde_json::Value {
@@ -113,6 +115,119 @@ async fn leaving_a_whole_answer_cancels_the_provider_and_is_not_free() {
     over(&gateway).await;
     assert_eq!(gateway.messages(LICENSE).await, 1);
     assert!(gateway.tokens(LICENSE).await > 5);
+}
+
+/// The app saw nothing, so it is told by the status, and its message is its own again.
+#[tokio::test]
+async fn a_whole_answer_that_nobody_finishes_is_an_error_in_the_status() {
+    let broken = Reply::sse(&[sse::ROLE.to_owned(), sse::text("WRONG")]).write(sse::ERROR);
+    let mock = Mock::start(broken).await;
+    let config = plenty(Config::new(&mock)).model("fast", "{ targets: [p/m1], delivery: whole }");
+    let gateway = Gateway::start(config).await;
+    let answer = gateway.app().ask(&question()).await;
+    answer.is(502, "upstream_error");
+    assert!(!answer.text().contains("WRONG"), "{}", answer.text());
+    assert_eq!(mock.count(), 2);
+    over(&gateway).await;
+    assert_eq!(gateway.messages(LICENSE).await, 0);
+}
+
+/// What the app does not see yet keeps no proxy awake: the comments do, and the break is mended after them.
+#[tokio::test]
+async fn comments_keep_the_app_awake_while_a_whole_answer_is_read() {
+    let mut talks = Reply::sse(&[sse::ROLE]);
+    for _ in 0..33 {
+        talks = talks.write(sse::text("WRONG ")).then(Step::Wait(Duration::from_millis(500)));
+    }
+    let mock = Mock::sequence([talks.write(sse::ERROR), Reply::stream()]).await;
+    let config = plenty(Config::new(&mock)).model("fast", "{ targets: [p/m1], delivery: whole }");
+    let gateway = Gateway::start(config).await;
+    let mut open = gateway.app().open(&question()).await;
+    let first = open.chunk().await.unwrap().expect("a comment");
+    assert_eq!(first, ": keep-alive\n\n");
+    assert_eq!(mock.count(), 1, "the first answer was still being read");
+    let answer = Answer::read(open).await;
+    assert_eq!(sse::content(&answer.ok().body), "Hello");
+    assert!(!answer.text().contains("WRONG") && answer.text().ends_with(sse::DONE));
+    over(&gateway).await;
+    let used = (gateway.messages(LICENSE).await, gateway.tokens(LICENSE).await);
+    assert_eq!(used, (1, sse::TOKENS));
+}
+
+#[tokio::test]
+async fn whole_delivery_mends_an_answer_of_another_dialect() {
+    let (begun, _) = MESSAGE_STREAM.split_at(MESSAGE_STREAM.find("event: message_stop").unwrap());
+    let mock = Mock::sequence([Reply::sse(&[begun]), Reply::sse(&[MESSAGE_STREAM])]).await;
+    let config = dialects::config(&mock)
+        .model("claude", "{ targets: [a/claude-sonnet-5], delivery: whole }");
+    let gateway = Gateway::start(config).await;
+    let body = dialects::message(&json!({ "stream": true }));
+    let answer = dialects::ask(&gateway, ANTHROPIC, &body).await;
+    assert_eq!(answer.ok().text(), MESSAGE_STREAM);
+    assert_eq!(answer.number("x-gatekeeper-attempts"), 2);
+    over(&gateway).await;
+    let used = (gateway.messages(LICENSE).await, gateway.tokens(LICENSE).await);
+    assert_eq!(used, (1, MESSAGE_TOKENS));
+}
+
+/// How fast a key answers is when it begins to, however long its answer is held back.
+#[tokio::test]
+async fn a_whole_answer_does_not_make_its_key_look_slow() {
+    let long = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")])
+        .then(Step::Wait(Duration::from_millis(1500)))
+        .write(sse::text("lo"))
+        .write(sse::FINISH)
+        .write(sse::USAGE)
+        .write(sse::DONE);
+    let mock = Mock::start(long).await;
+    let config = plenty(Config::new(&mock))
+        .keys("p", &["sk-one"])
+        .model("fast", "{ targets: [p/m1], delivery: whole }");
+    let gateway = Gateway::start(config).await;
+    gateway.app().ask(&question()).await.ok();
+    let took = key(&gateway, 0).await["ttft_ms"].as_u64().expect("it was measured");
+    assert!(took < 1000, "{took} ms");
+}
+
+#[tokio::test]
+async fn a_provider_silent_before_its_head_has_no_longer_than_to_its_first_token() {
+    for stream in [false, true] {
+        let good = if stream { Reply::stream() } else { Reply::chat() };
+        let (mock, other) =
+            (Mock::start(Reply::instead([Step::Hang])).await, Mock::start(good).await);
+        let config = plenty(Config::new(&mock))
+            .provider("q", &other, &["sk-other"])
+            .model("fast", "{ targets: [p/m1, q/m2], timeouts: { first_token: 300ms } }");
+        let gateway = Gateway::start(config).await;
+        let began = Instant::now();
+        let answer = gateway.app().ask(&client::chat(&json!({ "stream": stream }))).await;
+        assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("q/m2"));
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        assert_eq!(mock.count(), 1, "its other key would be as slow");
+        mock.left(0).await;
+        assert_eq!(gateway.messages(LICENSE).await, 1);
+    }
+}
+
+/// Where no other target can serve, patience is all that is left.
+#[tokio::test]
+async fn a_slow_target_gets_its_one_more_key_when_the_next_one_rests() {
+    let mock = Mock::sequence([Reply::instead([Step::Hang]), Reply::chat()]).await;
+    let other = Mock::start(Reply::status(429).header("retry-after", "60")).await;
+    let config = plenty(Config::new(&mock))
+        .provider("q", &other, &["sk-other"])
+        .timeouts("p", "first_byte: 300ms")
+        .model("fast", "[p/m1, q/m2]")
+        .model("other", "[q/m2]");
+    let gateway = Gateway::start(config).await;
+    gateway
+        .app()
+        .ask(&client::chat(&json!({ "model": "other" })))
+        .await
+        .is(503, "upstream_exhausted");
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("p/m1"));
+    assert_eq!((mock.count(), other.count()), (2, 1));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Config, Gateway, Http, Mock, Reply, client, eventually};
+use crate::support::{Answer, Config, Gateway, Http, LICENSE, Mock, Reply, client, eventually};
 
 const KEYS: [&str; 6] = ["sk-1", "sk-2", "sk-3", "sk-4", "sk-5", "sk-6"];
 
@@ -13,7 +13,15 @@ fn plenty(config: Config) -> Config {
 }
 
 async fn ask(app: &Http, conversation: Option<&str>, body: &Value) -> Answer {
-    let mut request = app.post("/v1/chat/completions", body.to_string());
+    ask_as(LICENSE, app, conversation, body).await
+}
+
+async fn ask_as(key: &str, app: &Http, conversation: Option<&str>, body: &Value) -> Answer {
+    let mut request = app
+        .request("POST", "/v1/chat/completions")
+        .bearer_auth(key)
+        .header("content-type", "application/json")
+        .body(body.to_string());
     if let Some(conversation) = conversation {
         request = request.header("x-conversation-id", conversation);
     }
@@ -51,6 +59,9 @@ async fn a_named_conversation_keeps_its_account_and_they_spread() {
         answer.is(400, "invalid_request");
         assert!(answer.text().contains("x-conversation-id"));
     }
+    let twice = gateway.app().post("/v1/chat/completions", turns(&["Hi"]).to_string());
+    let twice = twice.header("x-conversation-id", "one").header("x-conversation-id", "two");
+    Answer::of(twice).await.is(400, "invalid_request");
 }
 
 #[tokio::test]
@@ -104,4 +115,40 @@ async fn a_conversation_stays_on_its_fallback_while_that_serves() {
     assert_eq!(served(Some("new")).await, "p/m1");
     other.answer([Reply::status(429).header("retry-after", "60")]);
     assert_eq!(served(Some("moved")).await, "p/m1", "and back, if it must");
+}
+
+#[tokio::test]
+async fn a_conversation_is_its_licences_own_and_moves_only_where_it_was_answered() {
+    let (first, other) = (Mock::start(Reply::chat()).await, Mock::start(Reply::chat()).await);
+    let config = plenty(Config::new(&first))
+        .license("JSTAR-OTHER-0002", "free")
+        .provider("p", &first, &["sk-one"])
+        .provider("q", &other, &["sk-two"])
+        .model("fast", "[p/m1, q/m2]");
+    let gateway = Gateway::start(config).await;
+    let app = gateway.app();
+    let served = async |key: &str, conversation: &str| {
+        let answer = ask_as(key, &app, Some(conversation), &turns(&["Hi"])).await;
+        answer.header("x-gatekeeper-model").map(str::to_owned)
+    };
+    let rests = || Reply::status(429).header("retry-after-ms", "300");
+    let back = async || {
+        eventually("the first target is back", Duration::from_secs(5), || async {
+            let answer = ask(&app, None, &turns(&["Hi"])).await;
+            answer.header("x-gatekeeper-model") == Some("p/m1")
+        })
+        .await;
+    };
+    first.answer([rests(), Reply::chat()]);
+    assert_eq!(served(LICENSE, "same").await.as_deref(), Some("q/m2"));
+    back().await;
+    assert_eq!(served(LICENSE, "same").await.as_deref(), Some("q/m2"));
+    assert_eq!(served("JSTAR-OTHER-0002", "same").await.as_deref(), Some("p/m1"));
+    // The fallback refused the request itself: nothing of it is in its cache.
+    first.answer([rests(), Reply::chat()]);
+    other.answer([Reply::error(400), Reply::chat()]);
+    let refused = ask(&app, Some("refused"), &turns(&["Hi"])).await;
+    assert_eq!((refused.status, other.count() > 0), (400, true));
+    back().await;
+    assert_eq!(served(LICENSE, "refused").await.as_deref(), Some("p/m1"));
 }

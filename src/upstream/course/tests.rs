@@ -108,6 +108,19 @@ fn a_faulty_provider_gets_one_more_key_then_the_next_target_serves() {
 }
 
 #[test]
+fn a_slow_target_is_left_at_once_but_only_for_one_that_can_serve() {
+    let slow = Failure::timeout("first byte");
+    let providers = [provider("a", &["a1", "a2"]), provider("b", &["b1", "b2"])];
+    assert_eq!(tried(&providers, &slow).0, ["a1", "b1", "b2"]);
+    let providers = [provider("a", &["a1", "a2", "a3"]), provider("b", &["b1"])];
+    let mut lease = providers[1].select(&anything(&Tried::default()), Instant::now()).unwrap();
+    lease.report(KeyNews::Limited(Some(Duration::from_secs(60))), Instant::now());
+    let (keys, code) = tried(&providers, &slow);
+    assert_eq!(keys, ["a1", "a2"]);
+    assert_eq!(code, Code::UpstreamTimeout);
+}
+
+#[test]
 fn a_missing_model_leaves_the_target_at_once() {
     let providers = [provider("a", &["a1", "a2"]), provider("b", &["b1", "b2"])];
     let missing = Failure::new(Cause::ModelMissing, KeyNews::Unfit, Next::Target, "404");
