@@ -340,7 +340,10 @@ fn id(headers: &HeaderMap, name: &'static str) -> Result<Option<Arc<str>>, Rejec
     let Some(value) = values.next() else { return Ok(None) };
     match value.to_str() {
         Ok(id) if is_instance_id(id) && values.next().is_none() => Ok(Some(id.into())),
-        _ => Err(Reject::field(name, format!("{name} must be sent once, as 1-64 of A-Z a-z 0-9 _ -."))),
+        _ => Err(Reject::field(
+            name,
+            format!("{name} must be sent once, as 1-64 of A-Z a-z 0-9 _ -."),
+        )),
     }
 }
 

@@ -75,7 +75,8 @@ impl<'a> Course<'a> {
             return Step::End;
         }
         let last = self.attempts + 1 == MAX_ATTEMPTS && !self.tried.is_empty();
-        let next = if last || self.slow { self.find(self.at + 1, false, providers, now) } else { None };
+        let next =
+            if last || self.slow { self.find(self.at + 1, false, providers, now) } else { None };
         let next = next.or_else(|| self.find(self.at, false, providers, now));
         if next.is_none()
             && let Some(pause) = self.wait(providers, now)
