@@ -168,10 +168,12 @@ fn is_anthropic_own_tool(tool: &Value<'_>) -> bool {
         && kind.is_none_or(|kind| kind.is_null() || is_one_of(&kind, &["custom"]))
 }
 
+/// Google takes both spellings; what is bounded here has one.
+const CAMEL_CASE: &str = "write field names in camelCase";
+
 fn check_generate(name: &str, value: &Value<'_>) -> Result<(), Reject> {
     match name {
-        // Google takes both spellings; what is bounded here has one.
-        _ if name.contains('_') => refuse(name, "write field names in camelCase"),
+        _ if name.contains('_') => refuse(name, CAMEL_CASE),
         "tools" if !is_list_of(value, is_gemini_own_tool) => {
             refuse(name, "only functionDeclarations are served")
         }
@@ -203,8 +205,9 @@ fn check_generation_config(config: &Value<'_>) -> Result<(), Reject> {
             "responseModalities" if !is_list_of(&value, |item| is_one_of(item, &["TEXT"])) => {
                 return refuse("generationConfig.responseModalities", "only \"TEXT\" is served");
             }
-            name if name.contains('_') => {
-                return refuse("generationConfig", "write field names in camelCase");
+            name if name.contains('_') => return refuse("generationConfig", CAMEL_CASE),
+            "thinkingConfig" if value.members().any(|(name, _)| name.decoded().contains('_')) => {
+                return refuse("generationConfig.thinkingConfig", CAMEL_CASE);
             }
             _ => {}
         }

@@ -139,9 +139,10 @@ fn split_generate(path: &[u8]) -> Option<(&[u8], bool)> {
 /// 400 unless it is a date.
 pub fn api_version(headers: &HeaderMap, endpoint: Endpoint) -> Result<Option<Arc<str>>, Reject> {
     const NAME: &str = "anthropic-version";
-    let Some(value) = headers.get(NAME).filter(|_| endpoint == Endpoint::Messages) else {
+    if endpoint != Endpoint::Messages {
         return Ok(None);
-    };
+    }
+    let Some(value) = headers.get(NAME) else { return Ok(None) };
     let is_date = |text: &&str| {
         let digits = text.bytes().filter(u8::is_ascii_digit).count();
         text.len() == 10 && digits == 8 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-')
@@ -269,7 +270,8 @@ pub fn credential(headers: &HeaderMap, dialect: Dialect) -> Result<Credential, R
         }
         ((None, None), false) => Err(missing("Enter your licence key to use this app.")),
         ((None, None), true) => {
-            Err(missing("Send the licence key as \"Authorization: Bearer\" and nowhere else."))
+            let place = own.unwrap_or("Authorization: Bearer");
+            Err(missing(&format!("Send the licence key as \"{place}\" and nowhere else.")))
         }
         _ => Err(missing("Send exactly one licence key, in one header.")),
     }
@@ -421,5 +423,16 @@ mod tests {
         assert_eq!(headers(&[("authorization", "Bearer a"), ("authorization", "Bearer a")]), None);
         assert_eq!(headers(&[("authorization", "Bearer a"), ("x-api-key", "a")]), None);
         assert_eq!(headers(&[("x-api-key", "a")]), None);
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_told_the_right_one_for_its_sdk() {
+        let told = |dialect| {
+            let map = [("api-key".parse().unwrap(), "K-1".parse().unwrap())].into_iter().collect();
+            credential(&map, dialect).unwrap_err().message
+        };
+        assert!(told(Dialect::OpenAi).contains("Authorization: Bearer"));
+        assert!(told(Dialect::Anthropic).contains("\"x-api-key\""));
+        assert!(told(Dialect::Gemini).contains("\"x-goog-api-key\""));
     }
 }

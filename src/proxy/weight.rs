@@ -25,6 +25,14 @@ const OWN_ITEMS: [&str; 6] = [
     "custom_tool_call_output",
 ];
 
+/// What an item of reasoning says for itself; without any of it its id has to lead to the rest.
+const REASONING: [&str; 3] = ["encrypted_content", "summary", "content"];
+
+/// Anything but an empty list.
+fn is_filled(value: Value<'_>) -> bool {
+    value.kind() != Kind::Array || value.items().next().is_some()
+}
+
 /// Adds up the input of a request.
 #[derive(Default)]
 pub struct Weight {
@@ -78,7 +86,10 @@ impl Weight {
     pub fn item(&mut self, item: &Value<'_>) {
         let told = |name: &str| item.get(name).filter(|value| !value.is_null());
         let kind = told("type");
-        let is_whole = kind.is_some() || told("role").is_some();
+        let is_whole = match kind.and_then(|kind| kind.as_str()).as_deref() {
+            Some("reasoning") => REASONING.iter().any(|name| told(name).is_some_and(is_filled)),
+            kind => kind.is_some() || told("role").is_some(),
+        };
         if !is_whole {
             self.other(ITEM_REFERENCE);
         }

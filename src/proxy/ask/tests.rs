@@ -213,6 +213,10 @@ fn geminis_contents_are_weighed_and_what_is_dear_is_refused() {
         (r#""cachedContent":"c/1""#, "cachedContent"),
         (r#""generation_config":{}"#, "generation_config"),
         (r#""generationConfig":{"candidateCount":4}"#, "generationConfig.candidateCount"),
+        (
+            r#""generationConfig":{"thinkingConfig":{"thinking_budget":99}}"#,
+            "generationConfig.thinkingConfig",
+        ),
         (r#""generationConfig":{"candidate_count":4}"#, "generationConfig"),
         (
             r#""generationConfig":{"responseModalities":["IMAGE"]}"#,
@@ -244,6 +248,8 @@ fn what_the_seller_account_keeps_is_not_read_by_its_id() {
         r#"{"type":"item_reference","id":"msg_1"}"#,
         r#"{"id":"msg_1"}"#,
         r#"{"id":"msg_1","type":null}"#,
+        r#"{"type":"reasoning","id":"rs_1"}"#,
+        r#"{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":null}"#,
     ] {
         let reject = input(item).unwrap_err();
         assert_eq!(reject.param.as_deref(), Some("input"), "{item}");
@@ -260,7 +266,8 @@ fn what_the_seller_account_keeps_is_not_read_by_its_id() {
         assert!(media.iter().any(|kind| &**kind == "file_id"), "{item}: {media:?}");
     }
     let fine = r#"{"role":"user","content":"hi"},{"type":"function_call_output","call_id":"c","output":"ok"},
-        {"type":"reasoning","id":"rs_1","encrypted_content":"gAAA","summary":[]}"#;
+        {"type":"reasoning","id":"rs_1","encrypted_content":"gAAA","summary":[]},
+        {"type":"reasoning","id":"rs_2","summary":[{"type":"summary_text","text":"It is late."}]}"#;
     assert!(input(fine).unwrap().media.is_empty());
     // Elsewhere a message without a role is the provider's matter.
     assert!(chat(r#"{"model":"m","messages":[{"content":"hi"}]}"#).unwrap().media.is_empty());
