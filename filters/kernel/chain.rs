@@ -218,7 +218,8 @@ impl Chain {
         // Last: a filter may have put right what the provider reported.
         let Some(target) = &exchange.served else { return };
         let usage = exchange.usage().0;
-        exchange.cost = target.price.map_or(0, |price| price.cost(&usage));
+        let Some(price) = target.price else { return };
+        exchange.cost = price.cost(&usage);
         if exchange.cost > 0 {
             self.expenses.spend(target, exchange.cost, exchange.now);
         }

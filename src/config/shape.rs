@@ -83,7 +83,6 @@ pub struct Field {
     /// As it would stand in the file.
     pub default: Option<&'static str>,
     pub required: bool,
-    /// Part of the contract, but not of this version.
     /// Belongs to another field's variant only.
     pub with: Option<(&'static str, &'static str)>,
 }

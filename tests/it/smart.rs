@@ -291,6 +291,23 @@ async fn a_dearer_simple_tier_saves_nothing() {
     assert!(saved(&gateway).await.abs() < 1e-12);
 }
 
+/// What an answer without a price cost is not known, so neither is what it saved.
+#[tokio::test]
+async fn an_unpriced_simple_tier_saves_nothing() {
+    let (fast, strong) = (Mock::start(Reply::chat()).await, Mock::start(Reply::chat()).await);
+    let config = config(&fast, &strong)
+        .model("free", "[p/free]")
+        .model("auto", "{ smart: { simple: free, complex: strong } }")
+        .model("known", "{ smart: { simple: fast, complex: strong } }");
+    let gateway = Gateway::start(config).await;
+    assert!(route(&gateway.app().ask(&question(EASY)).await).starts_with("simple;"));
+    gateway.app().ask(&of("known", EASY)).await.ok();
+    eventually("the priced one is counted alone", Duration::from_secs(5), || async {
+        (saved(&gateway).await - SAVED).abs() < 1e-9
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn check_and_explain_know_smart_models() {
     let (fast, strong) = (Mock::start(Reply::chat()).await, Mock::start(Reply::chat()).await);
