@@ -93,22 +93,34 @@ fn the_test_half_is_told_apart() {
     }
 }
 
+/// Other subjects than those of both halves, and written after them: how well the words carry over. A
+/// floor, so that it does not get worse; as in the test half, single prompts are not told.
+#[test]
+fn unseen_subjects_are_told_apart_less_well() {
+    let lines = half!("unseen");
+    let prompts = prompts(&lines);
+    assert!(prompts.len() >= 200);
+    let (of, _) = measure(&prompts);
+    println!("{}", table(&of));
+    assert!(accuracy(&of["all"]) >= 0.65, "{}", table(&of));
+}
+
 #[test]
 fn the_tuning_half_is_told_apart() {
     let lines = half!("tuning");
     let prompts = prompts(&lines);
-    assert!(prompts.len() >= 200);
+    assert!(prompts.len() >= 400);
     let (of, wrong) = measure(&prompts);
     println!("{}\n{wrong}", table(&of));
     assert!(accuracy(&of["all"]) >= 0.85, "{}", table(&of));
 }
 
 #[test]
-fn the_halves_share_no_prompt() {
-    let (tuning, test) = (half!("tuning"), half!("test"));
-    let tuning: Vec<_> = prompts(&tuning).into_iter().map(|prompt| prompt.text).collect();
-    for prompt in prompts(&test) {
-        assert!(!tuning.contains(&prompt.text), "{}", prompt.text);
+fn no_prompt_is_in_two_sets() {
+    let (tuning, test, unseen) = (half!("tuning"), half!("test"), half!("unseen"));
+    let mut seen = std::collections::BTreeSet::new();
+    for prompt in [&tuning, &test, &unseen].into_iter().flat_map(|lines| prompts(lines)) {
+        assert!(seen.insert(prompt.text.clone()), "{}", prompt.text);
     }
 }
 
