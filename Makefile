@@ -24,7 +24,7 @@ run: ## set up, build, and start the demo: no key and no network needed
 
 .PHONY: test
 test: ## set up and run all tests
-	@.ci/setup build node redis
+	@.ci/setup build node redis prometheus
 	@echo '==> format'
 	@cargo fmt --all --check
 	@echo '==> lints'

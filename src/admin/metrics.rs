@@ -14,12 +14,18 @@ use crate::{licenses, pool::State, snapshot::Snapshot};
 impl Admin {
     pub(super) fn metrics(&self, snapshot: &Snapshot) -> Answer {
         let metrics = &snapshot.telemetry.metrics;
+        let _one = metrics.scraping.lock();
         metrics.in_flight.set(snapshot.telemetry.in_flight() as i64);
         metrics.reservations_open.set(self.operator.store.open_reservations() as i64);
         let is_up =
             self.operator.store.is_up() && self.operator.shared.as_ref().is_none_or(|s| s.is_up());
         metrics.store_up.set(i64::from(is_up));
         let now = Instant::now();
+        // A reload may have taken a provider, a key, a budget or a shop away.
+        metrics.provider_state.reset();
+        metrics.key_state.reset();
+        metrics.budget_used.reset();
+        metrics.license_source_state.reset();
         for provider in &snapshot.providers {
             for state in PROVIDER_STATES {
                 let is = i64::from(state == provider_state(provider, now));
@@ -34,8 +40,6 @@ impl Admin {
                 }
             }
         }
-        // A reload may have taken a budget away.
-        metrics.budget_used.reset();
         for budget in snapshot.budgets.used(UnixMs::now()) {
             let ratio = budget.spent as f64 / budget.limit as f64;
             metrics.budget_used.with_label_values(&[budget.name]).set(ratio);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{DOLLAR, Outcome, Record};
+use parking_lot::Mutex;
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
@@ -23,6 +24,8 @@ const OVERHEADS: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01
 
 pub struct Metrics {
     registry: Registry,
+    /// One scrape at a time: each puts in first what only its moment tells.
+    pub scraping: Mutex<()>,
     requests: IntCounterVec,
     duration: HistogramVec,
     overhead: Histogram,
@@ -232,6 +235,7 @@ impl Metrics {
                     "When the live configuration was loaded.",
                 ),
             ),
+            scraping: Mutex::new(()),
             registry,
         }
     }

@@ -60,6 +60,7 @@ mod lifecycle;
 mod messages;
 mod mock_itself;
 mod money;
+mod monitoring;
 mod operator;
 mod operator_cli;
 mod operator_fleet;
