@@ -18,6 +18,8 @@ use crate::{
 
 pub const CHANNEL: &str = "gk:keys";
 const KEY: &str = "gk:keys";
+/// Keys that the operator paused. They stay so until the operator resumes them, however long that is.
+const PAUSED: &str = "gk:keys:paused";
 /// A provider is told to be sick for so long at most, should nobody be left to tell that it is well.
 const SICK: Duration = Duration::from_secs(60);
 
@@ -31,8 +33,14 @@ impl Fleet {
     async fn tell(&self, news: &News) -> Result<(), Away> {
         let (name, what) = write(news, UnixMs::now());
         self.store.publish(CHANNEL, &format!("{name}={what}")).await?;
-        if news.change == Change::Sound {
-            return self.store.run(Cmd::hdel(KEY, name)).await;
+        match news.change {
+            Change::Paused => return self.store.run(Cmd::hset(PAUSED, name, what)).await,
+            Change::Resumed => {
+                let _: () = self.store.run(Cmd::hdel(PAUSED, &name)).await?;
+                return self.store.run(Cmd::hdel(KEY, name)).await;
+            }
+            Change::Sound => return self.store.run(Cmd::hdel(KEY, name)).await,
+            Change::Cools(_) | Change::Quarantined(..) | Change::Sick => {}
         }
         let _: () = self.store.run(Cmd::hset(KEY, name, what)).await?;
         self.store.run(Cmd::pexpire(KEY, DAY_MS as i64)).await
@@ -47,17 +55,21 @@ impl Fleet {
 
     /// What began while this gateway was not there.
     pub(super) async fn read_health(&self) {
-        let known: Result<BTreeMap<String, String>, Away> = self.store.run(Cmd::hgetall(KEY)).await;
-        for (name, what) in known.unwrap_or_default() {
-            if let Some(news) = read(&name, &what, UnixMs::now()) {
-                self.health.hear(&news);
+        for known in [KEY, PAUSED] {
+            let known: Result<BTreeMap<String, String>, Away> =
+                self.store.run(Cmd::hgetall(known)).await;
+            for (name, what) in known.unwrap_or_default() {
+                if let Some(news) = read(&name, &what, UnixMs::now()) {
+                    self.health.hear(&news);
+                }
             }
         }
     }
 }
 
 /// `provider NAME`, `group PROVIDER GROUP` or `key PROVIDER ID MARK`, and until when, by the clock of
-/// this machine, with what it is until then: `1796083200000 cools`. What is over is `0 sound`.
+/// this machine, with what it is until then: `1796083200000 cools`. What is over is `0 sound`; what the
+/// operator said has no end: `0 paused`, `0 resumed`.
 fn write(news: &News, now: UnixMs) -> (String, String) {
     let name = match &news.of {
         Subject::Provider { provider } => format!("provider {provider}"),
@@ -68,6 +80,8 @@ fn write(news: &News, now: UnixMs) -> (String, String) {
         Change::Cools(left) => (left, "cools"),
         Change::Quarantined(why, left) => (left, why.name()),
         Change::Sick => (SICK, "sick"),
+        Change::Paused => return (name, "0 paused".into()),
+        Change::Resumed => return (name, "0 resumed".into()),
         Change::Sound => return (name, "0 sound".into()),
     };
     (name, format!("{} {what}", now.plus(left).0))
@@ -80,6 +94,8 @@ fn read(name: &str, what: &str, now: UnixMs) -> Option<News> {
     let left = until.parse::<u64>().ok()?.saturating_sub(now.0);
     let change = match (what, Duration::from_millis(left)) {
         ("sound", _) => Change::Sound,
+        ("paused", _) => Change::Paused,
+        ("resumed", _) => Change::Resumed,
         (_, Duration::ZERO) => return None,
         ("cools", left) => Change::Cools(left),
         ("sick", _) => Change::Sick,
@@ -115,6 +131,8 @@ mod tests {
             (group(), Change::Sound),
             (key(), Change::Quarantined(Why::BadCredential, left)),
             (key(), Change::Sound),
+            (key(), Change::Paused),
+            (key(), Change::Resumed),
             (provider(), Change::Sick),
             (provider(), Change::Sound),
         ] {
@@ -122,7 +140,8 @@ mod tests {
             let (name, what) = write(&news, now);
             assert_eq!(read(&name, &what, now), Some(news.clone()));
             let later = read(&name, &what, now.plus(Duration::from_secs(60)));
-            assert_eq!(later, (change == Change::Sound).then_some(news));
+            let holds = matches!(change, Change::Sound | Change::Paused | Change::Resumed);
+            assert_eq!(later, holds.then_some(news));
         }
         for what in ["nonsense", "9999999999999 nonsense", "x cools"] {
             assert_eq!(read("key groq groq-1 ab", what, now), None);

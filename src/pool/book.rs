@@ -1,6 +1,10 @@
 //! The health of all keys, accounts and providers: kept over reloads, found by name.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -63,7 +67,10 @@ impl HealthBook {
                 match news.change {
                     Change::Cools(left) => health.cooling.begin(Some(left), now),
                     Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
-                    Change::Sick | Change::Sound => drop(health.quarantine.lift()),
+                    _ => {
+                        health.cooling.lift();
+                        health.quarantine.lift();
+                    }
                 }
             }
             Subject::Key { provider, key, mark } => {
@@ -72,6 +79,11 @@ impl HealthBook {
                 let Some(health) = known else { return };
                 match news.change {
                     Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
+                    Change::Paused => health.paused.store(true, Relaxed),
+                    Change::Resumed => {
+                        health.paused.store(false, Relaxed);
+                        health.quarantine.lift();
+                    }
                     _ => drop(health.quarantine.lift()),
                 }
             }

@@ -148,17 +148,21 @@ impl Key {
 
     /// The operator mends it: whatever rests is tried again.
     pub fn resume(&self) {
-        self.health.paused.store(false, Relaxed);
-        self.group.cooling.lift();
+        if self.health.paused.swap(false, Relaxed) {
+            self.told.teller.tell(self.subject(), Change::Resumed);
+        }
         self.sound();
-        if self.group.quarantine.lift() {
+        let (cooled, quarantined) = (self.group.cooling.lift(), self.group.quarantine.lift());
+        if cooled || quarantined {
             self.tell_group(Change::Sound);
         }
     }
 
-    /// The operator wants it left alone, until it is resumed or the process ends.
+    /// The operator wants it left alone, until it is resumed. Where gateways share a Redis all of them do, and
+    /// those that start later; else it is forgotten when the process ends.
     pub fn pause(&self) {
         self.health.paused.store(true, Relaxed);
+        self.told.teller.tell(self.subject(), Change::Paused);
     }
 
     /// A probe found it sound.

@@ -37,6 +37,10 @@ pub enum Change {
     Quarantined(Why, Duration),
     /// Of a provider: its circuit opened.
     Sick,
+    /// Of a key: the operator wants it left alone.
+    Paused,
+    /// Of a key: the operator wants it tried again.
+    Resumed,
     /// It is over.
     Sound,
 }

@@ -78,10 +78,10 @@ impl Cooling {
         }
     }
 
-    /// The operator says so.
-    pub fn lift(&self) {
+    /// The operator says so. Whether it rested since its last answer.
+    pub fn lift(&self) -> bool {
         self.until.store(0, Relaxed);
-        self.in_a_row.store(0, Relaxed);
+        self.in_a_row.swap(0, Relaxed) > 0
     }
 }
 

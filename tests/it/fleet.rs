@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
+    healing,
     shared_ledger::start,
     support::{Config, Gateway, LICENSE, Mock, Redis, Reply, eventually, run, sse},
 };
@@ -16,6 +17,78 @@ async fn pair(change: impl FnOnce(Config) -> Config) -> (Mock, Redis, Vec<Gatewa
     let config = Config::new(&mock).license("SECOND-BUYER-0001", "free").redis(&redis.url());
     let gateways = start(2, change(config)).await;
     (mock, redis, gateways)
+}
+
+/// What an operator says of the first key at one gateway.
+async fn order(gateway: &Gateway, command: &str) {
+    let id = healing::key(gateway, 0).await["id"].as_str().unwrap().to_owned();
+    healing::order(gateway, command, &id).await.ok();
+}
+
+async fn key_is(gateway: &Gateway, state: &str) {
+    eventually(&format!("the key is {state}"), SOON, || async {
+        healing::key(gateway, 0).await["state"] == state
+    })
+    .await;
+}
+
+async fn provider_is(gateway: &Gateway, state: &str) {
+    eventually(&format!("the provider is {state}"), SOON, || async {
+        gateway.status().await["providers"][0]["state"] == state
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_operator_says_of_a_key_holds_at_all_gateways_and_at_later_ones() {
+    let (mock, _redis, gateways) = pair(|config| config).await;
+    order(&gateways[0], "pause").await;
+    key_is(&gateways[1], "off").await;
+    let late = Gateway::start(gateways[0].config.clone()).await;
+    key_is(&late, "off").await;
+    mock.forget();
+    for _ in 0..4 {
+        gateways[1].app().chat().await.ok();
+    }
+    assert!(mock.keys().iter().all(|key| key.contains("sk-two")), "{:?}", mock.keys());
+    order(&gateways[1], "resume").await;
+    for gateway in [&gateways[0], &gateways[1], &late] {
+        key_is(gateway, "ready").await;
+    }
+    key_is(&Gateway::start(gateways[0].config.clone()).await, "ready").await;
+    // A pause of an hour that the operator ends at one gateway is over at all.
+    mock.key("sk-one", [Reply::status(429).header("retry-after", "3600")]);
+    mock.key("sk-two", [Reply::chat()]);
+    for _ in 0..3 {
+        gateways[0].app().chat().await.ok();
+    }
+    key_is(&gateways[1], "cooling").await;
+    order(&gateways[1], "resume").await;
+    for gateway in [&gateways[0], &gateways[1], &late] {
+        key_is(gateway, "ready").await;
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_one_gateway_found_sick_is_left_by_all_and_returned_to_by_all() {
+    let well = Mock::start(Reply::chat()).await;
+    let (sick, _redis, gateways) =
+        pair(|config| config.provider("q", &well, &["sk-three"]).model("fast", "[p/m1, q/m2]"))
+            .await;
+    sick.answer([Reply::error(503)]);
+    eventually("one gateway finds it sick", SOON, || async {
+        gateways[0].app().chat().await.ok();
+        gateways[0].status().await["providers"][0]["state"] == "sick"
+    })
+    .await;
+    provider_is(&gateways[1], "sick").await;
+    sick.forget();
+    gateways[1].app().chat().await.ok();
+    assert!(sick.seen().iter().all(|seen| seen.path == "/v1/models"), "only probes");
+    sick.answer([Reply::chat()]);
+    for gateway in &gateways {
+        provider_is(gateway, "serving").await;
+    }
 }
 
 /// A dollar a token: a few answers are the budget.
