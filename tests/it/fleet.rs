@@ -86,9 +86,12 @@ async fn a_provider_that_one_gateway_found_sick_is_left_by_all_and_returned_to_b
     gateways[1].app().chat().await.ok();
     assert!(sick.seen().iter().all(|seen| seen.path == "/v1/models"), "only probes");
     sick.answer([Reply::chat()]);
-    for gateway in &gateways {
-        provider_is(gateway, "serving").await;
-    }
+    // Whichever asks it first after the probe tells the other.
+    eventually("it serves again", SOON, || async {
+        gateways[0].app().chat().await.header("x-gatekeeper-model") == Some("p/m1")
+    })
+    .await;
+    provider_is(&gateways[1], "serving").await;
 }
 
 /// A dollar a token: a few answers are the budget.
