@@ -39,6 +39,8 @@ pub struct Reading {
     pub usage_only: bool,
     /// The provider reports an error inside a 200.
     pub failed: bool,
+    /// An event whose data no JSON parser takes: every SDK would stumble over it.
+    pub malformed: bool,
 }
 
 /// Reads the events of one stream of an endpoint.

@@ -6,7 +6,7 @@
 
 use super::{
     Reading, estimate,
-    json::{NotJson, count, is_empty, member_text, read},
+    json::{NotJson, count, is_empty, member_text, read, read_event},
 };
 use crate::kernel::{Usage, json::Value};
 
@@ -24,7 +24,7 @@ pub struct Stream {
 impl Stream {
     /// One event. The type within the data wins over the event's name.
     pub fn read(&mut self, event_name: Option<&str>, data: &[u8]) -> Reading {
-        read(data, |root| self.event(event_name, root)).unwrap_or_default()
+        read_event(data, |root| self.event(event_name, root))
     }
 
     fn event(&mut self, event_name: Option<&str>, root: Value<'_>) -> Reading {

@@ -5,7 +5,7 @@
 
 use super::{
     Reading, estimate,
-    json::{NotJson, count, is_empty, member_text, read},
+    json::{NotJson, count, is_empty, member_text, read, read_event},
 };
 use crate::kernel::{
     Usage,
@@ -14,7 +14,7 @@ use crate::kernel::{
 
 /// One event of a stream.
 pub fn event(data: &[u8]) -> Reading {
-    answer(data).unwrap_or_default()
+    read_event(data, read_answer)
 }
 
 /// A whole answer, or a chunk of one.
@@ -22,27 +22,29 @@ pub fn event(data: &[u8]) -> Reading {
 /// # Errors
 /// The body is no JSON.
 pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
-    read(body, |root| {
-        // An error may come in a list of one.
-        let first = if root.kind() == Kind::Array { root.items().next() } else { Some(root) };
-        let Some(root) = first else { return Reading::default() };
-        let failed = root.get("error").is_some_and(|error| !is_empty(error));
-        let mut reading = Reading { failed, ..Reading::default() };
-        for candidate in root.get("candidates").iter().flat_map(Value::items) {
-            read_candidate(candidate, &mut reading);
-        }
-        // A prompt that is refused has no candidates, and is an answer all the same.
-        let feedback = root.get("promptFeedback");
-        if feedback.and_then(|feedback| feedback.get("blockReason")).is_some() {
-            reading.finished = true;
-            reading.commits = true;
-        }
-        if let Some(usage) = root.get("usageMetadata") {
-            count_into(usage, &mut reading);
-        }
-        reading.commits &= !failed;
-        reading
-    })
+    read(body, read_answer)
+}
+
+fn read_answer(root: Value<'_>) -> Reading {
+    // An error may come in a list of one.
+    let first = if root.kind() == Kind::Array { root.items().next() } else { Some(root) };
+    let Some(root) = first else { return Reading::default() };
+    let failed = root.get("error").is_some_and(|error| !is_empty(error));
+    let mut reading = Reading { failed, ..Reading::default() };
+    for candidate in root.get("candidates").iter().flat_map(Value::items) {
+        read_candidate(candidate, &mut reading);
+    }
+    // A prompt that is refused has no candidates, and is an answer all the same.
+    let feedback = root.get("promptFeedback");
+    if feedback.and_then(|feedback| feedback.get("blockReason")).is_some() {
+        reading.finished = true;
+        reading.commits = true;
+    }
+    if let Some(usage) = root.get("usageMetadata") {
+        count_into(usage, &mut reading);
+    }
+    reading.commits &= !failed;
+    reading
 }
 
 /// Some models count their output only at the end: until then what they say is of the input.

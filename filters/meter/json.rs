@@ -29,6 +29,15 @@ pub(super) fn read(
     })
 }
 
+/// One event of a stream. Nothing at all is a beat that keeps a connection awake.
+pub(super) fn read_event(data: &[u8], reading: impl FnOnce(Value<'_>) -> Reading) -> Reading {
+    if data.trim_ascii().is_empty() {
+        return Reading::default();
+    }
+    let malformed = Reading { malformed: true, ..Reading::default() };
+    read(data, reading).unwrap_or(malformed)
+}
+
 /// Null, or an empty string, array or object: what servers send where there is nothing to say.
 pub(super) fn is_empty(value: Value<'_>) -> bool {
     match value.kind() {

@@ -18,7 +18,7 @@ mod tests;
 
 use super::{
     Reading,
-    json::{NotJson, count, is_empty, member_text, read, text},
+    json::{NotJson, count, is_empty, member_text, read, read_event, text},
 };
 use crate::kernel::{
     Endpoint, Usage,
@@ -34,7 +34,7 @@ pub fn chat_event(data: &[u8]) -> Reading {
     if is_done(data) {
         return Reading { done: true, ..Reading::default() };
     }
-    read(data, chat).unwrap_or_default()
+    read_event(data, chat)
 }
 
 /// One event of a `/v1/responses` stream. The type within the data wins over the event's name.
@@ -42,7 +42,7 @@ pub fn responses_event(event_name: Option<&str>, data: &[u8]) -> Reading {
     if is_done(data) {
         return Reading { done: true, ..Reading::default() };
     }
-    read(data, |root| responses::event(event_name, root)).unwrap_or_default()
+    read_event(data, |root| responses::event(event_name, root))
 }
 
 /// A whole JSON answer of an endpoint in this dialect. One that neither commits nor failed holds no answer

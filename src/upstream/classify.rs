@@ -188,6 +188,18 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
     }
 }
 
+/// Where an answer or an event says what is wrong. OpenAI's responses say it of the response, or, in an event of
+/// type `error`, beside that type.
+fn error_in(root: Value<'_>) -> Option<Value<'_>> {
+    let is_error = |kind: Value<'_>| kind.as_str().is_some_and(|kind| kind == "error");
+    let beside_its_type = || root.get("type").is_some_and(is_error).then_some(root);
+    told(root, "error").or_else(|| told(told(root, "response")?, "error")).or_else(beside_its_type)
+}
+
+fn told<'a>(value: Value<'a>, name: &str) -> Option<Value<'a>> {
+    value.get(name).filter(|value| !value.is_null())
+}
+
 /// A word of a provider's, fit for a line of the log.
 fn plain(word: &str) -> String {
     let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
@@ -199,7 +211,7 @@ impl Said {
         let mut reader = Reader::lenient();
         let Ok(root) = reader.parse(body) else { return Self::default() };
         let first = if root.kind() == Kind::Array { root.items().next() } else { Some(root) };
-        let Some(error) = first.and_then(|root| root.get("error")) else { return Self::default() };
+        let Some(error) = first.and_then(error_in) else { return Self::default() };
         if let Some(text) = error.as_str() {
             return Self { message: text.into_owned(), ..Self::default() };
         }

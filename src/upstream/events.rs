@@ -126,6 +126,13 @@ impl Events {
             self.broken.get_or_insert(Broken::Told(Bytes::copy_from_slice(data)));
             return;
         }
+        if reading.malformed {
+            // Torn by the end of the stream, or after all that counts, it is left out; the end says the rest.
+            if event.complete && !self.finished {
+                self.fail("an event that is not JSON");
+            }
+            return;
+        }
         self.commits |= reading.commits;
         self.finished |= reading.finished;
         self.complete |= reading.done;
@@ -232,6 +239,23 @@ mod tests {
         assert!(run(Endpoint::Chat, false, &[TEXT, STOP]).1.is_none());
         let (out, broken) = run(Endpoint::Chat, false, &[TEXT, STOP, "data: [DONE]"]);
         assert!(broken.is_none() && out.ends_with("data: [DONE]"));
+    }
+
+    #[test]
+    fn an_event_that_no_sdk_could_read_breaks_an_answer_but_not_a_finished_one() {
+        let torn = "data: {\"choices\":[{\"del\n\n";
+        for endpoint in
+            [Endpoint::Chat, Endpoint::Responses, Endpoint::Messages, Endpoint::Generate]
+        {
+            assert!(run(endpoint, false, &[torn]).1.is_some(), "{endpoint:?}");
+        }
+        let (out, broken) = run(Endpoint::Chat, false, &[TEXT, torn, STOP, DONE]);
+        assert_eq!(out, TEXT);
+        assert_eq!(broken, Some(Broken::Seen("an event that is not JSON".into())));
+        let (out, broken) = run(Endpoint::Chat, false, &[TEXT, STOP, torn, DONE]);
+        assert_eq!((out, broken), ([TEXT, STOP, DONE].concat(), None));
+        let beat = "data:\n\n";
+        assert_eq!(run(Endpoint::Chat, false, &[TEXT, beat, STOP, DONE]).1, None);
     }
 
     #[test]

@@ -57,6 +57,7 @@ mod license_canary;
 mod licenses;
 mod licenses_redis;
 mod lifecycle;
+mod matrix;
 mod messages;
 mod mock_itself;
 mod money;

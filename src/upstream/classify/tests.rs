@@ -141,6 +141,15 @@ fn an_error_inside_a_200_is_judged_by_its_words() {
         (r#"{"error":{"type":"insufficient_quota"}}"#, Cause::NoMoney),
         (r#"{"error":{"type":"invalid_request_error"}}"#, Cause::ProviderError),
         (r#"{"error":"something"}"#, Cause::ProviderError),
+        (r#"{"type":"error","code":"rate_limit_exceeded","message":"x"}"#, Cause::RateLimited),
+        (
+            r#"{"type":"response.failed","response":{"error":{"code":"insufficient_quota"}}}"#,
+            Cause::NoMoney,
+        ),
+        (
+            r#"{"type":"response.failed","error":null,"response":{"error":{"code":"server_error"}}}"#,
+            Cause::ProviderError,
+        ),
         ("no JSON", Cause::ProviderError),
     ] {
         let Judgement::Failed(failure) = judge_inside(Dialect::OpenAi, body.as_bytes()) else {

@@ -279,10 +279,9 @@ struct State {
 impl State {
     /// The answer for this request; the last of a list stays.
     fn reply(&mut self, key: &str) -> Reply {
-        let (name, replies) = match self.by_key.get(key) {
-            Some(replies) => (key, replies),
-            None => ("", &self.default),
-        };
+        let known =
+            [key, family(key)].into_iter().find_map(|name| Some((name, self.by_key.get(name)?)));
+        let (name, replies) = known.unwrap_or(("", &self.default));
         let count = self.count.entry(name.to_owned()).or_default();
         let reply = replies[(*count).min(replies.len() - 1)].clone();
         *count += 1;
@@ -325,9 +324,19 @@ impl Mock {
         Self::start_with(Some(ca::acceptor(&["localhost"], &[b"h2"])), replies.into()).await
     }
 
+    /// At every address of the loopback network, so that one mock can be many providers of which none
+    /// shares a connection with another.
+    pub async fn everywhere(reply: Reply) -> Self {
+        Self::start_at(Ipv4Addr::UNSPECIFIED, None, vec![reply]).await
+    }
+
     async fn start_with(tls: Option<TlsAcceptor>, default: Vec<Reply>) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, tls, default).await
+    }
+
+    async fn start_at(address: Ipv4Addr, tls: Option<TlsAcceptor>, default: Vec<Reply>) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        socket.bind((address, 0).into()).unwrap();
         let listener = socket.listen(4096).unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State { default, ..State::default() }));
@@ -344,7 +353,8 @@ impl Mock {
         }
     }
 
-    /// What requests with this bearer get, first to last; the last stays.
+    /// What requests with this bearer get, or with any of the family `BEARER.1`, `BEARER.2` and so on,
+    /// first to last; the last stays.
     pub fn key(&self, bearer: &str, replies: impl Into<Vec<Reply>>) -> &Self {
         self.state.lock().by_key.insert(bearer.into(), replies.into());
         self
@@ -359,6 +369,13 @@ impl Mock {
 
     pub fn seen(&self) -> Vec<Seen> {
         self.state.lock().seen.clone()
+    }
+
+    /// The bearers of a family seen so far, in order.
+    pub fn keys_of(&self, name: &str) -> Vec<String> {
+        let state = self.state.lock();
+        let own = state.seen.iter().filter(|seen| family(&seen.key) == name);
+        own.map(|seen| seen.key.clone()).collect()
     }
 
     pub fn count(&self) -> usize {
@@ -403,6 +420,11 @@ impl Mock {
         .await;
         self.state.lock().seen[index].left.unwrap()
     }
+}
+
+/// `a` of the key `a.1`.
+fn family(key: &str) -> &str {
+    key.split_once('.').map_or(key, |(family, _)| family)
 }
 
 /// The key, wherever a dialect puts it.

@@ -1,0 +1,91 @@
+//! What a fault comes to: one table, written from the product's promises and not from its code.
+
+/// Faults that come to the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// This key is not taken.
+    Key,
+    /// Its account is out of money, or out of its day.
+    Account,
+    /// Its account is too fast.
+    Limited,
+    /// Its account is too small for this request.
+    Tier,
+    /// The target does not have the model.
+    Model,
+    /// The request itself is at fault; the provider's status.
+    Request(u16),
+    /// The provider is at fault, before the app has seen anything.
+    Provider,
+    /// The same, by saying nothing.
+    Silent,
+    /// The provider is at fault, and the app has seen a part of its answer.
+    Broken,
+    /// No fault at all, if it looks like one.
+    Fine,
+}
+
+/// Who may mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mends {
+    AnotherKey,
+    AnotherAccount,
+    Nobody,
+}
+
+/// What the app sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    Whole,
+    /// Words, then an error.
+    Broken,
+    /// The provider's words about the app's own mistake.
+    Relayed(u16),
+    Refused(u16, &'static str),
+}
+
+/// What the licence is charged in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    None,
+    /// What was said so far: the input, and some of the output.
+    Some,
+    Reported,
+}
+
+pub struct Rule {
+    pub mends: Mends,
+    /// Requests to the provider when it fails for every key, by the number of keys: one; two of two
+    /// accounts; three of two accounts.
+    pub requests: [usize; 3],
+    pub sees: Sees,
+}
+
+pub fn rule(class: Class) -> Rule {
+    use Mends::{AnotherAccount, AnotherKey, Nobody};
+    let error = Sees::Refused(502, "upstream_error");
+    let (mends, requests, sees) = match class {
+        Class::Key => (AnotherKey, [1, 2, 3], error),
+        Class::Account => (AnotherAccount, [1, 2, 2], error),
+        Class::Limited => (AnotherAccount, [1, 2, 2], Sees::Refused(503, "upstream_exhausted")),
+        Class::Tier => (AnotherAccount, [1, 2, 2], error),
+        Class::Provider => (AnotherKey, [1, 2, 2], error),
+        Class::Silent => (AnotherKey, [1, 2, 2], Sees::Refused(504, "upstream_timeout")),
+        Class::Model => (Nobody, [1, 1, 1], error),
+        Class::Request(status) => (Nobody, [1, 1, 1], Sees::Relayed(status)),
+        Class::Broken => (Nobody, [1, 1, 1], Sees::Broken),
+        Class::Fine => (Nobody, [1, 1, 1], Sees::Whole),
+    };
+    Rule { mends, requests, sees }
+}
+
+/// Messages and tokens. `answered`: some provider answered 2xx.
+pub fn charge(sees: Sees, answered: bool) -> (u64, Tokens) {
+    match sees {
+        Sees::Whole => (1, Tokens::Reported),
+        Sees::Broken => (1, Tokens::Some),
+        Sees::Relayed(_) => (0, Tokens::None),
+        Sees::Refused(..) if answered => (0, Tokens::Some),
+        Sees::Refused(..) => (0, Tokens::None),
+    }
+}
