@@ -43,6 +43,18 @@ soak: ## the tests that gain from repeating, for longer
 	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 GATEKEEPER_DOWN_SECONDS=60 \
 		cargo test --workspace --test it -- --nocapture kill failover soak flapping
 
+.PHONY: fuzz
+fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers
+	@.ci/setup build
+	@if cargo +nightly fuzz --version >/dev/null 2>&1; then \
+		for target in sse usage classify translate_request translate_answer; do \
+			echo "==> $$target"; \
+			cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=60 -max_len=8192; \
+		done; \
+	else \
+		GATEKEEPER_MUTATIONS=100000 cargo test --workspace fuzzing; \
+	fi
+
 .PHONY: bench
 bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute
 	@.ci/setup build nginx redis

@@ -5,6 +5,9 @@
 
 pub mod anthropic;
 pub mod estimate;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::panic, reason = "a fuzzer finds panics")]
+pub mod fuzzing;
 pub mod gemini;
 pub mod json;
 pub mod openai;

@@ -12,6 +12,9 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod fleet;
+#[cfg(any(test, feature = "fuzzing"))]
+#[allow(clippy::panic, reason = "a fuzzer finds panics")]
+pub mod fuzzing;
 pub mod ledger;
 pub mod licenses;
 pub mod operator;

@@ -115,7 +115,8 @@ impl Events {
 
     fn read(&mut self, event: Event, watch: &mut impl FnMut(&Reading)) {
         let Some(data) = event.data() else {
-            if event.complete {
+            // A beat of the provider's own; in another dialect it could be anything.
+            if event.complete && self.translation.is_none() {
                 self.out.push(event.raw);
             }
             return;

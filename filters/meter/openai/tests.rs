@@ -245,9 +245,17 @@ fn an_answer_that_says_nothing() {
     assert_eq!(answer(Endpoint::Responses, b"[]"), Ok(Reading::default()));
     let error = answer(Endpoint::Chat, b"<html>").unwrap_err();
     assert_eq!(error.to_string(), "the answer is not JSON: unexpected character at byte 0");
-    for data in ["", "<html>", "{\"choices\":[", "null", "[DONE"] {
-        assert_eq!(chat_event(data.as_bytes()), Reading::default());
-        assert_eq!(responses_event(None, data.as_bytes()), Reading::default());
+    for (data, malformed) in [
+        ("", false),
+        (" ", false),
+        ("null", false),
+        ("<html>", true),
+        ("{\"choices\":[", true),
+        ("[DONE", true),
+    ] {
+        let nothing = Reading { malformed, ..Reading::default() };
+        assert_eq!(chat_event(data.as_bytes()), nothing, "{data}");
+        assert_eq!(responses_event(None, data.as_bytes()), nothing, "{data}");
     }
     assert!(chat_event(b" [DONE] ").done && responses_event(None, b"[DONE]").done);
 }

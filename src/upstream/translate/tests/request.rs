@@ -5,7 +5,7 @@ use gatekeeper_filters::kernel::{Endpoint, Reject};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::{proxy::ask, upstream::translate::request::request};
+use crate::{fuzzing::holds_the_rules, proxy::ask, upstream::translate::request::request};
 
 /// `None` where the gateway refuses the body itself.
 fn translated(body: &Value) -> Option<Result<Value, Reject>> {
@@ -346,33 +346,6 @@ fn anything() -> impl Strategy<Value = Value> {
             )),
         ]
     })
-}
-
-/// The rules of Anthropic's reference.
-fn holds_the_rules(body: &Value) {
-    let turns = body["messages"].as_array().unwrap();
-    assert!(!turns.is_empty() && turns.len() % 2 == 1, "the user first and last, by turns");
-    for (index, turn) in turns.iter().enumerate() {
-        assert_eq!(turn["role"], ["user", "assistant"][index % 2]);
-        let blocks = turn["content"].as_array().unwrap();
-        assert!(!blocks.is_empty());
-        let is_result = |block: &Value| block["type"] == "tool_result";
-        assert!(
-            blocks.iter().rev().skip_while(|it| !is_result(it)).all(is_result),
-            "results come first"
-        );
-        for block in blocks {
-            match block["type"].as_str().unwrap() {
-                "text" => assert!(!block["text"].as_str().unwrap().trim().is_empty()),
-                "tool_use" => assert!(block["input"].is_object()),
-                "tool_result" => {
-                    assert!(block["tool_use_id"].as_str().is_some_and(|id| !id.is_empty()))
-                }
-                kind => assert_eq!(kind, "image"),
-            }
-        }
-    }
-    assert!(body.get("system").is_none_or(|system| !system.as_str().unwrap().trim().is_empty()));
 }
 
 proptest! {

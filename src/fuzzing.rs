@@ -1,0 +1,186 @@
+//! What holds of any bytes that come from an app or a provider, where this crate reads them. Each function takes an
+//! input of a fuzzer and panics where something does not hold; `tests/fuzz` has the fuzzers, and their corpora
+//! are tests here.
+
+use bytes::Bytes;
+use gatekeeper_filters::{
+    kernel::{Dialect, Endpoint},
+    meter,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use crate::{
+    proxy::ask,
+    upstream::{
+        classify::{Judgement, judge, judge_inside},
+        events::Events,
+        translate,
+    },
+};
+
+const DIALECTS: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini];
+
+/// A dialect, a status and headers, a line each (`0 429`, `retry-after: 5`), a blank line, and a body.
+pub fn classify(input: &[u8]) {
+    let at = memchr::memmem::find(input, b"\n\n");
+    let (head, body) = at.map_or((input, &[][..]), |at| (&input[..at], &input[at + 2..]));
+    let head = String::from_utf8_lossy(head);
+    let mut lines = head.lines();
+    let mut first = lines.next().unwrap_or_default().split(' ');
+    let mut number =
+        || first.next().and_then(|word| word.parse::<usize>().ok()).unwrap_or_default();
+    let dialect = DIALECTS[number() % DIALECTS.len()];
+    let status = 100 + (number() % 500) as u16;
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let name = HeaderName::try_from(name.trim());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value.trim())) {
+            headers.append(name, value);
+        }
+    }
+    match judge(dialect, status, &headers, body) {
+        Judgement::Failed(failure) => {
+            assert!(
+                failure.detail.len() < 400,
+                "a provider's novel in the log: {}",
+                failure.detail
+            );
+            assert!(failure.detail.chars().all(|c| !c.is_control()), "lines in a line of the log");
+        }
+        Judgement::Relay(relayed) => {
+            assert!([400, 413, 422].contains(&relayed.status), "{} is relayed", relayed.status);
+            assert_eq!(relayed.status, status, "another status than the provider's");
+            let said = &relayed.said;
+            for words in [&said.message, &said.kind, &said.code, &said.param] {
+                let names = ["org-", "org_", "sk-", "proj_", "AIza"];
+                assert!(
+                    !names.iter().any(|name| words.contains(name)),
+                    "an account is named: {words}"
+                );
+                assert!(words.chars().count() <= 1001, "a provider's novel for the app");
+            }
+        }
+    }
+    let inside = judge_inside(dialect, body);
+    assert!(matches!(inside, Judgement::Failed(_)), "an error inside a 200 is relayed");
+}
+
+/// A body of OpenAI's chat.
+pub fn translate_request(input: &[u8]) {
+    let body = Bytes::copy_from_slice(input);
+    let Ok(asked) = ask::parse(Endpoint::Chat, body, None, &[], None) else { return };
+    match translate::request::request(&asked) {
+        Ok(members) => {
+            let written = members.to_pieces().concat();
+            // Numbers that no machine holds are the provider's to refuse.
+            let body = match serde_json::from_slice(&written) {
+                Err(error) if error.to_string().contains("out of range") => return,
+                body => body.unwrap_or_else(|error| panic!("no JSON: {error}")),
+            };
+            holds_the_rules(&body);
+        }
+        Err(refused) => {
+            assert!(refused.param.is_some(), "refused without a name: {}", refused.message)
+        }
+    }
+}
+
+/// The rules of Anthropic's reference for what a translated request holds.
+pub fn holds_the_rules(body: &Value) {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let turns = list(&body["messages"]);
+    assert!(turns.len() % 2 == 1, "the user first and last, by turns: {body}");
+    for (index, turn) in turns.iter().enumerate() {
+        assert_eq!(turn["role"], ["user", "assistant"][index % 2], "{body}");
+        let blocks = list(&turn["content"]);
+        assert!(!blocks.is_empty(), "a turn that says nothing: {body}");
+        let is_result = |block: &Value| block["type"] == "tool_result";
+        let results = blocks.iter().rev().skip_while(|block| !is_result(block));
+        assert!(results.into_iter().all(is_result), "results come first: {body}");
+        blocks.iter().for_each(block_holds);
+    }
+    let system = body.get("system").map(|system| system.as_str().unwrap_or_default());
+    assert!(system.is_none_or(|system| !system.trim().is_empty()), "a blank system prompt: {body}");
+}
+
+fn block_holds(block: &Value) {
+    let is_told = |name: &str| block[name].as_str().is_some_and(|text| !text.trim().is_empty());
+    match block["type"].as_str().unwrap_or_default() {
+        "text" => assert!(is_told("text"), "blank text: {block}"),
+        "tool_use" => assert!(block["input"].is_object(), "arguments that are no object: {block}"),
+        "tool_result" => assert!(is_told("tool_use_id"), "a result of no call: {block}"),
+        kind => assert_eq!(kind, "image"),
+    }
+}
+
+/// A byte that says where a stream of Anthropic's is cut, and the stream; it is read as a whole answer, too.
+pub fn translate_answer(input: &[u8]) {
+    let Some((&first, stream)) = input.split_first() else { return };
+    let pieces: Vec<&[u8]> = stream.chunks(usize::from(first).max(1)).collect();
+    let (out, whole) = streamed(&[stream]);
+    assert_eq!(
+        (&out, whole),
+        (&streamed(&pieces).0, streamed(&pieces).1),
+        "a cut changes the answer"
+    );
+    let mut done = 0;
+    for event in out.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':')) {
+        let data = event.strip_prefix("data: ");
+        let data = data.unwrap_or_else(|| panic!("no event of OpenAI's: {event}"));
+        assert_eq!(done, 0, "an event after the end");
+        if data == "[DONE]" {
+            done += 1;
+            continue;
+        }
+        let chunk: Value =
+            serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}"));
+        assert!(chunk["choices"].is_array(), "a chunk without choices: {chunk}");
+    }
+    assert!(done == 1 || !whole, "a whole answer ends once: {out}");
+    assert!(done == 0 || whole, "a broken answer has no end");
+    let usage = meter::answer(Endpoint::Messages, stream).ok().and_then(|reading| reading.usage);
+    if let Ok(answer) = translate::answer::answer(stream, usage.as_ref(), 7) {
+        let answer: Value =
+            serde_json::from_slice(&answer).unwrap_or_else(|error| panic!("{error}"));
+        assert!(answer["choices"][0]["message"].is_object(), "no message: {answer}");
+    }
+}
+
+/// What goes to an app of OpenAI's chat, and whether it is whole. Nothing goes before the answer has begun.
+fn streamed(pieces: &[&[u8]]) -> (String, bool) {
+    let mut events = Events::new(Endpoint::Messages, true).translated(7);
+    for piece in pieces {
+        events.take(Bytes::copy_from_slice(piece), |_| {});
+    }
+    if !events.is_over() {
+        events.end(|_| {});
+    }
+    let broken = events.broken().is_some();
+    let out = if events.commits { events.out.take() } else { Bytes::new() };
+    (String::from_utf8_lossy(&out).into_owned(), !broken)
+}
+
+#[cfg(test)]
+#[path = "../tests/fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    use super::{replay::replay, *};
+
+    #[test]
+    fn the_corpus_of_refusals_and_errors_holds() {
+        replay("classify", classify);
+    }
+
+    #[test]
+    fn the_corpus_of_requests_to_translate_holds() {
+        replay("translate_request", translate_request);
+    }
+
+    #[test]
+    fn the_corpus_of_answers_to_translate_holds() {
+        replay("translate_answer", translate_answer);
+    }
+}
