@@ -1,6 +1,6 @@
 //! What a smart model costs a request: `cargo bench --bench smart`. Each time is that of one prompt.
 
-use std::{hint::black_box, sync::Arc};
+use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -23,18 +23,7 @@ fn ask(messages: &Value) -> Ask {
             members.push_source(name.raw_span(), value.span());
         }
     }
-    Ask {
-        model: Arc::from("auto"),
-        stream: false,
-        wants_usage: false,
-        text_tokens: 0,
-        images: 0,
-        media: Vec::new(),
-        output_cap: None,
-        cap_field: None,
-        thinking_budget: None,
-        members,
-    }
+    Ask::new("auto".into(), members)
 }
 
 fn user(content: &Value) -> Value {

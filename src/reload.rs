@@ -1,11 +1,13 @@
 //! A changed configuration goes live while requests run, or changes nothing at all.
 //!
 //! ```text
-//! SIGHUP ─► read, compile ─► fixed fields kept ─► snapshot built ─► swapped
-//!              └──────────── problems ──────────────────┴─► the last good one stays; log, metric, /status
+//! save, SIGHUP ─► read, compile ─► fixed fields kept ─► snapshot built ─► swapped
+//!                    └──────────── problems ──────────────────┴─► the last good one stays; log, metric, /status
 //! ```
 //!
 //! A request keeps the snapshot it began with. What outlives snapshots stands in [`Machine`].
+
+pub mod watch;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -20,6 +22,7 @@ use crate::{
     snapshot::{Machine, Snapshot, SnapshotError},
     vault::pepper::{self, Pepper, pepper},
 };
+use watch::Stamp;
 
 /// Reads the file of a running gateway again.
 pub struct Reload {
@@ -31,6 +34,8 @@ pub struct Reload {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// One at a time: what is live is what was read last.
     pub turn: Mutex<()>,
+    /// What the file was when it was read last.
+    pub seen: Mutex<Option<Stamp>>,
     pub history: Arc<History>,
 }
 
@@ -63,6 +68,8 @@ impl Reload {
     /// Takes the file as it is now, or keeps what is live and says why. Blocks.
     pub fn reload(&self) {
         let _turn = self.turn.lock();
+        // Before it is read: what is saved meanwhile is noticed.
+        *self.seen.lock() = Stamp::of(&self.file);
         let file = self.file.display();
         let metrics = &self.machine.telemetry.metrics;
         match self.take() {

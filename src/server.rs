@@ -44,7 +44,10 @@ use crate::{
         deadline::{Deadline, KEEPALIVE},
         gateway::Gateway,
     },
-    reload::{History, Reload},
+    reload::{
+        History, Reload,
+        watch::{self, Stamp},
+    },
     snapshot::{Machine, Snapshot},
     spending::Spending,
     stand_in::StandIn,
@@ -67,18 +70,20 @@ const POOLED: usize = 256;
 /// # Errors
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
+    // Before it is read: what is saved meanwhile is noticed.
+    let seen = Stamp::of(&args.config);
     let (settings, warnings) = config::load(&args.config, &registry)?;
     telemetry::log::start(settings.log.level);
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
-    serve(settings, registry, Source::File(args.config))
+    serve(settings, registry, Source::File { path: args.config, seen })
 }
 
 /// Where the settings come from.
 pub enum Source {
-    /// A file that can be read again.
-    File(PathBuf),
+    /// A file that can be read again; what it was when it was read.
+    File { path: PathBuf, seen: Option<Stamp> },
     /// The built-in demo; its directory is removed at the end.
     Demo { scratch: PathBuf },
 }
@@ -86,7 +91,7 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::File(file) => file.display().fmt(f),
+            Source::File { path, .. } => path.display().fmt(f),
             Source::Demo { .. } => f.write_str("the built-in demo"),
         }
     }
@@ -144,10 +149,13 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     let telemetry = machine.telemetry.clone();
     let (reload, scratch) = match source {
         Source::Demo { scratch } => (None, Some(scratch)),
-        Source::File(file) => {
+        Source::File { path: file, seen } => {
             let (store, snapshot, turn) = (store.clone(), snapshot.clone(), Mutex::default());
-            let reload = Reload { file, registry, machine, store, snapshot, turn, history };
-            (Some(Arc::new(reload)), None)
+            let seen = Mutex::new(seen);
+            let reload = Reload { file, registry, machine, store, snapshot, turn, seen, history };
+            let reload = Arc::new(reload);
+            watch::begin(&reload).context("no thread can be started")?;
+            (Some(reload), None)
         }
     };
     let args = pingora_core::server::RunArgs {

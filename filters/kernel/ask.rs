@@ -27,6 +27,24 @@ pub struct Ask {
     pub members: Members,
 }
 
+impl Ask {
+    /// An answer in one piece, before anything else was read.
+    pub fn new(model: Arc<str>, members: Members) -> Self {
+        Self {
+            model,
+            stream: false,
+            wants_usage: false,
+            text_tokens: 0,
+            images: 0,
+            media: Vec::new(),
+            output_cap: None,
+            cap_field: None,
+            thinking_budget: None,
+            members,
+        }
+    }
+}
+
 /// The top-level members of a JSON object, in the app's order.
 #[derive(Debug, Clone, Default)]
 pub struct Members {

@@ -57,18 +57,8 @@ fn plan() -> Plan {
 }
 
 fn ask(output_cap: Option<u64>) -> Ask {
-    Ask {
-        model: "fast".into(),
-        stream: false,
-        wants_usage: false,
-        text_tokens: 100,
-        images: 0,
-        media: Vec::new(),
-        output_cap,
-        cap_field: None,
-        thinking_budget: None,
-        members: Members::default(),
-    }
+    let members = Members::default();
+    Ask { text_tokens: 100, output_cap, ..Ask::new("fast".into(), members) }
 }
 
 /// Runs a request to its outcome; what was charged.

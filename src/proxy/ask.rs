@@ -33,18 +33,9 @@ pub fn parse(
     if root.kind() != Kind::Object {
         return Err(Reject::new(Code::InvalidRequest, "The body must be a JSON object."));
     }
-    let mut ask = Ask {
-        model: path.as_ref().map_or_else(|| Arc::from(""), |path| path.model.clone()),
-        stream: path.as_ref().is_some_and(|path| path.stream),
-        wants_usage: false,
-        text_tokens: 0,
-        images: 0,
-        media: Vec::new(),
-        output_cap: None,
-        cap_field: None,
-        thinking_budget: None,
-        members: Members::new(body),
-    };
+    let model = path.as_ref().map_or_else(|| Arc::from(""), |path| path.model.clone());
+    let mut ask = Ask::new(model, Members::new(body));
+    ask.stream = path.as_ref().is_some_and(|path| path.stream);
     let mut weight = Weight::default();
     let mut has_model = path.is_some();
     for (name, value) in root.members() {

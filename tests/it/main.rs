@@ -67,6 +67,7 @@ mod operator_cli;
 mod operator_fleet;
 mod path;
 mod reload;
+mod reload_on_save;
 mod responses;
 mod routes;
 mod shared_leaving;

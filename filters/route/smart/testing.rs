@@ -10,16 +10,5 @@ pub fn ask(body: &str) -> Ask {
     for (name, value) in document.root().members() {
         members.push_source(name.raw_span(), value.span());
     }
-    Ask {
-        model: "auto".into(),
-        stream: false,
-        wants_usage: false,
-        text_tokens: 0,
-        images: 0,
-        media: Vec::new(),
-        output_cap: None,
-        cap_field: None,
-        thinking_budget: None,
-        members,
-    }
+    Ask::new("auto".into(), members)
 }

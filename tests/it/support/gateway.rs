@@ -192,7 +192,7 @@ impl Gateway {
     /// Has it read its file again; whether that went live.
     pub async fn read_again(&self) -> bool {
         let count = async |result| {
-            self.metrics().await.sum("gatekeeper_config_reload_total", &[("result", result)])
+            self.metrics_now().await.sum("gatekeeper_config_reload_total", &[("result", result)])
         };
         let before = (count("success").await, count("failure").await);
         self.signal(Signal::HUP);
@@ -294,6 +294,10 @@ impl Gateway {
 
     pub async fn metrics(&self) -> Metrics {
         self.status().await;
+        self.metrics_now().await
+    }
+
+    async fn metrics_now(&self) -> Metrics {
         let answer = self.operator().get("/metrics").send().await.unwrap();
         assert_eq!(answer.status(), 200);
         Metrics(answer.text().await.unwrap())
