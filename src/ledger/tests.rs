@@ -54,7 +54,7 @@ impl Store {
     }
 
     fn try_open(&self, size: Size) -> Result<Arc<Embedded>, OpenError> {
-        Embedded::open_at(&self.path(), KEEP, size, NOW)
+        Embedded::open_at(&self.path(), KEEP, size, NOW, None)
     }
 }
 

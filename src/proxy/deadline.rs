@@ -8,7 +8,10 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::Poll,
     time::Duration,
 };
@@ -37,6 +40,8 @@ pub fn head_is_here() {
 /// An HTTP app whose request heads must come in time.
 pub struct Deadline<A> {
     inner: Arc<A>,
+    /// Requests, and connections that wait for one.
+    sessions: Arc<AtomicUsize>,
     /// For the first head of a connection.
     first: Duration,
     /// For a later one: the idle time comes on top.
@@ -46,7 +51,35 @@ pub struct Deadline<A> {
 impl<A> Deadline<A> {
     pub fn new(inner: A, head: Duration) -> Self {
         let idle = Duration::from_secs(KEEPALIVE);
-        Self { inner: Arc::new(inner), first: head, later: idle + head }
+        Self { inner: Arc::new(inner), sessions: Arc::default(), first: head, later: idle + head }
+    }
+
+    /// How many requests and idle HTTP/1.1 connections there are; of all clones together.
+    pub fn sessions(&self) -> Arc<AtomicUsize> {
+        self.sessions.clone()
+    }
+}
+
+impl<A> Clone for Deadline<A> {
+    /// The same app.
+    fn clone(&self) -> Self {
+        let (inner, sessions) = (self.inner.clone(), self.sessions.clone());
+        Self { inner, sessions, first: self.first, later: self.later }
+    }
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(sessions: &'a AtomicUsize) -> Self {
+        sessions.fetch_add(1, Relaxed);
+        Self(sessions)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -57,6 +90,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        let _counted = Counted::new(&self.sessions);
         // A connection that was used before carries the keep-alive its last request set.
         let reused = session.get_keepalive() == Some(KEEPALIVE);
         let limit = if reused { self.later } else { self.first };
@@ -72,9 +106,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
         self.inner.server_options()
     }
 
-    async fn http_cleanup(&self) {
-        self.inner.http_cleanup().await;
-    }
+    /// The port is closed, and may be opened again. Pingora's own would drop connections that wait for a
+    /// request, which may be on its way.
+    async fn http_cleanup(&self) {}
 }
 
 /// Runs to the end unless the head does not come within `limit`.
