@@ -1,10 +1,7 @@
 //! The socket at which a running gateway is found by its successor, and by `gatekeeper upgrade`.
 
 use std::{
-    os::{
-        fd::OwnedFd,
-        unix::net::{UnixListener, UnixStream},
-    },
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -15,14 +12,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::process::Pid;
 
 use super::{
     movable::Movable,
-    place::{self, Place},
+    place::{self, Place, Process},
     wire::{self, FromPredecessor, Hello, Kind, Progress},
 };
 use crate::{
@@ -74,25 +68,21 @@ pub struct Steps {
 pub struct Successor {
     pub stream: UnixStream,
     pub pid: Pid,
-    process: OwnedFd,
+    process: Process,
 }
 
 impl Successor {
-    fn new(stream: UnixStream, pid: Pid) -> rustix::io::Result<Self> {
-        Ok(Self { stream, pid, process: pidfd_open(pid, PidfdFlags::empty())? })
+    fn new(stream: UnixStream, pid: Pid) -> std::io::Result<Self> {
+        Ok(Self { stream, pid, process: Process::open(pid)? })
     }
 
-    fn is_dead(&self, within: Duration) -> bool {
-        let mut ended = [PollFd::new(&self.process, PollFlags::IN)];
-        let within = Timespec::try_from(within).ok();
-        poll(&mut ended, within.as_ref()).is_ok_and(|ended| ended > 0)
+    fn is_dead(&self) -> bool {
+        self.process.is_dead(Duration::ZERO)
     }
 
     /// Sees to it that it is dead: what is still alive could write into the store.
     pub fn end(&self) {
-        while !self.is_dead(Duration::from_millis(300)) {
-            let _ = pidfd_send_signal(&self.process, Signal::KILL);
-        }
+        self.process.end();
     }
 }
 
@@ -149,15 +139,13 @@ impl Handover {
         if !self.phase.is_here() {
             return refuse("it is about to end, or to be replaced".into());
         }
-        let Ok(successor) = stream
-            .try_clone()
-            .and_then(|stream| Successor::new(stream, pid).map_err(std::io::Error::from))
+        let Ok(successor) = stream.try_clone().and_then(|stream| Successor::new(stream, pid))
         else {
             return refuse("it can't watch this process".into());
         };
         {
             let mut waiting = self.steps.waiting.lock();
-            if waiting.as_ref().is_some_and(|other| !other.is_dead(Duration::ZERO)) {
+            if waiting.as_ref().is_some_and(|other| !other.is_dead()) {
                 return refuse("another successor waits already".into());
             }
             if wire::send(&stream, &FromPredecessor::Welcome).is_err() {
@@ -194,7 +182,7 @@ impl Handover {
     /// Whether a successor waits.
     fn is_awaited(&self) -> bool {
         let mut waiting = self.steps.waiting.lock();
-        waiting.take_if(|successor| successor.is_dead(Duration::ZERO));
+        waiting.take_if(|successor| successor.is_dead());
         waiting.is_some()
     }
 

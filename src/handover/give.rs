@@ -92,7 +92,10 @@ impl Handover {
     /// Sends everything. What was in memory alone comes back in any case.
     fn give(&self, stream: &UnixStream, afar: &Arc<Afar>) -> Result<Volatile, (Volatile, String)> {
         let told = afar.clone();
-        self.licenses.give(Box::new(move |id, record| drop(told.tell(Deed::License(id, record)))));
+        self.licenses.give(Box::new(move |id, record| {
+            // Where it is back by now, the shelf remembers to write it there.
+            let _ = told.tell(Deed::License(id, record));
+        }));
         let held = match &self.shared {
             None => None,
             Some(shared) => {

@@ -13,19 +13,21 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io,
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
             net::{UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::OFlags,
     net::sockopt::socket_peercred,
-    process::{Pid, geteuid},
+    process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal},
 };
 use sha2::{Digest, Sha256};
 
@@ -45,12 +47,13 @@ impl Place {
     /// It can't be made, or is somebody else's.
     pub fn prepare(config: &Path, store: &Path) -> io::Result<Self> {
         let beside = beside(store);
+        // Of a process that was started in another way.
+        if fs::symlink_metadata(&beside).is_ok_and(|there| there.is_symlink()) {
+            let _ = fs::remove_file(&beside);
+        }
         let path = match given() {
             None => beside,
             Some(path) => {
-                if fs::symlink_metadata(&beside).is_ok_and(|there| there.is_symlink()) {
-                    let _ = fs::remove_file(&beside);
-                }
                 // Only a help to find it.
                 let _ = symlink(std::path::absolute(&path)?, &beside);
                 path
@@ -154,6 +157,32 @@ fn beside(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
     name.push(".handover");
     PathBuf::from(name)
+}
+
+/// Another process, whatever becomes of its number.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// # Errors
+    /// There is none of this number.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Waits for its end; everything it had open is closed then.
+    pub fn is_dead(&self, within: Duration) -> bool {
+        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
+        let within = Timespec::try_from(within).ok();
+        poll(&mut ended, within.as_ref()).is_ok_and(|ended| ended > 0)
+    }
+
+    /// Sees to it that it is dead.
+    pub fn end(&self) {
+        while !self.is_dead(Duration::from_millis(300)) {
+            let _ = pidfd_send_signal(&self.0, Signal::KILL);
+        }
+    }
 }
 
 /// Who is at the other end.

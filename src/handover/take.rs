@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{
     keep::{Keep, Kept},
     movable::Movable,
-    place::{self, Place},
+    place::{self, Place, Process},
     wire::{self, FromPredecessor, FromSuccessor, Hello, Kind, PROTOCOL, State},
 };
 use crate::{
@@ -73,6 +73,7 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
     let peer = place::peer(&stream).context("the running gateway")?;
     anyhow::ensure!(peer.is_same, "run --upgrade: another user's process has the gateway's socket");
     let pid = peer.pid.as_raw_nonzero();
+    let process = Process::open(peer.pid).context("the running gateway")?;
     stream.set_read_timeout(Some(PATIENCE))?;
     wire::send(&stream, &Hello::Successor(kind(&settings.store)))?;
     match wire::receive(&stream).context("the running gateway does not answer")? {
@@ -83,6 +84,8 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
     log::info!("Process {pid} serves; this one waits until it hands over (SIGQUIT).");
     stream.set_read_timeout(None)?;
     let Some(files) = wire::receive_files(&stream)? else {
+        // What it had open is closed one after the other.
+        process.is_dead(PATIENCE);
         log::warn!("Process {pid} has ended and handed nothing over: this one starts as usual.");
         return Ok(None);
     };
@@ -93,6 +96,7 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
         Err(problem) if problem.kind() == io::ErrorKind::UnexpectedEof => {
             // Its lock is free once these files are closed.
             drop(files);
+            process.is_dead(PATIENCE);
             log::warn!("Process {pid} ended while it handed over: this one starts as usual.");
             return Ok(None);
         }

@@ -68,6 +68,7 @@ impl Embedded {
         if let Some(owner) = &mut *self.owner.lock() {
             owner.is_shared = true;
         }
+        self.book.clear();
         Ok(Inherited { lock, volatile })
     }
 

@@ -5,6 +5,7 @@ mod adjustments;
 mod crash;
 mod daily;
 mod model;
+mod moving;
 
 use std::{
     path::PathBuf,

@@ -123,7 +123,9 @@ impl Shelf {
                 (away.tell)(change.id, serde_json::to_value(&kept.record).unwrap_or_default());
                 away.told.insert(change.id);
             }
-            drop(change.done.map(|done| done.send(true)));
+            if let Some(done) = change.done {
+                let _ = done.send(true);
+            }
             return;
         }
         if let Some(writes) = &*self.writes.lock() {

@@ -168,13 +168,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
         let listening = service.start_service(Some(fds.clone()), stays, 1);
         tokio::pin!(listening);
         self.open.fetch_add(1, Relaxed);
-        tokio::select! {
-            () = &mut listening => {}
-            _ = self.doors.changed() => {}
-        }
+        let listens = tokio::select! {
+            () = &mut listening => false,
+            _ = self.doors.changed() => true,
+        };
         self.open.fetch_sub(1, Relaxed);
         leave.send_replace(true);
-        listening.await;
+        if listens {
+            listening.await;
+        }
         Ok(())
     }
 }
