@@ -220,9 +220,11 @@ impl Handover {
             self.begin()
         });
         match began {
-            Ok(()) => {
-                Ok(format!("process {} serves; this one ends with its last stream", child.id()))
-            }
+            Ok(()) => Ok(format!(
+                "process {} serves; process {} ends with its last stream",
+                child.id(),
+                std::process::id()
+            )),
             Err(why) => {
                 let _ = child.kill();
                 let _ = child.wait();

@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, Sender},
     },
     time::Duration,
 };
@@ -28,10 +29,11 @@ pub struct Kept {
     pub places: HashMap<LicenseId, u32>,
 }
 
+/// The connection is read whatever happens: the predecessor writes with its requests waiting, so what is
+/// said to it is written by a thread of its own.
 pub struct Keep {
     pub stream: Arc<UnixStream>,
-    /// One message at a time.
-    pub writing: Arc<Mutex<()>>,
+    pub said: Sender<FromSuccessor>,
     pub ledger: Arc<Movable>,
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
@@ -40,11 +42,19 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// Until the predecessor has ended.
+    /// Until the predecessor has ended. `saying` is what is said here; one message at a time is written.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn begin(self) -> std::io::Result<()> {
+    pub fn begin(
+        self,
+        saying: Receiver<FromSuccessor>,
+        writing: Arc<Mutex<()>>,
+    ) -> std::io::Result<()> {
+        let stream = self.stream.clone();
+        std::thread::Builder::new()
+            .name("predecessor".into())
+            .spawn(move || write_all(&stream, &saying, &writing))?;
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let keep = Arc::new(self);
         std::thread::Builder::new().name("predecessor".into()).spawn(move || {
@@ -62,13 +72,13 @@ impl Keep {
         match said {
             FromPredecessor::Did { number, what } => {
                 self.take(what);
-                self.say(&FromSuccessor::Has(number));
+                self.say(FromSuccessor::Has(number));
             }
             FromPredecessor::Asked { call, what } => {
                 let keep = self.clone();
                 runtime.spawn(async move {
                     let answer = keep.answer(what).await;
-                    keep.say(&FromSuccessor::Answer { call, answer });
+                    keep.say(FromSuccessor::Answer { call, answer });
                 });
             }
             // Said before, or to somebody else.
@@ -76,9 +86,8 @@ impl Keep {
         }
     }
 
-    fn say(&self, message: &FromSuccessor) {
-        let _writing = self.writing.lock();
-        let _ = wire::send(&self.stream, message);
+    fn say(&self, message: FromSuccessor) {
+        let _ = self.said.send(message);
     }
 
     fn take(&self, what: Deed) {
@@ -142,6 +151,25 @@ impl Keep {
                 "The predecessor ended with {open} requests open: they are charged one message and \
                  their input."
             ),
+        }
+    }
+}
+
+/// Of what is in the journal, the last number is enough.
+fn write_all(stream: &UnixStream, saying: &Receiver<FromSuccessor>, writing: &Mutex<()>) {
+    while let Ok(first) = saying.recv() {
+        let mut has = None;
+        for message in std::iter::once(first).chain(saying.try_iter()) {
+            if let FromSuccessor::Has(number) = message {
+                has = Some(number);
+                continue;
+            }
+            let _writing = writing.lock();
+            let _ = wire::send(stream, &message);
+        }
+        if let Some(number) = has {
+            let _writing = writing.lock();
+            let _ = wire::send(stream, &FromSuccessor::Has(number));
         }
     }
 }

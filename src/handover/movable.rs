@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -37,13 +37,34 @@ pub struct Movable {
     afar: ArcSwapOption<Afar>,
 }
 
-/// In a cache line of its own.
+/// Counted by each thread in a place of its own, so that threads do not wait for each other's cache lines.
+#[derive(Default)]
+struct Calls([Place; PLACES]);
+
+const PLACES: usize = 8;
+
 #[repr(align(128))]
 #[derive(Default)]
-struct Calls(AtomicU64);
+struct Place(AtomicU64);
+
+impl Calls {
+    fn begin(&self) -> Call<'_> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static PLACE: usize = NEXT.fetch_add(1, SeqCst) % PLACES;
+        }
+        let place = &self.0[PLACE.with(|place| *place)];
+        place.0.fetch_add(1, SeqCst);
+        Call(place)
+    }
+
+    fn are_over(&self) -> bool {
+        self.0.iter().all(|place| place.0.load(SeqCst) == 0)
+    }
+}
 
 /// A call under way here.
-pub struct Call<'a>(&'a Calls);
+pub struct Call<'a>(&'a Place);
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
@@ -64,8 +85,7 @@ impl Movable {
 
     /// Keeps the ledger here while it lives; `None` when it is not here.
     pub fn call(&self) -> Option<Call<'_>> {
-        self.calls.0.fetch_add(1, SeqCst);
-        let call = Call(&self.calls);
+        let call = self.calls.begin();
         (!self.moved.load(SeqCst)).then_some(call)
     }
 
@@ -75,7 +95,7 @@ impl Movable {
         self.afar.store(Some(afar.clone()));
         self.moved.store(true, SeqCst);
         let deadline = Instant::now() + within;
-        while self.calls.0.load(SeqCst) > 0 {
+        while !self.calls.are_over() {
             if Instant::now() >= deadline {
                 self.move_back(&afar);
                 return false;

@@ -31,8 +31,10 @@ use rustix::{
 };
 use sha2::{Digest, Sha256};
 
-/// A directory, open: its sockets are reached through the descriptor, for a socket's path may be no
-/// longer than 107 bytes.
+/// Bytes of a socket's path.
+const LONGEST: usize = 107;
+
+/// A directory, open: where the path of a socket in it is too long, it is reached through the descriptor.
 #[derive(Debug)]
 pub struct Place {
     pub path: PathBuf,
@@ -78,6 +80,7 @@ impl Place {
 
     fn open(path: PathBuf, config: &Path) -> io::Result<Self> {
         let flags = (OFlags::DIRECTORY | OFlags::PATH).bits() as i32;
+        let path = fs::canonicalize(path)?;
         let directory = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
         let config = fs::canonicalize(config)?;
         let hash = Sha256::digest(config.as_os_str().as_encoded_bytes());
@@ -85,9 +88,13 @@ impl Place {
         Ok(Self { path, directory, name })
     }
 
-    /// The path of a file in it, for as long as this lives.
+    /// The path of a file in it, for as long as this lives; the same for everybody where it is short
+    /// enough for a socket.
     pub fn via(&self, file: &str) -> String {
-        format!("/proc/self/fd/{}/{file}", self.directory.as_raw_fd())
+        match self.path.join(file).to_str() {
+            Some(path) if path.len() <= LONGEST && path.starts_with('/') => path.to_owned(),
+            _ => format!("/proc/self/fd/{}/{file}", self.directory.as_raw_fd()),
+        }
     }
 
     fn socket(&self) -> String {

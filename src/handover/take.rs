@@ -157,16 +157,17 @@ impl Predecessor {
             None => store.inputs(&volatile)?.into_iter().collect(),
         };
         let places = self.places.iter().copied().collect();
+        let (said, saying) = std::sync::mpsc::channel();
         let keep = Keep {
             stream: self.stream.clone(),
-            writing: self.writing.clone(),
+            said,
             ledger,
             licenses,
             spending,
             kept: Mutex::new(Kept { open, places }),
             is_over: self.is_over.clone(),
         };
-        keep.begin().context("no thread for the predecessor")
+        keep.begin(saying, self.writing.clone()).context("no thread for the predecessor")
     }
 
     /// This process serves.

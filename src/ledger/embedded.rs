@@ -191,9 +191,11 @@ impl Embedded {
         self.book.open()
     }
 
-    /// Whether the journal takes reservations and SQLite takes what is in the journal.
+    /// Whether the journal takes reservations and SQLite takes what is in the journal; or another
+    /// process sees to both.
     pub fn is_up(&self) -> bool {
-        self.filled.load(Ordering::Relaxed) && self.journal.is_up()
+        let is_given = self.owner.lock().as_ref().is_some_and(|owner| owner.is_shared);
+        is_given || (self.filled.load(Ordering::Relaxed) && self.journal.is_up())
     }
 
     /// Refuses further reservations, brings everything into SQLite and into its one file. With
