@@ -34,6 +34,11 @@ mod place;
 pub mod take;
 mod wire;
 
+use std::time::Duration;
+
+/// How long a successor waits for the shared store, while its predecessor's requests wait for it.
+pub const STORE_TIME: Duration = Duration::from_secs(3);
+
 pub use self::{
     door::{Handover, Steps},
     movable::{Call, Movable},

@@ -151,7 +151,7 @@ pub fn serve(
     }
     if let Some(predecessor) = &predecessor {
         let (licenses, spending) = (licenses.clone(), machine.spending.clone());
-        predecessor.keep(ledger.clone(), &store, licenses, spending)?;
+        predecessor.keep(ledger.clone(), &store, shared.clone(), licenses, spending)?;
     }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
@@ -377,9 +377,6 @@ struct Announce {
     handover: Option<Arc<Handover>>,
 }
 
-/// How long a successor waits for the shared store, on which its predecessor's requests wait.
-const STORE_TIME: Duration = Duration::from_secs(3);
-
 #[async_trait]
 impl pingora_core::services::background::BackgroundService for Announce {
     async fn start(&self, _shutdown: pingora_core::server::ShutdownWatch) {
@@ -387,10 +384,7 @@ impl pingora_core::services::background::BackgroundService for Announce {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         if let (Some(shared), Some(_)) = (&self.shared, &self.predecessor) {
-            let deadline = Instant::now() + STORE_TIME;
-            while !shared.is_up() && Instant::now() < deadline {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            shared.is_whole(Instant::now() + handover::STORE_TIME).await;
         }
         if let Some(handover) = &self.handover {
             handover.open();

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, Sender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gatekeeper_filters::kernel::{Charge, Ledger, LicenseId, Source};
@@ -16,10 +16,11 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{
+    STORE_TIME,
     movable::Movable,
     wire::{self, Answer, Deed, FromPredecessor, FromSuccessor, Question},
 };
-use crate::{licenses::Desk, spending::Spending};
+use crate::{ledger::Shared, licenses::Desk, spending::Spending};
 
 /// What the predecessor's requests have open here.
 #[derive(Debug, Default)]
@@ -34,6 +35,8 @@ pub struct Kept {
 pub struct Keep {
     pub stream: Arc<UnixStream>,
     pub said: Sender<FromSuccessor>,
+    pub shared: Option<Arc<Shared>>,
+    pub began: Instant,
     pub ledger: Arc<Movable>,
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
@@ -112,6 +115,10 @@ impl Keep {
     }
 
     async fn answer(&self, what: Question) -> Answer {
+        // A gateway that has just begun decides nothing until it has put back what it knows.
+        if let Some(shared) = &self.shared {
+            shared.is_whole(self.began + STORE_TIME).await;
+        }
         match what {
             Question::Enter(pace, now) => {
                 let answer = self.ledger.enter(&pace, now).await;

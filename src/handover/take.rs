@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::settings::{self, Settings},
     ledger::{
-        Embedded, SCHEMA,
+        Embedded, SCHEMA, Shared,
         moving::{Inherited, Volatile},
     },
     licenses::Desk,
@@ -148,6 +148,7 @@ impl Predecessor {
         &self,
         ledger: Arc<Movable>,
         store: &Embedded,
+        shared: Option<Arc<Shared>>,
         licenses: Arc<Desk>,
         spending: Arc<Spending>,
     ) -> anyhow::Result<()> {
@@ -161,6 +162,8 @@ impl Predecessor {
         let keep = Keep {
             stream: self.stream.clone(),
             said,
+            shared,
+            began: Instant::now(),
             ledger,
             licenses,
             spending,

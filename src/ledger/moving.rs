@@ -55,11 +55,15 @@ impl Embedded {
     /// # Errors
     /// The lock can't be copied, or the journal has no room; then [`Embedded::take_back`].
     pub fn give(&self) -> std::io::Result<Inherited> {
+        self.give_at(UnixMs::now())
+    }
+
+    pub(super) fn give_at(&self, now: UnixMs) -> std::io::Result<Inherited> {
         let lock = match &*self.owner.lock() {
             Some(owner) => owner.copy()?,
             None => return Err(std::io::Error::other("the store is not here")),
         };
-        let volatile = self.book.volatile(UnixMs::now());
+        let volatile = self.book.volatile(now);
         self.stop();
         if !self.journal.is_written() {
             return Err(std::io::Error::other("the journal has no room for what was settled"));

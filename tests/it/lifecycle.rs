@@ -135,7 +135,7 @@ async fn kept_connections_are_told_to_leave() {
             let socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
             let name = "localhost".try_into().unwrap();
             let tls = ca::connector(&[b"h2"]).connect(name, socket).await.unwrap();
-            let (mut app, connection) = h2::client::handshake(tls).await.unwrap();
+            let (mut app, connection) = ::h2::client::handshake(tls).await.unwrap();
             let connection = tokio::spawn(connection);
             let request = http::Request::get("https://localhost/healthz").body(()).unwrap();
             let (answer, _) = app.send_request(request, true).unwrap();

@@ -1,9 +1,14 @@
 //! How the ledger of a gateway among several goes to another process. To the store it is the next boot of
 //! the same gateway: it puts back what this gateway settled, and what is open, under its own name.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use super::{Shared, holds::Held};
+
+const LOOK: Duration = Duration::from_millis(2);
 
 impl Shared {
     /// Whether another process speaks for this gateway.
@@ -19,6 +24,13 @@ impl Shared {
         }
         self.away.store(true, Relaxed);
         Some(self.holds.give())
+    }
+
+    /// Waits until requests are decided on the store, or until `deadline`.
+    pub async fn is_whole(&self, deadline: Instant) {
+        while !self.is_up() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// What was open in another process, before this one is asked for anything.

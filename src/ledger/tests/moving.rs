@@ -28,7 +28,7 @@ fn what_is_open_stays_open_and_settles_there() {
     let joined = reserve(&old, &named(ANNA, "a")).unwrap();
     let other = reserve(&old, &named(BERT, "b")).unwrap();
     old.settle(other.hold, BACK);
-    let given = old.give().unwrap();
+    let given = old.give_at(NOW).unwrap();
     assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })));
     let new = inherit(&store.path(), given);
     assert_eq!(used(&new, ANNA), (1, 0));
@@ -69,7 +69,7 @@ fn it_comes_back_with_what_the_other_did_and_what_it_left_open_is_charged() {
     let store = Store::new();
     let old = store.open();
     let kept = reserve(&old, &named(ANNA, "a")).unwrap();
-    let given = old.give().unwrap();
+    let given = old.give_at(NOW).unwrap();
     let mut volatile = given.volatile.clone();
     let new = inherit(&store.path(), given);
     let theirs = reserve(&new, &ask(BERT)).unwrap();
@@ -137,7 +137,7 @@ proptest! {
                     there.settle(other, charge);
                 }
                 5 => {
-                    let next = inherit(&moving.path(), here.give().unwrap());
+                    let next = inherit(&moving.path(), here.give_at(NOW).unwrap());
                     before.push(std::mem::replace(&mut here, next));
                 }
                 _ => {}
