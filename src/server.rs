@@ -39,7 +39,10 @@ use self::{
 use crate::{
     admin::Admin,
     cli::RunArgs,
-    config::{self, settings::Settings},
+    config::{
+        self,
+        settings::{self, Settings},
+    },
     fleet::Fleet,
     handover::{self, Handover, Movable, Place, Predecessor, Steps},
     ledger::{Embedded, Shared},
@@ -157,28 +160,9 @@ pub fn serve(
     licenses.probe(snapshot.licenses.sources.clone());
     let phase = Arc::new(Phase::default());
     let ports = Arc::new(Ports::default());
-    let handover = match &source {
-        Source::Demo { .. } => None,
-        Source::File { path, .. } => place(path, &kept.path).map(|place| {
-            Arc::new(Handover {
-                place,
-                config: path.clone(),
-                kind: handover::take::kind(&kept),
-                phase: phase.clone(),
-                ports: ports.clone(),
-                sockets: sockets.to_vec(),
-                ledger: ledger.clone(),
-                store: store.clone(),
-                shared: shared.clone(),
-                licenses: licenses.clone(),
-                spending: machine.spending.clone(),
-                steps: Steps::default(),
-            })
-        }),
-    };
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let history = History::begin(source.to_string());
-    let (server, sessions) = Parts {
+    let mut parts = Parts {
         snapshot: snapshot.clone(),
         machine: machine.clone(),
         ledger: ledger.clone(),
@@ -190,9 +174,13 @@ pub fn serve(
         sockets,
         ports: ports.clone(),
         predecessor: predecessor.clone(),
-        handover: handover.clone(),
+        handover: None,
+    };
+    if let Source::File { path, .. } = &source {
+        parts.handover = parts.handover(path, &kept);
     }
-    .build()?;
+    let handover = parts.handover.clone();
+    let (server, sessions) = parts.build()?;
     log::info!("Gatekeeper starts with {source}.");
     let telemetry = machine.telemetry.clone();
     let (reload, scratch) = match source {
@@ -286,6 +274,25 @@ struct Parts {
 }
 
 impl Parts {
+    /// What a successor gets, if there is a place to meet it.
+    fn handover(&self, config: &Path, store: &settings::Store) -> Option<Arc<Handover>> {
+        let place = place(config, &store.path)?;
+        Some(Arc::new(Handover {
+            place,
+            config: config.to_owned(),
+            kind: handover::take::kind(store),
+            phase: self.phase.clone(),
+            ports: self.ports.clone(),
+            sockets: self.sockets.to_vec(),
+            ledger: self.ledger.clone(),
+            store: self.store.clone(),
+            shared: self.shared.clone(),
+            licenses: self.machine.licenses.clone(),
+            spending: self.machine.spending.clone(),
+            steps: Steps::default(),
+        }))
+    }
+
     /// With the number of the apps' requests and idle connections.
     fn build(self) -> anyhow::Result<(Server, Arc<AtomicUsize>)> {
         let now = self.snapshot.load_full();
