@@ -143,7 +143,7 @@ impl Attempt<'_> {
         let now = if fresh { Instant::now() } else { Instant::from_std(self.began) };
         watchdog.expect_before(now, self.end_of(now, self.timeouts.connect * 3));
         let connect = async {
-            let mut detail = format!("{} has no address", provider.endpoint.host);
+            let mut detail = None;
             for (place, peer) in provider.endpoint.peers().await {
                 match self.connector.connect(&peer, fresh).await {
                     Ok(connection) => {
@@ -151,11 +151,12 @@ impl Attempt<'_> {
                         return Ok(connection);
                     }
                     Err(error) => {
-                        detail = format!("connect to {}: {}", peer._address, brief(&error));
+                        let why = brief(&error);
+                        detail = Some(format!("connect to {}: {why}", peer._address));
                     }
                 }
             }
-            Err(detail)
+            Err(detail.unwrap_or_else(|| format!("{} has no address", provider.endpoint.host)))
         };
         let leaving = OnDisconnect::Cut;
         match watch(down, watchdog, leaving, "connection", pin!(connect)).await? {
@@ -214,7 +215,8 @@ impl Attempt<'_> {
             return Err(Failure::connect("no answer").into());
         };
         let status = head.status.as_u16();
-        self.lease.allows(limits::left(&head.headers), relay.now.into_std());
+        let left = limits::left(self.target.dialect, &head.headers);
+        self.lease.allows(left, relay.now.into_std());
         if !(200..300).contains(&status) {
             let headers = head.headers.clone();
             relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gatekeeper_filters::kernel::Dialect;
 use http::{HeaderMap, HeaderName};
 
 use crate::pool::allowance::Left;
@@ -82,9 +83,15 @@ fn until(moment: &str) -> Option<Duration> {
     Some(Duration::try_from(moment.duration_since(jiff::Timestamp::now())).unwrap_or_default())
 }
 
-/// What is left of each limit that an answer states.
-pub fn left(headers: &HeaderMap) -> impl Iterator<Item = Left> {
-    all().filter_map(|name| {
+/// What is left of each limit that an answer states. Every answer is asked for them: only names that its
+/// dialect has are looked up.
+pub fn left(dialect: Dialect, headers: &HeaderMap) -> impl Iterator<Item = Left> {
+    let names: &[Limit] = match dialect {
+        Dialect::OpenAi => &COMMON,
+        Dialect::Anthropic => &ANTHROPIC,
+        Dialect::Gemini => &[],
+    };
+    names.iter().filter_map(|name| {
         let limit = text(headers, &name.limit)?.parse().ok()?;
         let remaining = name.remaining(headers)?;
         Some(Left { remaining, limit, reset: name.reset(headers) })
@@ -211,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_read_from_all_limits() {
+    fn what_is_left_is_read_from_all_limits_of_a_dialect() {
         let headers: HeaderMap = [
             ("x-ratelimit-limit-requests", "100"),
             ("x-ratelimit-remaining-requests", "7"),
@@ -223,14 +230,10 @@ mod tests {
         .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
         .into_iter()
         .collect();
-        let left: Vec<Left> = left(&headers).collect();
+        let left = |dialect| left(dialect, &headers).collect::<Vec<Left>>();
         let reset = Some(Duration::from_secs(360));
-        assert_eq!(
-            left,
-            [
-                Left { remaining: 7, limit: 100, reset },
-                Left { remaining: 50, limit: 50, reset: None }
-            ]
-        );
+        assert_eq!(left(Dialect::OpenAi), [Left { remaining: 7, limit: 100, reset }]);
+        assert_eq!(left(Dialect::Anthropic), [Left { remaining: 50, limit: 50, reset: None }]);
+        assert_eq!(left(Dialect::Gemini), []);
     }
 }
