@@ -1,7 +1,7 @@
 //! The health of all keys, accounts and providers: kept over reloads, found by name.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
+    Provider,
     breaker::Breaker,
     health::{GroupHealth, KeyHealth},
     news::{Change, News, Subject, Teller},
@@ -87,6 +88,16 @@ impl HealthBook {
                     _ => drop(health.quarantine.lift()),
                 }
             }
+        }
+    }
+
+    /// These are the providers that are live: every other key gets no new request, not even one that began when it
+    /// was there.
+    pub fn withdraw_all_but(&self, live: &[Provider]) {
+        let keys = live.iter().flat_map(Provider::keys).filter(|key| !key.is_switched_off());
+        let live: HashSet<*const KeyHealth> = keys.map(|key| Arc::as_ptr(&key.health)).collect();
+        for health in self.keys.lock().values() {
+            health.withdrawn.store(!live.contains(&Arc::as_ptr(health)), Relaxed);
         }
     }
 
