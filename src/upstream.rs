@@ -78,7 +78,8 @@ pub async fn serve(
     if matches!(served, Served::Rejected(_))
         && let Some(live) = moved_on(flight, snapshot, live)
     {
-        return attempt_all(connector, down, flight, &live).await;
+        // Rare, so boxed: what a request stores, an open stream holds.
+        return Box::pin(attempt_all(connector, down, flight, &live)).await;
     }
     served
 }

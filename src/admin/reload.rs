@@ -7,7 +7,6 @@ use http::StatusCode;
 use pingora_core::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::{Admin, access, keys::unread};
 use crate::{
@@ -29,7 +28,7 @@ struct Order {
     /// The file that is meant.
     file: Option<String>,
     /// What would stand in it.
-    text: Option<Zeroizing<String>>,
+    text: Option<String>,
 }
 
 impl Admin {
@@ -74,7 +73,7 @@ impl Admin {
         }
         let (dry_run, text) = (order.dry_run, order.text);
         let done = tokio::task::spawn_blocking(move || {
-            carry_out(&reload, dry_run, text.as_deref().map(String::as_str))
+            carry_out(&reload, dry_run, text.as_deref())
         });
         let outcome = done.await.map_err(|_| {
             let status = StatusCode::INTERNAL_SERVER_ERROR;

@@ -217,7 +217,7 @@ fn put(file: &Path, what: &Broken) {
 }
 
 async fn reload(gateway: &Gateway, order: Value) -> Value {
-    let answer = gateway.operator().post("/api/reload", order.to_string());
+    let answer = gateway.operator().request("POST", "/api/reload").body(order.to_string());
     let answer = answer.header("content-type", "application/json").send().await.unwrap();
     assert_eq!(answer.status(), 200);
     answer.json().await.unwrap()

@@ -125,7 +125,7 @@ async fn the_listener_takes_orders_by_the_rules_of_all_others() {
     let gateway = Gateway::start(Config::new(&mock)).await;
     let operator = gateway.operator();
     let post = |body: &str| {
-        operator.post("/api/reload", body.to_owned()).header("content-type", "application/json")
+        operator.request("POST", "/api/reload").body(body.to_owned()).header("content-type", "application/json")
     };
     let answer = async |request: reqwest::RequestBuilder| {
         let answer = request.send().await.unwrap();
@@ -148,7 +148,7 @@ async fn the_listener_takes_orders_by_the_rules_of_all_others() {
         (post("{}").header("origin", "https://evil.example"), 403, "forbidden"),
         (post("{}").header("host", "evil.example"), 403, "forbidden"),
         (post("{}").header("authorization", "Bearer wrong"), 401, "unauthorized"),
-        (operator.post("/api/reload", "{}"), 415, "unsupported_media_type"),
+        (operator.request("POST", "/api/reload").body("{}"), 415, "unsupported_media_type"),
         (operator.get("/api/reload"), 405, "method_not_allowed"),
     ] {
         let (was, body) = answer(request).await;

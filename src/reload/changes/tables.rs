@@ -117,7 +117,7 @@ fn sources(settings: &Settings) -> Vec<Thing> {
             nth => Thing::new(format!("licence source {name} ({nth})")),
         }
     };
-    let thing = |source| {
+    let thing = |source: &LicenseSource| {
         let (base, test_mode, webhook, products) = match source {
             LicenseSource::Static(_) => return None,
             LicenseSource::LemonSqueezy(shop) => {
