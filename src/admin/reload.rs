@@ -72,9 +72,8 @@ impl Admin {
             return Err(no_file(format!("This gateway runs with {runs}, not with {file}.")));
         }
         let (dry_run, text) = (order.dry_run, order.text);
-        let done = tokio::task::spawn_blocking(move || {
-            carry_out(&reload, dry_run, text.as_deref())
-        });
+        let done =
+            tokio::task::spawn_blocking(move || carry_out(&reload, dry_run, text.as_deref()));
         let outcome = done.await.map_err(|_| {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             Failure::new(status, "internal_error", "The file could not be read again.")

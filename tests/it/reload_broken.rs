@@ -113,7 +113,7 @@ fn corpus(good: &str) -> Vec<Case> {
         ("devices: optional", "devices: sometimes", "one of optional, required"),
         ("price: $9/month", "price: 9", "price"),
         ("\"https://example.com/up\"", "example", "web address"),
-        ("delivery: whole", "delivery: wholly", "did you mean `whole`"),
+        ("delivery: whole", "delivery: wholly", "one of stream, whole"),
         ("- p/m1", "- q/m1", "unknown provider `q`"),
         ("- p/m1", "- m1", "provider/model"),
         ("first_byte: 30s", "first_byte: 30", "a duration"),
@@ -169,14 +169,12 @@ fn add_oddities(corpus: &mut Corpus, good: &str) {
     let mut noise = Noise::new(7);
     for nth in 0..10 {
         let bytes: Vec<u8> = (0..2000).map(|_| noise.below(256) as u8).collect();
+        let letters: Vec<u8> = bytes.iter().map(|byte| b' ' + byte % 95).collect();
         corpus.text(format!("garbage {nth}"), bytes, "");
+        corpus.text(format!("printable garbage {nth}"), letters, "");
     }
-    for depth in [40, 5_000, 200_000] {
-        corpus.text(
-            format!("{depth} lists deep"),
-            format!("plans: {}", "[".repeat(depth)),
-            "nested",
-        );
+    for (depth, says) in [(40, "nested more than"), (5_000, "recursion"), (200_000, "recursion")] {
+        corpus.text(format!("{depth} lists deep"), format!("plans: {}", "[".repeat(depth)), says);
     }
     let steps: String = (0..60).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
     corpus.text("60 mappings deep", steps, "nested");

@@ -13,7 +13,10 @@ fn reload(dir: &Path, words: &[&str]) -> Output {
 #[track_caller]
 fn says(output: &Output, code: i32) -> String {
     let text = [&output.stdout[..], &output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
+    let text = String::from_utf8_lossy(&text);
+    // What the file's own warnings are is no matter here.
+    let lines = text.lines().filter(|line| !line.ends_with("(warning)"));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
     assert_eq!(output.status.code(), Some(code), "{text}");
     assert!(
         !text.contains("sk-") && !text.contains("JSTAR") && !text.contains("panicked"),
@@ -125,7 +128,10 @@ async fn the_listener_takes_orders_by_the_rules_of_all_others() {
     let gateway = Gateway::start(Config::new(&mock)).await;
     let operator = gateway.operator();
     let post = |body: &str| {
-        operator.request("POST", "/api/reload").body(body.to_owned()).header("content-type", "application/json")
+        operator
+            .request("POST", "/api/reload")
+            .body(body.to_owned())
+            .header("content-type", "application/json")
     };
     let answer = async |request: reqwest::RequestBuilder| {
         let answer = request.send().await.unwrap();
@@ -157,7 +163,7 @@ async fn the_listener_takes_orders_by_the_rules_of_all_others() {
     let order = json!({ "dry_run": true, "text": "plans: [" }).to_string();
     let (status, broken) = answer(post(&order)).await;
     assert_eq!((status, &broken["ok"]), (200, &json!(false)));
-    assert!(broken["problems"][0].as_str().unwrap().starts_with("1:"), "{broken}");
+    assert!(broken["problems"][0].as_str().unwrap().contains("not valid YAML"), "{broken}");
     // Nothing of that changed anything.
     assert!(gateway.status().await["config"]["refused"].is_null());
     gateway.app().chat().await.ok();
