@@ -1,6 +1,13 @@
 //! A changed configuration goes live while requests run, or changes nothing.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
 
@@ -217,6 +224,47 @@ async fn a_removed_key_gets_no_more_request() {
         gateway.app().chat().await.ok();
         assert_eq!(mock.keys(), keys);
     }
+}
+
+/// A key that is taken away between its choice and the moment when the request is written, here while TLS is agreed
+/// on, is not used either.
+#[tokio::test]
+async fn a_key_that_goes_while_its_connection_is_made_is_not_used() {
+    let mock = Mock::tls(&["localhost"], Reply::chat()).await;
+    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/v1", relay.local_addr().unwrap().port());
+    let (accepted, gate, behind) = (Arc::new(AtomicUsize::new(0)), Gate::new(), mock.addr);
+    let (count, wait) = (accepted.clone(), gate.clone());
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = relay.accept().await.unwrap();
+            count.fetch_add(1, Relaxed);
+            let wait = wait.clone();
+            tokio::spawn(async move {
+                wait.pass().await;
+                let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let dir = Arc::new(tempfile::TempDir::new().unwrap());
+    let roots = dir.path().join("roots.pem");
+    fs::write(&roots, crate::support::ca::root()).unwrap();
+    let config = Config::new(&mock)
+        .env("SSL_CERT_FILE", roots.to_str().unwrap())
+        .provider_at("p", &url, "", &["sk-one"])
+        .timeouts("p", "connect: 20s");
+    let mut gateway = Gateway::start_in(dir, config.clone()).await;
+    let app = gateway.app();
+    let asked = tokio::spawn(async move { app.chat().await });
+    eventually("it connects", Duration::from_secs(5), || async { accepted.load(Relaxed) > 0 })
+        .await;
+    assert!(gateway.reload(config.keys("p", &["sk-new"])).await, "{}", gateway.logs());
+    gate.open();
+    soon("an answer", asked).await.unwrap().ok();
+    assert_eq!(mock.keys(), ["sk-new"]);
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.sum("gatekeeper_upstream_attempts_total", &[("outcome", "key_gone")]), 1.0);
 }
 
 /// The same where the whole provider is another one now, and where nothing is left of the model.
