@@ -223,6 +223,7 @@ impl Reload {
         if let Some(pair) = next.settings.server.tls.as_ref().and_then(|tls| tls.pair.as_ref()) {
             self.machine.certificate.set(pair);
         }
+        self.machine.health.readmit(&next.providers);
         self.snapshot.store(next.clone());
         // From here on no attempt of an older request takes a key that is gone.
         self.machine.health.withdraw_all_but(&next.providers);

@@ -74,31 +74,33 @@ pub async fn serve(
     snapshot: &Arc<Snapshot>,
     live: &ArcSwap<Snapshot>,
 ) -> Served {
-    let served = attempt_all(connector, down, flight, snapshot).await;
-    if matches!(served, Served::Rejected(_))
-        && let Some(live) = moved_on(flight, snapshot, live)
+    let mut served = attempt_all(connector, down, flight, snapshot).await;
+    let mut met = None;
+    while matches!(served, Served::Rejected(_))
+        && let Some(live) = moved_on(flight, met.as_ref().unwrap_or(snapshot), live)
     {
         // Rare, so boxed: what a request stores, an open stream holds.
-        return Box::pin(attempt_all(connector, down, flight, &live)).await;
+        served = Box::pin(attempt_all(connector, down, flight, &live)).await;
+        met = Some(live);
     }
     served
 }
 
-/// The live configuration for a request that lost keys to it: those of the one it began with were taken away, so what
+/// The live configuration for a request that lost keys to it: those of the one it met before were taken away, so what
 /// is there instead serves it. The request's route is then that of the live one.
 fn moved_on(
     flight: &mut Flight,
-    began_with: &Arc<Snapshot>,
+    met: &Arc<Snapshot>,
     live: &ArcSwap<Snapshot>,
 ) -> Option<Arc<Snapshot>> {
     let live = live.load_full();
-    if Arc::ptr_eq(&live, began_with) || flight.attempts.len() >= MOST_ATTEMPTS {
+    if Arc::ptr_eq(&live, met) || flight.attempts.len() >= MOST_ATTEMPTS {
         return None;
     }
     let exchange = flight.exchange.as_mut()?;
     let route = exchange.route.as_mut()?;
     let lost_some = |target: &Arc<Target>| {
-        began_with.providers[target.provider].keys().iter().any(|key| key.is_withdrawn())
+        met.providers[target.provider].keys().iter().any(|key| key.is_withdrawn())
     };
     if !route.targets.iter().any(lost_some) {
         return None;

@@ -13,6 +13,7 @@ use super::{
     Provider,
     breaker::Breaker,
     health::{GroupHealth, KeyHealth},
+    key::Key,
     news::{Change, News, Subject, Teller},
 };
 use crate::{config::settings::BaseUrl, licenses::Hasher};
@@ -91,11 +92,17 @@ impl HealthBook {
         }
     }
 
-    /// These are the providers that are live: every other key gets no new request, not even one that began when it
-    /// was there.
+    /// These providers go live next: what an older configuration had taken away may be used again.
+    pub fn readmit(&self, next: &[Provider]) {
+        for key in in_use(next) {
+            key.health.withdrawn.store(false, Relaxed);
+        }
+    }
+
+    /// These providers are live: every other key gets no new request, not even one that began when it was there.
     pub fn withdraw_all_but(&self, live: &[Provider]) {
-        let keys = live.iter().flat_map(Provider::keys).filter(|key| !key.is_switched_off());
-        let live: HashSet<*const KeyHealth> = keys.map(|key| Arc::as_ptr(&key.health)).collect();
+        let live: HashSet<*const KeyHealth> =
+            in_use(live).map(|key| Arc::as_ptr(&key.health)).collect();
         for health in self.keys.lock().values() {
             health.withdrawn.store(!live.contains(&Arc::as_ptr(health)), Relaxed);
         }
@@ -115,4 +122,8 @@ impl HealthBook {
         let at = (name.clone(), base.at(""));
         self.providers.lock().entry(at).or_default().clone()
     }
+}
+
+fn in_use(providers: &[Provider]) -> impl Iterator<Item = &Arc<Key>> {
+    providers.iter().flat_map(Provider::keys).filter(|key| !key.is_switched_off())
 }
