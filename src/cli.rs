@@ -69,7 +69,7 @@ pub enum Command {
     /// Seal every secret of a file under vault.kek, and write the pepper in use into it
     #[command(
         after_help = "To change the KEK: move the old one to `vault.previous`, a new one to \
-        `vault.kek`, run this,\nrestart the gateways, take `previous` out.\n\nExample:\n  \
+        `vault.kek`, run this,\ntake `previous` out. Gateways that run notice each step.\n\nExample:\n  \
         gatekeeper rewrap -c conf/gatekeeper.yaml"
     )]
     Rewrap(FileArgs),
