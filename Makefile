@@ -41,7 +41,8 @@ test: ## set up and run all tests
 soak: ## the tests that gain from repeating, for longer
 	@.ci/setup build redis
 	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 GATEKEEPER_DOWN_SECONDS=60 \
-		cargo test --workspace --test it -- --nocapture kill failover soak flapping
+	GATEKEEPER_RELOAD_SECONDS=60 GATEKEEPER_REWRAP_KILLS=1000 \
+		cargo test --workspace --test it -- --nocapture kill failover soak flapping storm
 
 .PHONY: fuzz
 fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers

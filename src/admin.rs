@@ -1,5 +1,5 @@
 //! The admin listener: `/metrics`, `/status`, `/healthz`, `/readyz`, and what an operator does about one
-//! buyer under `/api/licenses/`, or one master key under `/api/keys/`.
+//! buyer under `/api/licenses/`, one master key under `/api/keys/`, or the configuration at `/api/reload`.
 //!
 //! Health needs no token; the rest does when the listener is off loopback (`access`).
 
@@ -7,6 +7,7 @@ mod access;
 mod keys;
 mod licenses;
 mod metrics;
+mod reload;
 mod status;
 
 use std::sync::Arc;
@@ -18,8 +19,12 @@ use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::Value;
 
 use crate::{
-    operator::Operator, proxy::deadline, reload::History, server::ending::Phase,
-    snapshot::Snapshot, upstream::peer::Connector,
+    operator::Operator,
+    proxy::deadline,
+    reload::{History, Reload},
+    server::ending::Phase,
+    snapshot::Snapshot,
+    upstream::peer::Connector,
 };
 
 pub struct Admin {
@@ -27,6 +32,8 @@ pub struct Admin {
     pub operator: Operator,
     pub phase: Arc<Phase>,
     pub history: Arc<History>,
+    /// Reads the file again, where there is one.
+    pub reload: Option<Arc<Reload>>,
     /// For probes.
     pub connector: Arc<Connector>,
 }
@@ -49,6 +56,11 @@ impl ServeHttp for Admin {
             let command = command.to_owned();
             let snapshot = self.snapshot.load_full();
             let answered = self.keys(&command, session, &snapshot).await;
+            return json_answer(answered.status, &answered.body);
+        }
+        if path == reload::PATH {
+            let snapshot = self.snapshot.load_full();
+            let answered = self.reload(session, &snapshot).await;
             return json_answer(answered.status, &answered.body);
         }
         self.page(&request.method, path, &request.headers)

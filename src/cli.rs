@@ -1,7 +1,9 @@
 //! The command line. Each command is one function; what needs the machine (`run`, `demo`) is
 //! handed in.
 
+mod call;
 mod licenses;
+mod reload;
 
 use std::{
     fmt::Write as _,
@@ -42,6 +44,7 @@ Examples:
   gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
   gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
   gatekeeper licenses grant -c FILE --messages 100 < key     what one buyer has, and more of it
+  gatekeeper reload --diff -c conf/gatekeeper.yaml           what a saved file would change
   gatekeeper schema > conf/schema.json                       for the editor";
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +69,7 @@ pub enum Command {
     /// Seal every secret of a file under vault.kek, and write the pepper in use into it
     #[command(
         after_help = "To change the KEK: move the old one to `vault.previous`, a new one to \
-        `vault.kek`, run this,\nrestart the gateways, take `previous` out.\n\nExample:\n  \
+        `vault.kek`, run this,\ntake `previous` out. Gateways that run notice each step.\n\nExample:\n  \
         gatekeeper rewrap -c conf/gatekeeper.yaml"
     )]
     Rewrap(FileArgs),
@@ -76,6 +79,9 @@ pub enum Command {
     /// See and change what one buyer has: at the running gateway, or in its store when none runs
     #[command(after_help = licenses::EXAMPLES)]
     Licenses(licenses::LicensesArgs),
+    /// Have the running gateway read its file again, or (--diff) tell what that would change
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::ReloadArgs),
     /// Print the JSON schema of the configuration file
     #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
     Schema,
@@ -170,6 +176,7 @@ pub fn dispatch(
             let settings = licenses::settings(&args, &registry, err)?;
             return licenses::run(&args, &settings, actions.operate, (out, err));
         }
+        Command::Reload(args) => return reload::run(&args, &registry, out, err),
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@
 //! HTTP types; only [`ledger`] and the shelf of [`licenses`] name SQL; filters name neither.
 
 pub mod admin;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -5,18 +5,12 @@ mod open;
 
 pub use self::open::operate;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{Ledger, Registry, UnixMs};
-use parking_lot::Mutex;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions},
     listeners::{ListenerConfig, tls::TlsSettings},
@@ -34,6 +28,7 @@ use self::{
 };
 use crate::{
     admin::Admin,
+    certificate::Shown,
     cli::RunArgs,
     config::{self, settings::Settings},
     fleet::Fleet,
@@ -44,10 +39,7 @@ use crate::{
         deadline::{Deadline, KEEPALIVE},
         gateway::Gateway,
     },
-    reload::{
-        History, Reload,
-        watch::{self, Stamp},
-    },
+    reload::{History, Reload, watch},
     snapshot::{Machine, Snapshot},
     spending::Spending,
     stand_in::StandIn,
@@ -70,20 +62,18 @@ const POOLED: usize = 256;
 /// # Errors
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
-    // Before it is read: what is saved meanwhile is noticed.
-    let seen = Stamp::of(&args.config);
     let (settings, warnings) = config::load(&args.config, &registry)?;
     telemetry::log::start(settings.log.level);
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
-    serve(settings, registry, Source::File { path: args.config, seen })
+    serve(settings, registry, Source::File { path: args.config })
 }
 
 /// Where the settings come from.
 pub enum Source {
-    /// A file that can be read again; what it was when it was read.
-    File { path: PathBuf, seen: Option<Stamp> },
+    /// A file that can be read again.
+    File { path: PathBuf },
     /// The built-in demo; its directory is removed at the end.
     Demo { scratch: PathBuf },
 }
@@ -91,7 +81,7 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::File { path, .. } => path.display().fmt(f),
+            Source::File { path } => path.display().fmt(f),
             Source::Demo { .. } => f.write_str("the built-in demo"),
         }
     }
@@ -118,6 +108,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         buffered: Arc::default(),
         drains: Arc::default(),
         conversations: Arc::default(),
+        certificate: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
@@ -135,6 +126,14 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
     let phase = Arc::new(Phase::default());
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let history = History::begin(source.to_string());
+    let (reload, scratch) = match source {
+        Source::Demo { scratch } => (None, Some(scratch)),
+        Source::File { path } => {
+            let (machine, store, snapshot) = (machine.clone(), store.clone(), snapshot.clone());
+            let reload = Reload::new(path, registry, machine, store, snapshot, history.clone());
+            (Some(Arc::new(reload)), None)
+        }
+    };
     let server = Parts {
         snapshot: snapshot.clone(),
         machine: machine.clone(),
@@ -142,22 +141,15 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         shared: shared.clone(),
         phase: phase.clone(),
         history: history.clone(),
+        reload: reload.clone(),
         stand_in,
     }
     .build()?;
-    log::info!("Gatekeeper starts with {source}.");
+    log::info!("Gatekeeper starts with {}.", history.source);
+    if let Some(reload) = &reload {
+        watch::begin(reload).context("no thread can be started")?;
+    }
     let telemetry = machine.telemetry.clone();
-    let (reload, scratch) = match source {
-        Source::Demo { scratch } => (None, Some(scratch)),
-        Source::File { path: file, seen } => {
-            let (store, snapshot, turn) = (store.clone(), snapshot.clone(), Mutex::default());
-            let seen = Mutex::new(seen);
-            let reload = Reload { file, registry, machine, store, snapshot, turn, seen, history };
-            let reload = Arc::new(reload);
-            watch::begin(&reload).context("no thread can be started")?;
-            (Some(reload), None)
-        }
-    };
     let args = pingora_core::server::RunArgs {
         shutdown_signal: Box::new(Ending {
             reload,
@@ -223,6 +215,7 @@ struct Parts {
     shared: Option<Arc<Shared>>,
     phase: Arc<Phase>,
     history: Arc<History>,
+    reload: Option<Arc<Reload>>,
     stand_in: Option<StandIn>,
 }
 
@@ -246,8 +239,8 @@ impl Parts {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
-        let app = Deadline::new(proxy, settings.server.limits.header_timeout);
-        server.add_service(public(app, settings)?);
+        let app = Deadline::new(proxy, self.snapshot.clone());
+        server.add_service(public(app, settings, &self.machine.certificate)?);
         let announce = Announce {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],
@@ -258,12 +251,13 @@ impl Parts {
         let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
         let admin = Admin {
             connector: probing,
-            snapshot: self.snapshot,
+            snapshot: self.snapshot.clone(),
             operator: Operator { store: self.store, shared: self.shared },
             phase: self.phase,
             history: self.history,
+            reload: self.reload,
         };
-        server.add_service(operators(admin, settings));
+        server.add_service(operators(Deadline::new(admin, self.snapshot), settings));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
         if let Some(stand_in) = self.stand_in {
@@ -284,17 +278,18 @@ fn h2_options() -> H2Options {
 fn public<A: HttpServerApp + Send + Sync + 'static>(
     app: A,
     settings: &Settings,
+    certificate: &Arc<Shown>,
 ) -> anyhow::Result<Service<A>> {
     let mut service = Service::new("public".into(), app);
     service.threads = Some(settings.server.threads);
     let mut listener = ListenerConfig::tcp(settings.server.listen.to_string())
         .l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
     if let Some(tls) = &settings.server.tls {
-        let path =
-            |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
-        let (cert, key) = (path(&tls.cert)?, path(&tls.key)?);
-        let mut acceptor = TlsSettings::intermediate(&cert, &key)
-            .with_context(|| format!("server.tls: {cert}, {key}"))?;
+        let pair = tls.pair.as_ref().context("server.tls: the certificate is not here")?;
+        certificate.set(pair);
+        // The paths would be read once; what is shown here can be swapped.
+        let mut acceptor = TlsSettings::intermediate("", "").context("server.tls")?;
+        acceptor.set_cert_resolver(certificate.clone());
         acceptor.enable_h2();
         listener = listener.tls(acceptor);
     }
@@ -302,8 +297,7 @@ fn public<A: HttpServerApp + Send + Sync + 'static>(
     Ok(service)
 }
 
-fn operators(app: Admin, settings: &Settings) -> Service<Deadline<Admin>> {
-    let app = Deadline::new(app, settings.server.limits.header_timeout);
+fn operators(app: Deadline<Admin>, settings: &Settings) -> Service<Deadline<Admin>> {
     let mut service = Service::new("admin".into(), app);
     service.threads = Some(1);
     service.add_tcp(&settings.admin.listen.to_string());

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 use gatekeeper_filters::kernel::{Chain, ChainProblem, Ledger, Registry, Services};
 
 use crate::{
+    certificate::Shown,
     config::settings::Settings,
     licenses::{Book, Desk},
     pool::{
@@ -54,6 +55,8 @@ pub struct Machine {
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
     pub conversations: Arc<Conversations>,
+    /// The certificate that apps are shown.
+    pub certificate: Arc<Shown>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
 }

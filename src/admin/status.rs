@@ -59,7 +59,7 @@ fn config(history: &History, snapshot: &Snapshot) -> Value {
         .map(|refusal| json!({ "at": &*refusal.at.to_rfc3339(), "problems": refusal.problems }));
     json!({
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
-        "waits_for_restart": now.waiting, "refused": refused,
+        "waits_for_restart": now.waiting, "changes": now.changes, "refused": refused,
     })
 }
 

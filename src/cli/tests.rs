@@ -28,9 +28,10 @@ fn default_file() -> String {
 #[test]
 fn the_commands_are_well_formed() {
     Cli::command().debug_assert();
-    for command in
-        ["run", "check", "explain", "seal", "rewrap", "usage", "licenses", "schema", "demo"]
-    {
+    for command in [
+        "run", "check", "explain", "seal", "rewrap", "usage", "licenses", "reload", "schema",
+        "demo",
+    ] {
         let help = Cli::try_parse_from(["gatekeeper", command, "--help"]).unwrap_err().to_string();
         assert!(help.contains("Example"), "{help}");
     }

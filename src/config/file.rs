@@ -96,8 +96,9 @@ const ADMIN: &[Field] = &[
     Field::new("listen", &ADDRESS, "IP address and port.").or("127.0.0.1:9090"),
     Field::new(
         "token",
-        &Shape::Text(Text::Source),
-        "Bearer token, `env:NAME` or `file:PATH`. Required off loopback.",
+        &Shape::Text(Text::Token),
+        "Bearer token, `env:NAME` or `file:PATH`. Required off loopback. `none` says that there is none: a reload \
+         takes one away only where that is written.",
     ),
     Field::new(
         "hosts",
@@ -166,8 +167,11 @@ const LICENSES: &[Field] = &[
     Field::new("buy_url", &LINK, "Where a buyer can get a licence; shown with refusals."),
     Field::new(
         "sources",
-        &Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
-        "Where licences come from, asked in this order.",
+        &Shape::Either(&[
+            Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
+            Shape::Choice(&[Variant::new("none")]),
+        ]),
+        "Where licences come from, asked in this order. `none` says that nobody may come in.",
     )
     .required(),
 ];

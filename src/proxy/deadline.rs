@@ -13,12 +13,15 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream},
     protocols::http::{ServerSession, v2::server::H2Options},
     server::ShutdownWatch,
 };
+
+use crate::snapshot::Snapshot;
 
 /// Seconds an idle keep-alive connection of an app is kept. Pingora gives new connections 60; one
 /// more tells those that have served a request.
@@ -37,16 +40,19 @@ pub fn head_is_here() {
 /// An HTTP app whose request heads must come in time.
 pub struct Deadline<A> {
     inner: Arc<A>,
-    /// For the first head of a connection.
-    first: Duration,
-    /// For a later one: the idle time comes on top.
-    later: Duration,
+    /// Says how long a head may take.
+    snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
 impl<A> Deadline<A> {
-    pub fn new(inner: A, head: Duration) -> Self {
-        let idle = Duration::from_secs(KEEPALIVE);
-        Self { inner: Arc::new(inner), first: head, later: idle + head }
+    pub fn new(inner: A, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+        Self { inner: Arc::new(inner), snapshot }
+    }
+
+    /// For the head of a connection's first request, or of a later one: the idle time comes on top.
+    fn limit(&self, reused: bool) -> Duration {
+        let head = self.snapshot.load().settings.server.limits.header_timeout;
+        if reused { Duration::from_secs(KEEPALIVE) + head } else { head }
     }
 }
 
@@ -59,7 +65,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
     ) -> Option<ReusedHttpStream> {
         // A connection that was used before carries the keep-alive its last request set.
         let reused = session.get_keepalive() == Some(KEEPALIVE);
-        let limit = if reused { self.later } else { self.first };
+        let limit = self.limit(reused);
         let run = self.inner.process_new_http(session, shutdown);
         HEAD_SEEN.scope(Cell::new(false), until_head(run, limit)).await.flatten()
     }

@@ -189,7 +189,8 @@ impl ProxyHttp for Gateway {
         let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
         let dialect = gate::dialect(session.req_header().raw_path());
         let mut down = Downstream::new(session, id, dialect, is_stream, &snapshot.drains);
-        let served = upstream::serve(&self.connector, &mut down, flight, &snapshot).await;
+        let live = &self.snapshot;
+        let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
         let ended = |status, delivery| Outcome { status, delivery };
         let outcome = match &served {

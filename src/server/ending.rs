@@ -88,9 +88,8 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return true,
                 _ = self.interrupt.recv() => return false,
-                _ = self.hang_up.recv() => match self.reload.clone() {
-                    // It blocks; further signals are heard meanwhile.
-                    Some(reload) => drop(tokio::task::spawn_blocking(move || reload.reload())),
+                _ = self.hang_up.recv() => match &self.reload {
+                    Some(reload) => reload.ask(),
                     None => log::warn!("SIGHUP: there is no file to read again."),
                 },
                 _ = self.quit.recv() => {

@@ -120,6 +120,10 @@ impl Attempt<'_> {
         let mut fresh = false;
         loop {
             let mut connection = self.connect(down, watchdog, fresh).await?;
+            // A connection may take seconds, and a configuration meanwhile go live.
+            if self.lease.key().is_withdrawn() {
+                return Ok((connection, Err(Failure::key_gone().into())));
+            }
             let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
             let closed = matches!(sent, Err(Sending::Closed(_)));
             // Nobody waits for an answer that a provider has not begun.
