@@ -5,16 +5,17 @@
 //! decides, so a conversation that was complex once stays with its model, and with the provider's
 //! cache of it.
 
+mod languages;
 mod prompt;
 mod signals;
 mod tail;
 mod terms;
 #[cfg(test)]
 mod testing;
-mod text;
 #[cfg(test)]
 mod training;
 mod weights;
+mod words;
 
 use std::borrow::Cow;
 

@@ -1,17 +1,21 @@
 //! What one text shows of its difficulty, read in one pass over a bounded part of it.
 
-use super::{terms::Terms, text::fold, weights};
+use super::{
+    terms, weights,
+    words::{self, Found},
+};
 use crate::meter::estimate;
 
 /// Bytes read of one text: its beginning and its end, where instructions stand.
 pub const READ: usize = 4096;
 
 /// Signals that are weighed beside the terms.
-pub const SIGNALS: usize = 10;
+pub const SIGNALS: usize = 13;
 
-/// Counts that mean the same in every language.
+/// What means the same in every language.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Signals {
+    pub words: Found,
     /// Estimate over the whole text.
     pub tokens: u64,
     /// Numbers of up to three digits; longer ones are years, orders and telephones.
@@ -42,18 +46,21 @@ impl Signals {
     /// Counts, and tells the bucket of each term.
     pub fn read(text: &str, limit: usize, term: impl FnMut(usize)) -> Self {
         let (head, tail) = windows(text, limit.min(READ));
-        let (mut signals, mut terms) = (Self::default(), Terms::new(term));
-        signals.count(head, &mut terms);
-        terms.push(' ');
-        signals.count(tail, &mut terms);
-        terms.finish();
+        let mut signals = Self::default();
+        let mut folded = String::with_capacity(head.len() + tail.len() + 2);
+        signals.count(head, &mut folded);
+        folded.push(' ');
+        signals.count(tail, &mut folded);
+        folded.push(' ');
+        signals.words = words::count(&folded);
+        terms::each(&folded, term);
         let read = (head.len() + tail.len()).max(1) as u64;
         let tokens = estimate::tokens(estimate::text(head) + estimate::text(tail));
         signals.tokens = tokens.saturating_mul(text.len() as u64) / read;
         signals
     }
 
-    fn count(&mut self, text: &str, terms: &mut Terms<impl FnMut(usize)>) {
+    fn count(&mut self, text: &str, folded: &mut String) {
         let (mut digits, mut line_start, mut before) = (0_u32, true, ' ');
         for character in text.chars() {
             if character.is_ascii_digit() {
@@ -70,9 +77,7 @@ impl Signals {
                     line_start = false;
                 }
             }
-            if let Some(folded) = fold(character) {
-                terms.push(folded);
-            }
+            words::fold(character, folded);
             before = character;
         }
         if (1..=3).contains(&digits) {
@@ -105,6 +110,9 @@ impl Signals {
     pub fn features(&self) -> [f32; SIGNALS] {
         let capped = |count: u32, most: u32| count.min(most) as f32;
         [
+            capped(self.words.hard, 3),
+            capped(self.words.technical, 4) / 2.0,
+            capped(self.words.easy, 3),
             (self.tokens as f32 / 20.0).ln_1p(),
             capped(self.numbers, 6) / 3.0,
             capped(self.amounts, 3) / 2.0,
@@ -156,7 +164,7 @@ mod tests {
         let (signals, found) = terms(&format!("{padding}. why?"));
         assert_eq!(signals.questions, 1);
         // All but the pair with the first edge.
-        assert_eq!(why.iter().filter(|term| found.contains(term)).count(), 4);
+        assert_eq!(why.iter().filter(|term| found.contains(term)).count(), 5);
         let (signals, found) = terms(&format!("{padding} why? {padding}"));
         assert_eq!(signals.questions, 0);
         assert_eq!(why.iter().filter(|term| found.contains(term)).count(), 0);

@@ -1,8 +1,8 @@
-//! The terms of a text: words, pairs of neighbours, and stretches of letters, which stand for stems and
-//! endings; of scripts without spaces, up to three characters in a row. A term is known by its bucket
-//! alone. Terms that share one share its weight.
+//! The terms of a text: words, their first four letters, pairs of neighbours, and stretches of
+//! letters, which stand for roots and endings; of scripts without spaces, up to three characters in a
+//! row. A term is known by its bucket alone. Terms that share one share its weight.
 
-use super::text::is_unspaced;
+use super::words::is_unspaced;
 
 pub const BUCKETS: usize = 1 << 16;
 
@@ -10,6 +10,8 @@ pub const BUCKETS: usize = 1 << 16;
 const EDGE: u64 = 1;
 /// What stands between a word and a stretch of characters without spaces.
 const UNSPACED: u64 = 2;
+/// Characters of a stem, with the space before it.
+const STEM: u32 = 5;
 /// Digits of a number that count.
 const DIGITS: u32 = 4;
 
@@ -17,6 +19,7 @@ const DIGITS: u32 = 4;
 enum Kind {
     Word = 1,
     Pair,
+    Stem,
     Letters,
     Unspaced,
 }
@@ -27,47 +30,67 @@ const THREE: u64 = FOUR >> 16;
 const TWO: u64 = FOUR >> 32;
 const ONE: u64 = FOUR >> 48;
 
+/// Odd, its bits like chance.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
 #[inline]
 fn mix(value: u64) -> u64 {
-    let mixed = value.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = value.wrapping_mul(SPREAD);
     mixed ^ (mixed >> 32)
 }
 
-/// Takes a folded text character by character and tells the bucket of each term.
-pub struct Terms<F> {
+/// Tells the bucket of each term of a folded text.
+pub fn each(folded: &str, each: impl FnMut(usize)) {
+    let mut terms = Terms::new(each);
+    folded.chars().for_each(|character| terms.push(character));
+    terms.finish();
+}
+
+struct Terms<F> {
     each: F,
     recent: u64,
     /// Characters in `recent`, of this word or stretch.
     length: u32,
     digits: u32,
     word: u64,
+    /// The word's beginning.
+    stem: u64,
     previous: u64,
     unspaced: bool,
 }
 
 impl<F: FnMut(usize)> Terms<F> {
-    pub fn new(each: F) -> Self {
-        let (recent, word) = (0, 0);
-        Self { each, recent, length: 0, digits: 0, word, previous: EDGE, unspaced: false }
+    fn new(each: F) -> Self {
+        Self {
+            each,
+            recent: 0,
+            length: 0,
+            digits: 0,
+            word: 0,
+            stem: 0,
+            previous: EDGE,
+            unspaced: false,
+        }
     }
 
     #[inline]
     fn tell(&mut self, kind: Kind, value: u64) {
-        let hash = mix(mix(value) ^ kind as u64);
-        (self.each)((hash >> 16) as usize % BUCKETS);
+        let hash = mix(value ^ (kind as u64) << 61);
+        (self.each)((hash.wrapping_mul(SPREAD) >> 48) as usize % BUCKETS);
     }
 
     #[inline]
-    pub fn push(&mut self, character: char) {
+    fn push(&mut self, character: char) {
         if character == ' ' {
             self.end_of_word();
-        } else if is_unspaced(character) {
+        } else if !character.is_ascii() && is_unspaced(character) {
             self.push_unspaced(character);
         } else {
             self.push_letter(character);
         }
     }
 
+    #[inline]
     fn push_letter(&mut self, character: char) {
         if self.unspaced {
             self.end_of_word();
@@ -88,6 +111,9 @@ impl<F: FnMut(usize)> Terms<F> {
         }
         self.word = mix(self.word ^ u64::from(character));
         self.shift(character);
+        if self.length <= STEM {
+            self.stem = self.word;
+        }
         if self.length >= 4 {
             self.tell(Kind::Letters, self.recent);
         }
@@ -122,10 +148,11 @@ impl<F: FnMut(usize)> Terms<F> {
             self.shift(' ');
             self.tell(Kind::Letters, self.recent);
             self.tell(Kind::Word, self.word);
+            self.tell(Kind::Stem, self.stem);
             self.pair(self.word);
             self.previous = self.word;
         }
-        (self.recent, self.length, self.digits, self.word) = (0, 0, 0, 0);
+        (self.recent, self.length, self.digits, self.word, self.stem) = (0, 0, 0, 0, 0);
         self.unspaced = false;
     }
 
@@ -134,7 +161,7 @@ impl<F: FnMut(usize)> Terms<F> {
         self.tell(Kind::Pair, self.previous.rotate_left(23) ^ word);
     }
 
-    pub fn finish(mut self) {
+    fn finish(mut self) {
         self.end_of_word();
         self.pair(EDGE);
     }
@@ -146,9 +173,7 @@ mod tests {
 
     fn terms(text: &str) -> Vec<usize> {
         let mut found = Vec::new();
-        let mut terms = Terms::new(|bucket| found.push(bucket));
-        text.chars().for_each(|character| terms.push(character));
-        terms.finish();
+        each(text, |bucket| found.push(bucket));
         found
     }
 
@@ -160,12 +185,12 @@ mod tests {
     #[test]
     fn words_have_letters_a_neighbour_and_themselves() {
         assert_eq!(terms("").len(), 1);
-        // " why", "why ", the word, and the pairs with the edges on both its sides.
-        assert_eq!(terms("why").len(), 5);
-        assert_eq!(terms("why  not ").len(), 9);
+        // " why", "why ", the word, its stem, and the pairs with the edges on both its sides.
+        assert_eq!(terms("why").len(), 6);
+        assert_eq!(terms("why  not ").len(), 11);
         assert_eq!(shared("why", "not"), 0);
-        assert_eq!(shared("why not", "not why"), 6);
-        assert_eq!(shared("compare", "compared"), 5);
+        assert_eq!(shared("why not", "not why"), 8);
+        assert_eq!(shared("compare", "compared"), 6);
         assert_eq!(terms("1234567"), terms("99999"));
     }
 
@@ -173,6 +198,6 @@ mod tests {
     fn scripts_without_spaces_have_up_to_three_characters() {
         assert_eq!(terms("为什么").len(), 7);
         assert_eq!(shared("为什么", "你为什么"), 7);
-        assert_eq!(shared("python", "请用python"), 7);
+        assert_eq!(shared("python", "请用python"), 8);
     }
 }

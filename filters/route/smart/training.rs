@@ -19,7 +19,7 @@ struct Example {
 }
 
 /// Penalties of the squares of weights, chosen by cross-validation.
-const TERM_PENALTY: f32 = 0.055;
+const TERM_PENALTY: f32 = 0.1;
 const SIGNAL_PENALTY: f32 = 0.5;
 const STEPS: i32 = 250;
 
