@@ -19,10 +19,15 @@ macro_rules! half {
     };
 }
 
-struct Prompt {
-    language: String,
-    complex: bool,
-    text: String,
+pub(super) struct Prompt {
+    pub language: String,
+    pub complex: bool,
+    pub text: String,
+}
+
+/// What the weights are trained from.
+pub(super) fn tuning() -> Vec<Prompt> {
+    prompts(&half!("tuning"))
 }
 
 fn prompts(lines: &str) -> Vec<Prompt> {
@@ -107,9 +112,8 @@ fn unseen_subjects_are_told_apart_less_well() {
 
 #[test]
 fn the_tuning_half_is_told_apart() {
-    let lines = half!("tuning");
-    let prompts = prompts(&lines);
-    assert!(prompts.len() >= 400);
+    let prompts = tuning();
+    assert!(prompts.len() >= 2000);
     let (of, wrong) = measure(&prompts);
     println!("{}\n{wrong}", table(&of));
     assert!(accuracy(&of["all"]) >= 0.85, "{}", table(&of));
