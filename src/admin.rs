@@ -19,10 +19,11 @@ use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
 use serde_json::Value;
 
 use crate::{
-    operator::Operator,
+    handover::{Call, Movable},
+    operator::{Failure, Operator},
     proxy::deadline,
     reload::{History, Reload},
-    server::ending::Phase,
+    server::phase::Phase,
     snapshot::Snapshot,
     upstream::peer::Connector,
 };
@@ -31,6 +32,7 @@ pub struct Admin {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub operator: Operator,
     pub phase: Arc<Phase>,
+    pub ledger: Arc<Movable>,
     pub history: Arc<History>,
     /// Reads the file again, where there is one.
     pub reload: Option<Arc<Reload>>,
@@ -44,6 +46,17 @@ type Answer = Response<Vec<u8>>;
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Answer {
         deadline::head_is_here();
+        let request = session.req_header();
+        let path = request.uri.path();
+        let is_order = [licenses::PATH, keys::PATH].iter().any(|order| path.starts_with(order));
+        // What is ordered here must be done while the ledger is here.
+        let _call = match is_order {
+            true => match self.ledger_here().await {
+                Some(call) => Some(call),
+                None => return taken_over(),
+            },
+            false => None,
+        };
         let request = session.req_header();
         let path = request.uri.path();
         if let Some(command) = path.strip_prefix(licenses::PATH) {
@@ -68,6 +81,14 @@ impl ServeHttp for Admin {
 }
 
 impl Admin {
+    /// `None` when another process has taken over.
+    async fn ledger_here(&self) -> Option<Call<'_>> {
+        match self.phase.way().await {
+            None => self.ledger.call(),
+            Some(_) => None,
+        }
+    }
+
     fn page(&self, method: &Method, path: &str, headers: &http::HeaderMap) -> Answer {
         if !["/healthz", "/readyz", "/metrics", "/status"].contains(&path) {
             return text(
@@ -101,6 +122,12 @@ impl Admin {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
         }
     }
+}
+
+fn taken_over() -> Answer {
+    let message = "Another process has just taken over. Send this again.";
+    let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message).answer();
+    json_answer(failure.status, &failure.body)
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Answer {

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{self, Problem, Secrets, Settings, raw::Node, settings::LicenseSource, values},
+    handover::command,
     operator,
     usage::{self, UsageArgs},
     vault::{self, Kek, Source, pepper::PLACE},
@@ -45,13 +46,28 @@ Examples:
   gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
   gatekeeper licenses grant -c FILE --messages 100 < key     what one buyer has, and more of it
   gatekeeper reload --diff -c conf/gatekeeper.yaml           what a saved file would change
+  gatekeeper upgrade -c conf/gatekeeper.yaml                 a new version, with no stream cut
   gatekeeper schema > conf/schema.json                       for the editor";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the gateway
-    #[command(after_help = "Example:\n  gatekeeper run -c conf/gatekeeper.yaml")]
+    #[command(
+        after_help = "SIGTERM lets streams finish, a second one does not. SIGHUP reads the file again. \
+        SIGQUIT hands over\nto a process that was started with --upgrade and waits; without one it does \
+        nothing.\n\nExamples:\n  gatekeeper run -c conf/gatekeeper.yaml\n  \
+        gatekeeper run -c conf/gatekeeper.yaml --upgrade & kill -QUIT OLD   (`upgrade` does it all)"
+    )]
     Run(RunArgs),
+    /// Put another version in the place of the running gateway: no connection refused, no stream cut
+    #[command(
+        after_help = "The running gateway starts the program as its successor and hands over sockets \
+        and store. If that fails\nat any point, it serves on as before.\n\nExamples:\n  \
+        gatekeeper upgrade -c conf/gatekeeper.yaml                  to this program\n  \
+        gatekeeper upgrade -c FILE --binary /opt/gatekeeper-2       to another\n  \
+        RUNTIME_DIRECTORY=/run/gatekeeper gatekeeper upgrade -c FILE   a service of systemd's"
+    )]
+    Upgrade(UpgradeArgs),
     /// Tell every problem of a configuration file; exit status 1 if there is one
     #[command(after_help = "Secrets that are not on this machine (an unset variable, a missing \
         file) are warnings\nhere and problems at `run`.\n\nExample:\n  \
@@ -102,9 +118,19 @@ pub struct RunArgs {
     /// The configuration file
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub config: PathBuf,
-    /// Take over the sockets of a running gateway
+    /// Wait until the running gateway hands over (SIGQUIT), and take its sockets and its store
     #[arg(long)]
     pub upgrade: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UpgradeArgs {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: PathBuf,
+    /// The program to start; this one where it is not given
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -159,9 +185,6 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run(args) if args.upgrade => {
-            bail!("run: --upgrade is not available in this version; stop the old gateway first")
-        }
         Command::Run(args) => (actions.run)(args, registry)?,
         Command::Demo(args) => (actions.demo)(args, registry)?,
         Command::Check(args) => return check(&args.config, &registry, out, err),
@@ -177,6 +200,12 @@ pub fn dispatch(
             return licenses::run(&args, &settings, actions.operate, (out, err));
         }
         Command::Reload(args) => return reload::run(&args, &registry, out, err),
+        Command::Upgrade(args) => {
+            let Some((settings, _)) = look(&args.config, &registry, err)? else {
+                return Ok(ExitCode::FAILURE);
+            };
+            command::upgrade(&args.config, &settings, args.binary, err)?;
+        }
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
     }
     Ok(ExitCode::SUCCESS)

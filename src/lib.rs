@@ -16,6 +16,7 @@ pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::panic, reason = "a fuzzer finds panics")]
 pub mod fuzzing;
+pub mod handover;
 pub mod ledger;
 pub mod licenses;
 pub mod operator;

@@ -1,37 +1,49 @@
 //! The process: what is built once, and what runs in it.
 
 pub mod ending;
+pub mod listen;
+pub mod notify;
 mod open;
+pub mod phase;
 
 pub use self::open::operate;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{Ledger, Registry, UnixMs};
 use pingora_core::{
-    apps::{HttpServerApp, HttpServerOptions},
-    listeners::{ListenerConfig, tls::TlsSettings},
-    protocols::{
-        http::v2::server::{H2Options, default_h2_options},
-        l4::stream::L4BufferSettings,
-    },
+    apps::HttpServerOptions,
+    protocols::http::v2::server::{H2Options, default_h2_options},
     server::{Server, configuration::ServerConf},
-    services::{background::background_service, listening::Service},
+    services::background::background_service,
 };
 
 use self::{
-    ending::{Ending, Phase},
+    ending::Ending,
+    listen::{Port, Ports, Socket},
     open::Opened,
+    phase::Phase,
 };
 use crate::{
     admin::Admin,
-    certificate::Shown,
     cli::RunArgs,
-    config::{self, settings::Settings},
+    config::{
+        self,
+        settings::{self, Settings},
+    },
     fleet::Fleet,
+    handover::{self, Handover, Movable, Place, Predecessor, Steps},
     ledger::{Embedded, Shared},
     operator::Operator,
     pool::{HealthBook, resolve::Resolver, rest},
@@ -48,10 +60,6 @@ use crate::{
     upstream::{peer::Connector, probe::Prober},
 };
 
-/// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
-/// each connection, which is most of what an open stream costs.
-const READ_BUFFER: usize = 4 * 1024;
-const WRITE_BUFFER: usize = 1460;
 /// Bytes of a request body an HTTP/2 client may send ahead.
 const H2_WINDOW: u32 = 1024 * 1024;
 /// Idle upstream connections kept, per thread.
@@ -67,7 +75,16 @@ pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
-    serve(settings, registry, Source::File { path: args.config })
+    let predecessor = match args.upgrade {
+        true => handover::take::wait(&args.config, &settings)?,
+        false => None,
+    };
+    let source = Source::File { path: args.config };
+    let served = serve(settings, registry, source, predecessor.clone());
+    if let (Err(problem), Some(predecessor)) = (&served, &predecessor) {
+        predecessor.failed(&format!("{problem:#}"));
+    }
+    served
 }
 
 /// Where the settings come from.
@@ -87,19 +104,27 @@ impl fmt::Display for Source {
     }
 }
 
-/// Runs the gateway with settings that are loaded already.
+/// Runs the gateway with settings that are loaded already, in the place of `predecessor` if there is one.
 ///
 /// # Errors
 /// The store or a listener's certificate is unusable.
-pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::Result<()> {
+pub fn serve(
+    settings: Settings,
+    registry: Registry,
+    source: Source,
+    predecessor: Option<Arc<Predecessor>>,
+) -> anyhow::Result<()> {
     rest::start_clock();
-    check_free(&settings)?;
+    let sockets = sockets(&settings, predecessor.as_deref())?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
-    let opened = Opened::open(&settings, &settings.log.access)?;
+    let inherited = predecessor.as_deref().and_then(Predecessor::inherited);
+    let opened = Opened::inherit(&settings, &settings.log.access, inherited)?;
     let Opened { store, shared, licenses, telemetry, .. } = &opened;
     let (store, shared, licenses) = (store.clone(), shared.clone(), licenses.clone());
+    let ledger = shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared);
+    let ledger = Movable::new(ledger, store.clone());
     let machine = Machine {
-        ledger: shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared),
+        ledger: ledger.clone(),
         telemetry: telemetry.clone(),
         health: Arc::new(HealthBook::new(licenses.hasher.clone())),
         licenses: licenses.clone(),
@@ -111,6 +136,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         certificate: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
+    let kept = settings.store.clone();
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     match opened.redis() {
@@ -121,11 +147,20 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
             fleet.start(machine.health.tell());
         }
     }
+    if let Some(predecessor) = &predecessor {
+        let (licenses, spending) = (licenses.clone(), machine.spending.clone());
+        predecessor.keep(ledger.clone(), &store, shared.clone(), licenses, spending)?;
+    }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
     let phase = Arc::new(Phase::default());
+    let ports = Arc::new(Ports::default());
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let history = History::begin(source.to_string());
+    let file = match &source {
+        Source::File { path } => Some(path.clone()),
+        Source::Demo { .. } => None,
+    };
     let (reload, scratch) = match source {
         Source::Demo { scratch } => (None, Some(scratch)),
         Source::File { path } => {
@@ -134,17 +169,26 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
             (Some(Arc::new(reload)), None)
         }
     };
-    let server = Parts {
+    let mut parts = Parts {
         snapshot: snapshot.clone(),
         machine: machine.clone(),
+        ledger: ledger.clone(),
         store: store.clone(),
         shared: shared.clone(),
         phase: phase.clone(),
         history: history.clone(),
         reload: reload.clone(),
         stand_in,
+        sockets,
+        ports: ports.clone(),
+        predecessor: predecessor.clone(),
+        handover: None,
+    };
+    if let Some(path) = &file {
+        parts.handover = parts.handover(path, &kept);
     }
-    .build()?;
+    let handover = parts.handover.clone();
+    let (server, sessions) = parts.build()?;
     log::info!("Gatekeeper starts with {}.", history.source);
     if let Some(reload) = &reload {
         watch::begin(reload).context("no thread can be started")?;
@@ -160,6 +204,11 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
             phase,
             snapshot,
             scratch,
+            ledger,
+            ports,
+            sessions,
+            handover,
+            predecessor,
         }),
     };
     server.run(args);
@@ -192,35 +241,61 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
     Ok(spending)
 }
 
-/// Pingora would try a taken address for half a minute and then go on without it.
-fn check_free(settings: &Settings) -> anyhow::Result<()> {
-    let listeners = [("server", settings.server.listen), ("admin", settings.admin.listen)];
-    for (name, address) in listeners {
-        anyhow::ensure!(
-            address.port() != 0,
-            "{name}.listen: port 0 is no address to be reached at"
-        );
-        std::net::TcpListener::bind(address).with_context(|| {
-            format!("{name}.listen: {address} can't be had; end what uses it or choose another")
-        })?;
-    }
-    Ok(())
+/// Those of the predecessor, and those it did not have. Pingora would try a taken address for half a
+/// minute and then go on without it.
+fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Result<[Socket; 2]> {
+    let socket = |name, address: std::net::SocketAddr| {
+        let inherited = predecessor.and_then(|before| before.socket(&address.to_string()));
+        inherited.map_or_else(|| Socket::bind(name, address), Ok)
+    };
+    Ok([socket("server", settings.server.listen)?, socket("admin", settings.admin.listen)?])
+}
+
+/// Where a successor finds this process; without it nothing can be handed over.
+fn place(config: &Path, store: &Path) -> Option<Place> {
+    let place = Place::prepare(config, store);
+    place.inspect_err(|problem| log::warn!("There is no place to hand over at: {problem}.")).ok()
 }
 
 /// What the services are made of.
 struct Parts {
     snapshot: Arc<ArcSwap<Snapshot>>,
     machine: Machine,
+    ledger: Arc<Movable>,
     store: Arc<Embedded>,
     shared: Option<Arc<Shared>>,
     phase: Arc<Phase>,
     history: Arc<History>,
     reload: Option<Arc<Reload>>,
     stand_in: Option<StandIn>,
+    sockets: [Socket; 2],
+    ports: Arc<Ports>,
+    predecessor: Option<Arc<Predecessor>>,
+    handover: Option<Arc<Handover>>,
 }
 
 impl Parts {
-    fn build(self) -> anyhow::Result<Server> {
+    /// What a successor gets, if there is a place to meet it.
+    fn handover(&self, config: &Path, store: &settings::Store) -> Option<Arc<Handover>> {
+        let place = place(config, &store.path)?;
+        Some(Arc::new(Handover {
+            place,
+            config: config.to_owned(),
+            kind: handover::take::kind(store),
+            phase: self.phase.clone(),
+            ports: self.ports.clone(),
+            sockets: self.sockets.to_vec(),
+            ledger: self.ledger.clone(),
+            store: self.store.clone(),
+            shared: self.shared.clone(),
+            licenses: self.machine.licenses.clone(),
+            spending: self.machine.spending.clone(),
+            steps: Steps::default(),
+        }))
+    }
+
+    /// With the number of the apps' requests and idle connections.
+    fn build(self) -> anyhow::Result<(Server, Arc<AtomicUsize>)> {
         let now = self.snapshot.load_full();
         let settings = &now.settings;
         let conf = ServerConf {
@@ -240,10 +315,40 @@ impl Parts {
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
         let app = Deadline::new(proxy, self.snapshot.clone());
-        server.add_service(public(app, settings, &self.machine.certificate)?);
+        let sessions = app.sessions();
+        let [public, operators] = self.sockets;
+        let threads = settings.server.threads;
+        let tls = match &settings.server.tls {
+            None => None,
+            Some(tls) => {
+                let pair = tls.pair.as_ref().context("server.tls: the certificate is not here")?;
+                self.machine.certificate.set(pair);
+                Some(self.machine.certificate.clone())
+            }
+        };
+        let mut count = 2;
+        if let Some(predecessor) = &self.predecessor {
+            let path = predecessor.place.via(&predecessor.place.apps());
+            let socket = Socket::bind_path(path)?;
+            server.add_service(Port::new(
+                "predecessor",
+                threads,
+                socket,
+                app.clone(),
+                None,
+                &self.ports,
+            )?);
+            count += 1;
+        }
+        server.add_service(Port::new("public", threads, public, app, tls, &self.ports)?);
         let announce = Announce {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],
+            ports: self.ports.clone(),
+            count,
+            shared: self.shared.clone(),
+            predecessor: self.predecessor,
+            handover: self.handover,
         };
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
@@ -254,17 +359,19 @@ impl Parts {
             snapshot: self.snapshot.clone(),
             operator: Operator { store: self.store, shared: self.shared },
             phase: self.phase,
+            ledger: self.ledger,
             history: self.history,
             reload: self.reload,
         };
-        server.add_service(operators(Deadline::new(admin, self.snapshot), settings));
+        let admin = Deadline::new(admin, self.snapshot.clone());
+        server.add_service(Port::new("admin", 1, operators, admin, None, &self.ports)?);
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
         if let Some(stand_in) = self.stand_in {
             server.add_service(background_service("stand-in", stand_in));
         }
         server.add_service(background_service("announce", announce));
-        Ok(server)
+        Ok((server, sessions))
     }
 }
 
@@ -275,51 +382,36 @@ fn h2_options() -> H2Options {
     options
 }
 
-fn public<A: HttpServerApp + Send + Sync + 'static>(
-    app: A,
-    settings: &Settings,
-    certificate: &Arc<Shown>,
-) -> anyhow::Result<Service<A>> {
-    let mut service = Service::new("public".into(), app);
-    service.threads = Some(settings.server.threads);
-    let mut listener = ListenerConfig::tcp(settings.server.listen.to_string())
-        .l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
-    if let Some(tls) = &settings.server.tls {
-        let pair = tls.pair.as_ref().context("server.tls: the certificate is not here")?;
-        certificate.set(pair);
-        // The paths would be read once; what is shown here can be swapped.
-        let mut acceptor = TlsSettings::intermediate("", "").context("server.tls")?;
-        acceptor.set_cert_resolver(certificate.clone());
-        acceptor.enable_h2();
-        listener = listener.tls(acceptor);
-    }
-    service.add_listener(listener);
-    Ok(service)
-}
-
-fn operators(app: Deadline<Admin>, settings: &Settings) -> Service<Deadline<Admin>> {
-    let mut service = Service::new("admin".into(), app);
-    service.threads = Some(1);
-    service.add_tcp(&settings.admin.listen.to_string());
-    service
-}
-
-/// Says "ready" once both listeners take connections.
+/// Says "ready" once all ports take connections.
 struct Announce {
     phase: Arc<Phase>,
     addresses: [std::net::SocketAddr; 2],
+    ports: Arc<Ports>,
+    /// Of ports.
+    count: usize,
+    shared: Option<Arc<Shared>>,
+    predecessor: Option<Arc<Predecessor>>,
+    handover: Option<Arc<Handover>>,
 }
 
 #[async_trait]
 impl pingora_core::services::background::BackgroundService for Announce {
     async fn start(&self, _shutdown: pingora_core::server::ShutdownWatch) {
-        for address in self.addresses {
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        while self.ports.open.load(Relaxed) < self.count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if let (Some(shared), Some(_)) = (&self.shared, &self.predecessor) {
+            shared.is_whole(Instant::now() + handover::STORE_TIME).await;
+        }
+        if let Some(handover) = &self.handover {
+            handover.open();
         }
         // Unless a signal came first.
         self.phase.serve();
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.ready();
+        }
+        notify::ready();
         let [public, admin] = self.addresses;
         log::info!("Gatekeeper serves apps on {public}, operators on {admin}.");
     }

@@ -4,9 +4,12 @@ use gatekeeper_filters::kernel::{
     Balance, Demand, Denied, Limit, Pace, Period, Spent, TooFast, UnixMs,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     adjustment::{Adjustments, Given},
-    message_ids::{Join, Message, MessageIds, Taken},
+    entry::Reserved,
+    message_ids::{Join, KnownId, Message, MessageIds, Taken},
     windows::{Starts, Windows},
 };
 
@@ -51,7 +54,7 @@ pub struct Account {
     pub seen: UnixMs,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Rate {
     pub start: UnixMs,
     pub count: u64,
@@ -171,6 +174,40 @@ impl Account {
             counter.messages += u64::from(charged);
         }
         charged.then_some(taken)
+    }
+
+    /// Opens again a request that goes on in another process, or did so when this account was read.
+    pub fn adopt(&mut self, row: &Reserved, tokens: u64) -> Open {
+        let taken = |at: UnixMs| Taken { at, starts: Windows::at(at).starts() };
+        let own = taken(row.time);
+        for counter in self.reach(&own.starts) {
+            counter.open_tokens = counter.open_tokens.saturating_add(tokens);
+        }
+        let message = row.message.map(taken);
+        let held = match row.group {
+            0 => message,
+            group => self.ids.get_or_insert_default().adopt(group, message),
+        };
+        if let Some(held) = held {
+            self.reach(&held.starts).for_each(|counter| counter.open_messages += 1);
+        }
+        Open { taken: own, tokens, group: row.group }
+    }
+
+    pub fn known_ids(&self, now: UnixMs) -> Vec<KnownId> {
+        self.ids.as_ref().map(|ids| ids.known(now)).unwrap_or_default()
+    }
+
+    pub fn remember_ids(&mut self, known: &[KnownId]) {
+        self.ids.get_or_insert_default().remember(known);
+    }
+
+    pub fn places(&self) -> u32 {
+        self.places
+    }
+
+    pub fn open_places(&mut self, places: u32) {
+        self.places += places;
     }
 
     /// Counts one request and opens one place, or does neither.
@@ -314,6 +351,21 @@ impl Account {
     fn turn(&mut self, windows: &Windows) -> impl Iterator<Item = &mut Counter> {
         let starts = windows.starts();
         self.counters.iter_mut().zip(starts).map(|(pair, start)| current(pair, start))
+    }
+
+    /// The counters of windows that need not be the current ones, made where two newer ones are not
+    /// kept.
+    fn reach(&mut self, starts: &Starts) -> impl Iterator<Item = &mut Counter> {
+        for (pair, start) in self.counters.iter_mut().zip(*starts) {
+            let fresh = Counter { start, ..Counter::default() };
+            match pair {
+                [newest, older] if newest.start == start || older.start == start => {}
+                [newest, older] if newest.start < start => (*older, *newest) = (*newest, fresh),
+                [_, older] if older.start < start => *older = fresh,
+                _ => {}
+            }
+        }
+        self.at(starts)
     }
 
     /// The counters of past windows, as far as they are still kept.

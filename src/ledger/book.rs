@@ -15,6 +15,7 @@ use super::{
     adjustment::Given,
     entry::{Frame, Reserved, Settled},
     journal::{Full, Journal},
+    moving::Volatile,
     windows::Windows,
 };
 
@@ -252,6 +253,68 @@ impl Book {
             licenses.extend(shard.lock().accounts.keys());
         }
         licenses
+    }
+
+    /// What is nowhere but here.
+    pub fn volatile(&self, now: UnixMs) -> Volatile {
+        let mut all = Volatile::default();
+        let minute = Windows::at(now).of(Period::Minute).start;
+        for shard in &self.shards {
+            let shard = shard.lock();
+            all.open.extend(shard.open.iter().map(|(hold, (_, open))| (*hold, open.tokens)));
+            all.made.push(shard.made);
+            for (license, account) in &shard.accounts {
+                if account.places() > 0 {
+                    all.places.push((*license, account.places()));
+                }
+                if account.rates()[Period::Minute as usize].start == minute {
+                    all.rates.push((*license, *account.rates()));
+                }
+                let known = account.known_ids(now);
+                if !known.is_empty() {
+                    all.ids.push((*license, known));
+                }
+            }
+        }
+        all
+    }
+
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            *shard.lock() = Shard::default();
+        }
+    }
+
+    /// Takes in what another process had in memory alone; `rows` are the open reservations by SQLite.
+    /// After [`super::database::Database::restore`].
+    pub fn adopt(&self, volatile: &Volatile, rows: &[Reserved]) {
+        for (shard, made) in self.shards.iter().zip(&volatile.made) {
+            let mut shard = shard.lock();
+            shard.made = shard.made.max(*made);
+        }
+        let account = |license: &LicenseId, change: &dyn Fn(&mut Account)| {
+            let mut shard = self.shards[index(license)].lock();
+            change(shard.accounts.entry(*license).or_default());
+        };
+        for (license, places) in &volatile.places {
+            account(license, &|account| account.open_places(*places));
+        }
+        for (license, rates) in &volatile.rates {
+            account(license, &|account| {
+                Period::ALL.iter().zip(rates).for_each(|(p, rate)| account.restore_rate(*p, *rate));
+            });
+        }
+        for (license, known) in &volatile.ids {
+            account(license, &|account| account.remember_ids(known));
+        }
+        let tokens: FxHashMap<u64, u64> = volatile.open.iter().copied().collect();
+        for row in rows {
+            let Some(tokens) = tokens.get(&row.hold) else { continue };
+            let mut shard = self.shards[index(&row.license)].lock();
+            let open = shard.accounts.entry(row.license).or_default().adopt(row, *tokens);
+            shard.open.insert(row.hold, (row.license, open));
+            shard.made = shard.made.max(row.hold >> SHARD_BITS);
+        }
     }
 
     #[cfg(test)]

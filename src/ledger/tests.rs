@@ -5,6 +5,7 @@ mod adjustments;
 mod crash;
 mod daily;
 mod model;
+mod moving;
 
 use std::{
     path::PathBuf,
@@ -54,7 +55,7 @@ impl Store {
     }
 
     fn try_open(&self, size: Size) -> Result<Arc<Embedded>, OpenError> {
-        Embedded::open_at(&self.path(), KEEP, size, NOW)
+        Embedded::open_at(&self.path(), KEEP, size, NOW, None)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -24,9 +24,21 @@ const BUSY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Shelf {
+    path: PathBuf,
+    records: Arc<Records>,
     writes: Mutex<Option<Sender<Change>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    away: Mutex<Option<Away>>,
 }
+
+/// The shelf is another process', which is told of what changes here.
+struct Away {
+    tell: Tell,
+    told: HashSet<LicenseId>,
+}
+
+/// Tells another process of a record.
+pub type Tell = Box<dyn Fn(LicenseId, serde_json::Value) + Send>;
 
 /// A record changed. What it is by now is read when it is written, so the last one always stays.
 struct Change {
@@ -46,10 +58,41 @@ impl Shelf {
         connection.busy_timeout(BUSY)?;
         load(&connection, &records)?;
         let (writes, waiting) = channel();
-        let thread = std::thread::Builder::new()
-            .name("licenses-sqlite".into())
-            .spawn(move || write_all(connection, &records, &waiting))?;
-        Ok(Self { writes: Mutex::new(Some(writes)), thread: Mutex::new(Some(thread)) })
+        let thread = std::thread::Builder::new().name("licenses-sqlite".into()).spawn({
+            let records = records.clone();
+            move || write_all(connection, &records, &waiting)
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            records,
+            writes: Mutex::new(Some(writes)),
+            thread: Mutex::new(Some(thread)),
+            away: Mutex::default(),
+        })
+    }
+
+    /// Everything that was put is on the shelf when this returns, and from now on another process is
+    /// told instead.
+    pub fn give(&self, tell: Tell) {
+        *self.away.lock() = Some(Away { tell, told: HashSet::new() });
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        if let Some(writes) = &*self.writes.lock() {
+            // Nobody's record: only what was sent before it matters.
+            let _ = writes.send(Change { id: LicenseId([0; 32]), done: Some(done) });
+        }
+        let _ = is_done.blocking_recv();
+    }
+
+    /// The shelf is this process' again. What the other one put there meanwhile is read.
+    pub fn take_back(&self) {
+        let read = Connection::open(&self.path).map_err(anyhow::Error::from);
+        if let Err(problem) = read.and_then(|connection| load(&connection, &self.records)) {
+            log::error!("licences: what was written meanwhile can't be read: {problem:#}");
+        }
+        let away = self.away.lock().take();
+        for id in away.into_iter().flat_map(|away| away.told) {
+            self.put(id);
+        }
     }
 
     /// Keeps a changed record, soon.
@@ -75,6 +118,16 @@ impl Shelf {
     }
 
     fn send(&self, change: Change) {
+        if let Some(away) = &mut *self.away.lock() {
+            if let Some(kept) = self.records.get(&change.id) {
+                (away.tell)(change.id, serde_json::to_value(&kept.record).unwrap_or_default());
+                away.told.insert(change.id);
+            }
+            if let Some(done) = change.done {
+                let _ = done.send(true);
+            }
+            return;
+        }
         if let Some(writes) = &*self.writes.lock() {
             let _ = writes.send(change);
         }

@@ -8,7 +8,10 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::Poll,
     time::Duration,
 };
@@ -42,17 +45,47 @@ pub struct Deadline<A> {
     inner: Arc<A>,
     /// Says how long a head may take.
     snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Requests, and connections that wait for one.
+    sessions: Arc<AtomicUsize>,
 }
 
 impl<A> Deadline<A> {
     pub fn new(inner: A, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
-        Self { inner: Arc::new(inner), snapshot }
+        Self { inner: Arc::new(inner), snapshot, sessions: Arc::default() }
     }
 
     /// For the head of a connection's first request, or of a later one: the idle time comes on top.
     fn limit(&self, reused: bool) -> Duration {
         let head = self.snapshot.load().settings.server.limits.header_timeout;
         if reused { Duration::from_secs(KEEPALIVE) + head } else { head }
+    }
+
+    /// How many requests and idle HTTP/1.1 connections there are; of all clones together.
+    pub fn sessions(&self) -> Arc<AtomicUsize> {
+        self.sessions.clone()
+    }
+}
+
+impl<A> Clone for Deadline<A> {
+    /// The same app.
+    fn clone(&self) -> Self {
+        let (inner, snapshot) = (self.inner.clone(), self.snapshot.clone());
+        Self { inner, snapshot, sessions: self.sessions.clone() }
+    }
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(sessions: &'a AtomicUsize) -> Self {
+        sessions.fetch_add(1, Relaxed);
+        Self(sessions)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -63,6 +96,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        let _counted = Counted::new(&self.sessions);
         // A connection that was used before carries the keep-alive its last request set.
         let reused = session.get_keepalive() == Some(KEEPALIVE);
         let limit = self.limit(reused);
@@ -78,9 +112,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
         self.inner.server_options()
     }
 
-    async fn http_cleanup(&self) {
-        self.inner.http_cleanup().await;
-    }
+    /// The port is closed, and may be opened again. Pingora's own would drop connections that wait for a
+    /// request, which may be on its way.
+    async fn http_cleanup(&self) {}
 }
 
 /// Runs to the end unless the head does not come within `limit`.

@@ -46,6 +46,8 @@ mod fleet;
 mod framing;
 mod gate;
 mod gemini;
+mod handover;
+mod handover_failures;
 mod healing;
 mod json;
 mod kills;

@@ -126,6 +126,51 @@ impl Gateway {
         admin: SocketAddr,
         file: &Path,
     ) -> Self {
+        Self::spawn_with(dir, config, public, admin, file, &[])
+    }
+
+    /// Starts a second process on the same file, which waits until this one hands over to it.
+    pub async fn successor(&self) -> Self {
+        let file = self.dir.path().join("gatekeeper.yaml");
+        let (dir, config) = (self.dir.clone(), self.config.clone());
+        let mut next =
+            Self::spawn_with(dir, config, self.public, self.admin, &file, &["--upgrade"]);
+        let waits = format!("A successor waits: process {}.", next.pid());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.logs().contains(&waits) {
+            let ended = next.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}:\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        next
+    }
+
+    /// Starts a process that takes over from a gateway, without waiting for anything.
+    pub fn spawn_upgrade(gateway: &Self, file: &Path) -> Self {
+        let (dir, config) = (gateway.dir.clone(), gateway.config.clone());
+        Self::spawn_with(dir, config, gateway.public, gateway.admin, file, &["--upgrade"])
+    }
+
+    /// Puts a new process in the place of this one; the old one.
+    pub async fn hand_over(&mut self) -> Self {
+        let next = self.successor().await;
+        self.signal(Signal::QUIT);
+        let serves = format!("Process {} serves, after", next.pid());
+        super::eventually("the successor serves", Duration::from_secs(20), async || {
+            self.logs().contains(&serves)
+        })
+        .await;
+        std::mem::replace(self, next)
+    }
+
+    fn spawn_with(
+        dir: Arc<TempDir>,
+        config: Config,
+        public: SocketAddr,
+        admin: SocketAddr,
+        file: &Path,
+        more: &[&str],
+    ) -> Self {
         let log = |name| {
             let path = dir.path().join(name);
             File::options().create(true).append(true).open(path).unwrap()
@@ -133,6 +178,7 @@ impl Gateway {
         let child = Command::new(program())
             .args(["run", "-c"])
             .arg(file)
+            .args(more)
             .current_dir(dir.path())
             .envs(config.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
