@@ -42,22 +42,18 @@ pub fn address(settings: &Settings) -> SocketAddr {
 
 /// `path` begins with `/api/`.
 pub fn gateway(settings: &Settings, path: &str, body: &[u8]) -> Called {
-    let token = settings.admin.token.as_ref();
-    let called = post(settings, token, path, body);
-    match &called {
-        // The token of the file may be newer than the one the gateway runs with; on loopback it needs none.
-        Called::Answered(answer)
-            if answer.status == StatusCode::UNAUTHORIZED && token.is_some() =>
-        {
-            match post(settings, None, path, body) {
-                Called::Answered(open) if open.status != StatusCode::UNAUTHORIZED => {
-                    Called::Answered(open)
-                }
-                _ => called,
-            }
-        }
-        _ => called,
+    post(settings, settings.admin.token.as_ref(), path, body)
+}
+
+/// The same where the token of the file may be newer than the one the gateway runs with; on loopback it needs none.
+pub fn gateway_before_its_token(settings: &Settings, path: &str, body: &[u8]) -> Called {
+    let called = gateway(settings, path, body);
+    let refused = |called: &Called| matches!(called, Called::Answered(answer) if answer.status == StatusCode::UNAUTHORIZED);
+    if !refused(&called) || settings.admin.token.is_none() {
+        return called;
     }
+    let open = post(settings, None, path, body);
+    if matches!(open, Called::Answered(_)) && !refused(&open) { open } else { called }
 }
 
 fn post(settings: &Settings, token: Option<&SecretString>, path: &str, body: &[u8]) -> Called {

@@ -65,7 +65,7 @@ fn ask(args: &ReloadArgs, settings: &Settings) -> anyhow::Result<Value> {
         json!({ "file": file.canonicalize().unwrap_or_else(|_| file.clone()) })
     };
     let body = Zeroizing::new(order.to_string().into_bytes());
-    match call::gateway(settings, "/api/reload", &body) {
+    match call::gateway_before_its_token(settings, "/api/reload", &body) {
         Called::Answered(answer) if answer.status.is_success() => Ok(answer.body),
         Called::Answered(answer) => {
             let message = answer.body["error"]["message"].as_str().unwrap_or("it failed");

@@ -271,11 +271,11 @@ async fn the_kek_is_rotated_under_load_with_rewrap_killed_at_any_moment() {
         while began.elapsed() < wait && child.try_wait().unwrap().is_none() {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
-        let ended = child.try_wait().unwrap().is_some();
-        if ended {
-            // So that kills fall into its work, wherever the machine is slow or fast.
-            longest = (began.elapsed() * 5 / 4).max(Duration::from_millis(5));
-        }
+        // As many kills before its end as after, whether the machine is slow or fast.
+        longest = match child.try_wait().unwrap() {
+            Some(_) => longest * 4 / 5,
+            None => longest * 5 / 4,
+        };
         let _ = child.kill();
         child.wait().unwrap();
         let text = fs::read_to_string(&file).unwrap();
