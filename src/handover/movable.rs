@@ -97,7 +97,9 @@ impl Movable {
         let deadline = Instant::now() + within;
         while !self.calls.are_over() {
             if Instant::now() >= deadline {
-                self.move_back(&afar);
+                let deeds = afar.close(|| self.moved.store(false, SeqCst));
+                deeds.into_iter().for_each(|deed| self.did(deed));
+                afar.moved();
                 return false;
             }
             std::thread::sleep(LOOK);
@@ -105,7 +107,8 @@ impl Movable {
         true
     }
 
-    /// The ledger is here again, and does what the other process may not have heard.
+    /// The ledger was read again here, places included, and does what the other process may not have
+    /// heard.
     pub fn move_back(&self, afar: &Afar) {
         // In one step: who is told that it moved finds it here.
         let deeds = afar.close(|| self.moved.store(false, SeqCst));
