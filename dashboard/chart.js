@@ -24,6 +24,7 @@ export function sparkline(svg, lines, top) {
     const y = (value) => (highest > 0 ? 38 - (value / highest) * 34 : 38);
     svg.setAttribute('viewBox', `0 0 ${length - 1} 40`);
     svg.setAttribute('preserveAspectRatio', 'none');
+    if (highest === 0) return svg.replaceChildren();
     svg.replaceChildren(
         ...lines.flatMap(({ values, name, area }) => {
             const runs = stretches(values);
@@ -127,7 +128,7 @@ export class DayChart {
         return STACK.filter((name) => bar[name] > 0).map((name) => {
             const [from, to] = [under, (under += bar[name])];
             return draw('rect', {
-                class: `bar ${name}`,
+                class: `column ${name}${index === this.bars.length - 1 ? ' running' : ''}`,
                 x: (x(index) + step * 0.14).toFixed(2),
                 width: Math.max(1, step * 0.72).toFixed(2),
                 y: y(to, most).toFixed(2),
@@ -137,7 +138,8 @@ export class DayChart {
     }
 
     tokens({ x, y, step, mostTokens }) {
-        const points = this.bars.map((bar, index) => `${(x(index) + step / 2).toFixed(1)} ${y(bar.tokens, mostTokens).toFixed(1)}`);
+        // The running bar is not over, and would look like a fall.
+        const points = this.bars.slice(0, -1).map((bar, index) => `${(x(index) + step / 2).toFixed(1)} ${y(bar.tokens, mostTokens).toFixed(1)}`);
         return draw('path', { class: 'tokens', d: this.bars.some((bar) => bar.tokens > 0) ? `M${points.join('L')}` : '' });
     }
 

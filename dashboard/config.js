@@ -121,7 +121,7 @@ function machine(status, now) {
         ['Version', status.version],
         ['Running for', duration(now - Date.parse(status.since)), exact(status.since)],
         ['Store', status.store ? `${status.store.kind}, ${status.store.up ? 'up' : 'down'}` : null],
-        ['Gateway', status.gateways ? (status.gateway ?? status.gateways[0]?.gateway) : null],
+        ['Gateway', status.gateways?.[0]?.gateway],
         ['Providers', status.providers.map(({ name, dialect }) => `${name} (${dialect})`).join(', ')],
         ['Budget of a day', status.budget ? `${dollars(status.budget)}, ${dollars(status.spent_today)} spent` : 'none'],
     ]);

@@ -16,7 +16,8 @@ const FILTERS = {
     rescued: ({ outcome, attempts }) => outcome === 'whole' && attempts.length > 1,
 };
 
-const name = ({ gateway, id }) => `${gateway ?? ''}/${id}`;
+/** Ids begin anew when a gateway does. */
+const name = ({ gateway, id, time }) => `${gateway ?? ''}/${id}/${time}`;
 
 export class Feed {
     constructor(clock) {
@@ -42,6 +43,8 @@ export class Feed {
             this.held = null;
             this.open = null;
             this.rows.replaceChildren();
+            at('plan').length = 1;
+            this.choose({ plan: '' });
             seenBefore = false;
         }
         let fresh = 0;
@@ -85,6 +88,11 @@ export class Feed {
             button.setAttribute('aria-pressed', button.value === this.filter.outcome);
         }
         this.render();
+    }
+
+    /** Of one gateway, or of all. */
+    show(gateway) {
+        if (gateway !== this.filter.gateway) this.choose({ gateway });
     }
 
     pause(because = 'button') {
@@ -147,7 +155,7 @@ export class Feed {
             make('span', { class: 'models' },
                 make('span', { class: 'asked' }, model || request.endpoint),
                 served ? make('span', { class: `arrow${routed ? ' routed' : ''}`, 'aria-label': routed ? 'routed to' : 'served by' }, ' → ') : null,
-                served ? make('span', { class: 'served' }, served) : null,
+                served ? make('span', { class: 'served' }, served.startsWith(`${provider}/`) ? served.slice(provider.length + 1) : served) : null,
                 served ? make('span', { class: 'by' }, ` ${provider}`) : null,
                 !served && request.error ? make('span', { class: 'by' }, ` ${code(request.error)}`) : null),
             make('span', { class: 'plan' }, plan || ''),

@@ -1,7 +1,7 @@
 // The four headline figures, and what the day's traffic was made of.
 
 import { at, list, make, say, show } from './element.js';
-import { code, compact, count, dollars, many, millis, percentFigure } from './format.js';
+import { clock, code, compact, count, dollars, many, millis, percentFigure } from './format.js';
 import { ring, sparkline } from './chart.js';
 
 /** Answers of today, or of the last `minutes`: `{ success, failed, refused }`. */
@@ -11,23 +11,24 @@ export function sums(series, from = 0) {
 }
 
 /**
- * Since midnight UTC. Exact where the gateway began today; else from its history, and what was
- * counted since that was read.
+ * Answers of today (UTC), or since the start where that was today: what was before is not known. Exact
+ * where the totals of one gateway say it all; else from the history, and what was counted since that was
+ * read. `sinces` are the starts of the gateways whose totals `live` are.
  */
-export function today({ live, since, now, history }) {
+export function today({ live, sinces, now, history }) {
     const midnight = Math.floor(now / 86_400_000) * 86_400_000;
+    const starts = sinces.map((since) => Date.parse(since));
+    const oldest = Math.min(...starts);
+    const period = oldest > midnight ? `since ${clock(oldest)}` : 'today';
     const { success, failed, refused } = live;
-    if (Date.parse(since) >= midnight) return { success, failed, refused };
+    if (oldest >= midnight) return { success, failed, refused, period };
     if (!history) return null;
     const { step_s: step, from, series } = history.day;
     const first = Math.max(0, Math.ceil((midnight - Date.parse(from)) / (step * 1000)));
     const counted = sums(series, first);
     const grown = (name) => Math.max(0, live[name] - (history.at?.[name] ?? live[name]));
-    return {
-        success: counted.success + grown('success'),
-        failed: counted.failed + grown('failed'),
-        refused: counted.refused + grown('refused'),
-    };
+    const sum = (name) => counted[name] + grown(name);
+    return { success: sum('success'), failed: sum('failed'), refused: sum('refused'), period };
 }
 
 /** The last five minutes and the running one. */
@@ -37,34 +38,39 @@ export function showFigures({ live, status, history, day }) {
     success(day);
     const { figures } = status;
     const perMinute = figures?.requests_per_minute;
-    say(at('rate'), perMinute === null || perMinute === undefined ? '–' : perMinute < 10 ? perMinute.toFixed(1) : count(perMinute));
+    say(at('rate'), perMinute > 0 && perMinute < 10 ? perMinute.toFixed(1) : count(perMinute));
     say(at('rate-sub'), `${many(live.in_flight ?? 0, 'request')} open now`);
 
     const latency = figures?.latency ?? {};
     const [figure, unit] = split(millis(latency.ttft_p50_ms));
     say(at('ttft'), figure);
     say(at('ttft-unit'), unit);
-    say(at('ttft-sub'), `p95 ${millis(latency.ttft_p95_ms)}, own share ${micros(latency.overhead_p50_us)}`);
+    const own = latency.overhead_p50_us > 0 ? `, own share ${micros(latency.overhead_p50_us)}` : '';
+    say(at('ttft-sub'), latency.ttft_p95_ms > 0 ? `p95 ${millis(latency.ttft_p95_ms)}${own}` : 'no answer in the last hour');
 
     say(at('cost'), dollars(figures?.cost_today));
     const { budget } = status;
-    say(at('cost-sub'), budget ? `of ${dollars(budget)}` : '');
+    say(at('cost-sub'), budget ? `of ${dollars(budget).replace(/\.00$/, '')}` : '');
     show(at('cost-sub'), budget);
     const saved = figures?.saved_today;
-    say(at('saved'), `${dollars(saved)} saved by routing`);
+    say(at('saved'), `${dollars(saved)} saved`);
     show(at('saved'), saved > 0);
 
-    if (history) sparklines(history.minutes.series);
+    if (history) sparklines(complete(history.minutes.series));
 }
 
 function success(day) {
     const judged = day ? day.success + day.failed : 0;
     const rate = judged > 0 ? day.success / judged : null;
+    say(at('success-title'), `Success ${day?.period ?? 'today'}`);
     say(at('success'), percentFigure(rate));
     show(at('success-unit'), rate !== null);
     say(at('success-sub'), day && judged > 0 ? `${many(day.failed, 'failure')}, ${count(day.refused)} refused` : 'no answer yet');
     ring(at('success-ring'), rate);
 }
+
+/** Without the running minute, which looks like a fall until it is over. */
+const complete = (series) => Object.fromEntries(Object.entries(series).map(([name, values]) => [name, values.slice(0, -1)]));
 
 function sparklines(minutes) {
     const total = minutes.success.map((whole, index) => whole + minutes.failed[index] + minutes.refused[index]);
@@ -84,7 +90,7 @@ function sparklines(minutes) {
 
 const share = (whole, failed) => (whole + failed > 0 ? whole / (whole + failed) : null);
 
-const micros = (us) => (us === null || us === undefined ? '–' : us < 1000 ? `${Math.round(us)}\u202fµs` : millis(us / 1000));
+const micros = (us) => (us < 1000 ? `${Math.round(us)}\u202fµs` : millis(us / 1000));
 
 /** "212 ms" as figure and unit. */
 function split(text) {

@@ -88,10 +88,10 @@ export class Keys {
             make('span', { class: 'mark', 'aria-hidden': 'true' }),
             make('span', { class: 'id' }, id),
             make('span', { class: 'state' }),
-            make('span', { class: 'left' }),
-            make('span', { class: 'progress', 'aria-hidden': 'true', hidden: true }, make('i')),
             make('span', { class: 'numbers' }),
+            make('span', { class: 'progress', 'aria-hidden': 'true', hidden: true }, make('i')),
             make('span', { class: 'acts' }, act('pause', 'Pause'), act('resume', 'Resume'), act('probe', 'Probe')),
+            make('span', { class: 'left' }),
             make('span', { class: 'said', role: 'status' }));
     }
 
@@ -124,6 +124,7 @@ export class Keys {
         const words = [];
         if (still !== null) words.push(state === 'quarantined' ? `next try in ${duration(still)}` : `${duration(still)} left`);
         else if (lasted !== null && state !== 'ready') words.push(`for ${duration(lasted)}`);
+        else if (limit > 0) words.push(`${count(remaining)} of ${count(limit)} left`);
         say(row.querySelector('.left'), words.join(', '));
         const bar = row.querySelector('.progress');
         if (still !== null && lasted > 0) {
@@ -157,10 +158,9 @@ function outcome(command, state, found) {
     return state === 'off' ? 'It is off in the configuration.' : 'Resumed.';
 }
 
-function numbers({ requests, errors, open, remaining, limit, ttft_ms: ttft }) {
+function numbers({ requests, errors, open, ttft_ms: ttft }) {
     const parts = [many(requests, 'request').replace(count(requests), compact(requests)), many(errors, 'error')];
     if (open > 0) parts.push(`${count(open)} open`);
-    if (limit > 0) parts.push(`${count(remaining)} of ${count(limit)} left`);
     if (ttft) parts.push(millis(ttft));
     return parts.join(' · ');
 }

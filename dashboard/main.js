@@ -24,8 +24,11 @@ const seen = {
     /** Totals and open requests, of the feed where it is ours that is shown. */
     live: null,
     history: null,
-    /** `''` is the gateway that serves this page. */
+    /** Whose figures: `''` is the gateway that serves this page. */
     gateway: '',
+    /** The name of that one, where several share a store. */
+    own: null,
+    boot: null,
     lostAt: null,
     isLost: false,
     /** Our clock minus the gateway's. */
@@ -44,8 +47,10 @@ const session = new Session({ entered: () => start(), left: () => leave() });
 
 const stream = new Stream({
     heard: (event) => {
-        feed.take(event.requests ?? [], event.boot);
-        if (seen.status && event.boot !== seen.status.boot) readStatus();
+        // What came before is in the status, too, with the gateway's name.
+        if (!seen.status) return;
+        if (event.boot !== seen.boot) readStatus();
+        take(event.requests ?? [], event.boot, seen.own);
         if (seen.gateway === '') seen.live = totals(event);
         render();
     },
@@ -57,6 +62,17 @@ const stream = new Stream({
     },
 });
 
+function take(requests, boot, gateway) {
+    if (seen.boot !== null && seen.boot !== boot) {
+        // The history of the last boot is not known any more.
+        seen.history = seen.live = null;
+        readHistory();
+    }
+    seen.boot = boot;
+    const named = gateway ? requests.map((request) => ({ gateway, ...request })) : requests;
+    feed.take(named, boot);
+}
+
 const totals = ({ total, success, failed, refused, in_flight }) => ({ total, success, failed, refused, in_flight });
 
 let reading = null;
@@ -66,9 +82,12 @@ function readStatus() {
     clearTimeout(readStatus.timer);
     if (reading) return (reading.again = true);
     const turn = (reading = { again: false });
+    const { gateway } = seen;
+    // Who picked another gateway meanwhile does not want this one's figures.
+    const still = (then) => (result) => gateway === seen.gateway && then(result);
     return api
-        .status(seen.gateway)
-        .then(took, failed)
+        .status(gateway)
+        .then(still(took), still(failed))
         .finally(() => {
             if (reading === turn) reading = null;
             if (document.hidden || document.body.dataset.state === 'login') return;
@@ -77,14 +96,17 @@ function readStatus() {
 }
 
 function took(status) {
-    const isNew = seen.status?.boot !== status.boot;
+    const isNew = !seen.status;
     seen.ahead = Date.now() - Date.parse(status.now);
     seen.status = status;
-    if (seen.gateway !== '' || !seen.live || isNew) seen.live = totals(status);
-    if (status.requests) feed.take(status.requests, status.boot);
     session.inside();
     found();
     gateways(status);
+    // Another gateway has a boot of its own; it is this one whose restart empties the feed.
+    const isOther = seen.gateway !== '' && seen.gateway !== 'all';
+    take(status.requests ?? [], isOther ? seen.boot : status.boot, isOther ? seen.gateway : seen.own);
+    // The feed may be ahead of a status that was on its way.
+    if (seen.gateway !== '' || !(seen.live?.total > status.total)) seen.live = totals(status);
     keys.update(status);
     config.update(status);
     say(at('keys-ready'), ready(status.keys));
@@ -94,6 +116,11 @@ function took(status) {
 }
 
 function failed(error) {
+    if (error instanceof api.Refused && error.status === 404 && seen.gateway) {
+        // The gateway that was looked at is gone.
+        pick('');
+        return;
+    }
     if (error instanceof api.Refused && error.status === 401) {
         stop();
         session.demand();
@@ -116,7 +143,9 @@ function found() {
 async function readHistory() {
     clearTimeout(readHistory.timer);
     try {
-        const history = await api.history(seen.gateway);
+        const { gateway } = seen;
+        const history = await api.history(gateway);
+        if (gateway !== seen.gateway) return;
         // From here on what comes is counted on top.
         seen.history = { ...history, at: seen.live ?? {} };
         day.update(history.day);
@@ -128,17 +157,33 @@ async function readHistory() {
     if (!document.hidden) readHistory.timer = setTimeout(readHistory, HISTORY_MS);
 }
 
-function gateways({ gateways: all, gateway }) {
-    if (!show(at('gateways'), all?.length > 1)) return;
-    const own = gateway ?? all[0].gateway;
-    const others = all.map((one) => one.gateway).filter((name) => name !== own);
-    const options = [['', `${own} (this one)`], ['all', `All ${all.length} gateways`], ...others.map((name) => [name, name])];
+function gateways({ gateways: all }) {
+    if (!all) return;
+    seen.all = all;
+    seen.own = all[0].gateway;
+    show(at('gateways'), all.length > 1 || seen.gateway);
+    const others = all.map(({ gateway }) => gateway).filter((name) => name !== seen.own);
+    const options = [['', `${seen.own} (this one)`], ['all', `All ${all.length} gateways`], ...others.map((name) => [name, name])];
     list(at('gateway'), options, {
         key: ([value]) => value,
         create: ([value]) => make('option', { value }),
         update: (option, [, label]) => say(option, label),
     });
     at('gateway').value = seen.gateway;
+    feed.show(seen.gateway === 'all' ? '' : seen.gateway || seen.own);
+}
+
+function pick(gateway) {
+    seen.gateway = gateway;
+    seen.history = seen.live = null;
+    readStatus();
+    readHistory();
+}
+
+/** Since when those run whose totals are shown. */
+function sinces() {
+    const { gateway, all, status } = seen;
+    return gateway === 'all' && all ? all.map(({ since }) => since) : [status.since];
 }
 
 function render() {
@@ -146,21 +191,21 @@ function render() {
     seen.isLost = lost;
     if (lost) {
         showLost();
-    } else if (seen.status) {
+    } else if (seen.live) {
         document.body.dataset.state = 'on';
         showSentence();
     }
     show(at('retry'), lost);
-    if (!seen.status) return;
+    if (!seen.status || !seen.live) return;
     const { status, live, history } = seen;
     showFigures({ live, status, history, day: sofar() });
     say(at('config-age'), age(status.config));
     at('config-age').title = `${status.config.source}, live since ${exact(status.config.since)}`;
 }
 
-const sofar = () => today({ live: seen.live, since: seen.status.since, now: clock(), history: seen.history });
+const sofar = () => today({ live: seen.live, sinces: sinces(), now: clock(), history: seen.history });
 
-const age = ({ since, refused }) => (refused ? 'not the file' : `${duration(Math.max(0, clock() - Date.parse(since))).split(' ')[0]} old`);
+const age = ({ since }) => `${duration(Math.max(0, clock() - Date.parse(since))).split(' ')[0]} old`;
 
 function showSentence() {
     const status = { ...seen.status, in_flight: seen.live.in_flight };
@@ -208,7 +253,6 @@ function tick() {
 
 function start() {
     if (document.hidden) return;
-    at('main').inert = false;
     stream.start();
     readStatus();
     readHistory();
@@ -284,11 +328,7 @@ at('retry').addEventListener('click', () => {
     readStatus();
 });
 at('gateway').addEventListener('change', ({ target }) => {
-    seen.gateway = target.value;
-    seen.history = null;
-    feed.choose({ gateway: target.value === 'all' ? '' : target.value });
-    readStatus();
-    readHistory();
+    pick(target.value);
 });
 addEventListener('hashchange', view);
 document.addEventListener('visibilitychange', () => (document.hidden ? stop() : start()));

@@ -6,10 +6,12 @@ import { and, count, duration, many, percent, why } from './format.js';
 /** Answers judged in the last minutes before a bad share of them is worth a word. */
 const ENOUGH = 5;
 const BAD_SHARE = 0.05;
+/** From here on it is the rule, not the exception. */
+const TERRIBLE_SHARE = 0.25;
 
 /**
  * `{ tone, lead, tail, notes: [{ tone, text, href? }] }`. `tone` is served, waiting, failed or off.
- * `today` is `{ success, failed, refused }`, `lately` the same of the last five minutes.
+ * `today` is `{ success, failed, refused, period }`, `lately` the same of the last five minutes.
  */
 export function sentence({ status, today, lately }) {
     const notes = [...shops(status), ...config(status), ...budget(status)];
@@ -23,31 +25,37 @@ export function sentence({ status, today, lately }) {
         const rest = open === 0 ? 'No answer is open.' : `${many(open, 'answer')} still on the way.`;
         return said('waiting', 'Shutting down: new requests are turned away.', rest);
     }
-    if (providers.length > 0 && serving.length === 0) {
-        return said('failed', `Nobody can be served: ${and(out.map(({ words }) => words))}.`);
-    }
+    if (providers.length > 0 && serving.length === 0) return said('failed', ...nobody(out, status, notes));
     if (status.store?.up === false) {
-        const name = status.store.kind === 'redis' ? 'Redis' : 'The store';
-        notes.unshift({
-            tone: 'waiting',
-            text: `${name} does not answer. What is counted meanwhile is reconciled when it is back.`,
-        });
+        const text = `${storeName(status)} does not answer. What is counted meanwhile is settled when it is back.`;
+        notes.unshift({ tone: 'waiting', text });
     }
     const trouble = struggling(lately);
     if (trouble) {
         notes.unshift(...out.map(({ words }) => ({ tone: 'waiting', text: `${words}.` })));
-        return said('failed', trouble);
+        return said(trouble.tone, trouble.words);
     }
     if (out.length > 0) {
         const others = serving.map(({ name }) => name);
-        const serve = others.length > 3 ? `the other ${others.length} are` : `${and(others)} ${others.length === 1 ? 'is' : 'are'}`;
+        const serve = others.length > 3
+            ? `the other ${others.length} are`
+            : `${and(others)} ${others.length === 1 ? 'is' : 'are'}`;
         return said('waiting', `${and(out.map(({ words }) => words))}; ${serve} serving.`);
     }
-    if (status.store?.up === false) {
-        const name = status.store.kind === 'redis' ? 'Redis' : 'the store';
-        return said('waiting', `Serving without ${name}.`);
-    }
+    if (status.store?.up === false) return said('waiting', `Serving without ${storeName(status).replace('The', 'the')}.`);
     return said('served', allServe(providers));
+}
+
+const storeName = ({ store }) => (store.kind === 'redis' ? 'Redis' : 'The store');
+
+/** No provider serves: in one sentence, or where there are several, one note for each. */
+function nobody(out, { keys }, notes) {
+    if (out.length === 1) return [`Nobody can be served: ${out[0].words}.`];
+    notes.unshift(...out.map(({ words }) => ({ tone: 'failed', text: `${words}.` })));
+    const all = out.length === 2 ? 'both providers are out' : `all ${out.length} providers are out`;
+    const lefts = keys.filter(({ state }) => state !== 'off').map((key) => key.left_ms).filter((left) => left > 0);
+    const next = lefts.length > 0 ? `The next key is tried in ${duration(Math.min(...lefts))}.` : 'No key comes back by itself.';
+    return [`Nobody can be served: ${all}.`, next];
 }
 
 function allServe(providers) {
@@ -59,19 +67,21 @@ function allServe(providers) {
 
 function figures(today) {
     if (!today) return '';
-    const { success, failed, refused } = today;
+    const { success, failed, refused, period = 'today' } = today;
     const judged = success + failed;
     const turned = refused > 0 ? ` ${count(refused)} refused.` : '';
-    if (judged === 0) return refused > 0 ? `No answer today,${turned}` : 'No answer yet today.';
-    return `${many(judged, 'answer')} today, ${percent(success / judged)} whole.${turned}`;
+    if (judged === 0) return `No answer ${period}.${turned}`;
+    return `${many(judged, 'answer')} ${period}, ${percent(success / judged)} whole.${turned}`;
 }
 
 /** Failures that buyers saw in the last minutes. */
 function struggling(lately) {
     if (!lately) return null;
     const judged = lately.success + lately.failed;
-    if (judged < ENOUGH || lately.failed / judged < BAD_SHARE) return null;
-    return `${count(lately.failed)} of ${count(judged)} answers failed in the last 5 minutes.`;
+    const bad = lately.failed / judged;
+    if (judged < ENOUGH || bad < BAD_SHARE) return null;
+    const words = `${count(lately.failed)} of ${count(judged)} answers failed in the last 5 minutes.`;
+    return { tone: bad < TERRIBLE_SHARE ? 'waiting' : 'failed', words };
 }
 
 /** What one provider does, in words: `{ name, serves, words }`. */
@@ -88,7 +98,7 @@ export function condition({ name, state, sick_for_ms: sick }, keys) {
 
 function resting(keys) {
     const wanted = keys.filter(({ state }) => state !== 'off');
-    if (wanted.length === 0) return keys.length === 1 ? 'has its key switched off' : 'has all its keys switched off';
+    if (wanted.length === 0) return `has ${keys.length === 1 ? 'its key' : 'all its keys'} switched off`;
     const lefts = wanted.map((key) => key.left_ms).filter((left) => left > 0);
     const soonest = lefts.length > 0 ? Math.min(...lefts) : null;
     const causes = [...new Set(wanted.map((key) => key.why))];
