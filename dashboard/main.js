@@ -110,6 +110,7 @@ function took(status) {
     keys.update(status);
     config.update(status);
     say(at('keys-ready'), ready(status.keys));
+    say(at('curl'), curl(status));
     showDay(status);
     render();
     if (isNew) readHistory();
@@ -304,15 +305,17 @@ function theme(step) {
     say(at('theme'), `Theme: ${next}`);
 }
 
-function curl() {
-    const host = location.hostname.includes(':') || location.hostname ? location.hostname : '127.0.0.1';
-    return `curl -N http://${host}:8080/v1/chat/completions \\
+/** A request that works as it is with the default configuration. */
+function curl({ listen }) {
+    const url = new URL(listen ?? `http://${location.hostname}:8080`);
+    // All addresses: then it is at the one this page is at, too.
+    if (['0.0.0.0', '[::]'].includes(url.hostname)) url.hostname = location.hostname;
+    return `curl -N ${url.origin}/v1/chat/completions \\
   -H 'Authorization: Bearer JSTAR-DEMO-0001' \\
   -H 'Content-Type: application/json' \\
   -d '{"model":"fast","stream":true,"messages":[{"role":"user","content":"Hello"}]}'`;
 }
 
-say(at('curl'), curl());
 at('copy').addEventListener('click', async () => {
     try {
         await navigator.clipboard.writeText(at('curl').textContent);
