@@ -23,7 +23,7 @@ const LONGEST: u64 = 4 * 1024;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Typed {
-    token: Zeroizing<String>,
+    token: String,
 }
 
 impl Admin {
@@ -39,8 +39,9 @@ impl Admin {
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
         let typed: Typed = serde_json::from_slice(&body.map_err(unread)?)
             .map_err(|_| Failure::invalid("Send {\"token\": \"...\"}."))?;
+        let typed = Zeroizing::new(typed.token);
         let caller = Caller::of(session, snapshot);
-        let secret = self.access.log_in(token, &typed.token, &caller)?;
+        let secret = self.access.log_in(token, &typed, &caller)?;
         log::info!("Somebody logged in to the dashboard.");
         Ok(with_cookie(Some(&secret), session))
     }

@@ -101,7 +101,9 @@ impl Inner {
         let Some(from) = from else { return };
         if !self.by.contains_key(&from) && self.by.len() >= ADDRESSES {
             let quiet = self.by.iter().min_by_key(|(_, wrong)| wrong.last).map(|(of, _)| *of);
-            quiet.inspect(|quiet| drop(self.by.remove(quiet)));
+            if let Some(quiet) = quiet {
+                self.by.remove(&quiet);
+            }
         }
         let wrong = self.by.entry(from).or_insert(Wrong { count: 0, last: now, until: now });
         if now.saturating_duration_since(wrong.last) >= FORGET {

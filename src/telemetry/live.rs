@@ -190,7 +190,7 @@ impl Live {
 
     /// Brings in what the threads have counted.
     pub fn collect(&self, now: UnixMs) {
-        self.take_in(now);
+        drop(self.take_in(now));
     }
 
     fn take_in(&self, now: UnixMs) -> parking_lot::MutexGuard<'_, Collected> {
