@@ -20,6 +20,7 @@ use crate::{
     config::{self, Problem, Problems, settings::Settings},
     ledger::{Embedded, PepperError},
     snapshot::{Machine, Snapshot, SnapshotError},
+    telemetry::{self, access_log::Out},
     vault::pepper::{self, Pepper, pepper},
 };
 use watch::Stamp;
@@ -60,6 +61,8 @@ pub enum Refused {
          that. Restart if it is meant"
     )]
     NoSource,
+    #[error("log.access: {0}")]
+    AccessLog(std::io::Error),
     #[error("providers: the stand-in provider begins with the process: restart the gateway for it")]
     StandIn,
 }
@@ -72,6 +75,8 @@ impl Reload {
         *self.seen.lock() = Stamp::of(&self.file);
         let file = self.file.display();
         let metrics = &self.machine.telemetry.metrics;
+        // Whatever becomes of the file: what moved the log away wants it begun anew.
+        self.machine.telemetry.access.reopen();
         match self.take() {
             Ok(kept) => {
                 for field in &kept {
@@ -108,7 +113,10 @@ impl Reload {
         let configured = settings.vault.as_ref().map(pepper).transpose()?;
         self.store.pepper(configured.as_ref().map(Pepper::expose))?;
         let kept = keep_fixed(&mut settings, &running.settings);
+        let access = Out::open(&settings.log.access).map_err(Refused::AccessLog)?;
         let next = Snapshot::build(settings, &self.registry, &self.machine)?;
+        self.machine.telemetry.access.switch(&next.settings.log.access, access);
+        telemetry::log::change(&next.settings.log.levels);
         let sources = next.licenses.sources.clone();
         self.machine.licenses.weigh(&sources);
         self.snapshot.store(Arc::new(next));
@@ -141,8 +149,6 @@ fn keep_fixed(next: &mut Settings, running: &Settings) -> Vec<&'static str> {
         &mut kept,
     );
     keep(&mut next.admin.listen, &running.admin.listen, "admin.listen", &mut kept);
-    keep(&mut next.log.access, &running.log.access, "log.access", &mut kept);
-    keep(&mut next.log.level, &running.log.level, "log.level", &mut kept);
     let url = |settings: &Settings| {
         settings.store.redis.as_ref().map(|redis| redis.url.expose_secret().to_owned())
     };

@@ -33,7 +33,7 @@ use self::{
     open::Opened,
 };
 use crate::{
-    admin::Admin,
+    admin::{Access, Admin, Hub, Page, Ticker},
     cli::RunArgs,
     config::{self, settings::Settings},
     fleet::Fleet,
@@ -52,7 +52,10 @@ use crate::{
     spending::Spending,
     stand_in::StandIn,
     store::Store,
-    telemetry,
+    telemetry::{
+        self,
+        today::{self, ModelDay, Today},
+    },
     upstream::{peer::Connector, probe::Prober},
 };
 
@@ -73,7 +76,7 @@ pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     // Before it is read: what is saved meanwhile is noticed.
     let seen = Stamp::of(&args.config);
     let (settings, warnings) = config::load(&args.config, &registry)?;
-    telemetry::log::start(settings.log.level);
+    telemetry::log::start(&settings.log.levels);
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
@@ -120,6 +123,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         conversations: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
+    machine.telemetry.live.begin(&used_today(&store)?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     match opened.redis() {
@@ -200,6 +204,20 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
     Ok(spending)
 }
 
+/// What the store knows of today's usage.
+fn used_today(store: &Embedded) -> anyhow::Result<Today> {
+    let now = UnixMs::now();
+    let models = store.by_model(now)?.into_iter().map(|sum| ModelDay {
+        model: sum.model.into(),
+        requests: sum.requests,
+        input: sum.input,
+        output: sum.output,
+        cached: sum.cached,
+        cost: sum.cost,
+    });
+    Ok(Today { day: today::day(now), models: models.collect(), saved: 0 })
+}
+
 /// Pingora would try a taken address for half a minute and then go on without it.
 fn check_free(settings: &Settings) -> anyhow::Result<()> {
     let listeners = [("server", settings.server.listen), ("admin", settings.admin.listen)];
@@ -256,7 +274,12 @@ impl Parts {
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
         let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
+        let hub = Hub::new(self.machine.telemetry);
+        let ticker = Ticker { hub: hub.clone(), phase: self.phase.clone() };
         let admin = Admin {
+            access: Access::default(),
+            hub,
+            page: Page::new(),
             connector: probing,
             snapshot: self.snapshot,
             operator: Operator { store: self.store, shared: self.shared },
@@ -264,6 +287,7 @@ impl Parts {
             history: self.history,
         };
         server.add_service(operators(admin, settings));
+        server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
         if let Some(stand_in) = self.stand_in {
@@ -306,7 +330,10 @@ fn operators(app: Admin, settings: &Settings) -> Service<Deadline<Admin>> {
     let app = Deadline::new(app, settings.server.limits.header_timeout);
     let mut service = Service::new("admin".into(), app);
     service.threads = Some(1);
-    service.add_tcp(&settings.admin.listen.to_string());
+    let address = settings.admin.listen.to_string();
+    // Feeds are as many as there are pages open.
+    let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
+    service.add_listener(ListenerConfig::tcp(address).l4_buffer(buffers));
     service
 }
 

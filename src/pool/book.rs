@@ -1,10 +1,6 @@
 //! The health of all keys, accounts and providers: kept over reloads, found by name.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -79,9 +75,9 @@ impl HealthBook {
                 let Some(health) = known else { return };
                 match news.change {
                     Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
-                    Change::Paused => health.paused.store(true, Relaxed),
+                    Change::Paused => drop(health.paused.set(true, now)),
                     Change::Resumed => {
-                        health.paused.store(false, Relaxed);
+                        health.paused.set(false, now);
                         health.quarantine.lift();
                     }
                     _ => drop(health.quarantine.lift()),
