@@ -38,7 +38,7 @@ export function showFigures({ live, status, history, day }) {
     success(day);
     const { figures } = status;
     const perMinute = figures?.requests_per_minute;
-    say(at('rate'), perMinute > 0 && perMinute < 10 ? perMinute.toFixed(1) : count(perMinute));
+    say(at('rate'), count(perMinute));
     say(at('rate-sub'), `${many(live.in_flight ?? 0, 'request')} open now`);
 
     const latency = figures?.latency ?? {};

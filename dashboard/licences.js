@@ -151,7 +151,7 @@ function limit(box, spent, what) {
     ].filter(Boolean);
     box.replaceChildren(
         make('p', { class: 'figure-label' }, what),
-        make('p', { class: 'used' }, make('b', {}, count(spent.left)), ` left of ${count(spent.limit + (spent.extra ?? 0))}`),
+        make('p', { class: 'used' }, make('b', {}, count(spent.left)), ` left of ${count(spent.limit)}`),
         make('span', { class: 'bar', role: 'img', 'aria-label': `${Math.round(used * 100)} % used` }, bar),
         make('p', { class: 'quiet' }, [`${count(spent.used)} used`, ...extra].join(' · ')));
 }

@@ -45,6 +45,8 @@ impl Admin {
         status.insert("budget".into(), json!(snapshot.settings.budget.map(dollars)));
         status.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
         status.insert("now".into(), json!(&*today.to_rfc3339()));
+        status.insert("phase".into(), json!(self.phase.name()));
+        status.insert("listen".into(), json!(listen(snapshot)));
         status.insert("store".into(), self.store());
         status.insert("keys".into(), json!(keys));
         status.insert("providers".into(), json!(providers));
@@ -91,6 +93,13 @@ impl Admin {
         let Operator { store, shared } = &self.operator;
         store.is_up() && shared.as_ref().is_none_or(|shared| shared.is_up())
     }
+}
+
+/// Where apps find this gateway.
+fn listen(snapshot: &Snapshot) -> String {
+    let server = &snapshot.settings.server;
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", server.listen)
 }
 
 /// Which configuration is live since when, and what became of the last reload.

@@ -47,6 +47,15 @@ impl Phase {
     pub fn is_serving(&self) -> bool {
         self.0.load(Relaxed) == Self::SERVING
     }
+
+    /// As `/status` calls it.
+    pub fn name(&self) -> &'static str {
+        match self.0.load(Relaxed) {
+            Self::SERVING => "serving",
+            Self::DRAINING => "draining",
+            _ => "starting",
+        }
+    }
 }
 
 /// Waits for a signal and ends the process the way it asks for.

@@ -20,14 +20,30 @@ export function startBrowser() {
 
 export const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true };
 
+/** Milliseconds; the machine may be busy. */
+const PATIENCE = 15_000;
+
 /**
- * Opens the dashboard in a profile of its own. `page.troubles` are errors in the console, exceptions and
- * requests to other hosts; `page.asked` all requests. Errors of the network are troubles unless `mayFail`.
+ * Opens the dashboard in a profile of its own, until the test `t` ends. `page.troubles` are errors in the
+ * console, exceptions and requests to other hosts than `at`'s; `page.asked` all requests. Errors of the
+ * network are troubles unless `mayFail`. Where it is not about looks, `plain` saves the machine the glass.
  */
-export async function open(browser, url, { view = '', mayFail = false, ...options } = {}) {
-    const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, colorScheme: 'dark', ...options });
+export async function open(t, browser, url, { view = '', at = url, mayFail = false, plain = true, ...options } = {}) {
+    const context = await browser.newContext({
+        viewport: { width: 1440, height: 900 },
+        colorScheme: 'dark',
+        reducedMotion: plain ? 'reduce' : 'no-preference',
+        ...options,
+    });
+    t.after(() => context.close());
     const page = await context.newPage();
-    page.setDefaultTimeout(8000);
+    page.setDefaultTimeout(PATIENCE);
+    if (plain) {
+        const session = await context.newCDPSession(page);
+        const features = [{ name: 'prefers-reduced-transparency', value: 'reduce' }];
+        for (const [name, value] of [['prefers-color-scheme', options.colorScheme ?? 'dark'], ['prefers-reduced-motion', 'reduce']]) features.push({ name, value });
+        await session.send('Emulation.setEmulatedMedia', { features });
+    }
     page.troubles = [];
     page.asked = [];
     page.on('pageerror', (error) => page.troubles.push(`exception: ${error.message}`));
@@ -39,20 +55,18 @@ export async function open(browser, url, { view = '', mayFail = false, ...option
     page.on('request', (request) => {
         page.asked.push(request);
         const { protocol, origin } = new URL(request.url());
-        if (protocol !== 'data:' && origin !== new URL(url).origin) page.troubles.push(`another host: ${request.url()}`);
+        if (!['data:', 'about:'].includes(protocol) && origin !== new URL(at).origin) page.troubles.push(`another host: ${request.url()}`);
     });
-    await page.goto(`${url}/${view && `#${view}`}`);
+    await page.goto(url === at ? `${url}/${view && `#${view}`}` : url);
     return page;
 }
 
-export async function close(page) {
-    await page.context().close();
-    assert.deepEqual(page.troubles, []);
-}
+/** At the end of a test that went well: nothing went wrong in the page either. */
+export const isFine = (page) => assert.deepEqual(page.troubles, []);
 
 /** Waits until `look()` is true; tells what it was else. */
-export async function until(look, what, patience = 8000) {
-    const end = Date.now() + patience;
+export async function until(look, what) {
+    const end = Date.now() + PATIENCE;
     let last;
     while (Date.now() < end) {
         last = await look();

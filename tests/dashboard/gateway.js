@@ -5,8 +5,8 @@ import { startProvider } from './provider.js';
 export const LICENCE = 'DASHBOARD-0001';
 /** A licence that is used in no other test. */
 export const BUYER = 'BUYER-OF-THE-DASHBOARD-0002';
-/** Markup in every place where an operator can write a name. */
-export const MARKUP = '<img src=x onerror="document.title=1">';
+/** Markup that may be the name of a model. */
+export const MARKUP = '<img/src=x/onerror=document.title=1>';
 
 const SECRETS = { FIRST: 'sk-first', SECOND: 'sk-second', THIRD: 'sk-third', OTHER: 'sk-other' };
 
@@ -16,13 +16,11 @@ export function configuration(provider, change = {}) {
             sources: [{ static: { keys: [
                 { key: LICENCE, plan: 'pro' },
                 { key: BUYER, plan: 'small' },
-                { key: 'EXPIRED-NEVER-0003', plan: MARKUP },
             ] } }],
         },
         plans: {
             pro: { models: ['*'] },
             small: { messages: '3/month', tokens: '100000/month', models: ['fast'] },
-            [MARKUP]: { messages: '100/month', tokens: '100000/month', models: ['*'] },
         },
         providers: {
             main: {

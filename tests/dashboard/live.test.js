@@ -2,13 +2,14 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 
-import { close, open, says, startBrowser, text, until } from './browser.js';
+import { isFine, open, says, startBrowser, text, until } from './browser.js';
 import { BUYER, MARKUP, startGateway } from './gateway.js';
 
 let browser;
 let gateway;
 before(async () => {
-    [browser, gateway] = await Promise.all([startBrowser(), startGateway()]);
+    gateway = await startGateway();
+    browser = await startBrowser();
 });
 after(() => Promise.all([browser?.close(), gateway?.stop()]));
 
@@ -19,8 +20,8 @@ beforeEach(() => {
 const key = (page, id) => page.locator('.key', { has: page.locator('.id', { hasText: new RegExp(`^${id}$`) }) });
 const rows = (page) => page.locator('#feed .row');
 
-test('nothing yet: the page says how to begin', async () => {
-    const page = await open(browser, gateway.admin);
+test('nothing yet: the page says how to begin', async (t) => {
+    const page = await open(t, browser, gateway.admin);
     await says(page, '#lead', 'Both providers are serving.');
     await says(page, '#tail', 'Ready for the first request.');
     assert.ok(await page.locator('#first').isVisible());
@@ -31,11 +32,11 @@ test('nothing yet: the page says how to begin', async () => {
     assert.equal(await gateway.ask(), 200);
     await until(async () => (await rows(page).count()) === 1, 'the first request on the page');
     assert.ok(!(await page.locator('#first').isVisible()));
-    await close(page);
+    isFine(page);
 });
 
-test('the feed moves under traffic, and its figures are those of /metrics and of the provider', async () => {
-    const page = await open(browser, gateway.admin);
+test('the feed moves under traffic, and its figures are those of /metrics and of the provider', async (t) => {
+    const page = await open(t, browser, gateway.admin);
     await page.locator('#feed .row').first().waitFor();
     const shown = await rows(page).count();
     for (let n = 0; n < 6; n += 1) assert.equal(await gateway.ask({ stream: n % 2 === 0 }), 200);
@@ -66,11 +67,11 @@ test('the feed moves under traffic, and its figures are those of /metrics and of
     await page.locator('#day').focus();
     await page.keyboard.press('End');
     await says(page, '#day-readout', /^\d\d:\d\d to \d\d:\d\d: /);
-    await close(page);
+    isFine(page);
 });
 
-test('a row opens into its attempts, and the feed is held meanwhile', async () => {
-    const page = await open(browser, gateway.admin);
+test('a row opens into its attempts, and the feed is held meanwhile', async (t) => {
+    const page = await open(t, browser, gateway.admin);
     await rows(page).first().waitFor();
     gateway.provider.moods['sk-first'] = 500;
     gateway.provider.moods['sk-second'] = 500;
@@ -101,11 +102,11 @@ test('a row opens into its attempts, and the feed is held meanwhile', async () =
 
     await page.locator('#outcomes button[value="rescued"]').click();
     await until(async () => (await rows(page).count()) === 1 || (await rows(page).count()), 'the rescued one alone');
-    await close(page);
+    isFine(page);
 });
 
-test('pause, and filters by outcome and plan', async () => {
-    const page = await open(browser, gateway.admin);
+test('pause, and filters by outcome and plan', async (t) => {
+    const page = await open(t, browser, gateway.admin);
     await rows(page).first().waitFor();
     for (let n = 0; n < 4; n += 1) await gateway.ask({ licence: BUYER });
     await says(page, '#feed .row .outcome', 'refused 402');
@@ -129,17 +130,17 @@ test('pause, and filters by outcome and plan', async () => {
     assert.equal(await rows(page).count(), all);
     await page.locator('#pause').click();
     await until(async () => (await rows(page).count()) === all + 1, 'the row that came meanwhile');
-    await close(page);
+    isFine(page);
 });
 
-test('a key is paused, resumed and probed, and the gateway does so', async () => {
-    const page = await open(browser, gateway.admin);
+test('a key is paused, resumed and probed, and the gateway does so', async (t) => {
+    const page = await open(t, browser, gateway.admin);
     const { asked, moods } = gateway.provider;
     for (const id of ['first', 'second']) {
         await key(page, id).locator('.pause').click();
         await until(async () => (await key(page, id).locator('.state').textContent()) === 'off', `${id} to be off`);
     }
-    await says(page, '#keys-ready', '2 of 4 ready and 2 off');
+    await says(page, '#keys-ready', '2 of 4 ready, 2 off');
     const before = asked.length;
     for (let n = 0; n < 6; n += 1) assert.equal(await gateway.ask(), 200);
     assert.deepEqual([...new Set(asked.slice(before))], ['sk-third']);
@@ -166,11 +167,11 @@ test('a key is paused, resumed and probed, and the gateway does so', async () =>
     moods['sk-first'] = null;
     await key(page, 'first').locator('.resume').click();
     await until(async () => (await key(page, 'first').locator('.state').textContent()) === 'ready', 'the key to be ready');
-    await close(page);
+    isFine(page);
 });
 
-test('nobody can be served: it says so, why, and for how long', async () => {
-    const page = await open(browser, gateway.admin);
+test('nobody can be served: it says so, why, and for how long', async (t) => {
+    const page = await open(t, browser, gateway.admin);
     for (const secret of ['sk-first', 'sk-second', 'sk-third', 'sk-other']) gateway.provider.moods[secret] = 429;
     assert.equal(await gateway.ask(), 503);
     await says(page, '#lead', 'Nobody can be served: both providers are out.');
@@ -181,27 +182,62 @@ test('nobody can be served: it says so, why, and for how long', async () => {
     const left = async () => Number.parseInt(await key(page, 'first').locator('.left').textContent());
     const first = await left();
     await until(async () => (await left()) < first, 'the countdown');
-    for (const id of ['first', 'second', 'third', 'spare']) {
-        await key(page, id).locator('.resume').click();
-        await until(async () => (await key(page, id).locator('.state').textContent()) === 'ready', `${id} to be ready`);
+    for (const [provider, id] of [['main', 'first'], ['main', 'second'], ['main', 'third'], ['other', 'spare']]) {
+        const body = JSON.stringify({ provider, key: id });
+        await fetch(`${gateway.admin}/api/keys/resume`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
     }
-    await close(page);
+    await says(page, '#lead', /serving\.$|last 5 minutes\.$/);
+    isFine(page);
 });
 
-test('markup in names of models and plans is text', async () => {
-    const page = await open(browser, gateway.admin);
-    await gateway.ask({ model: MARKUP, licence: 'EXPIRED-NEVER-0003' });
+test('markup in the name of a model is text', async (t) => {
+    const page = await open(t, browser, gateway.admin);
+    await gateway.ask({ model: MARKUP });
     await gateway.ask({ model: '<script>document.title=1</script>' });
-    await until(async () => (await page.locator('#feed .plan').allTextContents()).includes(MARKUP), 'the plan');
     await until(async () => (await page.locator('#feed .asked').allTextContents()).includes(MARKUP), 'the model');
+    await until(async () => (await page.locator('#models .name').allTextContents()).includes(MARKUP), 'the model of the day');
     await rows(page).nth(1).locator('.request').click();
     assert.equal(await page.locator('img, main script').count(), 0);
     assert.match(await page.title(), /Gatekeeper$/);
-    await close(page);
+    isFine(page);
 });
 
-test('connection lost: it says so, dims, and comes back with an empty feed', async () => {
-    const page = await open(browser, gateway.admin, { mayFail: true });
+test('whatever a gateway says is text, in every place', async (t) => {
+    const page = await open(t, browser, 'about:blank', { at: gateway.admin });
+    const times = /^(time|since|now|at|boot|listen)$/;
+    const spoil = (value, name) => {
+        if (typeof value === 'string') return times.test(name) ? value : `${value}${MARKUP}<script>document.title=1</script>`;
+        if (Array.isArray(value)) return value.map((one) => spoil(one, name));
+        if (value === null || typeof value !== 'object') return value;
+        return Object.fromEntries(Object.entries(value).map(([member, one]) => [member, spoil(one, member)]));
+    };
+    let spoilt = 0;
+    await page.route('**/status', async (route) => {
+        const response = await route.fetch();
+        const status = await response.json();
+        status.config.refused = { at: status.now, problems: ['1:2: somewhere: wrong'] };
+        status.config.waits_for_restart = ['server.listen'];
+        status.sources.push({ name: 'shop', state: 'down', why: 'timeout' });
+        spoilt += 1;
+        await route.fulfill({ response, json: spoil(status) });
+    });
+    await page.goto(`${gateway.admin}/`);
+    for (const view of ['live', 'licences', 'config']) {
+        await page.locator(`nav a[href="#${view}"]`).click();
+        await until(async () => (await page.locator(`#view-${view}`).innerText()).includes(view === 'licences' ? 'licence' : '<script>') , `markup to be read in ${view}`);
+        assert.equal(await page.locator('img, main script').count(), 0);
+    }
+    await page.locator('nav a[href="#live"]').click();
+    await rows(page).first().locator('.request').click();
+    await page.locator('.detail:visible').waitFor();
+    assert.equal(await page.locator('img, main script').count(), 0);
+    assert.match(await page.title(), /Gatekeeper$/);
+    assert.ok(spoilt > 0);
+    isFine(page);
+});
+
+test('connection lost: it says so, dims, and comes back with an empty feed', async (t) => {
+    const page = await open(t, browser, gateway.admin, { mayFail: true });
     await rows(page).first().waitFor();
     await gateway.end();
     await says(page, '#lead', /^No connection to the gateway since \d\d:\d\d\.$/);
@@ -209,18 +245,18 @@ test('connection lost: it says so, dims, and comes back with an empty feed', asy
     assert.ok(await page.locator('#retry').isVisible());
     const asked = page.asked.length;
     await gateway.start();
-    await page.locator('#retry').click();
+    await page.evaluate(() => document.getElementById('retry').click()); // it may be back by itself already
     await says(page, '#lead', 'Both providers are serving.');
     await until(async () => (await rows(page).count()) === 0, 'the feed of the last boot to be gone');
     assert.ok(await page.locator('#first').isVisible());
     assert.ok(page.asked.length - asked < 20, 'it did not hammer');
     await gateway.ask();
     await until(async () => (await rows(page).count()) === 1, 'the feed to go on');
-    await close(page);
+    isFine(page);
 });
 
-test('nothing is asked for while nobody looks', async () => {
-    const page = await open(browser, gateway.admin);
+test('nothing is asked for while nobody looks', async (t) => {
+    const page = await open(t, browser, gateway.admin);
     await rows(page).first().waitFor();
     // Chromium without a screen takes every page for visible.
     await page.evaluate(() => {
@@ -239,5 +275,5 @@ test('nothing is asked for while nobody looks', async () => {
         document.dispatchEvent(new Event('visibilitychange'));
     });
     await until(async () => (await rows(page).count()) === shown + 1, 'what came meanwhile');
-    await close(page);
+    isFine(page);
 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { close, open, says, startBrowser, text, until } from './browser.js';
+import { isFine, open, says, startBrowser, text, until } from './browser.js';
 import { BUYER, MARKUP, configuration, startGateway } from './gateway.js';
 
 const TOKEN = 'a-token-of-the-dashboard-tests-0123456789';
@@ -10,7 +10,8 @@ const TOKEN = 'a-token-of-the-dashboard-tests-0123456789';
 let browser;
 let gateway;
 before(async () => {
-    [browser, gateway] = await Promise.all([startBrowser(), startGateway()]);
+    gateway = await startGateway();
+    browser = await startBrowser();
 });
 after(() => Promise.all([browser?.close(), gateway?.stop()]));
 
@@ -19,8 +20,8 @@ async function lookUp(page, key) {
     await page.keyboard.press('Enter');
 }
 
-test('a licence is found, given more, reset, revoked and restored', async () => {
-    const page = await open(browser, gateway.admin, { view: 'licences' });
+test('a licence is found, given more, reset, revoked and restored', async (t) => {
+    const page = await open(t, browser, gateway.admin, { view: 'licences' });
     for (let n = 0; n < 3; n += 1) assert.equal(await gateway.ask({ licence: BUYER }), 200);
     assert.equal(await gateway.ask({ licence: BUYER }), 402);
     await lookUp(page, BUYER);
@@ -59,21 +60,19 @@ test('a licence is found, given more, reset, revoked and restored', async () => 
     const told = page.asked.filter((request) => request.postData()?.includes(BUYER));
     assert.deepEqual(told.map((request) => new URL(request.url()).pathname), ['/api/licenses/show'], 'a key is told once');
     assert.ok(!(await page.content()).includes(BUYER));
-    await close(page);
+    isFine(page);
 });
 
-test('a key that nobody knows', async () => {
-    const page = await open(browser, gateway.admin, { view: 'licences', mayFail: true });
+test('a key that nobody knows', async (t) => {
+    const page = await open(t, browser, gateway.admin, { view: 'licences', mayFail: true });
     await lookUp(page, 'NOBODY-KNOWS-THIS-0000');
     await says(page, '#licence-said', /^No source knows this licence key/);
     assert.ok(!(await page.locator('#licence').isVisible()));
-    await lookUp(page, 'EXPIRED-NEVER-0003');
-    await says(page, '#licence-plan', `plan ${MARKUP}`);
-    await close(page);
+    isFine(page);
 });
 
-test('a file that was refused: every problem with its line, and the chain that is live', async () => {
-    const page = await open(browser, gateway.admin, { view: 'config' });
+test('a file that was refused: every problem with its line, and the chain that is live', async (t) => {
+    const page = await open(t, browser, gateway.admin, { view: 'config' });
     await says(page, '#config-source', gateway.file);
     assert.deepEqual(await page.locator('#chain .name').allTextContents(), ['license', 'rate_limit', 'route', 'quota', 'meter']);
     assert.ok((await page.locator('#chain .summary').first().textContent()).length > 5);
@@ -91,13 +90,13 @@ test('a file that was refused: every problem with its line, and the chain that i
 
     await gateway.write(sound);
     await until(async () => !(await page.locator('#refused').isVisible()), 'the problems to be gone');
-    await close(page);
+    isFine(page);
 });
 
 test('with a token: the form, a wrong one, the right one, and out again', async (t) => {
     const guarded = await startGateway({ admin: { token: 'env:ADMIN_TOKEN' } }, { ADMIN_TOKEN: TOKEN });
     t.after(() => guarded.stop());
-    const page = await open(browser, guarded.admin, { mayFail: true });
+    const page = await open(t, browser, guarded.admin, { mayFail: true });
     await page.locator('#token').waitFor();
     assert.ok(!(await page.locator('#view-live').isVisible()));
     await page.locator('#token').fill('wrong');
@@ -128,5 +127,5 @@ test('with a token: the form, a wrong one, the right one, and out again', async 
     }
     await says(page, '#login-said', /^Too many wrong ones\. Again in \d+ seconds?\.$/);
     assert.ok(await page.locator('#log-in-now').isDisabled());
-    await close(page);
+    isFine(page);
 });

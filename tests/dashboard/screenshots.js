@@ -3,7 +3,7 @@ import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 
 import { runGateway } from '../clients/gateway.js';
-import { PHONE, close, open, startBrowser } from './browser.js';
+import { PHONE, isFine, open, startBrowser } from './browser.js';
 import { startProvider } from './provider.js';
 
 const folder = fileURLToPath(new URL('screenshots', import.meta.url));
@@ -46,6 +46,8 @@ const gateway = await runGateway(
     { GROQ_1: 'sk-1', GROQ_2: 'sk-2', GROQ_3: 'sk-3', GEMINI_1: 'sk-4' },
 );
 const browser = await startBrowser();
+/** Pages stay until the browser ends. */
+const shown = { after() {} };
 
 async function ask(turn) {
     const { key } = buyers[[1, 0, 2, 1, 2][turn % 5]];
@@ -61,9 +63,9 @@ async function ask(turn) {
 try {
     await mkdir(folder, { recursive: true });
     const pages = [
-        ['desktop', await open(browser, gateway.admin)],
-        ['desktop-light', await open(browser, gateway.admin, { colorScheme: 'light' })],
-        ['phone', await open(browser, gateway.admin, { ...PHONE, deviceScaleFactor: 2 })],
+        ['desktop', await open(shown, browser, gateway.admin, { plain: false })],
+        ['desktop-light', await open(shown, browser, gateway.admin, { plain: false, colorScheme: 'light' })],
+        ['phone', await open(shown, browser, gateway.admin, { plain: false, ...PHONE, deviceScaleFactor: 2 })],
     ];
     for (let turn = 0; turn < 70; turn += 1) {
         provider.moods['sk-1'] = turn > 52 ? 429 : null;
@@ -81,7 +83,7 @@ try {
         const { size } = await stat(file);
         console.log(`${file}: ${size} bytes`);
         if (size > LARGEST) throw new Error(`${name} is larger than ${LARGEST} bytes`);
-        await close(page);
+        isFine(page);
     }
 } finally {
     await browser.close();
