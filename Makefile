@@ -24,7 +24,7 @@ run: ## set up, build, and start the demo: no key and no network needed
 
 .PHONY: test
 test: ## set up and run all tests
-	@.ci/setup build node redis prometheus
+	@.ci/setup build node redis prometheus chromium
 	@echo '==> format'
 	@cargo fmt --all --check
 	@echo '==> lints'
@@ -35,6 +35,10 @@ test: ## set up and run all tests
 	@cd tests/clients && { cmp -s package-lock.json node_modules/.installed || \
 		{ npm ci --no-progress && cp package-lock.json node_modules/.installed; }; }
 	@GATEKEEPER_BIN='$(abspath $(TARGET))/debug/gatekeeper' npm --prefix tests/clients test
+	@echo '==> tests of the dashboard in Chromium'
+	@cd tests/dashboard && { cmp -s package-lock.json node_modules/.installed || \
+		{ npm ci --no-progress && cp package-lock.json node_modules/.installed; }; }
+	@GATEKEEPER_BIN='$(abspath $(TARGET))/debug/gatekeeper' npm --prefix tests/dashboard test
 	@echo '==> all tests passed'
 
 .PHONY: soak

@@ -27,6 +27,7 @@ use crate::{
     },
     ledger::{Embedded, PepperError},
     snapshot::{Machine, Snapshot, SnapshotError},
+    telemetry::{self, access_log::Out},
     vault::pepper::{self, Pepper, pepper},
 };
 
@@ -84,6 +85,8 @@ pub enum Refused {
          refused. Take the source out, or write `sources: none`, if it is meant"
     )]
     ListEmptied(usize),
+    #[error("log.access: {0}")]
+    AccessLog(std::io::Error),
     #[error("providers: the stand-in provider begins with the process: restart the gateway for it")]
     StandIn,
 }
@@ -131,6 +134,8 @@ impl Reload {
         let _turn = self.turn.lock();
         let file = self.file.display();
         let metrics = &self.machine.telemetry.metrics;
+        // Whatever becomes of the file: what moved the log away wants it begun anew.
+        self.machine.telemetry.access.reopen();
         let loaded = config::load(&self.file, &self.registry);
         // Of what can't be used, too: mended, any of its files may end the problems.
         *self.seen.lock() = match &loaded {
@@ -217,7 +222,10 @@ impl Reload {
 
     fn go_live(&self, next: Next) -> Result<Outcome, Refused> {
         let Next { settings, warnings, changes, kept } = next;
+        let access = Out::open(&settings.log.access).map_err(Refused::AccessLog)?;
         let next = Arc::new(Snapshot::build(settings, &self.registry, &self.machine)?);
+        self.machine.telemetry.access.switch(&next.settings.log.access, access);
+        telemetry::log::change(&next.settings.log.levels);
         let sources = next.licenses.sources.clone();
         self.machine.licenses.weigh(&sources);
         if let Some(pair) = next.settings.server.tls.as_ref().and_then(|tls| tls.pair.as_ref()) {
@@ -264,8 +272,6 @@ fn keep_fixed(next: &mut Settings, running: &Settings) -> Vec<&'static str> {
         kept.push("server.tls");
     }
     keep(&mut next.admin.listen, &running.admin.listen, "admin.listen", &mut kept);
-    keep(&mut next.log.access, &running.log.access, "log.access", &mut kept);
-    keep(&mut next.log.level, &running.log.level, "log.level", &mut kept);
     let url = |settings: &Settings| {
         settings.store.redis.as_ref().map(|redis| redis.url.expose_secret().to_owned())
     };

@@ -36,7 +36,7 @@ use self::{
     phase::Phase,
 };
 use crate::{
-    admin::Admin,
+    admin::{Access, Admin, Hub, Page, Ticker},
     cli::RunArgs,
     config::{
         self,
@@ -56,7 +56,10 @@ use crate::{
     spending::Spending,
     stand_in::StandIn,
     store::Store,
-    telemetry,
+    telemetry::{
+        self,
+        today::{self, ModelDay, Today},
+    },
     upstream::{peer::Connector, probe::Prober},
 };
 
@@ -71,7 +74,7 @@ const POOLED: usize = 256;
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     let (settings, warnings) = config::load(&args.config, &registry)?;
-    telemetry::log::start(settings.log.level);
+    telemetry::log::start(&settings.log.levels);
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
@@ -137,6 +140,7 @@ pub fn serve(
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let kept = settings.store.clone();
+    machine.telemetry.live.begin(&used_today(&store)?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     match opened.redis() {
@@ -239,6 +243,20 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
         spending.add(&provider, picodollars, now);
     }
     Ok(spending)
+}
+
+/// What the store knows of today's usage.
+fn used_today(store: &Embedded) -> anyhow::Result<Today> {
+    let now = UnixMs::now();
+    let models = store.by_model(now)?.into_iter().map(|sum| ModelDay {
+        model: sum.model.into(),
+        requests: sum.requests,
+        input: sum.input,
+        output: sum.output,
+        cached: sum.cached,
+        cost: sum.cost,
+    });
+    Ok(Today { day: today::day(now), models: models.collect(), saved: 0 })
 }
 
 /// Those of the predecessor, and those it did not have. Pingora would try a taken address for half a
@@ -354,7 +372,12 @@ impl Parts {
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
         let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
+        let hub = Hub::new(self.machine.telemetry);
+        let ticker = Ticker { hub: hub.clone(), phase: self.phase.clone() };
         let admin = Admin {
+            access: Access::default(),
+            hub,
+            page: Page::new(),
             connector: probing,
             snapshot: self.snapshot.clone(),
             operator: Operator { store: self.store, shared: self.shared },
@@ -365,6 +388,7 @@ impl Parts {
         };
         let admin = Deadline::new(admin, self.snapshot.clone());
         server.add_service(Port::new("admin", 1, operators, admin, None, &self.ports)?);
+        server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
         if let Some(stand_in) = self.stand_in {

@@ -8,7 +8,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Admin, access, keys::unread};
+use super::{Admin, access::Caller, keys::unread};
 use crate::{
     config::MAX_FILE,
     operator::{Answer, Failure},
@@ -32,24 +32,12 @@ struct Order {
 }
 
 impl Admin {
-    pub(super) async fn reload(&self, session: &mut ServerSession, snapshot: &Snapshot) -> Answer {
-        match self.try_reload(session, snapshot).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                // What is left of the body is nobody's next request.
-                session.set_keepalive(None);
-                failure.answer()
-            }
-        }
-    }
-
-    async fn try_reload(
+    pub(super) async fn reload(
         &self,
         session: &mut ServerSession,
         snapshot: &Snapshot,
     ) -> Result<Answer, Failure> {
-        let head = session.req_header();
-        access::may_act(&head.method, &head.headers, snapshot)?;
+        self.access.act(&session.req_header().method, &Caller::of(session, snapshot), snapshot)?;
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
         let body = body.map_err(unread)?;
         let order: Order = match body.is_empty() {

@@ -16,17 +16,18 @@ use super::{
     Secrets,
     file::FILE,
     files::Files,
-    problem::Report,
+    problem::{Report, did_you_mean},
     raw::{Looks, Node},
     secret::{ABSENT, Opener},
     settings::{
-        AccessLog, Admin, Log, OnStoreDown, Redis, Server, ServerLimits, Settings, Store, Tls,
-        Vault,
+        AccessFile, AccessLog, Admin, Levels, Log, OnStoreDown, Redis, Server, ServerLimits,
+        Settings, Store, Tls, Vault,
     },
 };
 use crate::{
     certificate::{Certificate, CertificateError},
     store::address::Address,
+    telemetry::log::{PARTS, is_ours},
     vault::{Kek, Pepper, Source, pepper::PLACE},
 };
 
@@ -252,7 +253,14 @@ fn log(view: &View<'_>, report: &mut Report) -> Log {
         "off" => AccessLog::Off,
         "stdout" => AccessLog::Stdout,
         other => match other.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => AccessLog::File(path.into()),
+            Some(path) if !path.is_empty() => {
+                view.positive(&["access_max_size"], report);
+                AccessLog::File(AccessFile {
+                    path: path.into(),
+                    max_size: view.node("access_max_size").map(|_| view.size("access_max_size")),
+                    keep: view.int("access_keep").unwrap_or(5),
+                })
+            }
             _ => {
                 let message = "expected `stdout`, `off` or `file:PATH`";
                 report.problem(view.at("access"), view.path("access"), message);
@@ -260,6 +268,40 @@ fn log(view: &View<'_>, report: &mut Report) -> Log {
             }
         },
     };
+    if !matches!(access, AccessLog::File(_)) {
+        for name in ["access_max_size", "access_keep"] {
+            if view.node(name).is_some() {
+                let message = "goes with `access: file:PATH` only";
+                report.problem(view.at(name), view.path(name), message);
+            }
+        }
+    }
     let level = view.text("level").and_then(|level| level.parse().ok());
-    Log { access, level: level.unwrap_or(log::LevelFilter::Info) }
+    let all = level.unwrap_or(log::LevelFilter::Info);
+    Log { access, levels: Levels { all, parts: levels(view, report) } }
+}
+
+fn levels(view: &View<'_>, report: &mut Report) -> Vec<(&'static str, log::LevelFilter)> {
+    let mut parts = Vec::new();
+    for entry in view.node("levels").map(Node::entries).unwrap_or_default() {
+        let path = format!("{}.{}", view.path("levels"), entry.key);
+        let Some((_, target)) = PARTS.iter().find(|(name, _)| *name == entry.key) else {
+            let known = PARTS.map(|(name, _)| name);
+            let message = format!(
+                "no such part{}; parts are {}",
+                did_you_mean(&entry.key, known),
+                known.join(", ")
+            );
+            report.problem(entry.key_at, path, message);
+            continue;
+        };
+        let Some(level) = entry.value.text().and_then(|level| level.parse().ok()) else { continue };
+        if level > log::LevelFilter::Info && !is_ours(target) {
+            let message =
+                "not Gatekeeper's own: it tells no more than `info`, whatever stands here";
+            report.warn(entry.value.at, path, message);
+        }
+        parts.push((*target, level));
+    }
+    parts
 }

@@ -493,20 +493,35 @@ const FILTERS: Shape = Shape::List {
     min: 1,
 };
 
+const LEVEL: Shape = Shape::Choice(&[
+    Variant::new("off"),
+    Variant::new("error"),
+    Variant::new("warn"),
+    Variant::new("info"),
+    Variant::new("debug"),
+    Variant::new("trace"),
+]);
+
 const LOG: &[Field] = &[
     Field::new("access", &ANY_TEXT, "One line per request: `stdout`, `off` or `file:PATH`.")
         .or("stdout"),
     Field::new(
-        "level",
-        &Shape::Choice(&[
-            Variant::new("off"),
-            Variant::new("error"),
-            Variant::new("warn"),
-            Variant::new("info"),
-            Variant::new("debug"),
-            Variant::new("trace"),
-        ]),
-        "What the gateway tells about itself.",
+        "access_max_size",
+        &SIZE,
+        "A file of this size becomes PATH.1 and another one is begun. Default: it grows until something \
+         else moves it away and sends SIGHUP.",
+    ),
+    Field::new(
+        "access_keep",
+        &Shape::Int { min: 1, max: 1000 },
+        "How many of PATH.1, PATH.2 and so on are kept.",
     )
-    .or("info"),
+    .or("5"),
+    Field::new("level", &LEVEL, "What the gateway tells about itself.").or("info"),
+    Field::new(
+        "levels",
+        &Shape::Map { key: Text::Name, of: &LEVEL, min: 0 },
+        "Parts of it that tell more or less, like `pool: debug`; for the crates it stands on, like \
+         `pingora`, up to info.",
+    ),
 ];

@@ -279,12 +279,35 @@ pub struct Key {
 #[derive(Debug, Clone)]
 pub struct Log {
     pub access: AccessLog,
-    pub level: log::LevelFilter,
+    pub levels: Levels,
+}
+
+/// How much the gateway tells about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Levels {
+    pub all: log::LevelFilter,
+    /// Parts that tell more or less, by how their targets begin.
+    pub parts: Vec<(&'static str, log::LevelFilter)>,
+}
+
+impl From<log::LevelFilter> for Levels {
+    fn from(all: log::LevelFilter) -> Self {
+        Self { all, parts: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessLog {
     Off,
     Stdout,
-    File(PathBuf),
+    File(AccessFile),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessFile {
+    pub path: PathBuf,
+    /// Bytes after which it makes way for another one; never, where nothing is said.
+    pub max_size: Option<u64>,
+    /// Of those that made way, how many are kept; ≥ 1. Default 5.
+    pub keep: u64,
 }

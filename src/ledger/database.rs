@@ -166,6 +166,11 @@ impl Database {
         daily::spent(&self.connection, day)
     }
 
+    /// What was used on one day (UTC), by model.
+    pub fn by_model(&self, day: UnixMs) -> rusqlite::Result<Vec<daily::ModelSum>> {
+        daily::by_model(&self.connection, day)
+    }
+
     /// Distinct licences over 1, 7 and 30 days, today included.
     pub fn active_licenses(&self, now: UnixMs) -> rusqlite::Result<[u64; 3]> {
         let over = |days| daily::licenses_over(&self.connection, days, now);

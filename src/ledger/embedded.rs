@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 use super::{
     book::Book,
+    daily::ModelSum,
     database::Database,
     entry::Frame,
     journal::{Journal, Size},
@@ -168,6 +169,15 @@ impl Embedded {
     /// before the first request.
     pub fn spent(&self, now: UnixMs) -> Result<Vec<(String, u64)>, rusqlite::Error> {
         self.db.lock().spent(now)
+    }
+
+    /// What was used on the day of `now`, by model, as far as it is in SQLite: all of it before the
+    /// first request.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn by_model(&self, now: UnixMs) -> rusqlite::Result<Vec<ModelSum>> {
+        self.db.lock().by_model(now)
     }
 
     /// Distinct licences of today, of 7 and of 30 days (UTC, today included). Counted at most every

@@ -81,9 +81,9 @@ impl HealthBook {
                 let Some(health) = known else { return };
                 match news.change {
                     Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
-                    Change::Paused => health.paused.store(true, Relaxed),
+                    Change::Paused => drop(health.paused.set(true, now)),
                     Change::Resumed => {
-                        health.paused.store(false, Relaxed);
+                        health.paused.set(false, now);
                         health.quarantine.lift();
                     }
                     _ => drop(health.quarantine.lift()),

@@ -94,6 +94,8 @@ impl Relay<'_, '_> {
         let result = watch(self.down, self.watchdog, leaving, what, future).await;
         self.now = Instant::now();
         *self.waited += self.now - began;
+        // What the app held up since the last wait is in it.
+        self.down.take_held_up();
         self.note_floor();
         result
     }

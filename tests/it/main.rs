@@ -30,6 +30,8 @@ macro_rules! over_http1 {
     };
 }
 
+mod access_log;
+mod admin_access;
 mod big_body;
 mod body_limit;
 mod canary;
@@ -42,6 +44,8 @@ mod disconnect;
 mod drain;
 mod failover;
 mod farming;
+mod feed;
+mod figures;
 mod fleet;
 mod framing;
 mod gate;

@@ -124,7 +124,7 @@ async fn what_only_a_start_can_change_is_named_and_stays() {
     fs::write(&file, changed).unwrap();
     assert!(gateway.read_again().await, "{}", gateway.logs());
     let config = gateway.status().await["config"].clone();
-    let waits = json!(["server.listen", "server.threads", "log.access", "log.level", "store"]);
+    let waits = json!(["server.listen", "server.threads", "store"]);
     assert_eq!(config["waits_for_restart"], waits);
     for field in waits.as_array().unwrap() {
         let line = format!(

@@ -275,8 +275,17 @@ fn log(settings: &Settings) -> Vec<Thing> {
     let access = match &settings.log.access {
         AccessLog::Off => "off".to_owned(),
         AccessLog::Stdout => "stdout".to_owned(),
-        AccessLog::File(path) => format!("file:{}", path.display()),
+        AccessLog::File(file) => format!("file:{}", file.path.display()),
     };
-    let level = settings.log.level.as_str().to_lowercase();
-    vec![Thing::new("log").says("access", access, "").says("level", level, "")]
+    let (size, kept) = match &settings.log.access {
+        AccessLog::File(file) => (file.max_size, file.keep.to_string()),
+        AccessLog::Off | AccessLog::Stdout => (None, String::new()),
+    };
+    let size = size.map(|bytes| format!("{bytes} bytes")).unwrap_or_default();
+    let name = |level: log::LevelFilter| level.as_str().to_lowercase();
+    let levels = &settings.log.levels;
+    let parts = list(levels.parts.iter().map(|(part, level)| format!("{part} {}", name(*level))));
+    let log = Thing::new("log").says("access", access, "").says("access_max_size", size, "");
+    let log = log.says("access_keep", kept, "").says("level", name(levels.all), "");
+    vec![log.says("levels", parts, "")]
 }

@@ -296,8 +296,30 @@ impl Gateway {
         Raw::connect(self.public, self.config.wire).await
     }
 
+    /// Somebody who has the admin token, if one is configured.
     pub fn operator(&self) -> Http {
+        self.stranger().bearing(self.config.token())
+    }
+
+    /// Somebody at the admin listener who has no token.
+    pub fn stranger(&self) -> Http {
         Http::new(self.admin, super::Wire::Plain)
+    }
+
+    /// Resident memory, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Processor time so far; the kernel counts it in hundredths of a second.
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let (_, rest) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(10 * ticks)
     }
 
     pub async fn me(&self, key: &str) -> Value {

@@ -233,6 +233,13 @@ impl Config {
         self
     }
 
+    /// The admin token in use, which is read from its file.
+    pub fn token(&self) -> Option<String> {
+        let (_, rest) = self.admin.split_once("token: \"file:")?;
+        let (path, _) = rest.split_once('"')?;
+        Some(fs::read_to_string(path).unwrap())
+    }
+
     pub fn timeouts(mut self, provider: &str, timeouts: &str) -> Self {
         self.provider_mut(provider).more.push_str(&format!(", timeouts: {{ {timeouts} }}"));
         self
