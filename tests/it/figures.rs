@@ -7,7 +7,8 @@ use tokio::task::JoinSet;
 
 use crate::shared_ledger::start;
 use crate::support::{
-    Answer, Config, Gateway, LICENSE, Metrics, Mock, Raw, Reply, Step, client, eventually, sse,
+    Answer, Config, Gateway, LICENSE, Mock, Raw, Reply, Step, client, eventually, gateway::Metrics,
+    sse,
 };
 
 const PRICES: &str = "prices: { p/m1: { input: 1000, output: 1000 } }";
@@ -270,7 +271,7 @@ fn names() -> usize {
 /// So many models that nobody has, licences that nobody bought and paths that lead nowhere: not one series
 /// more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_that_apps_make_up_are_no_labels() {
+async fn made_up_names_are_no_labels() {
     const CONNECTIONS: usize = 4;
     let mock = Mock::start(Reply::chat()).await;
     let gateway = Gateway::start(Config::new(&mock)).await;
