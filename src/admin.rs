@@ -121,6 +121,11 @@ impl Admin {
         snapshot: &Snapshot,
     ) -> Result<feed::Ticket, Failure> {
         check_get(session)?;
+        if session.req_header().method == Method::HEAD {
+            let message = "A feed has no end; ask for it with GET.";
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Err(Failure::new(status, "method_not_allowed", message));
+        }
         self.ticket(session, snapshot)
     }
 

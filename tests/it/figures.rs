@@ -205,9 +205,9 @@ async fn overhead_is_the_gateways_own_share() {
     raw.send(&whole[whole.len() - 5..]).await;
     assert_eq!(raw.answer().await.unwrap().status, 200);
     // One that is slow to read: more than the sockets between hold.
-    let long = "x".repeat(7 << 20);
+    let long = "x".repeat(5 << 20);
     let answer = sse::CHAT.replace("Hel\\u006co", &long);
-    assert!(answer.len() > 7 << 20);
+    assert!(answer.len() > 5 << 20);
     mock.answer([Reply::json(200, answer)]);
     let mut raw = gateway.raw().await;
     raw.send(&whole).await;
@@ -217,7 +217,7 @@ async fn overhead_is_the_gateways_own_share() {
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("gatekeeper_overhead_seconds_count", &[]), 4.0);
     let own = metrics.sum("gatekeeper_overhead_seconds_sum", &[]);
-    assert!(own < 0.25, "{own} s of its own in four requests");
+    assert!(own < 0.4, "{own} s of its own in four requests");
     let all = metrics.sum("gatekeeper_request_duration_seconds_sum", &[("endpoint", "chat")]);
     assert!(all > 1.5, "{all} s in all");
 }
