@@ -97,13 +97,14 @@ const ADMIN: &[Field] = &[
     Field::new(
         "token",
         &Shape::Text(Text::Token),
-        "Bearer token, `env:NAME` or `file:PATH`. Required off loopback. `none` says that there is none: a reload \
-         takes one away only where that is written.",
+        "`env:NAME` or `file:PATH`. Where there is one, all but health and the page itself wants it. Required off \
+         loopback. `none` says that there is none: a reload takes one away only where that is written.",
     ),
     Field::new(
         "hosts",
         &TEXTS,
-        "Host names that requests may carry beside loopback and the listen address.",
+        "Host names that requests may carry beside loopback and the listen address; with a port where a \
+         proxy serves the page on one of its own.",
     ),
 ];
 
