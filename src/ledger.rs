@@ -40,6 +40,7 @@ mod journal;
 mod message_ids;
 mod owner;
 mod pepper;
+mod recall;
 mod recovery;
 mod segment;
 mod shared;

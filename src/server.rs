@@ -1,6 +1,8 @@
 //! The process: what is built once, and what runs in it.
 
+pub mod descriptors;
 pub mod ending;
+pub mod memory;
 mod open;
 
 pub use self::open::operate;
@@ -29,6 +31,7 @@ use pingora_core::{
 };
 
 use self::{
+    descriptors::Descriptors,
     ending::{Ending, Phase},
     open::Opened,
 };
@@ -62,7 +65,7 @@ const READ_BUFFER: usize = 4 * 1024;
 const WRITE_BUFFER: usize = 1460;
 /// Bytes of a request body an HTTP/2 client may send ahead.
 const H2_WINDOW: u32 = 1024 * 1024;
-/// Idle upstream connections kept, per thread.
+/// Idle upstream connections kept, per thread, where there are file descriptors for them.
 const POOLED: usize = 256;
 
 /// Runs the gateway until a signal ends it.
@@ -103,6 +106,7 @@ impl fmt::Display for Source {
 /// The store or a listener's certificate is unusable.
 pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::Result<()> {
     rest::start_clock();
+    let descriptors = Descriptors::raise().context("no file can be opened")?;
     check_free(&settings)?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let opened = Opened::open(&settings, &settings.log.access)?;
@@ -143,6 +147,7 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         phase: phase.clone(),
         history: history.clone(),
         stand_in,
+        descriptors,
     }
     .build()?;
     log::info!("Gatekeeper starts with {source}.");
@@ -224,30 +229,35 @@ struct Parts {
     phase: Arc<Phase>,
     history: Arc<History>,
     stand_in: Option<StandIn>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Parts {
     fn build(self) -> anyhow::Result<Server> {
         let now = self.snapshot.load_full();
         let settings = &now.settings;
+        let threads = settings.server.threads;
         let conf = ServerConf {
-            threads: settings.server.threads,
+            threads,
             work_stealing: false,
-            upstream_keepalive_pool_size: POOLED,
+            upstream_keepalive_pool_size: POOLED.min(self.descriptors.pooled() / threads).max(1),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
-        let connector = Connector::new(&conf);
+        let connector = Connector::new(&conf).within(self.descriptors.clone());
         let gateway = Gateway::new(self.snapshot.clone(), connector, self.phase.clone());
         let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
         proxy.h2_options = Some(h2_options());
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
-        let app = Deadline::new(proxy, settings.server.limits.header_timeout);
-        server.add_service(public(app, settings)?);
+        let app = Deadline::new(proxy, settings.server.limits.header_timeout)
+            .counting(self.descriptors.clone());
+        let mut apps = public(app, settings)?;
+        apps.set_connection_filter(self.descriptors);
+        server.add_service(apps);
         let announce = Announce {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],

@@ -1,7 +1,7 @@
 //! `gatekeeper licenses`: asks the running gateway, or the store itself when none runs. The key comes
 //! on standard input, never on the command line, where others could see it.
 
-mod call;
+pub(super) mod call;
 mod words;
 
 use std::{

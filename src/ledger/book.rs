@@ -15,6 +15,7 @@ use super::{
     adjustment::Given,
     entry::{Frame, Reserved, Settled},
     journal::{Full, Journal},
+    recall::Lost,
     windows::Windows,
 };
 
@@ -147,6 +148,31 @@ impl Book {
         account.restore(period, start, messages, tokens);
     }
 
+    /// The windows of `now` that an account has no counters of.
+    pub fn lost(&self, license: &LicenseId, now: UnixMs) -> Lost {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        let account = shard.accounts.get(license);
+        let starts = Period::ALL.into_iter().zip(windows.starts());
+        starts.filter(|(period, start)| !account.is_some_and(|a| a.has(*period, *start))).collect()
+    }
+
+    /// Puts back a window that was lost, unless somebody has done so meanwhile.
+    pub fn remember(
+        &self,
+        license: LicenseId,
+        period: Period,
+        start: UnixMs,
+        messages: u64,
+        tokens: u64,
+    ) {
+        let mut shard = self.shards[index(&license)].lock();
+        let account = shard.accounts.entry(license).or_default();
+        if !account.has(period, start) {
+            account.restore(period, start, messages, tokens);
+        }
+    }
+
     pub fn restore_rate(&self, license: LicenseId, period: Period, rate: Rate) {
         let mut shard = self.shards[index(&license)].lock();
         shard.accounts.entry(license).or_default().restore_rate(period, rate);
@@ -159,7 +185,7 @@ impl Book {
             let mut shard = shard.lock();
             let paced = std::mem::take(&mut shard.paced);
             let accounts =
-                paced.iter().filter_map(|id| Some((*id, *shard.accounts.get(id)?.rates())));
+                paced.iter().filter_map(|id| Some((*id, shard.accounts.get(id)?.rates())));
             rates.extend(accounts);
         }
         rates

@@ -10,6 +10,7 @@ use super::{
     journal,
     segment::MAGIC,
 };
+use crate::progress::Progress;
 
 /// What was left, for one line in the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub fn recover(db: &mut Database, path: &Path, dir: &Path) -> Result<Found, Open
     let file = |source| OpenError::File { path: dir.to_owned(), source };
     let mut found = Found { reaches: db.applied().map_err(sqlite)?, ..Found::default() };
     let files = journal::files(dir).map_err(file)?;
+    let progress = Progress::of(format!("Reading the journal {}", dir.display()), "files");
+    progress.expect(files.len() as u64);
     for (_, segment) in &files {
         let bytes = fs::read(segment).map_err(file)?;
         let Some(entries) = entries(&bytes) else {
@@ -41,6 +44,7 @@ pub fn recover(db: &mut Database, path: &Path, dir: &Path) -> Result<Found, Open
         if batch.reaches > 0 {
             db.apply(&batch).map_err(sqlite)?;
         }
+        progress.step();
     }
     charge_orphans(db, &mut found).map_err(sqlite)?;
     db.sync().map_err(file)?;

@@ -20,6 +20,8 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 
+use crate::server::descriptors::{Descriptors, Idle};
+
 /// Seconds an idle keep-alive connection of an app is kept. Pingora gives new connections 60; one
 /// more tells those that have served a request.
 pub const KEEPALIVE: u64 = 61;
@@ -41,12 +43,21 @@ pub struct Deadline<A> {
     first: Duration,
     /// For a later one: the idle time comes on top.
     later: Duration,
+    /// Where idle connections are counted.
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl<A> Deadline<A> {
     pub fn new(inner: A, head: Duration) -> Self {
         let idle = Duration::from_secs(KEEPALIVE);
-        Self { inner: Arc::new(inner), first: head, later: idle + head }
+        Self { inner: Arc::new(inner), first: head, later: idle + head, descriptors: None }
+    }
+
+    /// Counts connections on which no request is under way.
+    #[must_use]
+    pub fn counting(mut self, descriptors: Arc<Descriptors>) -> Self {
+        self.descriptors = Some(descriptors);
+        self
     }
 }
 
@@ -60,8 +71,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
         // A connection that was used before carries the keep-alive its last request set.
         let reused = session.get_keepalive() == Some(KEEPALIVE);
         let limit = if reused { self.later } else { self.first };
+        let idle = self.descriptors.as_ref().map(Descriptors::idle);
         let run = self.inner.process_new_http(session, shutdown);
-        HEAD_SEEN.scope(Cell::new(false), until_head(run, limit)).await.flatten()
+        HEAD_SEEN.scope(Cell::new(false), until_head(run, limit, idle)).await.flatten()
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -77,13 +89,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
     }
 }
 
-/// Runs to the end unless the head does not come within `limit`.
-async fn until_head<T>(run: impl Future<Output = T>, limit: Duration) -> Option<T> {
+/// Runs to the end unless the head does not come within `limit`; `idle` until then.
+async fn until_head<T>(
+    run: impl Future<Output = T>,
+    limit: Duration,
+    mut idle: Option<Idle>,
+) -> Option<T> {
     let mut run = pin!(run);
     let mut timer = pin!(tokio::time::sleep(limit));
     poll_fn(|context| match run.as_mut().poll(context) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if HEAD_SEEN.with(Cell::get) => Poll::Pending,
+        Poll::Pending if HEAD_SEEN.with(Cell::get) => {
+            idle = None;
+            Poll::Pending
+        }
         Poll::Pending => timer.as_mut().poll(context).map(|()| None),
     })
     .await

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     config::Settings,
     operator::{Answer, Command},
+    progress::Progress,
 };
 
 const CONNECT: Duration = Duration::from_secs(2);
@@ -43,6 +44,7 @@ pub fn address(settings: &Settings) -> SocketAddr {
 
 pub fn gateway(settings: &Settings, command: Command, body: &[u8]) -> Called {
     let address = address(settings);
+    let _progress = Progress::of(format!("Asking the gateway at {address}"), "");
     let mut last = String::new();
     for _ in 0..TRIES {
         let connection = match TcpStream::connect_timeout(&address, CONNECT) {
