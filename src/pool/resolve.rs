@@ -261,7 +261,9 @@ mod tests {
             allow_private,
             stand_in: false,
         };
-        Endpoint::new(&base, crate::config::tests::timeouts())
+        let time = Duration::from_secs(10);
+        let (connect, first_byte, first_token, idle, total) = (time, time, time, time, time);
+        Endpoint::new(&base, Timeouts { connect, first_byte, first_token, idle, total })
     }
 
     fn addresses(text: &[&str]) -> Vec<SocketAddr> {

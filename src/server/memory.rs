@@ -19,7 +19,8 @@ pub fn open_requests() -> u64 {
 fn available() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text));
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits = limits.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    let limits =
+        limits.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
     machine.into_iter().chain(limits).min().unwrap_or(UNKNOWN)
 }
 
