@@ -58,6 +58,7 @@ impl Clock {
             .env("FAKETIME_TIMESTAMP_FILE", self.dir.path().join("clock").to_str().unwrap())
             .env("FAKETIME_NO_CACHE", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("NO_FAKE_STAT", "1")
     }
 
     /// As the gateway has it: the date and the time of the last answer's record.
@@ -160,7 +161,7 @@ async fn an_open_request_is_charged_once_in_the_window_in_which_it_was_taken() {
 #[tokio::test]
 async fn a_key_rests_as_long_as_it_was_told_by_a_clock_that_cannot_be_set() {
     let clock = Clock::at_noon();
-    let limited = || Reply::error(429).header("retry-after", "3");
+    let limited = || Reply::error(429).header("retry-after", "6");
     let mock = Mock::sequence([limited(), Reply::chat()]).await;
     let config = Config::new(&mock).keys("p", &["sk-one"]);
     let gateway = Gateway::start(clock.over(config)).await;
@@ -168,7 +169,7 @@ async fn a_key_rests_as_long_as_it_was_told_by_a_clock_that_cannot_be_set() {
     clock.set(DAY);
     gateway.app().chat().await.is(503, "upstream_exhausted");
     clock.set(-DAY);
-    eventually("it is ready after its three seconds", SOON, || async {
+    eventually("it is ready after its six seconds", SOON, || async {
         gateway.app().chat().await.status == 200
     })
     .await;

@@ -85,7 +85,7 @@ async fn health_tells_a_container_whether_to_keep_it() {
     let config = Config::new(&mock).admin(&format!("token: \"file:{}\"", file.display()));
     let mut gateway = Gateway::start(config).await;
     let asked = |words: &[&str]| {
-        let output = run(&[&["health"], words].concat(), gateway.dir.path());
+        let output = run(&[&["health"][..], words].concat(), gateway.dir.path());
         let said = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     };
