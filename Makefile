@@ -24,7 +24,7 @@ run: ## set up, build, and start the demo: no key and no network needed
 
 .PHONY: test
 test: ## set up and run all tests
-	@.ci/setup build node redis prometheus chromium
+	@.ci/setup build node redis prometheus chromium faketime python
 	@echo '==> format'
 	@cargo fmt --all --check
 	@echo '==> lints'
@@ -61,6 +61,11 @@ fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nigh
 	else \
 		GATEKEEPER_MUTATIONS=100000 cargo test --workspace fuzzing; \
 	fi
+
+.PHONY: dist
+dist: ## the program, a Debian package, SBOM and checksums, in target/dist; PROFILE=dev is quick
+	@.ci/setup build dist
+	@.ci/dist '$(or $(PROFILE),release)'
 
 .PHONY: bench
 bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute

@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod licenses;
 pub mod operator;
 pub mod pool;
+pub mod progress;
 pub mod proxy;
 pub mod reload;
 pub mod server;

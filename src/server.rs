@@ -1,7 +1,9 @@
 //! The process: what is built once, and what runs in it.
 
+pub mod descriptors;
 pub mod ending;
 pub mod listen;
+pub mod memory;
 pub mod notify;
 mod open;
 pub mod phase;
@@ -30,6 +32,7 @@ use pingora_core::{
 };
 
 use self::{
+    descriptors::Descriptors,
     ending::Ending,
     listen::{Port, Ports, Socket},
     open::Opened,
@@ -65,7 +68,7 @@ use crate::{
 
 /// Bytes of a request body an HTTP/2 client may send ahead.
 const H2_WINDOW: u32 = 1024 * 1024;
-/// Idle upstream connections kept, per thread.
+/// Idle upstream connections kept, per thread, where there are file descriptors for them.
 const POOLED: usize = 256;
 
 /// Runs the gateway until a signal ends it.
@@ -118,6 +121,7 @@ pub fn serve(
     predecessor: Option<Arc<Predecessor>>,
 ) -> anyhow::Result<()> {
     rest::start_clock();
+    let descriptors = Descriptors::raise().context("no file can be opened")?;
     let sockets = sockets(&settings, predecessor.as_deref())?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let inherited = predecessor.as_deref().and_then(Predecessor::inherited);
@@ -183,6 +187,7 @@ pub fn serve(
         history: history.clone(),
         reload: reload.clone(),
         stand_in,
+        descriptors,
         sockets,
         ports: ports.clone(),
         predecessor: predecessor.clone(),
@@ -290,6 +295,7 @@ struct Parts {
     ports: Arc<Ports>,
     predecessor: Option<Arc<Predecessor>>,
     handover: Option<Arc<Handover>>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Parts {
@@ -316,23 +322,24 @@ impl Parts {
     fn build(self) -> anyhow::Result<(Server, Arc<AtomicUsize>)> {
         let now = self.snapshot.load_full();
         let settings = &now.settings;
+        let threads = settings.server.threads;
         let conf = ServerConf {
-            threads: settings.server.threads,
+            threads,
             work_stealing: false,
-            upstream_keepalive_pool_size: POOLED,
+            upstream_keepalive_pool_size: POOLED.min(self.descriptors.pooled() / threads).max(1),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
-        let connector = Connector::new(&conf);
+        let connector = Connector::new(&conf).within(self.descriptors.clone());
         let gateway = Gateway::new(self.snapshot.clone(), connector, self.phase.clone());
         let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
         proxy.h2_options = Some(h2_options());
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
-        let app = Deadline::new(proxy, self.snapshot.clone());
+        let app = Deadline::new(proxy, self.snapshot.clone()).counting(self.descriptors.clone());
         let sessions = app.sessions();
         let [public, operators] = self.sockets;
         let threads = settings.server.threads;
@@ -348,17 +355,12 @@ impl Parts {
         if let Some(predecessor) = &self.predecessor {
             let path = predecessor.place.via(&predecessor.place.apps());
             let socket = Socket::bind_path(path)?;
-            server.add_service(Port::new(
-                "predecessor",
-                threads,
-                socket,
-                app.clone(),
-                None,
-                &self.ports,
-            )?);
+            let port = Port::new("predecessor", threads, socket, app.clone(), None, &self.ports)?;
+            server.add_service(port);
             count += 1;
         }
-        server.add_service(Port::new("public", threads, public, app, tls, &self.ports)?);
+        let apps = Port::new("public", threads, public, app, tls, &self.ports)?;
+        server.add_service(apps.while_there_is_room(self.descriptors));
         let announce = Announce {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],

@@ -45,7 +45,10 @@ use self::{
 };
 use crate::{
     pool::key::KeyNews,
-    proxy::flight::{Attempted, Flight},
+    proxy::{
+        flight::{Attempted, Flight},
+        respond,
+    },
     snapshot::Snapshot,
 };
 
@@ -201,6 +204,7 @@ async fn attempt_all(
             }
             Err(Stop::Relay(relayed)) => return Served::Relayed(relayed),
             Err(Stop::Deadline) => return Served::Rejected(Box::new(course::timed_out())),
+            Err(Stop::Crowded(of)) => return Served::Rejected(Box::new(respond::too_busy(of))),
             Err(Stop::Failed(failure)) => course.note(target, lease, failure, &flight.request_id),
         }
     }

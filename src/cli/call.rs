@@ -10,7 +10,7 @@ use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use crate::{config::Settings, operator::Answer};
+use crate::{config::Settings, operator::Answer, progress::Progress};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// A key that is new there is asked about at its shop first.
@@ -58,6 +58,7 @@ pub fn gateway_before_its_token(settings: &Settings, path: &str, body: &[u8]) ->
 
 fn post(settings: &Settings, token: Option<&SecretString>, path: &str, body: &[u8]) -> Called {
     let address = address(settings);
+    let _progress = Progress::of(format!("Asking the gateway at {address}"), "");
     let mut last = String::new();
     for _ in 0..TRIES {
         let connection = match TcpStream::connect_timeout(&address, CONNECT) {

@@ -110,6 +110,7 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
             body: limits.size("body"),
             header_timeout: limits.duration("header_timeout"),
             buffered: limits.size("buffered"),
+            requests: limits.int("requests"),
         },
     };
     if !listen.ip().is_loopback() && view.node("tls").is_none() && !behind_tls {

@@ -88,8 +88,13 @@ const SERVER_LIMITS: &[Field] = &[
         "From the first byte of a request to the end of its headers.",
     )
     .or("10s"),
-    Field::new("buffered", &SIZE, "Request bodies held in memory at one time, all together.")
+    Field::new("buffered", &SIZE, "Requests and answers held in memory at one time, all together.")
         .or("256MiB"),
+    Field::new(
+        "requests",
+        &COUNT,
+        "Requests open at one time; above it 503. Default: what half of the memory carries.",
+    ),
 ];
 
 const ADMIN: &[Field] = &[

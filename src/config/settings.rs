@@ -69,8 +69,10 @@ pub struct ServerLimits {
     pub body: u64,
     /// From the first byte of a request to the end of its headers. Default 10 s.
     pub header_timeout: Duration,
-    /// Bytes of request bodies held at one time. Default 256 MiB.
+    /// Bytes of requests and answers held at one time. Default 256 MiB.
     pub buffered: u64,
+    /// Requests to providers open at one time; default: what half of the memory carries.
+    pub requests: Option<u64>,
 }
 
 #[derive(Debug, Clone)]

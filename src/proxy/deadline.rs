@@ -24,7 +24,10 @@ use pingora_core::{
     server::ShutdownWatch,
 };
 
-use crate::snapshot::Snapshot;
+use crate::{
+    server::descriptors::{Descriptors, Idle},
+    snapshot::Snapshot,
+};
 
 /// Seconds an idle keep-alive connection of an app is kept. Pingora gives new connections 60; one
 /// more tells those that have served a request.
@@ -47,11 +50,20 @@ pub struct Deadline<A> {
     snapshot: Arc<ArcSwap<Snapshot>>,
     /// Requests, and connections that wait for one.
     sessions: Arc<AtomicUsize>,
+    /// Where idle connections are counted.
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl<A> Deadline<A> {
     pub fn new(inner: A, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
-        Self { inner: Arc::new(inner), snapshot, sessions: Arc::default() }
+        Self { inner: Arc::new(inner), snapshot, sessions: Arc::default(), descriptors: None }
+    }
+
+    /// Counts connections on which no request is under way.
+    #[must_use]
+    pub fn counting(mut self, descriptors: Arc<Descriptors>) -> Self {
+        self.descriptors = Some(descriptors);
+        self
     }
 
     /// For the head of a connection's first request, or of a later one: the idle time comes on top.
@@ -70,7 +82,8 @@ impl<A> Clone for Deadline<A> {
     /// The same app.
     fn clone(&self) -> Self {
         let (inner, snapshot) = (self.inner.clone(), self.snapshot.clone());
-        Self { inner, snapshot, sessions: self.sessions.clone() }
+        let (sessions, descriptors) = (self.sessions.clone(), self.descriptors.clone());
+        Self { inner, snapshot, sessions, descriptors }
     }
 }
 
@@ -100,8 +113,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
         // A connection that was used before carries the keep-alive its last request set.
         let reused = session.get_keepalive() == Some(KEEPALIVE);
         let limit = self.limit(reused);
+        let idle = self.descriptors.as_ref().map(Descriptors::idle);
         let run = self.inner.process_new_http(session, shutdown);
-        HEAD_SEEN.scope(Cell::new(false), until_head(run, limit)).await.flatten()
+        HEAD_SEEN.scope(Cell::new(false), until_head(run, limit, idle)).await.flatten()
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -117,13 +131,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Deadline<A> {
     async fn http_cleanup(&self) {}
 }
 
-/// Runs to the end unless the head does not come within `limit`.
-async fn until_head<T>(run: impl Future<Output = T>, limit: Duration) -> Option<T> {
+/// Runs to the end unless the head does not come within `limit`; `idle` until then.
+async fn until_head<T>(
+    run: impl Future<Output = T>,
+    limit: Duration,
+    mut idle: Option<Idle>,
+) -> Option<T> {
     let mut run = pin!(run);
     let mut timer = pin!(tokio::time::sleep(limit));
     poll_fn(|context| match run.as_mut().poll(context) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if HEAD_SEEN.with(Cell::get) => Poll::Pending,
+        Poll::Pending if HEAD_SEEN.with(Cell::get) => {
+            idle = None;
+            Poll::Pending
+        }
         Poll::Pending => timer.as_mut().poll(context).map(|()| None),
     })
     .await

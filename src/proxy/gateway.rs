@@ -163,6 +163,11 @@ impl ProxyHttp for Gateway {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(shutting_down())
             }
+            Ok(Entry::Provider(_)) if snapshot.telemetry.in_flight() > snapshot.most_open => {
+                // Before its body is read, and so that somebody else's connection finds room.
+                session.as_downstream_mut().set_keepalive(None);
+                Err(respond::too_busy("`server.limits.requests` are open"))
+            }
             entry => entry,
         };
         // A health check is about this process.

@@ -24,6 +24,7 @@ use pingora_core::{
 };
 use tokio::sync::watch;
 
+use super::descriptors::Descriptors;
 use crate::{certificate::Shown, proxy::deadline::Deadline};
 
 /// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
@@ -121,6 +122,8 @@ pub struct Port<A> {
     tls: Option<Arc<Shown>>,
     doors: watch::Receiver<Doors>,
     open: Arc<AtomicUsize>,
+    /// What holds up connections while there are too few file descriptors.
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
@@ -135,9 +138,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
         ports: &Ports,
     ) -> anyhow::Result<Self> {
         let (doors, open) = (ports.doors.subscribe(), ports.open.clone());
-        let port = Self { name, threads, socket, app, tls, doors, open };
+        let port = Self { name, threads, socket, app, tls, doors, open, descriptors: None };
         port.listener()?;
         Ok(port)
+    }
+
+    /// Takes connections only while file descriptors are left for them.
+    #[must_use]
+    pub fn while_there_is_room(mut self, descriptors: Arc<Descriptors>) -> Self {
+        self.descriptors = Some(descriptors);
+        self
     }
 
     fn listener(&self) -> anyhow::Result<ListenerConfig> {
@@ -159,6 +169,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
     async fn listen(&mut self, fds: &ListenFds) -> anyhow::Result<()> {
         let mut service = Service::new(self.name.into(), self.app.clone());
         service.add_listener(self.listener()?);
+        if let Some(descriptors) = &self.descriptors {
+            service.set_connection_filter(descriptors.clone());
+        }
         // Pingora takes it and closes it when it stops to listen; this process keeps its own.
         let own = self.socket.fd.try_clone()?;
         fds.lock().add(self.socket.address.to_string(), own.into_raw_fd());
