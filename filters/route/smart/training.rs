@@ -49,7 +49,8 @@ impl Model {
         let mut model = Self(vec![0.0; size]);
         let (mut mean, mut square) = (vec![0.0_f32; size], vec![0.0_f32; size]);
         for step in 1..=STEPS {
-            let mut gradient: Vec<f32> = (0..size).map(|at| model.0[at] * penalty(at)).collect();
+            let penalties = model.0.iter().enumerate().map(|(at, weight)| weight * penalty(at));
+            let mut gradient: Vec<f32> = penalties.collect();
             for example in examples {
                 let likelihood = 1.0 / (1.0 + (-model.evidence(example)).exp());
                 let error = likelihood - f32::from(u8::from(example.complex));
@@ -63,11 +64,14 @@ impl Model {
             }
             let rate = 0.1 * (1.0 - (step - 1) as f32 / STEPS as f32);
             let unbiased = [1.0 - 0.9_f32.powi(step), 1.0 - 0.99_f32.powi(step)];
-            for at in 0..size {
-                mean[at] = 0.9 * mean[at] + 0.1 * gradient[at];
-                square[at] = 0.99 * square[at] + 0.01 * gradient[at] * gradient[at];
-                let size = (square[at] / unbiased[1]).sqrt() + 1e-6;
-                model.0[at] -= rate * (mean[at] / unbiased[0]) / size;
+            let moments = mean.iter_mut().zip(&mut square);
+            for ((weight, gradient), (mean, square)) in
+                model.0.iter_mut().zip(gradient).zip(moments)
+            {
+                *mean = 0.9 * *mean + 0.1 * gradient;
+                *square = 0.99 * *square + 0.01 * gradient * gradient;
+                let size = (*square / unbiased[1]).sqrt() + 1e-6;
+                *weight -= rate * (*mean / unbiased[0]) / size;
             }
         }
         model
