@@ -45,7 +45,8 @@ test: ## set up and run all tests
 soak: ## the tests that gain from repeating, for longer
 	@.ci/setup build redis
 	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 GATEKEEPER_DOWN_SECONDS=60 \
-		cargo test --workspace --test it -- --nocapture kill failover soak flapping
+	GATEKEEPER_FEED_SECONDS=600 GATEKEEPER_NAMES=100000 \
+		cargo test --workspace --test it -- --nocapture kill failover soak flapping made_up_names
 
 .PHONY: fuzz
 fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers

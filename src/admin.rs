@@ -84,7 +84,12 @@ impl HttpServerApp for Admin {
         }
         let snapshot = self.snapshot.load_full();
         let is_feed = session.req_header().uri.path() == "/feed";
-        let answered = match gate::check_framing(&session) {
+        let framed = gate::check_framing(&session);
+        if framed.is_err() {
+            // Where this message ends is unclear, so nothing after it can be a request.
+            session.set_keepalive(None);
+        }
+        let answered = match framed {
             Err(reject) => Err(Failure::invalid(reject.message)),
             Ok(()) if is_feed => match self.begin_feed(&session, &snapshot) {
                 Ok(ticket) => {
@@ -96,13 +101,11 @@ impl HttpServerApp for Admin {
             },
             Ok(()) => self.answer(&mut session, &snapshot).await,
         };
-        let answer = answered.unwrap_or_else(|failure| {
-            if session.req_header().method == Method::POST {
-                // What is left of the body is nobody's next request.
-                session.set_keepalive(None);
-            }
-            refusal(failure)
-        });
+        // What is left of the body is nobody's next request, and closing on it would reset the connection.
+        if answered.is_err() && !respond::drain(&mut session).await {
+            session.set_keepalive(None);
+        }
+        let answer = answered.unwrap_or_else(refusal);
         let (parts, body) = answer.into_parts();
         respond::write(&mut session, parts.into(), body).await.ok()?;
         let settings = HttpPersistentSettings::for_session(&session);
@@ -118,6 +121,11 @@ impl Admin {
         snapshot: &Snapshot,
     ) -> Result<feed::Ticket, Failure> {
         check_get(session)?;
+        if session.req_header().method == Method::HEAD {
+            let message = "A feed has no end; ask for it with GET.";
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Err(Failure::new(status, "method_not_allowed", message));
+        }
         self.ticket(session, snapshot)
     }
 

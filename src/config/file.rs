@@ -97,12 +97,14 @@ const ADMIN: &[Field] = &[
     Field::new(
         "token",
         &Shape::Text(Text::Source),
-        "Bearer token, `env:NAME` or `file:PATH`. Required off loopback.",
+        "`env:NAME` or `file:PATH`. Where there is one, all but health and the page itself wants it. Required off \
+         loopback.",
     ),
     Field::new(
         "hosts",
         &TEXTS,
-        "Host names that requests may carry beside loopback and the listen address.",
+        "Host names that requests may carry beside loopback and the listen address; with a port where a \
+         proxy serves the page on one of its own.",
     ),
 ];
 

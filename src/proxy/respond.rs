@@ -93,7 +93,7 @@ pub async fn refuse(
 }
 
 /// Reads on, bounded; whether the body has come to its end.
-async fn drain(session: &mut ServerSession) -> bool {
+pub async fn drain(session: &mut ServerSession) -> bool {
     let mut taken = 0;
     let read = async {
         while !session.is_body_done() {

@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(figures.today.models[0].requests, 4 * EACH);
         assert_eq!(figures.today.models[0].input, 40 * EACH);
         assert_eq!(figures.took.count(), 4 * EACH);
-        assert_eq!(figures.overhead.quantile(0.5).map(f64::round), Some(30.0));
+        assert!((29.0..32.0).contains(&figures.overhead.quantile(0.5).unwrap()));
         assert_eq!(figures.per_minute, 4 * EACH);
         let (_, fresh) = live.fresh();
         assert_eq!(fresh.len(), KEPT);

@@ -306,11 +306,13 @@ async fn wrong_tokens_are_slowed_down_by_bearer_and_login_alike() {
         assert_eq!(status, 401, "{turn}");
     }
     // From now on even the right one waits.
-    for answer in [
-        get(&wrong, "/metrics", &[]).await,
-        get(&gateway.operator(), "/status", &[]).await,
-        post(&stranger, "/api/session", &json!({ "token": TOKEN }), &[]).await,
-    ] {
+    let (operator, typed) = (gateway.operator(), json!({ "token": TOKEN }));
+    let (first, second, third) = tokio::join!(
+        get(&wrong, "/metrics", &[]),
+        get(&operator, "/status", &[]),
+        post(&stranger, "/api/session", &typed, &[])
+    );
+    for answer in [first, second, third] {
         assert_eq!(answer.status, 429, "{}", answer.text());
         assert!((1..=60).contains(&answer.number("retry-after")));
         assert_eq!(answer.error("code"), "too_many_tries");

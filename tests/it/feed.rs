@@ -133,7 +133,7 @@ async fn a_feed_begins_with_the_newest_and_goes_on_with_what_comes() {
     let app = gateway.app();
     app.chat().await.ok();
     app.ask(&client::chat(&json!({ "model": "no-such-model" }))).await.is(404, "model_not_found");
-    app.stream().await;
+    app.chat().await.ok();
     gateway.status().await;
     let mut feed = Feed::open(gateway.admin, "").await.unwrap();
     let head = feed.head.to_ascii_lowercase();

@@ -7,7 +7,8 @@ use tokio::task::JoinSet;
 
 use crate::shared_ledger::start;
 use crate::support::{
-    Answer, Config, Gateway, LICENSE, Metrics, Mock, Raw, Reply, Step, client, eventually, sse,
+    Answer, Config, Gateway, LICENSE, Mock, Raw, Reply, Step, client, eventually, gateway::Metrics,
+    sse,
 };
 
 const PRICES: &str = "prices: { p/m1: { input: 1000, output: 1000 } }";
@@ -204,9 +205,9 @@ async fn overhead_is_the_gateways_own_share() {
     raw.send(&whole[whole.len() - 5..]).await;
     assert_eq!(raw.answer().await.unwrap().status, 200);
     // One that is slow to read: more than the sockets between hold.
-    let long = "x".repeat(7 << 20);
+    let long = "x".repeat(5 << 20);
     let answer = sse::CHAT.replace("Hel\\u006co", &long);
-    assert!(answer.len() > 7 << 20);
+    assert!(answer.len() > 5 << 20);
     mock.answer([Reply::json(200, answer)]);
     let mut raw = gateway.raw().await;
     raw.send(&whole).await;
@@ -216,7 +217,7 @@ async fn overhead_is_the_gateways_own_share() {
     let metrics = gateway.metrics().await;
     assert_eq!(metrics.sum("gatekeeper_overhead_seconds_count", &[]), 4.0);
     let own = metrics.sum("gatekeeper_overhead_seconds_sum", &[]);
-    assert!(own < 0.25, "{own} s of its own in four requests");
+    assert!(own < 0.4, "{own} s of its own in four requests");
     let all = metrics.sum("gatekeeper_request_duration_seconds_sum", &[("endpoint", "chat")]);
     assert!(all > 1.5, "{all} s in all");
 }
@@ -270,7 +271,7 @@ fn names() -> usize {
 /// So many models that nobody has, licences that nobody bought and paths that lead nowhere: not one series
 /// more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_that_apps_make_up_are_no_labels() {
+async fn made_up_names_are_no_labels() {
     const CONNECTIONS: usize = 4;
     let mock = Mock::start(Reply::chat()).await;
     let gateway = Gateway::start(Config::new(&mock)).await;
