@@ -2,7 +2,7 @@
 
 import { at, list, make, say, show, terms } from './element.js';
 import { age, dollars, duration, exact, many } from './format.js';
-import { Refused, post } from './api.js';
+import { post } from './api.js';
 
 const SOURCE_TONES = { ok: 'served', down: 'waiting', holding: 'waiting', misconfigured: 'failed' };
 /** A gateway reads and builds the whole configuration for it. */
@@ -34,12 +34,15 @@ export class Config {
         if (this.refusedAt) say(at('refused-when'), `${age(this.clock() - Date.parse(this.refusedAt))} ago`);
     }
 
-    refused({ refused, waits_for_restart: waits = [] }) {
+    refused({ refused, changes = [], waits_for_restart: waits = [] }) {
         this.refusedAt = refused?.at ?? null;
         if (show(at('refused'), refused)) {
             at('refused-when').title = exact(refused.at);
             say(at('refused-title'), `The last save is not live: ${many(refused.problems.length, 'problem')}`);
             problems(at('refused-problems'), refused.problems);
+        }
+        if (show(at('changed'), changes.length > 0 && !refused)) {
+            at('changed-list').replaceChildren(...changes.map((line) => make('li', {}, line)));
         }
         if (show(at('waits'), waits.length > 0)) {
             at('waits-list').replaceChildren(...waits.map((field) => make('li', {}, make('code', {}, field))));
@@ -57,27 +60,29 @@ export class Config {
             const result = await post('/api/reload', { dry_run: dryRun }, RELOAD_MS);
             this.result(result, dryRun);
         } catch (error) {
-            // Problems come with a 4xx, and are an answer like any other.
             said.classList.add('failed');
-            say(said, error instanceof Refused && error.status === 404 ? 'This gateway runs without a file.' : error.message);
+            say(said, error.message);
         }
         for (const button of buttons) button.disabled = false;
         if (!dryRun) this.changed();
     }
 
-    result({ ok, changes = [], waits_for_restart: waits = [], problems: found = [] }, dryRun) {
-        const words = !ok
-            ? `${many(found.length, 'problem')}: ${dryRun ? 'the file would be refused' : 'the file is refused, the one before stays live'}.`
-            : changes.length + waits.length === 0
-              ? 'Nothing would change.'
-              : dryRun ? 'The file is sound. It would change:' : 'The file is live. It changed:';
-        say(at('reload-said'), ok && !dryRun && changes.length + waits.length === 0 ? 'The file is live; nothing changed.' : words);
+    result({ ok, changes = [], waits_for_restart: waits = [], warnings = [], problems: found = [] }, dryRun) {
         at('reload-said').classList.toggle('failed', !ok);
-        if (!show(at('reload-result'), changes.length + waits.length + found.length > 0)) return;
+        say(at('reload-said'), outcome(ok, dryRun, changes.length + waits.length > 0, found.length));
+        if (!show(at('reload-result'), changes.length + waits.length + warnings.length + found.length > 0)) return;
         const lines = [...changes.map((line) => ['change', line]), ...waits.map((line) => ['wait', `${line}: after a restart`])];
         at('reload-changes').replaceChildren(...lines.map(([kind, line]) => make('li', { class: kind }, line)));
+        problems(at('reload-warnings'), warnings);
         problems(at('reload-problems'), found);
     }
+}
+
+function outcome(ok, dryRun, isChanged, found) {
+    const faults = many(found, 'problem');
+    if (!ok) return `${faults}: ${dryRun ? 'the file would be refused' : 'the file is refused, the one before stays live'}.`;
+    if (dryRun) return isChanged ? 'The file is sound. It would change:' : 'The file is sound. It would change nothing.';
+    return isChanged ? 'The file is live. It changed:' : 'The file is live. It changed nothing.';
 }
 
 /** "41:12: path: message" with its place set apart. */

@@ -4,6 +4,9 @@ import { at, list, make, say, show } from './element.js';
 import { clock, code, compact, count, dollars, many, millis, percentFigure } from './format.js';
 import { ring, sparkline } from './chart.js';
 
+/** Points of a line, at least. */
+const SHORTEST = 10;
+
 /** Answers of today, or of the last `minutes`: `{ success, failed, refused }`. */
 export function sums(series, from = 0) {
     const sum = (name) => series[name].slice(from).reduce((total, value) => total + (value ?? 0), 0);
@@ -34,7 +37,8 @@ export function today({ live, sinces, now, history }) {
 /** The last five minutes and the running one. */
 export const lately = (history) => (history ? sums(history.minutes.series, -6) : null);
 
-export function showFigures({ live, status, history, day }) {
+/** `up` is how long the gateway runs, in milliseconds. */
+export function showFigures({ live, status, history, day, up }) {
     success(day);
     const { figures } = status;
     const perMinute = figures?.requests_per_minute;
@@ -56,7 +60,7 @@ export function showFigures({ live, status, history, day }) {
     say(at('saved'), `${dollars(saved)} saved`);
     show(at('saved'), saved > 0);
 
-    if (history) sparklines(complete(history.minutes.series));
+    if (history) sparklines(known(history.minutes, up));
 }
 
 function success(day) {
@@ -69,8 +73,14 @@ function success(day) {
     ring(at('success-ring'), rate);
 }
 
-/** Without the running minute, which looks like a fall until it is over. */
-const complete = (series) => Object.fromEntries(Object.entries(series).map(([name, values]) => [name, values.slice(0, -1)]));
+/**
+ * The minutes that were whole: the running one looks like a fall until it is over, and before the start
+ * there was nothing.
+ */
+function known({ step_s: step, series }, up) {
+    const steps = Math.max(SHORTEST, Math.ceil(up / (step * 1000)));
+    return Object.fromEntries(Object.entries(series).map(([name, values]) => [name, values.slice(0, -1).slice(-steps)]));
+}
 
 function sparklines(minutes) {
     const total = minutes.success.map((whole, index) => whole + minutes.failed[index] + minutes.refused[index]);

@@ -26,7 +26,9 @@ const seen = {
     history: null,
     /** Whose figures: `''` is the gateway that serves this page. */
     gateway: '',
-    /** The name of that one, where several share a store. */
+    /** Each one's totals, where several share a store. */
+    all: null,
+    /** The name of this one among them. */
     own: null,
     boot: null,
     lostAt: null,
@@ -158,9 +160,10 @@ async function readHistory() {
     if (!document.hidden) readHistory.timer = setTimeout(readHistory, HISTORY_MS);
 }
 
-function gateways({ gateways: all }) {
+function gateways(status) {
+    // Another gateway's figures come without the list.
+    const all = (seen.all = status.gateways ?? seen.all);
     if (!all) return;
-    seen.all = all;
     seen.own = all[0].gateway;
     show(at('gateways'), all.length > 1 || seen.gateway);
     const others = all.map(({ gateway }) => gateway).filter((name) => name !== seen.own);
@@ -199,7 +202,7 @@ function render() {
     show(at('retry'), lost);
     if (!seen.status || !seen.live) return;
     const { status, live, history } = seen;
-    showFigures({ live, status, history, day: sofar() });
+    showFigures({ live, status, history, day: sofar(), up: clock() - Math.min(...sinces().map(Date.parse)) });
     say(at('config-age'), age(status.config));
     at('config-age').title = `${status.config.source}, live since ${exact(status.config.since)}`;
 }

@@ -37,7 +37,7 @@ export function configuration(provider, change = {}) {
             fast: ['main/small', 'other/small'],
             [MARKUP]: ['main/small'],
         },
-        prices: { 'main/small': { input: 0.5, output: 1.5 } },
+        prices: { 'main/small': { input: 50, output: 150 } },
         ...change,
     };
 }

@@ -131,7 +131,7 @@ test('small, soon there, and from this gateway alone', async (t) => {
     t.diagnostic(`${files.length} files, ${bytes} bytes`);
     assert.ok(bytes < 150_000, `${bytes} bytes`);
 
-    const page = await open(t, browser, gateway.admin);
+    const page = await open(t, browser, gateway.admin, { plain: false });
     await page.locator('#feed .row').first().waitFor();
     const paint = await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0].startTime);
     t.diagnostic(`first paint after ${Math.round(paint)} ms`);

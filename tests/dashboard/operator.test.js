@@ -93,6 +93,26 @@ test('a file that was refused: every problem with its line, and the chain that i
     isFine(page);
 });
 
+test('the file is checked and read again at the press of a button', async (t) => {
+    const page = await open(t, browser, gateway.admin, { view: 'config' });
+    const orders = [];
+    let told = { ok: true, live: false, changes: [`plans.pro: ${MARKUP}`], waits_for_restart: ['server.listen'], warnings: ['7:3: plans.pro: no limit'], problems: [] };
+    await page.route('**/api/reload', async (route) => {
+        orders.push(route.request().postDataJSON());
+        await route.fulfill({ json: told });
+    });
+    await page.locator('#check').click();
+    await says(page, '#reload-said', 'The file is sound. It would change:');
+    assert.deepEqual(await page.locator('#reload-changes li').allTextContents(), [`plans.pro: ${MARKUP}`, 'server.listen: after a restart']);
+    await says(page, '#reload-warnings li', /^line 7, column 3\s*plans\.pro: no limit$/);
+    told = { ok: false, live: false, changes: [], waits_for_restart: [], warnings: [], problems: ['41:12: plans.pro.messages: wrong'] };
+    await page.locator('#reload').click();
+    await says(page, '#reload-said', '1 problem: the file is refused, the one before stays live.');
+    await says(page, '#reload-problems li', /^line 41, column 12\s*plans\.pro\.messages: wrong$/);
+    assert.deepEqual(orders, [{ dry_run: true }, { dry_run: false }]);
+    isFine(page);
+});
+
 test('with a token: the form, a wrong one, the right one, and out again', async (t) => {
     const guarded = await startGateway({ admin: { token: 'env:ADMIN_TOKEN' } }, { ADMIN_TOKEN: TOKEN });
     t.after(() => guarded.stop());

@@ -6,9 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 export const USAGE = { prompt_tokens: 11, completion_tokens: 5, total_tokens: 16 };
 
 export async function startProvider() {
-    /** What a secret is answered: a status, or `endless`, `broken`; else it is served. */
+    /** What a secret is answered: a status, or `broken`; else it is served. */
     const moods = {};
-    const provider = { moods, asked: [], answered: 0 };
+    /** `pace()` makes `{ ms, usage }` of an answer; without, it comes at once. */
+    const provider = { moods, asked: [], answered: 0, pace: () => ({ ms: 0, usage: USAGE }) };
     const server = http.createServer(async (req, res) => {
         let text = '';
         for await (const part of req) text += part;
@@ -22,11 +23,12 @@ export async function startProvider() {
             return json(res, mood, { error: { message: 'no', type: 'error', code: 'error' } });
         }
         const { stream, model } = JSON.parse(text);
-        if (mood === 'slow') await sleep(1200);
+        const { ms, usage } = provider.pace();
+        await sleep(ms);
         if (!stream) {
             provider.answered += 1;
             const message = { role: 'assistant', content: 'On its way.' };
-            return json(res, 200, { ...about('chat.completion', model), choices: [{ index: 0, message, finish_reason: 'stop' }], usage: USAGE });
+            return json(res, 200, { ...about('chat.completion', model), choices: [{ index: 0, message, finish_reason: 'stop' }], usage });
         }
         res.writeHead(200, { 'content-type': 'text/event-stream' });
         const event = (delta, more = {}) => {
@@ -34,11 +36,11 @@ export async function startProvider() {
             res.write(`data: ${JSON.stringify({ ...about('chat.completion.chunk', model), choices, ...more })}\n\n`);
         };
         event({ role: 'assistant', content: 'On ' });
-        await sleep(10);
+        await sleep(10 + ms);
         if (mood === 'broken') return res.destroy();
         event({ content: 'its way.' });
         event({}, { choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] });
-        event({}, { choices: [], usage: USAGE });
+        event({}, { choices: [], usage });
         res.end('data: [DONE]\n\n');
         provider.answered += 1;
     });

@@ -329,13 +329,6 @@ impl Gateway {
         Http::new(self.admin, super::Wire::Plain)
     }
 
-    /// Resident memory, in KiB.
-    pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     /// Processor time so far; the kernel counts it in hundredths of a second.
     pub fn processor_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
