@@ -37,9 +37,10 @@ struct Clock {
 impl Clock {
     fn at_noon() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
-        let today = jiff::Timestamp::from_second(now).unwrap().to_zoned_datetime(jiff::tz::TimeZone::UTC);
+        let today =
+            jiff::Timestamp::from_second(now).unwrap().to_zoned_datetime(jiff::tz::TimeZone::UTC);
         let noon = today.date().with().day(12).build().unwrap().at(12, 10, 0, 0);
-        let noon = noon.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();
+        let noon = noon.to_zoned_datetime(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();
         let clock = Self { dir: TempDir::new().unwrap(), ahead: noon - now };
         clock.set(0);
         clock

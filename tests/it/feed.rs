@@ -386,11 +386,11 @@ async fn soak_of_two_hundred_feeds_under_load_which_cost_next_to_nothing() {
     drop(more);
     tokio::time::sleep(time() / 3).await;
     let (warm, began) = (gateway.memory("VmRSS"), Instant::now());
-    let (heard_before, time_before) = (heard.load(Relaxed), gateway.processor_time());
+    let (heard_before, time_before) = (heard.load(Relaxed), gateway.cpu());
     tokio::time::sleep(time() * 2 / 3).await;
     let last = gateway.memory("VmRSS");
     let events = heard.load(Relaxed) - heard_before;
-    let spent = gateway.processor_time() - time_before;
+    let spent = gateway.cpu() - time_before;
     let elapsed = began.elapsed();
     let (per_feed, rate) =
         ((warm - before) as usize / FEEDS, events as f64 / elapsed.as_secs_f64());

@@ -329,15 +329,6 @@ impl Gateway {
         Http::new(self.admin, super::Wire::Plain)
     }
 
-    /// Processor time so far; the kernel counts it in hundredths of a second.
-    pub fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let (_, rest) = stat.rsplit_once(')').unwrap();
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(10 * ticks)
-    }
-
     pub async fn me(&self, key: &str) -> Value {
         let answer = self.app().get("/v1/me").bearer_auth(key).send().await.unwrap();
         let (status, body) = (answer.status(), answer.text().await.unwrap());
