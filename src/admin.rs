@@ -1,29 +1,51 @@
-//! The admin listener: `/metrics`, `/status`, `/healthz`, `/readyz`, and what an operator does about one
-//! buyer under `/api/licenses/`, or one master key under `/api/keys/`.
+//! The admin listener: the dashboard's page and what it shows (`/status`, `/feed`, `/api/history`),
+//! `/metrics`, `/healthz`, `/readyz`, and what an operator does about one buyer under `/api/licenses/`, one
+//! master key under `/api/keys/`, or the configuration at `/api/reload`.
 //!
-//! Health needs no token; the rest does when the listener is off loopback (`access`).
+//! Health and the page itself need no token; the rest does where one is configured (`access`).
 
 mod access;
+mod feed;
 mod keys;
 mod licenses;
+mod login;
 mod metrics;
+mod page;
+mod reload;
+mod sessions;
 mod status;
+mod tries;
+
+pub use self::{
+    access::Access,
+    feed::{Hub, Ticker},
+    page::Page,
+};
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode};
-use pingora_core::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+use bytes::Bytes;
+use gatekeeper_filters::kernel::UnixMs;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use pingora_core::{
+    apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream},
+    protocols::http::ServerSession,
+    server::ShutdownWatch,
+};
+use pingora_http::ResponseHeader;
 use serde_json::Value;
 
+use self::{access::Caller, page::Prefers};
 use crate::{
     handover::{Call, Movable},
-    operator::{Failure, Operator},
-    proxy::deadline,
-    reload::History,
+    operator::{self, Failure, Operator},
+    proxy::{deadline, gate, respond},
+    reload::{History, Reload},
     server::phase::Phase,
     snapshot::Snapshot,
+    telemetry::neighbours::Whose,
     upstream::peer::Connector,
 };
 
@@ -33,42 +55,67 @@ pub struct Admin {
     pub phase: Arc<Phase>,
     pub ledger: Arc<Movable>,
     pub history: Arc<History>,
+    /// Reads the file again, where there is one.
+    pub reload: Option<Arc<Reload>>,
     /// For probes.
     pub connector: Arc<Connector>,
+    pub access: Access,
+    pub hub: Arc<Hub>,
+    pub page: Page,
 }
 
-type Answer = Response<Vec<u8>>;
+type Answer = Response<Bytes>;
+
+/// How long a read of a request may take.
+const READ_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[async_trait]
-impl ServeHttp for Admin {
-    async fn response(&self, session: &mut ServerSession) -> Answer {
+impl HttpServerApp for Admin {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if !matches!(session.read_request().await, Ok(true)) {
+            return None;
+        }
         deadline::head_is_here();
-        let request = session.req_header();
-        let path = request.uri.path();
-        let is_order = [licenses::PATH, keys::PATH].iter().any(|order| path.starts_with(order));
-        // What is ordered here must be done while the ledger is here.
-        let _call = match is_order {
-            true => match self.ledger_here().await {
-                Some(call) => Some(call),
-                None => return taken_over(),
+        session.set_read_timeout(Some(READ_TIME));
+        session.set_write_timeout(Some(respond::WRITE_TIME));
+        // Where Pingora switched it off, it stays off.
+        if session.get_keepalive().is_some() {
+            let stays = !*shutdown.borrow();
+            session.set_keepalive(stays.then_some(deadline::KEEPALIVE));
+        }
+        let snapshot = self.snapshot.load_full();
+        let is_feed = session.req_header().uri.path() == "/feed";
+        let framed = gate::check_framing(&session);
+        if framed.is_err() {
+            // Where this message ends is unclear, so nothing after it can be a request.
+            session.set_keepalive(None);
+        }
+        let answered = match framed {
+            Err(reject) => Err(Failure::invalid(reject.message)),
+            Ok(()) if is_feed => match self.begin_feed(&session, &snapshot) {
+                Ok(ticket) => {
+                    drop(snapshot);
+                    self.feed(session, ticket).await;
+                    return None;
+                }
+                Err(failure) => Err(failure),
             },
-            false => None,
+            Ok(()) => self.answer(&mut session, &snapshot).await,
         };
-        let request = session.req_header();
-        let path = request.uri.path();
-        if let Some(command) = path.strip_prefix(licenses::PATH) {
-            let command = command.to_owned();
-            let snapshot = self.snapshot.load_full();
-            let answered = self.licenses(&command, session, &snapshot).await;
-            return json_answer(answered.status, &answered.body);
+        // What is left of the body is nobody's next request, and closing on it would reset the connection.
+        if answered.is_err() && !respond::drain(&mut session).await {
+            session.set_keepalive(None);
         }
-        if let Some(command) = path.strip_prefix(keys::PATH) {
-            let command = command.to_owned();
-            let snapshot = self.snapshot.load_full();
-            let answered = self.keys(&command, session, &snapshot).await;
-            return json_answer(answered.status, &answered.body);
-        }
-        self.page(&request.method, path, &request.headers)
+        let answer = answered.unwrap_or_else(refusal);
+        let (parts, body) = answer.into_parts();
+        respond::write(&mut session, parts.into(), body).await.ok()?;
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok().flatten()?;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 }
 
@@ -81,29 +128,120 @@ impl Admin {
         }
     }
 
-    fn page(&self, method: &Method, path: &str, headers: &http::HeaderMap) -> Answer {
-        if !["/healthz", "/readyz", "/metrics", "/status"].contains(&path) {
-            return text(
-                StatusCode::NOT_FOUND,
-                "There is nothing here. Try /status or /metrics.\n",
-            );
+    fn begin_feed(
+        &self,
+        session: &ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<feed::Ticket, Failure> {
+        check_get(session)?;
+        if session.req_header().method == Method::HEAD {
+            let message = "A feed has no end; ask for it with GET.";
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Err(Failure::new(status, "method_not_allowed", message));
         }
-        if method != Method::GET && method != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "This address takes GET requests only.\n");
+        self.ticket(session, snapshot)
+    }
+
+    async fn answer(
+        &self,
+        session: &mut ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Answer, Failure> {
+        let path = session.req_header().uri.path().to_owned();
+        let is_order = [licenses::PATH, keys::PATH].iter().any(|order| path.starts_with(order));
+        // What is ordered here must be done while the ledger is here.
+        let _call = match is_order {
+            true => Some(self.ledger_here().await.ok_or_else(taken_over)?),
+            false => None,
+        };
+        if let Some(command) = path.strip_prefix(licenses::PATH) {
+            return self.licenses(command, session, snapshot).await.map(|answer| told(&answer));
         }
+        if let Some(command) = path.strip_prefix(keys::PATH) {
+            return self.keys(command, session, snapshot).await.map(|answer| told(&answer));
+        }
+        if path == reload::PATH {
+            return self.reload(session, snapshot).await.map(|answer| told(&answer));
+        }
+        match path.strip_prefix(login::PATH) {
+            Some("") => return self.log_in(session, snapshot).await,
+            Some("/end") => return self.log_out(session, snapshot).await,
+            _ => self.show(&path, session, snapshot),
+        }
+    }
+
+    /// What is looked at.
+    fn show(
+        &self,
+        path: &str,
+        session: &ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Answer, Failure> {
+        let is_known = ["/", "/healthz", "/readyz", "/metrics", "/status", "/api/history"]
+            .contains(&path)
+            || path.starts_with(page::ASSETS);
+        if !is_known {
+            return Err(nothing_here());
+        }
+        check_get(session)?;
         match path {
-            "/healthz" => return text(StatusCode::OK, "ok\n"),
-            "/readyz" => return self.ready(),
+            "/healthz" => return Ok(text(StatusCode::OK, "ok\n")),
+            "/readyz" => return Ok(self.ready()),
             _ => {}
         }
-        let snapshot = self.snapshot.load();
-        if let Err(failure) = access::may_look(headers, &snapshot) {
-            return text(failure.status, &format!("{}\n", failure.message));
+        let headers = &session.req_header().headers;
+        let caller = Caller::of(session, snapshot);
+        let prefers = page::preferred(headers);
+        let is_page = match path {
+            "/" => prefers != Prefers::Json,
+            "/status" => prefers == Prefers::Html,
+            _ => false,
+        };
+        if is_page || path.starts_with(page::ASSETS) {
+            access::check_host(&caller, &snapshot.settings.admin)?;
+            let mut found = match path.strip_prefix(page::ASSETS) {
+                Some(name) => self.page.asset(name, headers),
+                None => self.page.index(headers),
+            }
+            .ok_or_else(nothing_here)?;
+            if is_page {
+                found.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+            }
+            return Ok(found);
         }
+        self.access.look(&caller, snapshot)?;
         match path {
-            "/metrics" => self.metrics(&snapshot),
-            _ => json_answer(StatusCode::OK, &Value::Object(self.status(&snapshot))),
+            "/metrics" => Ok(self.metrics(snapshot)),
+            "/api/history" => {
+                let whose = self.whose(session, snapshot)?;
+                let (live, now) = (&snapshot.telemetry.live, UnixMs::now());
+                let history = live.neighbours.history(|| live.history(now), whose.as_ref());
+                Ok(json_answer(StatusCode::OK, &history.to_json(now)))
+            }
+            _ => {
+                let whose = self.whose(session, snapshot)?;
+                let status = self.status(snapshot, whose.as_ref());
+                let mut answer = json_answer(StatusCode::OK, &Value::Object(status));
+                answer.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+                Ok(answer)
+            }
         }
+    }
+
+    /// Whose figures are asked for by `?gateway=`.
+    fn whose(
+        &self,
+        session: &ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Whose>, Failure> {
+        let query = session.req_header().uri.query().unwrap_or_default();
+        let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+        let Some((_, name)) = pairs.find(|(name, _)| name == "gateway") else { return Ok(None) };
+        let whose = snapshot.telemetry.live.neighbours.whose(&name);
+        whose.map(Some).ok_or_else(|| {
+            let message = "No gateway of this name is here; /status names those that are.";
+            Failure::new(StatusCode::NOT_FOUND, "not_found", message)
+        })
     }
 
     /// 503 only while starting or draining: a store outage must not take every gateway out.
@@ -116,10 +254,36 @@ impl Admin {
     }
 }
 
-fn taken_over() -> Answer {
+fn taken_over() -> Failure {
     let message = "Another process has just taken over. Send this again.";
-    let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message).answer();
-    json_answer(failure.status, &failure.body)
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
+}
+
+fn nothing_here() -> Failure {
+    let message = "There is nothing here. Try / or /status or /metrics.";
+    Failure::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+fn check_get(session: &ServerSession) -> Result<(), Failure> {
+    let method = &session.req_header().method;
+    if method == Method::GET || method == Method::HEAD {
+        return Ok(());
+    }
+    let message = "This address takes GET requests only.";
+    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
+}
+
+fn told(answer: &operator::Answer) -> Answer {
+    json_answer(answer.status, &answer.body)
+}
+
+fn refusal(failure: Failure) -> Answer {
+    let retry_after = failure.retry_after;
+    let mut answer = told(&failure.answer());
+    if let Some(seconds) = retry_after {
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    answer
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Answer {
@@ -127,17 +291,40 @@ fn json_answer(status: StatusCode, value: &Value) -> Answer {
     answer(status, "application/json", body)
 }
 
-fn text(status: StatusCode, words: &str) -> Answer {
-    answer(status, "text/plain; charset=utf-8", words.as_bytes().to_vec())
+fn text(status: StatusCode, words: &'static str) -> Answer {
+    answer(status, "text/plain; charset=utf-8", words)
 }
 
-fn answer(status: StatusCode, kind: &str, body: Vec<u8>) -> Answer {
-    let built = Response::builder()
-        .status(status)
-        .header(http::header::CONTENT_TYPE, kind)
-        .header(http::header::CONTENT_LENGTH, body.len())
-        .header(http::header::CACHE_CONTROL, "no-store")
-        .header("x-content-type-options", "nosniff")
-        .body(body);
-    built.unwrap_or_default()
+/// With everything that keeps a browser from doing more with it than show it.
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    const ALWAYS: [(&str, &str); 7] = [
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-embedder-policy", "require-corp"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ];
+    let body = body.into();
+    let length = body.len();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    for (name, value) in ALWAYS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    if !kind.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    answer
+}
+
+/// Writes the head of an answer that goes on.
+async fn write_head(session: &mut ServerSession, head: Response<()>) -> pingora_core::Result<()> {
+    let head: ResponseHeader = head.into_parts().0.into();
+    session.write_response_header(Box::new(head)).await
 }

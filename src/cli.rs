@@ -1,7 +1,10 @@
 //! The command line. Each command is one function; what needs the machine (`run`, `demo`) is
 //! handed in.
 
+mod call;
+mod health;
 mod licenses;
+mod reload;
 
 use std::{
     fmt::Write as _,
@@ -12,7 +15,8 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use gatekeeper_filters::kernel::{Limit, ModelSet, Plan, Registry};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
@@ -43,8 +47,11 @@ Examples:
   gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
   gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
   gatekeeper licenses grant -c FILE --messages 100 < key     what one buyer has, and more of it
+  gatekeeper reload --diff -c conf/gatekeeper.yaml           what a saved file would change
   gatekeeper upgrade -c conf/gatekeeper.yaml                 a new version, with no stream cut
-  gatekeeper schema > conf/schema.json                       for the editor";
+  gatekeeper schema > conf/schema.json                       for the editor
+  gatekeeper health -c conf/gatekeeper.yaml                  for a container's health check
+  gatekeeper completions bash                                for the shell";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -82,7 +89,7 @@ pub enum Command {
     /// Seal every secret of a file under vault.kek, and write the pepper in use into it
     #[command(
         after_help = "To change the KEK: move the old one to `vault.previous`, a new one to \
-        `vault.kek`, run this,\nrestart the gateways, take `previous` out.\n\nExample:\n  \
+        `vault.kek`, run this,\ntake `previous` out. Gateways that run notice each step.\n\nExample:\n  \
         gatekeeper rewrap -c conf/gatekeeper.yaml"
     )]
     Rewrap(FileArgs),
@@ -92,12 +99,33 @@ pub enum Command {
     /// See and change what one buyer has: at the running gateway, or in its store when none runs
     #[command(after_help = licenses::EXAMPLES)]
     Licenses(licenses::LicensesArgs),
+    /// Have the running gateway read its file again, or (--diff) tell what that would change
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::ReloadArgs),
+    /// Tell whether the gateway is well
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::HealthArgs),
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = COMPLETIONS)]
+    Completions(CompletionsArgs),
     /// Print the JSON schema of the configuration file
     #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
     Schema,
     /// Gateway, stand-in provider and traffic in one process: no key, no network
     #[command(after_help = "Example:\n  gatekeeper demo")]
     Demo(DemoArgs),
+}
+
+const COMPLETIONS: &str = "\
+Examples:
+  gatekeeper completions bash > /etc/bash_completion.d/gatekeeper
+  gatekeeper completions zsh > ~/.zfunc/_gatekeeper            (a folder of $fpath)
+  gatekeeper completions fish > ~/.config/fish/completions/gatekeeper.fish";
+
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: Shell,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -193,11 +221,19 @@ pub fn dispatch(
             let settings = licenses::settings(&args, &registry, err)?;
             return licenses::run(&args, &settings, actions.operate, (out, err));
         }
+        Command::Reload(args) => return reload::run(&args, &registry, out, err),
         Command::Upgrade(args) => {
             let Some((settings, _)) = look(&args.config, &registry, err)? else {
                 return Ok(ExitCode::FAILURE);
             };
             command::upgrade(&args.config, &settings, args.binary, err)?;
+        }
+        Command::Health(args) => return health::run(&args, &registry, (out, err)),
+        Command::Completions(args) => {
+            // At once: it panics where it can't write.
+            let mut text = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "gatekeeper", &mut text);
+            out.write_all(&text)?;
         }
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
     }

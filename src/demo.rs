@@ -41,7 +41,7 @@ pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
     let key = demo_key(&settings).context("the built-in configuration has no licence key")?;
     let buyer = add_buyer(&mut settings)?;
     let public = settings.server.listen;
-    telemetry::log::start(log::LevelFilter::Warn);
+    telemetry::log::start(&log::LevelFilter::Warn.into());
     introduce(&settings, &key)?;
     thread::Builder::new().name("traffic".into()).spawn(move || traffic(public, &buyer))?;
     server::serve(settings, registry, server::Source::Demo { scratch: directory }, None)

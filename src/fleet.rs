@@ -6,7 +6,8 @@
 //! gk:day:DAY       the rows of `daily`, by gateway                        hash, kept 400 days
 //! gk:{active}:DAY  licences of a day                                      set, kept 40 days
 //! gk:keys          keys, accounts and providers that rest, until when      hash, kept a day
-//! gk:live          totals and newest requests, by gateway                 hash
+//! gk:live          totals, newest requests and figures, by gateway        hash
+//! gk:history       an hour and a day of them, by gateway                   hash
 //! gk:keys          channel: one of them begins to rest, or is sound again
 //! ```
 //! Each gateway writes its own fields and nobody else's, and always the whole value: telling it twice
@@ -37,6 +38,7 @@ use crate::{
 /// gateway tells it, one until it is read here.
 const SPENT_EVERY: Duration = Duration::from_millis(450);
 const LIVE_EVERY: Duration = Duration::from_secs(1);
+const HISTORY_EVERY: Duration = Duration::from_secs(10);
 const DAYS_EVERY: Duration = Duration::from_secs(5);
 const DAY_MS: u64 = 86_400_000;
 
@@ -58,6 +60,7 @@ impl Fleet {
         store.spawn(self.clone().tell_health(news));
         store.spawn(self.clone().keep_telling_spent());
         store.spawn(self.clone().keep_telling_live());
+        store.spawn(self.clone().keep_telling_history());
         store.spawn(self.keep_telling_days());
     }
 
@@ -92,6 +95,16 @@ impl Fleet {
             ticks.tick().await;
             if self.speaks() {
                 let _ = self.tell_live().await;
+            }
+        }
+    }
+
+    async fn keep_telling_history(self: Arc<Self>) {
+        let mut ticks = ticks(HISTORY_EVERY);
+        loop {
+            ticks.tick().await;
+            if self.store.is_up() {
+                let _ = self.tell_history().await;
             }
         }
     }

@@ -41,6 +41,7 @@ mod message_ids;
 pub mod moving;
 mod owner;
 mod pepper;
+mod recall;
 mod recovery;
 mod segment;
 mod shared;

@@ -8,6 +8,7 @@
 //! HTTP types; only [`ledger`] and the shelf of [`licenses`] name SQL; filters name neither.
 
 pub mod admin;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -20,6 +21,7 @@ pub mod ledger;
 pub mod licenses;
 pub mod operator;
 pub mod pool;
+pub mod progress;
 pub mod proxy;
 pub mod reload;
 pub mod server;

@@ -1,7 +1,9 @@
 //! The process: what is built once, and what runs in it.
 
+pub mod descriptors;
 pub mod ending;
 pub mod listen;
+pub mod memory;
 pub mod notify;
 mod open;
 pub mod phase;
@@ -22,7 +24,6 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{Ledger, Registry, UnixMs};
-use parking_lot::Mutex;
 use pingora_core::{
     apps::HttpServerOptions,
     protocols::http::v2::server::{H2Options, default_h2_options},
@@ -31,13 +32,14 @@ use pingora_core::{
 };
 
 use self::{
+    descriptors::Descriptors,
     ending::Ending,
     listen::{Port, Ports, Socket},
     open::Opened,
     phase::Phase,
 };
 use crate::{
-    admin::Admin,
+    admin::{Access, Admin, Hub, Page, Ticker},
     cli::RunArgs,
     config::{
         self,
@@ -52,21 +54,21 @@ use crate::{
         deadline::{Deadline, KEEPALIVE},
         gateway::Gateway,
     },
-    reload::{
-        History, Reload,
-        watch::{self, Stamp},
-    },
+    reload::{History, Reload, watch},
     snapshot::{Machine, Snapshot},
     spending::Spending,
     stand_in::StandIn,
     store::Store,
-    telemetry,
+    telemetry::{
+        self,
+        today::{self, ModelDay, Today},
+    },
     upstream::{peer::Connector, probe::Prober},
 };
 
 /// Bytes of a request body an HTTP/2 client may send ahead.
 const H2_WINDOW: u32 = 1024 * 1024;
-/// Idle upstream connections kept, per thread.
+/// Idle upstream connections kept, per thread, where there are file descriptors for them.
 const POOLED: usize = 256;
 
 /// Runs the gateway until a signal ends it.
@@ -74,10 +76,8 @@ const POOLED: usize = 256;
 /// # Errors
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
-    // Before it is read: what is saved meanwhile is noticed.
-    let seen = Stamp::of(&args.config);
     let (settings, warnings) = config::load(&args.config, &registry)?;
-    telemetry::log::start(settings.log.level);
+    telemetry::log::start(&settings.log.levels);
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
@@ -85,7 +85,7 @@ pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
         true => handover::take::wait(&args.config, &settings)?,
         false => None,
     };
-    let source = Source::File { path: args.config, seen };
+    let source = Source::File { path: args.config };
     let served = serve(settings, registry, source, predecessor.clone());
     if let (Err(problem), Some(predecessor)) = (&served, &predecessor) {
         predecessor.failed(&format!("{problem:#}"));
@@ -95,8 +95,8 @@ pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
 
 /// Where the settings come from.
 pub enum Source {
-    /// A file that can be read again; what it was when it was read.
-    File { path: PathBuf, seen: Option<Stamp> },
+    /// A file that can be read again.
+    File { path: PathBuf },
     /// The built-in demo; its directory is removed at the end.
     Demo { scratch: PathBuf },
 }
@@ -104,7 +104,7 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::File { path, .. } => path.display().fmt(f),
+            Source::File { path } => path.display().fmt(f),
             Source::Demo { .. } => f.write_str("the built-in demo"),
         }
     }
@@ -121,6 +121,7 @@ pub fn serve(
     predecessor: Option<Arc<Predecessor>>,
 ) -> anyhow::Result<()> {
     rest::start_clock();
+    let descriptors = Descriptors::raise().context("no file can be opened")?;
     let sockets = sockets(&settings, predecessor.as_deref())?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let inherited = predecessor.as_deref().and_then(Predecessor::inherited);
@@ -139,9 +140,11 @@ pub fn serve(
         buffered: Arc::default(),
         drains: Arc::default(),
         conversations: Arc::default(),
+        certificate: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let kept = settings.store.clone();
+    machine.telemetry.live.begin(&used_today(&store)?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     match opened.redis() {
@@ -162,6 +165,18 @@ pub fn serve(
     let ports = Arc::new(Ports::default());
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let history = History::begin(source.to_string());
+    let file = match &source {
+        Source::File { path } => Some(path.clone()),
+        Source::Demo { .. } => None,
+    };
+    let (reload, scratch) = match source {
+        Source::Demo { scratch } => (None, Some(scratch)),
+        Source::File { path } => {
+            let (machine, store, snapshot) = (machine.clone(), store.clone(), snapshot.clone());
+            let reload = Reload::new(path, registry, machine, store, snapshot, history.clone());
+            (Some(Arc::new(reload)), None)
+        }
+    };
     let mut parts = Parts {
         snapshot: snapshot.clone(),
         machine: machine.clone(),
@@ -170,30 +185,24 @@ pub fn serve(
         shared: shared.clone(),
         phase: phase.clone(),
         history: history.clone(),
+        reload: reload.clone(),
         stand_in,
+        descriptors,
         sockets,
         ports: ports.clone(),
         predecessor: predecessor.clone(),
         handover: None,
     };
-    if let Source::File { path, .. } = &source {
+    if let Some(path) = &file {
         parts.handover = parts.handover(path, &kept);
     }
     let handover = parts.handover.clone();
     let (server, sessions) = parts.build()?;
-    log::info!("Gatekeeper starts with {source}.");
+    log::info!("Gatekeeper starts with {}.", history.source);
+    if let Some(reload) = &reload {
+        watch::begin(reload).context("no thread can be started")?;
+    }
     let telemetry = machine.telemetry.clone();
-    let (reload, scratch) = match source {
-        Source::Demo { scratch } => (None, Some(scratch)),
-        Source::File { path: file, seen } => {
-            let (store, snapshot, turn) = (store.clone(), snapshot.clone(), Mutex::default());
-            let seen = Mutex::new(seen);
-            let reload = Reload { file, registry, machine, store, snapshot, turn, seen, history };
-            let reload = Arc::new(reload);
-            watch::begin(&reload).context("no thread can be started")?;
-            (Some(reload), None)
-        }
-    };
     let args = pingora_core::server::RunArgs {
         shutdown_signal: Box::new(Ending {
             reload,
@@ -241,6 +250,20 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
     Ok(spending)
 }
 
+/// What the store knows of today's usage.
+fn used_today(store: &Embedded) -> anyhow::Result<Today> {
+    let now = UnixMs::now();
+    let models = store.by_model(now)?.into_iter().map(|sum| ModelDay {
+        model: sum.model.into(),
+        requests: sum.requests,
+        input: sum.input,
+        output: sum.output,
+        cached: sum.cached,
+        cost: sum.cost,
+    });
+    Ok(Today { day: today::day(now), models: models.collect(), saved: 0 })
+}
+
 /// Those of the predecessor, and those it did not have. Pingora would try a taken address for half a
 /// minute and then go on without it.
 fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Result<[Socket; 2]> {
@@ -266,11 +289,13 @@ struct Parts {
     shared: Option<Arc<Shared>>,
     phase: Arc<Phase>,
     history: Arc<History>,
+    reload: Option<Arc<Reload>>,
     stand_in: Option<StandIn>,
     sockets: [Socket; 2],
     ports: Arc<Ports>,
     predecessor: Option<Arc<Predecessor>>,
     handover: Option<Arc<Handover>>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Parts {
@@ -297,41 +322,45 @@ impl Parts {
     fn build(self) -> anyhow::Result<(Server, Arc<AtomicUsize>)> {
         let now = self.snapshot.load_full();
         let settings = &now.settings;
+        let threads = settings.server.threads;
         let conf = ServerConf {
-            threads: settings.server.threads,
+            threads,
             work_stealing: false,
-            upstream_keepalive_pool_size: POOLED,
+            upstream_keepalive_pool_size: POOLED.min(self.descriptors.pooled() / threads).max(1),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
-        let connector = Connector::new(&conf);
+        let connector = Connector::new(&conf).within(self.descriptors.clone());
         let gateway = Gateway::new(self.snapshot.clone(), connector, self.phase.clone());
         let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
         proxy.h2_options = Some(h2_options());
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
-        let app = Deadline::new(proxy, settings.server.limits.header_timeout);
+        let app = Deadline::new(proxy, self.snapshot.clone()).counting(self.descriptors.clone());
         let sessions = app.sessions();
         let [public, operators] = self.sockets;
-        let (threads, tls) = (settings.server.threads, settings.server.tls.clone());
+        let threads = settings.server.threads;
+        let tls = match &settings.server.tls {
+            None => None,
+            Some(tls) => {
+                let pair = tls.pair.as_ref().context("server.tls: the certificate is not here")?;
+                self.machine.certificate.set(pair);
+                Some(self.machine.certificate.clone())
+            }
+        };
         let mut count = 2;
         if let Some(predecessor) = &self.predecessor {
             let path = predecessor.place.via(&predecessor.place.apps());
             let socket = Socket::bind_path(path)?;
-            server.add_service(Port::new(
-                "predecessor",
-                threads,
-                socket,
-                app.clone(),
-                None,
-                &self.ports,
-            )?);
+            let port = Port::new("predecessor", threads, socket, app.clone(), None, &self.ports)?;
+            server.add_service(port);
             count += 1;
         }
-        server.add_service(Port::new("public", threads, public, app, tls, &self.ports)?);
+        let apps = Port::new("public", threads, public, app, tls, &self.ports)?;
+        server.add_service(apps.while_there_is_room(self.descriptors));
         let announce = Announce {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],
@@ -345,16 +374,23 @@ impl Parts {
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
         let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
+        let hub = Hub::new(self.machine.telemetry);
+        let ticker = Ticker { hub: hub.clone(), phase: self.phase.clone() };
         let admin = Admin {
+            access: Access::default(),
+            hub,
+            page: Page::new(),
             connector: probing,
-            snapshot: self.snapshot,
+            snapshot: self.snapshot.clone(),
             operator: Operator { store: self.store, shared: self.shared },
             phase: self.phase,
             ledger: self.ledger,
             history: self.history,
+            reload: self.reload,
         };
-        let admin = Deadline::new(admin, settings.server.limits.header_timeout);
+        let admin = Deadline::new(admin, self.snapshot.clone());
         server.add_service(Port::new("admin", 1, operators, admin, None, &self.ports)?);
+        server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
         if let Some(stand_in) = self.stand_in {

@@ -1,9 +1,15 @@
 //! What operators see: metrics, the live list of requests, the access log.
 
 pub mod access_log;
+pub mod figures;
+pub mod histogram;
+pub mod history;
 pub mod live;
 pub mod log;
 pub mod metrics;
+pub mod neighbours;
+pub mod seen;
+pub mod today;
 
 use std::{
     sync::{
@@ -14,16 +20,20 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{
-    Code, Delivery, Exchange, Outcome, Record, Source, UnixMs, Usage,
+    Code, DOLLAR, Delivery, Exchange, Outcome, Record, Source, UnixMs, Usage,
 };
 
-use self::{access_log::AccessLog, live::Live, metrics::Metrics};
+use self::{
+    access_log::AccessLog,
+    live::{Live, Times},
+    metrics::Metrics,
+};
 use crate::proxy::flight::Flight;
 
 pub struct Telemetry {
     pub metrics: Metrics,
     pub live: Live,
-    access: AccessLog,
+    pub access: AccessLog,
     in_flight: AtomicU64,
 }
 
@@ -61,16 +71,24 @@ impl Telemetry {
     }
 
     /// One request ended. Returns its record for the ledger.
-    pub fn finished(&self, flight: &Flight, outcome: Outcome) -> Record {
+    pub fn finished(&self, flight: &mut Flight, outcome: Outcome) -> Record {
         let elapsed = flight.arrived.elapsed();
+        let own = elapsed.saturating_sub(flight.waited);
         let record = record(flight, outcome, elapsed);
-        self.metrics.finished(flight, outcome, &record, elapsed);
-        if !is_local(flight, outcome) {
-            self.live.finished(flight, outcome, &record);
-        }
+        self.metrics.finished(flight, outcome, &record, elapsed, own);
         self.access.write(flight, &record);
+        if !is_local(flight, outcome) {
+            let saved = flight.exchange.as_deref().map_or(0, |exchange| exchange.saved);
+            let times = Times { own_us: own.as_micros() as u64, saved };
+            self.live.finished(flight, outcome, &record, times);
+        }
         record
     }
+}
+
+/// Of picodollars.
+pub fn dollars(picodollars: u64) -> f64 {
+    picodollars as f64 / DOLLAR as f64
 }
 
 /// Answers of our own that cost nothing are no news for the operator.

@@ -34,6 +34,32 @@ pub enum Code {
 }
 
 impl Code {
+    /// In the order of their declaration.
+    pub const ALL: [Code; 22] = [
+        Code::LicenseMissing,
+        Code::LicenseInvalid,
+        Code::LicenseExpired,
+        Code::LicenseDisabled,
+        Code::LicenseRefunded,
+        Code::LicenseWrongProduct,
+        Code::DeviceLimit,
+        Code::ModelNotAllowed,
+        Code::QuotaExceeded,
+        Code::RateLimited,
+        Code::InvalidRequest,
+        Code::ModelNotFound,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::BodyTooLarge,
+        Code::UnsupportedEncoding,
+        Code::UpstreamError,
+        Code::UpstreamTimeout,
+        Code::UpstreamExhausted,
+        Code::LicenseCheckUnavailable,
+        Code::StoreUnavailable,
+        Code::ShuttingDown,
+    ];
+
     /// HTTP status and the `code` of the error envelope.
     pub fn wire(self) -> (u16, &'static str) {
         match self {

@@ -8,7 +8,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Admin, access};
+use super::{Admin, access::Caller};
 use crate::{
     operator::{Answer, Failure},
     proxy::body::{self, BodyError},
@@ -34,25 +34,8 @@ impl Admin {
         command: &str,
         session: &mut ServerSession,
         snapshot: &Snapshot,
-    ) -> Answer {
-        match self.try_keys(command, session, snapshot).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                // What is left of the body is nobody's next request.
-                session.set_keepalive(None);
-                failure.answer()
-            }
-        }
-    }
-
-    async fn try_keys(
-        &self,
-        command: &str,
-        session: &mut ServerSession,
-        snapshot: &Snapshot,
     ) -> Result<Answer, Failure> {
-        let head = session.req_header();
-        access::may_act(&head.method, &head.headers, snapshot)?;
+        self.access.act(&session.req_header().method, &Caller::of(session, snapshot), snapshot)?;
         let not_found = |message| Failure::new(StatusCode::NOT_FOUND, "not_found", message);
         if !["pause", "resume", "probe"].contains(&command) {
             return Err(not_found("There is nothing here. Commands are pause, resume, probe."));

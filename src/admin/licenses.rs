@@ -2,7 +2,7 @@
 
 use pingora_core::protocols::http::ServerSession;
 
-use super::{Admin, access};
+use super::{Admin, access::Caller};
 use crate::{
     operator::{self, Command, Failure},
     proxy::body,
@@ -20,25 +20,8 @@ impl Admin {
         command: &str,
         session: &mut ServerSession,
         snapshot: &Snapshot,
-    ) -> operator::Answer {
-        match self.try_licenses(command, session, snapshot).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                // What is left of the body is nobody's next request.
-                session.set_keepalive(None);
-                failure.answer()
-            }
-        }
-    }
-
-    async fn try_licenses(
-        &self,
-        command: &str,
-        session: &mut ServerSession,
-        snapshot: &Snapshot,
     ) -> Result<operator::Answer, Failure> {
-        let head = session.req_header();
-        access::may_act(&head.method, &head.headers, snapshot)?;
+        self.access.act(&session.req_header().method, &Caller::of(session, snapshot), snapshot)?;
         let command = Command::parse(command).ok_or_else(|| {
             let message =
                 "There is nothing here. Commands are show, reset, grant, revoke, restore.";

@@ -17,9 +17,7 @@ impl Admin {
         let _one = metrics.scraping.lock();
         metrics.in_flight.set(snapshot.telemetry.in_flight() as i64);
         metrics.reservations_open.set(self.operator.store.open_reservations() as i64);
-        let is_up =
-            self.operator.store.is_up() && self.operator.shared.as_ref().is_none_or(|s| s.is_up());
-        metrics.store_up.set(i64::from(is_up));
+        metrics.store_up.set(i64::from(self.is_store_up()));
         let now = Instant::now();
         // A reload may have taken a provider, a key, a budget or a shop away.
         metrics.provider_state.reset();

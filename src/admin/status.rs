@@ -2,24 +2,30 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
-use gatekeeper_filters::kernel::{DOLLAR, UnixMs};
+use gatekeeper_filters::kernel::UnixMs;
 use serde_json::{Map, Value, json};
 
 use super::Admin;
 use crate::{
     config::settings::LicenseSource,
     licenses::STATIC,
+    operator::Operator,
     pool::{Provider, State, breaker::Circuit},
     reload::History,
     snapshot::Snapshot,
+    telemetry::{dollars, neighbours::Whose},
 };
 
 impl Admin {
-    pub(super) fn status(&self, snapshot: &Snapshot) -> Map<String, Value> {
-        let mut status = snapshot.telemetry.live.to_json();
+    pub(super) fn status(&self, snapshot: &Snapshot, whose: Option<&Whose>) -> Map<String, Value> {
         let (now, today) = (Instant::now(), UnixMs::now());
-        let keys: Vec<Value> =
-            snapshot.providers.iter().flat_map(|provider| keys(provider, now)).collect();
+        let mut status = self.served(snapshot, whose, today);
+        let since = self.history.now().since;
+        let keys: Vec<Value> = snapshot
+            .providers
+            .iter()
+            .flat_map(|provider| keys(provider, now, today, since))
+            .collect();
         let providers: Vec<Value> = snapshot
             .providers
             .iter()
@@ -37,29 +43,82 @@ impl Admin {
             .collect();
         status.insert("spent_today".into(), json!(dollars(snapshot.budgets.whole(today))));
         status.insert("budget".into(), json!(snapshot.settings.budget.map(dollars)));
-        status.insert("in_flight".into(), json!(snapshot.telemetry.in_flight()));
+        status.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
+        status.insert("now".into(), json!(&*today.to_rfc3339()));
+        status.insert("phase".into(), json!(self.phase.name()));
+        status.insert("listen".into(), json!(listen(snapshot)));
+        status.insert("store".into(), self.store());
         status.insert("keys".into(), json!(keys));
         status.insert("providers".into(), json!(providers));
         status.insert("config".into(), config(&self.history, snapshot));
         status.insert("sources".into(), json!(sources(snapshot)));
         status
     }
+
+    /// What was served: by this gateway, by another, or by all that share a store.
+    fn served(
+        &self,
+        snapshot: &Snapshot,
+        whose: Option<&Whose>,
+        now: UnixMs,
+    ) -> Map<String, Value> {
+        let telemetry = &snapshot.telemetry;
+        let (live, neighbours) = (&telemetry.live, &telemetry.live.neighbours);
+        let mut status = match whose {
+            Some(Whose::Own) => live.own(),
+            Some(Whose::Other(name)) => neighbours.other(name).unwrap_or_default(),
+            Some(Whose::All) | None => live.to_json(),
+        };
+        let mut in_flight = telemetry.in_flight();
+        if whose == Some(&Whose::All) {
+            let (totals, all) = neighbours.total(live.totals(), in_flight);
+            totals.put_into(&mut status);
+            in_flight = all;
+        }
+        if !matches!(whose, Some(Whose::Other(_))) {
+            status.insert("in_flight".into(), json!(in_flight));
+        }
+        let figures = neighbours.figures(|| live.figures(now), whose);
+        let active = self.operator.store.active_licenses(now);
+        status.insert("figures".into(), figures.to_json(active, now));
+        status
+    }
+
+    fn store(&self) -> Value {
+        let kind = if self.operator.shared.is_some() { "redis" } else { "embedded" };
+        json!({ "kind": kind, "up": self.is_store_up() })
+    }
+
+    pub(super) fn is_store_up(&self) -> bool {
+        let Operator { store, shared } = &self.operator;
+        store.is_up() && shared.as_ref().is_none_or(|shared| shared.is_up())
+    }
 }
 
-fn dollars(picodollars: u64) -> f64 {
-    picodollars as f64 / DOLLAR as f64
+/// Where apps find this gateway.
+fn listen(snapshot: &Snapshot) -> String {
+    let server = &snapshot.settings.server;
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", server.listen)
 }
 
 /// Which configuration is live since when, and what became of the last reload.
 fn config(history: &History, snapshot: &Snapshot) -> Value {
     let chain: Vec<&str> = snapshot.chain.steps().iter().map(|step| step.name).collect();
+    let steps: Vec<Value> = snapshot
+        .chain
+        .steps()
+        .iter()
+        .map(|step| json!({ "name": step.name, "summary": step.summary, "options": step.options }))
+        .collect();
     let now = history.now();
     let refused = now
         .refused
         .map(|refusal| json!({ "at": &*refusal.at.to_rfc3339(), "problems": refusal.problems }));
     json!({
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
-        "waits_for_restart": now.waiting, "refused": refused,
+        "steps": steps,
+        "waits_for_restart": now.waiting, "changes": now.changes, "refused": refused,
     })
 }
 
@@ -88,9 +147,21 @@ pub(super) fn provider_state(provider: &Provider, now: Instant) -> &'static str 
     }
 }
 
-fn keys(provider: &Provider, now: Instant) -> impl Iterator<Item = Value> {
+/// `wall` is the time of day at `now`; `loaded`, when the configuration went live.
+fn keys(
+    provider: &Provider,
+    now: Instant,
+    wall: UnixMs,
+    loaded: UnixMs,
+) -> impl Iterator<Item = Value> {
     provider.keys().iter().map(move |key| {
         let state = key.state(now);
+        let since = match state {
+            State::Ready => None,
+            _ => key
+                .in_state_for_ms(now)
+                .map_or(Some(loaded), |ms| Some(UnixMs(wall.0.saturating_sub(ms)))),
+        };
         let (why, left) = match state {
             State::Ready | State::Off => (None, None),
             State::Cooling { left_ms } => (Some("rate_limited"), Some(left_ms)),
@@ -100,6 +171,7 @@ fn keys(provider: &Provider, now: Instant) -> impl Iterator<Item = Value> {
         json!({
             "provider": &**provider.name(), "id": &*key.id, "group": &*key.group_name,
             "state": state.name(), "why": why, "left_ms": left,
+            "since": since.map(|since| since.to_rfc3339().to_string()),
             "for_ms": key.resting_for_ms(now),
             "requests": key.health.requests.load(Relaxed),
             "errors": key.health.errors.load(Relaxed),

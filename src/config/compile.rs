@@ -1,7 +1,12 @@
 //! The checked tree to plain values: names resolved, secrets opened, rules that need more than one
 //! field. What `check` has reported already is passed over in silence.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use gatekeeper_filters::kernel::Registry;
 use secrecy::{ExposeSecret, SecretString};
@@ -10,16 +15,19 @@ use self::{models::Costs, view::View};
 use super::{
     Secrets,
     file::FILE,
-    problem::Report,
+    files::Files,
+    problem::{Report, did_you_mean},
     raw::{Looks, Node},
     secret::{ABSENT, Opener},
     settings::{
-        AccessLog, Admin, Log, OnStoreDown, Redis, Server, ServerLimits, Settings, Store, Tls,
-        Vault,
+        AccessFile, AccessLog, Admin, Levels, Log, OnStoreDown, Redis, Server, ServerLimits,
+        Settings, Store, Tls, Vault,
     },
 };
 use crate::{
+    certificate::{Certificate, CertificateError},
     store::address::Address,
+    telemetry::log::{PARTS, is_ours},
     vault::{Kek, Pepper, Source, pepper::PLACE},
 };
 
@@ -78,6 +86,7 @@ pub(super) fn compile(
         filters,
         filter_lines,
         log: log(&view.sub("log"), report),
+        files: Files::default(),
     })
 }
 
@@ -101,6 +110,7 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
             body: limits.size("body"),
             header_timeout: limits.duration("header_timeout"),
             buffered: limits.size("buffered"),
+            requests: limits.int("requests"),
         },
     };
     if !listen.ip().is_loopback() && view.node("tls").is_none() && !behind_tls {
@@ -116,9 +126,12 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
 }
 
 fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
+    let mut is_here = true;
     for field in ["cert", "key"] {
         let Some(path) = view.text(field) else { continue };
+        report.files.note(Path::new(path));
         let Err(error) = fs::File::open(path) else { continue };
+        is_here = false;
         let message = format!("{path}: {error}");
         let absent = error.kind() == std::io::ErrorKind::NotFound;
         if absent && secrets == Secrets::MayBeAbsent {
@@ -127,12 +140,20 @@ fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
             report.problem(view.at(field), view.path(field), message);
         }
     }
-    Some(Tls { cert: view.text("cert")?.into(), key: view.text("key")?.into() })
+    let (cert, key): (PathBuf, PathBuf) = (view.text("cert")?.into(), view.text("key")?.into());
+    let pair = is_here.then(|| Certificate::load(&cert, &key)).and_then(|loaded| {
+        let told = |error: CertificateError| {
+            report.problem(view.at("cert"), view.path("cert"), error.to_string());
+        };
+        loaded.map_err(told).ok()
+    });
+    Some(Tls { cert, key, pair })
 }
 
 fn admin(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Admin> {
     let listen: SocketAddr = view.text("listen")?.parse().ok()?;
-    let token = view.node("token");
+    let is_none = view.text("token") == Some("none");
+    let token = view.node("token").filter(|_| !is_none);
     if token.is_none() && !listen.ip().is_loopback() {
         let message = "off loopback the admin listener needs a `token` (`env:NAME` or `file:PATH`)";
         report.problem(view.at("listen"), view.path("listen"), message);
@@ -141,6 +162,7 @@ fn admin(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Ad
     Some(Admin {
         listen,
         token: token.and_then(|node| opener.plain(node, &view.path("token"), report)),
+        no_token: is_none,
         hosts: hosts.iter().filter_map(|host| Some(host.text()?.to_ascii_lowercase())).collect(),
     })
 }
@@ -152,6 +174,9 @@ fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Va
             report.problem(node.at, path, "expected `env:NAME` or `file:PATH`");
             return None;
         };
+        if let Source::File(file) = &source {
+            report.files.note(file);
+        }
         if matches!(source, Source::Env(_)) {
             let message = "everybody who may read /proc of this process sees a KEK in the \
                            environment; a file is better";
@@ -229,7 +254,14 @@ fn log(view: &View<'_>, report: &mut Report) -> Log {
         "off" => AccessLog::Off,
         "stdout" => AccessLog::Stdout,
         other => match other.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => AccessLog::File(path.into()),
+            Some(path) if !path.is_empty() => {
+                view.positive(&["access_max_size"], report);
+                AccessLog::File(AccessFile {
+                    path: path.into(),
+                    max_size: view.node("access_max_size").map(|_| view.size("access_max_size")),
+                    keep: view.int("access_keep").unwrap_or(5),
+                })
+            }
             _ => {
                 let message = "expected `stdout`, `off` or `file:PATH`";
                 report.problem(view.at("access"), view.path("access"), message);
@@ -237,6 +269,40 @@ fn log(view: &View<'_>, report: &mut Report) -> Log {
             }
         },
     };
+    if !matches!(access, AccessLog::File(_)) {
+        for name in ["access_max_size", "access_keep"] {
+            if view.node(name).is_some() {
+                let message = "goes with `access: file:PATH` only";
+                report.problem(view.at(name), view.path(name), message);
+            }
+        }
+    }
     let level = view.text("level").and_then(|level| level.parse().ok());
-    Log { access, level: level.unwrap_or(log::LevelFilter::Info) }
+    let all = level.unwrap_or(log::LevelFilter::Info);
+    Log { access, levels: Levels { all, parts: levels(view, report) } }
+}
+
+fn levels(view: &View<'_>, report: &mut Report) -> Vec<(&'static str, log::LevelFilter)> {
+    let mut parts = Vec::new();
+    for entry in view.node("levels").map(Node::entries).unwrap_or_default() {
+        let path = format!("{}.{}", view.path("levels"), entry.key);
+        let Some((_, target)) = PARTS.iter().find(|(name, _)| *name == entry.key) else {
+            let known = PARTS.map(|(name, _)| name);
+            let message = format!(
+                "no such part{}; parts are {}",
+                did_you_mean(&entry.key, known),
+                known.join(", ")
+            );
+            report.problem(entry.key_at, path, message);
+            continue;
+        };
+        let Some(level) = entry.value.text().and_then(|level| level.parse().ok()) else { continue };
+        if level > log::LevelFilter::Info && !is_ours(target) {
+            let message =
+                "not Gatekeeper's own: it tells no more than `info`, whatever stands here";
+            report.warn(entry.value.at, path, message);
+        }
+        parts.push((*target, level));
+    }
+    parts
 }

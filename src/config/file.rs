@@ -88,21 +88,28 @@ const SERVER_LIMITS: &[Field] = &[
         "From the first byte of a request to the end of its headers.",
     )
     .or("10s"),
-    Field::new("buffered", &SIZE, "Request bodies held in memory at one time, all together.")
+    Field::new("buffered", &SIZE, "Requests and answers held in memory at one time, all together.")
         .or("256MiB"),
+    Field::new(
+        "requests",
+        &COUNT,
+        "Requests open at one time; above it 503. Default: what half of the memory carries.",
+    ),
 ];
 
 const ADMIN: &[Field] = &[
     Field::new("listen", &ADDRESS, "IP address and port.").or("127.0.0.1:9090"),
     Field::new(
         "token",
-        &Shape::Text(Text::Source),
-        "Bearer token, `env:NAME` or `file:PATH`. Required off loopback.",
+        &Shape::Text(Text::Token),
+        "`env:NAME` or `file:PATH`. Where there is one, all but health and the page itself wants it. Required off \
+         loopback. `none` says that there is none: a reload takes one away only where that is written.",
     ),
     Field::new(
         "hosts",
         &TEXTS,
-        "Host names that requests may carry beside loopback and the listen address.",
+        "Host names that requests may carry beside loopback and the listen address; with a port where a \
+         proxy serves the page on one of its own.",
     ),
 ];
 
@@ -166,8 +173,11 @@ const LICENSES: &[Field] = &[
     Field::new("buy_url", &LINK, "Where a buyer can get a licence; shown with refusals."),
     Field::new(
         "sources",
-        &Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
-        "Where licences come from, asked in this order.",
+        &Shape::Either(&[
+            Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
+            Shape::Choice(&[Variant::new("none")]),
+        ]),
+        "Where licences come from, asked in this order. `none` says that nobody may come in.",
     )
     .required(),
 ];
@@ -489,20 +499,35 @@ const FILTERS: Shape = Shape::List {
     min: 1,
 };
 
+const LEVEL: Shape = Shape::Choice(&[
+    Variant::new("off"),
+    Variant::new("error"),
+    Variant::new("warn"),
+    Variant::new("info"),
+    Variant::new("debug"),
+    Variant::new("trace"),
+]);
+
 const LOG: &[Field] = &[
     Field::new("access", &ANY_TEXT, "One line per request: `stdout`, `off` or `file:PATH`.")
         .or("stdout"),
     Field::new(
-        "level",
-        &Shape::Choice(&[
-            Variant::new("off"),
-            Variant::new("error"),
-            Variant::new("warn"),
-            Variant::new("info"),
-            Variant::new("debug"),
-            Variant::new("trace"),
-        ]),
-        "What the gateway tells about itself.",
+        "access_max_size",
+        &SIZE,
+        "A file of this size becomes PATH.1 and another one is begun. Default: it grows until something \
+         else moves it away and sends SIGHUP.",
+    ),
+    Field::new(
+        "access_keep",
+        &Shape::Int { min: 1, max: 1000 },
+        "How many of PATH.1, PATH.2 and so on are kept.",
     )
-    .or("info"),
+    .or("5"),
+    Field::new("level", &LEVEL, "What the gateway tells about itself.").or("info"),
+    Field::new(
+        "levels",
+        &Shape::Map { key: Text::Name, of: &LEVEL, min: 0 },
+        "Parts of it that tell more or less, like `pool: debug`; for the crates it stands on, like \
+         `pingora`, up to info.",
+    ),
 ];

@@ -1,41 +1,81 @@
-//! What every gateway serves right now, for `/status` of each of them.
+//! What every gateway serves right now and what it has served, for `/status` and `/api/history` of each
+//! of them.
 
 use std::collections::BTreeMap;
 
 use gatekeeper_filters::kernel::UnixMs;
 use redis::Cmd;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Fleet;
-use crate::store::Away;
+use crate::{
+    store::Away,
+    telemetry::{
+        history,
+        neighbours::{Neighbour, Telling},
+    },
+};
 
-const KEY: &str = "gk:live";
+const LIVE: &str = "gk:live";
+const HISTORY: &str = "gk:history";
 /// A gateway that was not heard for so long, in milliseconds, is gone.
 const GONE_MS: u64 = 10_000;
+const HISTORY_GONE_MS: u64 = 60_000;
+
+#[derive(Serialize, Deserialize)]
+struct TellingHistory {
+    at: u64,
+    history: history::Told,
+}
 
 impl Fleet {
     pub(super) async fn tell_live(&self) -> Result<(), Away> {
         let now = UnixMs::now();
-        let mut own = self.telemetry.live.own();
-        own.insert("in_flight".into(), json!(self.telemetry.in_flight()));
-        let told = json!({ "at": now.0, "live": own }).to_string();
-        let _: () = self.store.run(Cmd::hset(KEY, &self.gateway, told)).await?;
-        let _: () = self.store.run(Cmd::expire(KEY, 60)).await?;
-        let all: BTreeMap<String, String> = self.store.run(Cmd::hgetall(KEY)).await?;
+        let mut live = self.telemetry.live.own();
+        live.insert("in_flight".into(), json!(self.telemetry.in_flight()));
+        let figures = self.telemetry.live.figures(now);
+        let of = Neighbour { gateway: String::new(), live, figures };
+        let told = serde_json::to_string(&Telling { at: now.0, of }).unwrap_or_default();
         let mut others = Vec::new();
-        for (gateway, told) in all {
-            let Ok(told) = serde_json::from_str::<Value>(&told) else { continue };
-            let at = told["at"].as_u64().unwrap_or_default();
-            if now.0.abs_diff(at) > GONE_MS {
-                let _: () = self.store.run(Cmd::hdel(KEY, &gateway)).await?;
-            } else if gateway != self.gateway
-                && let Value::Object(mut live) = told["live"].clone()
-            {
-                live.insert("gateway".into(), json!(gateway));
-                others.push(live);
+        for (gateway, told) in self.exchange(LIVE, told, 60).await? {
+            let Ok(told) = serde_json::from_str::<Telling>(&told) else { continue };
+            if told.is_older_than(GONE_MS, now) {
+                let _: () = self.store.run(Cmd::hdel(LIVE, &gateway)).await?;
+            } else if gateway != self.gateway {
+                others.push(Neighbour { gateway, ..told.of });
             }
         }
-        self.telemetry.live.hear(&self.gateway, others);
+        self.telemetry.live.neighbours.hear(&self.gateway, others);
         Ok(())
+    }
+
+    pub(super) async fn tell_history(&self) -> Result<(), Away> {
+        let now = UnixMs::now();
+        let telling = TellingHistory { at: now.0, history: self.telemetry.live.history(now) };
+        let told = serde_json::to_string(&telling).unwrap_or_default();
+        let mut histories = Vec::new();
+        for (gateway, told) in self.exchange(HISTORY, told, 300).await? {
+            let Ok(told) = serde_json::from_str::<TellingHistory>(&told) else { continue };
+            if now.0.abs_diff(told.at) > HISTORY_GONE_MS {
+                let _: () = self.store.run(Cmd::hdel(HISTORY, &gateway)).await?;
+            } else if gateway != self.gateway {
+                histories.push((gateway, told.history));
+            }
+        }
+        self.telemetry.live.neighbours.hear_histories(histories);
+        Ok(())
+    }
+
+    /// Tells one's own field of a hash, which lives for so many seconds more; all of its fields.
+    async fn exchange(
+        &self,
+        key: &str,
+        told: String,
+        seconds: i64,
+    ) -> Result<BTreeMap<String, String>, Away> {
+        let _: () = self.store.run(Cmd::hset(key, &self.gateway, told)).await?;
+        let _: () = self.store.run(Cmd::expire(key, seconds)).await?;
+        self.store.run(Cmd::hgetall(key)).await
     }
 }

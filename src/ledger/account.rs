@@ -45,7 +45,8 @@ type Pair = [Counter; 2];
 pub struct Account {
     /// All four kinds are counted whatever the plan limits: a changed plan keeps what was used.
     counters: [Pair; 4],
-    rates: [Rate; 4],
+    /// Two of a kind for the same reason.
+    rates: [[Rate; 2]; 4],
     places: u32,
     ids: Option<Box<MessageIds>>,
     /// Most licences are never given anything.
@@ -224,11 +225,7 @@ impl Account {
             return Err(TooFast::Rate { limit, retry_after });
         }
         for period in Period::ALL {
-            let (start, rate) = (windows.of(period).start, &mut self.rates[period as usize]);
-            if rate.start != start {
-                *rate = Rate { start, count: 0 };
-            }
-            rate.count += 1;
+            current_rate(&mut self.rates[period as usize], windows.of(period).start).count += 1;
         }
         self.places += 1;
         Ok(())
@@ -243,12 +240,19 @@ impl Account {
         self.counters.map(|[newest, _]| newest)
     }
 
-    pub fn rates(&self) -> &[Rate; 4] {
-        &self.rates
+    /// Those of the newest windows.
+    pub fn rates(&self) -> [Rate; 4] {
+        self.rates.map(|[newest, _]| newest)
     }
 
+    /// Windows have to come in the order of their starts.
     pub fn restore_rate(&mut self, period: Period, rate: Rate) {
-        self.rates[period as usize] = rate;
+        *current_rate(&mut self.rates[period as usize], rate.start) = rate;
+    }
+
+    /// Whether it has counters of this window.
+    pub fn has(&self, period: Period, start: UnixMs) -> bool {
+        self.counters[period as usize].iter().any(|counter| counter.start == start)
     }
 
     /// Puts back what was settled in a window; windows have to come in the order of their starts.
@@ -331,7 +335,12 @@ impl Account {
         let counted = self.counters.iter().zip(since).any(|(pair, since)| {
             pair.iter().any(|counter| counter.is_open() || counter.is_used_since(*since))
         });
-        let paced = self.rates.iter().zip(since).any(|(r, since)| r.start >= *since && r.count > 0);
+        let is_paced = |rate: &Rate, since| rate.start >= since && rate.count > 0;
+        let paced = self
+            .rates
+            .iter()
+            .zip(since)
+            .any(|(pair, since)| pair.iter().any(|rate| is_paced(rate, *since)));
         let given = self.adjustments.as_ref().is_some_and(|given| given.is_any_since(since));
         self.places == 0 && self.ids.is_none() && !counted && !paced && !given
     }
@@ -343,8 +352,9 @@ impl Account {
     }
 
     fn rate(&self, period: Period, windows: &Windows) -> u64 {
-        let rate = self.rates[period as usize];
-        if rate.start == windows.of(period).start { rate.count } else { 0 }
+        let start = windows.of(period).start;
+        let kept = self.rates[period as usize].iter().find(|rate| rate.start == start);
+        kept.map_or(0, |rate| rate.count)
     }
 
     /// The counters of the current windows, made when missing.
@@ -384,6 +394,17 @@ fn current(pair: &mut Pair, start: UnixMs) -> &mut Counter {
         pair.swap(0, 1);
         if pair[0].start != start {
             pair[0] = Counter { start, ..Counter::default() };
+        }
+    }
+    &mut pair[0]
+}
+
+/// The same of a rate.
+fn current_rate(pair: &mut [Rate; 2], start: UnixMs) -> &mut Rate {
+    if pair[0].start != start {
+        pair.swap(0, 1);
+        if pair[0].start != start {
+            pair[0] = Rate { start, count: 0 };
         }
     }
     &mut pair[0]

@@ -16,6 +16,7 @@ use super::{
     entry::{Frame, Reserved, Settled},
     journal::{Full, Journal},
     moving::Volatile,
+    recall::Lost,
     windows::Windows,
 };
 
@@ -148,6 +149,31 @@ impl Book {
         account.restore(period, start, messages, tokens);
     }
 
+    /// The windows of `now` that an account has no counters of.
+    pub fn lost(&self, license: &LicenseId, now: UnixMs) -> Lost {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        let account = shard.accounts.get(license);
+        let starts = Period::ALL.into_iter().zip(windows.starts());
+        starts.filter(|(period, start)| !account.is_some_and(|a| a.has(*period, *start))).collect()
+    }
+
+    /// Puts back a window that was lost, unless somebody has done so meanwhile.
+    pub fn remember(
+        &self,
+        license: LicenseId,
+        period: Period,
+        start: UnixMs,
+        messages: u64,
+        tokens: u64,
+    ) {
+        let mut shard = self.shards[index(&license)].lock();
+        let account = shard.accounts.entry(license).or_default();
+        if !account.has(period, start) {
+            account.restore(period, start, messages, tokens);
+        }
+    }
+
     pub fn restore_rate(&self, license: LicenseId, period: Period, rate: Rate) {
         let mut shard = self.shards[index(&license)].lock();
         shard.accounts.entry(license).or_default().restore_rate(period, rate);
@@ -160,7 +186,7 @@ impl Book {
             let mut shard = shard.lock();
             let paced = std::mem::take(&mut shard.paced);
             let accounts =
-                paced.iter().filter_map(|id| Some((*id, *shard.accounts.get(id)?.rates())));
+                paced.iter().filter_map(|id| Some((*id, shard.accounts.get(id)?.rates())));
             rates.extend(accounts);
         }
         rates
@@ -268,7 +294,7 @@ impl Book {
                     all.places.push((*license, account.places()));
                 }
                 if account.rates()[Period::Minute as usize].start == minute {
-                    all.rates.push((*license, *account.rates()));
+                    all.rates.push((*license, account.rates()));
                 }
                 let known = account.known_ids(now);
                 if !known.is_empty() {

@@ -38,6 +38,20 @@ pub struct DailyRow {
     pub cost: u64,
 }
 
+/// What all licences did on one day with one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSum {
+    /// The public name.
+    pub model: String,
+    pub requests: u64,
+    pub input: u64,
+    pub output: u64,
+    /// Part of `input`.
+    pub cached: u64,
+    /// Picodollars.
+    pub cost: u64,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("there is no store yet: no gateway has run with this configuration")]
@@ -179,6 +193,30 @@ pub(super) fn spent(connection: &Connection, day: UnixMs) -> rusqlite::Result<Ve
         *sum = sum.saturating_add(row.get::<_, i64>(1)? as u64);
     }
     Ok(spent.into_iter().collect())
+}
+
+/// What was used on one day, by model.
+pub(super) fn by_model(connection: &Connection, day: UnixMs) -> rusqlite::Result<Vec<ModelSum>> {
+    let query = "SELECT model, requests, input, output, cached, cost FROM daily
+                 WHERE day = ?1 AND model <> ''";
+    let mut statement = connection.prepare(query)?;
+    let mut rows = statement.query([date(day)])?;
+    let mut models = std::collections::BTreeMap::<String, [u64; 5]>::new();
+    while let Some(row) = rows.next()? {
+        let sums = models.entry(row.get(0)?).or_default();
+        for (place, sum) in sums.iter_mut().enumerate() {
+            *sum = sum.saturating_add(row.get::<_, i64>(place + 1)? as u64);
+        }
+    }
+    let sum = |(model, [requests, input, output, cached, cost]): (String, [u64; 5])| ModelSum {
+        model,
+        requests,
+        input,
+        output,
+        cached,
+        cost,
+    };
+    Ok(models.into_iter().map(sum).collect())
 }
 
 pub(super) fn licenses_over(

@@ -22,16 +22,19 @@ use parking_lot::Mutex;
 
 use super::{
     book::Book,
+    daily::ModelSum,
     database::Database,
     entry::Frame,
     journal::{Journal, Size},
     moving::{self, Inherited, Volatile},
     owner::{Owner, Taken},
     pepper::{self, Pepper, PepperError},
+    recall::SetBack,
     recovery,
     signal::Signal,
     worker::{TICK, Worker},
 };
+use crate::progress::Progress;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -66,6 +69,9 @@ pub struct Embedded {
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
     pub(super) filled: Arc<AtomicBool>,
+    pub(super) set_back: SetBack,
+    /// Wakes the thread that fills SQLite.
+    pub(super) filling: Arc<Signal>,
     /// Active licences, and when they were counted.
     active: Mutex<([u64; 3], Option<Instant>)>,
     /// The same at all gateways that share a store.
@@ -113,10 +119,12 @@ impl Embedded {
         log_found(path, &found);
         let book = Arc::new(Book::default());
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let counting = Progress::of("Reading what licences used", "");
         db.restore(&book, now).map_err(sqlite)?;
         if !volatile.made.is_empty() {
             book.adopt(&volatile, &db.orphans().map_err(sqlite)?);
         }
+        drop(counting);
         let journal = Journal::begin(&dir, size, found.reaches + 1)
             .map_err(|source| OpenError::File { path: dir, source })?;
         journal.tend();
@@ -125,6 +133,8 @@ impl Embedded {
             journal: Arc::new(journal),
             db: Arc::new(Mutex::new(db)),
             filled: Arc::new(AtomicBool::new(true)),
+            set_back: SetBack::default(),
+            filling: Arc::default(),
             active: Mutex::default(),
             active_everywhere: Mutex::default(),
             threads: Mutex::default(),
@@ -168,6 +178,15 @@ impl Embedded {
     /// before the first request.
     pub fn spent(&self, now: UnixMs) -> Result<Vec<(String, u64)>, rusqlite::Error> {
         self.db.lock().spent(now)
+    }
+
+    /// What was used on the day of `now`, by model, as far as it is in SQLite: all of it before the
+    /// first request.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn by_model(&self, now: UnixMs) -> rusqlite::Result<Vec<ModelSum>> {
+        self.db.lock().by_model(now)
     }
 
     /// Distinct licences of today, of 7 and of 30 days (UTC, today included). Counted at most every
@@ -237,7 +256,7 @@ impl Embedded {
             }
             journal.tend();
         };
-        let filling = Arc::new(Signal::default());
+        let filling = self.filling.clone();
         let worker = Worker {
             book: self.book.clone(),
             journal: self.journal.clone(),
@@ -273,6 +292,7 @@ impl Ledger for Embedded {
     }
 
     async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied> {
+        self.recall(&demand.license, demand.now).await.map_err(|_| Denied::StoreDown)?;
         self.book.reserve(demand, &self.journal)
     }
 
@@ -288,6 +308,7 @@ impl Ledger for Embedded {
         tokens: Option<Limit>,
         now: UnixMs,
     ) -> Result<Balance, StoreDown> {
+        self.recall(license, now).await?;
         Ok(self.book.balance(license, messages, tokens, now))
     }
 

@@ -245,6 +245,11 @@ impl Journal {
         self.active.lock().closed = true;
     }
 
+    /// Sequence of the last entry.
+    pub fn reaches(&self) -> u64 {
+        self.active.lock().sequence - 1
+    }
+
     /// Whether a reservation would find room, and the disk takes what is written.
     pub fn is_up(&self) -> bool {
         let active = self.active.lock();

@@ -12,6 +12,7 @@ use super::{
     journal,
     segment::MAGIC,
 };
+use crate::progress::Progress;
 
 /// What was left, for one line in the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub fn recover(
     let file = |source| OpenError::File { path: dir.to_owned(), source };
     let mut found = Found { reaches: db.applied().map_err(sqlite)?, ..Found::default() };
     let files = journal::files(dir).map_err(file)?;
+    let progress = Progress::of(format!("Reading the journal {}", dir.display()), "files");
+    progress.expect(files.len() as u64);
     for (_, segment) in &files {
         let bytes = fs::read(segment).map_err(file)?;
         let Some(entries) = entries(&bytes) else {
@@ -50,6 +53,7 @@ pub fn recover(
         if batch.reaches > 0 {
             db.apply(&batch).map_err(sqlite)?;
         }
+        progress.step();
     }
     charge_orphans(db, &mut found, live).map_err(sqlite)?;
     db.sync().map_err(file)?;

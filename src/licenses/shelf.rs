@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use gatekeeper_filters::kernel::LicenseId;
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::records::Records;
+use super::{record::Record, records::Records};
 
 /// How long a write waits for the ledger's.
 const BUSY: Duration = Duration::from_secs(5);
@@ -135,13 +135,15 @@ impl Shelf {
 }
 
 fn load(connection: &Connection, records: &Records) -> anyhow::Result<()> {
+    let now = UnixMs::now();
     let mut statement = connection.prepare("SELECT license, record FROM licenses")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, text) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
         // One that can't be read costs a question to the shop.
-        if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), serde_json::from_str(&text)) {
-            records.adopt(id, &record);
+        let record = serde_json::from_str::<Record>(&text);
+        if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), record) {
+            records.adopt(id, &record.sane(now));
         }
     }
     Ok(())
@@ -149,7 +151,7 @@ fn load(connection: &Connection, records: &Records) -> anyhow::Result<()> {
 
 /// Writes what changed, all of it in one transaction. What the database did not take is tried again.
 fn write_all(mut connection: Connection, records: &Records, waiting: &Receiver<Change>) {
-    let mut changed = HashSet::new();
+    let (mut changed, mut failing) = (HashSet::new(), false);
     loop {
         let first = match changed.is_empty() {
             true => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -166,9 +168,15 @@ fn write_all(mut connection: Connection, records: &Records, waiting: &Receiver<C
             changed.insert(change.id);
         }
         let written = write(&mut connection, records, &changed);
-        match &written {
-            Ok(()) => changed.clear(),
-            Err(error) => log::error!("licences: the database takes nothing: {error}"),
+        // Once for each change, not for each attempt.
+        match (&written, failing) {
+            (Ok(()), true) => log::info!("licences: the database works again"),
+            (Err(error), false) => log::error!("licences: the database takes nothing: {error}"),
+            _ => {}
+        }
+        failing = written.is_err();
+        if !failing {
+            changed.clear();
         }
         for done in told {
             let _ = done.send(written.is_ok());

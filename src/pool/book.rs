@@ -1,7 +1,7 @@
 //! The health of all keys, accounts and providers: kept over reloads, found by name.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
+    Provider,
     breaker::Breaker,
     health::{GroupHealth, KeyHealth},
+    key::Key,
     news::{Change, News, Subject, Teller},
 };
 use crate::{config::settings::BaseUrl, licenses::Hasher};
@@ -79,14 +81,30 @@ impl HealthBook {
                 let Some(health) = known else { return };
                 match news.change {
                     Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
-                    Change::Paused => health.paused.store(true, Relaxed),
+                    Change::Paused => drop(health.paused.set(true, now)),
                     Change::Resumed => {
-                        health.paused.store(false, Relaxed);
+                        health.paused.set(false, now);
                         health.quarantine.lift();
                     }
                     _ => drop(health.quarantine.lift()),
                 }
             }
+        }
+    }
+
+    /// These providers go live next: what an older configuration had taken away may be used again.
+    pub fn readmit(&self, next: &[Provider]) {
+        for key in in_use(next) {
+            key.health.withdrawn.store(false, Relaxed);
+        }
+    }
+
+    /// These providers are live: every other key gets no new request, not even one that began when it was there.
+    pub fn withdraw_all_but(&self, live: &[Provider]) {
+        let live: HashSet<*const KeyHealth> =
+            in_use(live).map(|key| Arc::as_ptr(&key.health)).collect();
+        for health in self.keys.lock().values() {
+            health.withdrawn.store(!live.contains(&Arc::as_ptr(health)), Relaxed);
         }
     }
 
@@ -104,4 +122,8 @@ impl HealthBook {
         let at = (name.clone(), base.at(""));
         self.providers.lock().entry(at).or_default().clone()
     }
+}
+
+fn in_use(providers: &[Provider]) -> impl Iterator<Item = &Arc<Key>> {
+    providers.iter().flat_map(Provider::keys).filter(|key| !key.is_switched_off())
 }

@@ -1,14 +1,14 @@
 //! How well a key and its account are. Kept over reloads, found by id.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Instant,
 };
 
 use super::{
     allowance::Allowance,
     pace::Pace,
-    rest::{Cooling, Quarantine},
+    rest::{Cooling, Quarantine, millis},
 };
 
 /// Why a key, or its whole account, is in quarantine.
@@ -89,12 +89,41 @@ pub struct GroupHealth {
     pub allowance: Allowance,
 }
 
+/// Whether the operator paused a key, and when.
+#[derive(Debug, Default)]
+pub struct Paused {
+    is: AtomicBool,
+    /// As [`millis`].
+    since: AtomicU64,
+}
+
+impl Paused {
+    pub fn is(&self) -> bool {
+        self.is.load(Relaxed)
+    }
+
+    /// Whether that is news.
+    pub fn set(&self, is: bool, now: Instant) -> bool {
+        let was = self.is.swap(is, Relaxed);
+        if is && !was {
+            self.since.store(millis(now), Relaxed);
+        }
+        was != is
+    }
+
+    pub fn age_ms(&self, now: Instant) -> u64 {
+        millis(now).saturating_sub(self.since.load(Relaxed))
+    }
+}
+
 /// One key's own health and counters.
 #[derive(Debug, Default)]
 pub struct KeyHealth {
     pub quarantine: Quarantine,
     /// The operator wants it left alone.
-    pub paused: AtomicBool,
+    pub paused: Paused,
+    /// The live configuration has it no more, or has it off: requests that began under another one leave it, too.
+    pub withdrawn: AtomicBool,
     pub requests: AtomicU64,
     pub errors: AtomicU64,
     pub open: AtomicU64,

@@ -119,8 +119,28 @@ impl Key {
             .find_map(|quarantine| quarantine.status(now).map(|_| quarantine.age_ms(now)))
     }
 
+    /// Milliseconds since its state began; `None` when it is ready, or off by the configuration.
+    pub fn in_state_for_ms(&self, now: Instant) -> Option<u64> {
+        match self.state(now) {
+            State::Ready => None,
+            State::Off if self.off => None,
+            State::Off => Some(self.health.paused.age_ms(now)),
+            State::Cooling { .. } => Some(self.group.cooling.age_ms(now)),
+            State::Quarantined { .. } => self.resting_for_ms(now),
+        }
+    }
+
     pub fn is_off(&self) -> bool {
-        self.off || self.health.paused.load(Relaxed)
+        self.off || self.health.paused.is() || self.is_withdrawn()
+    }
+
+    /// Whether the live configuration has it no more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.health.withdrawn.load(Relaxed)
+    }
+
+    pub(super) fn is_switched_off(&self) -> bool {
+        self.off
     }
 
     /// Whether it may be taken now; a trial that is granted must be ended by its lease.
@@ -148,7 +168,7 @@ impl Key {
 
     /// The operator mends it: whatever rests is tried again.
     pub fn resume(&self) {
-        if self.health.paused.swap(false, Relaxed) {
+        if self.health.paused.set(false, Instant::now()) {
             self.told.teller.tell(self.subject(), Change::Resumed);
         }
         self.sound();
@@ -161,7 +181,7 @@ impl Key {
     /// The operator wants it left alone, until it is resumed. Where gateways share a Redis all of them do, and
     /// those that start later; else it is forgotten when the process ends.
     pub fn pause(&self) {
-        self.health.paused.store(true, Relaxed);
+        self.health.paused.set(true, Instant::now());
         self.told.teller.tell(self.subject(), Change::Paused);
     }
 

@@ -45,6 +45,7 @@ fn believed(stated: Duration) -> Duration {
 #[derive(Debug, Default)]
 pub struct Cooling {
     until: AtomicU64,
+    since: AtomicU64,
     /// Pauses in a row without an answer between.
     in_a_row: AtomicU32,
 }
@@ -68,7 +69,15 @@ impl Cooling {
             doubled((Duration::from_secs(1), LONGEST_COOLING), times)
         };
         let pause = stated.map_or(unstated, believed);
+        if self.left_ms(now) == 0 {
+            self.since.store(millis(now), Relaxed);
+        }
         self.until.fetch_max(millis(now + pause).max(1), Relaxed);
+    }
+
+    /// Milliseconds of its last pause so far.
+    pub fn age_ms(&self, now: Instant) -> u64 {
+        millis(now).saturating_sub(self.since.load(Relaxed))
     }
 
     /// An answer came. One to a request from before the pause began does not end the row.

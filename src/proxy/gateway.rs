@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -75,7 +75,11 @@ impl Gateway {
         exchange.address = address::of(session, &snapshot.settings.server.trusted_proxies);
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
-        snapshot.chain.admit(exchange).await?;
+        if let Err(reject) = snapshot.chain.admit(exchange).await {
+            // A shop may have been waited for.
+            flight.waited += flight.arrived.elapsed();
+            return Err(reject.into());
+        }
         let held = flight.held.insert(snapshot.buffered.share());
         let read = body::read(session, snapshot.settings.server.limits.body, held).await;
         // From the head on: what the filters above took is microseconds.
@@ -100,7 +104,11 @@ impl Gateway {
         let reject = flight.reject.insert(reject);
         let session = session.as_downstream_mut();
         let dialect = gate::dialect(session.req_header().raw_path());
-        respond::refuse(session, reject, dialect, &flight.request_id).await
+        // What is left of the body is waited for.
+        let began = Instant::now();
+        let refused = respond::refuse(session, reject, dialect, &flight.request_id).await;
+        flight.waited += began.elapsed();
+        refused
     }
 }
 
@@ -155,6 +163,11 @@ impl ProxyHttp for Gateway {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(shutting_down())
             }
+            Ok(Entry::Provider(_)) if snapshot.telemetry.in_flight() > snapshot.most_open => {
+                // Before its body is read, and so that somebody else's connection finds room.
+                session.as_downstream_mut().set_keepalive(None);
+                Err(respond::too_busy("`server.limits.requests` are open"))
+            }
             entry => entry,
         };
         // A health check is about this process.
@@ -203,21 +216,22 @@ impl ProxyHttp for Gateway {
         let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
         let dialect = gate::dialect(session.req_header().raw_path());
         let mut down = Downstream::new(session, id, dialect, is_stream, &snapshot.drains);
-        let served = upstream::serve(&self.connector, &mut down, flight, &snapshot).await;
+        let live = &self.snapshot;
+        let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
-        let ended = |status, delivery| Outcome { status, delivery };
+        let of = |status, delivery| Outcome { status, delivery };
         let outcome = match &served {
-            Served::Whole => ended(200, Delivery::Whole),
-            Served::Broken => ended(200, Delivery::Broken),
-            Served::AppLeft => ended(APP_LEFT, Delivery::Abandoned),
-            Served::Relayed(relayed) => ended(relayed.status, Delivery::Relayed),
+            Served::Whole => of(200, Delivery::Whole),
+            Served::Broken => of(200, Delivery::Broken),
+            Served::AppLeft => of(APP_LEFT, Delivery::Abandoned),
+            Served::Relayed(relayed) => of(relayed.status, Delivery::Relayed),
             Served::Rejected(reject) => refused(reject),
         };
         flight.outcome = Some(outcome);
         if let Some(exchange) = &mut flight.exchange {
             snapshot.chain.settle(exchange, &outcome);
         }
-        match served {
+        let ended = match served {
             Served::Whole | Served::Broken => Ok(false),
             Served::AppLeft => Err(gone()),
             Served::Relayed(relayed) => {
@@ -228,7 +242,9 @@ impl ProxyHttp for Gateway {
                 let reject = flight.reject.insert(reject);
                 down.reject(reject).await.map(|()| false)
             }
-        }
+        };
+        flight.waited += down.take_held_up();
+        ended
     }
 
     /// The way to the process that has taken over. To providers, requests go in the loop above.

@@ -2,7 +2,11 @@
 
 pub mod envelope;
 
-use std::{future::Future, pin::pin, time::Duration};
+use std::{
+    future::Future,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{Code, Dialect, Reject};
@@ -16,6 +20,13 @@ use pingora_http::ResponseHeader;
 /// before the app has read the answer.
 const DRAIN_BYTES: usize = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// The gateway itself is short of something, which `why` names for the operator.
+pub fn too_busy(why: &str) -> Reject {
+    Reject::new(Code::UpstreamExhausted, "The service is very busy. Please try again in a moment.")
+        .internal(why)
+        .retry_after(1)
+}
 
 /// Whether SDKs may send the same request again by themselves.
 fn may_retry(reject: &Reject) -> bool {
@@ -89,7 +100,7 @@ pub async fn refuse(
 }
 
 /// Reads on, bounded; whether the body has come to its end.
-async fn drain(session: &mut ServerSession) -> bool {
+pub async fn drain(session: &mut ServerSession) -> bool {
     let mut taken = 0;
     let read = async {
         while !session.is_body_done() {
@@ -116,6 +127,15 @@ pub async fn write(
     head: ResponseHeader,
     body: Bytes,
 ) -> pingora_core::Result<()> {
+    write_timed(session, head, body).await.1
+}
+
+/// The same, and how long the app kept it waiting.
+pub async fn write_timed(
+    session: &mut ServerSession,
+    head: ResponseHeader,
+    body: Bytes,
+) -> (Duration, pingora_core::Result<()>) {
     // An HTTP/2 writer would send the body of an answer to HEAD.
     let tasks = if session.req_header().method == http::Method::HEAD {
         vec![HttpTask::Header(Box::new(head), true)]
@@ -125,24 +145,22 @@ pub async fn write(
     within_write_time(session.response_duplex_vec(tasks)).await
 }
 
-/// A write must not take longer than [`WRITE_TIME`]. Almost every one is done at once, and then no
+/// How long the app kept a write waiting, and what came of it. A write must not take longer than [`WRITE_TIME`]. Almost every one is done at once, and then no
 /// timer is made.
-///
-/// # Errors
-/// The app's connection failed or did not take the bytes in time.
 pub async fn within_write_time<T>(
     write: impl Future<Output = pingora_core::Result<T>>,
-) -> pingora_core::Result<()> {
+) -> (Duration, pingora_core::Result<()>) {
     use futures_util::FutureExt;
     let mut write = pin!(write);
-    let written = match (&mut write).now_or_never() {
-        Some(written) => written,
-        None => match tokio::time::timeout(WRITE_TIME, write).await {
-            Ok(written) => written,
-            Err(_) => Err(Error::new_down(ErrorType::WriteTimedout)),
-        },
+    if let Some(written) = (&mut write).now_or_never() {
+        return (Duration::ZERO, written.map(|_| ()));
+    }
+    let began = Instant::now();
+    let written = match tokio::time::timeout(WRITE_TIME, write).await {
+        Ok(written) => written,
+        Err(_) => Err(Error::new_down(ErrorType::WriteTimedout)),
     };
-    written.map(|_| ())
+    (began.elapsed(), written.map(|_| ()))
 }
 
 /// Our own id of a request, for the operator's log.

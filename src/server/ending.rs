@@ -89,20 +89,8 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return true,
                 _ = self.interrupt.recv() => return false,
-                _ = self.hang_up.recv() => match self.reload.clone() {
-                    // It blocks; further signals are heard meanwhile.
-                    Some(reload) => {
-                        let serves = self.handover.as_ref().is_none_or(|h| h.phase.is_here());
-                        drop(tokio::task::spawn_blocking(move || {
-                            if serves {
-                                notify::reloading();
-                            }
-                            reload.reload();
-                            if serves {
-                                notify::ready();
-                            }
-                        }));
-                    }
+                _ = self.hang_up.recv() => match &self.reload {
+                    Some(reload) => reload.ask(),
                     None => log::warn!("SIGHUP: there is no file to read again."),
                 },
                 _ = self.quit.recv() => match &self.handover {

@@ -7,7 +7,6 @@ use std::{
         fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
         unix::net::UnixListener,
     },
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -25,7 +24,8 @@ use pingora_core::{
 };
 use tokio::sync::watch;
 
-use crate::{config::settings::Tls, proxy::deadline::Deadline};
+use super::descriptors::Descriptors;
+use crate::{certificate::Shown, proxy::deadline::Deadline};
 
 /// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
 /// each connection, which is most of what an open stream costs.
@@ -118,9 +118,12 @@ pub struct Port<A> {
     threads: usize,
     socket: Socket,
     app: Deadline<A>,
-    tls: Option<Tls>,
+    /// What apps are shown, on a port with TLS.
+    tls: Option<Arc<Shown>>,
     doors: watch::Receiver<Doors>,
     open: Arc<AtomicUsize>,
+    /// What holds up connections while there are too few file descriptors.
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
@@ -131,13 +134,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
         threads: usize,
         socket: Socket,
         app: Deadline<A>,
-        tls: Option<Tls>,
+        tls: Option<Arc<Shown>>,
         ports: &Ports,
     ) -> anyhow::Result<Self> {
         let (doors, open) = (ports.doors.subscribe(), ports.open.clone());
-        let port = Self { name, threads, socket, app, tls, doors, open };
+        let port = Self { name, threads, socket, app, tls, doors, open, descriptors: None };
         port.listener()?;
         Ok(port)
+    }
+
+    /// Takes connections only while file descriptors are left for them.
+    #[must_use]
+    pub fn while_there_is_room(mut self, descriptors: Arc<Descriptors>) -> Self {
+        self.descriptors = Some(descriptors);
+        self
     }
 
     fn listener(&self) -> anyhow::Result<ListenerConfig> {
@@ -148,11 +158,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
         };
         let config = config.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
         let Some(tls) = &self.tls else { return Ok(config) };
-        let path =
-            |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
-        let (cert, key) = (path(&tls.cert)?, path(&tls.key)?);
-        let mut acceptor = TlsSettings::intermediate(&cert, &key)
-            .with_context(|| format!("server.tls: {cert}, {key}"))?;
+        // Paths would be read once; what is shown here can be swapped.
+        let mut acceptor = TlsSettings::intermediate("", "").context("server.tls")?;
+        acceptor.set_cert_resolver(tls.clone());
         acceptor.enable_h2();
         Ok(config.tls(acceptor))
     }
@@ -161,6 +169,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
     async fn listen(&mut self, fds: &ListenFds) -> anyhow::Result<()> {
         let mut service = Service::new(self.name.into(), self.app.clone());
         service.add_listener(self.listener()?);
+        if let Some(descriptors) = &self.descriptors {
+            service.set_connection_filter(descriptors.clone());
+        }
         // Pingora takes it and closes it when it stops to listen; this process keeps its own.
         let own = self.socket.fd.try_clone()?;
         fds.lock().add(self.socket.address.to_string(), own.into_raw_fd());

@@ -106,7 +106,7 @@ fn open_redis(redis: &Redis) -> anyhow::Result<Arc<Store>> {
 /// # Errors
 /// The store is in use, or unusable.
 pub fn operate(settings: &Settings, command: Command, body: &[u8]) -> anyhow::Result<Answer> {
-    crate::telemetry::log::start(log::LevelFilter::Warn);
+    crate::telemetry::log::start(&log::LevelFilter::Warn.into());
     let path = &settings.store.path;
     // Another one would be made, and nobody would ever look there.
     anyhow::ensure!(

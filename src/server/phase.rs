@@ -85,6 +85,15 @@ impl Phase {
         matches!(self.now.load(Relaxed), SERVING | HANDING_OVER | HANDED_OVER)
     }
 
+    /// As `/status` calls it.
+    pub fn name(&self) -> &'static str {
+        match self.now.load(Relaxed) {
+            STARTING => "starting",
+            DRAINING => "draining",
+            _ => "serving",
+        }
+    }
+
     /// Whether this process is the one that serves.
     pub fn is_here(&self) -> bool {
         self.now.load(Relaxed) == SERVING

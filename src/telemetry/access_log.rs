@@ -3,57 +3,118 @@
 //! dropped.
 
 use std::{
-    fs::OpenOptions,
-    io::{self, BufWriter, Write},
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
     sync::{
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     time::Duration,
 };
 
 use gatekeeper_filters::kernel::{DOLLAR, Record};
+use parking_lot::Mutex;
 
-use crate::{config::settings, proxy::flight::Flight};
+use crate::{
+    config::settings::{self, AccessFile},
+    proxy::flight::Flight,
+};
 
 /// Lines waiting for the writer: what 100,000 requests a second bring while it gathers.
 const WAITING: usize = 8192;
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(50);
+/// Bytes written at one time.
+const TOGETHER: usize = 64 * 1024;
 
 pub struct AccessLog {
-    lines: Option<SyncSender<Vec<u8>>>,
+    lines: SyncSender<Vec<u8>>,
+    /// Whether lines are wanted: else none is made.
+    is_on: AtomicBool,
     dropped: AtomicU64,
+    /// Where lines go, and where the writer finds it when it has changed.
+    target: Mutex<settings::AccessLog>,
+    next: Arc<Mutex<Option<Out>>>,
+}
+
+/// Where lines go, opened.
+pub struct Out(Option<Target>);
+
+enum Target {
+    Stdout,
+    File(RotatedFile),
+}
+
+impl Out {
+    /// # Errors
+    /// The file can't be opened.
+    pub fn open(settings: &settings::AccessLog) -> io::Result<Self> {
+        Ok(Self(match settings {
+            settings::AccessLog::Off => None,
+            settings::AccessLog::Stdout => Some(Target::Stdout),
+            settings::AccessLog::File(file) => Some(Target::File(RotatedFile::open(file)?)),
+        }))
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match &mut self.0 {
+            None => Ok(()),
+            Some(Target::Stdout) => {
+                let mut out = io::stdout().lock();
+                out.write_all(lines)?;
+                out.flush()
+            }
+            Some(Target::File(file)) => file.write(lines),
+        }
+    }
 }
 
 impl AccessLog {
-    pub fn off() -> Self {
-        Self { lines: None, dropped: AtomicU64::new(0) }
-    }
-
     /// # Errors
     /// The file can't be opened, or no thread can be started.
     pub fn open(settings: &settings::AccessLog) -> io::Result<Self> {
-        let out: Box<dyn Write + Send> = match settings {
-            settings::AccessLog::Off => return Ok(Self::off()),
-            settings::AccessLog::Stdout => Box::new(io::stdout()),
-            settings::AccessLog::File(path) => {
-                let file = OpenOptions::new().append(true).create(true).open(path);
-                Box::new(file.map_err(|error| {
-                    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-                })?)
-            }
-        };
+        let out = Out::open(settings)?;
         let (sender, receiver) = sync_channel(WAITING);
+        let next = Arc::<Mutex<Option<Out>>>::default();
+        let found = next.clone();
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_lines(&receiver, BufWriter::with_capacity(64 * 1024, out)))?;
-        Ok(Self { lines: Some(sender), dropped: AtomicU64::new(0) })
+            .spawn(move || write_lines(&receiver, out, &found))?;
+        Ok(Self {
+            lines: sender,
+            is_on: AtomicBool::new(*settings != settings::AccessLog::Off),
+            dropped: AtomicU64::new(0),
+            target: Mutex::new(settings.clone()),
+            next,
+        })
+    }
+
+    /// Lines go there from now on.
+    pub fn switch(&self, settings: &settings::AccessLog, out: Out) {
+        let mut target = self.target.lock();
+        target.clone_from(settings);
+        *self.next.lock() = Some(out);
+        self.is_on.store(*settings != settings::AccessLog::Off, Relaxed);
+        // Wakes the writer; when it has lines to write it needs no waking.
+        let _ = self.lines.try_send(Vec::new());
+    }
+
+    /// Opens the file anew: the old one was moved away.
+    pub fn reopen(&self) {
+        let target = self.target.lock().clone();
+        match Out::open(&target) {
+            Ok(out) => self.switch(&target, out),
+            Err(error) => log::error!("The access log stays as it is: {error}."),
+        }
     }
 
     pub(super) fn write(&self, flight: &Flight, record: &Record) {
-        let Some(lines) = &self.lines else { return };
-        if lines.try_send(line(flight, record)).is_err() {
+        if !self.is_on.load(Relaxed) {
+            return;
+        }
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(line(flight, record)) {
             let dropped = self.dropped.fetch_add(1, Relaxed) + 1;
             if dropped.is_power_of_two() {
                 log::warn!("The access log is too slow: {dropped} lines were dropped.");
@@ -64,20 +125,104 @@ impl AccessLog {
 
 /// Waits for a line, lets more come, writes them together. A writer that wakes for each line would
 /// cost every request a system call or two.
-fn write_lines(lines: &Receiver<Vec<u8>>, mut out: impl Write) {
-    let mut failing = false;
+fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Out, next: &Mutex<Option<Out>>) {
+    let (mut failing, mut together) = (false, Vec::with_capacity(TOGETHER));
     while let Ok(line) = lines.recv() {
-        std::thread::sleep(GATHER);
-        let mut result = out.write_all(&line);
-        while let Ok(line) = lines.try_recv() {
-            result = result.and_then(|()| out.write_all(&line));
+        // An empty one says that they go elsewhere: at once.
+        if !line.is_empty() {
+            std::thread::sleep(GATHER);
         }
-        result = result.and_then(|()| out.flush());
-        if let (Err(error), false) = (&result, failing) {
-            log::error!("The access log can't be written: {error}.");
+        if let Some(changed) = next.lock().take() {
+            out = changed;
+        }
+        together.extend_from_slice(&line);
+        let mut result = Ok(());
+        for line in lines.try_iter().take(WAITING) {
+            if together.len() + line.len() > TOGETHER {
+                result = result.and(out.write(&together));
+                together.clear();
+            }
+            together.extend_from_slice(&line);
+        }
+        result = result.and(out.write(&together));
+        together.clear();
+        // Once for each change, not for each attempt.
+        match (&result, failing) {
+            (Err(error), false) => log::error!("The access log can't be written: {error}."),
+            (Ok(()), true) => {
+                log::info!("The access log can be written again; some lines are missing.");
+            }
+            _ => {}
         }
         failing = result.is_err();
     }
+}
+
+/// A file that makes way for another one when it is large enough: `PATH` becomes `PATH.1`, that one
+/// `PATH.2`.
+struct RotatedFile {
+    settings: AccessFile,
+    out: File,
+    /// Bytes in it.
+    size: u64,
+    /// It could not make way: told once.
+    is_stuck: bool,
+}
+
+impl RotatedFile {
+    fn open(settings: &AccessFile) -> io::Result<Self> {
+        let (out, size) = append_to(&settings.path)?;
+        Ok(Self { settings: settings.clone(), out, size, is_stuck: false })
+    }
+
+    /// Whole lines: none is split between two files.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let most = self.settings.max_size.unwrap_or(u64::MAX);
+        if self.size > 0 && self.size.saturating_add(lines.len() as u64) > most {
+            self.make_way();
+        }
+        self.out.write_all(lines)?;
+        self.size += lines.len() as u64;
+        Ok(())
+    }
+
+    fn make_way(&mut self) {
+        match self.rotate() {
+            Ok(()) => self.is_stuck = false,
+            Err(error) if !self.is_stuck => {
+                self.is_stuck = true;
+                log::error!("The access log grows on, it can't make way: {error}.");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let AccessFile { path, keep, .. } = &self.settings;
+        for number in (1..*keep).rev() {
+            let from = numbered(path, number);
+            if from.exists() {
+                std::fs::rename(from, numbered(path, number + 1))?;
+            }
+        }
+        std::fs::rename(path, numbered(path, 1))?;
+        (self.out, self.size) = append_to(path)?;
+        Ok(())
+    }
+}
+
+fn numbered(path: &Path, number: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+fn append_to(path: &Path) -> io::Result<(File, u64)> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let file = OpenOptions::new().append(true).create(true).open(path).map_err(named)?;
+    let size = file.metadata().map_err(named)?.len();
+    Ok((file, size))
 }
 
 /// Writes a JSON string. Almost none of these words has anything to escape.
@@ -128,4 +273,30 @@ fn line(flight: &Flight, record: &Record) -> Vec<u8> {
         record.attempts
     );
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_makes_way_whole_lines_at_a_time_and_so_many_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        std::fs::write(&path, "old\n").unwrap();
+        let settings = AccessFile { path: path.clone(), max_size: Some(10), keep: 2 };
+        let mut file = RotatedFile::open(&settings).unwrap();
+        for line in ["1234\n", "5678\n", "a line that is longer than a file\n", "9\n"] {
+            file.write(line.as_bytes()).unwrap();
+        }
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!(read(&path), "9\n");
+        assert_eq!(read(&numbered(&path, 1)), "a line that is longer than a file\n");
+        assert_eq!(read(&numbered(&path, 2)), "5678\n");
+        assert!(!numbered(&path, 3).exists());
+        // Without a directory to make way in, it grows on.
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        file.write(b"123456789\n").unwrap();
+        assert!(file.is_stuck);
+    }
 }

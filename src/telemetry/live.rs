@@ -1,12 +1,20 @@
-//! The last requests and the running totals, for `/status`. In memory only, gone at restart: no
-//! prompt, no key, no address; who asked is a number that means something until the next boot.
+//! The running totals, the last requests and their figures, for `/status`, `/feed` and `/api/history`. In
+//! memory only, gone at restart.
+//!
+//! ```text
+//! a request ends ─► its thread's own tally ─┐
+//!                   its thread's own tally ─┼─► collected: four times a second, and by whoever looks
+//!                                          …┘
+//! ```
+//! A request locks its thread's tally, which nobody else wants but for a moment at each collection. What is
+//! counted is exact whenever somebody looks; only the minute a request falls into may be late by a tick.
 
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -14,42 +22,265 @@ use gatekeeper_filters::kernel::{Delivery, Outcome, Record, UnixMs};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use crate::proxy::flight::{Attempted, Flight};
+use super::{
+    figures::{self, Codes, Figures},
+    histogram::Histogram,
+    history::{self, History, Ring, Sums},
+    neighbours::Neighbours,
+    seen::Seen,
+    today::Today,
+};
+use crate::proxy::flight::Flight;
 
 /// Requests kept.
-const KEPT: usize = 50;
+pub const KEPT: usize = 50;
+/// More threads than this share tallies.
+const TALLIES: usize = 32;
 
 pub struct Live {
     since: UnixMs,
-    total: AtomicU64,
-    success: AtomicU64,
-    failed: AtomicU64,
-    refused: AtomicU64,
+    /// Random letters of this boot.
+    pub boot: String,
+    /// The number of the last request.
+    last: AtomicU64,
     salt: RandomState,
-    recent: Mutex<VecDeque<Seen>>,
-    others: Mutex<Others>,
+    tallies: Box<[Tally]>,
+    collected: Mutex<Collected>,
+    pub neighbours: Neighbours,
 }
 
-/// What other gateways serve, where they share a store.
+/// Its own cache lines, so that threads don't slow each other down.
+#[repr(align(128))]
 #[derive(Default)]
-struct Others {
-    /// The name of this one among them.
-    own: String,
-    live: Vec<Map<String, Value>>,
+struct Tally(Mutex<Counted>);
+
+/// What one thread has counted since the last collection.
+#[derive(Default)]
+struct Counted {
+    total: u64,
+    sums: Sums,
+    overhead: Histogram,
+    codes: Codes,
+    today: Today,
+    recent: VecDeque<Seen>,
 }
 
-struct Seen {
-    time: UnixMs,
-    endpoint: &'static str,
-    model: Arc<str>,
-    served: Arc<str>,
-    provider: Arc<str>,
-    status: u16,
-    tokens: u64,
-    ttft_ms: Option<u64>,
-    ms: u64,
-    attempts: Vec<Attempted>,
-    who: u32,
+struct Collected {
+    total: u64,
+    success: u64,
+    failed: u64,
+    refused: u64,
+    codes: Codes,
+    history: History,
+    /// Requests that ended, by the second.
+    seconds: Ring<u64>,
+    today: Today,
+    /// Newest first.
+    recent: VecDeque<Arc<Seen>>,
+    /// Those of them that no feed has told yet, newest first.
+    fresh: VecDeque<Arc<Seen>>,
+    /// What tallies are swapped with.
+    spare: Counted,
+}
+
+/// Totals as they stand in `/status` and in every event of a feed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub total: u64,
+    pub success: u64,
+    pub failed: u64,
+    pub refused: u64,
+}
+
+impl Totals {
+    /// As members of an object, with the share of those that were whole among those that could have been.
+    pub fn put_into(self, members: &mut Map<String, Value>) {
+        let judged = self.success + self.failed;
+        let rate = (judged > 0).then(|| self.success as f64 / judged as f64);
+        members.insert("total".into(), json!(self.total));
+        members.insert("success".into(), json!(self.success));
+        members.insert("failed".into(), json!(self.failed));
+        members.insert("refused".into(), json!(self.refused));
+        members.insert("success_rate".into(), json!(rate));
+    }
+}
+
+/// How much of a request was waited, and what a smart model saved by it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// Microseconds that were the gateway's own.
+    pub own_us: u64,
+    /// Picodollars.
+    pub saved: u64,
+}
+
+impl Live {
+    pub fn new() -> Self {
+        let salt = RandomState::new();
+        Self {
+            since: UnixMs::now(),
+            boot: format!("{:016x}", RandomState::new().hash_one(0)),
+            last: AtomicU64::new(0),
+            salt,
+            tallies: (0..TALLIES).map(|_| Tally::default()).collect(),
+            collected: Mutex::new(Collected {
+                total: 0,
+                success: 0,
+                failed: 0,
+                refused: 0,
+                codes: Codes::default(),
+                history: History::default(),
+                seconds: Ring::new(1_000, 61),
+                today: Today::default(),
+                recent: VecDeque::with_capacity(KEPT),
+                fresh: VecDeque::with_capacity(KEPT),
+                spare: Counted::default(),
+            }),
+            neighbours: Neighbours::default(),
+        }
+    }
+
+    /// What the store knows of today, at the start.
+    pub fn begin(&self, today: &Today) {
+        self.collected.lock().today.add(today);
+    }
+
+    pub(super) fn finished(
+        &self,
+        flight: &mut Flight,
+        outcome: Outcome,
+        record: &Record,
+        times: Times,
+    ) {
+        let id = self.last.fetch_add(1, Relaxed) + 1;
+        let who = record.license.map_or(0, |license| self.salt.hash_one(license) as u32);
+        let first = flight.first_output.map(|at| at.duration_since(flight.arrived));
+        let code = flight.reject.as_deref().map(|reject| reject.code);
+        let seen = Seen::new(id, flight, outcome, record, who);
+        let Some(Tally(tally)) = self.tallies.get(place() % TALLIES) else { return };
+        let mut counted = tally.lock();
+        counted.total += 1;
+        let sums = &mut counted.sums;
+        match outcome.delivery {
+            Delivery::Whole => sums.success += 1,
+            Delivery::Broken | Delivery::Failed => sums.failed += 1,
+            Delivery::Refused | Delivery::Relayed => sums.refused += 1,
+            Delivery::Abandoned => {}
+        }
+        sums.input = sums.input.saturating_add(record.usage.input);
+        sums.output = sums.output.saturating_add(record.usage.output);
+        sums.cost = sums.cost.saturating_add(record.cost);
+        sums.saved = sums.saved.saturating_add(times.saved);
+        if let Some(first) = first {
+            sums.first.observe(first.as_millis() as u64);
+        }
+        if record.message {
+            sums.took.observe(record.ms);
+            counted.overhead.observe(times.own_us);
+        }
+        if let Some(count) = code.and_then(|code| counted.codes.get_mut(code as usize)) {
+            *count += 1;
+        }
+        counted.today.count(record, times.saved);
+        if counted.recent.len() == KEPT {
+            counted.recent.pop_back();
+        }
+        counted.recent.push_front(seen);
+    }
+
+    /// Brings in what the threads have counted.
+    pub fn collect(&self, now: UnixMs) {
+        drop(self.take_in(now));
+    }
+
+    fn take_in(&self, now: UnixMs) -> parking_lot::MutexGuard<'_, Collected> {
+        let mut collected = self.collected.lock();
+        let mut spare = std::mem::take(&mut collected.spare);
+        let mut came = Vec::new();
+        for Tally(tally) in &self.tallies {
+            {
+                let mut counted = tally.lock();
+                if counted.total == 0 {
+                    continue;
+                }
+                std::mem::swap(&mut *counted, &mut spare);
+            }
+            came.extend(spare.recent.drain(..).map(Arc::new));
+            collected.add(&spare, now);
+            let emptied = std::mem::take(&mut spare.recent);
+            spare = Counted { recent: emptied, ..Counted::default() };
+        }
+        collected.spare = spare;
+        collected.see(came);
+        collected.today.turn(now);
+        collected
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.take_in(UnixMs::now()).totals()
+    }
+
+    /// Totals, and the newest requests first.
+    pub fn recent(&self) -> (Totals, VecDeque<Arc<Seen>>) {
+        let collected = self.take_in(UnixMs::now());
+        (collected.totals(), collected.recent.clone())
+    }
+
+    /// The same as members of `/status`.
+    pub fn own(&self) -> Map<String, Value> {
+        let (totals, recent) = self.recent();
+        let mut own = Map::new();
+        own.insert("boot".into(), json!(self.boot));
+        own.insert("since".into(), json!(&*self.since.to_rfc3339()));
+        totals.put_into(&mut own);
+        own.insert("requests".into(), recent.iter().map(|seen| seen.to_json()).collect());
+        own
+    }
+
+    /// Totals, and the requests that no feed has told yet, newest first.
+    pub fn fresh(&self) -> (Totals, VecDeque<Arc<Seen>>) {
+        let mut collected = self.take_in(UnixMs::now());
+        let fresh = std::mem::take(&mut collected.fresh);
+        (collected.totals(), fresh)
+    }
+
+    /// Totals and newest requests as members of `/status`: those of this gateway, and where several
+    /// share a store the requests of all, and each one's totals.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let own = self.own();
+        match self.neighbours.together(own.clone()) {
+            None => own,
+            Some((requests, gateways)) => {
+                let mut status = own;
+                status.insert("requests".into(), requests);
+                status.insert("gateways".into(), gateways);
+                status
+            }
+        }
+    }
+
+    pub fn figures(&self, now: UnixMs) -> Figures {
+        let collected = self.take_in(now);
+        let mut figures = Figures {
+            codes: figures::named(&collected.codes),
+            today: collected.today.clone(),
+            ..Figures::default()
+        };
+        for (_, sums) in collected.history.minutes.known(now) {
+            figures.took.add(&sums.took);
+            figures.first.add(&sums.first);
+        }
+        for (_, overhead) in collected.history.overhead.known(now) {
+            figures.overhead.add(overhead);
+        }
+        // The running second and sixty whole ones.
+        figures.per_minute = collected.seconds.known(now).map(|(_, count)| count).sum();
+        figures
+    }
+
+    pub fn history(&self, now: UnixMs) -> history::Told {
+        self.take_in(now).history.told(now)
+    }
 }
 
 impl Default for Live {
@@ -58,129 +289,139 @@ impl Default for Live {
     }
 }
 
-impl Live {
-    pub fn new() -> Self {
-        Self {
-            since: UnixMs::now(),
-            total: AtomicU64::new(0),
-            success: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            salt: RandomState::new(),
-            recent: Mutex::new(VecDeque::with_capacity(KEPT)),
-            others: Mutex::default(),
-        }
+impl Collected {
+    fn totals(&self) -> Totals {
+        let Self { total, success, failed, refused, .. } = *self;
+        Totals { total, success, failed, refused }
     }
 
-    pub(super) fn finished(&self, flight: &Flight, outcome: Outcome, record: &Record) {
-        self.total.fetch_add(1, Relaxed);
-        let counter = match outcome.delivery {
-            Delivery::Whole => Some(&self.success),
-            Delivery::Broken | Delivery::Failed => Some(&self.failed),
-            Delivery::Refused | Delivery::Relayed => Some(&self.refused),
-            Delivery::Abandoned => None,
-        };
-        counter.inspect(|counter| {
-            counter.fetch_add(1, Relaxed);
-        });
-        let first = flight.first_output.map(|at| at.duration_since(flight.arrived));
-        let seen = Seen {
-            time: record.time,
-            endpoint: record.endpoint,
-            model: record.model.clone(),
-            served: record.served.clone(),
-            provider: record.provider.clone(),
-            status: outcome.status,
-            tokens: record.usage.total(),
-            ttft_ms: first.map(|wait| wait.as_millis() as u64),
-            ms: record.ms,
-            attempts: flight.attempts.clone(),
-            who: record.license.map_or(0, |license| self.salt.hash_one(license) as u32),
-        };
-        let mut recent = self.recent.lock();
-        if recent.len() == KEPT {
-            recent.pop_back();
+    fn add(&mut self, counted: &Counted, now: UnixMs) {
+        self.total += counted.total;
+        self.success += counted.sums.success;
+        self.failed += counted.sums.failed;
+        self.refused += counted.sums.refused;
+        for (to, from) in self.codes.iter_mut().zip(counted.codes) {
+            *to += from;
         }
-        recent.push_front(seen);
+        self.history.add(&counted.sums, &counted.overhead, now);
+        if let Some(second) = self.seconds.at(now) {
+            *second += counted.total;
+        }
+        self.today.add(&counted.today);
     }
 
-    /// Takes what other gateways say of themselves, by [`Live::own`] and `gateway`.
-    pub fn hear(&self, own: &str, live: Vec<Map<String, Value>>) {
-        *self.others.lock() = Others { own: own.to_owned(), live };
-    }
-
-    /// Totals and newest requests as members of `/status`: those of this gateway, and where several
-    /// share a store the requests of all, and each one's totals.
-    pub fn to_json(&self) -> Map<String, Value> {
-        let mut status = self.own();
-        let others = self.others.lock();
-        if others.own.is_empty() {
-            return status;
-        }
-        let mut own = status.clone();
-        own.insert("gateway".into(), json!(others.own));
-        let (mut requests, mut gateways) = (Vec::new(), Vec::new());
-        for mut live in [own].into_iter().chain(others.live.iter().cloned()) {
-            for mut request in take_requests(&mut live) {
-                request["gateway"] = live["gateway"].clone();
-                requests.push(request);
+    fn see(&mut self, mut came: Vec<Arc<Seen>>) {
+        // Threads were collected one after the other.
+        came.sort_unstable_by_key(|seen| seen.id);
+        for seen in came.split_off(came.len().saturating_sub(KEPT)) {
+            for list in [&mut self.recent, &mut self.fresh] {
+                if list.len() == KEPT {
+                    list.pop_back();
+                }
+                list.push_front(seen.clone());
             }
-            gateways.push(Value::Object(live));
         }
-        // RFC 3339 in UTC sorts by time.
-        requests.sort_by(|a, b| b["time"].as_str().cmp(&a["time"].as_str()));
-        requests.truncate(KEPT);
-        status.insert("requests".into(), json!(requests));
-        status.insert("gateways".into(), json!(gateways));
-        status
+    }
+}
+
+/// The tally of this thread.
+fn place() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static PLACE: usize = NEXT.fetch_add(1, Relaxed);
+    }
+    PLACE.with(|place| *place)
+}
+
+#[cfg(test)]
+mod tests {
+    use gatekeeper_filters::kernel::{LicenseId, Source, Usage};
+
+    use super::*;
+
+    fn record(model: &str) -> Record {
+        Record {
+            time: UnixMs::now(),
+            license: Some(LicenseId([7; 32])),
+            endpoint: "chat",
+            plan: "free".into(),
+            model: model.into(),
+            served: "p/m".into(),
+            provider: "p".into(),
+            key: "p-1".into(),
+            usage: Usage { input: 10, output: 5, ..Usage::default() },
+            source: Source::Reported,
+            charged: 15,
+            cost: 3,
+            message: true,
+            status: 200,
+            ms: 40,
+            attempts: 1,
+        }
     }
 
-    /// The totals of this gateway, and its newest requests first.
-    pub fn own(&self) -> Map<String, Value> {
-        let (success, failed) = (self.success.load(Relaxed), self.failed.load(Relaxed));
-        let judged = success + failed;
-        let rate = (judged > 0).then(|| success as f64 / judged as f64);
-        let recent: Vec<Value> = self.recent.lock().iter().map(Seen::to_json).collect();
-        let whole = json!({
-            "since": &*self.since.to_rfc3339(),
-            "total": self.total.load(Relaxed),
-            "success": success,
-            "failed": failed,
-            "refused": self.refused.load(Relaxed),
-            "success_rate": rate,
-            "requests": recent,
+    fn one(live: &Live, delivery: Delivery) {
+        let outcome = Outcome { status: 200, delivery };
+        let times = Times { own_us: 30, saved: 1 };
+        live.finished(&mut Flight::default(), outcome, &record("fast"), times);
+    }
+
+    #[test]
+    fn nothing_is_lost_or_counted_twice_by_many_threads_and_those_who_look() {
+        const EACH: u64 = 20_000;
+        let live = Live::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..EACH).for_each(|_| one(&live, Delivery::Whole)));
+            }
+            scope.spawn(|| {
+                let mut last = 0;
+                while last < 4 * EACH {
+                    let totals = live.totals();
+                    assert!(totals.total >= last && totals.success == totals.total);
+                    last = totals.total;
+                }
+            });
         });
-        match whole {
-            Value::Object(members) => members,
-            _ => Map::new(),
+        let now = UnixMs::now();
+        let figures = live.figures(now);
+        assert_eq!(figures.today.models[0].requests, 4 * EACH);
+        assert_eq!(figures.today.models[0].input, 40 * EACH);
+        assert_eq!(figures.took.count(), 4 * EACH);
+        assert!((29.0..32.0).contains(&figures.overhead.quantile(0.5).unwrap()));
+        assert_eq!(figures.per_minute, 4 * EACH);
+        let (_, fresh) = live.fresh();
+        assert_eq!(fresh.len(), KEPT);
+        assert_eq!(live.own()["requests"].as_array().unwrap().len(), KEPT);
+        assert!(live.fresh().1.is_empty());
+    }
+
+    #[test]
+    fn what_ended_how_is_told_apart() {
+        let live = Live::new();
+        for delivery in [
+            Delivery::Whole,
+            Delivery::Broken,
+            Delivery::Failed,
+            Delivery::Refused,
+            Delivery::Relayed,
+            Delivery::Abandoned,
+        ] {
+            one(&live, delivery);
         }
-    }
-}
-
-fn take_requests(live: &mut Map<String, Value>) -> Vec<Value> {
-    match live.remove("requests") {
-        Some(Value::Array(requests)) => requests,
-        _ => Vec::new(),
-    }
-}
-
-impl Seen {
-    fn to_json(&self) -> Value {
-        let attempts: Vec<Value> = self
-            .attempts
+        let totals = live.totals();
+        assert_eq!(totals, Totals { total: 6, success: 1, failed: 2, refused: 2 });
+        let mut members = Map::new();
+        totals.put_into(&mut members);
+        assert_eq!(members["success_rate"], json!(1.0 / 3.0));
+        let own = live.own();
+        let names: Vec<&str> = own["requests"]
+            .as_array()
+            .unwrap()
             .iter()
-            .map(|attempt| {
-                json!({
-                    "provider": &*attempt.provider, "key": &*attempt.key,
-                    "outcome": attempt.outcome, "ms": attempt.ms,
-                })
-            })
+            .map(|r| r["outcome"].as_str().unwrap())
             .collect();
-        json!({
-            "time": &*self.time.to_rfc3339(), "endpoint": self.endpoint, "model": &*self.model,
-            "served": &*self.served, "provider": &*self.provider, "status": self.status,
-            "tokens": self.tokens, "ttft_ms": self.ttft_ms, "ms": self.ms, "attempts": attempts,
-            "who": format!("{:06x}", self.who & 0xff_ffff),
-        })
+        assert_eq!(names, ["abandoned", "relayed", "refused", "failed", "broken", "whole"]);
+        assert_eq!(own["requests"][0]["id"], 6);
     }
 }

@@ -24,6 +24,8 @@ const OVERHEADS: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01
 
 pub struct Metrics {
     registry: Registry,
+    /// Name, help and type of every family: those that have no series yet are told, too.
+    families: Vec<Family>,
     /// One scrape at a time: each puts in first what only its moment tells.
     pub scraping: Mutex<()>,
     requests: IntCounterVec,
@@ -62,10 +64,49 @@ pub struct LicenseCache {
     pub miss: IntCounter,
 }
 
-/// Registers a collector. Names are constants of this file, so a clash is found by the first test.
-fn put<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
-    let registered = made.and_then(|c| registry.register(Box::new(c.clone())).map(|()| c));
-    registered.unwrap_or_else(|error| unreachable!("{error}"))
+struct Family {
+    name: String,
+    help: String,
+    kind: &'static str,
+}
+
+/// What a collector is to Prometheus.
+trait Kind {
+    const NAME: &'static str;
+}
+
+macro_rules! kinds {
+    ($($name:literal: $($collector:ty),+;)+) => {
+        $($(impl Kind for $collector { const NAME: &'static str = $name; })+)+
+    };
+}
+
+kinds! {
+    "counter": Counter, CounterVec, IntCounter, IntCounterVec;
+    "gauge": Gauge, GaugeVec, IntGauge, IntGaugeVec;
+    "histogram": Histogram, HistogramVec;
+}
+
+/// Registers collectors. Names are constants of this file, so a clash is found by the first test.
+#[derive(Default)]
+struct Register {
+    registry: Registry,
+    families: RefCell<Vec<Family>>,
+}
+
+fn put<C>(register: &Register, made: prometheus::Result<C>) -> C
+where
+    C: Collector + Kind + Clone + 'static,
+{
+    let registered = made.and_then(|c| register.registry.register(Box::new(c.clone())).map(|()| c));
+    let collector = registered.unwrap_or_else(|error| unreachable!("{error}"));
+    let families = collector.desc().into_iter().map(|desc| Family {
+        name: desc.fq_name.clone(),
+        help: desc.help.clone(),
+        kind: C::NAME,
+    });
+    register.families.borrow_mut().extend(families);
+    collector
 }
 
 impl Default for Metrics {
@@ -77,7 +118,7 @@ impl Default for Metrics {
 impl Metrics {
     #[allow(clippy::too_many_lines, reason = "a list of names and their help")]
     pub fn new() -> Self {
-        let registry = Registry::new();
+        let registry = Register::default();
         let counters = |name: &str, help: &str, labels: &[&str]| {
             put(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
@@ -88,7 +129,7 @@ impl Metrics {
         };
         let overhead_options = HistogramOpts::new(
             "gatekeeper_overhead_seconds",
-            "Time of a request that is the gateway's own, without waiting for a provider's head.",
+            "Time of a request to a provider that is the gateway's own: without waiting for provider, app or shop.",
         );
         Self {
             requests: counters(
@@ -236,7 +277,8 @@ impl Metrics {
                 ),
             ),
             scraping: Mutex::new(()),
-            registry,
+            families: registry.families.take(),
+            registry: registry.registry,
         }
     }
 
@@ -269,18 +311,18 @@ impl Metrics {
         outcome: Outcome,
         record: &Record,
         elapsed: Duration,
+        own: Duration,
     ) {
         let plan = if record.plan.is_empty() { "none" } else { &record.plan };
         self.with_series(flight, outcome, record, |series| {
             series.requests.inc();
             series.duration.observe(elapsed.as_secs_f64());
         });
-        // The share of a request's time that is ours.
-        self.overhead.observe(elapsed.saturating_sub(flight.waited).as_secs_f64());
         if let Some(limit) = refused_by(flight) {
             self.quota_rejections.with_label_values(&[plan, limit]).inc();
         }
         let Some(exchange) = flight.exchange.as_deref() else { return };
+        self.overhead.observe(own.as_secs_f64());
         if exchange.settled.overrun {
             self.overruns.inc();
         }
@@ -346,8 +388,14 @@ impl Metrics {
     /// The text exposition of everything.
     pub fn expose(&self) -> Vec<u8> {
         let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+        let gathered = self.registry.gather();
+        if let Err(error) = TextEncoder::new().encode(&gathered, &mut text) {
             log::error!("The metrics can't be encoded: {error}.");
+        }
+        for Family { name, help, kind } in &self.families {
+            if !gathered.iter().any(|family| family.name() == name) {
+                text.extend(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n").bytes());
+            }
         }
         text
     }
@@ -381,7 +429,10 @@ mod tests {
         let metrics = Metrics::new();
         metrics.loaded();
         let text = String::from_utf8(metrics.expose()).unwrap();
-        assert!(text.contains("# HELP gatekeeper_in_flight "));
+        for name in ["gatekeeper_in_flight", "gatekeeper_cost_dollars_total"] {
+            assert_eq!(text.matches(&format!("# HELP {name} ")).count(), 1, "{name}");
+            assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{name}");
+        }
         assert!(text.contains("gatekeeper_config_reload_total{result=\"success\"} 1"));
         assert_eq!(three_digits(499, &mut [0; 3]), "499");
     }

@@ -1,6 +1,9 @@
 //! The app's side of a request: what was sent to it, and whether it is still there.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{Dialect, Reject, ResponseHead};
@@ -38,6 +41,8 @@ pub struct Downstream<'a> {
     drains: &'a Drains,
     /// The app is gone, and its answer is read on.
     drain: Option<Box<Drain<'a>>>,
+    /// How long the app has kept writes waiting since the provider was last waited for.
+    held_up: Duration,
 }
 
 impl<'a> Downstream<'a> {
@@ -48,7 +53,13 @@ impl<'a> Downstream<'a> {
         is_stream: bool,
         drains: &'a Drains,
     ) -> Self {
-        Self { session, request_id, dialect, is_stream, head_sent: false, drains, drain: None }
+        let (head_sent, drain, held_up) = (false, None, Duration::ZERO);
+        Self { session, request_id, dialect, is_stream, head_sent, drains, drain, held_up }
+    }
+
+    /// How long the app has kept writes waiting since this was asked last.
+    pub fn take_held_up(&mut self) -> Duration {
+        std::mem::take(&mut self.held_up)
     }
 
     pub fn is_stream(&self) -> bool {
@@ -120,7 +131,10 @@ impl<'a> Downstream<'a> {
         end: bool,
     ) -> pingora_core::Result<()> {
         if self.head_sent && !end {
-            return within_write_time(self.session.write_response_body(bytes, false)).await;
+            let write = within_write_time(self.session.write_response_body(bytes, false));
+            let (waited, written) = write.await;
+            self.held_up += waited;
+            return written;
         }
         let mut tasks = Vec::with_capacity(2);
         if let (Some(head), false) = (head, self.head_sent) {
@@ -141,7 +155,9 @@ impl<'a> Downstream<'a> {
     pub async fn whole(&mut self, head: &ResponseHead, body: Bytes) -> pingora_core::Result<()> {
         let mut header = self.head(head, "application/json")?;
         header.set_content_length(body.len())?;
-        respond::write(self.session, header, body).await
+        let (waited, written) = respond::write_timed(self.session, header, body).await;
+        self.held_up += waited;
+        written
     }
 
     /// Tells the app that nothing could serve: an answer of its own, or the stream's last event.
@@ -153,7 +169,10 @@ impl<'a> Downstream<'a> {
             return self.stream(None, self.error_event(reject), true).await;
         }
         let id = self.request_id.clone();
-        respond::refuse(self.session, reject, self.dialect, &id).await
+        let began = Instant::now();
+        let refused = respond::refuse(self.session, reject, self.dialect, &id).await;
+        self.held_up += began.elapsed();
+        refused
     }
 
     /// A refusal as the last event of a stream.
@@ -209,6 +228,8 @@ impl<'a> Downstream<'a> {
     }
 
     async fn write(&mut self, tasks: Vec<HttpTask>) -> pingora_core::Result<()> {
-        within_write_time(self.session.response_duplex_vec(tasks)).await
+        let (waited, written) = within_write_time(self.session.response_duplex_vec(tasks)).await;
+        self.held_up += waited;
+        written
     }
 }

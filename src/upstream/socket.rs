@@ -1,10 +1,13 @@
-//! Two hints to the kernel about a provider's socket, for HTTP/1 only: HTTP/2 shares its socket with
-//! other requests. A socket that does not take a hint works all the same.
+//! Hints to the kernel about a socket, for HTTP/1 only: HTTP/2 shares its socket with other requests. A
+//! socket that does not take a hint works all the same.
 
 use std::{ffi::c_int, os::fd::BorrowedFd};
 
-use pingora_core::protocols::http::client::HttpSession;
-use rustix::net::sockopt::{set_tcp_cork, set_tcp_nodelay};
+use pingora_core::protocols::{
+    Stream,
+    http::{ServerSession, client::HttpSession},
+};
+use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_cork, set_tcp_nodelay};
 
 /// Holds back what is written to a new connection until [`flush`].
 ///
@@ -38,12 +41,23 @@ pub fn gather(session: &HttpSession, on: bool) {
     }
 }
 
-#[allow(unsafe_code)]
+/// Saves up so many bytes at most for a reader that is slow. Linux would let them become megabytes.
+pub fn save_up(session: &ServerSession, bytes: usize) {
+    if let Some(stream) = session.as_http1().and_then(|_| session.stream()) {
+        // It doubles the number for what it keeps beside them.
+        let _ = set_socket_send_buffer_size(descriptor(stream), bytes / 2);
+    }
+}
+
 fn socket(session: &HttpSession) -> Option<BorrowedFd<'_>> {
-    let stream = session.as_http1().and_then(|_| session.stream())?;
-    // SAFETY: the id of a stream is its file descriptor, which stays open while `session` is
+    session.as_http1().and_then(|_| session.stream()).map(descriptor)
+}
+
+#[allow(unsafe_code)]
+fn descriptor(stream: &Stream) -> BorrowedFd<'_> {
+    // SAFETY: the id of a stream is its file descriptor, which stays open while `stream` is
     // borrowed, and the result can't outlive that.
-    Some(unsafe { BorrowedFd::borrow_raw(stream.id()) })
+    unsafe { BorrowedFd::borrow_raw(stream.id()) }
 }
 
 /// `SO_RCVLOWAT` (socket(7)), which no safe wrapper has.

@@ -201,7 +201,8 @@ async fn a_token_opens_the_admin_pages_under_any_name() {
         ("prometheus.example", Some("a-long-admin-token-0123456788"), false),
         ("prometheus.example", Some(""), false),
         ("prometheus.example", None, false),
-        ("gateway.example", None, true),
+        ("gateway.example", None, false),
+        ("127.0.0.1", None, false),
     ] {
         let mut raw = Raw::to(gateway.admin).await.unwrap();
         let line = token.map(|token| format!("authorization: Bearer {token}\r\n"));

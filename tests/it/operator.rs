@@ -231,24 +231,26 @@ async fn only_an_operator_changes_anything() {
     let bearer = ("authorization", "Bearer a-long-admin-token-0123456789");
     let own = format!("http://{}", gateway.admin);
     for (method, headers, status) in [
-        ("POST", vec![json], 200),
-        ("POST", vec![json, ("origin", &*own)], 200),
+        ("POST", vec![json, bearer], 200),
+        ("POST", vec![json, ("origin", &*own), bearer], 200),
         ("POST", vec![json, ("origin", "https://gateway.example"), bearer], 200),
-        ("POST", vec![json, ("host", "gateway.example:9090")], 200),
-        ("POST", vec![("content-type", "application/json; charset=utf-8")], 200),
-        ("GET", vec![json], 405),
+        ("POST", vec![json, ("host", "gateway.example:9090"), bearer], 200),
+        ("POST", vec![("content-type", "application/json; charset=utf-8"), bearer], 200),
+        ("GET", vec![json, bearer], 405),
         ("DELETE", vec![json, bearer], 405),
-        ("POST", vec![], 415),
+        ("POST", vec![bearer], 415),
         ("POST", vec![("content-type", "text/plain"), bearer], 415),
+        ("POST", vec![json], 401),
+        ("GET", vec![json], 401),
         ("POST", vec![json, ("origin", "https://evil.example")], 403),
-        ("POST", vec![json, ("origin", "null")], 403),
+        ("POST", vec![json, ("origin", "null"), bearer], 403),
         ("POST", vec![json, ("origin", "https://evil.example"), bearer], 403),
         ("POST", vec![json, ("host", "evil.example")], 403),
         ("POST", vec![json, ("authorization", "Bearer wrong")], 401),
     ] {
         for command in ["show", "revoke", "restore"] {
             let mut request =
-                gateway.operator().request(method, &format!("/api/licenses/{command}"));
+                gateway.stranger().request(method, &format!("/api/licenses/{command}"));
             for (name, value) in &headers {
                 request = request.header(*name, *value);
             }

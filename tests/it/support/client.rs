@@ -21,6 +21,8 @@ use super::{
 pub struct Http {
     client: reqwest::Client,
     base: String,
+    /// The admin token, which goes along with every request.
+    token: Option<String>,
 }
 
 impl Http {
@@ -39,12 +41,23 @@ impl Http {
             builder = builder.http1_only();
         }
         let scheme = if wire == Wire::Plain { "http" } else { "https" };
-        Self { client: builder.build().unwrap(), base: format!("{scheme}://{addr}") }
+        let base = format!("{scheme}://{addr}");
+        Self { client: builder.build().unwrap(), base, token: None }
+    }
+
+    /// With this admin token in every request.
+    pub fn bearing(mut self, token: Option<String>) -> Self {
+        self.token = token;
+        self
     }
 
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        self.client.request(method, format!("{}{path}", self.base))
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
@@ -326,6 +339,11 @@ impl Raw {
             }
         };
         super::soon(text, read).await;
+    }
+
+    /// What has come and was not taken yet.
+    pub fn so_far(&self) -> Vec<u8> {
+        self.pending.clone()
     }
 
     /// Ends its own side and waits until the other side has ended, too.

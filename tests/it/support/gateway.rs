@@ -175,7 +175,9 @@ impl Gateway {
             let path = dir.path().join(name);
             File::options().create(true).append(true).open(path).unwrap()
         };
-        let child = Command::new(program())
+        let words = [&config.under[..], &[program().to_owned()]].concat();
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["run", "-c"])
             .arg(file)
             .args(more)
@@ -278,6 +280,27 @@ impl Gateway {
         self.config.store_in(self.dir.path())
     }
 
+    /// Processor time it has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Behind the name, which may hold anything; in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// Open files.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// A line of `/proc/PID/status` in KiB: `VmHWM`, the most it ever had in memory, or `VmRSS`.
+    pub fn memory(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let found = status.lines().find_map(|known| known.strip_prefix(&format!("{line}:")));
+        found.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Standard output and error so far.
     pub fn logs(&self) -> String {
         ["stdout.log", "stderr.log"]
@@ -296,7 +319,13 @@ impl Gateway {
         Raw::connect(self.public, self.config.wire).await
     }
 
+    /// Somebody who has the admin token, if one is configured.
     pub fn operator(&self) -> Http {
+        self.stranger().bearing(self.config.token())
+    }
+
+    /// Somebody at the admin listener who has no token.
+    pub fn stranger(&self) -> Http {
         Http::new(self.admin, super::Wire::Plain)
     }
 
@@ -333,7 +362,8 @@ impl Gateway {
         status
     }
 
-    async fn status_now(&self) -> Value {
+    /// Without waiting for requests on their way.
+    pub async fn status_now(&self) -> Value {
         let answer = self.operator().get("/status").header("accept", "application/json");
         answer.send().await.unwrap().json().await.unwrap()
     }

@@ -1,0 +1,76 @@
+//! `POST /api/session` with `{"token": "..."}` begins a session, `POST /api/session/end` ends it.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use pingora_core::protocols::http::ServerSession;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{
+    Admin,
+    access::{self, Caller},
+    answer,
+    keys::unread,
+    sessions::set_cookie,
+};
+use crate::{operator::Failure, proxy::body, snapshot::Snapshot};
+
+/// Path of the login; `/end` below it is the logout.
+pub const PATH: &str = "/api/session";
+/// Bytes of a body.
+const LONGEST: u64 = 4 * 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Typed {
+    token: String,
+}
+
+impl Admin {
+    pub(super) async fn log_in(
+        &self,
+        session: &mut ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Response<Bytes>, Failure> {
+        check(session, snapshot)?;
+        let Some(token) = &snapshot.settings.admin.token else {
+            return Err(Failure::invalid("No admin token is configured: nobody has to log in."));
+        };
+        let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
+        let typed: Typed = serde_json::from_slice(&body.map_err(unread)?)
+            .map_err(|_| Failure::invalid("Send {\"token\": \"...\"}."))?;
+        let typed = Zeroizing::new(typed.token);
+        let caller = Caller::of(session, snapshot);
+        let secret = self.access.log_in(token, &typed, &caller)?;
+        log::info!("Somebody logged in to the dashboard.");
+        Ok(with_cookie(Some(&secret), session))
+    }
+
+    pub(super) async fn log_out(
+        &self,
+        session: &mut ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Response<Bytes>, Failure> {
+        check(session, snapshot)?;
+        body::read(session, LONGEST, &mut snapshot.buffered.share()).await.map_err(unread)?;
+        self.access.sessions.end(&session.req_header().headers);
+        Ok(with_cookie(None, session))
+    }
+}
+
+fn check(session: &ServerSession, snapshot: &Snapshot) -> Result<(), Failure> {
+    let (caller, admin) = (Caller::of(session, snapshot), &snapshot.settings.admin);
+    access::check_host(&caller, admin)?;
+    access::check_page(&caller, admin)?;
+    access::check_post(&session.req_header().method, &caller)
+}
+
+fn with_cookie(secret: Option<&str>, session: &ServerSession) -> Response<Bytes> {
+    let is_tls = session.get_header("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let mut response = answer(StatusCode::NO_CONTENT, "", Bytes::new());
+    if let Ok(mut cookie) = HeaderValue::from_str(&set_cookie(secret, is_tls)) {
+        cookie.set_sensitive(true);
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}

@@ -1,0 +1,199 @@
+//! Wrong admin tokens are slowed down: by address, and all together. While an address has to wait nothing
+//! it sends is compared, so waiting can't be used for guessing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+/// Wrong tokens an address may send before it has to wait.
+const FREE: u32 = 5;
+/// The first wait; each wrong token after it doubles it up to the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+/// An address that was quiet for so long begins anew.
+const FORGET: Duration = Duration::from_secs(15 * 60);
+/// Addresses remembered; beyond it the one that was quiet for longest is forgotten.
+const ADDRESSES: usize = 1024;
+/// Wrong tokens of all addresses together that may come at once, and how soon one more may follow.
+const TOGETHER: u32 = 100;
+const EVERY: Duration = Duration::from_secs(2);
+/// Addresses that sent the right token, which need not wait for what others do.
+const GOOD: usize = 64;
+
+#[derive(Default)]
+pub struct Tries(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    by: HashMap<IpAddr, Wrong>,
+    /// When the wrong tokens of all would be forgotten, at one each [`EVERY`].
+    all_until: Option<Instant>,
+    good: VecDeque<IpAddr>,
+}
+
+#[derive(Clone, Copy)]
+struct Wrong {
+    count: u32,
+    last: Instant,
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    Right,
+    Wrong,
+    /// It was not even looked at: seconds until it would be.
+    Wait(u64),
+}
+
+impl Tries {
+    /// One token, from an address if that is known.
+    pub fn attempt(
+        &self,
+        from: Option<IpAddr>,
+        now: Instant,
+        is_right: impl FnOnce() -> bool,
+    ) -> Tried {
+        let from = from.map(network);
+        // One after the other: a thousand guesses at once must not all be the first.
+        let mut inner = self.0.lock();
+        if let Some(wait) = inner.wait(from, now) {
+            return Tried::Wait(wait.as_millis().div_ceil(1000).max(1) as u64);
+        }
+        if is_right() {
+            inner.right(from);
+            Tried::Right
+        } else {
+            inner.wrong(from, now);
+            Tried::Wrong
+        }
+    }
+}
+
+impl Inner {
+    fn wait(&self, from: Option<IpAddr>, now: Instant) -> Option<Duration> {
+        let own = from.and_then(|from| self.by.get(&from));
+        let own = own.map_or(Duration::ZERO, |wrong| wrong.until.saturating_duration_since(now));
+        let is_good = from.is_some_and(|from| self.good.contains(&from));
+        let all = self.all_until.filter(|_| !is_good).map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(now).saturating_sub(EVERY * (TOGETHER - 1))
+        });
+        Some(own.max(all)).filter(|wait| !wait.is_zero())
+    }
+
+    fn right(&mut self, from: Option<IpAddr>) {
+        let Some(from) = from else { return };
+        self.by.remove(&from);
+        if !self.good.contains(&from) {
+            if self.good.len() == GOOD {
+                self.good.pop_front();
+            }
+            self.good.push_back(from);
+        }
+    }
+
+    fn wrong(&mut self, from: Option<IpAddr>, now: Instant) {
+        self.all_until = Some(self.all_until.map_or(now, |until| until.max(now)) + EVERY);
+        let Some(from) = from else { return };
+        if !self.by.contains_key(&from) && self.by.len() >= ADDRESSES {
+            let quiet = self.by.iter().min_by_key(|(_, wrong)| wrong.last).map(|(of, _)| *of);
+            if let Some(quiet) = quiet {
+                self.by.remove(&quiet);
+            }
+        }
+        let wrong = self.by.entry(from).or_insert(Wrong { count: 0, last: now, until: now });
+        if now.saturating_duration_since(wrong.last) >= FORGET {
+            wrong.count = 0;
+        }
+        wrong.count = wrong.count.saturating_add(1);
+        wrong.last = now;
+        if let Some(above) = wrong.count.checked_sub(FREE) {
+            wrong.until = now + FIRST.saturating_mul(1 << above.min(16)).min(LONGEST);
+        }
+    }
+}
+
+/// Whoever has one address of a network in IPv6 has all of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u32) -> Option<IpAddr> {
+        Some(IpAddr::from((0x0a00_0000_u32 + last).to_be_bytes()))
+    }
+
+    #[test]
+    fn an_address_waits_longer_each_time_and_nothing_is_compared_meanwhile() {
+        let (tries, mut now) = (Tries::default(), Instant::now());
+        let wrong = |now| tries.attempt(address(1), now, || false);
+        for _ in 0..FREE {
+            assert_eq!(wrong(now), Tried::Wrong);
+        }
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            let tried = tries.attempt(address(1), now, || unreachable!("it has to wait"));
+            assert_eq!(tried, Tried::Wait(seconds));
+            // Others are not held up by it.
+            assert_eq!(tries.attempt(address(2), now, || true), Tried::Right);
+            now += Duration::from_secs(seconds);
+            assert_eq!(wrong(now), Tried::Wrong);
+        }
+        now += LONGEST;
+        assert_eq!(tries.attempt(address(1), now, || true), Tried::Right);
+        assert_eq!(wrong(now), Tried::Wrong, "and it begins anew");
+        assert_eq!(wrong(now), Tried::Wrong);
+        // Quiet for long enough.
+        for _ in 0..FREE {
+            wrong(now);
+        }
+        now += FORGET;
+        for _ in 0..FREE {
+            assert_eq!(wrong(now), Tried::Wrong);
+        }
+    }
+
+    #[test]
+    fn many_addresses_together_are_slowed_but_for_those_known_as_good() {
+        let (tries, now) = (Tries::default(), Instant::now());
+        assert_eq!(tries.attempt(address(0), now, || true), Tried::Right);
+        for last in 1..=TOGETHER {
+            assert_eq!(tries.attempt(address(last), now, || false), Tried::Wrong, "{last}");
+        }
+        assert_eq!(tries.attempt(address(9_999), now, || true), Tried::Wait(2));
+        assert_eq!(tries.attempt(None, now, || true), Tried::Wait(2));
+        assert_eq!(tries.attempt(address(0), now, || true), Tried::Right);
+        let later = now + EVERY;
+        assert_eq!(tries.attempt(None, later, || false), Tried::Wrong);
+        assert_eq!(tries.attempt(None, later, || true), Tried::Wait(2));
+        assert_eq!(tries.attempt(None, later + EVERY, || true), Tried::Right);
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_a_network_of_ipv6_is_one() {
+        let (tries, mut now) = (Tries::default(), Instant::now());
+        for last in 0..3 * ADDRESSES as u32 {
+            now += EVERY;
+            tries.attempt(address(last), now, || false);
+        }
+        assert_eq!(tries.0.lock().by.len(), ADDRESSES);
+        let of = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        now += EVERY * TOGETHER;
+        for end in 0..FREE {
+            tries.attempt(of(&format!("2001:db8::{end}")), now, || false);
+        }
+        assert_eq!(tries.attempt(of("2001:db8::ffff"), now, || true), Tried::Wait(1));
+        assert_eq!(tries.attempt(of("2001:db8:0:1::1"), now, || true), Tried::Right);
+    }
+}
