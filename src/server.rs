@@ -279,7 +279,7 @@ impl Parts {
         let admin = Admin {
             access: Access::default(),
             hub,
-            page: Page::new(),
+            page: Page::load(),
             connector: probing,
             snapshot: self.snapshot,
             operator: Operator { store: self.store, shared: self.shared },
