@@ -45,6 +45,8 @@ impl Admin {
         status.insert("budget".into(), json!(snapshot.settings.budget.map(dollars)));
         status.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
         status.insert("now".into(), json!(&*today.to_rfc3339()));
+        status.insert("phase".into(), json!(self.phase.name()));
+        status.insert("listen".into(), json!(listen(snapshot)));
         status.insert("store".into(), self.store());
         status.insert("keys".into(), json!(keys));
         status.insert("providers".into(), json!(providers));
@@ -93,6 +95,13 @@ impl Admin {
     }
 }
 
+/// Where apps find this gateway.
+fn listen(snapshot: &Snapshot) -> String {
+    let server = &snapshot.settings.server;
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", server.listen)
+}
+
 /// Which configuration is live since when, and what became of the last reload.
 fn config(history: &History, snapshot: &Snapshot) -> Value {
     let chain: Vec<&str> = snapshot.chain.steps().iter().map(|step| step.name).collect();
@@ -109,7 +118,7 @@ fn config(history: &History, snapshot: &Snapshot) -> Value {
     json!({
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
         "steps": steps,
-        "waits_for_restart": now.waiting, "refused": refused,
+        "waits_for_restart": now.waiting, "changes": now.changes, "refused": refused,
     })
 }
 

@@ -21,16 +21,11 @@ const binary =
 /** `sources`, `plans` and `more` models are added to what is always there. */
 export async function startGateway({ sources = [], plans = {}, more = {} } = {}) {
     const provider = await startProvider();
-    const dir = await mkdtemp(path.join(tmpdir(), 'gatekeeper-clients-'));
-    const [port, adminPort] = [await freePort(), await freePort()];
 
     // A fresh licence for each test that uses one up.
     const singles = Array.from({ length: 8 }, (_, n) => `ONE-MESSAGE-000${n}`);
     const models = ['answer', 'tool', 'endless', 'broken'];
     const config = {
-        server: { listen: `127.0.0.1:${port}` },
-        admin: { listen: `127.0.0.1:${adminPort}` },
-        store: { kind: 'embedded', path: path.join(dir, 'gatekeeper.db') },
         licenses: {
             buy_url: 'https://example.com/buy',
             sources: [
@@ -68,23 +63,11 @@ export async function startGateway({ sources = [], plans = {}, more = {} } = {})
             ...more,
         },
     };
-    const file = path.join(dir, 'gatekeeper.yaml');
-    await writeFile(file, JSON.stringify(config, null, 2)); // JSON is YAML
-
-    const logFile = path.join(dir, 'log');
-    const log = createWriteStream(logFile);
-    await once(log, 'open');
-    const child = spawn(binary, ['run', '-c', file], {
-        env: { ...process.env, MOCK_PROVIDER_KEY: MASTER_KEY },
-        stdio: ['ignore', log, log],
-    });
-    const exited = new Promise((resolve) => child.once('exit', resolve).once('error', resolve));
-
+    const running = await runGateway(config, { MOCK_PROVIDER_KEY: MASTER_KEY });
     const gateway = {
+        ...running,
         provider,
-        url: `http://127.0.0.1:${port}`,
-        baseURL: `http://127.0.0.1:${port}/v1`,
-        admin: `http://127.0.0.1:${adminPort}`,
+        baseURL: `${running.url}/v1`,
         licence: 'FULL-0001',
         oneMessage: () => singles.pop(),
 
@@ -110,23 +93,74 @@ export async function startGateway({ sources = [], plans = {}, more = {} } = {})
 
         async stop() {
             provider.stop();
+            await running.stop();
+        },
+    };
+    return gateway;
+}
+
+/**
+ * Starts the gateway with `config`, which needs no addresses and no store, in a directory of its own.
+ * After `end`, `start` begins it anew with the same addresses and store.
+ */
+export async function runGateway(config, env = {}) {
+    const dir = await mkdtemp(path.join(tmpdir(), 'gatekeeper-clients-'));
+    const [port, adminPort] = [await freePort(), await freePort()];
+    const file = path.join(dir, 'gatekeeper.yaml');
+    const write = (changed) => {
+        const whole = {
+            server: { listen: `127.0.0.1:${port}` },
+            store: { kind: 'embedded', path: path.join(dir, 'gatekeeper.db') },
+            ...changed,
+            admin: { listen: `127.0.0.1:${adminPort}`, ...changed.admin },
+        };
+        return writeFile(file, JSON.stringify(whole, null, 2)); // JSON is YAML
+    };
+    await write(config);
+    const logFile = path.join(dir, 'log');
+    let end;
+
+    const start = async () => {
+        const log = createWriteStream(logFile, { flags: 'a' });
+        await once(log, 'open');
+        const child = spawn(binary, ['run', '-c', file], {
+            env: { ...process.env, ...env },
+            stdio: ['ignore', log, log],
+        });
+        const exited = new Promise((resolve) => child.once('exit', resolve).once('error', resolve));
+        end = async () => {
             child.kill('SIGTERM');
             const late = setTimeout(() => child.kill('SIGKILL'), 5000);
             await exited;
             clearTimeout(late);
+        };
+        for (let tries = 0; tries < 100; tries += 1) {
+            const gone = await Promise.race([exited.then(() => true), sleep(100, false)]);
+            if (gone) break;
+            const ready = await fetch(`${gateway.admin}/readyz`).catch(() => null);
+            if (ready?.ok) return;
+        }
+        const said = await readFile(logFile, 'utf8');
+        await gateway.stop();
+        throw new Error(`the gateway (${binary}) did not start:\n${said}`);
+    };
+
+    const gateway = {
+        url: `http://127.0.0.1:${port}`,
+        admin: `http://127.0.0.1:${adminPort}`,
+        file,
+        /** Saves another configuration. */
+        write,
+        start,
+        /** Ends the process alone. */
+        end: () => end(),
+        async stop() {
+            await end();
             await rm(dir, { recursive: true, force: true });
         },
     };
-
-    for (let tries = 0; tries < 100; tries += 1) {
-        const gone = await Promise.race([exited.then(() => true), sleep(100, false)]);
-        if (gone) break;
-        const ready = await fetch(`${gateway.admin}/readyz`).catch(() => null);
-        if (ready?.ok) return gateway;
-    }
-    const said = await readFile(logFile, 'utf8');
-    await gateway.stop();
-    throw new Error(`the gateway (${binary}) did not start:\n${said}`);
+    await start();
+    return gateway;
 }
 
 export async function freePort() {
