@@ -61,14 +61,8 @@ impl Feed {
     }
 
     async fn fill(&mut self) -> bool {
-        let mut buffer = [0; 64 * 1024];
-        match self.stream.read(&mut buffer).await {
-            Ok(count) if count > 0 => {
-                self.pending.extend_from_slice(&buffer[..count]);
-                true
-            }
-            _ => false,
-        }
+        self.pending.reserve(64 * 1024);
+        matches!(self.stream.read_buf(&mut self.pending).await, Ok(1..))
     }
 
     /// The next event; `None` when the feed has ended. An event is one chunk.
