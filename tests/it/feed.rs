@@ -347,7 +347,9 @@ async fn soak_of_two_hundred_feeds_under_load_which_cost_next_to_nothing() {
     const FEEDS: usize = 200;
     const SLOW: usize = 10;
     let mock = Mock::start(Reply::chat()).await;
-    let gateway = Gateway::start(Config::new(&mock)).await;
+    // Ten minutes of load are more than a plan usually has.
+    let plenty = "messages: 1000000000/month, models: [\"*\"]";
+    let gateway = Gateway::start(Config::new(&mock).plan("free", plenty)).await;
     let load = Load::on(&gateway, 2);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = gateway.memory("VmRSS");
