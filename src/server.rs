@@ -147,13 +147,10 @@ pub fn serve(
     machine.telemetry.live.begin(&used_today(&store)?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
-    match opened.redis() {
-        None => {}
-        Some(redis) => {
-            let fleet = fleet(redis, &store, &snapshot.settings, &machine)?;
-            opened.listen(vec![fleet.listener()]);
-            fleet.start(machine.health.tell());
-        }
+    if let Some(redis) = opened.redis() {
+        let fleet = fleet(redis, &store, &snapshot.settings, &machine)?;
+        opened.listen(vec![fleet.listener()]);
+        fleet.start(machine.health.tell());
     }
     if let Some(predecessor) = &predecessor {
         let (licenses, spending) = (licenses.clone(), machine.spending.clone());
@@ -379,7 +376,7 @@ impl Parts {
         let admin = Admin {
             access: Access::default(),
             hub,
-            page: Page::new(),
+            page: Page::load(),
             connector: probing,
             snapshot: self.snapshot.clone(),
             operator: Operator { store: self.store, shared: self.shared },

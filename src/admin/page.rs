@@ -46,7 +46,7 @@ fn kind(name: &str) -> Option<&'static str> {
 }
 
 impl Page {
-    pub fn new() -> Self {
+    pub fn load() -> Self {
         let file = |name: &str| {
             let (kind, file) = (kind(name)?, Files::get(name)?);
             let hash: String = file.metadata.sha256_hash()[..16]
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_page_is_in_the_program_and_known_by_its_tag() {
-        let page = Page::new();
+        let page = Page::load();
         let first = page.index(&HeaderMap::new()).unwrap();
         assert!(first.body().starts_with(b"<!doctype html>") || !first.body().is_empty());
         let tag = first.headers()[header::ETAG].clone();

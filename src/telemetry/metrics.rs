@@ -1,6 +1,8 @@
 //! Every metric by name, in one place. Labels come from closed sets: endpoints, configured names,
 //! statuses; never from what an app sends.
 
+mod register;
+
 use std::{
     cell::RefCell,
     sync::Arc,
@@ -10,10 +12,11 @@ use std::{
 use gatekeeper_filters::kernel::{DOLLAR, Outcome, Record};
 use parking_lot::Mutex;
 use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec,
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 
+use self::register::{Register, Registered, put};
 use super::refused_by;
 use crate::proxy::flight::Flight;
 
@@ -23,9 +26,7 @@ const DURATIONS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 const OVERHEADS: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
 
 pub struct Metrics {
-    registry: Registry,
-    /// Name, help and type of every family: those that have no series yet are told, too.
-    families: Vec<Family>,
+    registered: Registered,
     /// One scrape at a time: each puts in first what only its moment tells.
     pub scraping: Mutex<()>,
     requests: IntCounterVec,
@@ -62,51 +63,6 @@ pub struct LicenseCache {
     pub negative: IntCounter,
     /// The request had to wait for a shop.
     pub miss: IntCounter,
-}
-
-struct Family {
-    name: String,
-    help: String,
-    kind: &'static str,
-}
-
-/// What a collector is to Prometheus.
-trait Kind {
-    const NAME: &'static str;
-}
-
-macro_rules! kinds {
-    ($($name:literal: $($collector:ty),+;)+) => {
-        $($(impl Kind for $collector { const NAME: &'static str = $name; })+)+
-    };
-}
-
-kinds! {
-    "counter": Counter, CounterVec, IntCounter, IntCounterVec;
-    "gauge": Gauge, GaugeVec, IntGauge, IntGaugeVec;
-    "histogram": Histogram, HistogramVec;
-}
-
-/// Registers collectors. Names are constants of this file, so a clash is found by the first test.
-#[derive(Default)]
-struct Register {
-    registry: Registry,
-    families: RefCell<Vec<Family>>,
-}
-
-fn put<C>(register: &Register, made: prometheus::Result<C>) -> C
-where
-    C: Collector + Kind + Clone + 'static,
-{
-    let registered = made.and_then(|c| register.registry.register(Box::new(c.clone())).map(|()| c));
-    let collector = registered.unwrap_or_else(|error| unreachable!("{error}"));
-    let families = collector.desc().into_iter().map(|desc| Family {
-        name: desc.fq_name.clone(),
-        help: desc.help.clone(),
-        kind: C::NAME,
-    });
-    register.families.borrow_mut().extend(families);
-    collector
 }
 
 impl Default for Metrics {
@@ -277,8 +233,7 @@ impl Metrics {
                 ),
             ),
             scraping: Mutex::new(()),
-            families: registry.families.take(),
-            registry: registry.registry,
+            registered: registry.complete(),
         }
     }
 
@@ -387,17 +342,7 @@ impl Metrics {
 
     /// The text exposition of everything.
     pub fn expose(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        let gathered = self.registry.gather();
-        if let Err(error) = TextEncoder::new().encode(&gathered, &mut text) {
-            log::error!("The metrics can't be encoded: {error}.");
-        }
-        for Family { name, help, kind } in &self.families {
-            if !gathered.iter().any(|family| family.name() == name) {
-                text.extend(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n").bytes());
-            }
-        }
-        text
+        self.registered.expose()
     }
 }
 

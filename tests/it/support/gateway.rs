@@ -72,6 +72,8 @@ pub struct Gateway {
     pub config: Config,
     pub public: SocketAddr,
     pub admin: SocketAddr,
+    /// Holds the admin token that it was started with.
+    token_file: Option<PathBuf>,
     child: Child,
     exit: Option<ExitStatus>,
 }
@@ -188,7 +190,8 @@ impl Gateway {
             .stderr(log("stderr.log"))
             .spawn()
             .unwrap();
-        Self { dir, config, public, admin, child, exit: None }
+        let token_file = config.token_file();
+        Self { dir, config, public, admin, token_file, child, exit: None }
     }
 
     /// Waits for `/readyz`; `false` when the process ends instead.
@@ -321,7 +324,8 @@ impl Gateway {
 
     /// Somebody who has the admin token, if one is configured.
     pub fn operator(&self) -> Http {
-        self.stranger().bearing(self.config.token())
+        let token = self.token_file.as_ref().map(|file| fs::read_to_string(file).unwrap());
+        self.stranger().bearing(token)
     }
 
     /// Somebody at the admin listener who has no token.

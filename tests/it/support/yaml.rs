@@ -236,11 +236,10 @@ impl Config {
         self
     }
 
-    /// The admin token in use, which is read from its file.
-    pub fn token(&self) -> Option<String> {
+    /// The file that holds the admin token.
+    pub fn token_file(&self) -> Option<PathBuf> {
         let (_, rest) = self.admin.split_once("token: \"file:")?;
-        let (path, _) = rest.split_once('"')?;
-        Some(fs::read_to_string(path).unwrap())
+        rest.split_once('"').map(|(path, _)| path.into())
     }
 
     pub fn timeouts(mut self, provider: &str, timeouts: &str) -> Self {
