@@ -24,7 +24,7 @@ run: ## set up, build, and start the demo: no key and no network needed
 
 .PHONY: test
 test: ## set up and run all tests
-	@.ci/setup build node redis prometheus chromium
+	@.ci/setup build node redis prometheus chromium faketime python
 	@echo '==> format'
 	@cargo fmt --all --check
 	@echo '==> lints'
@@ -45,8 +45,10 @@ test: ## set up and run all tests
 soak: ## the tests that gain from repeating, for longer
 	@.ci/setup build redis
 	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 GATEKEEPER_DOWN_SECONDS=60 \
+	GATEKEEPER_RELOAD_SECONDS=60 GATEKEEPER_REWRAP_KILLS=1000 \
+	GATEKEEPER_HANDOVERS=20 GATEKEEPER_HANDOVER_STREAMS=200 GATEKEEPER_HANDOVER_KILLS=40 \
 	GATEKEEPER_FEED_SECONDS=600 GATEKEEPER_NAMES=100000 \
-		cargo test --workspace --test it -- --nocapture kill failover soak flapping made_up_names
+		cargo test --workspace --test it -- --nocapture kill failover soak flapping storm hand_overs made_up_names
 
 .PHONY: fuzz
 fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers
@@ -59,6 +61,11 @@ fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nigh
 	else \
 		GATEKEEPER_MUTATIONS=100000 cargo test --workspace fuzzing; \
 	fi
+
+.PHONY: dist
+dist: ## the program, a Debian package, SBOM and checksums, in target/dist; PROFILE=dev is quick
+	@.ci/setup build dist
+	@.ci/dist '$(or $(PROFILE),release)'
 
 .PHONY: bench
 bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute

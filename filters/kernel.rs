@@ -26,7 +26,7 @@ pub use self::{
     plan::{Limit, ModelSet, OnDisconnect, Plan},
     ports::{
         Balance, Charge, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace, Permit, Record,
-        Reservation, Spent, StoreDown, TooFast,
+        Reservation, Spent, StoreDown, TooFast, text,
     },
     price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},

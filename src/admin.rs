@@ -1,6 +1,6 @@
 //! The admin listener: the dashboard's page and what it shows (`/status`, `/feed`, `/api/history`),
-//! `/metrics`, `/healthz`, `/readyz`, and what an operator does about one buyer under `/api/licenses/`, or
-//! one master key under `/api/keys/`.
+//! `/metrics`, `/healthz`, `/readyz`, and what an operator does about one buyer under `/api/licenses/`, one
+//! master key under `/api/keys/`, or the configuration at `/api/reload`.
 //!
 //! Health and the page itself need no token; the rest does where one is configured (`access`).
 
@@ -11,6 +11,7 @@ mod licenses;
 mod login;
 mod metrics;
 mod page;
+mod reload;
 mod sessions;
 mod status;
 mod tries;
@@ -38,10 +39,11 @@ use serde_json::Value;
 
 use self::{access::Caller, page::Prefers};
 use crate::{
+    handover::{Call, Movable},
     operator::{self, Failure, Operator},
     proxy::{deadline, gate, respond},
-    reload::History,
-    server::ending::Phase,
+    reload::{History, Reload},
+    server::phase::Phase,
     snapshot::Snapshot,
     telemetry::neighbours::Whose,
     upstream::peer::Connector,
@@ -51,7 +53,10 @@ pub struct Admin {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub operator: Operator,
     pub phase: Arc<Phase>,
+    pub ledger: Arc<Movable>,
     pub history: Arc<History>,
+    /// Reads the file again, where there is one.
+    pub reload: Option<Arc<Reload>>,
     /// For probes.
     pub connector: Arc<Connector>,
     pub access: Access,
@@ -115,6 +120,14 @@ impl HttpServerApp for Admin {
 }
 
 impl Admin {
+    /// `None` when another process has taken over.
+    async fn ledger_here(&self) -> Option<Call<'_>> {
+        match self.phase.way().await {
+            None => self.ledger.call(),
+            Some(_) => None,
+        }
+    }
+
     fn begin_feed(
         &self,
         session: &ServerSession,
@@ -135,11 +148,20 @@ impl Admin {
         snapshot: &Snapshot,
     ) -> Result<Answer, Failure> {
         let path = session.req_header().uri.path().to_owned();
+        let is_order = [licenses::PATH, keys::PATH].iter().any(|order| path.starts_with(order));
+        // What is ordered here must be done while the ledger is here.
+        let _call = match is_order {
+            true => Some(self.ledger_here().await.ok_or_else(taken_over)?),
+            false => None,
+        };
         if let Some(command) = path.strip_prefix(licenses::PATH) {
             return self.licenses(command, session, snapshot).await.map(|answer| told(&answer));
         }
         if let Some(command) = path.strip_prefix(keys::PATH) {
             return self.keys(command, session, snapshot).await.map(|answer| told(&answer));
+        }
+        if path == reload::PATH {
+            return self.reload(session, snapshot).await.map(|answer| told(&answer));
         }
         match path.strip_prefix(login::PATH) {
             Some("") => return self.log_in(session, snapshot).await,
@@ -230,6 +252,11 @@ impl Admin {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
         }
     }
+}
+
+fn taken_over() -> Failure {
+    let message = "Another process has just taken over. Send this again.";
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
 }
 
 fn nothing_here() -> Failure {

@@ -1,7 +1,10 @@
 //! The command line. Each command is one function; what needs the machine (`run`, `demo`) is
 //! handed in.
 
+mod call;
+mod health;
 mod licenses;
+mod reload;
 
 use std::{
     fmt::Write as _,
@@ -12,13 +15,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use gatekeeper_filters::kernel::{Limit, ModelSet, Plan, Registry};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::{
     config::{self, Problem, Secrets, Settings, raw::Node, settings::LicenseSource, values},
+    handover::command,
     operator,
     usage::{self, UsageArgs},
     vault::{self, Kek, Source, pepper::PLACE},
@@ -42,13 +47,31 @@ Examples:
   gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
   gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
   gatekeeper licenses grant -c FILE --messages 100 < key     what one buyer has, and more of it
-  gatekeeper schema > conf/schema.json                       for the editor";
+  gatekeeper reload --diff -c conf/gatekeeper.yaml           what a saved file would change
+  gatekeeper upgrade -c conf/gatekeeper.yaml                 a new version, with no stream cut
+  gatekeeper schema > conf/schema.json                       for the editor
+  gatekeeper health -c conf/gatekeeper.yaml                  for a container's health check
+  gatekeeper completions bash                                for the shell";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start the gateway
-    #[command(after_help = "Example:\n  gatekeeper run -c conf/gatekeeper.yaml")]
+    #[command(
+        after_help = "SIGTERM lets streams finish, a second one does not. SIGHUP reads the file again. \
+        SIGQUIT hands over\nto a process that was started with --upgrade and waits; without one it does \
+        nothing.\n\nExamples:\n  gatekeeper run -c conf/gatekeeper.yaml\n  \
+        gatekeeper run -c conf/gatekeeper.yaml --upgrade & kill -QUIT OLD   (`upgrade` does it all)"
+    )]
     Run(RunArgs),
+    /// Put another version in the place of the running gateway: no connection refused, no stream cut
+    #[command(
+        after_help = "The running gateway starts the program as its successor and hands over sockets \
+        and store. If that fails\nat any point, it serves on as before.\n\nExamples:\n  \
+        gatekeeper upgrade -c conf/gatekeeper.yaml                  to this program\n  \
+        gatekeeper upgrade -c FILE --binary /opt/gatekeeper-2       to another\n  \
+        RUNTIME_DIRECTORY=/run/gatekeeper gatekeeper upgrade -c FILE   a service of systemd's"
+    )]
+    Upgrade(UpgradeArgs),
     /// Tell every problem of a configuration file; exit status 1 if there is one
     #[command(after_help = "Secrets that are not on this machine (an unset variable, a missing \
         file) are warnings\nhere and problems at `run`.\n\nExample:\n  \
@@ -66,7 +89,7 @@ pub enum Command {
     /// Seal every secret of a file under vault.kek, and write the pepper in use into it
     #[command(
         after_help = "To change the KEK: move the old one to `vault.previous`, a new one to \
-        `vault.kek`, run this,\nrestart the gateways, take `previous` out.\n\nExample:\n  \
+        `vault.kek`, run this,\ntake `previous` out. Gateways that run notice each step.\n\nExample:\n  \
         gatekeeper rewrap -c conf/gatekeeper.yaml"
     )]
     Rewrap(FileArgs),
@@ -76,12 +99,33 @@ pub enum Command {
     /// See and change what one buyer has: at the running gateway, or in its store when none runs
     #[command(after_help = licenses::EXAMPLES)]
     Licenses(licenses::LicensesArgs),
+    /// Have the running gateway read its file again, or (--diff) tell what that would change
+    #[command(after_help = reload::EXAMPLES)]
+    Reload(reload::ReloadArgs),
+    /// Tell whether the gateway is well
+    #[command(after_help = health::EXAMPLES)]
+    Health(health::HealthArgs),
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = COMPLETIONS)]
+    Completions(CompletionsArgs),
     /// Print the JSON schema of the configuration file
     #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
     Schema,
     /// Gateway, stand-in provider and traffic in one process: no key, no network
     #[command(after_help = "Example:\n  gatekeeper demo")]
     Demo(DemoArgs),
+}
+
+const COMPLETIONS: &str = "\
+Examples:
+  gatekeeper completions bash > /etc/bash_completion.d/gatekeeper
+  gatekeeper completions zsh > ~/.zfunc/_gatekeeper            (a folder of $fpath)
+  gatekeeper completions fish > ~/.config/fish/completions/gatekeeper.fish";
+
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: Shell,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -96,9 +140,19 @@ pub struct RunArgs {
     /// The configuration file
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub config: PathBuf,
-    /// Take over the sockets of a running gateway
+    /// Wait until the running gateway hands over (SIGQUIT), and take its sockets and its store
     #[arg(long)]
     pub upgrade: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UpgradeArgs {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub config: PathBuf,
+    /// The program to start; this one where it is not given
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -153,9 +207,6 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run(args) if args.upgrade => {
-            bail!("run: --upgrade is not available in this version; stop the old gateway first")
-        }
         Command::Run(args) => (actions.run)(args, registry)?,
         Command::Demo(args) => (actions.demo)(args, registry)?,
         Command::Check(args) => return check(&args.config, &registry, out, err),
@@ -169,6 +220,20 @@ pub fn dispatch(
         Command::Licenses(args) => {
             let settings = licenses::settings(&args, &registry, err)?;
             return licenses::run(&args, &settings, actions.operate, (out, err));
+        }
+        Command::Reload(args) => return reload::run(&args, &registry, out, err),
+        Command::Upgrade(args) => {
+            let Some((settings, _)) = look(&args.config, &registry, err)? else {
+                return Ok(ExitCode::FAILURE);
+            };
+            command::upgrade(&args.config, &settings, args.binary, err)?;
+        }
+        Command::Health(args) => return health::run(&args, &registry, (out, err)),
+        Command::Completions(args) => {
+            // At once: it panics where it can't write.
+            let mut text = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "gatekeeper", &mut text);
+            out.write_all(&text)?;
         }
         Command::Schema => writeln!(out, "{:#}", config::schema())?,
     }

@@ -15,6 +15,7 @@ pub mod base_url;
 mod check;
 mod compile;
 mod file;
+pub mod files;
 mod inert;
 pub mod problem;
 pub mod raw;
@@ -25,6 +26,7 @@ mod shape;
 pub mod values;
 
 pub use self::{
+    files::Files,
     problem::{Problem, Problems, Report, Warning},
     schema::schema,
     settings::Settings,
@@ -58,11 +60,21 @@ pub fn load_with(
     registry: &Registry,
     secrets: Secrets,
 ) -> Result<(Settings, Vec<Warning>), Problems> {
-    let text = read(path)?;
-    parse(&text, registry, secrets).map_err(|report| Problems {
+    let mut files = Files::default();
+    files.note(path);
+    // A pipe would hang a gateway that runs; `check` may be fed by one.
+    if secrets == Secrets::Required && path.metadata().is_ok_and(|meta| !meta.is_file()) {
+        return Err(Problems { files, ..Problems::one(path, "can't be read: not a file") });
+    }
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(problems) => return Err(Problems { files, ..problems }),
+    };
+    parse_from(&text, files, registry, secrets).map_err(|report| Problems {
         file: path.into(),
         list: report.problems,
         warnings: report.warnings,
+        files: report.files,
     })
 }
 
@@ -93,7 +105,17 @@ pub fn parse(
     registry: &Registry,
     secrets: Secrets,
 ) -> Result<(Settings, Vec<Warning>), Report> {
-    let mut report = Report::default();
+    parse_from(text, Files::default(), registry, secrets)
+}
+
+/// Compiles a text that was read from these files.
+fn parse_from(
+    text: &str,
+    files: Files,
+    registry: &Registry,
+    secrets: Secrets,
+) -> Result<(Settings, Vec<Warning>), Report> {
+    let mut report = Report { files, ..Report::default() };
     let settings = match raw::parse(text, &mut report.problems) {
         Err(problem) => {
             report.problems.push(problem);
@@ -106,7 +128,10 @@ pub fn parse(
     };
     report.tidy();
     match settings {
-        Some(settings) if report.problems.is_empty() => Ok((settings, report.warnings)),
+        Some(mut settings) if report.problems.is_empty() => {
+            settings.files = report.files;
+            Ok((settings, report.warnings))
+        }
         _ => {
             if report.problems.is_empty() {
                 report.problem(problem::START, "", "can't be compiled");

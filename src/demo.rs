@@ -44,7 +44,7 @@ pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
     telemetry::log::start(&log::LevelFilter::Warn.into());
     introduce(&settings, &key)?;
     thread::Builder::new().name("traffic".into()).spawn(move || traffic(public, &buyer))?;
-    server::serve(settings, registry, server::Source::Demo { scratch: directory })
+    server::serve(settings, registry, server::Source::Demo { scratch: directory }, None)
 }
 
 fn demo_key(settings: &Settings) -> Option<String> {

@@ -71,6 +71,11 @@ impl Fleet {
         Listener { channel: keys::CHANNEL, heard: Box::new(heard) }
     }
 
+    /// Whether somebody listens, and no successor speaks for this gateway.
+    fn speaks(&self) -> bool {
+        self.store.is_up() && self.local.is_here()
+    }
+
     // Each has its own pace: the days of a year must not hold a budget up. What fails is told again the
     // next time, for it is always the whole.
 
@@ -78,7 +83,7 @@ impl Fleet {
         let mut ticks = ticks(SPENT_EVERY);
         loop {
             ticks.tick().await;
-            if self.store.is_up() {
+            if self.speaks() {
                 let _ = self.tell_spent().await;
             }
         }
@@ -88,7 +93,7 @@ impl Fleet {
         let mut ticks = ticks(LIVE_EVERY);
         loop {
             ticks.tick().await;
-            if self.store.is_up() {
+            if self.speaks() {
                 let _ = self.tell_live().await;
             }
         }
@@ -119,7 +124,7 @@ impl Fleet {
                     self.read_health().await;
                 }
             }
-            if self.store.is_up() {
+            if self.speaks() {
                 let _ = self.tell_days(&mut days).await;
             }
         }

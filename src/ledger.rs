@@ -23,8 +23,8 @@
 //!   action that comes again under its id is done once.
 //! - Replaying the journal changes nothing twice: the applied sequence is in the same transaction.
 //!
-//! A reservation needs no expiry here: the process that made it is the only owner of the store,
-//! and it settles each one when the request ends or vanishes, or at its own next start.
+//! A reservation needs no expiry here: the store has one owner, which settles each one when the request
+//! ends or vanishes, or at its own next start. The store can go to another process meanwhile ([`moving`]).
 
 mod account;
 mod action;
@@ -38,8 +38,10 @@ mod embedded;
 mod entry;
 mod journal;
 mod message_ids;
+pub mod moving;
 mod owner;
 mod pepper;
+mod recall;
 mod recovery;
 mod segment;
 mod shared;
@@ -49,11 +51,19 @@ mod tests;
 mod windows;
 mod worker;
 
+use gatekeeper_filters::kernel::Record;
+
 pub use self::{
     action::{Action, Kind},
     actions::{Adjusted, Order, Overview},
+    database::SCHEMA,
     embedded::{Embedded, OpenError},
     journal::Full,
     pepper::PepperError,
     shared::{Done, NotDone, Shared},
 };
+
+/// A finished request as an entry of the journal, for [`Embedded::record_entry`].
+pub fn entry_of(record: &Record) -> Vec<u8> {
+    entry::Frame::request(record).into_bytes()
+}

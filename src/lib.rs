@@ -8,6 +8,7 @@
 //! HTTP types; only [`ledger`] and the shelf of [`licenses`] name SQL; filters name neither.
 
 pub mod admin;
+pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -15,10 +16,12 @@ pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::panic, reason = "a fuzzer finds panics")]
 pub mod fuzzing;
+pub mod handover;
 pub mod ledger;
 pub mod licenses;
 pub mod operator;
 pub mod pool;
+pub mod progress;
 pub mod proxy;
 pub mod reload;
 pub mod server;

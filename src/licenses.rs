@@ -18,6 +18,7 @@ mod lookup;
 mod record;
 mod records;
 pub mod revoke;
+mod set_back;
 mod shared;
 mod sharing;
 mod shelf;

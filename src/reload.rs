@@ -1,29 +1,38 @@
 //! A changed configuration goes live while requests run, or changes nothing at all.
 //!
 //! ```text
-//! save, SIGHUP ─► read, compile ─► fixed fields kept ─► snapshot built ─► swapped
-//!                    └──────────── problems ──────────────────┴─► the last good one stays; log, metric, /status
+//! save, SIGHUP, ─► read, compile ─► fixed fields kept ─► snapshot built ─► swapped
+//! POST             └──────────── problems ──────────────────┴─► the last good one stays; log, metric, /status
 //! ```
 //!
 //! A request keeps the snapshot it began with. What outlives snapshots stands in [`Machine`].
 
+pub mod changes;
+mod history;
 pub mod watch;
 
 use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use gatekeeper_filters::kernel::{Registry, UnixMs};
+use gatekeeper_filters::kernel::Registry;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 
+pub use self::history::{History, Now, Refusal};
+use self::{changes::changes, watch::Bell};
 use crate::{
-    config::{self, Problem, Problems, settings::Settings},
+    config::{
+        self, Files, Problem, Problems, Secrets,
+        settings::{LicenseSource, Settings},
+    },
     ledger::{Embedded, PepperError},
     snapshot::{Machine, Snapshot, SnapshotError},
     telemetry::{self, access_log::Out},
     vault::pepper::{self, Pepper, pepper},
 };
-use watch::Stamp;
+
+/// Lines of changes in the log; the rest is counted.
+const LOGGED: usize = 100;
 
 /// Reads the file of a running gateway again.
 pub struct Reload {
@@ -33,11 +42,26 @@ pub struct Reload {
     pub machine: Machine,
     pub store: Arc<Embedded>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// One at a time: what is live is what was read last.
-    pub turn: Mutex<()>,
-    /// What the file was when it was read last.
-    pub seen: Mutex<Option<Stamp>>,
     pub history: Arc<History>,
+    /// One at a time: what is live is what was read last.
+    turn: Mutex<()>,
+    /// What was read last, as it then was.
+    seen: Mutex<Files>,
+    bell: Arc<Bell>,
+}
+
+/// What became of a file, or what would.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// It is live, as far as it takes no hand-over.
+    pub live: bool,
+    /// One line for each thing that changes.
+    pub changes: Vec<String>,
+    /// Fields whose change waits for a hand-over.
+    pub waits: Vec<&'static str>,
+    pub warnings: Vec<String>,
+    /// Why it is refused; empty when it is not.
+    pub problems: Vec<String>,
 }
 
 /// Why the last good configuration stays.
@@ -52,39 +76,96 @@ pub enum Refused {
     #[error("vault: {0}")]
     PepperText(#[from] pepper::PepperError),
     #[error(
-        "admin.token: it is gone, and the gateway runs with one; a reload never opens what was \
-         closed. Restart to run without"
+        "admin.token: it is gone, and the gateway runs with one; a reload opens nothing by \
+         accident. Write `token: none` if it is meant"
     )]
     TokenGone,
     #[error(
-        "licenses.sources: none is left, and every buyer would be refused; a reload does not do \
-         that. Restart if it is meant"
+        "licenses.sources: the list of `static` is empty now, and the {0} licences of it would be \
+         refused. Take the source out, or write `sources: none`, if it is meant"
     )]
-    NoSource,
+    ListEmptied(usize),
     #[error("log.access: {0}")]
     AccessLog(std::io::Error),
     #[error("providers: the stand-in provider begins with the process: restart the gateway for it")]
     StandIn,
 }
 
+impl Refused {
+    /// One line for each problem.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Refused::File(problems) => problems.list.iter().map(Problem::to_string).collect(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+/// A configuration that may go live.
+struct Next {
+    settings: Settings,
+    warnings: Vec<String>,
+    changes: Vec<String>,
+    kept: Vec<&'static str>,
+}
+
 impl Reload {
+    /// For a gateway that runs with this file.
+    pub fn new(
+        file: PathBuf,
+        registry: Registry,
+        machine: Machine,
+        store: Arc<Embedded>,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        history: Arc<History>,
+    ) -> Self {
+        let seen = Mutex::new(snapshot.load().settings.files.clone());
+        let (turn, bell) = (Mutex::default(), Arc::default());
+        Self { file, registry, machine, store, snapshot, history, turn, seen, bell }
+    }
+
+    /// Has the file read again soon. Never blocks; asked a hundred times at once, it is read once.
+    pub fn ask(&self) {
+        self.bell.ring();
+    }
+
     /// Takes the file as it is now, or keeps what is live and says why. Blocks.
-    pub fn reload(&self) {
+    pub fn reload(&self) -> Outcome {
         let _turn = self.turn.lock();
-        // Before it is read: what is saved meanwhile is noticed.
-        *self.seen.lock() = Stamp::of(&self.file);
         let file = self.file.display();
         let metrics = &self.machine.telemetry.metrics;
         // Whatever becomes of the file: what moved the log away wants it begun anew.
         self.machine.telemetry.access.reopen();
-        match self.take() {
-            Ok(kept) => {
-                for field in &kept {
-                    log::warn!("{file}: {field} changed, which takes a restart; the rest is live.");
+        let loaded = config::load(&self.file, &self.registry);
+        // Of what can't be used, too: mended, any of its files may end the problems.
+        *self.seen.lock() = match &loaded {
+            Ok((settings, _)) => settings.files.clone(),
+            Err(problems) => problems.files.clone(),
+        };
+        match self.weigh(loaded).and_then(|next| self.go_live(next)) {
+            Ok(outcome) => {
+                for warning in &outcome.warnings {
+                    log::warn!("{file}:{warning}");
+                }
+                for change in outcome.changes.iter().take(LOGGED) {
+                    log::info!("{file}: {change}");
+                }
+                if let Some(more @ 1..) = outcome.changes.len().checked_sub(LOGGED) {
+                    log::info!("{file}: and {more} more changes");
+                }
+                for field in &outcome.waits {
+                    log::warn!(
+                        "{file}: {field} changed, which takes a hand-over (`gatekeeper upgrade`) \
+                         or a restart; the rest is live."
+                    );
                 }
                 metrics.loaded();
-                self.history.live(kept);
-                log::info!("{file}: the changed configuration is live.");
+                self.history.live(&outcome);
+                match outcome.changes.is_empty() {
+                    true => log::info!("{file}: read again; it changes nothing."),
+                    false => log::info!("{file}: the changed configuration is live."),
+                }
+                outcome
             }
             Err(refused) => {
                 metrics.reload_failed();
@@ -92,17 +173,38 @@ impl Reload {
                     "{file}: the changed configuration is not live, the last good one stays.\n\
                      {refused}"
                 );
-                self.history.refused(&refused);
+                let problems = refused.lines();
+                self.history.refused(problems.clone());
+                Outcome { problems, ..Outcome::default() }
             }
         }
     }
 
-    /// Names the fields that stay as they were.
-    fn take(&self) -> Result<Vec<&'static str>, Refused> {
-        let (mut settings, warnings) = config::load(&self.file, &self.registry)?;
-        for warning in warnings {
-            log::warn!("{}:{warning}", self.file.display());
+    /// What would become of the file, or of another text in its place. Changes nothing. Blocks.
+    pub fn try_out(&self, text: Option<&str>) -> Outcome {
+        let _turn = self.turn.lock();
+        let loaded = match text {
+            None => config::load(&self.file, &self.registry),
+            Some(text) => {
+                config::parse(text, &self.registry, Secrets::Required).map_err(|report| Problems {
+                    file: self.file.clone(),
+                    list: report.problems,
+                    warnings: report.warnings,
+                    files: report.files,
+                })
+            }
+        };
+        match self.weigh(loaded) {
+            Ok(Next { warnings, changes, kept: waits, .. }) => {
+                Outcome { live: false, changes, waits, warnings, problems: Vec::new() }
+            }
+            Err(refused) => Outcome { problems: refused.lines(), ..Outcome::default() },
         }
+    }
+
+    /// What was read, if it may go live here.
+    fn weigh(&self, loaded: Result<(Settings, Vec<Problem>), Problems>) -> Result<Next, Refused> {
+        let (mut settings, warnings) = loaded?;
         let running = self.snapshot.load_full();
         check_strength(&settings, &running.settings)?;
         let has_stand_in = self.machine.stand_in.is_some();
@@ -113,27 +215,50 @@ impl Reload {
         let configured = settings.vault.as_ref().map(pepper).transpose()?;
         self.store.pepper(configured.as_ref().map(Pepper::expose))?;
         let kept = keep_fixed(&mut settings, &running.settings);
+        let changes = changes(&running.settings, &settings);
+        let warnings = warnings.iter().map(Problem::to_string).collect();
+        Ok(Next { settings, warnings, changes, kept })
+    }
+
+    fn go_live(&self, next: Next) -> Result<Outcome, Refused> {
+        let Next { settings, warnings, changes, kept } = next;
         let access = Out::open(&settings.log.access).map_err(Refused::AccessLog)?;
-        let next = Snapshot::build(settings, &self.registry, &self.machine)?;
+        let next = Arc::new(Snapshot::build(settings, &self.registry, &self.machine)?);
         self.machine.telemetry.access.switch(&next.settings.log.access, access);
         telemetry::log::change(&next.settings.log.levels);
         let sources = next.licenses.sources.clone();
         self.machine.licenses.weigh(&sources);
-        self.snapshot.store(Arc::new(next));
-        self.machine.licenses.probe(sources);
-        Ok(kept)
+        if let Some(pair) = next.settings.server.tls.as_ref().and_then(|tls| tls.pair.as_ref()) {
+            self.machine.certificate.set(pair);
+        }
+        self.machine.health.readmit(&next.providers);
+        self.snapshot.store(next.clone());
+        // From here on no attempt of an older request takes a key that is gone.
+        self.machine.health.withdraw_all_but(&next.providers);
+        // A file that is read a hundred times is not a hundred questions to a shop.
+        if changes.iter().any(|line| line.starts_with("licen")) {
+            self.machine.licenses.probe(sources);
+        }
+        Ok(Outcome { live: true, changes, waits: kept, warnings, problems: Vec::new() })
     }
 }
 
 /// A file that was emptied by accident must not open the gateway or close it for everybody.
 fn check_strength(next: &Settings, running: &Settings) -> Result<(), Refused> {
-    if running.admin.token.is_some() && next.admin.token.is_none() {
+    if running.admin.token.is_some() && next.admin.token.is_none() && !next.admin.no_token {
         return Err(Refused::TokenGone);
     }
-    if !running.licenses.sources.is_empty() && next.licenses.sources.is_empty() {
-        return Err(Refused::NoSource);
+    let lists = |settings: &Settings| {
+        let lists = settings.licenses.sources.iter().filter_map(|source| match source {
+            LicenseSource::Static(keys) => Some(keys.len()),
+            _ => None,
+        });
+        lists.fold(None, |sum: Option<usize>, keys| Some(sum.unwrap_or_default() + keys))
+    };
+    match (lists(running), lists(next)) {
+        (Some(keys @ 1..), Some(0)) => Err(Refused::ListEmptied(keys)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Puts back what only a start can change, and names what would have changed.
@@ -141,13 +266,11 @@ fn keep_fixed(next: &mut Settings, running: &Settings) -> Vec<&'static str> {
     let mut kept = Vec::new();
     keep(&mut next.server.listen, &running.server.listen, "server.listen", &mut kept);
     keep(&mut next.server.threads, &running.server.threads, "server.threads", &mut kept);
-    keep(&mut next.server.tls, &running.server.tls, "server.tls", &mut kept);
-    keep(
-        &mut next.server.limits.header_timeout,
-        &running.server.limits.header_timeout,
-        "server.limits.header_timeout",
-        &mut kept,
-    );
+    // Another certificate is shown at once; a listener with TLS and one without are two.
+    if next.server.tls.is_some() != running.server.tls.is_some() {
+        next.server.tls.clone_from(&running.server.tls);
+        kept.push("server.tls");
+    }
     keep(&mut next.admin.listen, &running.admin.listen, "admin.listen", &mut kept);
     let url = |settings: &Settings| {
         settings.store.redis.as_ref().map(|redis| redis.url.expose_secret().to_owned())
@@ -170,57 +293,5 @@ fn keep<T: PartialEq + Clone>(
     if next != running {
         next.clone_from(running);
         kept.push(name);
-    }
-}
-
-/// What is live since when, and how the last reload went: for `/status`.
-pub struct History {
-    /// The file, or what stands in for one.
-    pub source: String,
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
-    since: UnixMs,
-    /// Fields whose change waits for a restart.
-    waiting: Vec<&'static str>,
-    refused: Option<Refusal>,
-}
-
-/// The last reload, when it was refused.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    pub at: UnixMs,
-    pub problems: Vec<String>,
-}
-
-/// What [`History`] knows at one moment.
-pub struct Now {
-    pub since: UnixMs,
-    pub waiting: Vec<&'static str>,
-    pub refused: Option<Refusal>,
-}
-
-impl History {
-    pub fn begin(source: String) -> Arc<Self> {
-        let inner = Inner { since: UnixMs::now(), waiting: Vec::new(), refused: None };
-        Arc::new(Self { source, inner: Mutex::new(inner) })
-    }
-
-    pub fn now(&self) -> Now {
-        let inner = self.inner.lock();
-        Now { since: inner.since, waiting: inner.waiting.clone(), refused: inner.refused.clone() }
-    }
-
-    fn live(&self, waiting: Vec<&'static str>) {
-        *self.inner.lock() = Inner { since: UnixMs::now(), waiting, refused: None };
-    }
-
-    fn refused(&self, why: &Refused) {
-        let problems = match why {
-            Refused::File(problems) => problems.list.iter().map(Problem::to_string).collect(),
-            other => vec![other.to_string()],
-        };
-        self.inner.lock().refused = Some(Refusal { at: UnixMs::now(), problems });
     }
 }

@@ -1,42 +1,52 @@
 //! The process: what is built once, and what runs in it.
 
+pub mod descriptors;
 pub mod ending;
+pub mod listen;
+pub mod memory;
+pub mod notify;
 mod open;
+pub mod phase;
 
 pub use self::open::operate;
 
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{Ledger, Registry, UnixMs};
-use parking_lot::Mutex;
 use pingora_core::{
-    apps::{HttpServerApp, HttpServerOptions},
-    listeners::{ListenerConfig, tls::TlsSettings},
-    protocols::{
-        http::v2::server::{H2Options, default_h2_options},
-        l4::stream::L4BufferSettings,
-    },
+    apps::HttpServerOptions,
+    protocols::http::v2::server::{H2Options, default_h2_options},
     server::{Server, configuration::ServerConf},
-    services::{background::background_service, listening::Service},
+    services::background::background_service,
 };
 
 use self::{
-    ending::{Ending, Phase},
+    descriptors::Descriptors,
+    ending::Ending,
+    listen::{Port, Ports, Socket},
     open::Opened,
+    phase::Phase,
 };
 use crate::{
     admin::{Access, Admin, Hub, Page, Ticker},
     cli::RunArgs,
-    config::{self, settings::Settings},
+    config::{
+        self,
+        settings::{self, Settings},
+    },
     fleet::Fleet,
+    handover::{self, Handover, Movable, Place, Predecessor, Steps},
     ledger::{Embedded, Shared},
     operator::Operator,
     pool::{HealthBook, resolve::Resolver, rest},
@@ -44,10 +54,7 @@ use crate::{
         deadline::{Deadline, KEEPALIVE},
         gateway::Gateway,
     },
-    reload::{
-        History, Reload,
-        watch::{self, Stamp},
-    },
+    reload::{History, Reload, watch},
     snapshot::{Machine, Snapshot},
     spending::Spending,
     stand_in::StandIn,
@@ -59,13 +66,9 @@ use crate::{
     upstream::{peer::Connector, probe::Prober},
 };
 
-/// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
-/// each connection, which is most of what an open stream costs.
-const READ_BUFFER: usize = 4 * 1024;
-const WRITE_BUFFER: usize = 1460;
 /// Bytes of a request body an HTTP/2 client may send ahead.
 const H2_WINDOW: u32 = 1024 * 1024;
-/// Idle upstream connections kept, per thread.
+/// Idle upstream connections kept, per thread, where there are file descriptors for them.
 const POOLED: usize = 256;
 
 /// Runs the gateway until a signal ends it.
@@ -73,20 +76,27 @@ const POOLED: usize = 256;
 /// # Errors
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
-    // Before it is read: what is saved meanwhile is noticed.
-    let seen = Stamp::of(&args.config);
     let (settings, warnings) = config::load(&args.config, &registry)?;
     telemetry::log::start(&settings.log.levels);
     for warning in &warnings {
         log::warn!("{}:{warning}", args.config.display());
     }
-    serve(settings, registry, Source::File { path: args.config, seen })
+    let predecessor = match args.upgrade {
+        true => handover::take::wait(&args.config, &settings)?,
+        false => None,
+    };
+    let source = Source::File { path: args.config };
+    let served = serve(settings, registry, source, predecessor.clone());
+    if let (Err(problem), Some(predecessor)) = (&served, &predecessor) {
+        predecessor.failed(&format!("{problem:#}"));
+    }
+    served
 }
 
 /// Where the settings come from.
 pub enum Source {
-    /// A file that can be read again; what it was when it was read.
-    File { path: PathBuf, seen: Option<Stamp> },
+    /// A file that can be read again.
+    File { path: PathBuf },
     /// The built-in demo; its directory is removed at the end.
     Demo { scratch: PathBuf },
 }
@@ -94,25 +104,34 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::File { path, .. } => path.display().fmt(f),
+            Source::File { path } => path.display().fmt(f),
             Source::Demo { .. } => f.write_str("the built-in demo"),
         }
     }
 }
 
-/// Runs the gateway with settings that are loaded already.
+/// Runs the gateway with settings that are loaded already, in the place of `predecessor` if there is one.
 ///
 /// # Errors
 /// The store or a listener's certificate is unusable.
-pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::Result<()> {
+pub fn serve(
+    settings: Settings,
+    registry: Registry,
+    source: Source,
+    predecessor: Option<Arc<Predecessor>>,
+) -> anyhow::Result<()> {
     rest::start_clock();
-    check_free(&settings)?;
+    let descriptors = Descriptors::raise().context("no file can be opened")?;
+    let sockets = sockets(&settings, predecessor.as_deref())?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
-    let opened = Opened::open(&settings, &settings.log.access)?;
+    let inherited = predecessor.as_deref().and_then(Predecessor::inherited);
+    let opened = Opened::inherit(&settings, &settings.log.access, inherited)?;
     let Opened { store, shared, licenses, telemetry, .. } = &opened;
     let (store, shared, licenses) = (store.clone(), shared.clone(), licenses.clone());
+    let ledger = shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared);
+    let ledger = Movable::new(ledger, store.clone());
     let machine = Machine {
-        ledger: shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared),
+        ledger: ledger.clone(),
         telemetry: telemetry.clone(),
         health: Arc::new(HealthBook::new(licenses.hasher.clone())),
         licenses: licenses.clone(),
@@ -121,8 +140,10 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
         buffered: Arc::default(),
         drains: Arc::default(),
         conversations: Arc::default(),
+        certificate: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
+    let kept = settings.store.clone();
     machine.telemetry.live.begin(&used_today(&store)?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
@@ -134,34 +155,54 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
             fleet.start(machine.health.tell());
         }
     }
+    if let Some(predecessor) = &predecessor {
+        let (licenses, spending) = (licenses.clone(), machine.spending.clone());
+        predecessor.keep(ledger.clone(), &store, shared.clone(), licenses, spending)?;
+    }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
     let phase = Arc::new(Phase::default());
+    let ports = Arc::new(Ports::default());
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let history = History::begin(source.to_string());
-    let server = Parts {
+    let file = match &source {
+        Source::File { path } => Some(path.clone()),
+        Source::Demo { .. } => None,
+    };
+    let (reload, scratch) = match source {
+        Source::Demo { scratch } => (None, Some(scratch)),
+        Source::File { path } => {
+            let (machine, store, snapshot) = (machine.clone(), store.clone(), snapshot.clone());
+            let reload = Reload::new(path, registry, machine, store, snapshot, history.clone());
+            (Some(Arc::new(reload)), None)
+        }
+    };
+    let mut parts = Parts {
         snapshot: snapshot.clone(),
         machine: machine.clone(),
+        ledger: ledger.clone(),
         store: store.clone(),
         shared: shared.clone(),
         phase: phase.clone(),
         history: history.clone(),
+        reload: reload.clone(),
         stand_in,
-    }
-    .build()?;
-    log::info!("Gatekeeper starts with {source}.");
-    let telemetry = machine.telemetry.clone();
-    let (reload, scratch) = match source {
-        Source::Demo { scratch } => (None, Some(scratch)),
-        Source::File { path: file, seen } => {
-            let (store, snapshot, turn) = (store.clone(), snapshot.clone(), Mutex::default());
-            let seen = Mutex::new(seen);
-            let reload = Reload { file, registry, machine, store, snapshot, turn, seen, history };
-            let reload = Arc::new(reload);
-            watch::begin(&reload).context("no thread can be started")?;
-            (Some(reload), None)
-        }
+        descriptors,
+        sockets,
+        ports: ports.clone(),
+        predecessor: predecessor.clone(),
+        handover: None,
     };
+    if let Some(path) = &file {
+        parts.handover = parts.handover(path, &kept);
+    }
+    let handover = parts.handover.clone();
+    let (server, sessions) = parts.build()?;
+    log::info!("Gatekeeper starts with {}.", history.source);
+    if let Some(reload) = &reload {
+        watch::begin(reload).context("no thread can be started")?;
+    }
+    let telemetry = machine.telemetry.clone();
     let args = pingora_core::server::RunArgs {
         shutdown_signal: Box::new(Ending {
             reload,
@@ -172,6 +213,11 @@ pub fn serve(settings: Settings, registry: Registry, source: Source) -> anyhow::
             phase,
             snapshot,
             scratch,
+            ledger,
+            ports,
+            sessions,
+            handover,
+            predecessor,
         }),
     };
     server.run(args);
@@ -218,57 +264,111 @@ fn used_today(store: &Embedded) -> anyhow::Result<Today> {
     Ok(Today { day: today::day(now), models: models.collect(), saved: 0 })
 }
 
-/// Pingora would try a taken address for half a minute and then go on without it.
-fn check_free(settings: &Settings) -> anyhow::Result<()> {
-    let listeners = [("server", settings.server.listen), ("admin", settings.admin.listen)];
-    for (name, address) in listeners {
-        anyhow::ensure!(
-            address.port() != 0,
-            "{name}.listen: port 0 is no address to be reached at"
-        );
-        std::net::TcpListener::bind(address).with_context(|| {
-            format!("{name}.listen: {address} can't be had; end what uses it or choose another")
-        })?;
-    }
-    Ok(())
+/// Those of the predecessor, and those it did not have. Pingora would try a taken address for half a
+/// minute and then go on without it.
+fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Result<[Socket; 2]> {
+    let socket = |name, address: std::net::SocketAddr| {
+        let inherited = predecessor.and_then(|before| before.socket(&address.to_string()));
+        inherited.map_or_else(|| Socket::bind(name, address), Ok)
+    };
+    Ok([socket("server", settings.server.listen)?, socket("admin", settings.admin.listen)?])
+}
+
+/// Where a successor finds this process; without it nothing can be handed over.
+fn place(config: &Path, store: &Path) -> Option<Place> {
+    let place = Place::prepare(config, store);
+    place.inspect_err(|problem| log::warn!("There is no place to hand over at: {problem}.")).ok()
 }
 
 /// What the services are made of.
 struct Parts {
     snapshot: Arc<ArcSwap<Snapshot>>,
     machine: Machine,
+    ledger: Arc<Movable>,
     store: Arc<Embedded>,
     shared: Option<Arc<Shared>>,
     phase: Arc<Phase>,
     history: Arc<History>,
+    reload: Option<Arc<Reload>>,
     stand_in: Option<StandIn>,
+    sockets: [Socket; 2],
+    ports: Arc<Ports>,
+    predecessor: Option<Arc<Predecessor>>,
+    handover: Option<Arc<Handover>>,
+    descriptors: Arc<Descriptors>,
 }
 
 impl Parts {
-    fn build(self) -> anyhow::Result<Server> {
+    /// What a successor gets, if there is a place to meet it.
+    fn handover(&self, config: &Path, store: &settings::Store) -> Option<Arc<Handover>> {
+        let place = place(config, &store.path)?;
+        Some(Arc::new(Handover {
+            place,
+            config: config.to_owned(),
+            kind: handover::take::kind(store),
+            phase: self.phase.clone(),
+            ports: self.ports.clone(),
+            sockets: self.sockets.to_vec(),
+            ledger: self.ledger.clone(),
+            store: self.store.clone(),
+            shared: self.shared.clone(),
+            licenses: self.machine.licenses.clone(),
+            spending: self.machine.spending.clone(),
+            steps: Steps::default(),
+        }))
+    }
+
+    /// With the number of the apps' requests and idle connections.
+    fn build(self) -> anyhow::Result<(Server, Arc<AtomicUsize>)> {
         let now = self.snapshot.load_full();
         let settings = &now.settings;
+        let threads = settings.server.threads;
         let conf = ServerConf {
-            threads: settings.server.threads,
+            threads,
             work_stealing: false,
-            upstream_keepalive_pool_size: POOLED,
+            upstream_keepalive_pool_size: POOLED.min(self.descriptors.pooled() / threads).max(1),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
-        let connector = Connector::new(&conf);
+        let connector = Connector::new(&conf).within(self.descriptors.clone());
         let gateway = Gateway::new(self.snapshot.clone(), connector, self.phase.clone());
         let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
         proxy.h2_options = Some(h2_options());
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
-        let app = Deadline::new(proxy, settings.server.limits.header_timeout);
-        server.add_service(public(app, settings)?);
+        let app = Deadline::new(proxy, self.snapshot.clone()).counting(self.descriptors.clone());
+        let sessions = app.sessions();
+        let [public, operators] = self.sockets;
+        let threads = settings.server.threads;
+        let tls = match &settings.server.tls {
+            None => None,
+            Some(tls) => {
+                let pair = tls.pair.as_ref().context("server.tls: the certificate is not here")?;
+                self.machine.certificate.set(pair);
+                Some(self.machine.certificate.clone())
+            }
+        };
+        let mut count = 2;
+        if let Some(predecessor) = &self.predecessor {
+            let path = predecessor.place.via(&predecessor.place.apps());
+            let socket = Socket::bind_path(path)?;
+            let port = Port::new("predecessor", threads, socket, app.clone(), None, &self.ports)?;
+            server.add_service(port);
+            count += 1;
+        }
+        let apps = Port::new("public", threads, public, app, tls, &self.ports)?;
+        server.add_service(apps.while_there_is_room(self.descriptors));
         let announce = Announce {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],
+            ports: self.ports.clone(),
+            count,
+            shared: self.shared.clone(),
+            predecessor: self.predecessor,
+            handover: self.handover,
         };
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
@@ -281,12 +381,15 @@ impl Parts {
             hub,
             page: Page::new(),
             connector: probing,
-            snapshot: self.snapshot,
+            snapshot: self.snapshot.clone(),
             operator: Operator { store: self.store, shared: self.shared },
             phase: self.phase,
+            ledger: self.ledger,
             history: self.history,
+            reload: self.reload,
         };
-        server.add_service(operators(admin, settings));
+        let admin = Deadline::new(admin, self.snapshot.clone());
+        server.add_service(Port::new("admin", 1, operators, admin, None, &self.ports)?);
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
@@ -294,7 +397,7 @@ impl Parts {
             server.add_service(background_service("stand-in", stand_in));
         }
         server.add_service(background_service("announce", announce));
-        Ok(server)
+        Ok((server, sessions))
     }
 }
 
@@ -305,54 +408,36 @@ fn h2_options() -> H2Options {
     options
 }
 
-fn public<A: HttpServerApp + Send + Sync + 'static>(
-    app: A,
-    settings: &Settings,
-) -> anyhow::Result<Service<A>> {
-    let mut service = Service::new("public".into(), app);
-    service.threads = Some(settings.server.threads);
-    let mut listener = ListenerConfig::tcp(settings.server.listen.to_string())
-        .l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
-    if let Some(tls) = &settings.server.tls {
-        let path =
-            |path: &Path| path.to_str().map(str::to_owned).context("a path that is not UTF-8");
-        let (cert, key) = (path(&tls.cert)?, path(&tls.key)?);
-        let mut acceptor = TlsSettings::intermediate(&cert, &key)
-            .with_context(|| format!("server.tls: {cert}, {key}"))?;
-        acceptor.enable_h2();
-        listener = listener.tls(acceptor);
-    }
-    service.add_listener(listener);
-    Ok(service)
-}
-
-fn operators(app: Admin, settings: &Settings) -> Service<Deadline<Admin>> {
-    let app = Deadline::new(app, settings.server.limits.header_timeout);
-    let mut service = Service::new("admin".into(), app);
-    service.threads = Some(1);
-    let address = settings.admin.listen.to_string();
-    // Feeds are as many as there are pages open.
-    let buffers = L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER);
-    service.add_listener(ListenerConfig::tcp(address).l4_buffer(buffers));
-    service
-}
-
-/// Says "ready" once both listeners take connections.
+/// Says "ready" once all ports take connections.
 struct Announce {
     phase: Arc<Phase>,
     addresses: [std::net::SocketAddr; 2],
+    ports: Arc<Ports>,
+    /// Of ports.
+    count: usize,
+    shared: Option<Arc<Shared>>,
+    predecessor: Option<Arc<Predecessor>>,
+    handover: Option<Arc<Handover>>,
 }
 
 #[async_trait]
 impl pingora_core::services::background::BackgroundService for Announce {
     async fn start(&self, _shutdown: pingora_core::server::ShutdownWatch) {
-        for address in self.addresses {
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        while self.ports.open.load(Relaxed) < self.count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if let (Some(shared), Some(_)) = (&self.shared, &self.predecessor) {
+            shared.is_whole(Instant::now() + handover::STORE_TIME).await;
+        }
+        if let Some(handover) = &self.handover {
+            handover.open();
         }
         // Unless a signal came first.
         self.phase.serve();
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.ready();
+        }
+        notify::ready();
         let [public, admin] = self.addresses;
         log::info!("Gatekeeper serves apps on {public}, operators on {admin}.");
     }

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 use gatekeeper_filters::kernel::{Chain, ChainProblem, Ledger, Registry, Services};
 
 use crate::{
+    certificate::Shown,
     config::settings::Settings,
     licenses::{Book, Desk},
     pool::{
@@ -13,6 +14,7 @@ use crate::{
         resolve::{Endpoint, Endpoints},
     },
     proxy::body::Buffered,
+    server::memory,
     spending::{Budgets, Spending},
     telemetry::Telemetry,
     upstream::{conversations::Conversations, drain::Drains, order::Bounds},
@@ -27,6 +29,8 @@ pub struct Snapshot {
     pub telemetry: Arc<Telemetry>,
     pub buffered: Arc<Buffered>,
     pub drains: Arc<Drains>,
+    /// Requests that may be open at one time.
+    pub most_open: u64,
     pub budgets: Arc<Budgets>,
     pub bounds: Bounds,
     pub conversations: Arc<Conversations>,
@@ -54,6 +58,8 @@ pub struct Machine {
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
     pub conversations: Arc<Conversations>,
+    /// The certificate that apps are shown.
+    pub certificate: Arc<Shown>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
 }
@@ -91,7 +97,9 @@ impl Snapshot {
             .collect::<Result<Vec<_>, _>>()?;
         let extra: BTreeSet<Arc<str>> =
             settings.providers.iter().flat_map(|provider| provider.allow_fields.clone()).collect();
-        machine.buffered.resize(settings.server.limits.buffered);
+        let limits = &settings.server.limits;
+        let most_open = limits.requests.unwrap_or_else(memory::open_requests);
+        machine.buffered.resize(limits.buffered);
         Ok(Self {
             chain,
             providers,
@@ -100,6 +108,7 @@ impl Snapshot {
             telemetry: machine.telemetry.clone(),
             buffered: machine.buffered.clone(),
             drains: machine.drains.clone(),
+            most_open,
             budgets,
             bounds: Bounds::of(&settings.plans, &settings.models),
             conversations: machine.conversations.clone(),

@@ -142,6 +142,7 @@ impl Spending {
 
 /// The budgets of one configuration, and the tills that they hold.
 pub struct Budgets {
+    all: Arc<Spending>,
     whole: Arc<Till>,
     /// Picodollars a day.
     whole_limit: Option<u64>,
@@ -165,7 +166,7 @@ pub struct Used<'a> {
 }
 
 impl Budgets {
-    pub fn new(settings: &Settings, spending: &Spending) -> Self {
+    pub fn new(settings: &Settings, spending: &Arc<Spending>) -> Self {
         let purse = |provider: &crate::config::settings::Provider| Purse {
             name: provider.name.clone(),
             till: spending.till(&provider.name),
@@ -174,7 +175,8 @@ impl Budgets {
         let providers: Vec<_> = settings.providers.iter().map(purse).collect();
         let whole_limit = settings.budget;
         let any = whole_limit.is_some() || providers.iter().any(|purse| purse.limit.is_some());
-        Self { whole: spending.whole.clone(), whole_limit, providers, any }
+        let (all, whole) = (spending.clone(), spending.whole.clone());
+        Self { all, whole, whole_limit, providers, any }
     }
 
     /// The targets whose provider may still be paid, in order.
@@ -234,8 +236,15 @@ impl Budgets {
 
 impl Expenses for Budgets {
     fn spend(&self, target: &Target, picodollars: u64, now: UnixMs) {
-        self.providers[target.provider].till.add(picodollars, now);
-        self.whole.add(picodollars, now);
+        let purse = self.providers.get(target.provider);
+        match purse.filter(|purse| purse.name == target.provider_name) {
+            Some(purse) => {
+                purse.till.add(picodollars, now);
+                self.whole.add(picodollars, now);
+            }
+            // A configuration that went live meanwhile chose the target; its places are others.
+            None => return self.all.add(&target.provider_name, picodollars, now),
+        }
         // Told when it happens, not when the next request is refused.
         self.is_spent_at(target.provider, now);
         self.is_whole_spent(now);

@@ -31,6 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use gatekeeper_filters::kernel::{Code, OnDisconnect, Reject, Route, Target, UnixMs};
 
 use self::{
@@ -44,9 +45,15 @@ use self::{
 };
 use crate::{
     pool::key::KeyNews,
-    proxy::flight::{Attempted, Flight},
+    proxy::{
+        flight::{Attempted, Flight},
+        respond,
+    },
     snapshot::Snapshot,
 };
+
+/// Of one request, under all configurations that it meets.
+const MOST_ATTEMPTS: usize = 6;
 
 /// How a request left the loop.
 pub enum Served {
@@ -64,6 +71,54 @@ pub enum Served {
 
 /// Runs attempts until one answers or none is left.
 pub async fn serve(
+    connector: &Connector,
+    down: &mut Downstream<'_>,
+    flight: &mut Flight,
+    snapshot: &Arc<Snapshot>,
+    live: &ArcSwap<Snapshot>,
+) -> Served {
+    let mut served = attempt_all(connector, down, flight, snapshot).await;
+    let mut met = None;
+    while matches!(served, Served::Rejected(_))
+        && let Some(live) = moved_on(flight, met.as_ref().unwrap_or(snapshot), live)
+    {
+        // Rare, so boxed: what a request stores, an open stream holds.
+        served = Box::pin(attempt_all(connector, down, flight, &live)).await;
+        met = Some(live);
+    }
+    served
+}
+
+/// The live configuration for a request that lost keys to it: those of the one it met before were taken away, so what
+/// is there instead serves it. The request's route is then that of the live one.
+fn moved_on(
+    flight: &mut Flight,
+    met: &Arc<Snapshot>,
+    live: &ArcSwap<Snapshot>,
+) -> Option<Arc<Snapshot>> {
+    let live = live.load_full();
+    if Arc::ptr_eq(&live, met) || flight.attempts.len() >= MOST_ATTEMPTS {
+        return None;
+    }
+    let exchange = flight.exchange.as_mut()?;
+    let route = exchange.route.as_mut()?;
+    let lost_some = |target: &Arc<Target>| {
+        met.providers[target.provider].keys().iter().any(|key| key.is_withdrawn())
+    };
+    if !route.targets.iter().any(lost_some) {
+        return None;
+    }
+    let model = live.settings.models.get(&route.model.name)?;
+    let serves = |target: &&Arc<Target>| exchange.endpoint.at(target.dialect).is_some();
+    let targets: Vec<_> = model.targets.iter().filter(serves).cloned().collect();
+    if targets.is_empty() {
+        return None;
+    }
+    (route.model, route.targets) = (model.clone(), targets);
+    Some(live)
+}
+
+async fn attempt_all(
     connector: &Connector,
     down: &mut Downstream<'_>,
     flight: &mut Flight,
@@ -149,6 +204,7 @@ pub async fn serve(
             }
             Err(Stop::Relay(relayed)) => return Served::Relayed(relayed),
             Err(Stop::Deadline) => return Served::Rejected(Box::new(course::timed_out())),
+            Err(Stop::Crowded(of)) => return Served::Rejected(Box::new(respond::too_busy(of))),
             Err(Stop::Failed(failure)) => course.note(target, lease, failure, &flight.request_id),
         }
     }

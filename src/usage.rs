@@ -14,6 +14,7 @@ use crate::{
     config::{Settings, settings::PlanPrice},
     fleet::days,
     ledger::daily::{self, DailyRow},
+    progress::Progress,
     spending::dollars,
 };
 
@@ -64,8 +65,10 @@ fn month(text: &str) -> Result<String, String> {
 /// # Errors
 /// The store can't be read, or `out` is closed.
 pub fn write(settings: &Settings, args: &UsageArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let progress = Progress::of("Adding up what was used", "");
     let month = args.month.clone().unwrap_or_else(|| daily::date(UnixMs::now())[..7].to_owned());
     let rows = rows(settings, &month)?;
+    drop(progress);
     let table = Table::new(args.by, &rows, &settings.plan_prices);
     // At once: whoever reads only the first lines (`| head`) has them all.
     let mut text = Vec::new();

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::{
     license::{Asking, LicenseId, Standing},
@@ -19,7 +20,7 @@ pub trait Licenses: Send + Sync {
 }
 
 /// Pace of one licence: requests a period and open requests, either may be absent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Pace {
     pub license: LicenseId,
     pub rate: Option<Limit>,
@@ -27,7 +28,7 @@ pub struct Pace {
 }
 
 /// Why a request may not start now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TooFast {
     /// Requests a period; `retry_after` seconds until the window ends.
     Rate {
@@ -41,7 +42,7 @@ pub enum TooFast {
 }
 
 /// What one request may cost at worst, before a provider has seen it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Demand {
     pub license: LicenseId,
     pub now: UnixMs,
@@ -57,11 +58,31 @@ pub struct Demand {
     /// store count it there.
     pub pace: Option<Pace>,
     /// `x-message-id`: requests that share one count as one message for 10 minutes and 10 requests.
+    #[serde(with = "text")]
     pub message_id: Option<Arc<str>>,
 }
 
+/// Shared text on its way to another process.
+pub mod text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// # Errors
+    /// Those of `to`.
+    pub fn serialize<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+        text.as_deref().serialize(to)
+    }
+
+    /// # Errors
+    /// Those of `from`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<str>>, D::Error> {
+        Ok(Option::<String>::deserialize(from)?.map(Arc::from))
+    }
+}
+
 /// A granted demand: the ledger's own handle, plus what was granted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Grant {
     /// Unique per process and boot; the ledger's key of this reservation.
     pub hold: u64,
@@ -73,7 +94,7 @@ pub struct Grant {
 }
 
 /// Why nothing was granted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Denied {
     Messages {
         limit: Limit,
@@ -96,7 +117,7 @@ pub enum Denied {
 }
 
 /// What a settled reservation costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// Whether the message counts; `false` gives it back.
     pub message: bool,
@@ -106,7 +127,7 @@ pub struct Charge {
 }
 
 /// One side of a balance. All but `used` is `None` where the plan has no such limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Spent {
     pub used: u64,
     /// What the operator gave in this window included.
@@ -115,7 +136,7 @@ pub struct Spent {
     pub resets_at: Option<UnixMs>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Balance {
     pub messages: Spent,
     pub tokens: Spent,
@@ -181,7 +202,7 @@ pub trait Expenses: Send + Sync + 'static {
     fn spend(&self, target: &Target, picodollars: u64, now: UnixMs);
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("the store does not answer")]
 pub struct StoreDown;
 

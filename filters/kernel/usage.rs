@@ -1,5 +1,7 @@
 //! Token counts of one answer. Output includes reasoning, input includes cached tokens.
 
+use serde::{Deserialize, Serialize};
+
 use crate::meter::estimate;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +22,7 @@ impl Usage {
 }
 
 /// Whose count a charge rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     Reported,
     Estimated,

@@ -65,7 +65,12 @@ pub fn text(text: &str) -> u64 {
     let mut at = 0;
     while at < bytes.len() {
         let block = &bytes[at..bytes.len().min(at + BLOCK)];
-        let plain = block.iter().position(|byte| !byte.is_ascii()).unwrap_or(block.len());
+        // The whole block is looked at together, many bytes at a time; most are all ASCII.
+        let plain = if block.is_ascii() {
+            block.len()
+        } else {
+            block.iter().position(|byte| !byte.is_ascii()).unwrap_or(block.len())
+        };
         total += ascii_block(&block[..plain]);
         at += plain;
         if plain < block.len() {

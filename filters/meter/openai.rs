@@ -184,13 +184,51 @@ enum Output {
     Never,
 }
 
-/// See the top of this file. Chat and Responses name the same counts differently.
+/// The counts of one answer as they stand in it; each is looked at once, for most answers have no others.
+#[derive(Default)]
+struct Named<'a> {
+    input: Option<Value<'a>>,
+    input_details: Option<Value<'a>>,
+    output: Option<Value<'a>>,
+    output_details: Option<Value<'a>>,
+    total: Option<Value<'a>>,
+}
+
+impl<'a> Named<'a> {
+    /// Chat and Responses name the same counts differently; where both stand, Chat's are taken.
+    fn of(usage: Value<'a>) -> Self {
+        let (mut chat, mut responses) = (Self::default(), Self::default());
+        for (name, value) in usage.members() {
+            let place = match &*name.bytes() {
+                b"prompt_tokens" => &mut chat.input,
+                b"prompt_tokens_details" => &mut chat.input_details,
+                b"completion_tokens" => &mut chat.output,
+                b"completion_tokens_details" => &mut chat.output_details,
+                b"total_tokens" => &mut chat.total,
+                b"input_tokens" => &mut responses.input,
+                b"input_tokens_details" => &mut responses.input_details,
+                b"output_tokens" => &mut responses.output,
+                b"output_tokens_details" => &mut responses.output_details,
+                _ => continue,
+            };
+            *place = Some(value);
+        }
+        Self {
+            input: chat.input.or(responses.input),
+            input_details: chat.input_details.or(responses.input_details),
+            output: chat.output.or(responses.output),
+            output_details: chat.output_details.or(responses.output_details),
+            total: chat.total,
+        }
+    }
+}
+
+/// See the top of this file.
 fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
-    let either = |chat: &str, responses: &str| usage.get(chat).or_else(|| usage.get(responses));
+    let named = Named::of(usage);
     let detail = |value: Option<Value<'_>>, name: &str| value.and_then(|it| count(it.get(name)));
-    let reported = count(either("completion_tokens", "output_tokens"));
-    let total = count(usage.get("total_tokens"));
-    let input = match (count(either("prompt_tokens", "input_tokens")), output) {
+    let (reported, total) = (count(named.output), count(named.total));
+    let input = match (count(named.input), output) {
         (Some(input), _) => input,
         (None, Output::Never) => total?,
         (None, Output::Counted) => total?.checked_sub(reported?)?,
@@ -200,9 +238,8 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
         Output::Never => 0,
         Output::Counted => reported.max(rest)?,
     };
-    let cached = detail(either("prompt_tokens_details", "input_tokens_details"), "cached_tokens");
-    let reasoning =
-        detail(either("completion_tokens_details", "output_tokens_details"), "reasoning_tokens");
+    let cached = detail(named.input_details, "cached_tokens");
+    let reasoning = detail(named.output_details, "reasoning_tokens");
     Some(Usage {
         input,
         output,

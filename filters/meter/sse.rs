@@ -161,6 +161,11 @@ impl Splitter {
         (!raw.is_empty()).then(|| self.event(raw, complete))
     }
 
+    /// Bytes kept of an event that has not ended.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
     fn keep_rest(&mut self) {
         self.pending.extend_from_slice(&self.chunk);
         self.chunk = Bytes::new();

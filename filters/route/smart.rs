@@ -7,17 +7,21 @@
 
 mod languages;
 mod prompt;
-pub mod signals;
+mod signals;
 mod tail;
+mod terms;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod training;
+mod weights;
 mod words;
 
 use std::borrow::Cow;
 
 use self::{
     prompt::{Effort, Prompt},
-    signals::{READ, Signals},
+    signals::READ,
 };
 use crate::kernel::{Ask, Score};
 
@@ -34,14 +38,14 @@ fn hardest(turns: &[Cow<'_, str>]) -> f32 {
     let mut budget = BUDGET;
     let mut hardest: Option<f32> = None;
     for turn in turns {
-        let evidence = Signals::of(turn, budget).evidence();
+        let evidence = signals::evidence(turn, budget);
         hardest = Some(hardest.map_or(evidence, |so_far| so_far.max(evidence)));
         budget -= turn.len().min(budget).min(READ);
         if budget == 0 {
             break;
         }
     }
-    hardest.unwrap_or_else(|| Signals::default().evidence())
+    hardest.unwrap_or_else(|| signals::evidence("", 0))
 }
 
 /// Evidence from what stands around the user's words. Apps send most of it with every request, so

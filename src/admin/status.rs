@@ -118,7 +118,7 @@ fn config(history: &History, snapshot: &Snapshot) -> Value {
     json!({
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
         "steps": steps,
-        "waits_for_restart": now.waiting, "refused": refused,
+        "waits_for_restart": now.waiting, "changes": now.changes, "refused": refused,
     })
 }
 

@@ -1,7 +1,6 @@
 //! `gatekeeper licenses`: asks the running gateway, or the store itself when none runs. The key comes
 //! on standard input, never on the command line, where others could see it.
 
-mod call;
 mod words;
 
 use std::{
@@ -15,8 +14,10 @@ use gatekeeper_filters::kernel::{LicenseId, Registry};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use self::call::Called;
-use super::FileArgs;
+use super::{
+    FileArgs,
+    call::{self, Called},
+};
 use crate::{
     config::{self, Secrets, Settings},
     ledger::{Kind, OpenError},
@@ -218,9 +219,14 @@ fn ask(
     body: &[u8],
 ) -> anyhow::Result<Answer> {
     let command = args.command();
-    let nobody = match call::gateway(settings, command, body) {
+    let path = format!("/api/licenses/{}", command.name());
+    let nobody = match call::gateway(settings, &path, body) {
         Called::Answered(answer) => return Ok(answer),
-        Called::Failed(why) => bail!("licenses {}: {why}", command.name()),
+        Called::Stranger(why) => bail!("licenses {}: {why}", command.name()),
+        Called::Failed(why) => bail!(
+            "licenses {}: {why}. It may have been done: look with `licenses show`",
+            command.name()
+        ),
         Called::Nobody(why) => why,
     };
     operate(settings, command, body).map_err(|error| match error.downcast_ref::<OpenError>() {

@@ -28,11 +28,42 @@ fn default_file() -> String {
 #[test]
 fn the_commands_are_well_formed() {
     Cli::command().debug_assert();
-    for command in
-        ["run", "check", "explain", "seal", "rewrap", "usage", "licenses", "schema", "demo"]
-    {
-        let help = Cli::try_parse_from(["gatekeeper", command, "--help"]).unwrap_err().to_string();
-        assert!(help.contains("Example"), "{help}");
+}
+
+/// Every command and every command of a command, by their names.
+fn commands(of: &clap::Command, before: &[String]) -> Vec<Vec<String>> {
+    let below = of.get_subcommands().filter(|command| command.get_name() != "help");
+    let each = below.flat_map(|command| {
+        let names = [before, &[command.get_name().to_owned()]].concat();
+        let deeper = commands(command, &names);
+        [vec![names], deeper].concat()
+    });
+    each.collect()
+}
+
+#[test]
+fn every_command_has_help_with_an_example_of_itself() {
+    let all = commands(&Cli::command(), &[]);
+    assert!(all.len() > 15 && all.contains(&vec!["licenses".into(), "grant".into()]), "{all:?}");
+    for names in all {
+        let words = ["gatekeeper".to_owned()].into_iter().chain(names.clone());
+        let help = Cli::try_parse_from(words.chain(["--help".into()])).unwrap_err().to_string();
+        let example = format!("gatekeeper {}", names.join(" "));
+        let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("none in {help}"));
+        assert!(examples.contains(&example), "no `{example}` in:\n{examples}");
+    }
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (result, out, err) = call(&["completions", shell]);
+        assert_eq!((result.unwrap(), err.as_str()), (ExitCode::SUCCESS, ""));
+        for names in commands(&Cli::command(), &[]) {
+            let name = names.last().unwrap();
+            assert!(out.contains(name.as_str()), "{shell} does not know {name}");
+        }
+        assert!(out.contains("--month") || out.contains("-l month"), "{shell} knows no options");
     }
 }
 

@@ -1,7 +1,12 @@
 //! The checked tree to plain values: names resolved, secrets opened, rules that need more than one
 //! field. What `check` has reported already is passed over in silence.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use gatekeeper_filters::kernel::Registry;
 use secrecy::{ExposeSecret, SecretString};
@@ -10,6 +15,7 @@ use self::{models::Costs, view::View};
 use super::{
     Secrets,
     file::FILE,
+    files::Files,
     problem::{Report, did_you_mean},
     raw::{Looks, Node},
     secret::{ABSENT, Opener},
@@ -19,6 +25,7 @@ use super::{
     },
 };
 use crate::{
+    certificate::{Certificate, CertificateError},
     store::address::Address,
     telemetry::log::{PARTS, is_ours},
     vault::{Kek, Pepper, Source, pepper::PLACE},
@@ -79,6 +86,7 @@ pub(super) fn compile(
         filters,
         filter_lines,
         log: log(&view.sub("log"), report),
+        files: Files::default(),
     })
 }
 
@@ -102,6 +110,7 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
             body: limits.size("body"),
             header_timeout: limits.duration("header_timeout"),
             buffered: limits.size("buffered"),
+            requests: limits.int("requests"),
         },
     };
     if !listen.ip().is_loopback() && view.node("tls").is_none() && !behind_tls {
@@ -117,9 +126,12 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
 }
 
 fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
+    let mut is_here = true;
     for field in ["cert", "key"] {
         let Some(path) = view.text(field) else { continue };
+        report.files.note(Path::new(path));
         let Err(error) = fs::File::open(path) else { continue };
+        is_here = false;
         let message = format!("{path}: {error}");
         let absent = error.kind() == std::io::ErrorKind::NotFound;
         if absent && secrets == Secrets::MayBeAbsent {
@@ -128,12 +140,20 @@ fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
             report.problem(view.at(field), view.path(field), message);
         }
     }
-    Some(Tls { cert: view.text("cert")?.into(), key: view.text("key")?.into() })
+    let (cert, key): (PathBuf, PathBuf) = (view.text("cert")?.into(), view.text("key")?.into());
+    let pair = is_here.then(|| Certificate::load(&cert, &key)).and_then(|loaded| {
+        let told = |error: CertificateError| {
+            report.problem(view.at("cert"), view.path("cert"), error.to_string());
+        };
+        loaded.map_err(told).ok()
+    });
+    Some(Tls { cert, key, pair })
 }
 
 fn admin(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Admin> {
     let listen: SocketAddr = view.text("listen")?.parse().ok()?;
-    let token = view.node("token");
+    let is_none = view.text("token") == Some("none");
+    let token = view.node("token").filter(|_| !is_none);
     if token.is_none() && !listen.ip().is_loopback() {
         let message = "off loopback the admin listener needs a `token` (`env:NAME` or `file:PATH`)";
         report.problem(view.at("listen"), view.path("listen"), message);
@@ -142,6 +162,7 @@ fn admin(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Ad
     Some(Admin {
         listen,
         token: token.and_then(|node| opener.plain(node, &view.path("token"), report)),
+        no_token: is_none,
         hosts: hosts.iter().filter_map(|host| Some(host.text()?.to_ascii_lowercase())).collect(),
     })
 }
@@ -153,6 +174,9 @@ fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Va
             report.problem(node.at, path, "expected `env:NAME` or `file:PATH`");
             return None;
         };
+        if let Source::File(file) = &source {
+            report.files.note(file);
+        }
         if matches!(source, Source::Env(_)) {
             let message = "everybody who may read /proc of this process sees a KEK in the \
                            environment; a file is better";

@@ -88,17 +88,22 @@ const SERVER_LIMITS: &[Field] = &[
         "From the first byte of a request to the end of its headers.",
     )
     .or("10s"),
-    Field::new("buffered", &SIZE, "Request bodies held in memory at one time, all together.")
+    Field::new("buffered", &SIZE, "Requests and answers held in memory at one time, all together.")
         .or("256MiB"),
+    Field::new(
+        "requests",
+        &COUNT,
+        "Requests open at one time; above it 503. Default: what half of the memory carries.",
+    ),
 ];
 
 const ADMIN: &[Field] = &[
     Field::new("listen", &ADDRESS, "IP address and port.").or("127.0.0.1:9090"),
     Field::new(
         "token",
-        &Shape::Text(Text::Source),
+        &Shape::Text(Text::Token),
         "`env:NAME` or `file:PATH`. Where there is one, all but health and the page itself wants it. Required off \
-         loopback.",
+         loopback. `none` says that there is none: a reload takes one away only where that is written.",
     ),
     Field::new(
         "hosts",
@@ -168,8 +173,11 @@ const LICENSES: &[Field] = &[
     Field::new("buy_url", &LINK, "Where a buyer can get a licence; shown with refusals."),
     Field::new(
         "sources",
-        &Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
-        "Where licences come from, asked in this order.",
+        &Shape::Either(&[
+            Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
+            Shape::Choice(&[Variant::new("none")]),
+        ]),
+        "Where licences come from, asked in this order. `none` says that nobody may come in.",
     )
     .required(),
 ];

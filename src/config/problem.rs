@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use super::files::Files;
+
 /// A place in the file; line and column count from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -30,6 +32,8 @@ pub type Warning = Problem;
 pub struct Report {
     pub problems: Vec<Problem>,
     pub warnings: Vec<Warning>,
+    /// Files that were read, or should have been.
+    pub files: Files,
 }
 
 impl Problem {
@@ -74,12 +78,14 @@ pub struct Problems {
     pub list: Vec<Problem>,
     /// Found on the way; shown by `check` as well.
     pub warnings: Vec<Warning>,
+    /// What was read: mended, any of them may end the problems.
+    pub files: Files,
 }
 
 impl Problems {
     pub(super) fn one(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         let list = vec![Problem::new(START, "", message)];
-        Self { file: file.into(), list, warnings: Vec::new() }
+        Self { file: file.into(), list, warnings: Vec::new(), files: Files::default() }
     }
 }
 

@@ -109,6 +109,7 @@ fn of_text(text: Text) -> Value {
         Text::BaseUrl => "^(https?://|stand-in$)",
         Text::Secret => "^(sealed:|env:|file:)",
         Text::Source => "^(env:|file:)",
+        Text::Token => "^(env:|file:|none$)",
         Text::LicenseKey => "^[ -~]{8,}$",
         Text::ShopId => "^[0-9]+$",
         Text::ShopVariant => "^([0-9]+|\\*)$",

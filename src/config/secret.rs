@@ -100,6 +100,9 @@ impl Opener<'_> {
         path: &str,
         report: &mut Report,
     ) -> Option<SecretString> {
+        if let Source::File(file) = source {
+            report.files.note(file);
+        }
         match read(source) {
             Ok(secret) => {
                 if let Source::File(file) = source {

@@ -9,6 +9,9 @@ use gatekeeper_filters::kernel::{Dialect, FilterUse, ModelTimeouts, Models, Plan
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+use super::files::Files;
+use crate::certificate::Certificate;
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub server: Server,
@@ -28,6 +31,8 @@ pub struct Settings {
     /// Line of each filter in the file, and of the `filters` list itself; for problems.
     pub filter_lines: Vec<usize>,
     pub log: Log,
+    /// What all this was read from.
+    pub files: Files,
 }
 
 /// A plan's `price`.
@@ -54,6 +59,8 @@ pub struct Server {
 pub struct Tls {
     pub cert: PathBuf,
     pub key: PathBuf,
+    /// What they hold; `None` where they need not be on this machine and are not.
+    pub pair: Option<Certificate>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,8 +69,10 @@ pub struct ServerLimits {
     pub body: u64,
     /// From the first byte of a request to the end of its headers. Default 10 s.
     pub header_timeout: Duration,
-    /// Bytes of request bodies held at one time. Default 256 MiB.
+    /// Bytes of requests and answers held at one time. Default 256 MiB.
     pub buffered: u64,
+    /// Requests to providers open at one time; default: what half of the memory carries.
+    pub requests: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +80,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Required off loopback.
     pub token: Option<SecretString>,
+    /// `token: none`: that there is none is meant.
+    pub no_token: bool,
     /// Host names, beside loopback and the listen address, that `Host` may carry.
     pub hosts: Vec<String>,
 }

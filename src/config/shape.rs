@@ -60,6 +60,8 @@ pub enum Text {
     Secret,
     /// `env:NAME`, `file:PATH`
     Source,
+    /// The same, or `none`.
+    Token,
     LicenseKey,
     /// A number a shop gave to something of its own.
     ShopId,
@@ -156,6 +158,7 @@ impl Text {
             Text::Address => "an address like `127.0.0.1:8080`",
             Text::Secret => "`sealed:v1:...`, `env:NAME` or `file:PATH`",
             Text::Source => "`env:NAME` or `file:PATH`",
+            Text::Token => "`env:NAME`, `file:PATH` or `none`",
             Text::Target => "`provider/model`",
             Text::RedisUrl => "`redis://HOST:PORT`, `env:NAME` or `file:PATH`",
             _ => "text",
@@ -192,6 +195,7 @@ impl Text {
             | Text::BaseUrl
             | Text::Secret
             | Text::Source
+            | Text::Token
             | Text::RedisUrl => Ok(()),
         }
     }

@@ -4,9 +4,12 @@ use gatekeeper_filters::kernel::{
     Balance, Demand, Denied, Limit, Pace, Period, Spent, TooFast, UnixMs,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     adjustment::{Adjustments, Given},
-    message_ids::{Join, Message, MessageIds, Taken},
+    entry::Reserved,
+    message_ids::{Join, KnownId, Message, MessageIds, Taken},
     windows::{Starts, Windows},
 };
 
@@ -42,7 +45,8 @@ type Pair = [Counter; 2];
 pub struct Account {
     /// All four kinds are counted whatever the plan limits: a changed plan keeps what was used.
     counters: [Pair; 4],
-    rates: [Rate; 4],
+    /// Two of a kind for the same reason.
+    rates: [[Rate; 2]; 4],
     places: u32,
     ids: Option<Box<MessageIds>>,
     /// Most licences are never given anything.
@@ -51,7 +55,7 @@ pub struct Account {
     pub seen: UnixMs,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Rate {
     pub start: UnixMs,
     pub count: u64,
@@ -173,6 +177,40 @@ impl Account {
         charged.then_some(taken)
     }
 
+    /// Opens again a request that goes on in another process, or did so when this account was read.
+    pub fn adopt(&mut self, row: &Reserved, tokens: u64) -> Open {
+        let taken = |at: UnixMs| Taken { at, starts: Windows::at(at).starts() };
+        let own = taken(row.time);
+        for counter in self.reach(&own.starts) {
+            counter.open_tokens = counter.open_tokens.saturating_add(tokens);
+        }
+        let message = row.message.map(taken);
+        let held = match row.group {
+            0 => message,
+            group => self.ids.get_or_insert_default().adopt(group, message),
+        };
+        if let Some(held) = held {
+            self.reach(&held.starts).for_each(|counter| counter.open_messages += 1);
+        }
+        Open { taken: own, tokens, group: row.group }
+    }
+
+    pub fn known_ids(&self, now: UnixMs) -> Vec<KnownId> {
+        self.ids.as_ref().map(|ids| ids.known(now)).unwrap_or_default()
+    }
+
+    pub fn remember_ids(&mut self, known: &[KnownId]) {
+        self.ids.get_or_insert_default().remember(known);
+    }
+
+    pub fn places(&self) -> u32 {
+        self.places
+    }
+
+    pub fn open_places(&mut self, places: u32) {
+        self.places += places;
+    }
+
     /// Counts one request and opens one place, or does neither.
     pub fn enter(&mut self, pace: &Pace, now: UnixMs, windows: &Windows) -> Result<(), TooFast> {
         if let Some(limit) = pace.concurrency
@@ -187,11 +225,7 @@ impl Account {
             return Err(TooFast::Rate { limit, retry_after });
         }
         for period in Period::ALL {
-            let (start, rate) = (windows.of(period).start, &mut self.rates[period as usize]);
-            if rate.start != start {
-                *rate = Rate { start, count: 0 };
-            }
-            rate.count += 1;
+            current_rate(&mut self.rates[period as usize], windows.of(period).start).count += 1;
         }
         self.places += 1;
         Ok(())
@@ -206,12 +240,19 @@ impl Account {
         self.counters.map(|[newest, _]| newest)
     }
 
-    pub fn rates(&self) -> &[Rate; 4] {
-        &self.rates
+    /// Those of the newest windows.
+    pub fn rates(&self) -> [Rate; 4] {
+        self.rates.map(|[newest, _]| newest)
     }
 
+    /// Windows have to come in the order of their starts.
     pub fn restore_rate(&mut self, period: Period, rate: Rate) {
-        self.rates[period as usize] = rate;
+        *current_rate(&mut self.rates[period as usize], rate.start) = rate;
+    }
+
+    /// Whether it has counters of this window.
+    pub fn has(&self, period: Period, start: UnixMs) -> bool {
+        self.counters[period as usize].iter().any(|counter| counter.start == start)
     }
 
     /// Puts back what was settled in a window; windows have to come in the order of their starts.
@@ -294,7 +335,12 @@ impl Account {
         let counted = self.counters.iter().zip(since).any(|(pair, since)| {
             pair.iter().any(|counter| counter.is_open() || counter.is_used_since(*since))
         });
-        let paced = self.rates.iter().zip(since).any(|(r, since)| r.start >= *since && r.count > 0);
+        let is_paced = |rate: &Rate, since| rate.start >= since && rate.count > 0;
+        let paced = self
+            .rates
+            .iter()
+            .zip(since)
+            .any(|(pair, since)| pair.iter().any(|rate| is_paced(rate, *since)));
         let given = self.adjustments.as_ref().is_some_and(|given| given.is_any_since(since));
         self.places == 0 && self.ids.is_none() && !counted && !paced && !given
     }
@@ -306,14 +352,30 @@ impl Account {
     }
 
     fn rate(&self, period: Period, windows: &Windows) -> u64 {
-        let rate = self.rates[period as usize];
-        if rate.start == windows.of(period).start { rate.count } else { 0 }
+        let start = windows.of(period).start;
+        let kept = self.rates[period as usize].iter().find(|rate| rate.start == start);
+        kept.map_or(0, |rate| rate.count)
     }
 
     /// The counters of the current windows, made when missing.
     fn turn(&mut self, windows: &Windows) -> impl Iterator<Item = &mut Counter> {
         let starts = windows.starts();
         self.counters.iter_mut().zip(starts).map(|(pair, start)| current(pair, start))
+    }
+
+    /// The counters of windows that need not be the current ones, made where two newer ones are not
+    /// kept.
+    fn reach(&mut self, starts: &Starts) -> impl Iterator<Item = &mut Counter> {
+        for (pair, start) in self.counters.iter_mut().zip(*starts) {
+            let fresh = Counter { start, ..Counter::default() };
+            match pair {
+                [newest, older] if newest.start == start || older.start == start => {}
+                [newest, older] if newest.start < start => (*older, *newest) = (*newest, fresh),
+                [_, older] if older.start < start => *older = fresh,
+                _ => {}
+            }
+        }
+        self.at(starts)
     }
 
     /// The counters of past windows, as far as they are still kept.
@@ -332,6 +394,17 @@ fn current(pair: &mut Pair, start: UnixMs) -> &mut Counter {
         pair.swap(0, 1);
         if pair[0].start != start {
             pair[0] = Counter { start, ..Counter::default() };
+        }
+    }
+    &mut pair[0]
+}
+
+/// The same of a rate.
+fn current_rate(pair: &mut [Rate; 2], start: UnixMs) -> &mut Rate {
+    if pair[0].start != start {
+        pair.swap(0, 1);
+        if pair[0].start != start {
+            pair[0] = Rate { start, count: 0 };
         }
     }
     &mut pair[0]

@@ -15,6 +15,8 @@ use super::{
     adjustment::Given,
     entry::{Frame, Reserved, Settled},
     journal::{Full, Journal},
+    moving::Volatile,
+    recall::Lost,
     windows::Windows,
 };
 
@@ -147,6 +149,31 @@ impl Book {
         account.restore(period, start, messages, tokens);
     }
 
+    /// The windows of `now` that an account has no counters of.
+    pub fn lost(&self, license: &LicenseId, now: UnixMs) -> Lost {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        let account = shard.accounts.get(license);
+        let starts = Period::ALL.into_iter().zip(windows.starts());
+        starts.filter(|(period, start)| !account.is_some_and(|a| a.has(*period, *start))).collect()
+    }
+
+    /// Puts back a window that was lost, unless somebody has done so meanwhile.
+    pub fn remember(
+        &self,
+        license: LicenseId,
+        period: Period,
+        start: UnixMs,
+        messages: u64,
+        tokens: u64,
+    ) {
+        let mut shard = self.shards[index(&license)].lock();
+        let account = shard.accounts.entry(license).or_default();
+        if !account.has(period, start) {
+            account.restore(period, start, messages, tokens);
+        }
+    }
+
     pub fn restore_rate(&self, license: LicenseId, period: Period, rate: Rate) {
         let mut shard = self.shards[index(&license)].lock();
         shard.accounts.entry(license).or_default().restore_rate(period, rate);
@@ -159,7 +186,7 @@ impl Book {
             let mut shard = shard.lock();
             let paced = std::mem::take(&mut shard.paced);
             let accounts =
-                paced.iter().filter_map(|id| Some((*id, *shard.accounts.get(id)?.rates())));
+                paced.iter().filter_map(|id| Some((*id, shard.accounts.get(id)?.rates())));
             rates.extend(accounts);
         }
         rates
@@ -252,6 +279,68 @@ impl Book {
             licenses.extend(shard.lock().accounts.keys());
         }
         licenses
+    }
+
+    /// What is nowhere but here.
+    pub fn volatile(&self, now: UnixMs) -> Volatile {
+        let mut all = Volatile::default();
+        let minute = Windows::at(now).of(Period::Minute).start;
+        for shard in &self.shards {
+            let shard = shard.lock();
+            all.open.extend(shard.open.iter().map(|(hold, (_, open))| (*hold, open.tokens)));
+            all.made.push(shard.made);
+            for (license, account) in &shard.accounts {
+                if account.places() > 0 {
+                    all.places.push((*license, account.places()));
+                }
+                if account.rates()[Period::Minute as usize].start == minute {
+                    all.rates.push((*license, account.rates()));
+                }
+                let known = account.known_ids(now);
+                if !known.is_empty() {
+                    all.ids.push((*license, known));
+                }
+            }
+        }
+        all
+    }
+
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            *shard.lock() = Shard::default();
+        }
+    }
+
+    /// Takes in what another process had in memory alone; `rows` are the open reservations by SQLite.
+    /// After [`super::database::Database::restore`].
+    pub fn adopt(&self, volatile: &Volatile, rows: &[Reserved]) {
+        for (shard, made) in self.shards.iter().zip(&volatile.made) {
+            let mut shard = shard.lock();
+            shard.made = shard.made.max(*made);
+        }
+        let account = |license: &LicenseId, change: &dyn Fn(&mut Account)| {
+            let mut shard = self.shards[index(license)].lock();
+            change(shard.accounts.entry(*license).or_default());
+        };
+        for (license, places) in &volatile.places {
+            account(license, &|account| account.open_places(*places));
+        }
+        for (license, rates) in &volatile.rates {
+            account(license, &|account| {
+                Period::ALL.iter().zip(rates).for_each(|(p, rate)| account.restore_rate(*p, *rate));
+            });
+        }
+        for (license, known) in &volatile.ids {
+            account(license, &|account| account.remember_ids(known));
+        }
+        let tokens: FxHashMap<u64, u64> = volatile.open.iter().copied().collect();
+        for row in rows {
+            let Some(tokens) = tokens.get(&row.hold) else { continue };
+            let mut shard = self.shards[index(&row.license)].lock();
+            let open = shard.accounts.entry(row.license).or_default().adopt(row, *tokens);
+            shard.open.insert(row.hold, (row.license, open));
+            shard.made = shard.made.max(row.hold >> SHARD_BITS);
+        }
     }
 
     #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{
     account::Rate, actions, batch::Batch, book::Book, daily, embedded::OpenError, entry::Reserved,
     shared::Kept,
 };
+use crate::progress::Progress;
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
 pub const SCHEMA: i64 = 5;
@@ -34,6 +35,7 @@ impl Database {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         private(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let _progress = Progress::of(format!("Opening the store {}", path.display()), "");
         let mut connection = Connection::open(path).map_err(sqlite)?;
         prepare(&connection).map_err(sqlite)?;
         match migrate(&mut connection).map_err(sqlite)? {
@@ -81,7 +83,7 @@ impl Database {
             let current = period.window(now).start;
             let before = period.window(UnixMs(current.0.saturating_sub(1))).start;
             self.restore_usage(book, period, before, current)?;
-            self.restore_rates(book, period, before)?;
+            self.restore_rates(book, period, before, current)?;
             self.restore_given(book, period, before, current)?;
         }
         self.restore_actions(book)
@@ -107,10 +109,34 @@ impl Database {
         Ok(())
     }
 
-    fn restore_rates(&self, book: &Book, period: Period, since: UnixMs) -> rusqlite::Result<()> {
-        let query = "SELECT license, start, count FROM rates WHERE period = ?1 AND start >= ?2";
+    /// Messages and tokens settled in one window.
+    pub fn used(
+        &self,
+        license: &LicenseId,
+        period: Period,
+        start: UnixMs,
+    ) -> rusqlite::Result<(u64, u64)> {
+        let query = "SELECT messages, tokens FROM usage
+                     WHERE license = ?1 AND period = ?2 AND start = ?3";
+        let mut statement = self.connection.prepare_cached(query)?;
+        let key = params![license.to_hex(), period.name(), start.to_rfc3339()];
+        let number = |row: &rusqlite::Row<'_>, place| row.get::<_, i64>(place).map(|n| n as u64);
+        let used = statement.query_row(key, |row| Ok((number(row, 0)?, number(row, 1)?)));
+        Ok(used.optional()?.unwrap_or_default())
+    }
+
+    fn restore_rates(
+        &self,
+        book: &Book,
+        period: Period,
+        before: UnixMs,
+        current: UnixMs,
+    ) -> rusqlite::Result<()> {
+        let query = "SELECT license, start, count FROM rates WHERE period = ?1 AND start >= ?2
+                     ORDER BY start = ?3, start";
         let mut statement = self.connection.prepare(query)?;
-        let mut rows = statement.query(params![period.name(), since.to_rfc3339()])?;
+        let bounds = params![period.name(), before.to_rfc3339(), current.to_rfc3339()];
+        let mut rows = statement.query(bounds)?;
         while let Some(row) = rows.next()? {
             let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
             let rate = Rate { start: moment(&start), count: row.get::<_, i64>(2)? as u64 };

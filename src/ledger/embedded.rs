@@ -26,12 +26,15 @@ use super::{
     database::Database,
     entry::Frame,
     journal::{Journal, Size},
+    moving::{self, Inherited, Volatile},
     owner::{Owner, Taken},
     pepper::{self, Pepper, PepperError},
+    recall::SetBack,
     recovery,
     signal::Signal,
     worker::{TICK, Worker},
 };
+use crate::progress::Progress;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -65,21 +68,35 @@ pub struct Embedded {
     pub(super) book: Arc<Book>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
-    filled: Arc<AtomicBool>,
+    pub(super) filled: Arc<AtomicBool>,
+    pub(super) set_back: SetBack,
+    /// Wakes the thread that fills SQLite.
+    pub(super) filling: Arc<Signal>,
     /// Active licences, and when they were counted.
     active: Mutex<([u64; 3], Option<Instant>)>,
     /// The same at all gateways that share a store.
     active_everywhere: Mutex<Option<[u64; 3]>>,
     /// In the order they are stopped.
     threads: Mutex<Vec<(Arc<Signal>, JoinHandle<()>)>>,
-    owner: Mutex<Option<Owner>>,
+    pub(super) owner: Mutex<Option<Owner>>,
+    pub(super) path: PathBuf,
+    pub(super) keep: Duration,
 }
 
 impl Embedded {
     /// Takes the store at `path`, making it when missing, and brings it up to date. Records of
     /// requests are kept for `keep`.
     pub fn open(path: &Path, keep: Duration) -> Result<Arc<Self>, OpenError> {
-        Self::open_at(path, keep, Size::default(), UnixMs::now())
+        Self::open_at(path, keep, Size::default(), UnixMs::now(), None)
+    }
+
+    /// [`Embedded::open`] of a store that another process gives away.
+    pub fn inherit(
+        path: &Path,
+        keep: Duration,
+        inherited: Inherited,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_at(path, keep, Size::default(), UnixMs::now(), Some(inherited))
     }
 
     /// [`Embedded::open`] with the journal's size and the moment to begin at.
@@ -88,16 +105,26 @@ impl Embedded {
         keep: Duration,
         size: Size,
         now: UnixMs,
+        inherited: Option<Inherited>,
     ) -> Result<Arc<Self>, OpenError> {
         let dir = beside(path, ".journal");
         make_dirs(path, &dir)?;
-        let owner = own(path)?;
+        let (lock, volatile) = match inherited {
+            Some(inherited) => (Some(inherited.lock), inherited.volatile),
+            None => (None, Volatile::default()),
+        };
+        let owner = moving::owner(path, lock, || own(path))?;
         let mut db = Database::open(path)?;
-        let found = recovery::recover(&mut db, path, &dir)?;
+        let found = recovery::recover(&mut db, path, &dir, &volatile.live())?;
         log_found(path, &found);
         let book = Arc::new(Book::default());
         let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let counting = Progress::of("Reading what licences used", "");
         db.restore(&book, now).map_err(sqlite)?;
+        if !volatile.made.is_empty() {
+            book.adopt(&volatile, &db.orphans().map_err(sqlite)?);
+        }
+        drop(counting);
         let journal = Journal::begin(&dir, size, found.reaches + 1)
             .map_err(|source| OpenError::File { path: dir, source })?;
         journal.tend();
@@ -106,10 +133,14 @@ impl Embedded {
             journal: Arc::new(journal),
             db: Arc::new(Mutex::new(db)),
             filled: Arc::new(AtomicBool::new(true)),
+            set_back: SetBack::default(),
+            filling: Arc::default(),
             active: Mutex::default(),
             active_everywhere: Mutex::default(),
             threads: Mutex::default(),
             owner: Mutex::new(Some(owner)),
+            path: path.to_owned(),
+            keep,
         };
         ledger.start(keep).map_err(OpenError::Thread)?;
         Ok(Arc::new(ledger))
@@ -179,15 +210,24 @@ impl Embedded {
         self.book.open()
     }
 
-    /// Whether the journal takes reservations and SQLite takes what is in the journal.
+    /// Whether the journal takes reservations and SQLite takes what is in the journal; or another
+    /// process sees to both.
     pub fn is_up(&self) -> bool {
-        self.filled.load(Ordering::Relaxed) && self.journal.is_up()
+        let is_given = self.owner.lock().as_ref().is_some_and(|owner| owner.is_shared);
+        is_given || (self.filled.load(Ordering::Relaxed) && self.journal.is_up())
     }
 
     /// Refuses further reservations, brings everything into SQLite and into its one file. With
     /// nothing in flight the store is free for the next owner; otherwise it stays taken, and late
     /// settles go into the journal, until this value is dropped. May be called again.
     pub fn close(&self) {
+        self.stop();
+        if self.open_reservations() == 0 {
+            *self.owner.lock() = None;
+        }
+    }
+
+    pub(super) fn stop(&self) {
         self.journal.close();
         // The journal first: what waits there for room should still reach SQLite.
         for (signal, thread) in self.threads.lock().drain(..) {
@@ -196,12 +236,19 @@ impl Embedded {
                 log::error!("store: a thread ended before its time");
             }
         }
-        if self.open_reservations() == 0 {
-            *self.owner.lock() = None;
-        }
     }
 
-    fn start(&self, keep: Duration) -> io::Result<()> {
+    /// Keeps a finished request that comes as an entry of the journal.
+    pub fn record_entry(&self, entry: Vec<u8>) {
+        self.journal.append_or_drop(Frame::from_bytes(entry));
+    }
+
+    /// Whether this process owns the store.
+    pub fn is_here(&self) -> bool {
+        self.owner.lock().as_ref().is_some_and(|owner| !owner.is_shared)
+    }
+
+    pub(super) fn start(&self, keep: Duration) -> io::Result<()> {
         let journal = self.journal.clone();
         let tend = move || {
             while !journal.signal.wait(TICK) {
@@ -209,7 +256,7 @@ impl Embedded {
             }
             journal.tend();
         };
-        let filling = Arc::new(Signal::default());
+        let filling = self.filling.clone();
         let worker = Worker {
             book: self.book.clone(),
             journal: self.journal.clone(),
@@ -245,6 +292,7 @@ impl Ledger for Embedded {
     }
 
     async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied> {
+        self.recall(&demand.license, demand.now).await.map_err(|_| Denied::StoreDown)?;
         self.book.reserve(demand, &self.journal)
     }
 
@@ -260,6 +308,7 @@ impl Ledger for Embedded {
         tokens: Option<Limit>,
         now: UnixMs,
     ) -> Result<Balance, StoreDown> {
+        self.recall(license, now).await?;
         Ok(self.book.balance(license, messages, tokens, now))
     }
 
@@ -268,7 +317,7 @@ impl Ledger for Embedded {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -110,6 +110,15 @@ impl Frame {
         frame.end()
     }
 
+    /// What [`Frame::into_bytes`] gave.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// As the former version wrote it.
     #[cfg(test)]
     pub fn costless(record: &Record) -> Self {

@@ -73,13 +73,11 @@ struct Active {
     closed: bool,
 }
 
-impl Journal {
-    /// Begins an empty journal in `dir`; `sequence` is that of its first entry.
-    pub fn begin(dir: &Path, size: Size, sequence: u64) -> io::Result<Self> {
-        let first = newest(dir)? + 1;
+impl Active {
+    fn begin(dir: &Path, first: u64, size: Size, sequence: u64) -> io::Result<Self> {
         let writer = Writer::create(file(dir, first), size.segment)?;
         let chain = VecDeque::from([writer.segment().clone()]);
-        let active = Active {
+        Ok(Self {
             writer,
             sequence,
             ahead: Vec::new(),
@@ -87,7 +85,15 @@ impl Journal {
             spent: Vec::new(),
             waiting: VecDeque::new(),
             closed: false,
-        };
+        })
+    }
+}
+
+impl Journal {
+    /// Begins an empty journal in `dir`; `sequence` is that of its first entry.
+    pub fn begin(dir: &Path, size: Size, sequence: u64) -> io::Result<Self> {
+        let first = newest(dir)? + 1;
+        let active = Active::begin(dir, first, size, sequence)?;
         Ok(Self {
             dir: dir.to_owned(),
             size,
@@ -97,6 +103,23 @@ impl Journal {
             dropped: AtomicU64::new(0),
             signal: Arc::default(),
         })
+    }
+
+    /// Begins anew in the same directory, after [`Journal::close`] and the end of its threads.
+    pub fn restart(&self, sequence: u64) -> io::Result<()> {
+        let first = newest(&self.dir)? + 1;
+        let mut begun = Active::begin(&self.dir, first, self.size, sequence)?;
+        self.next_file.store(first + 1, Ordering::Relaxed);
+        self.signal.reset();
+        let mut active = self.active.lock();
+        begun.waiting = std::mem::take(&mut active.waiting);
+        *active = begun;
+        Ok(())
+    }
+
+    /// Whether everything that was settled found room.
+    pub fn is_written(&self) -> bool {
+        self.active.lock().waiting.is_empty()
     }
 
     /// For a reservation: in the journal when this returns, or refused.
@@ -220,6 +243,11 @@ impl Journal {
     /// No reservation is taken from now on; settles still are.
     pub fn close(&self) {
         self.active.lock().closed = true;
+    }
+
+    /// Sequence of the last entry.
+    pub fn reaches(&self) -> u64 {
+        self.active.lock().sequence - 1
     }
 
     /// Whether a reservation would find room, and the disk takes what is written.

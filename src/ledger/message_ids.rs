@@ -13,6 +13,7 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::UnixMs;
+use serde::{Deserialize, Serialize};
 
 use super::windows::Starts;
 
@@ -74,7 +75,60 @@ pub struct MessageIds {
     order: VecDeque<(UnixMs, Arc<str>, u64)>,
 }
 
+/// An id that leads to a group, for another process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KnownId {
+    id: String,
+    group: u64,
+    first: UnixMs,
+    requests: u8,
+    charged: bool,
+}
+
 impl MessageIds {
+    /// Ids whose time is not over, in the order of their making.
+    pub fn known(&self, now: UnixMs) -> Vec<KnownId> {
+        let named = self.order.iter().filter(|(first, ..)| !ended(*first, now));
+        let known = named.filter_map(|(first, id, key)| {
+            let group = self.groups.get(key).filter(|group| group.named)?;
+            let (requests, charged) = (group.requests, group.charged);
+            Some(KnownId { id: id.to_string(), group: *key, first: *first, requests, charged })
+        });
+        known.collect()
+    }
+
+    pub fn remember(&mut self, known: &[KnownId]) {
+        for id in known {
+            let KnownId { group, first, requests, charged, .. } = *id;
+            let name: Arc<str> = Arc::from(&*id.id);
+            self.by_id.insert(name.clone(), group);
+            self.order.push_back((first, name, group));
+            let fresh = Group { first, requests, open: 0, charged, held: None, named: true };
+            self.groups.insert(group, fresh);
+        }
+    }
+
+    /// Opens again a request of a group, with the message it stands on; that message, unless another
+    /// request of the group brought it along.
+    pub fn adopt(&mut self, key: u64, message: Option<Taken>) -> Option<Taken> {
+        let unnamed = Group {
+            first: UnixMs(0),
+            requests: REQUESTS,
+            open: 0,
+            charged: false,
+            held: None,
+            named: false,
+        };
+        let group = self.groups.entry(key).or_insert(unnamed);
+        group.open += 1;
+        group.charged |= message.is_none();
+        if group.charged || group.held.is_some() {
+            return None;
+        }
+        group.held = message;
+        message
+    }
+
     pub fn join(&self, id: &str, now: UnixMs) -> Join {
         let known = self.by_id.get(id).and_then(|key| Some((*key, self.groups.get(key)?)));
         match known {

@@ -2,8 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Read, Seek, Write},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::Path,
 };
 
@@ -16,12 +16,16 @@ use rustix::{
 #[derive(Debug)]
 pub struct Owner {
     file: File,
+    /// Another process holds the same lock; letting go of it here would take it from there.
+    pub is_shared: bool,
 }
 
 impl Drop for Owner {
     /// Closing alone is not enough: a child that was just forked has the file open until its exec.
     fn drop(&mut self) {
-        let _ = flock(&self.file, FlockOperation::Unlock);
+        if !self.is_shared {
+            let _ = flock(&self.file, FlockOperation::Unlock);
+        }
     }
 }
 
@@ -41,10 +45,30 @@ impl Owner {
             Err(Errno::WOULDBLOCK) => return Err(Taken::Held(holder(&mut file))),
             Err(errno) => return Err(Taken::Failed(errno.into())),
         }
-        // The number only helps a person; the lock itself does not need it.
-        let _ = ftruncate(&file, 0);
-        let _ = write!(file, "{}", std::process::id());
-        Ok(Self { file })
+        let mut owner = Self { file, is_shared: false };
+        owner.sign();
+        Ok(owner)
+    }
+
+    /// Takes a lock that another process holds and gave away.
+    pub fn adopt(lock: OwnedFd) -> io::Result<Self> {
+        let file = File::from(lock);
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let mut owner = Self { file, is_shared: false };
+        owner.sign();
+        Ok(owner)
+    }
+
+    /// The same lock, for another process.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone().map(OwnedFd::from)
+    }
+
+    /// The number only helps a person; the lock itself does not need it.
+    pub fn sign(&mut self) {
+        let _ = ftruncate(&self.file, 0);
+        let _ = self.file.rewind();
+        let _ = write!(self.file, "{}", std::process::id());
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use rustc_hash::FxHashSet;
+
 use super::{
     batch::Batch,
     database::Database,
@@ -10,6 +12,7 @@ use super::{
     journal,
     segment::MAGIC,
 };
+use crate::progress::Progress;
 
 /// What was left, for one line in the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,11 +30,20 @@ pub struct Found {
 
 /// Brings everything from the journal into SQLite, charges orphans, removes the files. May be
 /// interrupted and repeated anywhere.
-pub fn recover(db: &mut Database, path: &Path, dir: &Path) -> Result<Found, OpenError> {
+///
+/// Reservations that are `live` belong to requests of a process that goes on: they stay open.
+pub fn recover(
+    db: &mut Database,
+    path: &Path,
+    dir: &Path,
+    live: &FxHashSet<u64>,
+) -> Result<Found, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
     let file = |source| OpenError::File { path: dir.to_owned(), source };
     let mut found = Found { reaches: db.applied().map_err(sqlite)?, ..Found::default() };
     let files = journal::files(dir).map_err(file)?;
+    let progress = Progress::of(format!("Reading the journal {}", dir.display()), "files");
+    progress.expect(files.len() as u64);
     for (_, segment) in &files {
         let bytes = fs::read(segment).map_err(file)?;
         let Some(entries) = entries(&bytes) else {
@@ -41,13 +53,20 @@ pub fn recover(db: &mut Database, path: &Path, dir: &Path) -> Result<Found, Open
         if batch.reaches > 0 {
             db.apply(&batch).map_err(sqlite)?;
         }
+        progress.step();
     }
-    charge_orphans(db, &mut found).map_err(sqlite)?;
+    charge_orphans(db, &mut found, live).map_err(sqlite)?;
     db.sync().map_err(file)?;
     for (_, segment) in &files {
         fs::remove_file(segment).map_err(file)?;
     }
     Ok(found)
+}
+
+/// Charges what is open now.
+pub fn charge(db: &mut Database) -> rusqlite::Result<()> {
+    let mut found = Found { reaches: db.applied()?, ..Found::default() };
+    charge_orphans(db, &mut found, &FxHashSet::default())
 }
 
 /// Everything behind the magic. A segment that was just made may have none of it, or a part.
@@ -73,10 +92,14 @@ fn replay<'a>(bytes: &'a [u8], found: &mut Found) -> Batch<'a> {
 
 /// One message and the input estimate each: what they cost at least. Requests that share a message
 /// id cost one message together.
-fn charge_orphans(db: &mut Database, found: &mut Found) -> rusqlite::Result<()> {
+fn charge_orphans(
+    db: &mut Database,
+    found: &mut Found,
+    live: &FxHashSet<u64>,
+) -> rusqlite::Result<()> {
     let mut batch = Batch::default();
     batch.reaches = found.reaches;
-    for orphan in db.orphans()? {
+    for orphan in db.orphans()?.into_iter().filter(|orphan| !live.contains(&orphan.hold)) {
         let charged = orphan.group != 0 && batch.charged.contains(&orphan.group);
         batch.settle(&Settled {
             hold: orphan.hold,

@@ -24,6 +24,7 @@ mod adjust;
 mod answer;
 mod holds;
 mod lease;
+mod moving;
 mod scripts;
 mod speak;
 
@@ -33,7 +34,7 @@ use std::{
     cell::RefCell,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -46,7 +47,6 @@ use gatekeeper_filters::kernel::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-pub use self::lease::Kept;
 use self::{
     answer::{Answer, Count},
     holds::{Holds, Open},
@@ -54,6 +54,7 @@ use self::{
     scripts::{Scripts, Speaker},
     speak::{Peers, Said},
 };
+pub use self::{holds::Held, lease::Kept};
 use super::{Embedded, windows::Windows};
 use crate::{config::settings::OnStoreDown, store::Store};
 
@@ -77,6 +78,8 @@ pub struct Shared {
     /// Something settled has been told.
     told: Notify,
     peers: Mutex<Peers>,
+    /// Another process speaks for this gateway.
+    away: AtomicBool,
 }
 
 impl Shared {
@@ -93,7 +96,7 @@ impl Shared {
         let shared = Arc::new(Self {
             local,
             store,
-            speaker: Speaker { gateway, boot },
+            speaker: Speaker { gateway, boot: AtomicU64::new(boot) },
             on_down,
             scripts: Scripts::new(),
             holds: Holds::new(),
@@ -102,6 +105,7 @@ impl Shared {
             said,
             told: Notify::new(),
             peers: Mutex::default(),
+            away: AtomicBool::new(false),
         });
         for (license, kept) in leases {
             shared.holds.with(&license, |local| local.lease = Some(Lease::restored(kept)));

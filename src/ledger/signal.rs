@@ -22,6 +22,11 @@ impl Signal {
         self.changed.notify_all();
     }
 
+    /// As it was in the beginning.
+    pub fn reset(&self) {
+        *self.state.lock() = State::default();
+    }
+
     pub fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();

@@ -5,6 +5,7 @@ mod adjustments;
 mod crash;
 mod daily;
 mod model;
+mod moving;
 
 use std::{
     path::PathBuf,
@@ -54,7 +55,7 @@ impl Store {
     }
 
     fn try_open(&self, size: Size) -> Result<Arc<Embedded>, OpenError> {
-        Embedded::open_at(&self.path(), KEEP, size, NOW)
+        Embedded::open_at(&self.path(), KEEP, size, NOW, None)
     }
 }
 
@@ -266,6 +267,36 @@ fn a_request_counts_in_the_window_it_was_made_in() {
     let far = Demand { now: UnixMs(end.0 + 10 * 365 * 86_400_000), ..late.clone() };
     assert!(reserve(&ledger, &far).is_ok());
     assert!(matches!(reserve(&ledger, &early), Err(Denied::Messages { .. })));
+}
+
+#[test]
+fn a_clock_that_was_set_back_finds_every_window_again() {
+    let at = |days: i64, per| {
+        let now = UnixMs(NOW.0.checked_add_signed(days * 86_400_000).unwrap());
+        Demand { now, messages: Some(Limit { count: 2, per }), ..ask(ANNA) }
+    };
+    for per in [Period::Hour, Period::Day] {
+        let store = Store::new();
+        let ledger = store.open();
+        let mut had = Vec::new();
+        for days in [0, 1, 0, -1, 0, 1, -2, -1, 2, 0, 1] {
+            let granted = (0..3).filter(|_| match reserve(&ledger, &at(days, per)) {
+                Ok(grant) => {
+                    ledger.settle(grant.hold, charge(1));
+                    true
+                }
+                Err(Denied::Messages { used, .. }) => {
+                    assert_eq!(used, 2);
+                    false
+                }
+                Err(other) => panic!("{other:?}"),
+            });
+            let expected = if had.contains(&days) { 0 } else { 2 };
+            assert_eq!(granted.count(), expected, "{per:?}, {days} days on");
+            assert_eq!(balance_at(&ledger, ANNA, per, at(days, per).now).messages.used, 2);
+            had.push(days);
+        }
+    }
 }
 
 #[test]

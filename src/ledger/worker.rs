@@ -42,12 +42,20 @@ struct Progress {
     synced: Instant,
     prune: Instant,
     swept: Instant,
+    /// Whether SQLite could not be brought to the disk when it was last tried.
+    unsynced: bool,
 }
 
 impl Worker {
     pub fn run(self) {
         let now = Instant::now();
-        let mut progress = Progress { offset: 0, synced: now, prune: now + 300 * TICK, swept: now };
+        let mut progress = Progress {
+            offset: 0,
+            synced: now,
+            prune: now + 300 * TICK,
+            swept: now,
+            unsynced: false,
+        };
         loop {
             let stop = self.signal.wait(TICK);
             let outcome = self.fill(&mut progress).and_then(|()| self.upkeep(&mut progress));
@@ -104,9 +112,15 @@ impl Worker {
         }
         progress.synced = Instant::now();
         let synced = self.db.lock().sync();
+        let failing = synced.is_err();
+        // Once for each change, not for each attempt.
+        let is_news = std::mem::replace(&mut progress.unsynced, failing) != failing;
         match synced {
             Ok(()) => self.journal.remove_spent(),
-            Err(problem) => log::warn!("store: {problem}"),
+            Err(problem) if is_news => {
+                log::error!("store: it can't be brought to the disk: {problem}")
+            }
+            Err(_) => {}
         }
     }
 

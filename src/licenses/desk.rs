@@ -32,7 +32,7 @@ use super::{
     record::{Ask, Record, no_for, passed},
     records::{Kept, Records},
     shared::Shared,
-    shelf::Shelf,
+    shelf::{Shelf, Tell},
     sources::Sources,
     turnstile::{Turn, Turnstile},
     upheaval,
@@ -125,6 +125,24 @@ impl Desk {
             runtime.block_on(tending);
         })?;
         Ok(desk)
+    }
+
+    /// The disk is another process' from now on, which is told of what changes here. Blocks.
+    pub fn give(&self, tell: Tell) {
+        self.shelf.give(tell);
+    }
+
+    /// Takes in what another process was told of a licence; the newer of both stays.
+    pub fn take_in(&self, id: LicenseId, record: serde_json::Value) {
+        match serde_json::from_value::<Record>(record) {
+            Ok(record) => drop(self.adopt(id, &record)),
+            Err(problem) => log::warn!("licences: a record can't be read: {problem}"),
+        }
+    }
+
+    /// The disk is this process' again.
+    pub fn take_back(&self) {
+        self.shelf.take_back();
     }
 
     /// Everything known is on disk when this returns.

@@ -70,6 +70,12 @@ impl Kept {
             && self.local.tried.compare_exchange(last, now.0, Relaxed, Relaxed).is_ok()
     }
 
+    /// What was noted here under a later time than `now` counts as noted now.
+    pub fn forget_the_future(&self, now: UnixMs) {
+        self.local.seen.fetch_min(now.0, Relaxed);
+        self.local.tried.store(0, Relaxed);
+    }
+
     pub fn compared(&self) -> u64 {
         self.local.compared.load(Relaxed)
     }

@@ -78,7 +78,7 @@ impl Shared {
     /// The store does not answer.
     pub async fn record(&self, id: &LicenseId) -> Result<Option<Record>, Away> {
         let text: Option<String> = self.store.run(Cmd::get(record_key(id))).await?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        Ok(text.as_deref().and_then(parse))
     }
 
     /// Merges a record into what is there, and tells the other gateways if that changed it. What is
@@ -101,7 +101,7 @@ impl Shared {
         }
         for _ in 0..MERGES {
             let there: Option<String> = self.store.run(Cmd::get(record_key(id))).await?;
-            let theirs = there.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            let theirs = there.as_deref().and_then(parse);
             let merged =
                 theirs.as_ref().map_or_else(|| record.clone(), |known| record.merge(known));
             if theirs.as_ref() == Some(&merged) {
@@ -341,4 +341,8 @@ fn lock_key(id: &LicenseId) -> String {
 
 fn pool_key(pool: usize) -> String {
     format!("gk:calls:{{licenses}}:{}", POOLS[pool].name)
+}
+
+fn parse(text: &str) -> Option<Record> {
+    serde_json::from_str::<Record>(text).ok().map(|record| record.sane(UnixMs::now()))
 }

@@ -142,6 +142,8 @@ impl Desk {
             tokio::spawn(self.clone().write_back());
             tokio::spawn(self.clone().hear_operators(shared.clone()));
         }
+        let desk = self.clone();
+        tokio::spawn(async move { desk.watch_clock().await });
         loop {
             tokio::time::sleep(Duration::from_secs(60)).await;
             self.assess(UnixMs::now());

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use gatekeeper_filters::kernel::LicenseId;
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::records::Records;
+use super::{record::Record, records::Records};
 
 /// How long a write waits for the ledger's.
 const BUSY: Duration = Duration::from_secs(5);
@@ -24,9 +24,21 @@ const BUSY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Shelf {
+    path: PathBuf,
+    records: Arc<Records>,
     writes: Mutex<Option<Sender<Change>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    away: Mutex<Option<Away>>,
 }
+
+/// The shelf is another process', which is told of what changes here.
+struct Away {
+    tell: Tell,
+    told: HashSet<LicenseId>,
+}
+
+/// Tells another process of a record.
+pub type Tell = Box<dyn Fn(LicenseId, serde_json::Value) + Send>;
 
 /// A record changed. What it is by now is read when it is written, so the last one always stays.
 struct Change {
@@ -46,10 +58,41 @@ impl Shelf {
         connection.busy_timeout(BUSY)?;
         load(&connection, &records)?;
         let (writes, waiting) = channel();
-        let thread = std::thread::Builder::new()
-            .name("licenses-sqlite".into())
-            .spawn(move || write_all(connection, &records, &waiting))?;
-        Ok(Self { writes: Mutex::new(Some(writes)), thread: Mutex::new(Some(thread)) })
+        let thread = std::thread::Builder::new().name("licenses-sqlite".into()).spawn({
+            let records = records.clone();
+            move || write_all(connection, &records, &waiting)
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            records,
+            writes: Mutex::new(Some(writes)),
+            thread: Mutex::new(Some(thread)),
+            away: Mutex::default(),
+        })
+    }
+
+    /// Everything that was put is on the shelf when this returns, and from now on another process is
+    /// told instead.
+    pub fn give(&self, tell: Tell) {
+        *self.away.lock() = Some(Away { tell, told: HashSet::new() });
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        if let Some(writes) = &*self.writes.lock() {
+            // Nobody's record: only what was sent before it matters.
+            let _ = writes.send(Change { id: LicenseId([0; 32]), done: Some(done) });
+        }
+        let _ = is_done.blocking_recv();
+    }
+
+    /// The shelf is this process' again. What the other one put there meanwhile is read.
+    pub fn take_back(&self) {
+        let read = Connection::open(&self.path).map_err(anyhow::Error::from);
+        if let Err(problem) = read.and_then(|connection| load(&connection, &self.records)) {
+            log::error!("licences: what was written meanwhile can't be read: {problem:#}");
+        }
+        let away = self.away.lock().take();
+        for id in away.into_iter().flat_map(|away| away.told) {
+            self.put(id);
+        }
     }
 
     /// Keeps a changed record, soon.
@@ -75,6 +118,16 @@ impl Shelf {
     }
 
     fn send(&self, change: Change) {
+        if let Some(away) = &mut *self.away.lock() {
+            if let Some(kept) = self.records.get(&change.id) {
+                (away.tell)(change.id, serde_json::to_value(&kept.record).unwrap_or_default());
+                away.told.insert(change.id);
+            }
+            if let Some(done) = change.done {
+                let _ = done.send(true);
+            }
+            return;
+        }
         if let Some(writes) = &*self.writes.lock() {
             let _ = writes.send(change);
         }
@@ -82,13 +135,15 @@ impl Shelf {
 }
 
 fn load(connection: &Connection, records: &Records) -> anyhow::Result<()> {
+    let now = UnixMs::now();
     let mut statement = connection.prepare("SELECT license, record FROM licenses")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, text) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
         // One that can't be read costs a question to the shop.
-        if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), serde_json::from_str(&text)) {
-            records.adopt(id, &record);
+        let record = serde_json::from_str::<Record>(&text);
+        if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), record) {
+            records.adopt(id, &record.sane(now));
         }
     }
     Ok(())
@@ -96,7 +151,7 @@ fn load(connection: &Connection, records: &Records) -> anyhow::Result<()> {
 
 /// Writes what changed, all of it in one transaction. What the database did not take is tried again.
 fn write_all(mut connection: Connection, records: &Records, waiting: &Receiver<Change>) {
-    let mut changed = HashSet::new();
+    let (mut changed, mut failing) = (HashSet::new(), false);
     loop {
         let first = match changed.is_empty() {
             true => waiting.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -113,9 +168,15 @@ fn write_all(mut connection: Connection, records: &Records, waiting: &Receiver<C
             changed.insert(change.id);
         }
         let written = write(&mut connection, records, &changed);
-        match &written {
-            Ok(()) => changed.clear(),
-            Err(error) => log::error!("licences: the database takes nothing: {error}"),
+        // Once for each change, not for each attempt.
+        match (&written, failing) {
+            (Ok(()), true) => log::info!("licences: the database works again"),
+            (Err(error), false) => log::error!("licences: the database takes nothing: {error}"),
+            _ => {}
+        }
+        failing = written.is_err();
+        if !failing {
+            changed.clear();
         }
         for done in told {
             let _ = done.send(written.is_ok());

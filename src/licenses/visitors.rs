@@ -95,6 +95,11 @@ impl Visitors {
         if refused || other { Admission::Suspect } else { Admission::Clean }
     }
 
+    /// Nobody has tried anything yet.
+    pub fn forget(&self) {
+        self.seen.invalidate_all();
+    }
+
     /// A shop, or its shape, said no to a key from here.
     pub fn refused(&self, address: Address, now: UnixMs) {
         self.seen.get_with(address, Arc::default).lock().refused = Some(now);

@@ -1,13 +1,19 @@
 //! The health of all keys, accounts and providers: kept over reloads, found by name.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
+    Provider,
     breaker::Breaker,
     health::{GroupHealth, KeyHealth},
+    key::Key,
     news::{Change, News, Subject, Teller},
 };
 use crate::{config::settings::BaseUrl, licenses::Hasher};
@@ -86,6 +92,22 @@ impl HealthBook {
         }
     }
 
+    /// These providers go live next: what an older configuration had taken away may be used again.
+    pub fn readmit(&self, next: &[Provider]) {
+        for key in in_use(next) {
+            key.health.withdrawn.store(false, Relaxed);
+        }
+    }
+
+    /// These providers are live: every other key gets no new request, not even one that began when it was there.
+    pub fn withdraw_all_but(&self, live: &[Provider]) {
+        let live: HashSet<*const KeyHealth> =
+            in_use(live).map(|key| Arc::as_ptr(&key.health)).collect();
+        for health in self.keys.lock().values() {
+            health.withdrawn.store(!live.contains(&Arc::as_ptr(health)), Relaxed);
+        }
+    }
+
     pub(super) fn key(&self, provider: &Arc<str>, id: &Arc<str>, mark: &str) -> Arc<KeyHealth> {
         let at = ((provider.clone(), id.clone()), mark.to_owned());
         self.keys.lock().entry(at).or_default().clone()
@@ -100,4 +122,8 @@ impl HealthBook {
         let at = (name.clone(), base.at(""));
         self.providers.lock().entry(at).or_default().clone()
     }
+}
+
+fn in_use(providers: &[Provider]) -> impl Iterator<Item = &Arc<Key>> {
+    providers.iter().flat_map(Provider::keys).filter(|key| !key.is_switched_off())
 }

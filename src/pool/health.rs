@@ -122,6 +122,8 @@ pub struct KeyHealth {
     pub quarantine: Quarantine,
     /// The operator wants it left alone.
     pub paused: Paused,
+    /// The live configuration has it no more, or has it off: requests that began under another one leave it, too.
+    pub withdrawn: AtomicBool,
     pub requests: AtomicU64,
     pub errors: AtomicU64,
     pub open: AtomicU64,

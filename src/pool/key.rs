@@ -131,7 +131,16 @@ impl Key {
     }
 
     pub fn is_off(&self) -> bool {
-        self.off || self.health.paused.is()
+        self.off || self.health.paused.is() || self.is_withdrawn()
+    }
+
+    /// Whether the live configuration has it no more.
+    pub fn is_withdrawn(&self) -> bool {
+        self.health.withdrawn.load(Relaxed)
+    }
+
+    pub(super) fn is_switched_off(&self) -> bool {
+        self.off
     }
 
     /// Whether it may be taken now; a trial that is granted must be ended by its lease.

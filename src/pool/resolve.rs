@@ -123,25 +123,24 @@ impl Endpoint {
 
     async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
         let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
-        let found = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
-            Err(_) => return Err("the look-up took too long".into()),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Ok(Ok(found)) => found,
-        };
-        let all: Vec<SocketAddr> = found.collect();
-        let usable: Vec<SocketAddr> = all
-            .iter()
-            .copied()
-            .filter(|address| self.allow_private || !is_private(address.ip()))
-            .collect();
-        if usable.is_empty() {
-            return Err(if all.is_empty() {
-                "the name has no address".into()
-            } else {
-                "the name leads to a private address and `allow_private` is not set".into()
-            });
+        match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+            Err(_) => Err("the look-up took too long".into()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Ok(found)) => self.usable(found.collect()),
         }
-        Ok(usable)
+    }
+
+    /// Those that a provider may have.
+    fn usable(&self, mut all: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+        if all.is_empty() {
+            return Err("the name has no address".into());
+        }
+        all.retain(|address| self.allow_private || !is_private(address.ip()));
+        if all.is_empty() {
+            let why = "the name leads to a private address and `allow_private` is not set";
+            return Err(why.into());
+        }
+        Ok(all)
     }
 }
 
@@ -202,31 +201,129 @@ impl BackgroundService for Resolver {
 
 /// Until no configuration has the endpoint any more.
 async fn keep_fresh(endpoint: Weak<Endpoint>) {
-    let mut good_at = Instant::now();
-    let mut failing = false;
+    let mut standing = Standing { good_at: Instant::now(), failing: false };
     while let Some(endpoint) = endpoint.upgrade() {
-        let pause = match endpoint.look_up().await {
+        let found = endpoint.look_up().await;
+        let pause = standing.learn(&endpoint, found, Instant::now());
+        drop(endpoint);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How look-ups of one name went lately.
+struct Standing {
+    good_at: Instant,
+    failing: bool,
+}
+
+impl Standing {
+    /// Takes in what a look-up found; how long until the next one.
+    fn learn(
+        &mut self,
+        endpoint: &Endpoint,
+        found: Result<Vec<SocketAddr>, String>,
+        now: Instant,
+    ) -> Duration {
+        let was_failing = std::mem::replace(&mut self.failing, found.is_err());
+        match found {
             Ok(addresses) => {
-                if failing {
+                if was_failing {
                     log::info!("The addresses of {} can be looked up again.", endpoint.host);
                 }
-                (failing, good_at) = (false, Instant::now());
+                self.good_at = now;
                 endpoint.keep(addresses);
                 endpoint.ready.notify_waiters();
                 REFRESH
             }
             Err(error) => {
-                if !failing {
+                if !was_failing {
                     log::error!("The addresses of {} can't be looked up: {error}.", endpoint.host);
                 }
-                failing = true;
-                if good_at.elapsed() > KEEP_LAST_GOOD {
+                if now.saturating_duration_since(self.good_at) > KEEP_LAST_GOOD {
                     endpoint.peers.store(Arc::default());
                 }
                 RETRY
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(host: &str, allow_private: bool) -> Endpoint {
+        let base = BaseUrl {
+            tls: true,
+            host: host.into(),
+            port: 443,
+            path: String::new(),
+            allow_private,
+            stand_in: false,
         };
-        drop(endpoint);
-        tokio::time::sleep(pause).await;
+        let time = Duration::from_secs(10);
+        let (connect, first_byte, first_token, idle, total) = (time, time, time, time, time);
+        Endpoint::new(&base, Timeouts { connect, first_byte, first_token, idle, total })
+    }
+
+    fn addresses(text: &[&str]) -> Vec<SocketAddr> {
+        text.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 443)).collect()
+    }
+
+    fn tried(endpoint: &Endpoint) -> Vec<String> {
+        endpoint.take().iter().map(|(_, peer)| peer._address.to_string()).collect()
+    }
+
+    #[test]
+    fn the_last_good_addresses_serve_five_minutes_without_a_name_server() {
+        let endpoint = endpoint("api.example.com", false);
+        let mut now = Instant::now();
+        let mut standing = Standing { good_at: now, failing: false };
+        let good = endpoint.usable(addresses(&["8.8.8.8", "9.9.9.9"]));
+        assert_eq!(standing.learn(&endpoint, good, now), REFRESH);
+        let fails = || Err("no answer".to_owned());
+        for _ in 0..300 {
+            now += RETRY;
+            assert_eq!(standing.learn(&endpoint, fails(), now), RETRY);
+            assert_eq!(tried(&endpoint), ["8.8.8.8:443", "9.9.9.9:443"]);
+        }
+        now += RETRY;
+        standing.learn(&endpoint, fails(), now);
+        assert!(tried(&endpoint).is_empty(), "nobody knows any longer where they lead");
+        standing.learn(&endpoint, Ok(addresses(&["1.1.1.1"])), now);
+        assert_eq!(tried(&endpoint), ["1.1.1.1:443"]);
+        standing.learn(&endpoint, fails(), now + KEEP_LAST_GOOD);
+        assert_eq!(tried(&endpoint), ["1.1.1.1:443"], "the time counts from the last good answer");
+    }
+
+    #[test]
+    fn a_name_that_moves_is_followed_but_not_into_the_own_network() {
+        let endpoint = endpoint("api.example.com", false);
+        let now = Instant::now();
+        let mut standing = Standing { good_at: now, failing: false };
+        let mut hear = |list: &[&str]| {
+            standing.learn(&endpoint, endpoint.usable(addresses(list)), now);
+            tried(&endpoint)
+        };
+        hear(&["8.8.8.8", "9.9.9.9"]);
+        endpoint.prefer(1);
+        assert_eq!(hear(&["1.1.1.1", "9.9.9.9", "8.8.8.8"])[0], "9.9.9.9:443", "it works");
+        assert_eq!(hear(&["1.1.1.1", "8.8.4.4"]), ["1.1.1.1:443", "8.8.4.4:443"], "it is gone");
+        for private in ["169.254.169.254", "127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1"] {
+            assert_eq!(hear(&[private]).len(), 2, "{private}: the last good ones stay");
+            assert_eq!(hear(&[private, "1.1.1.1"]), ["1.1.1.1:443"], "{private} is left out");
+            hear(&["1.1.1.1", "8.8.4.4"]);
+        }
+        assert_eq!(hear(&[]).len(), 2);
+        let many: Vec<String> = (0..100).map(|last| format!("1.1.1.{last}")).collect();
+        assert_eq!(hear(&many.iter().map(String::as_str).collect::<Vec<_>>()).len(), TRIED);
+    }
+
+    #[test]
+    fn private_addresses_are_for_those_who_say_so() {
+        let found = || addresses(&["10.0.0.1"]);
+        assert!(endpoint("api.example.com", false).usable(found()).is_err());
+        assert!(endpoint("api.example.com", true).usable(found()).is_ok());
+        assert!(endpoint("localhost", false).usable(found()).is_ok());
     }
 }

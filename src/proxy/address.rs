@@ -6,9 +6,15 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use pingora_core::protocols::http::ServerSession;
 
+pub const FORWARDED: &str = "x-forwarded-for";
+
 /// The peer, or what a trusted peer says in `X-Forwarded-For`; `None` where it says nothing usable:
 /// then limits by address are off.
 pub fn of(session: &ServerSession, trusted: &[IpNet]) -> Option<IpAddr> {
+    // Only the gateway that was here before comes this way, and it knows whom it speaks for.
+    if session.server_addr().is_some_and(|own| own.as_inet().is_none()) {
+        return forwarded(&session.req_header().headers, &[]);
+    }
     let peer = session.client_addr()?.as_inet()?.ip().to_canonical();
     if is_trusted(peer, trusted) {
         forwarded(&session.req_header().headers, trusted)
@@ -19,7 +25,7 @@ pub fn of(session: &ServerSession, trusted: &[IpNet]) -> Option<IpAddr> {
 
 /// The right-most entry that is not one of ours: everything to its left could be invented.
 fn forwarded(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
-    for value in headers.get_all("x-forwarded-for").iter().rev() {
+    for value in headers.get_all(FORWARDED).iter().rev() {
         for entry in value.to_str().ok()?.rsplit(',') {
             let address = parse(entry.trim())?;
             if !is_trusted(address, trusted) {

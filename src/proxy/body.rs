@@ -15,8 +15,13 @@ use pingora_core::{
     protocols::http::{ServerSession, v1::common::is_expect_continue_req},
 };
 
+use super::respond;
+
 /// From the end of the head to the end of the body: even 10 MiB on a slow line come in time.
 const BODY_TIME: Duration = Duration::from_secs(120);
+
+/// What the operator is told where too much is held.
+pub const FULL: &str = "`server.limits.buffered` is reached";
 
 /// Why there is no body.
 pub enum BodyError {
@@ -105,7 +110,7 @@ async fn collect(
             return Err(too_large(limit).into());
         }
         if !held.grow(chunk.len()) {
-            return Err(too_busy().into());
+            return Err(respond::too_busy(FULL).into());
         }
         match &first {
             None if rest.is_empty() => first = Some(chunk),
@@ -124,13 +129,7 @@ async fn collect(
     Ok(first.unwrap_or_else(|| rest.freeze()))
 }
 
-fn too_busy() -> Reject {
-    Reject::new(Code::UpstreamExhausted, "The service is very busy. Please try again in a moment.")
-        .internal("`server.limits.buffered` is reached")
-        .retry_after(1)
-}
-
-/// Bytes of request bodies that are held at one time, over all requests.
+/// Bytes of requests and answers that are held at one time, over all requests.
 #[derive(Default)]
 pub struct Buffered {
     used: AtomicU64,
@@ -140,7 +139,8 @@ pub struct Buffered {
 /// One request's share; given back when dropped.
 pub struct Held {
     of: Arc<Buffered>,
-    bytes: u64,
+    body: u64,
+    answer: u64,
 }
 
 impl Buffered {
@@ -150,22 +150,39 @@ impl Buffered {
     }
 
     pub fn share(self: &Arc<Self>) -> Held {
-        Held { of: self.clone(), bytes: 0 }
+        Held { of: self.clone(), body: 0, answer: 0 }
+    }
+
+    /// Whether so many bytes more fit. They are counted in any case.
+    fn take(&self, bytes: u64) -> bool {
+        self.used.fetch_add(bytes, Relaxed) + bytes <= self.limit.load(Relaxed)
     }
 }
 
 impl Held {
-    /// Whether so many bytes more fit.
+    /// Whether so many bytes more of the body fit.
     fn grow(&mut self, bytes: usize) -> bool {
-        let bytes = bytes as u64;
-        self.bytes += bytes;
-        self.of.used.fetch_add(bytes, Relaxed) + bytes <= self.of.limit.load(Relaxed)
+        self.body += bytes as u64;
+        self.of.take(bytes as u64)
+    }
+
+    /// Sets how many bytes of an answer are held; whether they fit.
+    pub fn set_answer(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.answer, bytes as u64);
+        match self.answer.checked_sub(before) {
+            Some(0) => true,
+            Some(more) => self.of.take(more),
+            None => {
+                self.of.used.fetch_sub(before - self.answer, Relaxed);
+                true
+            }
+        }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.of.used.fetch_sub(self.bytes, Relaxed);
+        self.of.used.fetch_sub(self.body + self.answer, Relaxed);
     }
 }
 
@@ -174,4 +191,25 @@ fn too_large(limit: u64) -> Reject {
         Code::BodyTooLarge,
         format!("This request is larger than {limit} bytes. Send fewer or smaller messages."),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_and_answers_share_one_limit_and_give_back_what_they_took() {
+        let buffered = Arc::new(Buffered::default());
+        buffered.resize(100);
+        let (mut one, mut other) = (buffered.share(), buffered.share());
+        assert!(one.grow(60) && other.set_answer(40));
+        assert!(other.set_answer(40), "nothing more is nothing to refuse");
+        assert!(!other.set_answer(41));
+        assert!(other.set_answer(0) && one.set_answer(40));
+        assert!(!other.grow(1));
+        drop(one);
+        assert!(other.grow(99) && !other.grow(1));
+        drop(other);
+        assert_eq!(buffered.used.load(Relaxed), 0);
+    }
 }

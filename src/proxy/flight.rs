@@ -13,6 +13,8 @@ pub struct Flight {
     /// Pinned once per request, so a reload in the middle changes nothing for it.
     pub snapshot: Option<Arc<Snapshot>>,
     pub in_flight: Option<InFlight>,
+    /// Where the process listens that has taken over, and serves this request.
+    pub elsewhere: Option<Arc<String>>,
     /// From the gate on, for requests that go to a provider.
     pub exchange: Option<Box<Exchange>>,
     pub ask: Option<Box<Ask>>,
@@ -48,6 +50,7 @@ impl Default for Flight {
             arrived: Instant::now(),
             snapshot: None,
             in_flight: None,
+            elsewhere: None,
             exchange: None,
             ask: None,
             endpoint: "other",

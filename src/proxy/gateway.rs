@@ -15,6 +15,7 @@ use gatekeeper_filters::kernel::{
     Code, Credential, Delivery, Endpoint, Exchange, Outcome, Reject, UnixMs,
 };
 use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer};
+use pingora_http::RequestHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
@@ -26,13 +27,16 @@ use super::{
     local, respond,
 };
 use crate::{
-    server::ending::Phase,
+    server::phase::Phase,
     snapshot::Snapshot,
     upstream::{self, Served, downstream::Downstream, peer::Connector},
 };
 
 /// One read of a request body.
 const READ_TIME: Duration = Duration::from_secs(30);
+
+/// For a connection to the process that has taken over, and for one that is kept.
+const SUCCESSOR_TIME: Duration = Duration::from_secs(5);
 
 /// The app left before its answer was whole (nginx's word for it).
 const APP_LEFT: u16 = 499;
@@ -159,8 +163,20 @@ impl ProxyHttp for Gateway {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(shutting_down())
             }
+            Ok(Entry::Provider(_)) if snapshot.telemetry.in_flight() > snapshot.most_open => {
+                // Before its body is read, and so that somebody else's connection finds room.
+                session.as_downstream_mut().set_keepalive(None);
+                Err(respond::too_busy("`server.limits.requests` are open"))
+            }
             entry => entry,
         };
+        // A health check is about this process.
+        if matches!(&entry, Ok(entry) if *entry != Entry::Health) && flight.in_flight.is_some() {
+            flight.elsewhere = self.phase.way().await;
+            if flight.elsewhere.is_some() {
+                return Ok(false);
+            }
+        }
         let result = match entry {
             Ok(Entry::Provider(endpoint)) => {
                 match self.admit(session, flight, endpoint, &snapshot).await {
@@ -192,12 +208,16 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         flight: &mut Flight,
     ) -> pingora_core::Result<bool> {
+        if flight.elsewhere.is_some() {
+            return Ok(true);
+        }
         let snapshot = flight.pinned()?;
         let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
         let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
         let dialect = gate::dialect(session.req_header().raw_path());
         let mut down = Downstream::new(session, id, dialect, is_stream, &snapshot.drains);
-        let served = upstream::serve(&self.connector, &mut down, flight, &snapshot).await;
+        let live = &self.snapshot;
+        let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
         let of = |status, delivery| Outcome { status, delivery };
         let outcome = match &served {
@@ -227,27 +247,58 @@ impl ProxyHttp for Gateway {
         ended
     }
 
-    /// Never reached: the loop above is the way upstream.
+    /// The way to the process that has taken over. To providers, requests go in the loop above.
     async fn upstream_peer(
         &self,
         _session: &mut Session,
-        _flight: &mut Flight,
+        flight: &mut Flight,
     ) -> pingora_core::Result<Box<HttpPeer>> {
-        Error::e_explain(ErrorType::InternalError, "requests go upstream in their own loop")
+        let Some(path) = &flight.elsewhere else {
+            let why = "requests go upstream in their own loop";
+            return Error::e_explain(ErrorType::InternalError, why);
+        };
+        let mut peer = HttpPeer::new_uds(path, false, String::new())?;
+        peer.options.connection_timeout = Some(SUCCESSOR_TIME);
+        // Sooner than the other side lets it go.
+        peer.options.idle_timeout = Some(SUCCESSOR_TIME);
+        Ok(Box::new(peer))
     }
 
-    /// Writes nothing: either the answer has begun, or nobody is there to read one.
+    /// The process that has taken over sees this one: it is told where the app is.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        flight: &mut Flight,
+    ) -> pingora_core::Result<()> {
+        let snapshot = flight.pinned()?;
+        let trusted = &snapshot.settings.server.trusted_proxies;
+        request.remove_header(address::FORWARDED);
+        if let Some(app) = address::of(session.as_downstream(), trusted) {
+            request.insert_header(address::FORWARDED, app.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Writes nothing where the answer has begun, or nobody is there to read one.
     async fn fail_to_proxy(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _error: &Error,
-        _flight: &mut Flight,
+        flight: &mut Flight,
     ) -> FailToProxy {
+        let session = session.as_downstream_mut();
+        if flight.elsewhere.is_some() && session.response_written().is_none() {
+            let dialect = gate::dialect(session.req_header().raw_path());
+            let _ = respond::refuse(session, &shutting_down(), dialect, &flight.request_id).await;
+        }
         FailToProxy { error_code: APP_LEFT, can_reuse_downstream: false }
     }
 
     async fn logging(&self, _session: &mut Session, _error: Option<&Error>, flight: &mut Flight) {
-        let Some(snapshot) = flight.snapshot.clone() else { return };
+        let Some(snapshot) = flight.snapshot.clone().filter(|_| flight.elsewhere.is_none()) else {
+            return;
+        };
         let gone = Outcome { status: APP_LEFT, delivery: Delivery::Abandoned };
         let outcome = *flight.outcome.get_or_insert(gone);
         if let Some(exchange) = &mut flight.exchange {

@@ -21,6 +21,13 @@ use pingora_http::ResponseHeader;
 const DRAIN_BYTES: usize = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 
+/// The gateway itself is short of something, which `why` names for the operator.
+pub fn too_busy(why: &str) -> Reject {
+    Reject::new(Code::UpstreamExhausted, "The service is very busy. Please try again in a moment.")
+        .internal(why)
+        .retry_after(1)
+}
+
 /// Whether SDKs may send the same request again by themselves.
 fn may_retry(reject: &Reject) -> bool {
     match reject.code.status() {

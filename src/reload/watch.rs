@@ -1,67 +1,89 @@
-//! Notices that the file was saved, however that was done: written in place, renamed over, a link turned to
-//! another file, a mount swapped.
+//! Notices that the file was saved, or one it names (secrets, KEKs, certificates), however that was done: written in
+//! place, renamed over, a link turned to another file, a mount swapped.
 //!
-//! It looks, twice a second, at what the path leads to. The kernel's own notices (inotify) would have to be asked for
-//! at every link of the path and say nothing of network mounts; a look costs one system call.
+//! It looks, twice a second, at what the paths lead to. The kernel's own notices (inotify) would have to be asked for
+//! at every link of each path and say nothing of network mounts; a look costs one system call a file.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::Path,
+    io,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use parking_lot::{Condvar, Mutex};
+
 use super::Reload;
+use crate::config::Files;
 
 /// Between two looks. What changed has to stay the same for one more: whoever writes may not be done.
 const PAUSE: Duration = Duration::from_millis(500);
+/// From one reload to the next, however often one is asked for.
+const APART: Duration = Duration::from_millis(250);
 
-/// What tells one state of a file from another. Seconds and nanoseconds; `changed` moves with its permissions, too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// Wakes the thread that reads the file again.
+#[derive(Default)]
+pub(super) struct Bell {
+    rung: Mutex<bool>,
+    wake: Condvar,
 }
 
-impl Stamp {
-    /// Of what the path leads to; `None` while there is nothing.
-    pub fn of(path: &Path) -> Option<Self> {
-        let told = fs::metadata(path).ok()?;
-        Some(Self {
-            device: told.dev(),
-            inode: told.ino(),
-            length: told.len(),
-            modified: (told.mtime(), told.mtime_nsec()),
-            changed: (told.ctime(), told.ctime_nsec()),
-        })
+impl Bell {
+    pub fn ring(&self) {
+        *self.rung.lock() = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until it is rung, or for `at_most`; whether it was.
+    fn wait(&self, at_most: Duration) -> bool {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            self.wake.wait_for(&mut rung, at_most);
+        }
+        std::mem::take(&mut rung)
+    }
+
+    /// Whoever rang until now is heard by what is done next.
+    fn silence(&self) {
+        *self.rung.lock() = false;
     }
 }
 
-/// Reads the file again whenever it was saved, for as long as the gateway lives.
+/// Reads the file again whenever it was saved or somebody asks, for as long as the gateway lives.
 ///
 /// # Errors
 /// No thread can be started.
 pub fn begin(reload: &Arc<Reload>) -> io::Result<()> {
+    let bell = reload.bell.clone();
     let reload = Arc::downgrade(reload);
     let look = move || {
-        let mut before = None;
-        while let Some(now) = take(&reload, before) {
-            before = now;
-            std::thread::sleep(PAUSE);
+        let (mut before, mut last) = (None, None);
+        loop {
+            let asked = bell.wait(PAUSE);
+            match take(&reload, asked, before.as_ref(), &mut last) {
+                Some(now) => before = Some(now),
+                None => return,
+            }
         }
     };
     std::thread::Builder::new().name("config-watch".into()).spawn(look).map(drop)
 }
 
 /// One look; what was there, or `None` when the gateway is gone.
-fn take(reload: &Weak<Reload>, before: Option<Stamp>) -> Option<Option<Stamp>> {
+fn take(
+    reload: &Weak<Reload>,
+    asked: bool,
+    before: Option<&Files>,
+    last: &mut Option<Instant>,
+) -> Option<Files> {
     let reload = reload.upgrade()?;
-    let now = Stamp::of(&reload.file);
-    if now == before && now != *reload.seen.lock() {
+    let seen = reload.seen.lock().clone();
+    let now = seen.look();
+    if asked || (Some(&now) == before && now != seen) {
+        if let Some(left) = last.and_then(|last| APART.checked_sub(last.elapsed())) {
+            std::thread::sleep(left);
+        }
+        reload.bell.silence();
+        *last = Some(Instant::now());
         reload.reload();
     }
     Some(now)

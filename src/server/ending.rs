@@ -4,9 +4,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -14,7 +14,10 @@ use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use super::phase::Phase;
+use super::{listen::Ports, notify};
 use crate::{
+    handover::{Handover, Movable, Predecessor},
     ledger::{Embedded, Shared},
     licenses::Desk,
     reload::Reload,
@@ -26,37 +29,10 @@ use crate::{
 /// only queued when its hook returns.
 const FLUSH: Duration = Duration::from_millis(200);
 
-/// Starting, serving, draining: what `/readyz` says.
-#[derive(Default)]
-pub struct Phase(AtomicU8);
-
-impl Phase {
-    const SERVING: u8 = 1;
-    const DRAINING: u8 = 2;
-
-    /// Ready, unless the end has begun already.
-    pub fn serve(&self) {
-        let _ = self.0.compare_exchange(0, Self::SERVING, Relaxed, Relaxed);
-    }
-
-    /// The end has begun: what is open finishes, nothing new begins.
-    pub fn is_draining(&self) -> bool {
-        self.0.load(Relaxed) == Self::DRAINING
-    }
-
-    pub fn is_serving(&self) -> bool {
-        self.0.load(Relaxed) == Self::SERVING
-    }
-
-    /// As `/status` calls it.
-    pub fn name(&self) -> &'static str {
-        match self.0.load(Relaxed) {
-            Self::SERVING => "serving",
-            Self::DRAINING => "draining",
-            _ => "starting",
-        }
-    }
-}
+/// How long a process that another one has taken over from waits for a next request on connections that
+/// apps keep. As at any end of a kept connection, an app that asks in the very moment has to ask again.
+const LINGER: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Waits for a signal and ends the process the way it asks for.
 pub struct Ending {
@@ -70,6 +46,12 @@ pub struct Ending {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// A directory that is removed at the end.
     pub scratch: Option<PathBuf>,
+    pub ledger: Arc<Movable>,
+    pub ports: Arc<Ports>,
+    /// The apps' requests and idle connections.
+    pub sessions: Arc<AtomicUsize>,
+    pub handover: Option<Arc<Handover>>,
+    pub predecessor: Option<Arc<Predecessor>>,
 }
 
 struct Signals {
@@ -78,17 +60,27 @@ struct Signals {
     hang_up: Signal,
     quit: Signal,
     reload: Option<Arc<Reload>>,
+    handover: Option<Arc<Handover>>,
 }
 
 impl Signals {
-    fn new(reload: Option<Arc<Reload>>) -> std::io::Result<Self> {
+    fn new(reload: Option<Arc<Reload>>, handover: Option<Arc<Handover>>) -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             quit: signal(SignalKind::quit())?,
             reload,
+            handover,
         })
+    }
+
+    /// What ends a process that has handed over. The first SIGTERM asks for what it does anyway: a
+    /// supervisor sends it to all processes of a service.
+    async fn cut(&mut self) {
+        if self.end().await {
+            self.end().await;
+        }
     }
 
     /// The next signal that ends the process; `true` when it may take its time.
@@ -97,14 +89,14 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return true,
                 _ = self.interrupt.recv() => return false,
-                _ = self.hang_up.recv() => match self.reload.clone() {
-                    // It blocks; further signals are heard meanwhile.
-                    Some(reload) => drop(tokio::task::spawn_blocking(move || reload.reload())),
+                _ = self.hang_up.recv() => match &self.reload {
+                    Some(reload) => reload.ask(),
                     None => log::warn!("SIGHUP: there is no file to read again."),
                 },
-                _ = self.quit.recv() => {
-                    log::warn!("SIGQUIT: this version can't hand over; it keeps serving.");
-                }
+                _ = self.quit.recv() => match &self.handover {
+                    Some(handover) => handover.quit(),
+                    None => log::warn!("SIGQUIT: nothing can be handed over; serving goes on."),
+                },
             }
         }
     }
@@ -113,73 +105,122 @@ impl Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Ending {
     async fn recv(&self) -> ShutdownSignal {
-        let mut signals = match Signals::new(self.reload.clone()) {
+        let mut signals = match Signals::new(self.reload.clone(), self.handover.clone()) {
             Ok(signals) => signals,
             Err(error) => {
                 log::error!("Signals can't be watched: {error}. The gateway ends.");
                 return ShutdownSignal::FastShutdown;
             }
         };
-        let gentle = signals.end().await;
-        self.phase.0.store(Phase::DRAINING, Relaxed);
-        let drain = Drain {
-            telemetry: self.telemetry.clone(),
-            store: self.store.clone(),
-            shared: self.shared.clone(),
-            licenses: self.licenses.clone(),
-            scratch: self.scratch.clone(),
-        };
-        if !gentle {
-            drain.flush().await;
-            drain.end(0);
+        loop {
+            tokio::select! {
+                gentle = signals.end() => {
+                    self.stop(gentle, &mut signals).await;
+                }
+                () = self.phase.is_handed_over() => {
+                    tokio::select! {
+                        // The successor died: this process serves again.
+                        () = self.phase.is_back() => {}
+                        () = self.retire(&mut signals) => {}
+                    }
+                }
+            }
         }
-        log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
-        // The listeners stay open: `/readyz` says 503, and apps are told to come again, not cut off.
+    }
+}
+
+impl Ending {
+    /// A signal ends the process.
+    async fn stop(&self, gentle: bool, signals: &mut Signals) {
+        self.phase.drain();
+        notify::stopping();
+        if gentle {
+            log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
+            // The ports stay open: `/readyz` says 503, and apps are told to come again, not cut off. The
+            // connections there are are told to leave.
+            self.ports.reopen();
+            tokio::select! {
+                () = self.idle() => {}
+                _ = signals.end() => log::warn!("A second signal: open requests are cut."),
+                () = tokio::time::sleep(self.snapshot.load().settings.server.grace) => {
+                    log::warn!("The grace period is over: open requests are cut.");
+                }
+            }
+            // What is read without an app is charged for what came of it before the process ends.
+            self.snapshot.load().drains.end();
+            tokio::time::sleep(FLUSH).await;
+        }
+        self.end().await
+    }
+
+    /// Another process serves: this one ends with its last request.
+    async fn retire(&self, signals: &mut Signals) {
+        let grace = self.snapshot.load().settings.server.grace;
         tokio::select! {
-            () = drain.idle() => {}
-            _ = signals.end() => log::warn!("A second signal: open requests are cut."),
-            () = tokio::time::sleep(self.snapshot.load().settings.server.grace) => {
+            () = self.quiet() => {}
+            () = signals.cut() => log::warn!("A signal: open requests are cut."),
+            () = tokio::time::sleep(grace) => {
                 log::warn!("The grace period is over: open requests are cut.");
             }
         }
-        // What is read without an app is charged for what came of it before the process ends.
         self.snapshot.load().drains.end();
         tokio::time::sleep(FLUSH).await;
-        drain.flush().await;
-        drain.end(0)
+        self.end().await
     }
-}
 
-struct Drain {
-    telemetry: Arc<Telemetry>,
-    store: Arc<Embedded>,
-    shared: Option<Arc<Shared>>,
-    licenses: Arc<Desk>,
-    scratch: Option<PathBuf>,
-}
-
-impl Drain {
+    /// Until nothing is open, here and in the process before this one.
     async fn idle(&self) {
-        while self.telemetry.in_flight() > 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        while self.is_busy() {
+            tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// The other gateways hear at once of what was settled last.
-    async fn flush(&self) {
-        if let Some(shared) = &self.shared {
-            shared.flush().await;
+    fn is_busy(&self) -> bool {
+        let before = self.predecessor.as_ref().is_some_and(|before| before.is_there());
+        self.telemetry.in_flight() > 0 || before
+    }
+
+    /// Until no app has a connection here, or none says anything on it any more.
+    async fn quiet(&self) {
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.is_busy() {
+                since = Instant::now();
+            }
+            let lingers = match self.sessions.load(Relaxed) {
+                0 => FLUSH,
+                _ => LINGER,
+            };
+            if since.elapsed() >= lingers {
+                return;
+            }
         }
     }
 
     /// Pingora would wait out its whole grace period.
-    fn end(&self, code: i32) -> ! {
+    async fn end(&self) {
+        if let Some(predecessor) = self.predecessor.as_ref().filter(|before| before.is_there()) {
+            predecessor.leaving();
+        }
+        // The other gateways hear at once of what was settled last.
+        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.is_away()) {
+            shared.flush().await;
+        }
+        let is_here = self.ledger.call().is_some();
+        let is_still = self.ledger.retire();
         self.licenses.close();
         self.store.close();
+        if is_here && is_still && self.store.open_reservations() > 0 {
+            self.store.charge_open();
+        }
+        if let Some(handover) = &self.handover {
+            handover.place.leave(is_here);
+        }
         if let Some(scratch) = &self.scratch {
             let _ = std::fs::remove_dir_all(scratch);
         }
         log::logger().flush();
-        std::process::exit(code)
+        std::process::exit(0)
     }
 }

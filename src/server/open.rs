@@ -11,7 +11,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     config::settings::{self, Redis, Settings},
-    ledger::{Embedded, Shared},
+    ledger::{Embedded, Shared, moving::Inherited},
     licenses::{Book, Desk, Hasher},
     operator::{Answer, Command, Operator},
     store::{Store, address::Address, listen::Listener},
@@ -35,8 +35,28 @@ impl Opened {
     /// # Errors
     /// One of them is unusable, or in use by another gateway.
     pub fn open(settings: &Settings, access: &settings::AccessLog) -> anyhow::Result<Self> {
-        let store = Embedded::open(&settings.store.path, settings.store.keep)
-            .with_context(|| format!("store {}", settings.store.path.display()))?;
+        Self::inherit(settings, access, None)
+    }
+
+    /// [`Opened::open`] of what another process gives away.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub fn inherit(
+        settings: &Settings,
+        access: &settings::AccessLog,
+        inherited: Option<Inherited>,
+    ) -> anyhow::Result<Self> {
+        let (path, keep) = (&settings.store.path, settings.store.keep);
+        let mut held = None;
+        let store = match inherited {
+            None => Embedded::open(path, keep),
+            Some(mut inherited) => {
+                held = inherited.volatile.shared.take();
+                Embedded::inherit(path, keep, inherited)
+            }
+        };
+        let store = store.with_context(|| format!("store {}", path.display()))?;
         let configured = settings.vault.as_ref().map(pepper).transpose()?;
         let pepper = store.pepper(configured.as_ref().map(Pepper::expose))?;
         let access = AccessLog::open(access).context("`log.access` can't be written")?;
@@ -51,6 +71,9 @@ impl Opened {
             }
             _ => None,
         };
+        if let (Some(shared), Some(held)) = (&shared, held) {
+            shared.adopt(held);
+        }
         Ok(Self { store, shared, licenses, telemetry, redis })
     }
 

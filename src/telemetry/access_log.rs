@@ -146,8 +146,13 @@ fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Out, next: &Mutex<Option<Out>
         }
         result = result.and(out.write(&together));
         together.clear();
-        if let (Err(error), false) = (&result, failing) {
-            log::error!("The access log can't be written: {error}.");
+        // Once for each change, not for each attempt.
+        match (&result, failing) {
+            (Err(error), false) => log::error!("The access log can't be written: {error}."),
+            (Ok(()), true) => {
+                log::info!("The access log can be written again; some lines are missing.");
+            }
+            _ => {}
         }
         failing = result.is_err();
     }

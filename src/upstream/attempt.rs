@@ -11,7 +11,7 @@ use super::{
     classify::{self, Cause, Failure},
     downstream::Downstream,
     limits,
-    peer::{Connection, Connector},
+    peer::{self, Connection, Connector},
     relay::{self, Relay},
     request, socket,
     watch::{Stop, watch},
@@ -86,6 +86,7 @@ impl Attempt<'_> {
                     now,
                     waited: &mut flight.waited,
                     floor: None,
+                    held: &mut flight.held,
                 };
                 self.receive(&mut connection.session, &mut relay).await
             }
@@ -95,6 +96,9 @@ impl Attempt<'_> {
             Connector::distrust(&connection);
         }
         Box::pin(self.connector.release(connection)).await;
+        if let (Err(_), Some(held)) = (&result, &mut flight.held) {
+            held.set_answer(0);
+        }
         result
     }
 
@@ -120,6 +124,10 @@ impl Attempt<'_> {
         let mut fresh = false;
         loop {
             let mut connection = self.connect(down, watchdog, fresh).await?;
+            // A connection may take seconds, and a configuration meanwhile go live.
+            if self.lease.key().is_withdrawn() {
+                return Ok((connection, Err(Failure::key_gone().into())));
+            }
             let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
             let closed = matches!(sent, Err(Sending::Closed(_)));
             // Nobody waits for an answer that a provider has not begun.
@@ -143,25 +151,27 @@ impl Attempt<'_> {
         let now = if fresh { Instant::now() } else { Instant::from_std(self.began) };
         watchdog.expect_before(now, self.end_of(now, self.timeouts.connect * 3));
         let connect = async {
-            let mut detail = format!("{} has no address", provider.endpoint.host);
+            let mut detail = None;
             for (place, peer) in provider.endpoint.peers().await {
                 match self.connector.connect(&peer, fresh).await {
                     Ok(connection) => {
                         provider.endpoint.prefer(place);
                         return Ok(connection);
                     }
+                    Err(error) if no_room(&error) => {
+                        return Err(Stop::Crowded("too many files are open"));
+                    }
                     Err(error) => {
-                        detail = format!("connect to {}: {}", peer._address, brief(&error));
+                        let why = brief(&error);
+                        detail = Some(format!("connect to {}: {why}", peer._address));
                     }
                 }
             }
-            Err(detail)
+            let nowhere = || format!("{} has no address", provider.endpoint.host);
+            Err(Failure::connect(detail.unwrap_or_else(nowhere)).into())
         };
         let leaving = OnDisconnect::Cut;
-        match watch(down, watchdog, leaving, "connection", pin!(connect)).await? {
-            Ok(connection) => Ok(connection),
-            Err(detail) => Err(Failure::connect(detail).into()),
-        }
+        watch(down, watchdog, leaving, "connection", pin!(connect)).await?
     }
 
     /// Writes the request and reads the head of the answer.
@@ -214,7 +224,8 @@ impl Attempt<'_> {
             return Err(Failure::connect("no answer").into());
         };
         let status = head.status.as_u16();
-        self.lease.allows(limits::left(&head.headers), relay.now.into_std());
+        let left = limits::left(self.target.dialect, &head.headers);
+        self.lease.allows(left, relay.now.into_std());
         if !(200..300).contains(&status) {
             let headers = head.headers.clone();
             relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);
@@ -248,6 +259,13 @@ impl Attempt<'_> {
             (_, false) => Err(Failure::broken("an answer over 8 MiB").into()),
         }
     }
+}
+
+/// Whether it was this process that had no file descriptor left, or the machine.
+fn no_room(error: &Error) -> bool {
+    let raw = error.root_cause().downcast_ref::<std::io::Error>().and_then(|e| e.raw_os_error());
+    let full = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|e| e.raw_os_error());
+    *error.etype() == peer::NO_ROOM || raw.is_some_and(|raw| full.contains(&raw))
 }
 
 /// Why sending a request did not lead to an answer.
@@ -289,6 +307,10 @@ async fn read_bounded(
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let broken = |error: Box<Error>| Failure::broken(format!("in the answer: {}", brief(&error)));
+    let stated = session.response_header().and_then(|head| {
+        head.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()
+    });
+    let stated = stated.unwrap_or(0).min(limit);
     loop {
         let read = relay.wait("answer", pin!(session.read_response_body())).await?;
         let Some(chunk) = read.map_err(broken)? else { break };
@@ -297,10 +319,13 @@ async fn read_bounded(
             first = chunk;
         } else {
             if rest.is_empty() {
+                // At once as large as it will be, so that it is never held twice while it grows.
+                rest.reserve(stated.max(first.len() + chunk.len()));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&chunk);
         }
+        relay.hold(first.len() + rest.len())?;
         if first.len() + rest.len() > limit {
             return Ok((if rest.is_empty() { first } else { rest.freeze() }, false));
         }

@@ -41,6 +41,8 @@ pub enum Cause {
     ConnectError,
     Timeout,
     BrokenAnswer,
+    /// The operator took the key away before the request was written.
+    KeyGone,
 }
 
 impl Cause {
@@ -56,6 +58,7 @@ impl Cause {
             Cause::ConnectError => "connect_error",
             Cause::Timeout => "timeout",
             Cause::BrokenAnswer => "broken_answer",
+            Cause::KeyGone => "key_gone",
         }
     }
 }
@@ -95,6 +98,11 @@ impl Failure {
 
     pub fn timeout(what: &str) -> Self {
         Self::new(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey, format!("no {what} in time"))
+    }
+
+    /// Nothing was asked of the provider.
+    pub fn key_gone() -> Self {
+        Self::new(Cause::KeyGone, KeyNews::None, Next::Key, "the key was taken away")
     }
 
     /// A fault of the provider's, told in its answer.

@@ -109,6 +109,11 @@ impl Events {
         self.finished
     }
 
+    /// Bytes that are kept here: those for the app, and those of an event that has not ended.
+    pub fn held(&self) -> usize {
+        self.out.len() + self.splitter.pending()
+    }
+
     pub fn is_over(&self) -> bool {
         self.complete || self.broken.is_some()
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gatekeeper_filters::kernel::Dialect;
 use http::{HeaderMap, HeaderName};
 
 use crate::pool::allowance::Left;
@@ -68,7 +69,7 @@ impl Limit {
 
     fn reset(&self, headers: &HeaderMap) -> Option<Duration> {
         let reset = text(headers, &self.reset)?;
-        duration(reset).or_else(|| until(reset))
+        duration(reset).or_else(|| until(reset, headers))
     }
 }
 
@@ -76,15 +77,25 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// From now to a moment.
-fn until(moment: &str) -> Option<Duration> {
+/// From now to a moment. Now is what the answer says: with our own clock a day behind, a key would rest
+/// a day too long.
+fn until(moment: &str, headers: &HeaderMap) -> Option<Duration> {
     let moment: jiff::Timestamp = moment.parse().ok()?;
-    Some(Duration::try_from(moment.duration_since(jiff::Timestamp::now())).unwrap_or_default())
+    let date = text(headers, &http::header::DATE);
+    let stated = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+    let now = stated.map_or_else(jiff::Timestamp::now, |date| date.timestamp());
+    Some(Duration::try_from(moment.duration_since(now)).unwrap_or_default())
 }
 
-/// What is left of each limit that an answer states.
-pub fn left(headers: &HeaderMap) -> impl Iterator<Item = Left> {
-    all().filter_map(|name| {
+/// What is left of each limit that an answer states. Every answer is asked for them: only names that its
+/// dialect has are looked up.
+pub fn left(dialect: Dialect, headers: &HeaderMap) -> impl Iterator<Item = Left> {
+    let names: &[Limit] = match dialect {
+        Dialect::OpenAi => &COMMON,
+        Dialect::Anthropic => &ANTHROPIC,
+        Dialect::Gemini => &[],
+    };
+    names.iter().filter_map(|name| {
         let limit = text(headers, &name.limit)?.parse().ok()?;
         let remaining = name.remaining(headers)?;
         Some(Left { remaining, limit, reset: name.reset(headers) })
@@ -193,8 +204,14 @@ mod tests {
             ("anthropic-ratelimit-requests-remaining".parse().unwrap(), "0".parse().unwrap()),
             ("anthropic-ratelimit-requests-reset".parse().unwrap(), moment.parse().unwrap()),
         ];
-        let pause = stated_pause(&headers.into_iter().collect()).unwrap();
-        assert!((88..=90).contains(&pause.as_secs()), "{pause:?}");
+        let left = stated_pause(&headers.into_iter().collect()).unwrap();
+        assert!((88..=90).contains(&left.as_secs()), "{left:?}");
+        let dated = [
+            ("date", "Fri, 27 Nov 2020 21:50:00 GMT"),
+            ("anthropic-ratelimit-requests-remaining", "0"),
+            ("anthropic-ratelimit-requests-reset", "2020-11-27T21:50:30Z"),
+        ];
+        assert_eq!(pause(&dated), Some(30_000), "whatever our own clock says");
     }
 
     #[test]
@@ -211,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_read_from_all_limits() {
+    fn what_is_left_is_read_from_all_limits_of_a_dialect() {
         let headers: HeaderMap = [
             ("x-ratelimit-limit-requests", "100"),
             ("x-ratelimit-remaining-requests", "7"),
@@ -223,14 +240,10 @@ mod tests {
         .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
         .into_iter()
         .collect();
-        let left: Vec<Left> = left(&headers).collect();
+        let left = |dialect| left(dialect, &headers).collect::<Vec<Left>>();
         let reset = Some(Duration::from_secs(360));
-        assert_eq!(
-            left,
-            [
-                Left { remaining: 7, limit: 100, reset },
-                Left { remaining: 50, limit: 50, reset: None }
-            ]
-        );
+        assert_eq!(left(Dialect::OpenAi), [Left { remaining: 7, limit: 100, reset }]);
+        assert_eq!(left(Dialect::Anthropic), [Left { remaining: 50, limit: 50, reset: None }]);
+        assert_eq!(left(Dialect::Gemini), []);
     }
 }

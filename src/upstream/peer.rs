@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pingora_core::{
+    Error, ErrorType,
     connectors::{
         ConnectorOptions,
         http::{v1, v2},
@@ -12,7 +13,7 @@ use pingora_core::{
     upstreams::peer::{HttpPeer, Peer},
 };
 
-use crate::config::settings::Timeouts;
+use crate::{config::settings::Timeouts, server::descriptors::Descriptors};
 
 /// Idle connections are kept a little shorter than most servers keep them.
 const IDLE: Duration = Duration::from_secs(55);
@@ -28,9 +29,13 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 const H2_STREAM_WINDOW: u32 = 512 * 1024;
 const RELEASE: Duration = Duration::from_secs(1);
 
+/// There is no file descriptor for a new connection: no provider's fault.
+pub const NO_ROOM: ErrorType = ErrorType::Custom("no room for a connection");
+
 pub struct Connector {
     h1: v1::Connector,
     h2: v2::Connector,
+    descriptors: Option<Arc<Descriptors>>,
 }
 
 /// A connection and where it leads, so that it can go back to the pool. Large: keep it in a box.
@@ -49,13 +54,21 @@ impl Connector {
         Self {
             h1: v1::Connector::new(Some(options.clone())),
             h2: v2::Connector::new(Some(options)),
+            descriptors: None,
         }
+    }
+
+    /// Opens connections only while these have room.
+    #[must_use]
+    pub fn within(mut self, descriptors: Arc<Descriptors>) -> Self {
+        self.descriptors = Some(descriptors);
+        self
     }
 
     /// A connection to one address of a provider; a new one when `fresh`.
     ///
     /// # Errors
-    /// The connect, the TLS handshake or the certificate failed.
+    /// The connect, the TLS handshake or the certificate failed; [`NO_ROOM`].
     pub async fn connect(
         &self,
         peer: &Arc<HttpPeer>,
@@ -64,6 +77,9 @@ impl Connector {
         let pooled = if fresh { None } else { self.pooled(peer).await };
         let (session, reused) = match pooled {
             Some(session) => (session, true),
+            None if self.descriptors.as_ref().is_some_and(|known| !known.has_room()) => {
+                return Error::e_explain(NO_ROOM, "too many files are open");
+            }
             // Kilobytes of handshake state, needed rarely: not in every request's own memory.
             None => Box::pin(self.open(peer, fresh)).await?,
         };

@@ -30,7 +30,12 @@ use super::{
     watchdog::Watchdog,
     wire::{brief, ended},
 };
-use crate::{config::settings::Timeouts, pool::key::KeyNews, snapshot::Snapshot};
+use crate::{
+    config::settings::Timeouts,
+    pool::key::KeyNews,
+    proxy::body::{FULL, Held},
+    snapshot::Snapshot,
+};
 
 /// Bytes held back before the first event with output; then they are committed as they are.
 const HELD: usize = 64 * 1024;
@@ -77,6 +82,8 @@ pub struct Relay<'a, 'd> {
     pub now: Instant,
     /// What had been counted when the app left: less is never charged for a part of an answer.
     pub floor: Option<Metered>,
+    /// The request's share of `server.limits.buffered`.
+    pub held: &'a mut Option<Held>,
 }
 
 impl Relay<'_, '_> {
@@ -98,6 +105,18 @@ impl Relay<'_, '_> {
         self.down.take_held_up();
         self.note_floor();
         result
+    }
+
+    /// Counts bytes of the answer that are held; so few as every open request may hold are free.
+    ///
+    /// # Errors
+    /// All requests together hold too much.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Stop> {
+        let fits = match self.held {
+            Some(held) => held.set_answer(bytes.saturating_sub(HELD)),
+            None => true,
+        };
+        if fits { Ok(()) } else { Err(Stop::Crowded(FULL)) }
     }
 
     /// The target does not speak what the app speaks.
@@ -210,7 +229,9 @@ async fn relay_events(
         } else {
             relay.watchdog.expect_before(relay.now, first_token);
         }
-        let ended = match read_on(session, relay, events, written).await {
+        let read = read_on(session, relay, events, written).await;
+        let read = read.and_then(|ended| relay.hold(events.held()).map(|()| ended));
+        let ended = match read {
             Ok(ended) => ended,
             Err(stop) if committed => return Err(break_off(relay, stop, events).await),
             Err(stop) => return Err(stop),
@@ -286,6 +307,7 @@ async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -
     let (detail, news) = match stop {
         Stop::Failed(failure) => (failure.detail, failure.news),
         Stop::Deadline => ("the whole answer took too long".into(), KeyNews::Fault),
+        Stop::Crowded(of) => (of.into(), KeyNews::None),
         other => return other,
     };
     relay.settle(Outcome { status: 200, delivery: Delivery::Broken });

@@ -20,6 +20,8 @@ pub enum Stop {
     AppLeft,
     /// The deadline over all attempts passed before anything was committed.
     Deadline,
+    /// The gateway itself is short of something, named here for the operator; nothing was committed.
+    Crowded(&'static str),
     /// The answer broke after its first event; holds what to log, and what the key showed.
     Broken(String, KeyNews),
 }
@@ -32,6 +34,7 @@ impl Stop {
             Stop::Relay(_) => ("request_rejected", KeyNews::Good),
             Stop::AppLeft => ("app_left", KeyNews::None),
             Stop::Deadline => (Cause::Timeout.name(), KeyNews::Fault),
+            Stop::Crowded(_) => ("crowded", KeyNews::None),
             Stop::Broken(_, news) => (Cause::BrokenAnswer.name(), *news),
         }
     }

@@ -90,6 +90,7 @@ pub fn rewrap(path: &Path) -> Result<Rewrapped, RewrapError> {
     let failed = |error| RewrapError::Io { path: path.into(), error };
     // The file a link stands for is rewritten, not the link.
     let real = fs::canonicalize(path).map_err(failed)?;
+    clear_left_behind(&real);
     let text = fs::read_to_string(&real).map_err(failed)?;
     let root = parse(&text, path)?;
     let keks = keks(&root, path)?;
@@ -245,11 +246,35 @@ fn verify(old: &Node, new: &str, keks: &Keks, file: &Path) -> Result<(), RewrapE
     if same { Ok(()) } else { Err(RewrapError::Verify) }
 }
 
+/// What a file is written to before it takes the place of another, by the process that writes it.
+fn temporary(path: &Path, process: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    directory_of(path).join(format!(".{name}.rewrap-{process}"))
+}
+
+/// Removes what runs left that were killed in the middle.
+fn clear_left_behind(path: &Path) {
+    let Ok(entries) = fs::read_dir(directory_of(path)) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.rsplit_once(".rewrap-")).map(|it| it.1);
+        let Some(process) = process.filter(|process| temporary(path, process) == entry.path())
+        else {
+            continue;
+        };
+        let number = process.parse::<i32>().ok().and_then(rustix::process::Pid::from_raw);
+        let is_gone = number.is_some_and(|number| {
+            rustix::process::test_kill_process(number) == Err(rustix::io::Errno::SRCH)
+        });
+        if is_gone {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Writes beside the file, then renames over it; mode and owner stay.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let directory = directory_of(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = directory.join(format!(".{name}.rewrap-{}", std::process::id()));
+    let temporary = temporary(path, &std::process::id().to_string());
     // Left by a process of the same number that was killed.
     let _ = fs::remove_file(&temporary);
     let written = write(path, &temporary, text).and_then(|()| fs::rename(&temporary, path));
@@ -257,7 +282,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    File::open(directory)?.sync_all()
+    File::open(directory_of(path))?.sync_all()
 }
 
 fn write(path: &Path, temporary: &Path, text: &str) -> io::Result<()> {

@@ -356,7 +356,7 @@ async fn soak_of_two_hundred_feeds_under_load_which_cost_next_to_nothing() {
     let gateway = Gateway::start(Config::new(&mock)).await;
     let load = Load::on(&gateway, 2);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = gateway.memory();
+    let before = gateway.memory("VmRSS");
     let heard = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let mut feeds = JoinSet::new();
@@ -385,12 +385,12 @@ async fn soak_of_two_hundred_feeds_under_load_which_cost_next_to_nothing() {
     assert_eq!(Feed::open(gateway.admin, "").await.err(), Some(503));
     drop(more);
     tokio::time::sleep(time() / 3).await;
-    let (warm, began) = (gateway.memory(), Instant::now());
-    let (heard_before, time_before) = (heard.load(Relaxed), gateway.processor_time());
+    let (warm, began) = (gateway.memory("VmRSS"), Instant::now());
+    let (heard_before, time_before) = (heard.load(Relaxed), gateway.cpu());
     tokio::time::sleep(time() * 2 / 3).await;
-    let last = gateway.memory();
+    let last = gateway.memory("VmRSS");
     let events = heard.load(Relaxed) - heard_before;
-    let spent = gateway.processor_time() - time_before;
+    let spent = gateway.cpu() - time_before;
     let elapsed = began.elapsed();
     let (per_feed, rate) =
         ((warm - before) as usize / FEEDS, events as f64 / elapsed.as_secs_f64());

@@ -11,7 +11,7 @@ use crate::support::{Config, Gateway, Http, Mock, Noise, Reply, client, sse};
 
 const APPS: usize = 8;
 /// What an answer reports: far more than the estimate of a question that was cut off.
-const TOKENS: u64 = 10_000;
+pub const TOKENS: u64 = 10_000;
 
 fn dear(answer: &str) -> String {
     answer.replace(
@@ -20,16 +20,16 @@ fn dear(answer: &str) -> String {
     )
 }
 
-struct App {
-    license: String,
+pub struct App {
+    pub license: String,
     body: String,
     /// How a whole answer ends.
     end: &'static str,
-    delivered: u64,
+    pub delivered: u64,
 }
 
 impl App {
-    fn new(place: usize) -> Self {
+    pub fn new(place: usize) -> Self {
         let stream = place % 2 == 1;
         let model = if stream { "stream" } else { "fast" };
         let body = json!({ "model": model, "stream": stream, "max_tokens": 10_000 });
@@ -42,16 +42,22 @@ impl App {
     }
 
     /// Asks once; whether the answer came whole.
-    async fn ask(&mut self, http: &Http) -> bool {
+    pub async fn ask(&mut self, http: &Http) -> bool {
+        let status = self.try_ask(http).await;
+        assert!(matches!(status, None | Some(200)), "{status:?}");
+        status.is_some()
+    }
+
+    /// Asks once; the status of an answer that came whole.
+    pub async fn try_ask(&mut self, http: &Http) -> Option<u16> {
         let request = http.request("POST", "/v1/chat/completions");
         let request = request.bearer_auth(&self.license).body(self.body.clone());
-        let Ok(response) = request.send().await else { return false };
-        let status = response.status();
-        let Ok(bytes) = response.bytes().await else { return false };
-        assert_eq!(status, 200, "{bytes:?}");
-        let whole = bytes.ends_with(self.end.as_bytes());
+        let response = request.send().await.ok()?;
+        let status = response.status().as_u16();
+        let bytes = response.bytes().await.ok()?;
+        let whole = status == 200 && bytes.ends_with(self.end.as_bytes());
         self.delivered += u64::from(whole);
-        whole
+        (whole || status != 200).then_some(status)
     }
 
     /// Asks until the gateway is gone.
@@ -61,12 +67,8 @@ impl App {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_delivered_is_lost_and_nobody_is_locked_out() {
-    let kills: u64 = match std::env::var("GATEKEEPER_KILLS") {
-        Ok(count) => count.parse().expect("GATEKEEPER_KILLS is a number"),
-        Err(_) => 20,
-    };
+/// A provider of dear answers, and a plan that counts them; one question at a time.
+pub async fn exact(apps: &[App]) -> (Mock, Config) {
     let mock = Mock::start(Reply::json(200, dear(sse::CHAT))).await;
     let events: Vec<String> =
         sse::with_usage(&["Hel", "lo"]).iter().map(|event| dear(event)).collect();
@@ -77,10 +79,20 @@ async fn nothing_delivered_is_lost_and_nobody_is_locked_out() {
         .plan("free", plan)
         .provider("s", &mock, &["sk-stream"])
         .model("stream", "[s/m1]");
-    let mut apps: Vec<App> = (0..APPS).map(App::new).collect();
-    for app in &apps {
+    for app in apps {
         config = config.license(&app.license, "free");
     }
+    (mock, config)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_delivered_is_lost_and_nobody_is_locked_out() {
+    let kills: u64 = match std::env::var("GATEKEEPER_KILLS") {
+        Ok(count) => count.parse().expect("GATEKEEPER_KILLS is a number"),
+        Err(_) => 20,
+    };
+    let mut apps: Vec<App> = (0..APPS).map(App::new).collect();
+    let (_mock, config) = exact(&apps).await;
     let mut gateway = Gateway::start(config).await;
     let mut noise = Noise::new(9);
     // What was charged beyond the deliveries, by app: questions that were cut off.

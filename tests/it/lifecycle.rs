@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Config, Gate, Gateway, LICENSE, Mock, Raw, Reply, Step, Wire, client, eventually, soon, sse,
+    Config, Gate, Gateway, LICENSE, Mock, Raw, Reply, Step, Wire, ca, client, eventually, soon, sse,
 };
 
 async fn start(mock: &Mock, server: &str) -> Gateway {
@@ -23,9 +23,11 @@ async fn without_traffic_sigterm_ends_at_once() {
         let mut idle = gateway.raw().await;
         idle.send("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
         assert_eq!(idle.answer().await.unwrap().status, 200);
+        let began = Instant::now();
         gateway.signal(signal);
         let status = gateway.exited(Duration::from_secs(2)).await;
         assert!(status.success(), "{signal:?}: {status}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
 }
 
@@ -96,7 +98,59 @@ async fn a_second_signal_does_not_wait() {
     })
     .await;
     gateway.signal(Signal::TERM);
-    gateway.exited(Duration::from_secs(2)).await;
+    let status = gateway.exited(Duration::from_secs(2)).await;
+    assert!(status.success(), "{status}");
+    // Not at the next start: whoever looks into the store finds it whole.
+    let store = rusqlite::Connection::open(gateway.store()).unwrap();
+    let one = |query: &str| store.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(one("SELECT count(*) FROM open"), 0);
+    assert_eq!(one("SELECT messages FROM usage WHERE period = 'month'"), 1);
+    gateway.restart().await;
+    assert_eq!(gateway.messages(LICENSE).await, 1);
+}
+
+#[tokio::test]
+async fn kept_connections_are_told_to_leave() {
+    let gate = Gate::new();
+    let reply = Reply::sse(&[sse::text("Hel")]).then(Step::Gate(gate.clone()));
+    let mock = Mock::start(reply.write(sse::FINISH).write(sse::DONE)).await;
+    for wire in [Wire::Plain, Wire::H2] {
+        let mut gateway = Gateway::start(Config::new(&mock).server("grace: 20s").over(wire)).await;
+        let mut open = gateway.app().open(&client::chat(&json!({ "stream": true }))).await;
+        open.chunk().await.unwrap().expect("the first event");
+        if wire == Wire::Plain {
+            let mut kept = gateway.raw().await;
+            kept.send("GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            assert_ne!(kept.answer().await.unwrap().header("connection"), Some("close"));
+            gateway.signal(Signal::TERM);
+            eventually("it drains", Duration::from_secs(5), || async {
+                gateway.readyz().await == Some(503)
+            })
+            .await;
+            kept.send(client::post("/v1/chat/completions", &client::chat(&json!({})))).await;
+            let answer = kept.answer().await.unwrap();
+            assert_eq!((answer.status, answer.code().as_str()), (503, "shutting_down"));
+            assert_eq!(answer.header("connection"), Some("close"));
+        } else {
+            let socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
+            let name = "localhost".try_into().unwrap();
+            let tls = ca::connector(&[b"h2"]).connect(name, socket).await.unwrap();
+            let (mut app, connection) = ::h2::client::handshake(tls).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let request = http::Request::get("https://localhost/healthz").body(()).unwrap();
+            let (answer, _) = app.send_request(request, true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 200);
+            gateway.signal(Signal::TERM);
+            // GOAWAY, and nothing is open on it.
+            let _ = soon("the connection ends", connection).await.unwrap();
+            assert!(gateway.readyz().await == Some(503), "the process is still there");
+        }
+        gate.open();
+        while soon("the rest of the stream", open.chunk()).await.unwrap().is_some() {}
+        let began = Instant::now();
+        gateway.exited(Duration::from_secs(3)).await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]

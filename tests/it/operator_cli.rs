@@ -74,8 +74,14 @@ async fn a_running_gateway_is_asked() {
         let refused = says(&licenses(dir, words, input), 1);
         assert!(refused.contains(why), "{refused}");
     }
-    write_private(&token, "another-admin-token-0123456789");
-    let refused = says(&licenses(dir, &["show"], LICENSE), 1);
+    // Of another file: the gateway would soon take a new one of its own.
+    let elsewhere = TempDir::new().unwrap();
+    let other = elsewhere.path().join("token");
+    write_private(&other, "another-admin-token-0123456789");
+    let text = std::fs::read_to_string(dir.join("gatekeeper.yaml")).unwrap();
+    let text = text.replace(token.to_str().unwrap(), other.to_str().unwrap());
+    std::fs::write(elsewhere.path().join("gatekeeper.yaml"), text).unwrap();
+    let refused = says(&licenses(elsewhere.path(), &["show"], LICENSE), 1);
     assert!(refused.contains("admin token"), "{refused}");
 }
 

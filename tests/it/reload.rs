@@ -1,6 +1,13 @@
 //! A changed configuration goes live while requests run, or changes nothing.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use serde_json::json;
 
@@ -120,7 +127,10 @@ async fn what_only_a_start_can_change_is_named_and_stays() {
     let waits = json!(["server.listen", "server.threads", "store"]);
     assert_eq!(config["waits_for_restart"], waits);
     for field in waits.as_array().unwrap() {
-        let line = format!("{} changed, which takes a restart", field.as_str().unwrap());
+        let line = format!(
+            "{} changed, which takes a hand-over (`gatekeeper upgrade`) or a restart",
+            field.as_str().unwrap()
+        );
         assert!(gateway.logs().contains(&line), "{line}: {}", gateway.logs());
     }
     gateway.app().chat().await.ok();
@@ -140,13 +150,220 @@ async fn a_reload_never_opens_what_was_closed_nor_shuts_everybody_out() {
     assert!(!gateway.reload(Config::new(&mock)).await);
     assert!(gateway.logs().contains("admin.token"), "{}", gateway.logs());
     assert!(gateway.reload(config).await);
+    // It is said that there is none.
+    assert!(gateway.reload(Config::new(&mock).admin("token: none")).await, "{}", gateway.logs());
     let file = gateway.dir.path().join("gatekeeper.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let (before, rest) = text.split_once("  sources:\n").unwrap();
-    let (_, after) = rest.split_once("plans:\n").unwrap();
-    fs::write(&file, format!("{before}  sources: []\nplans:\n{after}")).unwrap();
+    let (sources, after) = rest.split_once("plans:\n").unwrap();
+    let with = |sources: &str| format!("{before}{sources}plans:\n{after}");
+    for (sources, says) in [
+        ("  sources: []\n", "must not be empty"),
+        ("", "licenses.sources: missing"),
+        ("  sources: nobody\n", "`none`"),
+        ("  sources:\n    - static: { keys: [] }\n", "no licence key in any source"),
+    ] {
+        fs::write(&file, with(sources)).unwrap();
+        assert!(!gateway.read_again().await, "{sources}");
+        assert!(gateway.logs().contains(says), "{says}: {}", gateway.logs());
+        gateway.app().chat().await.ok();
+    }
+    // Another source is left, but those who are listed would be shut out.
+    let shop =
+        "    - gumroad: { base_url: \"http://127.0.0.1:9\", products: { x: { \"*\": free } } }\n";
+    fs::write(&file, with(&format!("  sources:\n    - static: {{ keys: [] }}\n{shop}"))).unwrap();
     assert!(!gateway.read_again().await);
+    assert!(gateway.logs().contains("the list of `static` is empty now, and the 1 licences"));
+    fs::write(&file, with(&format!("  sources:\n{shop}"))).unwrap();
+    assert!(gateway.read_again().await, "{}", gateway.logs());
+    assert_ne!(gateway.app().chat().await.status, 200);
+    fs::write(&file, with(&format!("  sources:\n{sources}"))).unwrap();
+    assert!(gateway.read_again().await, "{}", gateway.logs());
     gateway.app().chat().await.ok();
+    // It is said that nobody may come in.
+    fs::write(&file, with("  sources: none\n")).unwrap();
+    assert!(gateway.read_again().await, "{}", gateway.logs());
+    gateway.app().chat().await.is(403, "license_invalid");
+    fs::write(&file, text).unwrap();
+    assert!(gateway.read_again().await, "{}", gateway.logs());
+    gateway.app().chat().await.ok();
+}
+
+/// A request that is under way when its keys are replaced asks none of them again, and is served by those that are
+/// there now.
+#[tokio::test]
+async fn a_removed_key_gets_no_more_request() {
+    let gate = Gate::new();
+    let mock = Mock::start(Reply::chat()).await;
+    let held = Reply::error(401).before_head(Step::Gate(gate.clone()));
+    for key in ["sk-one", "sk-two"] {
+        mock.key(key, [held.clone()]);
+    }
+    let mut gateway = start(&mock).await;
+    let app = gateway.app();
+    let apps: Vec<_> = (0..6)
+        .map(|_| {
+            let app = app.clone();
+            tokio::spawn(async move { app.chat().await })
+        })
+        .collect();
+    eventually("all are asked", Duration::from_secs(5), || async { mock.count() == 6 }).await;
+    let config = gateway.config.clone();
+    assert!(gateway.reload(config.keys("p", &["sk-new"])).await, "{}", gateway.logs());
+    mock.forget();
+    gate.open();
+    for app in apps {
+        soon("an answer", app).await.unwrap().ok();
+    }
+    assert_eq!(mock.keys(), ["sk-new"; 6]);
+    // What comes back is used again.
+    for keys in [["sk-other"], ["sk-new"]] {
+        mock.forget();
+        let config = gateway.config.clone();
+        assert!(gateway.reload(config.keys("p", &keys)).await, "{}", gateway.logs());
+        gateway.app().chat().await.ok();
+        assert_eq!(mock.keys(), keys);
+    }
+}
+
+/// A key that is taken away between its choice and the moment when the request is written, here while TLS is agreed
+/// on, is not used either.
+#[tokio::test]
+async fn a_key_that_goes_while_its_connection_is_made_is_not_used() {
+    let mock = Mock::tls(&["localhost"], Reply::chat()).await;
+    let relay = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/v1", relay.local_addr().unwrap().port());
+    let (accepted, gate, behind) = (Arc::new(AtomicUsize::new(0)), Gate::new(), mock.addr);
+    let (count, wait) = (accepted.clone(), gate.clone());
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = relay.accept().await.unwrap();
+            count.fetch_add(1, Relaxed);
+            let wait = wait.clone();
+            tokio::spawn(async move {
+                wait.pass().await;
+                let mut far = tokio::net::TcpStream::connect(behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let dir = Arc::new(tempfile::TempDir::new().unwrap());
+    let roots = dir.path().join("roots.pem");
+    fs::write(&roots, crate::support::ca::root()).unwrap();
+    let config = Config::new(&mock)
+        .env("SSL_CERT_FILE", roots.to_str().unwrap())
+        .provider_at("p", &url, "", &["sk-one"])
+        .timeouts("p", "connect: 20s");
+    let mut gateway = Gateway::start_in(dir, config.clone()).await;
+    let app = gateway.app();
+    let asked = tokio::spawn(async move { app.chat().await });
+    eventually("it connects", Duration::from_secs(5), || async { accepted.load(Relaxed) > 0 })
+        .await;
+    assert!(gateway.reload(config.keys("p", &["sk-new"])).await, "{}", gateway.logs());
+    gate.open();
+    soon("an answer", asked).await.unwrap().ok();
+    assert_eq!(mock.keys(), ["sk-new"]);
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.sum("gatekeeper_upstream_attempts_total", &[("outcome", "key_gone")]), 1.0);
+}
+
+/// The same where the whole provider is another one now, and where nothing is left of the model.
+#[tokio::test]
+async fn requests_under_way_find_the_provider_that_took_their_place() {
+    let gate = Gate::new();
+    let (old, new) = (Mock::start(Reply::chat()).await, Mock::start(Reply::chat()).await);
+    old.answer([Reply::error(500).before_head(Step::Gate(gate.clone()))]);
+    let mut gateway = start(&old).await;
+    let ask = |gateway: &Gateway| {
+        let app = gateway.app();
+        tokio::spawn(async move { app.chat().await })
+    };
+    let first = ask(&gateway);
+    eventually("it is asked", Duration::from_secs(5), || async { old.count() == 1 }).await;
+    let plan = "messages: 100000/month, models: [\"*\"]";
+    let elsewhere = Config::empty().plan("free", plan).license(LICENSE, "free");
+    let elsewhere = elsewhere.provider("zero", &old, &["sk-x"]).provider("q", &new, &["sk-three"]);
+    let elsewhere = elsewhere.more("budget: { day: $20 }").model(MODEL, "[q/m1]");
+    assert!(gateway.reload(elsewhere.clone()).await, "{}", gateway.logs());
+    gate.open();
+    soon("an answer", first).await.unwrap().ok();
+    assert_eq!((old.count(), new.keys()), (1, vec!["sk-three".to_owned()]));
+    assert_eq!(gateway.messages(LICENSE).await, 1);
+    // Nothing there serves that model any more: the app is told, and pays nothing.
+    let gate = Gate::new();
+    new.answer([Reply::error(500).before_head(Step::Gate(gate.clone()))]);
+    let second = ask(&gateway);
+    eventually("it is asked", Duration::from_secs(5), || async { new.count() == 2 }).await;
+    let nothing = Config::empty().plan("free", plan).license(LICENSE, "free");
+    let nothing = nothing.provider("zero", &old, &["sk-x"]).model("other", "[zero/m1]");
+    assert!(gateway.reload(nothing).await, "{}", gateway.logs());
+    gate.open();
+    soon("an answer", second).await.unwrap().is(502, "upstream_error");
+    assert_eq!(gateway.messages(LICENSE).await, 1);
+}
+
+#[tokio::test]
+async fn a_secret_in_a_file_is_live_when_that_file_is_saved() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = start(&mock).await;
+    for key in ["p-1.key", "p-2.key"] {
+        crate::support::yaml::write_private(&gateway.dir.path().join(key), "sk-rotated\n");
+    }
+    eventually("the new secret is used", Duration::from_secs(5), || async {
+        gateway.app().chat().await.ok();
+        mock.last().key == "sk-rotated"
+    })
+    .await;
+    assert!(gateway.logs().contains("provider p: key p-1: secret changed"), "{}", gateway.logs());
+    assert!(!gateway.logs().contains("sk-rotated"));
+    // A secret that is gone is a refused reload; back again, the next look takes it.
+    let file = gateway.dir.path().join("p-1.key");
+    fs::remove_file(&file).unwrap();
+    let refused = async |is: bool| {
+        eventually("it is seen", Duration::from_secs(5), || async {
+            gateway.status().await["config"]["refused"].is_null() != is
+        })
+        .await;
+    };
+    refused(true).await;
+    gateway.app().chat().await.ok();
+    crate::support::yaml::write_private(&file, "sk-back");
+    refused(false).await;
+}
+
+#[tokio::test]
+async fn token_hosts_and_header_timeout_are_live() {
+    let mock = Mock::start(Reply::chat()).await;
+    let dir = Arc::new(tempfile::TempDir::new().unwrap());
+    let token = dir.path().join("token");
+    crate::support::yaml::write_private(&token, "the-first-admin-token");
+    let base = Config::new(&mock).admin(&format!("token: \"file:{}\"", token.display()));
+    let gateway = Gateway::start_in(dir, base).await;
+    let looks = async |name: &str, value: &str| {
+        let request = gateway.operator().get("/status").header(name, value);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(looks("authorization", "Bearer the-first-admin-token").await, 200);
+    assert_eq!(looks("host", "board.example").await, 403);
+    crate::support::yaml::write_private(&token, "the-second-admin-token");
+    let file = gateway.dir.path().join("gatekeeper.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let changed = text.replace("token: \"file", "hosts: [board.example], token: \"file");
+    let changed = changed.replace("grace: 5s", "grace: 5s, limits: { header_timeout: 300ms }");
+    fs::write(&file, changed).unwrap();
+    assert!(gateway.read_again().await, "{}", gateway.logs());
+    assert_eq!(looks("authorization", "Bearer the-first-admin-token").await, 401);
+    assert_eq!(looks("authorization", "Bearer the-second-admin-token").await, 200);
+    assert_eq!(looks("host", "board.example").await, 200);
+    assert_eq!(gateway.status().await["config"]["waits_for_restart"], json!([]));
+    for changed in ["admin: token changed", "admin: hosts none → board.example"] {
+        assert!(gateway.logs().contains(changed), "{}", gateway.logs());
+    }
+    let mut slow = gateway.raw().await;
+    slow.send("GET /healthz HTTP/1.1\r\nhost: x\r\n").await;
+    let began = std::time::Instant::now();
+    assert_eq!(slow.rest(Duration::from_secs(5)).await.as_deref(), Some(&b""[..]));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -192,7 +409,7 @@ async fn a_provider_with_a_new_name_is_found() {
     assert_eq!(mock.seen().len(), 2);
 }
 
-/// Two hundred reloads under load: every request is answered.
+/// Every request is answered, whatever changes meanwhile.
 #[tokio::test]
 async fn reloads_under_load_disturb_nobody() {
     let mock = Mock::start(Reply::chat()).await;
@@ -213,7 +430,7 @@ async fn reloads_under_load_disturb_nobody() {
         })
         .collect();
     let config = gateway.config.clone();
-    for turn in 0..100 {
+    for turn in 0..12 {
         let config = match turn % 2 {
             0 => config.clone().model("extra", "[p/m9]").keys("p", &["sk-one"]),
             _ => config.clone(),

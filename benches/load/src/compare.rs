@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::sched_getaffinity;
 use tokio::time::sleep;
@@ -112,11 +113,15 @@ pub async fn run(args: Args) -> Result<()> {
 
     println!("{rounds} rounds, {} s a load", time.as_secs_f32());
     let mut report = Report::default();
+    // On a terminal; elsewhere the lines have to do.
+    let bar = ProgressBar::new((rounds * loads.len()) as u64);
+    bar.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} loads, {eta} left")?);
     for round in 0..rounds {
         // Each round begins with another one: nobody is always first or last.
         who.rotate_left(1);
         for &load in &loads {
-            println!("round {} of {rounds}: {}", round + 1, load.title());
+            bar.suspend(|| println!("round {} of {rounds}: {}", round + 1, load.title()));
+            bar.tick();
             let who: Vec<_> = who.iter().copied().filter(|who| who.runs(load)).collect();
             if load == Load::Memory {
                 for &who in &who {
@@ -128,8 +133,10 @@ pub async fn run(args: Args) -> Result<()> {
                     report.add(who, load, round, sample);
                 }
             }
+            bar.inc(1);
         }
     }
+    bar.finish_and_clear();
     if args.only.is_empty() {
         // Several gateways are not measured against anybody: they have all cores.
         fleet::run(&Programs { core: all, ..programs }, time).await?;

@@ -1,11 +1,18 @@
 //! What one text shows of its difficulty, read in one pass over a bounded part of it.
 
-use super::words::{self, Found};
+use super::{
+    terms, weights,
+    words::{self, Found},
+};
 use crate::meter::estimate;
 
 /// Bytes read of one text: its beginning and its end, where instructions stand.
 pub const READ: usize = 4096;
 
+/// Signals that are weighed beside the terms.
+pub const SIGNALS: usize = 13;
+
+/// What means the same in every language.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Signals {
     pub words: Found,
@@ -21,27 +28,39 @@ pub struct Signals {
     pub questions: u32,
     /// Lines that begin like items of a list.
     pub items: u32,
+    pub quotes: u32,
+    pub lines: u32,
+}
+
+/// Evidence for `complex`: above 0 it is likelier than not. `limit` bounds the bytes that are read.
+pub fn evidence(text: &str, limit: usize) -> f32 {
+    let (mut sum, mut count) = (0_i32, 0_u32);
+    let signals = Signals::read(text, limit, |term| {
+        sum += weights::of_term(term);
+        count += 1;
+    });
+    weights::evidence(&signals.features(), sum, count)
 }
 
 impl Signals {
-    /// `limit` bounds the bytes that are read.
-    pub fn of(text: &str, limit: usize) -> Self {
-        let limit = limit.min(READ);
+    /// Counts, and tells the bucket of each term.
+    pub fn read(text: &str, limit: usize, term: impl FnMut(usize)) -> Self {
+        let (head, tail) = windows(text, limit.min(READ));
         let mut signals = Self::default();
-        let mut folded = String::with_capacity(text.len().min(limit) + 2);
-        let (head, tail) = windows(text, limit);
-        signals.read(head, &mut folded);
+        let mut folded = String::with_capacity(head.len() + tail.len() + 2);
+        signals.count(head, &mut folded);
         folded.push(' ');
-        signals.read(tail, &mut folded);
+        signals.count(tail, &mut folded);
         folded.push(' ');
         signals.words = words::count(&folded);
+        terms::each(&folded, term);
         let read = (head.len() + tail.len()).max(1) as u64;
         let tokens = estimate::tokens(estimate::text(head) + estimate::text(tail));
         signals.tokens = tokens.saturating_mul(text.len() as u64) / read;
         signals
     }
 
-    fn read(&mut self, text: &str, folded: &mut String) {
+    fn count(&mut self, text: &str, folded: &mut String) {
         let (mut digits, mut line_start, mut before) = (0_u32, true, ' ');
         for character in text.chars() {
             if character.is_ascii_digit() {
@@ -70,6 +89,7 @@ impl Signals {
     fn sign(&mut self, character: char, before: char, line_start: bool, digits: u32) {
         match character {
             'a'..='z' | 'A'..='Z' | ' ' => {}
+            '\n' => self.lines += 1,
             '?' | '？' | '؟' => self.questions += 1,
             '{' | '}' | ';' | '<' | '>' | '`' | '_' | '|' | '\\' | '[' | ']' => self.code += 1,
             '(' if before.is_ascii_alphanumeric() => self.code += 1,
@@ -79,40 +99,33 @@ impl Signals {
                 self.math += 1;
             }
             '%' | '$' | '€' | '£' | '¥' | '₽' | '٪' | '％' | '￥' => self.amounts += 1,
+            '"' | '“' | '„' | '«' | '「' => self.quotes += 1,
             '-' | '*' | '•' | '・' if line_start => self.items += 1,
             '.' | ')' | '、' if line_start && (1..=2).contains(&digits) => self.items += 1,
             _ => {}
         }
     }
 
-    /// Evidence for `complex`: above 0 it is likelier than not.
-    pub fn evidence(&self) -> f32 {
-        self.features().iter().zip(WEIGHTS).map(|(feature, weight)| feature * weight).sum::<f32>()
-            + BIAS
-    }
-
-    /// What is weighed, in the order of [`WEIGHTS`].
-    fn features(&self) -> [f32; 10] {
+    /// What is weighed, none of it much above 3.
+    pub fn features(&self) -> [f32; SIGNALS] {
         let capped = |count: u32, most: u32| count.min(most) as f32;
         [
             capped(self.words.hard, 3),
-            capped(self.words.technical, 4),
+            capped(self.words.technical, 4) / 2.0,
             capped(self.words.easy, 3),
             (self.tokens as f32 / 20.0).ln_1p(),
-            capped(self.numbers, 6),
-            capped(self.amounts, 3),
+            capped(self.numbers, 6) / 3.0,
+            capped(self.amounts, 3) / 2.0,
             capped(self.code, 12) / 4.0,
-            capped(self.math, 3),
+            capped(self.math, 3) / 2.0,
+            capped(self.questions, 1),
             capped(self.questions.saturating_sub(1), 3),
-            capped(self.items, 4),
+            capped(self.items, 4) / 2.0,
+            capped(self.quotes, 2),
+            capped(self.lines, 4) / 2.0,
         ]
     }
 }
-
-/// Fitted (logistic, with a penalty) to prompts whose words were not in the lists yet, then rounded. A fit
-/// to prompts that the words come from would trust the words too much and length too little.
-const WEIGHTS: [f32; 10] = [2.2, 1.4, -1.9, 1.8, 0.2, 0.8, 0.7, 0.7, 0.5, 0.2];
-const BIAS: f32 = -2.1;
 
 /// A text, or its first and last bytes; cut between characters.
 fn windows(text: &str, limit: usize) -> (&str, &str) {
@@ -132,26 +145,37 @@ mod tests {
 
     #[test]
     fn signs_are_counted() {
-        let signals = Signals::of("1. Is 20 % of x² = 5?\n- or 12345？\n* `f(x)`؟", READ);
+        let read = |text| Signals::read(text, READ, |_| ());
+        let signals = read("1. Is 20 % of x² = 5?\n- or 12345？\n* `f(x)`؟ \"«");
         assert_eq!((signals.numbers, signals.amounts, signals.math), (3, 1, 2));
         assert_eq!((signals.questions, signals.items, signals.code), (3, 3, 3));
+        assert_eq!((signals.quotes, signals.lines), (2, 2));
     }
 
     #[test]
     fn of_a_long_text_both_ends_are_read() {
+        let terms = |text: &str| {
+            let mut terms = Vec::new();
+            let signals = Signals::read(text, READ, |term| terms.push(term));
+            (signals, terms)
+        };
+        let (_, why) = terms("why");
         let padding = "und weiter ".repeat(10_000);
-        let at_the_end = Signals::of(&format!("{padding}. Why?"), READ);
-        assert_eq!((at_the_end.words.hard, at_the_end.questions), (1, 1));
-        let in_the_middle = Signals::of(&format!("{padding} why? {padding}"), READ);
-        assert_eq!(in_the_middle.words.hard, 0);
-        assert!(in_the_middle.tokens > 40_000);
+        let (signals, found) = terms(&format!("{padding}. why?"));
+        assert_eq!(signals.questions, 1);
+        // All but the pair with the first edge.
+        assert_eq!(why.iter().filter(|term| found.contains(term)).count(), 5);
+        let (signals, found) = terms(&format!("{padding} why? {padding}"));
+        assert_eq!(signals.questions, 0);
+        assert_eq!(why.iter().filter(|term| found.contains(term)).count(), 0);
+        assert!(signals.tokens > 40_000);
     }
 
     proptest! {
         #[test]
         fn any_text_at_any_limit_has_finite_evidence(text in "\\PC{0,300}", limit in 0_usize..200) {
-            prop_assert!(Signals::of(&text, limit).evidence().is_finite());
-            prop_assert!(Signals::of(&text.repeat(40), READ).evidence().is_finite());
+            prop_assert!(evidence(&text, limit).is_finite());
+            prop_assert!(evidence(&text.repeat(40), READ).is_finite());
         }
 
         #[test]

@@ -19,10 +19,15 @@ macro_rules! half {
     };
 }
 
-struct Prompt {
-    language: String,
-    complex: bool,
-    text: String,
+pub(super) struct Prompt {
+    pub language: String,
+    pub complex: bool,
+    pub text: String,
+}
+
+/// What the weights are trained from.
+pub(super) fn tuning() -> Vec<Prompt> {
+    prompts(&half!("tuning"))
 }
 
 fn prompts(lines: &str) -> Vec<Prompt> {
@@ -93,7 +98,7 @@ fn the_test_half_is_told_apart() {
     }
 }
 
-/// Other subjects than those of both halves, and written after them: how well the words carry over. A
+/// Other subjects than those that the words come from, by another author: how well it carries over. A
 /// floor, so that it does not get worse; as in the test half, single prompts are not told.
 #[test]
 fn unseen_subjects_are_told_apart_less_well() {
@@ -102,14 +107,15 @@ fn unseen_subjects_are_told_apart_less_well() {
     assert!(prompts.len() >= 200);
     let (of, _) = measure(&prompts);
     println!("{}", table(&of));
-    assert!(accuracy(&of["all"]) >= 0.65, "{}", table(&of));
+    let all = &of["all"];
+    assert!(accuracy(all) >= 0.72, "{}", table(&of));
+    assert!(all[1][1] * 3 >= (all[1][0] + all[1][1]) * 2, "{}", table(&of));
 }
 
 #[test]
 fn the_tuning_half_is_told_apart() {
-    let lines = half!("tuning");
-    let prompts = prompts(&lines);
-    assert!(prompts.len() >= 400);
+    let prompts = tuning();
+    assert!(prompts.len() >= 2000);
     let (of, wrong) = measure(&prompts);
     println!("{}\n{wrong}", table(&of));
     assert!(accuracy(&of["all"]) >= 0.85, "{}", table(&of));

@@ -94,7 +94,7 @@ impl Table {
 }
 
 /// Written without spaces between words: kana and ideographs.
-fn is_unspaced(character: char) -> bool {
+pub fn is_unspaced(character: char) -> bool {
     matches!(u32::from(character), 0x3040..=0x30FF | 0x3400..=0x9FFF | 0xF900..=0xFAFF)
 }
 

@@ -138,6 +138,11 @@ pub fn licenses(
         let message = "no licence key in any source: nobody could come in";
         report.problem(view.at("sources"), view.path("sources"), message);
     }
+    let closed = view.text("sources") == Some("none");
+    if closed {
+        let message = "nobody can come in: every licence is refused";
+        report.warn(view.at("sources"), view.path("sources"), message);
+    }
     let cache = LicenseCache {
         fresh: cache.duration("fresh"),
         stale: cache.duration("stale"),

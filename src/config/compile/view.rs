@@ -39,6 +39,13 @@ impl<'a> View<'a> {
     pub fn items_of(&self, name: &str) -> &'static Shape {
         match self.field(name).map(|field| field.shape) {
             Some(Shape::List { of, .. } | Shape::Map { of, .. }) => of,
+            Some(Shape::Either(shapes)) => {
+                let items = shapes.iter().find_map(|shape| match shape {
+                    Shape::List { of, .. } | Shape::Map { of, .. } => Some(*of),
+                    _ => None,
+                });
+                items.unwrap_or(&Shape::Anything)
+            }
             _ => &Shape::Anything,
         }
     }

@@ -12,6 +12,7 @@ use std::{
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
+use serde::{Deserialize, Serialize};
 
 use super::lease::{Lease, Leased, Seen};
 
@@ -32,21 +33,24 @@ struct Shard {
 }
 
 /// A granted request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Open {
     /// Its hold in this gateway's own book.
     pub booked: u64,
     pub input: u64,
     pub tokens: u64,
     pub taken: UnixMs,
+    #[serde(with = "gatekeeper_filters::kernel::text")]
     pub message_id: Option<Arc<str>>,
     /// Its message was counted before.
     pub covered: bool,
     /// Granted without the store.
     pub leased: Option<Leased>,
     /// It is being settled.
+    #[serde(skip)]
     pub ending: bool,
     /// When the store last heard of it.
+    #[serde(skip, default = "Instant::now")]
     pub told: Instant,
 }
 
@@ -62,6 +66,16 @@ pub struct Local {
     holds: FxHashSet<u64>,
     /// Settled requests that the store has not heard of yet.
     unsettled: u32,
+}
+
+/// What is open, for another process.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Held {
+    /// Numbers below it were given out.
+    pub next: u64,
+    pub open: Vec<(u64, LicenseId, Open)>,
+    /// What the store said last of each licence.
+    pub seen: Vec<(LicenseId, Seen)>,
 }
 
 /// All that is open of a licence.
@@ -81,6 +95,35 @@ impl Holds {
 
     fn shard(&self, license: &LicenseId) -> &Mutex<Shard> {
         &self.shards[index(license)]
+    }
+
+    /// Everything that is open, which is nowhere here from now on.
+    pub fn give(&self) -> Held {
+        let mut held = Held { next: self.next.load(Relaxed), ..Held::default() };
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            for (hold, (license, open)) in shard.requests.drain() {
+                held.open.extend(open.map(|open| (hold, license, open)));
+            }
+            for (license, local) in &mut shard.licenses {
+                local.holds.clear();
+                held.seen.extend(local.seen.map(|seen| (*license, seen)));
+            }
+        }
+        held
+    }
+
+    /// What was open elsewhere. Nothing was asked for before here.
+    pub fn adopt(&self, held: Held) {
+        self.next.fetch_max(held.next, Relaxed);
+        for (license, seen) in held.seen {
+            self.with(&license, |local| local.seen = Some(seen));
+        }
+        for (hold, license, open) in held.open {
+            let mut shard = self.shard(&license).lock();
+            shard.requests.insert(hold, (license, Some(open)));
+            shard.licenses.entry(license).or_default().holds.insert(hold);
+        }
     }
 
     /// A request that the store will be asked about; whether the store has heard of its licence, and

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use gatekeeper_filters::kernel::{Demand, Limit, UnixMs};
 
+use serde::{Deserialize, Serialize};
+
 use super::answer::Count;
 use crate::ledger::windows::Windows;
 
@@ -19,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 const REMEMBERED: u64 = 24 * 3600 * 1000;
 
 /// What the store said last of a licence.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Seen {
     pub at: UnixMs,
     messages: Left,
@@ -27,7 +29,7 @@ pub struct Seen {
 }
 
 /// What was left in the window that began at `start`; `None` where there is no limit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Left {
     start: UnixMs,
     left: Option<u64>,
@@ -54,7 +56,7 @@ pub struct Lease {
 }
 
 /// The amounts of one request on a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leased {
     pub output: Option<u64>,
     pub tokens: u64,

@@ -1,6 +1,9 @@
 //! The scripts on the store, their keys and arguments. Keys of one licence share a hash slot.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period};
 
@@ -22,16 +25,20 @@ pub struct Scripts {
 }
 
 /// Who speaks: a gateway, and which of its boots.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Speaker {
     pub gateway: String,
-    pub boot: u64,
+    pub boot: AtomicU64,
 }
 
 impl Speaker {
+    pub fn boot(&self) -> u64 {
+        self.boot.load(Relaxed)
+    }
+
     /// The name of a request on the store.
     pub fn name(&self, hold: u64) -> String {
-        format!("{}:{}:{hold}", self.gateway, self.boot)
+        format!("{}:{}:{hold}", self.gateway, self.boot())
     }
 }
 
@@ -56,7 +63,7 @@ impl Scripts {
         has_spoken: bool,
     ) -> Call<'_> {
         let mut call = of(&self.reserve, &demand.license, demand.message_id.as_deref());
-        call.arg(&speaker.gateway).arg(speaker.boot).arg(speaker.name(hold)).arg(LIFETIME_MS);
+        call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(hold)).arg(LIFETIME_MS);
         call.arg(demand.input).arg(number(demand.output)).arg(demand.min_output);
         let pace = demand.pace.as_ref();
         limit(&mut call, demand.messages);
@@ -166,7 +173,7 @@ fn windows(call: &mut Call<'_>, windows: &Windows) {
 }
 
 fn contributed(call: &mut Call<'_>, speaker: &Speaker, contribution: &Contribution) {
-    call.arg(&speaker.gateway).arg(speaker.boot).arg(contribution.sequence);
+    call.arg(&speaker.gateway).arg(speaker.boot()).arg(contribution.sequence);
     for counter in contribution.counters {
         call.arg(counter.start.0).arg(counter.messages).arg(counter.tokens);
     }

@@ -31,6 +31,8 @@ const DOUBT: Duration = Duration::from_secs(70);
 const SWEEP: Duration = Duration::from_secs(600);
 /// How long the end of the process waits for the store.
 const FLUSH: Duration = Duration::from_millis(300);
+/// How long a store that does not answer holds up the way of this ledger to another process.
+const SETTLE_UP: Duration = Duration::from_secs(3);
 const CHANNEL: &str = "gk:ledger";
 const LOST: &str = "lost";
 /// What settle.lua and sync.lua answer then.
@@ -136,6 +138,9 @@ impl Shared {
                         return;
                     }
                     let loss = *losses.borrow_and_update();
+                    if self.is_away() {
+                        continue;
+                    }
                     self.put_back(loss, &mut hearing, &mut due).await;
                 }
                 count = hearing.recv_many(&mut batch, BATCH) => {
@@ -147,6 +152,10 @@ impl Shared {
                     tokio::time::sleep(GATHER).await;
                 }
                 _ = look.tick() => {
+                    // Another process speaks for this gateway.
+                    if self.is_away() {
+                        continue;
+                    }
                     self.keep_leases();
                     if self.store.is_up() {
                         self.renew(&mut due).await;
@@ -343,6 +352,15 @@ impl Shared {
             _ => {}
         };
         Listener { channel: CHANNEL, heard: Box::new(heard) }
+    }
+
+    /// Brings everything that is settled into the own book, whether the store answers or not.
+    pub(super) async fn settle_up(&self) -> bool {
+        let (done, is_done) = oneshot::channel();
+        let sent = self.said.send(Said::Flush(done)).is_ok();
+        let settled = sent && tokio::time::timeout(SETTLE_UP, is_done).await.is_ok();
+        self.keep_leases();
+        settled
     }
 
     /// Waits until the store has been told everything so far, if it answers.

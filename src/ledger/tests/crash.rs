@@ -257,7 +257,7 @@ fn a_start_with_a_clock_set_back_grants_nothing_twice() {
     ledger.settle(grant.hold, charge(9));
     drop(ledger);
     for now in [NOW.0 - 3_600_000, NOW.0 - 40 * 86_400_000, 0, NOW.0 + 20 * 86_400_000] {
-        let ledger = Embedded::open_at(&store.path(), KEEP, SMALL, UnixMs(now)).unwrap();
+        let ledger = Embedded::open_at(&store.path(), KEEP, SMALL, UnixMs(now), None).unwrap();
         assert_eq!(used(&ledger, ANNA), (1, 9), "{now}");
     }
 }
@@ -294,7 +294,7 @@ const CHILD: &str = "GATEKEEPER_TEST_LEDGER_CHILD";
 #[test]
 fn child() {
     let Ok(path) = std::env::var(CHILD) else { return };
-    let ledger = Embedded::open_at(Path::new(&path), KEEP, Size::default(), NOW).unwrap();
+    let ledger = Embedded::open_at(Path::new(&path), KEEP, Size::default(), NOW, None).unwrap();
     let mut out = std::io::stdout();
     loop {
         let grant = reserve(&ledger, &ask(ANNA)).unwrap();

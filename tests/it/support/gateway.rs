@@ -126,13 +126,61 @@ impl Gateway {
         admin: SocketAddr,
         file: &Path,
     ) -> Self {
+        Self::spawn_with(dir, config, public, admin, file, &[])
+    }
+
+    /// Starts a second process on the same file, which waits until this one hands over to it.
+    pub async fn successor(&self) -> Self {
+        let file = self.dir.path().join("gatekeeper.yaml");
+        let (dir, config) = (self.dir.clone(), self.config.clone());
+        let mut next =
+            Self::spawn_with(dir, config, self.public, self.admin, &file, &["--upgrade"]);
+        let waits = format!("A successor waits: process {}.", next.pid());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.logs().contains(&waits) {
+            let ended = next.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}:\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        next
+    }
+
+    /// Starts a process that takes over from a gateway, without waiting for anything.
+    pub fn spawn_upgrade(gateway: &Self, file: &Path) -> Self {
+        let (dir, config) = (gateway.dir.clone(), gateway.config.clone());
+        Self::spawn_with(dir, config, gateway.public, gateway.admin, file, &["--upgrade"])
+    }
+
+    /// Puts a new process in the place of this one; the old one.
+    pub async fn hand_over(&mut self) -> Self {
+        let next = self.successor().await;
+        self.signal(Signal::QUIT);
+        let serves = format!("Process {} serves, after", next.pid());
+        super::eventually("the successor serves", Duration::from_secs(20), async || {
+            self.logs().contains(&serves)
+        })
+        .await;
+        std::mem::replace(self, next)
+    }
+
+    fn spawn_with(
+        dir: Arc<TempDir>,
+        config: Config,
+        public: SocketAddr,
+        admin: SocketAddr,
+        file: &Path,
+        more: &[&str],
+    ) -> Self {
         let log = |name| {
             let path = dir.path().join(name);
             File::options().create(true).append(true).open(path).unwrap()
         };
-        let child = Command::new(program())
+        let words = [&config.under[..], &[program().to_owned()]].concat();
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(["run", "-c"])
             .arg(file)
+            .args(more)
             .current_dir(dir.path())
             .envs(config.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -232,6 +280,27 @@ impl Gateway {
         self.config.store_in(self.dir.path())
     }
 
+    /// Processor time it has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Behind the name, which may hold anything; in hundredths of a second.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// Open files.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// A line of `/proc/PID/status` in KiB: `VmHWM`, the most it ever had in memory, or `VmRSS`.
+    pub fn memory(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let found = status.lines().find_map(|known| known.strip_prefix(&format!("{line}:")));
+        found.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Standard output and error so far.
     pub fn logs(&self) -> String {
         ["stdout.log", "stderr.log"]
@@ -258,22 +327,6 @@ impl Gateway {
     /// Somebody at the admin listener who has no token.
     pub fn stranger(&self) -> Http {
         Http::new(self.admin, super::Wire::Plain)
-    }
-
-    /// Resident memory, in KiB.
-    pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    /// Processor time so far; the kernel counts it in hundredths of a second.
-    pub fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let (_, rest) = stat.rsplit_once(')').unwrap();
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        Duration::from_millis(10 * ticks)
     }
 
     pub async fn me(&self, key: &str) -> Value {
@@ -309,7 +362,8 @@ impl Gateway {
         status
     }
 
-    async fn status_now(&self) -> Value {
+    /// Without waiting for requests on their way.
+    pub async fn status_now(&self) -> Value {
         let answer = self.operator().get("/status").header("accept", "application/json");
         answer.send().await.unwrap().json().await.unwrap()
     }

@@ -64,7 +64,8 @@ impl Gate {
         self.0.add_permits(1_000_000);
     }
 
-    async fn pass(&self) {
+    /// Waits until it is open.
+    pub async fn pass(&self) {
         let _permit = self.0.acquire().await.expect("a gate is never taken away");
     }
 }

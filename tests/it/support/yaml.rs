@@ -67,6 +67,8 @@ pub struct Config {
     /// Top-level YAML, taken as it is.
     more: String,
     pub env: Vec<(String, String)>,
+    /// The program that starts the gateway in its own place, with its arguments.
+    pub under: Vec<String>,
     /// Keeps the store over gateways of different configuration.
     pub store: Option<PathBuf>,
     redis: Option<String>,
@@ -98,6 +100,7 @@ impl Config {
             admin: String::new(),
             more: String::new(),
             env: Vec::new(),
+            under: Vec::new(),
             store: None,
             redis: None,
             store_members: String::new(),
@@ -267,6 +270,18 @@ impl Config {
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Has this program become the gateway, such as `prlimit`.
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Has the store at this place.
+    pub fn store_at(mut self, path: &Path) -> Self {
+        self.store = Some(path.to_owned());
         self
     }
 

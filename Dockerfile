@@ -1,0 +1,24 @@
+# docker build -t gatekeeper:0.1.0 .
+# docker run -p 127.0.0.1:8080:8080 -v ./gateway.yaml:/etc/gatekeeper/gatekeeper.yaml:ro -v gatekeeper:/var/lib/gatekeeper gatekeeper:0.1.0
+FROM rust:1.95.0-bookworm AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --package gatekeeper --bin gatekeeper && strip target/release/gatekeeper
+
+FROM debian:12-slim
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --home-dir /var/lib/gatekeeper --shell /usr/sbin/nologin gatekeeper \
+    && install -d -m 0700 -o gatekeeper -g gatekeeper /var/lib/gatekeeper
+COPY --from=build /src/target/release/gatekeeper /usr/bin/gatekeeper
+# Listens on loopback, with the stand-in provider: mount your own file over it.
+COPY conf/gatekeeper.yaml /etc/gatekeeper/gatekeeper.yaml
+COPY LICENSE /usr/share/doc/gatekeeper/LICENSE
+USER 10001
+WORKDIR /var/lib/gatekeeper
+VOLUME /var/lib/gatekeeper
+EXPOSE 8080 9090
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["gatekeeper", "health", "-c", "/etc/gatekeeper/gatekeeper.yaml"]
+ENTRYPOINT ["gatekeeper"]
+CMD ["run", "-c", "/etc/gatekeeper/gatekeeper.yaml"]

@@ -1,0 +1,90 @@
+//! `POST /api/reload`: reads the file again now. `{"dry_run": true}` only says what would change; with `text`, if
+//! another text stood in the file. `{"file": PATH}` is refused where the gateway runs with another file.
+
+use std::path::Path;
+
+use http::StatusCode;
+use pingora_core::protocols::http::ServerSession;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Admin, access::Caller, keys::unread};
+use crate::{
+    config::MAX_FILE,
+    operator::{Answer, Failure},
+    proxy::body,
+    reload::{Outcome, Reload},
+    snapshot::Snapshot,
+};
+
+/// Bytes of a body: a whole file, every character of it escaped.
+const LONGEST: u64 = 6 * MAX_FILE + 4 * 1024;
+pub const PATH: &str = "/api/reload";
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Order {
+    dry_run: bool,
+    /// The file that is meant.
+    file: Option<String>,
+    /// What would stand in it.
+    text: Option<String>,
+}
+
+impl Admin {
+    pub(super) async fn reload(
+        &self,
+        session: &mut ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Answer, Failure> {
+        self.access.act(&session.req_header().method, &Caller::of(session, snapshot), snapshot)?;
+        let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
+        let body = body.map_err(unread)?;
+        let order: Order = match body.is_empty() {
+            true => Order::default(),
+            false => serde_json::from_slice(&body)
+                .map_err(|_| Failure::invalid("Send {} or {\"dry_run\": true}."))?,
+        };
+        if order.text.is_some() && !order.dry_run {
+            return Err(Failure::invalid("A `text` goes with \"dry_run\": true only."));
+        }
+        let no_file = |message: String| Failure::new(StatusCode::CONFLICT, "no_file", &message);
+        let reload = self.reload.clone();
+        let reload = reload.ok_or_else(|| {
+            no_file("This gateway runs with no file: there is nothing to read again.".into())
+        })?;
+        if let Some(file) = &order.file
+            && !is_same(&reload.file, Path::new(file))
+        {
+            let runs = reload.file.display();
+            return Err(no_file(format!("This gateway runs with {runs}, not with {file}.")));
+        }
+        let (dry_run, text) = (order.dry_run, order.text);
+        let done =
+            tokio::task::spawn_blocking(move || carry_out(&reload, dry_run, text.as_deref()));
+        let outcome = done.await.map_err(|_| {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Failure::new(status, "internal_error", "The file could not be read again.")
+        })?;
+        let body = json!({
+            "ok": outcome.problems.is_empty(), "live": outcome.live, "changes": outcome.changes,
+            "waits_for_restart": outcome.waits, "warnings": outcome.warnings,
+            "problems": outcome.problems,
+        });
+        Ok(Answer { status: StatusCode::OK, body })
+    }
+}
+
+fn carry_out(reload: &Reload, dry_run: bool, text: Option<&str>) -> Outcome {
+    if dry_run {
+        return reload.try_out(text);
+    }
+    log::info!("The operator: reload.");
+    reload.reload()
+}
+
+/// By whatever way the paths lead there.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize();
+    one == other || real(one).is_ok_and(|one| real(other).is_ok_and(|other| one == other))
+}

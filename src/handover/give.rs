@@ -1,0 +1,254 @@
+//! The running gateway's side: it gives everything to a successor, and takes it back if that fails.
+
+use std::{
+    io,
+    os::{fd::AsFd, unix::net::UnixStream},
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::{Duration, Instant},
+};
+
+use gatekeeper_filters::kernel::UnixMs;
+use tokio::runtime::Builder;
+
+use super::{
+    afar::{Afar, Held},
+    door::{Handover, Successor},
+    wire::{self, Deed, FromPredecessor, FromSuccessor, State},
+};
+use crate::{ledger::moving::Volatile, server::notify};
+
+/// How long calls of the ledger may take that are under way.
+const CALLS: Duration = Duration::from_secs(5);
+/// How long a successor has from the state to its first request.
+const READY: Duration = Duration::from_secs(10);
+/// One write to the successor. One that takes longer has a successor that hangs.
+const WRITE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How it ended.
+enum End {
+    /// The connection is over.
+    Lost,
+    Failed(String),
+}
+
+impl Handover {
+    /// # Errors
+    /// Why this process serves on.
+    pub(super) fn give_to(self: &Arc<Self>, successor: Successor) -> Result<(), String> {
+        let began = Instant::now();
+        let pid = successor.pid.as_raw_nonzero();
+        let done = |result| {
+            self.steps.is_under_way.store(false, SeqCst);
+            result
+        };
+        if !self.phase.hand_over() {
+            return done(Err("it does not serve".into()));
+        }
+        log::info!("Handing over to process {pid}.");
+        let afar = Arc::new(Afar::default());
+        if !self.ledger.move_to(afar.clone(), CALLS) {
+            self.phase.serve_again();
+            return done(Err("requests wait for the store for too long".into()));
+        }
+        let given = self.give(&successor.stream, &afar);
+        let (given, ready) = match given {
+            Ok(given) => {
+                let ready = self.until_ready(&successor.stream, &afar);
+                (given, ready)
+            }
+            Err((given, problem)) => (given, Err(problem)),
+        };
+        match ready {
+            Ok(apps) => {
+                self.phase.handed_over(self.place.via(&apps));
+                self.ports.close();
+                log::info!(
+                    "Process {pid} serves, after {} ms. This one ends with its last request.",
+                    began.elapsed().as_millis()
+                );
+                let handover = self.clone();
+                let thread = std::thread::Builder::new().name("successor".into());
+                let started = thread.spawn(move || {
+                    let may_serve = handover.listen_to(&successor.stream, &afar);
+                    successor.end();
+                    handover.take_back(&afar, given);
+                    handover.steps.is_under_way.store(false, SeqCst);
+                    if may_serve {
+                        handover.serve_again(pid.get());
+                    }
+                });
+                started.map(drop).map_err(|problem| problem.to_string())
+            }
+            Err(why) => {
+                successor.end();
+                self.take_back(&afar, given);
+                self.phase.serve_again();
+                done(Err(why))
+            }
+        }
+    }
+
+    /// Sends everything. What was in memory alone comes back in any case.
+    fn give(&self, stream: &UnixStream, afar: &Arc<Afar>) -> Result<Volatile, (Volatile, String)> {
+        let told = afar.clone();
+        self.licenses.give(Box::new(move |id, record| {
+            // Where it is back by now, the shelf remembers to write it there.
+            let _ = told.tell(Deed::License(id, record));
+        }));
+        let held = match &self.shared {
+            None => None,
+            Some(shared) => {
+                let runtime = Builder::new_current_thread().enable_all().build();
+                let held = runtime.ok().and_then(|runtime| runtime.block_on(shared.give()));
+                if held.is_none() {
+                    let why = "what was settled last is not in the ledger yet";
+                    let volatile = self.store.volatile();
+                    afar.hold(open_in(&volatile));
+                    return Err((volatile, why.into()));
+                }
+                held
+            }
+        };
+        let inherited = match self.store.give() {
+            Ok(inherited) => inherited,
+            Err(problem) => {
+                let volatile = Volatile { shared: held, ..self.store.volatile() };
+                afar.hold(open_in(&volatile));
+                return Err((volatile, format!("the store: {problem}")));
+            }
+        };
+        let volatile = Volatile { shared: held, ..inherited.volatile };
+        afar.hold(open_in(&volatile));
+        let send = || -> io::Result<UnixStream> {
+            stream.set_write_timeout(Some(WRITE))?;
+            let sockets = self.sockets.iter().map(|socket| socket.address.to_string()).collect();
+            let files: Vec<_> = std::iter::once(inherited.lock.as_fd())
+                .chain(self.sockets.iter().map(|socket| socket.fd()))
+                .collect();
+            wire::send_files(stream, &files)?;
+            let state = State { sockets, volatile: volatile.clone() };
+            wire::send(stream, &FromPredecessor::State(Box::new(state)))?;
+            stream.try_clone()
+        };
+        match send() {
+            Ok(stream) => {
+                afar.open(stream);
+                Ok(volatile)
+            }
+            Err(problem) => Err((volatile, format!("the successor takes nothing: {problem}"))),
+        }
+    }
+
+    /// Where the successor takes requests, once it serves.
+    fn until_ready(&self, stream: &UnixStream, afar: &Afar) -> Result<String, String> {
+        let deadline = Instant::now() + READY;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("the successor did not serve within {} s", READY.as_secs()));
+            }
+            let _ = stream.set_read_timeout(Some(left));
+            match self.next(stream, afar) {
+                Ok(Some(FromSuccessor::Ready { apps })) => {
+                    let _ = stream.set_read_timeout(None);
+                    return Ok(apps);
+                }
+                Ok(_) => {}
+                Err(End::Failed(why)) => return Err(format!("the successor says: {why}")),
+                Err(End::Lost) if Instant::now() >= deadline => {}
+                Err(End::Lost) => return Err("the successor ended before it served".into()),
+            }
+        }
+    }
+
+    /// Until it ends; whether this process may then serve again.
+    fn listen_to(&self, stream: &UnixStream, afar: &Afar) -> bool {
+        let mut may_serve = true;
+        loop {
+            match self.next(stream, afar) {
+                Ok(Some(FromSuccessor::Leaving)) => may_serve = false,
+                Ok(_) | Err(End::Failed(_)) => {}
+                Err(End::Lost) => {
+                    afar.broken();
+                    return may_serve;
+                }
+            }
+        }
+    }
+
+    fn next(&self, stream: &UnixStream, afar: &Afar) -> Result<Option<FromSuccessor>, End> {
+        match wire::receive(stream).map_err(|_| End::Lost)? {
+            FromSuccessor::Has(number) => afar.has(number),
+            FromSuccessor::Answer { call, answer } => afar.answer(call, answer),
+            FromSuccessor::Failed(why) => return Err(End::Failed(why)),
+            said => return Ok(Some(said)),
+        }
+        Ok(None)
+    }
+
+    /// The successor is dead: everything is this process' again. `given` is what was in memory alone
+    /// when it went.
+    fn take_back(&self, afar: &Afar, given: Volatile) {
+        afar.broken();
+        let volatile = still_open(given, afar.held());
+        while let Err(problem) = self.store.take_back(&volatile) {
+            log::error!("The store is not back yet: {problem}.");
+            std::thread::sleep(RETRY);
+        }
+        if let (Some(shared), Some(held)) = (&self.shared, volatile.shared)
+            && let Err(problem) = shared.take_back(held)
+        {
+            log::error!("The store is back, but not its name among gateways: {problem}.");
+        }
+        self.ledger.move_back(afar);
+        self.licenses.take_back();
+        self.spent_meanwhile();
+    }
+
+    /// What the successor spent counts for this process' budgets.
+    fn spent_meanwhile(&self) {
+        let now = UnixMs::now();
+        let here: std::collections::BTreeMap<_, _> = self.spending.here(now).into_iter().collect();
+        for (provider, spent) in self.store.spent(now).unwrap_or_default() {
+            let known = here.get(&*provider).copied().unwrap_or_default();
+            self.spending.add(&provider, spent.saturating_sub(known), now);
+        }
+    }
+
+    /// The successor died after it had served.
+    fn serve_again(self: &Arc<Self>, pid: i32) {
+        if !self.phase.serve_again() {
+            return;
+        }
+        self.ports.reopen();
+        self.open();
+        notify::ready();
+        log::error!("Process {pid} has died. This process serves again.");
+    }
+}
+
+/// By the names that are used between the two processes.
+fn open_in(volatile: &Volatile) -> Held {
+    let open = match &volatile.shared {
+        Some(held) => held.open.iter().map(|(hold, _, open)| (*hold, open.tokens)).collect(),
+        None => volatile.open.iter().copied().collect(),
+    };
+    Held { open, places: volatile.places.iter().copied().collect() }
+}
+
+/// What of it is open by now, and what came after it.
+fn still_open(mut given: Volatile, held: Held) -> Volatile {
+    given.places = held.places.into_iter().collect();
+    match &mut given.shared {
+        None => given.open = held.open.into_iter().collect(),
+        Some(shared) => {
+            // What the successor granted to requests of this process has a name there that nobody
+            // knows here: it is charged its message and its input.
+            shared.open.retain(|(hold, ..)| held.open.contains_key(hold));
+            given.open =
+                shared.open.iter().map(|(_, _, open)| (open.booked, open.tokens)).collect();
+        }
+    }
+    given
+}

@@ -1,0 +1,140 @@
+//! How a store goes to another process while requests are open.
+//!
+//! What is in SQLite and the journal the next owner reads from there, as after any start. The rest is
+//! [`Volatile`]. Reservations whose requests go on in another process stay open: their rows are in
+//! SQLite, and [`Volatile::open`] says which they are; all others are charged as after a crash.
+//!
+//! The lock goes along as an open file: no third process gets in between, and whichever of the two is
+//! left still holds it.
+
+use std::{os::fd::OwnedFd, path::Path, sync::atomic::Ordering};
+
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    account::Rate,
+    embedded::{Embedded, OpenError, beside},
+    message_ids::KnownId,
+    owner::Owner,
+    recovery,
+    shared::Held,
+};
+
+/// What a ledger has in memory alone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Volatile {
+    /// Reservations of requests that go on: hold and tokens held.
+    pub open: Vec<(u64, u64)>,
+    /// The last hold that was given out, in each shard.
+    pub made: Vec<u64>,
+    pub places: Vec<(LicenseId, u32)>,
+    /// Licences that were let in this minute.
+    pub rates: Vec<(LicenseId, [Rate; 4])>,
+    pub ids: Vec<(LicenseId, Vec<KnownId>)>,
+    /// Where several gateways count together.
+    pub shared: Option<Held>,
+}
+
+impl Volatile {
+    pub(super) fn live(&self) -> FxHashSet<u64> {
+        self.open.iter().map(|(hold, _)| *hold).collect()
+    }
+}
+
+/// A store that another process gave away.
+pub struct Inherited {
+    pub lock: OwnedFd,
+    pub volatile: Volatile,
+}
+
+impl Embedded {
+    /// Brings everything into SQLite and lets go of the store; nobody may call this ledger any more.
+    ///
+    /// # Errors
+    /// The lock can't be copied, or the journal has no room; then [`Embedded::take_back`].
+    pub fn give(&self) -> std::io::Result<Inherited> {
+        self.give_at(UnixMs::now())
+    }
+
+    pub(super) fn give_at(&self, now: UnixMs) -> std::io::Result<Inherited> {
+        let lock = match &*self.owner.lock() {
+            Some(owner) => owner.copy()?,
+            None => return Err(std::io::Error::other("the store is not here")),
+        };
+        let volatile = self.book.volatile(now);
+        self.stop();
+        if !self.journal.is_written() {
+            return Err(std::io::Error::other("the journal has no room for what was settled"));
+        }
+        // What the database did not take is in the journal, and the next owner begins with that.
+        if let Some(owner) = &mut *self.owner.lock() {
+            owner.is_shared = true;
+        }
+        self.book.clear();
+        Ok(Inherited { lock, volatile })
+    }
+
+    /// What is in memory alone.
+    pub fn volatile(&self) -> Volatile {
+        self.book.volatile(UnixMs::now())
+    }
+
+    /// Takes the store back from a process that has ended. `volatile` is what is open here by now.
+    ///
+    /// # Errors
+    /// It can't be read or written.
+    pub fn take_back(&self, volatile: &Volatile) -> Result<(), OpenError> {
+        self.stop();
+        let now = UnixMs::now();
+        let dir = beside(&self.path, ".journal");
+        let mut db = self.db.lock();
+        let found = recovery::recover(&mut db, &self.path, &dir, &volatile.live())?;
+        self.book.clear();
+        let sqlite = |source| OpenError::Sqlite { path: self.path.clone(), source };
+        db.restore(&self.book, now).map_err(sqlite)?;
+        let rows = db.orphans().map_err(sqlite)?;
+        self.book.adopt(volatile, &rows);
+        drop(db);
+        let file = |source| OpenError::File { path: dir, source };
+        self.journal.restart(found.reaches + 1).map_err(file)?;
+        self.journal.tend();
+        self.filled.store(true, Ordering::Relaxed);
+        if let Some(owner) = &mut *self.owner.lock() {
+            owner.is_shared = false;
+            owner.sign();
+        }
+        self.start(self.keep).map_err(OpenError::Thread)
+    }
+
+    /// Holds of requests in another process, with the estimate of their input: what they are charged
+    /// if that process vanishes.
+    pub fn inputs(&self, volatile: &Volatile) -> rusqlite::Result<Vec<(u64, u64)>> {
+        let live = volatile.live();
+        let rows = self.db.lock().orphans()?;
+        Ok(rows.iter().filter(|row| live.contains(&row.hold)).map(|r| (r.hold, r.input)).collect())
+    }
+
+    /// Charges what is still open when the process ends, as its next start would. After
+    /// [`Embedded::close`], and with nobody left who could settle.
+    pub fn charge_open(&self) {
+        let mut db = self.db.lock();
+        if let Err(problem) = recovery::charge(&mut db) {
+            log::warn!("store: what is open is charged at the next start: {problem}");
+        }
+        let _ = db.checkpoint();
+    }
+}
+
+pub(super) fn owner(
+    path: &Path,
+    inherited: Option<OwnedFd>,
+    take: impl FnOnce() -> Result<Owner, OpenError>,
+) -> Result<Owner, OpenError> {
+    match inherited {
+        None => take(),
+        Some(lock) => Owner::adopt(lock)
+            .map_err(|source| OpenError::File { path: beside(path, ".lock"), source }),
+    }
+}

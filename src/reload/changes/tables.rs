@@ -1,0 +1,291 @@
+//! One table for each kind of thing.
+
+use std::collections::BTreeMap;
+
+use gatekeeper_filters::kernel::{Model, ModelSet, ModelTimeouts, OnDisconnect, Plan};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Thing,
+    words::{NONE, UNLIMITED, dollars, duration, limit, list, or, price, size},
+};
+use crate::config::settings::{
+    AccessLog, Key, LicenseSource, OnStoreDown, Provider, Settings, Strategy, Variants,
+};
+
+type Table = fn(&Settings) -> Vec<Thing>;
+
+/// In the order in which changes are told.
+pub const ALL: [Table; 13] = [
+    server, admin, vault, store, licenses, sources, plans, providers, models, prices, budget,
+    filters, log,
+];
+
+fn server(settings: &Settings) -> Vec<Thing> {
+    let server = &settings.server;
+    let tls = server.tls.as_ref();
+    let limits = &server.limits;
+    let path = |path: Option<&std::path::PathBuf>| or(path.map(|path| path.display()), NONE);
+    let proxies = list(server.trusted_proxies.iter().map(IpNet::to_string));
+    let thing = Thing::new("server")
+        .says("listen", server.listen.to_string(), "")
+        .says("threads", server.threads.to_string(), "")
+        .says("grace", duration(server.grace), "")
+        .says("tls.cert", path(tls.map(|tls| &tls.cert)), NONE)
+        .says("tls.key", path(tls.map(|tls| &tls.key)), NONE)
+        .hides("certificate", tls.and_then(|tls| tls.pair.as_ref()).map(|pair| pair.leaf()))
+        .says("behind_tls", server.behind_tls.to_string(), "false")
+        .says("trusted_proxies", proxies, NONE)
+        .says("limits.body", size(limits.body), "")
+        .says("limits.header_timeout", duration(limits.header_timeout), "")
+        .says("limits.buffered", size(limits.buffered), "");
+    vec![thing]
+}
+
+fn admin(settings: &Settings) -> Vec<Thing> {
+    let admin = &settings.admin;
+    let thing = Thing::new("admin")
+        .says("listen", admin.listen.to_string(), "")
+        .hides("token", secret(admin.token.as_ref()))
+        .says("hosts", list(&admin.hosts), NONE);
+    vec![thing]
+}
+
+fn secret(secret: Option<&SecretString>) -> Option<&[u8]> {
+    secret.map(|secret| secret.expose_secret().as_bytes())
+}
+
+/// A KEK's id tells nothing else about it.
+fn vault(settings: &Settings) -> Vec<Thing> {
+    let thing = |vault: &crate::config::settings::Vault| {
+        Thing::new("vault")
+            .says("kek", vault.kek.id(), "")
+            .says("previous", or(vault.previous.as_ref().map(|kek| kek.id()), NONE), NONE)
+            .hides("pepper", secret(vault.pepper.as_ref()))
+    };
+    settings.vault.iter().map(thing).collect()
+}
+
+fn store(settings: &Settings) -> Vec<Thing> {
+    let store = &settings.store;
+    let redis = store.redis.as_ref();
+    let down = redis.map(|redis| match redis.on_store_down {
+        OnStoreDown::Lease => "lease",
+        OnStoreDown::Closed => "closed",
+    });
+    let evicts = redis.is_some_and(|redis| redis.unsafe_eviction);
+    let thing = Thing::new("store")
+        .says("kind", if redis.is_some() { "redis" } else { "embedded" }, "embedded")
+        .says("path", store.path.display().to_string(), "")
+        .says("keep", duration(store.keep), "")
+        .hides("url", secret(redis.map(|redis| &redis.url)))
+        .says("on_store_down", or(down, NONE), NONE)
+        .says("unsafe_eviction", evicts.to_string(), "false");
+    vec![thing]
+}
+
+fn licenses(settings: &Settings) -> Vec<Thing> {
+    let licenses = &settings.licenses;
+    let order = licenses.sources.iter().map(source_name);
+    let thing = Thing::new("licenses")
+        .says("sources", list(order), "")
+        .says("cache.fresh", duration(licenses.cache.fresh), "")
+        .says("cache.stale", duration(licenses.cache.stale), "")
+        .says("cache.negative", duration(licenses.cache.negative), "")
+        .says("buy_url", or(licenses.buy_url.as_ref(), NONE), NONE);
+    vec![thing]
+}
+
+fn source_name(source: &LicenseSource) -> String {
+    match source {
+        LicenseSource::Static(_) => "static".into(),
+        LicenseSource::LemonSqueezy(shop) => format!("lemonsqueezy {}", shop.store_id),
+        LicenseSource::Gumroad(_) => "gumroad".into(),
+    }
+}
+
+/// Shops; what is listed in the file is counted apart.
+fn sources(settings: &Settings) -> Vec<Thing> {
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    let mut named = |source: &LicenseSource| {
+        let name = source_name(source);
+        let times = times.entry(name.clone()).or_default();
+        *times += 1;
+        match *times {
+            1 => Thing::new(format!("licence source {name}")),
+            nth => Thing::new(format!("licence source {name} ({nth})")),
+        }
+    };
+    let thing = |source: &LicenseSource| {
+        let (base, test_mode, webhook, products) = match source {
+            LicenseSource::Static(_) => return None,
+            LicenseSource::LemonSqueezy(shop) => {
+                let products = shop.products.iter().flat_map(|(id, of)| variants(id, of));
+                (&shop.base, shop.test_mode, &shop.webhook_secret, list(products))
+            }
+            LicenseSource::Gumroad(shop) => {
+                let products = shop.products.iter().flat_map(|(id, of)| variants(id, of));
+                (&shop.base, shop.test_mode, &shop.webhook_secret, list(products))
+            }
+        };
+        let thing = named(source)
+            .says("products", products, "")
+            .says("base_url", base.at(""), "")
+            .says("allow_private", base.allow_private.to_string(), "false")
+            .says("test_mode", test_mode.to_string(), "false")
+            .hides("webhook_secret", secret(webhook.as_ref()));
+        Some(thing)
+    };
+    settings.licenses.sources.iter().filter_map(thing).collect()
+}
+
+fn variants<Id: std::fmt::Display, Variant: std::fmt::Display>(
+    product: &Id,
+    variants: &Variants<Variant>,
+) -> Vec<String> {
+    let named = variants.named.iter().map(|(id, plan)| format!("{product}/{id} {}", plan.name));
+    let other = variants.other.iter().map(|plan| format!("{product}/* {}", plan.name));
+    named.chain(other).collect()
+}
+
+fn plans(settings: &Settings) -> Vec<Thing> {
+    settings.plans.iter().map(|plan| plan_thing(settings, plan)).collect()
+}
+
+fn plan_thing(settings: &Settings, plan: &Plan) -> Thing {
+    let models = match &plan.models {
+        ModelSet::All => "*".to_owned(),
+        ModelSet::Only(names) => list(names),
+    };
+    let price = settings.plan_prices.iter().find(|price| price.plan == plan.name);
+    let upgrade =
+        plan.upgrade_url.as_ref().filter(|_| plan.upgrade_url != settings.licenses.buy_url);
+    let disconnect = match plan.on_disconnect {
+        OnDisconnect::Cut => "cut",
+        OnDisconnect::Drain => "drain",
+    };
+    Thing::new(format!("plan {}", plan.name))
+        .says("messages", limit(plan.messages), UNLIMITED)
+        .says("tokens", limit(plan.tokens), UNLIMITED)
+        .says("rate", limit(plan.rate), UNLIMITED)
+        .says("concurrency", or(plan.concurrency, UNLIMITED), UNLIMITED)
+        .says("models", models, "")
+        .says("max_output_tokens", or(plan.max_output_tokens, NONE), NONE)
+        .says("min_output_tokens", plan.min_output_tokens.to_string(), "256")
+        .says("max_input_tokens", or(plan.max_input_tokens, UNLIMITED), UNLIMITED)
+        .says("devices", if plan.devices_required { "required" } else { "optional" }, "optional")
+        .says("max_devices", or(plan.max_devices, UNLIMITED), UNLIMITED)
+        .says("on_disconnect", disconnect, "cut")
+        .says("upgrade_url", or(upgrade, NONE), NONE)
+        .says("price", or(price.map(|price| dollars(price.month) + "/month"), NONE), NONE)
+}
+
+fn providers(settings: &Settings) -> Vec<Thing> {
+    let things = |provider: &Provider| {
+        let name = format!("provider {}", provider.name);
+        let keys = provider.keys.iter().map(|key| key_thing(&name, key)).collect::<Vec<_>>();
+        [provider_thing(&name, provider)].into_iter().chain(keys)
+    };
+    settings.providers.iter().flat_map(things).collect()
+}
+
+fn provider_thing(name: &str, provider: &Provider) -> Thing {
+    let base = if provider.base.stand_in { "stand-in".into() } else { provider.base.at("") };
+    let strategy = match provider.strategy {
+        Strategy::RoundRobin => "round_robin",
+        Strategy::LeastBusy => "least_busy",
+        Strategy::Fastest => "fastest",
+    };
+    let timeouts = &provider.timeouts;
+    Thing::new(name)
+        .says("base_url", base, "")
+        .says("dialect", provider.dialect.name(), "openai")
+        .says("strategy", strategy, "round_robin")
+        .says("allow_private", provider.base.allow_private.to_string(), "false")
+        .says("timeouts.connect", duration(timeouts.connect), "3s")
+        .says("timeouts.first_byte", duration(timeouts.first_byte), "120s")
+        .says("timeouts.first_token", duration(timeouts.first_token), "120s")
+        .says("timeouts.idle", duration(timeouts.idle), "60s")
+        .says("timeouts.total", duration(timeouts.total), "600s")
+        .says("allow_fields", list(&provider.allow_fields), NONE)
+        .says("output_cap_field", &*provider.output_cap_field, "max_completion_tokens")
+        .says("image_tokens", provider.image_tokens.to_string(), "2000")
+        .says("budget.day", or(provider.budget.map(dollars), NONE), NONE)
+}
+
+fn key_thing(provider: &str, key: &Key) -> Thing {
+    let group = if key.group == key.id { NONE } else { &key.group };
+    Thing::new(format!("{provider}: key {}", key.id))
+        .part_of(provider.into())
+        .says("group", group, NONE)
+        .says("weight", key.weight.to_string(), "1")
+        .says("state", if key.off { "off" } else { "on" }, "on")
+        .hides("secret", secret(Some(&key.secret)))
+}
+
+fn models(settings: &Settings) -> Vec<Thing> {
+    settings.models.values().map(|model| model_thing(model)).collect()
+}
+
+fn model_thing(model: &Model) -> Thing {
+    let smart = model.smart.as_ref().map(|smart| {
+        let (simple, complex) = (&smart.simple.name, &smart.complex.name);
+        format!("{simple}, or {complex} from score {} on", smart.threshold)
+    });
+    let ModelTimeouts { first_byte, first_token, idle, total } = model.timeouts;
+    Thing::new(format!("model {}", model.name))
+        .says("targets", list(model.targets.iter().map(|target| &*target.label)), NONE)
+        .says("smart", or(smart, NONE), NONE)
+        .says("accepts", list(&model.accepts), NONE)
+        .says("delivery", if model.whole { "whole" } else { "stream" }, "stream")
+        .says("sticky", model.sticky.to_string(), "false")
+        .says("timeouts.first_byte", or(first_byte.map(duration), NONE), NONE)
+        .says("timeouts.first_token", or(first_token.map(duration), NONE), NONE)
+        .says("timeouts.idle", or(idle.map(duration), NONE), NONE)
+        .says("timeouts.total", or(total.map(duration), NONE), NONE)
+}
+
+/// Prices of targets that some model has; of others nothing is ever charged.
+fn prices(settings: &Settings) -> Vec<Thing> {
+    let targets = settings.models.values().flat_map(|model| &model.targets);
+    let priced: BTreeMap<_, _> =
+        targets.filter_map(|target| Some((target.label.clone(), target.price?))).collect();
+    let thing = |(label, of)| Thing::new(format!("price of {label}")).says("is", price(of), "");
+    priced.into_iter().map(thing).collect()
+}
+
+fn budget(settings: &Settings) -> Vec<Thing> {
+    vec![Thing::new("budget").says("day", or(settings.budget.map(dollars), NONE), NONE)]
+}
+
+/// Options of filters that are not ours may be secrets.
+fn filters(settings: &Settings) -> Vec<Thing> {
+    let chain = list(settings.filters.iter().map(|each| &each.name));
+    let options = settings.filters.iter().map(|each| {
+        let options = each.options.to_string();
+        Thing::new(format!("filter {}", each.name))
+            .quiet()
+            .hides("options", Some(options.as_bytes()))
+    });
+    [Thing::new("chain").says("filters", chain, "")].into_iter().chain(options).collect()
+}
+
+fn log(settings: &Settings) -> Vec<Thing> {
+    let access = match &settings.log.access {
+        AccessLog::Off => "off".to_owned(),
+        AccessLog::Stdout => "stdout".to_owned(),
+        AccessLog::File(file) => format!("file:{}", file.path.display()),
+    };
+    let (size, kept) = match &settings.log.access {
+        AccessLog::File(file) => (file.max_size, file.keep.to_string()),
+        AccessLog::Off | AccessLog::Stdout => (None, String::new()),
+    };
+    let size = size.map(|bytes| format!("{bytes} bytes")).unwrap_or_default();
+    let name = |level: log::LevelFilter| level.as_str().to_lowercase();
+    let levels = &settings.log.levels;
+    let parts = list(levels.parts.iter().map(|(part, level)| format!("{part} {}", name(*level))));
+    let log = Thing::new("log").says("access", access, "").says("access_max_size", size, "");
+    let log = log.says("access_keep", kept, "").says("level", name(levels.all), "");
+    vec![log.says("levels", parts, "")]
+}

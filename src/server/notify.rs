@@ -1,0 +1,36 @@
+//! Tells systemd how the process is, where it was started with `Type=notify`.
+
+use std::{
+    env,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+};
+
+/// Ready, as the process that systemd has to watch from now on.
+pub fn ready() {
+    say(&format!("MAINPID={}\nREADY=1\nSTATUS=serving", std::process::id()));
+}
+
+/// The process ends, and the service with it.
+pub fn stopping() {
+    say("STOPPING=1\nSTATUS=draining");
+}
+
+fn say(words: &str) {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(&path),
+    };
+    let sent = address.and_then(|address| {
+        UnixDatagram::unbound()?.send_to_addr(words.as_bytes(), &address).map(drop)
+    });
+    if let Err(problem) = sent {
+        log::warn!("systemd can't be told: {problem}");
+    }
+}

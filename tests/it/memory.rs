@@ -1,0 +1,177 @@
+//! Memory under attack: what all requests hold together has a bound, and above it they are told to come
+//! again.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::{
+    Answer, Config, Gate, Gateway, LICENSE, Mock, Reply, Step, body_of, client, eventually, sse,
+};
+
+const MIB: usize = 1024 * 1024;
+/// What may be held in these tests, and what a process of ours takes beside it: a body is held as it
+/// came and as it is sent, and each open request has its buffers.
+const BUFFERED: u64 = 32;
+const BESIDE: u64 = 48;
+
+async fn start(mock: &Mock, model: &str) -> Gateway {
+    let server = format!("grace: 5s, limits: {{ buffered: {BUFFERED}MiB }}");
+    Gateway::start(Config::new(mock).server(&server).model("fast", model)).await
+}
+
+/// Asks 60 times at once, opens the gate when all have got as far as they can, and counts those that
+/// were served and those that were refused.
+async fn flood(mock: &Mock, gateway: &Gateway, gate: &Gate, body: Vec<u8>) -> (usize, usize) {
+    let before = gateway.memory("VmRSS");
+    let asked: Vec<_> = (0..60)
+        .map(|_| {
+            let (app, body) = (gateway.app(), body.clone());
+            tokio::spawn(async move { Answer::of(app.post("/chat", body)).await })
+        })
+        .collect();
+    let finished = || asked.iter().filter(|answer| answer.is_finished()).count();
+    let (mut last, began) = (0, Instant::now());
+    loop {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let now = finished();
+        // Nothing moves any more.
+        if now > 0 && std::mem::replace(&mut last, now) == now {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody is refused");
+    }
+    gate.open();
+    let (mut served, mut refused) = (0, 0);
+    for answer in asked {
+        let answer = answer.await.unwrap();
+        match answer.status {
+            200 => {
+                answer.ok();
+                served += 1;
+            }
+            _ => {
+                refused += 1;
+                answer.is(503, "upstream_exhausted");
+                assert_eq!(answer.header("retry-after"), Some("1"));
+            }
+        }
+    }
+    let most = gateway.memory("VmHWM").saturating_sub(before) / 1024;
+    println!("{served} served, {refused} refused, {most} MiB more at most");
+    assert!(most <= 2 * BUFFERED + BESIDE, "{most} MiB more");
+    assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
+    mock.answer([Reply::chat()]);
+    gateway.app().chat().await.ok();
+    let status = gateway.status().await;
+    for key in status["keys"].as_array().unwrap() {
+        assert_eq!((&key["state"], &key["errors"]), (&json!("ready"), &json!(0)), "{status}");
+    }
+    (served, refused)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_bodies() {
+    let gate = Gate::new();
+    let mock = Mock::start(Reply::chat().before_head(Step::Gate(gate.clone()))).await;
+    let gateway = start(&mock, "[p/m1]").await;
+    let (served, _) = flood(&mock, &gateway, &gate, body_of(4 * MIB)).await;
+    assert_eq!(gateway.messages(LICENSE).await, served as u64 + 1, "who was refused pays nothing");
+}
+
+/// A whole answer, most of which comes at once and the rest when the gate opens.
+fn large_answer(gate: &Gate) -> Reply {
+    let (head, tail) = sse::CHAT.split_at(sse::CHAT.find("Hel").unwrap());
+    Reply::json(200, [head.as_bytes(), &vec![b'a'; 4 * MIB]].concat())
+        .then(Step::Gate(gate.clone()))
+        .write(tail)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_answers() {
+    for reply in [large_answer as fn(&Gate) -> Reply, |gate: &Gate| large_answer(gate).chunked()] {
+        let gate = Gate::new();
+        let mock = Mock::start(reply(&gate)).await;
+        let gateway = start(&mock, "[p/m1]").await;
+        let body = client::chat(&json!({})).to_string().into_bytes();
+        flood(&mock, &gateway, &gate, body).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_deliveries() {
+    let gate = Gate::new();
+    let text = "a".repeat(256 * 1024);
+    let mut events = vec![sse::ROLE.to_owned()];
+    events.extend((0..16).map(|_| sse::text(&text)));
+    let reply =
+        Reply::sse(&events).then(Step::Gate(gate.clone())).write(sse::FINISH).write(sse::DONE);
+    let mock = Mock::start(reply).await;
+    let gateway = start(&mock, "{ targets: [p/m1], delivery: whole }").await;
+    let body = client::chat(&json!({ "stream": true })).to_string().into_bytes();
+    flood(&mock, &gateway, &gate, body).await;
+}
+
+#[tokio::test]
+async fn open_requests_have_a_bound() {
+    let gate = Gate::new();
+    let mock = Mock::start(Reply::chat().before_head(Step::Gate(gate.clone()))).await;
+    let server = "grace: 5s, limits: { requests: 3 }";
+    let gateway = Gateway::start(Config::new(&mock).server(server)).await;
+    let ask = || {
+        let app = gateway.app();
+        tokio::spawn(async move { app.chat().await })
+    };
+    let open: Vec<_> = (0..3).map(|_| ask()).collect();
+    mock.saw(3).await;
+    for _ in 0..2 {
+        let refused = ask().await.unwrap();
+        assert_eq!(refused.is(503, "upstream_exhausted").header("retry-after"), Some("1"));
+    }
+    // What costs nothing is answered all the same.
+    assert_eq!(gateway.app().get("/healthz").send().await.unwrap().status(), 200);
+    assert_eq!(gateway.messages(LICENSE).await, 3);
+    gate.open();
+    for open in open {
+        open.await.unwrap().ok();
+    }
+    gateway.app().chat().await.ok();
+}
+
+/// An event that does not end is held, too; a stream that has begun ends in an error then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_without_an_end() {
+    let gate = Gate::new();
+    let part = format!("data: {{\"x\":\"{}", "a".repeat(900 * 1024));
+    let reply = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel"), part])
+        .then(Step::Gate(gate.clone()))
+        .write("\"}\n\n")
+        .write(sse::FINISH)
+        .write(sse::DONE);
+    let mock = Mock::start(reply).await;
+    let server = "grace: 5s, limits: { body: 1MiB, buffered: 8MiB }";
+    let gateway = Gateway::start(Config::new(&mock).server(server)).await;
+    let before = gateway.memory("VmRSS");
+    let asked: Vec<_> = (0..30)
+        .map(|_| {
+            let app = gateway.app();
+            tokio::spawn(async move { app.stream().await })
+        })
+        .collect();
+    eventually("some are ended", Duration::from_secs(20), || async {
+        asked.iter().filter(|answer| answer.is_finished()).count() >= 10
+    })
+    .await;
+    gate.open();
+    let mut broken = 0;
+    for answer in asked {
+        let answer = answer.await.unwrap();
+        let whole = answer.text().ends_with(sse::DONE);
+        broken += usize::from(!whole);
+        assert!(whole || answer.text().contains("The answer broke off."), "{}", answer.text());
+    }
+    assert!((10..30).contains(&broken), "{broken} were broken off");
+    let most = gateway.memory("VmHWM").saturating_sub(before) / 1024;
+    assert!(most <= 16 + BESIDE, "{most} MiB more");
+    assert_eq!(gateway.status().await["keys"][0]["errors"], 0);
+}
