@@ -55,20 +55,12 @@ export class Session {
         button.disabled = false;
     }
 
-    /** Too many wrong ones. */
+    /** Too many wrong ones. Said once, not every second: it is an alert. */
     wait(seconds) {
-        const button = at('log-in-now');
-        if (seconds <= 0) {
-            button.disabled = false;
-            say(at('login-said'), 'Try again.');
-            return;
-        }
-        // Said once, not every second: it is an alert.
-        if (button.disabled && !this.waiting) say(at('login-said'), `Too many wrong ones. Again in ${many(seconds, 'second')}.`);
-        this.waiting = true;
+        say(at('login-said'), `Too many wrong ones. Again in ${many(seconds, 'second')}.`);
         setTimeout(() => {
-            this.waiting = false;
-            this.wait(0);
+            at('log-in-now').disabled = false;
+            say(at('login-said'), 'Try again.');
         }, seconds * 1000);
     }
 }

@@ -240,10 +240,17 @@ test('whatever a gateway says is text, in every place', async (t) => {
     isFine(page);
 });
 
-test('connection lost: it says so, dims, and comes back with an empty feed', async (t) => {
+test('it drains, the connection is lost, and it comes back with an empty feed', async (t) => {
     const page = await open(t, browser, gateway.admin, { mayFail: true });
     await rows(page).first().waitFor();
-    await gateway.end();
+    for (const secret of ['sk-first', 'sk-second', 'sk-third']) gateway.provider.moods[secret] = 'hang';
+    const hanging = gateway.ask({ stream: true });
+    await says(page, '#rate-sub', '1 request open now');
+    const ended = gateway.end();
+    await says(page, '#lead', 'Shutting down: new requests are turned away.');
+    await says(page, '#tail', '1 answer still on the way.');
+    gateway.provider.release();
+    await Promise.all([hanging, ended]);
     await says(page, '#lead', /^No connection to the gateway since \d\d:\d\d\.$/);
     await until(async () => Number(await page.locator('#view-live').evaluate((view) => getComputedStyle(view).opacity)) < 0.6, 'the view to dim');
     assert.ok(await page.locator('#retry').isVisible());
@@ -254,6 +261,7 @@ test('connection lost: it says so, dims, and comes back with an empty feed', asy
     await until(async () => (await rows(page).count()) === 0, 'the feed of the last boot to be gone');
     assert.ok(await page.locator('#first').isVisible());
     assert.ok(page.asked.length - asked < 20, 'it did not hammer');
+    for (const secret of ['sk-first', 'sk-second', 'sk-third']) gateway.provider.moods[secret] = null;
     await gateway.ask();
     await until(async () => (await rows(page).count()) === 1, 'the feed to go on');
     isFine(page);

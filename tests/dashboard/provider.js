@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 export const USAGE = { prompt_tokens: 11, completion_tokens: 5, total_tokens: 16 };
 
 export async function startProvider() {
-    /** What a secret is answered: a status, or `broken`; else it is served. */
+    // What a secret is answered: a status, `broken`, or `hang` until `release`; else it is served.
     const moods = {};
     /** `pace()` makes `{ ms, usage }` of an answer; without, it comes at once. */
     const provider = { moods, asked: [], answered: 0, pace: () => ({ ms: 0, usage: USAGE }) };
@@ -38,6 +38,7 @@ export async function startProvider() {
         event({ role: 'assistant', content: 'On ' });
         await sleep(10 + ms);
         if (mood === 'broken') return res.destroy();
+        if (mood === 'hang') await new Promise((resolve) => (provider.release = resolve));
         event({ content: 'its way.' });
         event({}, { choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] });
         event({}, { choices: [], usage });

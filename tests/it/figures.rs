@@ -125,6 +125,8 @@ async fn figures_are_those_of_the_metrics_and_of_the_provider() {
     for name in ["boot", "version", "now"] {
         assert!(status[name].is_string(), "{name}");
     }
+    assert_eq!(status["phase"], "serving");
+    assert_eq!(status["listen"], format!("http://{}", gateway.public));
     assert_eq!(status["store"], json!({ "kind": "embedded", "up": true }));
     let steps = status["config"]["steps"].as_array().unwrap();
     assert_eq!((steps.len(), &steps[0]["name"]), (5, &json!("license")));
