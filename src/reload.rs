@@ -26,6 +26,7 @@ use crate::{
         settings::{LicenseSource, Settings},
     },
     ledger::{Embedded, PepperError},
+    server::{notify, phase::Phase},
     snapshot::{Machine, Snapshot, SnapshotError},
     telemetry::{self, access_log::Out},
     vault::pepper::{self, Pepper, pepper},
@@ -43,6 +44,8 @@ pub struct Reload {
     pub store: Arc<Embedded>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub history: Arc<History>,
+    /// Whether this process is the one that serves.
+    phase: Arc<Phase>,
     /// One at a time: what is live is what was read last.
     turn: Mutex<()>,
     /// What was read last, as it then was.
@@ -118,10 +121,11 @@ impl Reload {
         store: Arc<Embedded>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         history: Arc<History>,
+        phase: Arc<Phase>,
     ) -> Self {
         let seen = Mutex::new(snapshot.load().settings.files.clone());
         let (turn, bell) = (Mutex::default(), Arc::default());
-        Self { file, registry, machine, store, snapshot, history, turn, seen, bell }
+        Self { file, registry, machine, store, snapshot, history, phase, turn, seen, bell }
     }
 
     /// Has the file read again soon. Never blocks; asked a hundred times at once, it is read once.
@@ -132,6 +136,19 @@ impl Reload {
     /// Takes the file as it is now, or keeps what is live and says why. Blocks.
     pub fn reload(&self) -> Outcome {
         let _turn = self.turn.lock();
+        // Of a process that others took over from, systemd must hear nothing any more.
+        let is_told = self.phase.is_here();
+        if is_told {
+            notify::reloading();
+        }
+        let outcome = self.take();
+        if is_told {
+            notify::ready();
+        }
+        outcome
+    }
+
+    fn take(&self) -> Outcome {
         let file = self.file.display();
         let metrics = &self.machine.telemetry.metrics;
         // Whatever becomes of the file: what moved the log away wants it begun anew.

@@ -170,7 +170,8 @@ pub fn serve(
         Source::Demo { scratch } => (None, Some(scratch)),
         Source::File { path } => {
             let (machine, store, snapshot) = (machine.clone(), store.clone(), snapshot.clone());
-            let reload = Reload::new(path, registry, machine, store, snapshot, history.clone());
+            let (history, phase) = (history.clone(), phase.clone());
+            let reload = Reload::new(path, registry, machine, store, snapshot, history, phase);
             (Some(Arc::new(reload)), None)
         }
     };

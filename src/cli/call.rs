@@ -42,21 +42,6 @@ pub fn address(settings: &Settings) -> SocketAddr {
 
 /// `path` begins with `/api/`.
 pub fn gateway(settings: &Settings, path: &str, body: &[u8]) -> Called {
-    post(settings, settings.admin.token.as_ref(), path, body)
-}
-
-/// The same where the token of the file may be newer than the one the gateway runs with; on loopback it needs none.
-pub fn gateway_before_its_token(settings: &Settings, path: &str, body: &[u8]) -> Called {
-    let called = gateway(settings, path, body);
-    let refused = |called: &Called| matches!(called, Called::Answered(answer) if answer.status == StatusCode::UNAUTHORIZED);
-    if !refused(&called) || settings.admin.token.is_none() {
-        return called;
-    }
-    let open = post(settings, None, path, body);
-    if matches!(open, Called::Answered(_)) && !refused(&open) { open } else { called }
-}
-
-fn post(settings: &Settings, token: Option<&SecretString>, path: &str, body: &[u8]) -> Called {
     let address = address(settings);
     let _progress = Progress::of(format!("Asking the gateway at {address}"), "");
     let mut last = String::new();
@@ -66,7 +51,7 @@ fn post(settings: &Settings, token: Option<&SecretString>, path: &str, body: &[u
             Err(error) if last.is_empty() => return Called::Nobody(error),
             Err(error) => return Called::Failed(format!("{last}, then {error}")),
         };
-        match exchange(connection, address, token, path, body) {
+        match exchange(connection, address, settings.admin.token.as_ref(), path, body) {
             Ok(bytes) => {
                 return match read(&bytes) {
                     Some(answer) => Called::Answered(answer),

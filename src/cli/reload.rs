@@ -5,6 +5,7 @@ use std::{io::Write, path::Path, process::ExitCode};
 use anyhow::bail;
 use clap::Args;
 use gatekeeper_filters::kernel::Registry;
+use http::StatusCode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -65,8 +66,13 @@ fn ask(args: &ReloadArgs, settings: &Settings) -> anyhow::Result<Value> {
         json!({ "file": file.canonicalize().unwrap_or_else(|_| file.clone()) })
     };
     let body = Zeroizing::new(order.to_string().into_bytes());
-    match call::gateway_before_its_token(settings, "/api/reload", &body) {
+    match call::gateway(settings, "/api/reload", &body) {
         Called::Answered(answer) if answer.status.is_success() => Ok(answer.body),
+        Called::Answered(answer) if answer.status == StatusCode::UNAUTHORIZED => bail!(
+            "reload: the gateway runs with another admin.token than {} has. It sees by itself what is saved; \
+             SIGHUP has it look at once, and its log says what came of it",
+            file.display()
+        ),
         Called::Answered(answer) => {
             let message = answer.body["error"]["message"].as_str().unwrap_or("it failed");
             bail!("reload: {message}")

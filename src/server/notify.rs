@@ -16,6 +16,13 @@ pub fn ready() {
     say(&format!("MAINPID={}\nREADY=1\nSTATUS=serving", std::process::id()));
 }
 
+/// The configuration is read again; [`ready`] follows.
+pub fn reloading() {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+    say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+}
+
 /// The process ends, and the service with it.
 pub fn stopping() {
     say("STOPPING=1\nSTATUS=draining");

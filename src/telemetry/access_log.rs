@@ -175,15 +175,49 @@ impl RotatedFile {
         Ok(Self { settings: settings.clone(), out, size, is_stuck: false })
     }
 
-    /// Whole lines: none is split between two files.
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+    /// Whole lines: none is split between two files, and none is left cut off.
+    fn write(&mut self, mut lines: &[u8]) -> io::Result<()> {
         let most = self.settings.max_size.unwrap_or(u64::MAX);
-        if self.size > 0 && self.size.saturating_add(lines.len() as u64) > most {
-            self.make_way();
+        while !lines.is_empty() {
+            let mut fitting = whole_lines(lines, most.saturating_sub(self.size));
+            if fitting == 0 && self.size > 0 {
+                self.make_way();
+                fitting = whole_lines(lines, most.saturating_sub(self.size));
+            }
+            let piece = match fitting {
+                0 if self.is_stuck => lines.len(),
+                // It is longer than a file may be.
+                0 => memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1),
+                fitting => fitting,
+            };
+            self.append(&lines[..piece])?;
+            lines = &lines[piece..];
         }
-        self.out.write_all(lines)?;
-        self.size += lines.len() as u64;
         Ok(())
+    }
+
+    /// All of it or, on a disk that is full, nothing.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        while written < lines.len() {
+            match self.out.write(&lines[written..]) {
+                Ok(0) => return self.take_back(written, io::ErrorKind::WriteZero.into()),
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.take_back(written, error),
+            }
+        }
+        self.size += written as u64;
+        Ok(())
+    }
+
+    /// A line that was cut off would spoil the one that follows it.
+    fn take_back(&mut self, written: usize, error: io::Error) -> io::Result<()> {
+        if written > 0 {
+            let end = self.out.metadata()?.len();
+            self.out.set_len(end.saturating_sub(written as u64))?;
+        }
+        Err(error)
     }
 
     fn make_way(&mut self) {
@@ -209,6 +243,12 @@ impl RotatedFile {
         (self.out, self.size) = append_to(path)?;
         Ok(())
     }
+}
+
+/// Bytes of the lines that fit into so many bytes.
+fn whole_lines(lines: &[u8], room: u64) -> usize {
+    let room = usize::try_from(room).unwrap_or(usize::MAX).min(lines.len());
+    memchr::memrchr(b'\n', &lines[..room]).map_or(0, |end| end + 1)
 }
 
 fn numbered(path: &Path, number: u64) -> PathBuf {
