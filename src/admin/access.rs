@@ -128,6 +128,9 @@ impl Access {
             check_page(caller, admin)?;
             return Ok(Pass::Bearer(print(token.expose_secret())));
         }
+        if caller.bearer().is_some() {
+            return Err(unauthorized("No admin token is configured; send none."));
+        }
         check_host(caller, admin)?;
         check_page(caller, admin)?;
         let Some(token) = &admin.token else {

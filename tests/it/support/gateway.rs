@@ -72,7 +72,7 @@ pub struct Gateway {
     pub config: Config,
     pub public: SocketAddr,
     pub admin: SocketAddr,
-    /// Holds the admin token that it was started with.
+    /// Holds the admin token that it runs with.
     token_file: Option<PathBuf>,
     child: Child,
     exit: Option<ExitStatus>,
@@ -237,7 +237,11 @@ impl Gateway {
     pub async fn reload(&mut self, config: Config) -> bool {
         config.write(self.dir.path(), self.public, self.admin);
         self.config = config;
-        self.read_again().await
+        let is_live = self.read_again().await;
+        if is_live {
+            self.token_file = self.config.token_file();
+        }
+        is_live
     }
 
     /// Has it read its file again; whether that went live.
@@ -378,7 +382,11 @@ impl Gateway {
     }
 
     async fn metrics_now(&self) -> Metrics {
-        let answer = self.operator().get("/metrics").send().await.unwrap();
+        let mut answer = self.operator().get("/metrics").send().await.unwrap();
+        if answer.status() == 401 {
+            // A reload has just taken the token away.
+            answer = self.stranger().get("/metrics").send().await.unwrap();
+        }
         assert_eq!(answer.status(), 200);
         Metrics(answer.text().await.unwrap())
     }
