@@ -113,6 +113,7 @@ impl Fleet {
         let mut days = Days::default();
         let mut losses = self.store.losses();
         let mut ticks = ticks(DAYS_EVERY);
+        let mut is_read = true;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -121,8 +122,11 @@ impl Fleet {
                         return;
                     }
                     days.forget();
-                    self.read_health().await;
+                    is_read = false;
                 }
+            }
+            if !is_read {
+                is_read = self.read_health().await.is_ok();
             }
             if self.speaks() {
                 let _ = self.tell_days(&mut days).await;

@@ -64,12 +64,13 @@ impl Admin {
     ) -> Map<String, Value> {
         let telemetry = &snapshot.telemetry;
         let (live, neighbours) = (&telemetry.live, &telemetry.live.neighbours);
+        // Before the list: what ends meanwhile is in both rather than in neither.
+        let mut in_flight = telemetry.in_flight();
         let mut status = match whose {
             Some(Whose::Own) => live.own(),
             Some(Whose::Other(name)) => neighbours.other(name).unwrap_or_default(),
             Some(Whose::All) | None => live.to_json(),
         };
-        let mut in_flight = telemetry.in_flight();
         if whose == Some(&Whose::All) {
             let (totals, all) = neighbours.total(live.totals(), in_flight);
             totals.put_into(&mut status);

@@ -23,10 +23,17 @@ const PAUSED: &str = "gk:keys:paused";
 /// A provider is told to be sick for so long at most, should nobody be left to tell that it is well.
 const SICK: Duration = Duration::from_secs(60);
 
+/// After the store did not hear what the operator said.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
+
 impl Fleet {
     pub(super) async fn tell_health(self: std::sync::Arc<Self>, mut news: UnboundedReceiver<News>) {
         while let Some(news) = news.recv().await {
-            let _ = self.tell(&news).await;
+            // Rests end by themselves and are found out again; what the operator said must not be lost.
+            let is_order = matches!(news.change, Change::Paused | Change::Resumed);
+            while self.tell(&news).await.is_err() && is_order {
+                tokio::time::sleep(TELL_AGAIN).await;
+            }
         }
     }
 
@@ -54,16 +61,16 @@ impl Fleet {
     }
 
     /// What began while this gateway was not there.
-    pub(super) async fn read_health(&self) {
+    pub(super) async fn read_health(&self) -> Result<(), Away> {
         for known in [KEY, PAUSED] {
-            let known: Result<BTreeMap<String, String>, Away> =
-                self.store.run(Cmd::hgetall(known)).await;
-            for (name, what) in known.unwrap_or_default() {
+            let known: BTreeMap<String, String> = self.store.run(Cmd::hgetall(known)).await?;
+            for (name, what) in known {
                 if let Some(news) = read(&name, &what, UnixMs::now()) {
                     self.health.hear(&news);
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -96,7 +96,7 @@ impl Farm {
         let config = Config::new(&mock)
             .plan("free", &plan)
             .provider("s", &mock, &["sk-slow"])
-            .timeouts("s", "first_byte: 2s")
+            .timeouts("s", "first_byte: 3s")
             .model("slow", "[s/m1]");
         Self { mock, config }
     }
