@@ -112,8 +112,10 @@ impl Fleet {
     async fn keep_telling_days(self: Arc<Self>) {
         let mut days = Days::default();
         let mut losses = self.store.losses();
+        // Each time messages are listened to anew, too: what was said before was not heard.
+        let mut generations = self.store.generations();
         let mut ticks = ticks(DAYS_EVERY);
-        let mut is_read = true;
+        let mut is_read = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -122,6 +124,12 @@ impl Fleet {
                         return;
                     }
                     days.forget();
+                    is_read = false;
+                }
+                changed = generations.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
                     is_read = false;
                 }
             }
