@@ -44,7 +44,7 @@ struct Shard {
 }
 
 /// What a licence has settled here, and was given here, in the newest window of each kind.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Contribution {
     /// Larger with each later one of the licence.
     pub sequence: u64,

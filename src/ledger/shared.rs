@@ -25,6 +25,7 @@ mod answer;
 mod holds;
 mod lease;
 mod moving;
+mod peers;
 mod scripts;
 mod speak;
 
@@ -51,8 +52,9 @@ use self::{
     answer::{Answer, Count},
     holds::{Holds, Open},
     lease::{Lease, Seen},
+    peers::Peers,
     scripts::{Scripts, Speaker},
-    speak::{Peers, Said},
+    speak::Said,
 };
 pub use self::{holds::Held, lease::Kept};
 use super::{Embedded, windows::Windows};
@@ -215,7 +217,7 @@ impl Shared {
 
     /// Whether the store did not know everything that was settled here when it decided.
     fn has_news(&self, asking: &Asking<'_>) -> bool {
-        asking.was_unsettled || self.holds.is_unsettled(&asking.license)
+        asking.was_untold || self.holds.is_untold(&asking.license)
     }
 
     /// Waits until the store has been told what was settled here of a licence; whether it was.
@@ -223,7 +225,7 @@ impl Shared {
         let heard = async {
             loop {
                 let told = self.told.notified();
-                if !self.holds.is_unsettled(&demand.license) {
+                if !self.holds.is_untold(&demand.license) {
                     return;
                 }
                 told.await;
@@ -278,17 +280,15 @@ impl Shared {
         });
     }
 
-    /// Charges in this gateway's own book, and has the store told. In this order: what ended without
-    /// being charged yet would be free for a moment.
+    /// Charges in this gateway's own book, and has the store told.
     fn charge(&self, license: LicenseId, hold: u64, open: &Open, charge: Charge) {
-        self.local.settle(open.booked, charge);
-        if self.holds.end(hold).is_none() {
+        if !self.holds.settle(hold, || self.local.settle(open.booked, charge)) {
             return;
         }
         if let Some(leased) = open.leased {
             self.give_back(&license, leased, charge.message, charge.tokens);
         }
-        let _ = self.said.send(Said::Settled { license, hold });
+        let _ = self.said.send(Said::Settled { license });
     }
 }
 
@@ -299,14 +299,14 @@ struct Asking<'a> {
     hold: u64,
     has_spoken: bool,
     /// The store had still to hear of something settled.
-    was_unsettled: bool,
+    was_untold: bool,
     is_open: bool,
 }
 
 impl<'a> Asking<'a> {
     fn begin(shared: &'a Shared, license: LicenseId) -> Self {
-        let (hold, has_spoken, was_unsettled) = shared.holds.begin(&license);
-        Self { shared, license, hold, has_spoken, was_unsettled, is_open: true }
+        let (hold, has_spoken, was_untold) = shared.holds.begin(&license);
+        Self { shared, license, hold, has_spoken, was_untold, is_open: true }
     }
 
     fn granted(mut self, open: Open) -> u64 {

@@ -122,7 +122,9 @@ impl Farm {
             let looks = watching.await.unwrap();
             assert!(looks > 100, "only {looks} looks");
         }
-        let reached = self.mock.count() as u64;
+        // Of the apps: a provider that times out that often is asked by the gateway, too.
+        let seen = self.mock.seen();
+        let reached = seen.iter().filter(|seen| seen.path == CHAT).count() as u64;
         assert!(reached > 1500, "only {reached} reached the provider");
         for gateway in &gateways {
             assert_eq!(gateway.messages(LICENSE).await, reached);

@@ -176,8 +176,13 @@ async fn speed(
     for _ in 0..SLICES {
         for tally in &mut tallies {
             let (address, slice) = (tally.proxy.address, time / SLICES);
+            // Opened anew each time: a page that stays open asks for less.
+            let page = tally.proxy.page().await?;
             let outcome = generator::load(address, KEY, ask, connections, slice).await;
             tally.outcome.add(outcome.with_context(|| tally.who.name())?);
+            if let Some(mut page) = page {
+                page.is_served()?;
+            }
         }
     }
     // What a proxy puts off (records, metrics) belongs to the requests that caused it.

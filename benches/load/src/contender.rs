@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::compare::Load;
 use crate::generator::{self, Ask};
+use crate::page::Page;
 use crate::redis::Redis;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -21,12 +22,15 @@ pub enum Contender {
     Gatekeeper,
     /// Its licence is of a shop.
     Shop,
+    /// Somebody looks at its dashboard.
+    Watched,
     /// It counts on Redis, as several gateways do.
     Redis,
 }
 
 impl Contender {
-    pub const ALL: [Self; 5] = [Self::Nginx, Self::Bare, Self::Gatekeeper, Self::Shop, Self::Redis];
+    pub const ALL: [Self; 6] =
+        [Self::Nginx, Self::Bare, Self::Gatekeeper, Self::Shop, Self::Watched, Self::Redis];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -34,13 +38,14 @@ impl Contender {
             Self::Bare => "bare Pingora",
             Self::Gatekeeper => "Gatekeeper",
             Self::Shop => "  licence of a shop",
+            Self::Watched => "  its page open",
             Self::Redis => "  on Redis",
         }
     }
 
-    /// What is different about the last two is the same for each request, whatever comes back.
+    /// What is different about the last ones is the same for each request, whatever comes back.
     pub fn runs(self, load: Load) -> bool {
-        load == Load::Json || !matches!(self, Self::Shop | Self::Redis)
+        load == Load::Json || !matches!(self, Self::Shop | Self::Watched | Self::Redis)
     }
 }
 
@@ -61,6 +66,9 @@ const KEK: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 pub struct Running {
     child: Child,
     pub address: SocketAddr,
+    /// Where operators ask; nobody listens there at the other proxies.
+    admin: SocketAddr,
+    is_watched: bool,
     redis: Option<Redis>,
     _dir: tempfile::TempDir,
 }
@@ -85,7 +93,7 @@ pub async fn start_beside(
     beside: Option<&Redis>,
 ) -> Result<Running> {
     let dir = tempfile::tempdir()?;
-    let address = free_address()?;
+    let (address, admin) = (free_address()?, free_address()?);
     let redis = match which {
         Contender::Redis if beside.is_none() => Some(Redis::start(dir.path())?),
         _ => None,
@@ -103,12 +111,13 @@ pub async fn start_beside(
             bare.args(["--listen", &address.to_string(), "--provider", &provider.to_string()]);
             bare
         }
-        Contender::Gatekeeper | Contender::Shop | Contender::Redis => {
+        Contender::Gatekeeper | Contender::Shop | Contender::Watched | Contender::Redis => {
             let conf = dir.path().join("gatekeeper.yaml");
             let source = if which == Contender::Shop { shop(provider) } else { listed() };
             let shared = redis.as_ref().or(beside);
             let store = shared.map_or_else(|| "kind: embedded".to_owned(), Redis::store);
-            fs::write(&conf, gatekeeper_conf(dir.path(), address, provider, &source, &store)?)?;
+            let listen = [address, admin];
+            fs::write(&conf, gatekeeper_conf(dir.path(), listen, provider, &source, &store))?;
             let mut gatekeeper = Command::new(&programs.gatekeeper);
             gatekeeper.arg("run").arg("-c").arg(conf).env("STAND_IN_KEY", "sk-stand-in-0001");
             gatekeeper.env("BENCH_KEK", KEK);
@@ -120,7 +129,8 @@ pub async fn start_beside(
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
     let child = spawn_on(&programs.core, &mut command)
         .with_context(|| format!("{} ({})", which.name(), command.get_program().display()))?;
-    let mut running = Running { child, address, redis, _dir: dir };
+    let is_watched = which == Contender::Watched;
+    let mut running = Running { child, address, admin, is_watched, redis, _dir: dir };
     let mut last = None;
     for _ in 0..100 {
         if running.child.try_wait()?.is_some() {
@@ -138,6 +148,14 @@ pub async fn start_beside(
 }
 
 impl Running {
+    /// Opens its page, if somebody looks at it.
+    pub async fn page(&self) -> Result<Option<Page>> {
+        if !self.is_watched {
+            return Ok(None);
+        }
+        Ok(Some(Page::open(self.admin).await?))
+    }
+
     /// The Redis it counts on.
     pub fn redis(&self) -> Option<&Redis> {
         self.redis.as_ref()
@@ -235,14 +253,14 @@ http {{
 /// records, the embedded store, the access log.
 fn gatekeeper_conf(
     dir: &Path,
-    listen: SocketAddr,
+    [listen, admin]: [SocketAddr; 2],
     provider: SocketAddr,
     source: &str,
     store: &str,
-) -> Result<String> {
+) -> String {
     let models = Load::ALL.map(|load| load.ask().model());
     let models = models.map(|model| format!("  {model}: [ stand-in/{model} ]\n")).concat();
-    Ok(format!(
+    format!(
         "server: {{ listen: \"{listen}\", threads: 1 }}
 admin: {{ listen: \"{admin}\" }}
 store: {{ {store}, path: {dir}/gatekeeper.db }}
@@ -259,9 +277,8 @@ providers:
 models:
 {models}log: {{ access: stdout, level: info }}
 ",
-        admin = free_address()?,
         dir = dir.display(),
-    ))
+    )
 }
 
 /// The key stands in the file.

@@ -6,6 +6,7 @@ mod compare;
 mod contender;
 mod fleet;
 mod generator;
+mod page;
 mod provider;
 mod redis;
 mod report;

@@ -15,6 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::lease::{Lease, Leased, Seen};
+use crate::ledger::book::Contribution;
 
 const SHARD_BITS: u32 = 6;
 const SHARDS: usize = 1 << SHARD_BITS;
@@ -64,8 +65,10 @@ pub struct Local {
     /// The store has heard of it from this process.
     pub spoken: bool,
     holds: FxHashSet<u64>,
-    /// Settled requests that the store has not heard of yet.
-    unsettled: u32,
+    /// Settled requests of which the store has yet to be told.
+    ended: Vec<u64>,
+    /// How many settled requests the store has not heard of: `ended`, and those on their way.
+    untold: usize,
 }
 
 /// What is open, for another process.
@@ -78,14 +81,33 @@ pub struct Held {
     pub seen: Vec<(LicenseId, Seen)>,
 }
 
-/// All that is open of a licence.
+/// What the store has not heard of a licence.
+pub struct News {
+    pub contribution: Contribution,
+    /// Requests that the contribution has in it, and the store as open.
+    pub ended: Vec<u64>,
+    pub has_spoken: bool,
+}
+
+/// All that is open of a licence, and what was settled by then.
 pub struct Listed {
+    pub contribution: Contribution,
     pub open: Vec<(u64, Open)>,
     /// The store is being asked.
     pub pending: Vec<u64>,
     /// Later requests are not among them.
     pub horizon: u64,
     pub has_spoken: bool,
+}
+
+impl Shard {
+    /// What is remembered of the licence of a request that was there until now.
+    fn remove(&mut self, hold: u64) -> Option<&mut Local> {
+        let (license, _) = self.requests.remove(&hold)?;
+        let local = self.licenses.get_mut(&license)?;
+        local.holds.remove(&hold);
+        Some(local)
+    }
 }
 
 impl Holds {
@@ -135,7 +157,7 @@ impl Holds {
         shard.requests.insert(hold, (*license, None));
         let local = shard.licenses.entry(*license).or_default();
         local.holds.insert(hold);
-        (hold, local.spoken, local.unsettled > 0)
+        (hold, local.spoken, local.untold > 0)
     }
 
     pub fn open(&self, hold: u64, open: Open) {
@@ -154,34 +176,48 @@ impl Holds {
         Some((*license, open.clone()))
     }
 
-    /// The request is over; `None` when it was already.
-    pub fn end(&self, hold: u64) -> Option<LicenseId> {
-        let mut shard = self.shards[hold as usize % SHARDS].lock();
-        let (license, open) = shard.requests.remove(&hold)?;
-        if let Some(local) = shard.licenses.get_mut(&license) {
-            local.holds.remove(&hold);
-            local.unsettled += u32::from(open.is_some());
-        }
-        Some(license)
+    /// The store was asked for nothing, or in vain.
+    pub fn end(&self, hold: u64) {
+        self.shards[hold as usize % SHARDS].lock().remove(hold);
     }
 
-    /// The store has heard of so many settled requests of a licence.
+    /// `charge` writes into the own book what a granted request costs, and the request is over. To
+    /// [`Holds::news`] and [`Holds::list`] both happen at once, so that the store never counts a
+    /// request as open and as settled. Whether it was open.
+    pub fn settle(&self, hold: u64, charge: impl FnOnce()) -> bool {
+        let mut shard = self.shards[hold as usize % SHARDS].lock();
+        charge();
+        let Some(local) = shard.remove(hold) else { return false };
+        local.ended.push(hold);
+        local.untold += 1;
+        true
+    }
+
+    /// What the store has not heard of a licence; `None` when that is nothing, or on its way.
+    pub fn news(
+        &self,
+        license: &LicenseId,
+        contribution: impl FnOnce() -> Contribution,
+    ) -> Option<News> {
+        self.with(license, |local| {
+            let ended = std::mem::take(&mut local.ended);
+            let has_spoken = local.spoken;
+            (!ended.is_empty()).then(|| News { contribution: contribution(), ended, has_spoken })
+        })
+    }
+
+    /// The store was told of so many settled requests of a licence; whether it took that.
     pub fn told(&self, license: &LicenseId, ended: usize, took: bool) {
         self.with(license, |local| {
-            local.unsettled = local.unsettled.saturating_sub(ended as u32);
+            local.untold = local.untold.saturating_sub(ended);
             local.spoken |= took;
         });
     }
 
-    /// Whether the store has heard of a licence from this process.
-    pub fn has_spoken(&self, license: &LicenseId) -> bool {
-        self.shard(license).lock().licenses.get(license).is_some_and(|local| local.spoken)
-    }
-
     /// Whether the store has still to hear of something settled.
-    pub fn is_unsettled(&self, license: &LicenseId) -> bool {
+    pub fn is_untold(&self, license: &LicenseId) -> bool {
         let shard = self.shard(license).lock();
-        shard.licenses.get(license).is_some_and(|local| local.unsettled > 0)
+        shard.licenses.get(license).is_some_and(|local| local.untold > 0)
     }
 
     pub fn with<T>(&self, license: &LicenseId, change: impl FnOnce(&mut Local) -> T) -> T {
@@ -189,12 +225,16 @@ impl Holds {
     }
 
     /// What is open of a licence. The store hears of it now.
-    pub fn list(&self, license: &LicenseId) -> Listed {
+    pub fn list(&self, license: &LicenseId, contribution: impl FnOnce() -> Contribution) -> Listed {
         let mut shard = self.shard(license).lock();
-        let horizon = self.next.load(Relaxed) << SHARD_BITS;
-        let mut listed =
-            Listed { open: Vec::new(), pending: Vec::new(), horizon, has_spoken: false };
         let shard = &mut *shard;
+        let mut listed = Listed {
+            contribution: contribution(),
+            open: Vec::new(),
+            pending: Vec::new(),
+            horizon: self.next.load(Relaxed) << SHARD_BITS,
+            has_spoken: false,
+        };
         let Some(local) = shard.licenses.get(license) else { return listed };
         listed.has_spoken = local.spoken;
         let now = Instant::now();
@@ -250,7 +290,7 @@ impl Holds {
         for shard in &self.shards {
             shard.lock().licenses.retain(|_, local| {
                 let known = local.seen.is_some_and(|seen| !seen.is_old(now));
-                known || local.lease.is_some() || !local.holds.is_empty() || local.unsettled > 0
+                known || local.lease.is_some() || !local.holds.is_empty() || local.untold > 0
             });
         }
     }
@@ -258,4 +298,48 @@ impl Holds {
 
 fn index(license: &LicenseId) -> usize {
     usize::from(license.0[0]) % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// What the store is told of settled requests is exactly what it is told to close, however many
+    /// settle meanwhile.
+    #[test]
+    fn what_is_settled_and_what_ended_agree() {
+        const REQUESTS: usize = 20_000;
+        let (holds, license) = (Holds::new(), LicenseId([7; 32]));
+        let requests: Vec<u64> = (0..REQUESTS).map(|_| holds.begin(&license).0).collect();
+        let (settled, mut ended) = (AtomicU64::new(0), 0);
+        let contribution =
+            || Contribution { sequence: settled.load(Relaxed), ..Contribution::default() };
+        thread::scope(|scope| {
+            let (holds, settled) = (&holds, &settled);
+            for some in requests.chunks(REQUESTS / 2) {
+                scope.spawn(move || {
+                    for hold in some {
+                        let was_open = holds.settle(*hold, || {
+                            settled.fetch_add(1, Relaxed);
+                        });
+                        assert!(was_open && !holds.settle(*hold, || ()));
+                    }
+                });
+            }
+            while ended < REQUESTS {
+                let listed = holds.list(&license, contribution);
+                let open = listed.open.len() + listed.pending.len();
+                assert_eq!(listed.contribution.sequence as usize + open, REQUESTS);
+                if let Some(news) = holds.news(&license, contribution) {
+                    ended += news.ended.len();
+                    assert_eq!(news.contribution.sequence as usize, ended);
+                }
+            }
+        });
+        assert!(holds.news(&license, contribution).is_none() && holds.is_untold(&license));
+        holds.told(&license, REQUESTS, true);
+        assert!(!holds.is_untold(&license));
+    }
 }

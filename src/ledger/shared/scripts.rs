@@ -7,7 +7,7 @@ use std::{
 
 use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period};
 
-use super::holds::Listed;
+use super::holds::{Listed, News};
 use crate::{
     ledger::{book::Contribution, windows::Windows},
     store::script::{Call, Script},
@@ -82,32 +82,19 @@ impl Scripts {
         call
     }
 
-    pub fn settle(
-        &self,
-        speaker: &Speaker,
-        license: &LicenseId,
-        contribution: &Contribution,
-        has_spoken: bool,
-        ended: &[u64],
-    ) -> Call<'_> {
+    pub fn settle(&self, speaker: &Speaker, license: &LicenseId, news: &News) -> Call<'_> {
         let mut call = of(&self.settle, license, None);
-        contributed(&mut call, speaker, contribution);
-        call.arg(u8::from(has_spoken));
-        for hold in ended {
+        contributed(&mut call, speaker, &news.contribution);
+        call.arg(u8::from(news.has_spoken));
+        for hold in &news.ended {
             call.arg(speaker.name(*hold));
         }
         call
     }
 
-    pub fn sync(
-        &self,
-        speaker: &Speaker,
-        license: &LicenseId,
-        contribution: &Contribution,
-        listed: &Listed,
-    ) -> Call<'_> {
+    pub fn sync(&self, speaker: &Speaker, license: &LicenseId, listed: &Listed) -> Call<'_> {
         let mut call = of(&self.sync, license, None);
-        contributed(&mut call, speaker, contribution);
+        contributed(&mut call, speaker, &listed.contribution);
         call.arg(u8::from(listed.has_spoken));
         call.arg(LIFETIME_MS).arg(listed.horizon).arg(listed.pending.len());
         for hold in &listed.pending {

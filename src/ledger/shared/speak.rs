@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 use gatekeeper_filters::kernel::{Charge, Ledger, LicenseId, UnixMs};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
 use super::{Shared, holds::Open};
@@ -45,27 +45,14 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What has to be told.
 pub enum Said {
-    Settled {
-        license: LicenseId,
-        hold: u64,
-    },
-    /// The same for a request whose message is shared by an id.
-    Shared {
-        license: LicenseId,
-        hold: u64,
-        open: Open,
-        id: Arc<str>,
-        charge: Charge,
-    },
+    /// Something of the licence was settled.
+    Settled { license: LicenseId },
+    /// A request is to be settled whose message is shared by an id.
+    Shared { license: LicenseId, hold: u64, open: Open, id: Arc<str>, charge: Charge },
     /// Something was asked for, and nobody knows whether the store granted it.
-    Doubted {
-        license: LicenseId,
-    },
+    Doubted { license: LicenseId },
     /// An operator gave the licence something; told whether the store took it.
-    Adjusted {
-        license: LicenseId,
-        done: oneshot::Sender<bool>,
-    },
+    Adjusted { license: LicenseId, done: oneshot::Sender<bool> },
     /// The store was found empty: the other gateways have to put back what they know, too.
     Lost,
     /// Another gateway wants to know whether this one has put back everything.
@@ -94,31 +81,6 @@ impl Due {
             self.now.insert(license);
         }
         self.now.drain().collect()
-    }
-}
-
-/// Who has put back everything since the store was last empty.
-#[derive(Default)]
-pub struct Peers {
-    /// The store's life that this gateway knows.
-    life: String,
-    /// The last life that other gateways, by their boots, were whole in.
-    whole: FxHashMap<String, String>,
-}
-
-impl Peers {
-    fn begin(&mut self, life: String) {
-        self.life = life;
-    }
-
-    fn hear(&mut self, boot: &str, life: &str) {
-        self.whole.insert(boot.to_owned(), life.to_owned());
-    }
-
-    /// Whether all of these are.
-    fn are_whole(&mut self, living: &[String]) -> bool {
-        self.whole.retain(|boot, _| living.contains(boot));
-        living.iter().all(|boot| self.whole.get(boot) == Some(&self.life))
     }
 }
 
@@ -198,7 +160,7 @@ impl Shared {
             Ok(_) => return self.store.lost(),
             Err(Away) => return,
         }
-        self.peers.lock().begin(life);
+        self.peers.lock().begin(life, loss);
         self.announce(WHOLE).await;
         let mut asked: Option<Instant> = None;
         while !self.peers.lock().are_whole(&self.store.peers()) && began.elapsed() < OTHERS {
@@ -235,11 +197,17 @@ impl Shared {
         }
     }
 
+    /// Whether everything is back that the store may have lost of this gateway.
+    fn has_put_back(&self) -> bool {
+        self.store.is_up() && self.peers.lock().loss() == *self.store.losses().borrow()
+    }
+
     /// Says something about the life of the store that this gateway knows.
     async fn announce(&self, what: &str) {
-        let life = self.peers.lock().life.clone();
+        let life = self.peers.lock().life().to_owned();
         if !life.is_empty() {
-            let _ = self.store.publish(CHANNEL, &format!("{what} {life}")).await;
+            let text = format!("{what} {life} {}", self.speaker.gateway);
+            let _ = self.store.publish(CHANNEL, &text).await;
         }
     }
 
@@ -254,9 +222,8 @@ impl Shared {
     /// Tells everything about these licences; those that the store did not take.
     async fn sync(&self, licenses: &[LicenseId]) -> Vec<LicenseId> {
         let told = join_all(licenses.iter().map(async |license| {
-            let listed = self.holds.list(license);
-            let contribution = self.local.book.contribution(license);
-            let call = self.scripts.sync(&self.speaker, license, &contribution, &listed);
+            let listed = self.holds.list(license, || self.local.book.contribution(license));
+            let call = self.scripts.sync(&self.speaker, license, &listed);
             let took = self.took(self.store.call(call).await);
             if took {
                 self.holds.told(license, 0, true);
@@ -283,19 +250,20 @@ impl Shared {
 
     /// Tells what was settled, licence by licence.
     async fn tell(&self, said: Vec<Said>, due: &mut Due) {
-        let mut ended: FxHashMap<LicenseId, Vec<u64>> = FxHashMap::default();
+        let mut settled = FxHashSet::default();
         let (mut shared, mut adjusted, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
         for said in said {
             match said {
-                Said::Settled { license, hold } => ended.entry(license).or_default().push(hold),
+                Said::Settled { license } => drop(settled.insert(license)),
                 Said::Shared { license, hold, open, id, charge } => {
-                    ended.entry(license).or_default().push(hold);
+                    settled.insert(license);
                     shared.push((license, hold, open, id, charge));
                 }
                 Said::Doubted { license } => due.doubt(license),
                 Said::Adjusted { license, done } => adjusted.push((license, done)),
                 Said::Lost => drop(self.store.publish(CHANNEL, LOST).await),
-                Said::Asked if self.is_up() => self.announce(WHOLE).await,
+                // Whether the others have, too, is nothing to wait for: two would wait for each other.
+                Said::Asked if self.has_put_back() => self.announce(WHOLE).await,
                 // It is announced when it is so.
                 Said::Asked => {}
                 Said::Flush(done) => flushed.push(done),
@@ -303,24 +271,21 @@ impl Shared {
         }
         join_all(shared.iter().map(async |(license, hold, open, id, charge)| {
             let message = self.pays(license, open, id, *charge).await;
-            self.local.settle(open.booked, Charge { message, ..*charge });
-            self.holds.end(*hold);
+            let charge = Charge { message, ..*charge };
+            self.holds.settle(*hold, || self.local.settle(open.booked, charge));
         }))
         .await;
-        let told = join_all(ended.iter().map(async |(license, ended)| {
-            let contribution = self.local.book.contribution(license);
-            let spoken = self.holds.has_spoken(license);
-            let call = self.scripts.settle(&self.speaker, license, &contribution, spoken, ended);
+        let told = join_all(settled.iter().map(async |license| {
+            let news = self.holds.news(license, || self.local.book.contribution(license));
+            // Told together with others before.
+            let Some(news) = news else { return true };
+            let call = self.scripts.settle(&self.speaker, license, &news);
             let took = self.took(self.store.call(call).await);
-            self.holds.told(license, ended.len(), took);
+            self.holds.told(license, news.ended.len(), took);
             took
         }));
-        let told = told.await;
-        for ((license, _), told) in ended.iter().zip(told) {
-            if !told {
-                due.now.insert(*license);
-            }
-        }
+        let told = told.await.into_iter().zip(settled);
+        due.now.extend(told.filter(|(told, _)| !told).map(|(_, license)| license));
         self.told.notify_waiters();
         self.tell_adjusted(adjusted, due).await;
         for done in flushed {
@@ -348,7 +313,11 @@ impl Shared {
         let heard = move |boot: &str, text: &str| match text.split_once(' ') {
             None if text == LOST => shared.store.lost(),
             Some((ASKS, _)) => drop(shared.said.send(Said::Asked)),
-            Some((WHOLE, life)) => shared.peers.lock().hear(boot, life),
+            Some((WHOLE, said)) => {
+                if let Some((life, gateway)) = said.split_once(' ') {
+                    shared.peers.lock().hear(boot, life, gateway);
+                }
+            }
             _ => {}
         };
         Listener { channel: CHANNEL, heard: Box::new(heard) }
