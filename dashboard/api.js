@@ -57,7 +57,7 @@ export const post = (path, body, patience) =>
         patience,
     });
 
-/** Names an order, so that a second click on the same order does nothing twice. */
+/** Names an order: sent again under the same name, it is carried out once. */
 export function orderId() {
     const bytes = crypto.getRandomValues(new Uint8Array(12));
     return [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('');

@@ -60,11 +60,12 @@ export class Feed {
         this.render();
     }
 
+    /** Those that are held stay, and as many as ever of those that came since. */
     trim() {
+        const most = KEPT + (this.held?.names.size ?? 0);
         for (const key of this.known.keys()) {
-            if (this.known.size <= KEPT) return;
+            if (this.known.size <= most) return;
             if (!this.held?.names.has(key)) this.known.delete(key);
-            else break;
         }
     }
 
@@ -189,7 +190,10 @@ export class Feed {
     }
 }
 
-const toneOf = ({ outcome }) => (outcome === 'ok' ? 'served' : outcome === 'app_left' || outcome === 'relayed' ? 'off' : 'failed');
+/** Attempts that say nothing against the provider. */
+const NO_FAULT = new Set(['app_left', 'request_rejected', 'crowded', 'key_gone']);
+
+const toneOf = ({ outcome }) => (outcome === 'ok' ? 'served' : NO_FAULT.has(outcome) ? 'off' : 'failed');
 
 const tick = (one) => make('i', { class: toneOf(one), 'aria-hidden': 'true' });
 

@@ -119,7 +119,9 @@ const ATTEMPT = {
     timeout: 'timed out',
     broken_answer: 'answer broke off',
     app_left: 'app left',
-    relayed: 'request refused',
+    request_rejected: 'request refused',
+    crowded: 'no room in the gateway',
+    key_gone: 'key taken away',
 };
 
 /** What a request came to. */

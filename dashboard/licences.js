@@ -17,6 +17,9 @@ export class Licences {
     constructor(clock) {
         this.clock = clock;
         this.shown = null;
+        this.isAsking = false;
+        /** The last order whose answer did not come: `{ said, id }`. */
+        this.open = null;
         at('search').addEventListener('submit', (event) => {
             event.preventDefault();
             this.search();
@@ -27,10 +30,11 @@ export class Licences {
         });
         at('reset').addEventListener('click', () => this.ask('reset'));
         at('revoke').addEventListener('click', () => this.ask('revoke'));
-        at('restore').addEventListener('click', () => this.order('restore', {}));
+        at('restore').addEventListener('click', () => this.order('restore', this.shown.license, {}));
         at('sure').addEventListener('close', () => {
-            const { returnValue } = at('sure');
-            if (returnValue === 'yes') this.order(this.asked, { note: at('sure-note').value.trim() || undefined });
+            if (at('sure').returnValue !== 'yes') return;
+            const { command, license } = this.asked;
+            this.order(command, license, { note: at('sure-note').value.trim() || undefined });
         });
     }
 
@@ -39,8 +43,7 @@ export class Licences {
         const typed = input.value.trim();
         if (!typed) return input.focus();
         const subject = ID.test(typed) ? { license: typed.toLowerCase() } : { key: typed };
-        await this.call('show', subject, '');
-        if (this.shown) input.value = '';
+        if (await this.call('show', subject, '')) input.value = '';
     }
 
     grant() {
@@ -53,11 +56,12 @@ export class Licences {
         const order = { note: at('grant-note').value.trim() || undefined };
         if (messages > 0) order.messages = messages;
         if (tokens > 0) order.tokens = tokens;
-        return this.order('grant', order).then((done) => done && at('grant').reset());
+        return this.order('grant', this.shown.license, order).then((done) => done && at('grant').reset());
     }
 
     ask(command) {
-        this.asked = command;
+        // What is asked is about this one, whatever is shown when the answer is given.
+        this.asked = { command, license: this.shown.license };
         say(at('sure-title'), command === 'revoke' ? 'Revoke this licence?' : 'Forgive what this licence used?');
         say(at('sure-text'), command === 'revoke'
             ? 'Its next request is refused, whatever the shop says, until you restore it.'
@@ -69,13 +73,19 @@ export class Licences {
         at('sure').showModal();
     }
 
-    order(command, more) {
-        return this.call(command, { license: this.shown.license, id: orderId(), ...more }, DONE[command]);
+    /** The same order again, after no answer came, keeps its name: it may have been carried out. */
+    async order(command, license, more) {
+        if (this.isAsking) return false;
+        const said = JSON.stringify([command, license, more]);
+        if (this.open?.said !== said) this.open = { said, id: orderId() };
+        return this.call(command, { license, id: this.open.id, ...more }, DONE[command]);
     }
 
+    /** One call at a time: a second click does nothing. */
     async call(command, body, words) {
+        if (this.isAsking) return false;
+        this.busy(true);
         const said = at('licence-said');
-        at('licences').setAttribute('aria-busy', 'true');
         say(said, 'One moment…');
         said.classList.remove('failed');
         let done = false;
@@ -84,15 +94,23 @@ export class Licences {
             const waits = this.shown.done?.told === false ? ' The other gateways hear of it when the store is back.' : '';
             say(said, words + waits);
             done = true;
+            // An order that is over: the next one like it is another one.
+            if (body.id || this.shown.actions?.some(({ id }) => id === this.open?.id)) this.open = null;
         } catch (error) {
             said.classList.add('failed');
             say(said, error.message);
             if (command === 'show') this.shown = null;
             if (!(error instanceof Refused) && command !== 'show') say(said, `${error.message} Whether it was done is not known: look it up again.`);
         }
-        at('licences').removeAttribute('aria-busy');
+        this.busy(false);
         this.render();
         return done;
+    }
+
+    busy(isAsking) {
+        this.isAsking = isAsking;
+        at('licences').setAttribute('aria-busy', isAsking);
+        for (const button of at('licences').querySelectorAll('button')) button.disabled = isAsking;
     }
 
     render() {

@@ -17,7 +17,9 @@ export function sentence({ status, today, lately }) {
     const notes = [...shops(status), ...config(status), ...budget(status)];
     const providers = status.providers.map((provider) => condition(provider, status.keys));
     const serving = providers.filter(({ serves }) => serves);
-    const out = providers.filter(({ serves }) => !serves);
+    const tried = providers.filter(({ tried }) => tried);
+    const out = providers.filter(({ serves, tried }) => !serves && !tried);
+    const doubtful = [...out, ...tried];
     const said = (tone, lead, tail = figures(today)) => ({ tone, lead, tail, notes });
 
     if (status.phase === 'draining') {
@@ -25,22 +27,24 @@ export function sentence({ status, today, lately }) {
         const rest = open === 0 ? 'No answer is open.' : `${many(open, 'answer')} still on the way.`;
         return said('waiting', 'Shutting down: new requests are turned away.', rest);
     }
-    if (providers.length > 0 && serving.length === 0) return said('failed', ...nobody(out, status, notes));
+    if (providers.length > 0 && out.length === providers.length) return said('failed', ...nobody(out, status, notes));
     if (status.store?.up === false) {
         const text = `${storeName(status)} does not answer. What is counted meanwhile is settled when it is back.`;
         notes.unshift({ tone: 'waiting', text });
     }
     const trouble = struggling(lately);
     if (trouble) {
-        notes.unshift(...out.map(({ words }) => ({ tone: 'waiting', text: `${words}.` })));
+        notes.unshift(...doubtful.map(({ words }) => ({ tone: 'waiting', text: `${words}.` })));
         return said(trouble.tone, trouble.words);
     }
-    if (out.length > 0) {
+    if (doubtful.length > 0) {
+        const lead = and(doubtful.map(({ words }) => words));
+        if (serving.length === 0) return said('waiting', `No provider is sure to serve: ${lead}.`);
         const others = serving.map(({ name }) => name);
         const serve = others.length > 3
             ? `the other ${others.length} are`
             : `${and(others)} ${others.length === 1 ? 'is' : 'are'}`;
-        return said('waiting', `${and(out.map(({ words }) => words))}; ${serve} serving.`);
+        return said('waiting', `${lead}; ${serve} serving.`);
     }
     if (status.store?.up === false) return said('waiting', `Serving without ${storeName(status).replace('The', 'the')}.`);
     return said('served', allServe(providers));
@@ -84,10 +88,13 @@ function struggling(lately) {
     return { tone: bad < TERRIBLE_SHARE ? 'waiting' : 'failed', words };
 }
 
-/** What one provider does, in words: `{ name, serves, words }`. */
+/**
+ * What one provider does, in words: `{ name, serves, tried, words }`. One that is `tried` may fail as before:
+ * one request finds out.
+ */
 export function condition({ name, state, sick_for_ms: sick }, keys) {
     if (state === 'serving') return { name, serves: true, words: `${name} is serving` };
-    if (state === 'recovering') return { name, serves: true, words: `${name} is being tried again` };
+    if (state === 'recovering') return { name, serves: false, tried: true, words: `${name} failed and is being tried again` };
     if (state === 'sick') {
         const since = sick ? ` for ${duration(sick)}` : '';
         return { name, serves: false, words: `${name} fails${since} and is left out` };

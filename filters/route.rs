@@ -123,9 +123,13 @@ fn unknown_tier() -> Reject {
 }
 
 fn unknown(model: &str) -> Reject {
-    let shown: String = model.chars().take(64).collect();
-    let message = format!("There is no model \"{shown}\" here.");
+    let message = format!("There is no model \"{}\" here.", shown(model));
     Reject { param: Some("model".into()), ..Reject::new(Code::ModelNotFound, message) }
+}
+
+/// As much of what an app named as an answer repeats.
+fn shown(name: &str) -> String {
+    name.chars().take(64).collect()
 }
 
 /// Audio, files and video are refused unless the model lists them: their cost can't be reserved.
@@ -133,7 +137,11 @@ fn accepts(model: &Model, ask: &Ask) -> Verdict {
     match ask.media.iter().find(|kind| !model.accepts.contains(kind)) {
         Some(kind) => Err(Reject::field(
             "messages",
-            format!("The model \"{}\" does not take content of type \"{kind}\".", model.name),
+            format!(
+                "The model \"{}\" does not take content of type \"{}\".",
+                model.name,
+                shown(kind)
+            ),
         )),
         None => Ok(()),
     }

@@ -120,12 +120,17 @@ impl HttpServerApp for Admin {
 }
 
 impl Admin {
-    /// `None` when another process has taken over.
-    async fn ledger_here(&self) -> Option<Call<'_>> {
-        match self.phase.way().await {
+    /// What is ordered here must be done while the ledger is here. A hand-over waits for whoever has this,
+    /// so nobody may take it before the order has come.
+    ///
+    /// # Errors
+    /// Another process has taken over.
+    async fn ledger_here(&self) -> Result<Call<'_>, Failure> {
+        let call = match self.phase.way().await {
             None => self.ledger.call(),
             Some(_) => None,
-        }
+        };
+        call.ok_or_else(taken_over)
     }
 
     fn begin_feed(
@@ -148,12 +153,6 @@ impl Admin {
         snapshot: &Snapshot,
     ) -> Result<Answer, Failure> {
         let path = session.req_header().uri.path().to_owned();
-        let is_order = [licenses::PATH, keys::PATH].iter().any(|order| path.starts_with(order));
-        // What is ordered here must be done while the ledger is here.
-        let _call = match is_order {
-            true => Some(self.ledger_here().await.ok_or_else(taken_over)?),
-            false => None,
-        };
         if let Some(command) = path.strip_prefix(licenses::PATH) {
             return self.licenses(command, session, snapshot).await.map(|answer| told(&answer));
         }

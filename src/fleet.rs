@@ -103,7 +103,7 @@ impl Fleet {
         let mut ticks = ticks(HISTORY_EVERY);
         loop {
             ticks.tick().await;
-            if self.store.is_up() {
+            if self.speaks() {
                 let _ = self.tell_history().await;
             }
         }

@@ -14,7 +14,12 @@
 //!
 //! **There is one ledger at any moment, so counting stays exact.** A request that is open here when the
 //! ledger goes settles over the connection; the successor answers for what is said there as for its own
-//! requests. What was said is kept here until the successor has it in its journal.
+//! requests. What was said is kept here until the successor has done it: as a rule it is in the journal
+//! then, while a settle that finds no room there, or whose message the shared store decides, waits in the
+//! successor's memory for a moment, as one of its own would.
+//!
+//! **There are never three.** A process whose predecessor still ends its streams hands nothing over: the
+//! first would see the second end, and take a store back that the third has.
 //!
 //! Each side survives the other. If the connection ends before the successor was ready, or after, while
 //! this process is still there, this process sees to it that the successor is dead, reads the store

@@ -142,7 +142,8 @@ impl Reload {
             notify::reloading();
         }
         let outcome = self.take();
-        if is_told {
+        // Nor of one that handed over meanwhile.
+        if is_told && self.phase.is_here() {
             notify::ready();
         }
         outcome
@@ -289,10 +290,11 @@ fn keep_fixed(next: &mut Settings, running: &Settings) -> Vec<&'static str> {
         kept.push("server.tls");
     }
     keep(&mut next.admin.listen, &running.admin.listen, "admin.listen", &mut kept);
-    let url = |settings: &Settings| {
-        settings.store.redis.as_ref().map(|redis| redis.url.expose_secret().to_owned())
+    let shared = |settings: &Settings| {
+        let redis = settings.store.redis.as_ref()?;
+        Some((redis.url.expose_secret().to_owned(), redis.on_store_down, redis.unsafe_eviction))
     };
-    let is_same_store = url(next) == url(running)
+    let is_same_store = shared(next) == shared(running)
         && (&next.store.path, next.store.keep) == (&running.store.path, running.store.keep);
     if !is_same_store {
         next.store = running.store.clone();
@@ -312,3 +314,6 @@ fn keep<T: PartialEq + Clone>(
         kept.push(name);
     }
 }
+
+#[cfg(test)]
+mod tests;

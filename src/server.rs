@@ -265,9 +265,13 @@ fn used_today(store: &Embedded) -> anyhow::Result<Today> {
 /// Those of the predecessor, and those it did not have. Pingora would try a taken address for half a
 /// minute and then go on without it.
 fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Result<[Socket; 2]> {
-    let socket = |name, address: std::net::SocketAddr| {
-        let inherited = predecessor.and_then(|before| before.socket(&address.to_string()));
-        inherited.map_or_else(|| Socket::bind(name, address), Ok)
+    let mut inherited = predecessor.map(Predecessor::sockets).unwrap_or_default();
+    let mut socket = |name, address: std::net::SocketAddr| {
+        let text = address.to_string();
+        match inherited.iter().position(|socket| *socket.address == *text) {
+            Some(at) => Ok(inherited.swap_remove(at)),
+            None => Socket::bind(name, address),
+        }
     };
     Ok([socket("server", settings.server.listen)?, socket("admin", settings.admin.listen)?])
 }
@@ -312,6 +316,7 @@ impl Parts {
             shared: self.shared.clone(),
             licenses: self.machine.licenses.clone(),
             spending: self.machine.spending.clone(),
+            predecessor: self.predecessor.clone(),
             steps: Steps::default(),
         }))
     }
@@ -430,8 +435,13 @@ impl pingora_core::services::background::BackgroundService for Announce {
         if let Some(handover) = &self.handover {
             handover.open();
         }
-        // Unless a signal came first.
-        self.phase.serve();
+        if !self.phase.serve() {
+            // A signal came first: whoever serves still is not to end for this process.
+            if let Some(predecessor) = &self.predecessor {
+                predecessor.failed("it was told to end");
+            }
+            return;
+        }
         if let Some(predecessor) = &self.predecessor {
             predecessor.ready();
         }

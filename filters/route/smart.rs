@@ -25,8 +25,8 @@ use self::{
 };
 use crate::kernel::{Ask, Score};
 
-/// Bytes read of all turns together.
-const BUDGET: usize = 2 * READ;
+/// Bytes read of all turns together: a request waits for this, however long its conversation is.
+const BUDGET: usize = READ;
 
 pub fn score(ask: &Ask) -> Score {
     let prompt = Prompt::read(ask);

@@ -196,10 +196,14 @@ impl Admin {
         };
         // What was told at the beginning may come once more in the next event, or the one after it.
         let mut repeats = 2;
+        // The successor has a feed of its own.
+        let handed_over = self.phase.is_handed_over();
+        tokio::pin!(handed_over);
         let is_over = loop {
             let event = tokio::select! {
                 biased;
                 _ = session.read_body_or_idle(true) => break false,
+                () = &mut handed_over => break true,
                 event = events.recv() => event,
             };
             let event = match event {

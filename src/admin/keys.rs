@@ -48,6 +48,8 @@ impl Admin {
         let provider = provider.ok_or_else(|| not_found("There is no such provider."))?;
         let key = provider.keys().iter().find(|known| *known.id == *which.key);
         let key = key.ok_or_else(|| not_found("This provider has no such key."))?;
+        // Another process has keys of its own. This one need not wait for a probe.
+        drop(self.ledger_here().await?);
         let mut found = None;
         match command {
             "pause" => key.pause(),

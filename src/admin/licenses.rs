@@ -29,6 +29,7 @@ impl Admin {
         })?;
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
         let body = body.map_err(super::keys::unread)?;
+        let _call = self.ledger_here().await?;
         Ok(self.operator.carry_out(&snapshot.licenses, command, &body).await)
     }
 }

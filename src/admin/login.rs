@@ -11,7 +11,7 @@ use super::{
     access::{self, Caller},
     answer,
     keys::unread,
-    sessions::set_cookie,
+    sessions::{cookie_name, set_cookie},
 };
 use crate::{operator::Failure, proxy::body, snapshot::Snapshot};
 
@@ -43,7 +43,7 @@ impl Admin {
         let caller = Caller::of(session, snapshot);
         let secret = self.access.log_in(token, &typed, &caller)?;
         log::info!("Somebody logged in to the dashboard.");
-        Ok(with_cookie(Some(&secret), session))
+        Ok(with_cookie(Some(&secret), session, snapshot))
     }
 
     pub(super) async fn log_out(
@@ -54,7 +54,7 @@ impl Admin {
         check(session, snapshot)?;
         body::read(session, LONGEST, &mut snapshot.buffered.share()).await.map_err(unread)?;
         self.access.sessions.end(&session.req_header().headers);
-        Ok(with_cookie(None, session))
+        Ok(with_cookie(None, session, snapshot))
     }
 }
 
@@ -65,10 +65,15 @@ fn check(session: &ServerSession, snapshot: &Snapshot) -> Result<(), Failure> {
     access::check_post(&session.req_header().method, &caller)
 }
 
-fn with_cookie(secret: Option<&str>, session: &ServerSession) -> Response<Bytes> {
+fn with_cookie(
+    secret: Option<&str>,
+    session: &ServerSession,
+    snapshot: &Snapshot,
+) -> Response<Bytes> {
     let is_tls = session.get_header("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let name = cookie_name(&session.req_header().headers, &snapshot.settings);
     let mut response = answer(StatusCode::NO_CONTENT, "", Bytes::new());
-    if let Ok(mut cookie) = HeaderValue::from_str(&set_cookie(secret, is_tls)) {
+    if let Ok(mut cookie) = HeaderValue::from_str(&set_cookie(&name, secret, is_tls)) {
         cookie.set_sensitive(true);
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }

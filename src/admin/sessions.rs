@@ -10,7 +10,9 @@ use http::{HeaderMap, header};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-/// Name of the cookie.
+use crate::config::settings::Settings;
+
+/// How the name of each cookie begins.
 const COOKIE: &str = "gatekeeper_session";
 /// More than this, and the one that was used least lately ends.
 const MOST: usize = 64;
@@ -89,24 +91,35 @@ impl Sessions {
     }
 }
 
-/// What the browser keeps of a session under our name; there may be others' beside it.
+/// Cookies don't tell ports of a host apart: of two gateways there, each has a name of its own, or one's
+/// login would end the other's. It stays the same through restarts and upgrades.
+pub fn cookie_name(headers: &HeaderMap, settings: &Settings) -> String {
+    // In containers, two may differ by the port alone at which the browser finds them.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let own = format!("{host} {} {}", settings.admin.listen, settings.store.path.display());
+    let [a, b, c, d, ..] = print(&own);
+    format!("{COOKIE}_{:08x}", u32::from_be_bytes([a, b, c, d]))
+}
+
+/// What the browser keeps of sessions here, and of those at other gateways of this host: they are not in
+/// our list.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+        .filter_map(|pair| Some(pair.trim().strip_prefix(COOKIE)?.split_once('=')?.1))
 }
 
 /// The header that has a browser keep the session, or forget it.
-pub fn set_cookie(secret: Option<&str>, is_tls: bool) -> String {
+pub fn set_cookie(name: &str, secret: Option<&str>, is_tls: bool) -> String {
     let secure = if is_tls { "; Secure" } else { "" };
     let (value, seconds) = match secret {
         Some(secret) => (secret, LONGEST.as_secs()),
         None => ("", 0),
     };
-    format!("{COOKIE}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}")
+    format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}")
 }
 
 #[cfg(test)]
@@ -118,7 +131,8 @@ mod tests {
     }
 
     fn with(secret: &str) -> HeaderMap {
-        carrying(&format!("theme=dark; {COOKIE}={secret}; a=b"))
+        let another = "f".repeat(64);
+        carrying(&format!("theme=dark; {COOKIE}_1={another}; {COOKIE}_2={secret}; a=b"))
     }
 
     #[test]
@@ -164,11 +178,13 @@ mod tests {
 
     #[test]
     fn the_cookie_is_kept_from_scripts_and_other_sites() {
-        let set = set_cookie(Some("ab"), true);
+        let set = set_cookie("gatekeeper_session_1", Some("ab"), true);
         assert_eq!(
             set,
-            "gatekeeper_session=ab; HttpOnly; SameSite=Strict; Path=/; Max-Age=604800; Secure"
+            "gatekeeper_session_1=ab; HttpOnly; SameSite=Strict; Path=/; Max-Age=604800; Secure"
         );
-        assert!(set_cookie(None, false).ends_with("Path=/; Max-Age=0"));
+        let forgotten = set_cookie("gatekeeper_session_1", None, false);
+        assert!(forgotten.starts_with("gatekeeper_session_1=; "));
+        assert!(forgotten.ends_with("Path=/; Max-Age=0"));
     }
 }

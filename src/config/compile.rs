@@ -2,7 +2,7 @@
 //! field. What `check` has reported already is passed over in silence.
 
 use std::{
-    fs,
+    fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,6 +38,9 @@ mod providers;
 mod routes;
 mod smart;
 mod view;
+
+/// Bytes of a certificate with its chain, or of a key.
+const LARGEST_PEM: u64 = 1 << 20;
 
 /// `None` when something it needs is missing; then there is a problem, too.
 pub(super) fn compile(
@@ -130,10 +133,10 @@ fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
     for field in ["cert", "key"] {
         let Some(path) = view.text(field) else { continue };
         report.files.note(Path::new(path));
-        let Err(error) = fs::File::open(path) else { continue };
+        let Err(error) = readable(Path::new(path)) else { continue };
         is_here = false;
         let message = format!("{path}: {error}");
-        let absent = error.kind() == std::io::ErrorKind::NotFound;
+        let absent = error.kind() == io::ErrorKind::NotFound;
         if absent && secrets == Secrets::MayBeAbsent {
             report.warn(view.at(field), view.path(field), message);
         } else {
@@ -148,6 +151,18 @@ fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
         loaded.map_err(told).ok()
     });
     Some(Tls { cert, key, pair })
+}
+
+/// Whether a file can be read to its end: a pipe would hang, a device would never end.
+fn readable(path: &Path) -> io::Result<()> {
+    let told = fs::metadata(path)?;
+    if !told.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    if told.len() > LARGEST_PEM {
+        return Err(io::Error::other("larger than 1 MiB, so not a certificate or a key"));
+    }
+    fs::File::open(path).map(drop)
 }
 
 fn admin(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Admin> {
@@ -305,4 +320,28 @@ fn levels(view: &View<'_>, report: &mut Report) -> Vec<(&'static str, log::Level
         parts.push((*target, level));
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_read_from_a_file_of_some_size_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let pipe = at("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let says = |path: &Path| readable(path).unwrap_err().to_string();
+        for other in [&*pipe, dir.path(), Path::new("/dev/zero")] {
+            assert_eq!(says(other), "not a file", "{}", other.display());
+        }
+        assert_eq!(readable(&at("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        for (length, fits) in [(0, true), (1 << 20, true), ((1 << 20) + 1, false)] {
+            let path = at("file.pem");
+            fs::File::create(&path).unwrap().set_len(length).unwrap();
+            assert_eq!(readable(&path).is_ok(), fits, "{length}");
+        }
+        assert!(says(&at("file.pem")).contains("larger than 1 MiB"));
+    }
 }

@@ -1,7 +1,10 @@
 //! What was used day by day: each gateway's own rows, for `gatekeeper usage` and the count of active
 //! licences.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use gatekeeper_filters::kernel::UnixMs;
@@ -20,6 +23,11 @@ const KEEP_SECONDS: i64 = 400 * 86_400;
 const ACTIVE_SECONDS: i64 = 40 * 86_400;
 /// Fields of one command.
 const BATCH: usize = 500;
+/// The longest time that active licences are counted over.
+const ACTIVE_DAYS: u64 = 30;
+/// A day with more licences than this is read again after a while only.
+const SMALL: u64 = 2_000;
+const LARGE_EVERY: Duration = Duration::from_secs(60);
 
 /// What has been told.
 #[derive(Default)]
@@ -27,6 +35,7 @@ pub struct Days {
     told: FxHashMap<String, String>,
     /// Everything was told once; from then on only the last two days change.
     whole: bool,
+    active: Active,
 }
 
 impl Days {
@@ -64,7 +73,7 @@ impl Fleet {
         }
         days.told.retain(|of, _| of.get(..10).is_some_and(|day| day >= &*yesterday));
         days.whole = true;
-        self.count_active(now).await
+        self.count_active(&mut days.active, now).await
     }
 
     async fn tell_day(&self, day: &str, rows: &[&(String, String, &DailyRow)]) -> Result<(), Away> {
@@ -80,18 +89,76 @@ impl Fleet {
         self.store.run(Cmd::expire(&active, ACTIVE_SECONDS)).await
     }
 
-    /// Distinct licences of today, of 7 and of 30 days, at all gateways.
-    async fn count_active(&self, now: UnixMs) -> Result<(), Away> {
-        let mut counts = [0; 3];
-        for (count, days) in counts.iter_mut().zip([1, 7, 30]) {
-            let keys: Vec<String> = (0..days)
-                .map(|back| active_key(&daily::date(UnixMs(now.0.saturating_sub(back * DAY_MS)))))
-                .collect();
-            let licenses: BTreeSet<String> = self.store.run(Cmd::sunion(keys)).await?;
-            *count = licenses.len() as u64;
+    /// Distinct licences of today, of 7 and of 30 days, at all gateways. The store is asked in small
+    /// pieces: requests wait behind each.
+    async fn count_active(&self, active: &mut Active, now: UnixMs) -> Result<(), Away> {
+        let today = now.0 / DAY_MS;
+        for day in today.saturating_sub(ACTIVE_DAYS - 1)..=today {
+            let key = active_key(&daily::date(UnixMs(day * DAY_MS)));
+            if active.is_over(day, today) {
+                continue;
+            }
+            let size: u64 = self.store.run(Cmd::scard(&key)).await?;
+            if !active.is_due(day, size) {
+                continue;
+            }
+            let mut cursor = 0;
+            loop {
+                let mut scan = redis::cmd("SSCAN");
+                scan.arg(&key).arg(cursor).arg("COUNT").arg(BATCH);
+                let (next, licenses): (u64, Vec<String>) = self.store.run(scan).await?;
+                licenses.iter().for_each(|license| active.see(license, day));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+            active.read.insert(day, (size, Instant::now()));
         }
-        self.local.set_active_licenses(counts);
+        self.local.set_active_licenses(today, active.counts(today));
         Ok(())
+    }
+}
+
+/// When licences were last active at any gateway, in days since 1970.
+#[derive(Default)]
+struct Active {
+    /// By the first half of a licence's id.
+    last: FxHashMap<u128, u64>,
+    /// How many licences a day had when it was read last, and when that was.
+    read: BTreeMap<u64, (u64, Instant)>,
+}
+
+impl Active {
+    /// Nobody adds to a day any more that is neither this one nor the last.
+    fn is_over(&self, day: u64, today: u64) -> bool {
+        day + 1 < today && self.read.contains_key(&day)
+    }
+
+    fn is_due(&self, day: u64, size: u64) -> bool {
+        match self.read.get(&day) {
+            None => size > 0,
+            Some((before, at)) => *before != size && (size <= SMALL || at.elapsed() >= LARGE_EVERY),
+        }
+    }
+
+    fn see(&mut self, license: &str, day: u64) {
+        let id = license.get(..32).and_then(|half| u128::from_str_radix(half, 16).ok());
+        if let Some(id) = id {
+            let last = self.last.entry(id).or_default();
+            *last = day.max(*last);
+        }
+    }
+
+    /// Of today, of 7 and of 30 days.
+    fn counts(&mut self, today: u64) -> [u64; 3] {
+        let first = today.saturating_sub(ACTIVE_DAYS - 1);
+        self.last.retain(|_, day| *day >= first);
+        self.read.retain(|day, _| *day >= first);
+        [1, 7, ACTIVE_DAYS].map(|days| {
+            let is_active = |day: &&u64| **day + days > today && **day <= today;
+            self.last.values().filter(is_active).count() as u64
+        })
     }
 }
 
@@ -178,6 +245,30 @@ fn add(sum: &mut DailyRow, row: &DailyRow) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_licence_counts_from_its_last_day_on() {
+        let (mut active, today) = (Active::default(), 20_000);
+        let license = |nth: u64| format!("{nth:064x}").chars().rev().collect::<String>();
+        for (nth, back) in [(1, 0), (1, 40), (2, 6), (2, 9), (3, 7), (4, 29), (5, 30)] {
+            active.see(&license(nth), today - back);
+        }
+        active.see("nonsense", today);
+        assert_eq!(active.counts(today), [1, 2, 4]);
+        assert_eq!(active.counts(today + 1), [0, 1, 3]);
+    }
+
+    #[test]
+    fn a_day_is_read_when_it_has_changed() {
+        let (mut active, today) = (Active::default(), 20_000);
+        assert!(!active.is_due(today, 0) && active.is_due(today, 1));
+        active.read.insert(today, (1, Instant::now()));
+        assert!(!active.is_due(today, 1) && active.is_due(today, 2));
+        assert!(!active.is_due(today, SMALL + 1), "a large one after a while");
+        active.read.insert(today - 2, (1, Instant::now()));
+        assert!(active.is_over(today - 2, today));
+        assert!(!active.is_over(today - 1, today) && !active.is_over(today - 3, today));
+    }
 
     #[test]
     fn a_row_survives_the_store() {

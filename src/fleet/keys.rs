@@ -28,29 +28,44 @@ const TELL_AGAIN: Duration = Duration::from_millis(500);
 
 impl Fleet {
     pub(super) async fn tell_health(self: std::sync::Arc<Self>, mut news: UnboundedReceiver<News>) {
-        while let Some(news) = news.recv().await {
-            // Rests end by themselves and are found out again; what the operator said must not be lost.
-            let is_order = matches!(news.change, Change::Paused | Change::Resumed);
-            while self.tell(&news).await.is_err() && is_order {
-                tokio::time::sleep(TELL_AGAIN).await;
+        // What the operator said must not be lost: the last word of each that the store has not taken.
+        let mut orders: BTreeMap<Subject, News> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                heard = news.recv() => match heard {
+                    None => return,
+                    Some(news) if matches!(news.change, Change::Paused | Change::Resumed) => {
+                        orders.insert(news.of.clone(), news);
+                    }
+                    // Rests end by themselves and are found out again.
+                    Some(news) => drop(self.tell(&news).await),
+                },
+                () = tokio::time::sleep(TELL_AGAIN), if !orders.is_empty() => {}
+            }
+            for (of, news) in std::mem::take(&mut orders) {
+                if self.tell(&news).await.is_err() {
+                    orders.insert(of, news);
+                }
             }
         }
     }
 
+    /// Writes it down, then says it: one that reads the store meanwhile must not find the opposite.
     async fn tell(&self, news: &News) -> Result<(), Away> {
         let (name, what) = write(news, UnixMs::now());
-        self.store.publish(CHANNEL, &format!("{name}={what}")).await?;
         match news.change {
-            Change::Paused => return self.store.run(Cmd::hset(PAUSED, name, what)).await,
+            Change::Paused => self.store.run::<()>(Cmd::hset(PAUSED, &name, &what)).await?,
             Change::Resumed => {
-                let _: () = self.store.run(Cmd::hdel(PAUSED, &name)).await?;
-                return self.store.run(Cmd::hdel(KEY, name)).await;
+                self.store.run::<()>(Cmd::hdel(PAUSED, &name)).await?;
+                self.store.run::<()>(Cmd::hdel(KEY, &name)).await?;
             }
-            Change::Sound => return self.store.run(Cmd::hdel(KEY, name)).await,
-            Change::Cools(_) | Change::Quarantined(..) | Change::Sick => {}
+            Change::Sound => self.store.run::<()>(Cmd::hdel(KEY, &name)).await?,
+            Change::Cools(_) | Change::Quarantined(..) | Change::Sick => {
+                self.store.run::<()>(Cmd::hset(KEY, &name, &what)).await?;
+                self.store.run::<()>(Cmd::pexpire(KEY, DAY_MS as i64)).await?;
+            }
         }
-        let _: () = self.store.run(Cmd::hset(KEY, name, what)).await?;
-        self.store.run(Cmd::pexpire(KEY, DAY_MS as i64)).await
+        self.store.publish(CHANNEL, &format!("{name}={what}")).await
     }
 
     pub(super) fn hear_health(&self, text: &str) {

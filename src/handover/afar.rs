@@ -120,7 +120,10 @@ impl Afar {
         let (answered, answer) = oneshot::channel();
         {
             let mut line = self.line.lock();
-            if !line.is_closed {
+            if line.is_closed {
+                // Nobody will answer: below, this is told at once.
+                drop(answered);
+            } else {
                 line.next += 1;
                 let call = line.next;
                 line.questions.insert(call, (what.clone(), answered));
@@ -193,9 +196,24 @@ impl Afar {
     pub fn broken(&self) {
         self.line.lock().stream = None;
     }
+}
 
-    /// Whether everything was confirmed.
-    pub fn is_heard(&self) -> bool {
-        self.line.lock().deeds.is_empty()
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use gatekeeper_filters::kernel::UnixMs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_after_the_ledger_went_back_does_not_wait() {
+        let afar = Afar::default();
+        assert!(afar.close(|| {}).is_empty());
+        afar.moved();
+        let question = Question::Balance(LicenseId([1; 32]), None, None, UnixMs(0));
+        let asked = tokio::time::timeout(Duration::from_secs(5), afar.ask(question)).await;
+        assert!(matches!(asked, Ok(None)));
+        assert_eq!(afar.tell(Deed::Leave(LicenseId([1; 32]))), Err(Moved));
     }
 }

@@ -17,6 +17,7 @@ use rustix::process::Pid;
 use super::{
     movable::Movable,
     place::{self, Place, Process},
+    take::Predecessor,
     wire::{self, FromPredecessor, Hello, Kind, Progress},
 };
 use crate::{
@@ -37,6 +38,10 @@ const START: Duration = Duration::from_secs(15);
 const AWAITED: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Why process 1 hands nothing over: the kernel ends all others with it.
+const FIRST: &str = "the gateway is process 1, and its container would end with it: a container is \
+                     replaced, not upgraded in place";
+
 /// What a running gateway has to give.
 pub struct Handover {
     pub place: Place,
@@ -50,6 +55,8 @@ pub struct Handover {
     pub shared: Option<Arc<Shared>>,
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
+    /// Whom this process took over from: it may still end its streams.
+    pub predecessor: Option<Arc<Predecessor>>,
     pub steps: Steps,
 }
 
@@ -139,6 +146,9 @@ impl Handover {
         if !self.phase.is_here() {
             return refuse("it is about to end, or to be replaced".into());
         }
+        if let Err(why) = self.is_last() {
+            return refuse(why);
+        }
         let Ok(successor) = stream.try_clone().and_then(|stream| Successor::new(stream, pid))
         else {
             return refuse("it can't watch this process".into());
@@ -155,7 +165,33 @@ impl Handover {
         }
         log::info!("A successor waits: process {pid}.", pid = pid.as_raw_nonzero());
         if self.steps.wanted.lock().take().is_some_and(|since| since.elapsed() < AWAITED) {
-            let _ = self.begin();
+            self.begin().unwrap_or_else(|why| log::error!("{}", nothing_given(&why)));
+        }
+    }
+
+    /// Whether a process that comes after this one can do so safely, whatever it is.
+    fn is_last(&self) -> Result<(), String> {
+        if std::process::id() == 1 {
+            return Err(FIRST.into());
+        }
+        // Of three processes, the first would see the second end, and take the store back that the
+        // third has. The kernel's lock is no help: all three would hold the same one.
+        match self.predecessor.as_ref().filter(|before| !before.has_ended()) {
+            Some(before) => Err(format!(
+                "process {}, which served before, still ends its streams; try again when it has ended",
+                before.pid
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a hand-over may begin now. One that fails reads the store again, with all new requests
+    /// waiting; so a store that takes nothing is not given away.
+    fn can_begin(&self) -> Result<(), String> {
+        self.is_last()?;
+        match self.store.is_up() {
+            true => Ok(()),
+            false => Err("the store takes nothing now".into()),
         }
     }
 
@@ -164,14 +200,16 @@ impl Handover {
         *self.steps.wanted.lock() = None;
         let handover = self.clone();
         let asked = std::thread::Builder::new().name("handover".into()).spawn(move || {
-            if !handover.is_awaited() {
+            if let Err(why) = handover.can_begin() {
+                log::error!("SIGQUIT: {}", nothing_given(&why));
+            } else if !handover.is_awaited() {
                 log::warn!(
                     "SIGQUIT: no successor waits, so nothing is handed over and this process serves \
                      on. Start one with `run --upgrade` first, or let `gatekeeper upgrade` do it all."
                 );
                 *handover.steps.wanted.lock() = Some(Instant::now());
             } else if let Err(why) = handover.begin() {
-                log::error!("Nothing was handed over: {why}. This process serves on.");
+                log::error!("{}", nothing_given(&why));
             }
         });
         if let Err(problem) = asked {
@@ -188,6 +226,7 @@ impl Handover {
 
     /// Hands over to the successor that waits.
     fn begin(self: &Arc<Self>) -> Result<(), String> {
+        self.can_begin()?;
         let Some(successor) = self.steps.waiting.lock().take() else {
             return Err("no successor waits".into());
         };
@@ -203,6 +242,7 @@ impl Handover {
         if !self.phase.is_here() {
             return Err("it is about to end, or to be replaced already".into());
         }
+        self.can_begin()?;
         if self.is_awaited() {
             return Err("a successor waits already: end it, or send SIGQUIT".into());
         }
@@ -259,6 +299,10 @@ impl Handover {
         }
         Ok(())
     }
+}
+
+fn nothing_given(why: &str) -> String {
+    format!("Nothing was handed over: {why}. This process serves on.")
 }
 
 /// Why one of these can't follow the other.

@@ -2,8 +2,15 @@
 
 use std::{
     io,
-    os::{fd::AsFd, unix::net::UnixStream},
-    sync::{Arc, atomic::Ordering::SeqCst},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::{
+        Arc,
+        atomic::Ordering::SeqCst,
+        mpsc::{self, Receiver},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,30 +43,31 @@ impl Handover {
     /// # Errors
     /// Why this process serves on.
     pub(super) fn give_to(self: &Arc<Self>, successor: Successor) -> Result<(), String> {
+        let outcome = self.try_give(successor);
+        // Otherwise it is under way until the successor has ended.
+        if outcome.is_err() {
+            self.steps.is_under_way.store(false, SeqCst);
+        }
+        outcome
+    }
+
+    fn try_give(self: &Arc<Self>, successor: Successor) -> Result<(), String> {
         let began = Instant::now();
         let pid = successor.pid.as_raw_nonzero();
-        let done = |result| {
-            self.steps.is_under_way.store(false, SeqCst);
-            result
-        };
+        let afar = Arc::new(Afar::default());
+        // First of all: without that thread nobody would take back what the successor has.
+        let (serves, served) = mpsc::channel();
+        self.watch(afar.clone(), served).map_err(|problem| format!("no thread: {problem}"))?;
         if !self.phase.hand_over() {
-            return done(Err("it does not serve".into()));
+            return Err("it does not serve".into());
         }
         log::info!("Handing over to process {pid}.");
-        let afar = Arc::new(Afar::default());
         if !self.ledger.move_to(afar.clone(), CALLS) {
             self.phase.serve_again();
-            return done(Err("requests wait for the store for too long".into()));
+            return Err("requests wait for the store for too long".into());
         }
-        let given = self.give(&successor.stream, &afar);
-        let (given, ready) = match given {
-            Ok(given) => {
-                let ready = self.until_ready(&successor.stream, &afar);
-                (given, ready)
-            }
-            Err((given, problem)) => (given, Err(problem)),
-        };
-        match ready {
+        let (given, sent) = self.give(&successor.stream, &afar);
+        match sent.and_then(|()| self.until_ready(&successor.stream, &afar)) {
             Ok(apps) => {
                 self.phase.handed_over(self.place.via(&apps));
                 self.ports.close();
@@ -67,30 +75,50 @@ impl Handover {
                     "Process {pid} serves, after {} ms. This one ends with its last request.",
                     began.elapsed().as_millis()
                 );
-                let handover = self.clone();
-                let thread = std::thread::Builder::new().name("successor".into());
-                let started = thread.spawn(move || {
-                    let may_serve = handover.listen_to(&successor.stream, &afar);
-                    successor.end();
-                    handover.take_back(&afar, given);
-                    handover.steps.is_under_way.store(false, SeqCst);
-                    if may_serve {
-                        handover.serve_again(pid.get());
-                    }
-                });
-                started.map(drop).map_err(|problem| problem.to_string())
+                // The thread waits for just this.
+                let _ = serves.send((successor, given));
+                Ok(())
             }
             Err(why) => {
                 successor.end();
                 self.take_back(&afar, given);
-                self.phase.serve_again();
-                done(Err(why))
+                if self.phase.serve_again() {
+                    self.be_found();
+                }
+                Err(why)
             }
         }
     }
 
-    /// Sends everything. What was in memory alone comes back in any case.
-    fn give(&self, stream: &UnixStream, afar: &Arc<Afar>) -> Result<Volatile, (Volatile, String)> {
+    /// Answers a successor that serves, and takes everything back when it has ended.
+    fn watch(
+        self: &Arc<Self>,
+        afar: Arc<Afar>,
+        served: Receiver<(Successor, Option<Volatile>)>,
+    ) -> io::Result<()> {
+        let handover = self.clone();
+        let thread = std::thread::Builder::new().name("successor".into());
+        let started = thread.spawn(move || {
+            // It came to nothing.
+            let Ok((successor, given)) = served.recv() else { return };
+            let may_serve = handover.listen_to(&successor.stream, &afar);
+            successor.end();
+            handover.take_back(&afar, given);
+            handover.steps.is_under_way.store(false, SeqCst);
+            if may_serve {
+                handover.serve_again(successor.pid.as_raw_nonzero().get());
+            }
+        });
+        started.map(drop)
+    }
+
+    /// Sends everything; and what was in memory alone, which comes back in any case. `None` where the
+    /// store did not go.
+    fn give(
+        &self,
+        stream: &UnixStream,
+        afar: &Arc<Afar>,
+    ) -> (Option<Volatile>, Result<(), String>) {
         let told = afar.clone();
         self.licenses.give(Box::new(move |id, record| {
             // Where it is back by now, the shelf remembers to write it there.
@@ -103,41 +131,40 @@ impl Handover {
                 let held = runtime.ok().and_then(|runtime| runtime.block_on(shared.give()));
                 if held.is_none() {
                     let why = "what was settled last is not in the ledger yet";
-                    let volatile = self.store.volatile();
-                    afar.hold(open_in(&volatile));
-                    return Err((volatile, why.into()));
+                    return (None, Err(why.into()));
                 }
                 held
             }
         };
-        let inherited = match self.store.give() {
-            Ok(inherited) => inherited,
-            Err(problem) => {
-                let volatile = Volatile { shared: held, ..self.store.volatile() };
-                afar.hold(open_in(&volatile));
-                return Err((volatile, format!("the store: {problem}")));
-            }
+        let (volatile, lock) = match self.store.give() {
+            Ok(inherited) => (inherited.volatile, Ok(inherited.lock)),
+            Err(problem) => (self.store.volatile(), Err(format!("the store: {problem}"))),
         };
-        let volatile = Volatile { shared: held, ..inherited.volatile };
+        let volatile = Volatile { shared: held, ..volatile };
         afar.hold(open_in(&volatile));
-        let send = || -> io::Result<UnixStream> {
-            stream.set_write_timeout(Some(WRITE))?;
-            let sockets = self.sockets.iter().map(|socket| socket.address.to_string()).collect();
-            let files: Vec<_> = std::iter::once(inherited.lock.as_fd())
-                .chain(self.sockets.iter().map(|socket| socket.fd()))
-                .collect();
-            wire::send_files(stream, &files)?;
-            let state = State { sockets, volatile: volatile.clone() };
-            wire::send(stream, &FromPredecessor::State(Box::new(state)))?;
-            stream.try_clone()
-        };
-        match send() {
-            Ok(stream) => {
-                afar.open(stream);
-                Ok(volatile)
-            }
-            Err(problem) => Err((volatile, format!("the successor takes nothing: {problem}"))),
-        }
+        let sent = lock.and_then(|lock| {
+            let sent = self.send(stream, &lock, &volatile);
+            sent.map_err(|problem| format!("the successor takes nothing: {problem}"))
+        });
+        (Some(volatile), sent.map(|stream| afar.open(stream)))
+    }
+
+    /// The stream on which the successor is told what follows.
+    fn send(
+        &self,
+        stream: &UnixStream,
+        lock: &OwnedFd,
+        volatile: &Volatile,
+    ) -> io::Result<UnixStream> {
+        stream.set_write_timeout(Some(WRITE))?;
+        let sockets = self.sockets.iter().map(|socket| socket.address.to_string()).collect();
+        let files: Vec<_> = std::iter::once(lock.as_fd())
+            .chain(self.sockets.iter().map(|socket| socket.fd()))
+            .collect();
+        wire::send_files(stream, &files)?;
+        let state = State { sockets, volatile: volatile.clone() };
+        wire::send(stream, &FromPredecessor::State(Box::new(state)))?;
+        stream.try_clone()
     }
 
     /// Where the successor takes requests, once it serves.
@@ -188,22 +215,33 @@ impl Handover {
     }
 
     /// The successor is dead: everything is this process' again. `given` is what was in memory alone
-    /// when it went.
-    fn take_back(&self, afar: &Afar, given: Volatile) {
+    /// when the store went, if it did.
+    fn take_back(&self, afar: &Afar, given: Option<Volatile>) {
         afar.broken();
+        match given {
+            // Nobody else read it: there is nothing to read again, and calls may go on in it.
+            None => self.ledger.stay(afar),
+            Some(given) => {
+                self.take_store_back(afar, given);
+                self.ledger.move_back(afar);
+                self.spent_meanwhile();
+            }
+        }
+        self.licenses.take_back();
+    }
+
+    fn take_store_back(&self, afar: &Afar, given: Volatile) {
         let volatile = still_open(given, afar.held());
         while let Err(problem) = self.store.take_back(&volatile) {
             log::error!("The store is not back yet: {problem}.");
             std::thread::sleep(RETRY);
         }
-        if let (Some(shared), Some(held)) = (&self.shared, volatile.shared)
-            && let Err(problem) = shared.take_back(held)
-        {
-            log::error!("The store is back, but not its name among gateways: {problem}.");
+        if let (Some(shared), Some(held)) = (&self.shared, volatile.shared) {
+            while let Err(problem) = shared.take_back(held.clone()) {
+                log::error!("The store is back, but not its name among gateways: {problem}.");
+                std::thread::sleep(RETRY);
+            }
         }
-        self.ledger.move_back(afar);
-        self.licenses.take_back();
-        self.spent_meanwhile();
     }
 
     /// What the successor spent counts for this process' budgets.
@@ -216,14 +254,22 @@ impl Handover {
         }
     }
 
+    /// Whoever looks for the gateway may have been led to the successor: the next one that wants to take
+    /// over, `gatekeeper upgrade`, systemd.
+    fn be_found(self: &Arc<Self>) {
+        if !self.place.is_own() {
+            self.open();
+        }
+        notify::ready();
+    }
+
     /// The successor died after it had served.
     fn serve_again(self: &Arc<Self>, pid: i32) {
         if !self.phase.serve_again() {
             return;
         }
         self.ports.reopen();
-        self.open();
-        notify::ready();
+        self.be_found();
         log::error!("Process {pid} has died. This process serves again.");
     }
 }

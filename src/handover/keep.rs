@@ -162,7 +162,7 @@ impl Keep {
     }
 }
 
-/// Of what is in the journal, the last number is enough.
+/// Of what was done, the last number is enough.
 fn write_all(stream: &UnixStream, saying: &Receiver<FromSuccessor>, writing: &Mutex<()>) {
     while let Ok(first) = saying.recv() {
         let mut has = None;

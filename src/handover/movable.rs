@@ -97,14 +97,19 @@ impl Movable {
         let deadline = Instant::now() + within;
         while !self.calls.are_over() {
             if Instant::now() >= deadline {
-                let deeds = afar.close(|| self.moved.store(false, SeqCst));
-                deeds.into_iter().for_each(|deed| self.did(deed));
-                afar.moved();
+                self.stay(&afar);
                 return false;
             }
             std::thread::sleep(LOOK);
         }
         true
+    }
+
+    /// The ledger was not given away after all: what was to be said there is done here.
+    pub fn stay(&self, afar: &Afar) {
+        let deeds = afar.close(|| self.moved.store(false, SeqCst));
+        deeds.into_iter().for_each(|deed| self.did(deed));
+        afar.moved();
     }
 
     /// The ledger was read again here, places included, and does what the other process may not have

@@ -27,7 +27,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::OFlags,
     net::sockopt::socket_peercred,
-    process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, geteuid, getpid, pidfd_open, pidfd_send_signal},
 };
 use sha2::{Digest, Sha256};
 
@@ -125,9 +125,10 @@ impl Place {
         Ok(listener)
     }
 
-    /// Where this is told to somebody.
-    pub fn shown(&self) -> PathBuf {
-        self.path.join(self.socket())
+    /// Whether whoever comes there finds this process.
+    pub fn is_own(&self) -> bool {
+        let found = self.connect().and_then(|stream| peer(&stream));
+        found.is_ok_and(|found| found.pid == getpid())
     }
 
     /// Removes what this process has there; the common socket only if it is `owned`.

@@ -35,13 +35,18 @@ use crate::{
 
 /// How long the running gateway has to say who it is, and to send what it began to send.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to settle what a predecessor that is dead had open.
+const SETTLED: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The gateway whose place this process takes.
 pub struct Predecessor {
     stream: Arc<UnixStream>,
     writing: Arc<Mutex<()>>,
     pub place: Place,
-    pub sockets: Vec<Socket>,
+    pub pid: i32,
+    process: Process,
+    sockets: Mutex<Vec<Socket>>,
     /// Reservations that are open there, by the name that is used between the two.
     volatile: Mutex<Option<Volatile>>,
     places: Vec<(gatekeeper_filters::kernel::LicenseId, u32)>,
@@ -113,7 +118,9 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
         stream: Arc::new(stream),
         writing: Arc::default(),
         place,
-        sockets,
+        pid: pid.get(),
+        process,
+        sockets: Mutex::new(sockets),
         places,
         volatile: Mutex::default(),
         inherited: Mutex::new(Some(Inherited { lock, volatile })),
@@ -135,9 +142,10 @@ impl Predecessor {
         Some(inherited)
     }
 
-    /// The socket of this address, if it came along.
-    pub fn socket(&self, address: &str) -> Option<Socket> {
-        self.sockets.iter().find(|socket| &*socket.address == address).cloned()
+    /// The sockets that came along, once. One that nobody keeps is closed, or apps would still reach
+    /// an address that nobody serves any more.
+    pub fn sockets(&self) -> Vec<Socket> {
+        std::mem::take(&mut *self.sockets.lock())
     }
 
     /// Answers for what is open there, until it ends.
@@ -191,6 +199,18 @@ impl Predecessor {
     /// Whether it has still something open.
     pub fn is_there(&self) -> bool {
         !self.is_over.load(Relaxed)
+    }
+
+    /// Whether it has ended. Where it has just done so, this waits until what it had open is settled.
+    pub fn has_ended(&self) -> bool {
+        let deadline = Instant::now() + SETTLED;
+        while self.is_there() {
+            if !self.process.is_dead(Duration::ZERO) || Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        true
     }
 
     fn say(&self, message: &FromSuccessor) {

@@ -106,7 +106,9 @@ pub enum FromSuccessor {
     Failed(String),
     /// It ends, and is not to be replaced.
     Leaving,
-    /// Everything up to this number is in the journal.
+    /// Everything up to this number is done here, in this order: in the journal, as a rule. A settle that
+    /// found no room there, or whose message the shared store decides, is still in memory; if this
+    /// process is killed before it is written, its request is charged as after any crash.
     Has(u64),
     Answer {
         call: u64,

@@ -75,7 +75,8 @@ pub struct Embedded {
     /// Active licences, and when they were counted.
     active: Mutex<([u64; 3], Option<Instant>)>,
     /// The same at all gateways that share a store.
-    active_everywhere: Mutex<Option<[u64; 3]>>,
+    /// Of which day, in days since 1970, and how many.
+    active_everywhere: Mutex<Option<(u64, [u64; 3])>>,
     /// In the order they are stopped.
     threads: Mutex<Vec<(Arc<Signal>, JoinHandle<()>)>>,
     pub(super) owner: Mutex<Option<Owner>>,
@@ -152,9 +153,9 @@ impl Embedded {
         pepper::settle(&self.db.lock(), configured)
     }
 
-    /// Where gateways share a store, their licences are counted there.
-    pub fn set_active_licenses(&self, everywhere: [u64; 3]) {
-        *self.active_everywhere.lock() = Some(everywhere);
+    /// Where gateways share a store, their licences are counted there. `day` is in days since 1970.
+    pub fn set_active_licenses(&self, day: u64, everywhere: [u64; 3]) {
+        *self.active_everywhere.lock() = Some((day, everywhere));
     }
 
     /// Who this gateway is among those that share a store, for as long as it has this database; and
@@ -192,7 +193,10 @@ impl Embedded {
     /// Distinct licences of today, of 7 and of 30 days (UTC, today included). Counted at most every
     /// ten seconds, and never while SQLite is busy.
     pub fn active_licenses(&self, now: UnixMs) -> [u64; 3] {
-        if let Some(everywhere) = *self.active_everywhere.lock() {
+        // What was counted on another day says nothing of this one.
+        if let Some((day, everywhere)) = *self.active_everywhere.lock()
+            && day == now.0 / 86_400_000
+        {
             return everywhere;
         }
         let mut active = self.active.lock();

@@ -20,7 +20,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    entry::Frame,
+    entry::{Entry, Frame, Scan, Settled},
     segment::{Segment, Writer},
     signal::Signal,
 };
@@ -120,6 +120,25 @@ impl Journal {
     /// Whether everything that was settled found room.
     pub fn is_written(&self) -> bool {
         self.active.lock().waiting.is_empty()
+    }
+
+    /// What was settled and has found no room yet, oldest first.
+    pub fn waiting(&self) -> Vec<Settled> {
+        let settled = |frame: &Frame| {
+            let mut frame = frame.clone();
+            match Scan::new(frame.stamp(0)).next() {
+                Some((_, Entry::Settled(settled))) => Some(settled),
+                _ => None,
+            }
+        };
+        self.active.lock().waiting.iter().filter_map(settled).collect()
+    }
+
+    /// The oldest `count` of [`Journal::waiting`] are in SQLite.
+    pub fn forget_waiting(&self, count: usize) {
+        let mut active = self.active.lock();
+        let count = count.min(active.waiting.len());
+        active.waiting.drain(..count);
     }
 
     /// For a reservation: in the journal when this returns, or refused.

@@ -5,7 +5,8 @@
 //! SQLite, and [`Volatile::open`] says which they are; all others are charged as after a crash.
 //!
 //! The lock goes along as an open file: no third process gets in between, and whichever of the two is
-//! left still holds it.
+//! left still holds it. The kernel can't tell the two apart, so a store that was given away goes no
+//! further before the process that gave it has ended.
 
 use std::{os::fd::OwnedFd, path::Path, sync::atomic::Ordering};
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::Rate,
+    batch::Batch,
     embedded::{Embedded, OpenError, beside},
     message_ids::KnownId,
     owner::Owner,
@@ -86,13 +88,28 @@ impl Embedded {
     /// # Errors
     /// It can't be read or written.
     pub fn take_back(&self, volatile: &Volatile) -> Result<(), OpenError> {
+        // A successor may have let go of the lock, and a third process may have taken it.
+        if !self.owner.lock().as_ref().is_some_and(Owner::renew) {
+            return Err(OpenError::InUse { path: self.path.clone(), pid: None });
+        }
         self.stop();
         let now = UnixMs::now();
         let dir = beside(&self.path, ".journal");
-        let mut db = self.db.lock();
-        let found = recovery::recover(&mut db, &self.path, &dir, &volatile.live())?;
-        self.book.clear();
         let sqlite = |source| OpenError::Sqlite { path: self.path.clone(), source };
+        let mut db = self.db.lock();
+        // What was settled and waits for room in the journal is no orphan: its charge is known.
+        let waiting = self.journal.waiting();
+        let mut live = volatile.live();
+        live.extend(waiting.iter().map(|settled| settled.hold));
+        let found = recovery::recover(&mut db, &self.path, &dir, &live)?;
+        if !waiting.is_empty() {
+            let mut batch = Batch::default();
+            batch.reaches = found.reaches;
+            waiting.iter().for_each(|settled| batch.settle(settled));
+            db.apply(&batch).map_err(sqlite)?;
+            self.journal.forget_waiting(waiting.len());
+        }
+        self.book.clear();
         db.restore(&self.book, now).map_err(sqlite)?;
         let rows = db.orphans().map_err(sqlite)?;
         self.book.adopt(volatile, &rows);

@@ -148,7 +148,10 @@ impl Key {
         let State::Quarantined { why, left_ms } = self.state(now) else {
             return (self.state(now) == State::Ready).then_some(Entry::Ready);
         };
-        if left_ms > 0 {
+        // A trial is a request: whose account rests has none.
+        let rests = self.group.cooling.left_ms(now) > 0
+            || self.group.quarantine.status(now).is_some_and(|(_, left_ms)| left_ms > 0);
+        if left_ms > 0 || rests {
             return None;
         }
         let own = &self.health.quarantine;

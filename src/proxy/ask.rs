@@ -55,6 +55,10 @@ pub fn parse(
     }
     ask.text_tokens = weight.tokens();
     ask.images = weight.images;
+    if weight.media.len() > weight::MOST_KINDS {
+        let message = "There are too many kinds of content.";
+        return Err(Reject::new(Code::InvalidRequest, message));
+    }
     ask.media = weight.media;
     if ask.media.iter().any(|kind| &**kind == weight::ITEM_REFERENCE) {
         return Err(Reject::field("input", NO_ITEMS_KEPT));

@@ -39,7 +39,7 @@ pub struct Flight {
 pub struct Attempted {
     pub provider: Arc<str>,
     pub key: Arc<str>,
-    /// A word from the closed list of `upstream::classify::Cause::name`.
+    /// A word from the closed list of `upstream::watch::Stop::account`, or `ok`.
     pub outcome: &'static str,
     pub ms: u64,
 }

@@ -38,9 +38,13 @@ fn is_filled(value: Value<'_>) -> bool {
 pub struct Weight {
     millitokens: u64,
     pub images: u64,
-    /// Kinds of parts beside text and images.
+    /// Kinds of parts beside text and images; never more than [`MOST_KINDS`] and one.
     pub media: Vec<Arc<str>>,
 }
+
+/// Kinds that one request may have. Each new one is compared with those before: a body made of nothing
+/// but kinds would keep a thread busy for minutes.
+pub const MOST_KINDS: usize = 16;
 
 impl Weight {
     pub fn tokens(&self) -> u64 {
@@ -205,7 +209,7 @@ impl Weight {
     }
 
     fn other(&mut self, kind: &str) {
-        if !self.media.iter().any(|known| &**known == kind) {
+        if self.media.len() <= MOST_KINDS && !self.media.iter().any(|known| &**known == kind) {
             self.media.push(Arc::from(kind));
         }
     }

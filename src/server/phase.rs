@@ -49,9 +49,9 @@ impl Phase {
         turned
     }
 
-    /// Ready, unless the end has begun already.
-    pub fn serve(&self) {
-        self.turn(&[STARTING], SERVING);
+    /// Ready; false when the end has begun already.
+    pub fn serve(&self) -> bool {
+        self.turn(&[STARTING], SERVING)
     }
 
     /// The end begins.
@@ -121,5 +121,20 @@ impl Phase {
     /// Resolves when there is no successor any more.
     pub async fn is_back(&self) {
         let _ = self.changed.subscribe().wait_for(|now| *now != HANDED_OVER).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_to_end_before_it_serves_never_serves() {
+        let phase = Phase::default();
+        phase.drain();
+        assert!(!phase.serve() && !phase.is_here() && !phase.hand_over());
+        let phase = Phase::default();
+        assert!(phase.serve() && phase.is_here());
+        assert!(!phase.serve());
     }
 }

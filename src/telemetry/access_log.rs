@@ -233,13 +233,17 @@ impl RotatedFile {
 
     fn rotate(&mut self) -> io::Result<()> {
         let AccessFile { path, keep, .. } = &self.settings;
-        for number in (1..*keep).rev() {
-            let from = numbered(path, number);
-            if from.exists() {
-                std::fs::rename(from, numbered(path, number + 1))?;
+        // Where somebody has removed it or moved it away, nothing has to make way.
+        if path.try_exists()? {
+            // No further than to the first gap: what an attempt that failed has moved stays there,
+            // or each further attempt would push one more old file out.
+            let is_free = |number: &u64| !numbered(path, *number).exists();
+            let free = (1..*keep).find(is_free).unwrap_or(*keep);
+            for number in (1..free).rev() {
+                std::fs::rename(numbered(path, number), numbered(path, number + 1))?;
             }
+            std::fs::rename(path, numbered(path, 1))?;
         }
-        std::fs::rename(path, numbered(path, 1))?;
         (self.out, self.size) = append_to(path)?;
         Ok(())
     }
@@ -338,5 +342,45 @@ mod tests {
         std::fs::remove_dir_all(dir.path()).unwrap();
         file.write(b"123456789\n").unwrap();
         assert!(file.is_stuck);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_pushes_no_old_one_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        std::fs::write(numbered(&path, 1), "one\n").unwrap();
+        std::fs::write(numbered(&path, 2), "two\n").unwrap();
+        let settings = AccessFile { path: path.clone(), max_size: Some(10), keep: 2 };
+        let mut file = RotatedFile::open(&settings).unwrap();
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        for _ in 0..3 {
+            file.write(b"12345678\n").unwrap();
+            std::fs::remove_file(&path).unwrap();
+            file.write(b"87654321\n").unwrap();
+            assert_eq!(read(&path), "87654321\n");
+            assert!(!file.is_stuck);
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert_eq!((&*read(&numbered(&path, 1)), &*read(&numbered(&path, 2))), ("one\n", "two\n"));
+    }
+
+    /// As an attempt leaves it that failed when all but the file itself had moved.
+    #[test]
+    fn what_has_moved_already_is_not_moved_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        std::fs::write(&path, "12345678\n").unwrap();
+        std::fs::write(numbered(&path, 2), "two\n").unwrap();
+        std::fs::write(numbered(&path, 3), "three\n").unwrap();
+        let settings = AccessFile { path: path.clone(), max_size: Some(10), keep: 3 };
+        let mut file = RotatedFile::open(&settings).unwrap();
+        file.write(b"new\n").unwrap();
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+        assert_eq!(read(&path), "new\n");
+        assert_eq!(read(&numbered(&path, 1)), "12345678\n");
+        assert_eq!(
+            (&*read(&numbered(&path, 2)), &*read(&numbered(&path, 3))),
+            ("two\n", "three\n")
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use gatekeeper_filters::kernel::{DOLLAR, Outcome, Record};
+use gatekeeper_filters::kernel::{DOLLAR, Delivery, Outcome, Record};
 use parking_lot::Mutex;
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
@@ -30,6 +30,7 @@ pub struct Metrics {
     /// One scrape at a time: each puts in first what only its moment tells.
     pub scraping: Mutex<()>,
     requests: IntCounterVec,
+    broken: IntCounterVec,
     duration: HistogramVec,
     overhead: Histogram,
     first_token: HistogramVec,
@@ -92,6 +93,11 @@ impl Metrics {
                 "gatekeeper_requests_total",
                 "Requests by endpoint, plan and HTTP status; 499 when the app left first.",
                 &["endpoint", "plan", "status"],
+            ),
+            broken: counters(
+                "gatekeeper_responses_broken_total",
+                "Answers that broke off after they had begun: their status was 200 by then.",
+                &["endpoint", "plan"],
             ),
             duration: histograms(
                 "gatekeeper_request_duration_seconds",
@@ -271,6 +277,9 @@ impl Metrics {
         let plan = if record.plan.is_empty() { "none" } else { &record.plan };
         self.with_series(flight, outcome, record, |series| {
             series.requests.inc();
+            if outcome.delivery == Delivery::Broken {
+                series.broken.inc();
+            }
             series.duration.observe(elapsed.as_secs_f64());
         });
         if let Some(limit) = refused_by(flight) {
@@ -293,7 +302,7 @@ impl Metrics {
         }
     }
 
-    /// The two series that every request counts in. Each thread remembers the last ones: almost
+    /// The series that every request may count in. Each thread remembers the last ones: almost
     /// always they are the same again, and finding them by their labels costs more than counting.
     fn with_series(
         &self,
@@ -310,9 +319,11 @@ impl Metrics {
                 let mut digits = [0; 3];
                 let status = three_digits(outcome.status, &mut digits);
                 let requests = self.requests.with_label_values(&[flight.endpoint, plan, status]);
+                // There from the first request on, so that an alert sees the first one that breaks.
+                let broken = self.broken.with_label_values(&[flight.endpoint, plan]);
                 let duration = self.duration.with_label_values(&[flight.endpoint]);
                 let plan = record.plan.clone();
-                count(last.insert(Series { of, plan, requests, duration }));
+                count(last.insert(Series { of, plan, requests, broken, duration }));
             }
         });
     }
@@ -351,6 +362,7 @@ struct Series {
     of: (usize, &'static str, u16),
     plan: Arc<str>,
     requests: IntCounter,
+    broken: IntCounter,
     duration: Histogram,
 }
 

@@ -8,6 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Names of models; a configuration that is changed all day long must not fill the memory.
 const MODELS: usize = 1024;
 
+/// Milliseconds before its first moment in which a day may have begun all the same: the clock has
+/// stepped back over midnight, or is behind that of another gateway.
+const STEP: u64 = 5 * 60 * 1000;
+
 /// One model's day.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelDay {
@@ -109,9 +113,13 @@ impl Today {
         }
     }
 
-    /// At midnight nothing has been used yet.
+    /// At midnight nothing has been used yet. A day that is far from having begun tells of a clock
+    /// that was wrong: it must not keep out what is counted until it comes.
     pub fn turn(&mut self, now: UnixMs) {
-        self.add(&Self { day: day(now), ..Self::default() });
+        let today = day(now);
+        if self.day < today || self.day > now.0.saturating_add(STEP) {
+            *self = Self { day: today, ..Self::default() };
+        }
     }
 }
 
@@ -140,6 +148,20 @@ mod tests {
         assert!(today.models.is_empty());
         today.add(&of(102 * DAY, "fast", 7));
         assert_eq!((today.day, today.models[0].input, today.saved), (102 * DAY, 7, 1));
+    }
+
+    #[test]
+    fn a_clock_that_was_a_day_ahead_stops_no_count() {
+        let mut today = of(102 * DAY, "fast", 5);
+        today.turn(UnixMs(101 * DAY + DAY / 2));
+        assert_eq!(today, Today { day: 101 * DAY, ..Today::default() });
+        today.add(&of(101 * DAY, "fast", 6));
+        assert_eq!(today.models[0].input, 6);
+        // A few seconds back over midnight cost nothing.
+        let mut today = of(102 * DAY, "fast", 5);
+        today.turn(UnixMs(102 * DAY - 7_000));
+        today.add(&of(102 * DAY, "fast", 6));
+        assert_eq!((today.day, today.models[0].input), (102 * DAY, 11));
     }
 
     #[test]

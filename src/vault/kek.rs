@@ -1,7 +1,9 @@
 //! The key-encrypting key: 32 bytes, in base64, in a file of its own or the environment.
 //!
 //! A file is refused when anybody but its owner may read it, when it is a symbolic link or when
-//! it belongs to somebody else: whoever can swap or read it can open every provider key.
+//! it belongs to somebody else: whoever can swap or read it can open every provider key. What systemd
+//! gives a service as a credential is taken as it is: it belongs to root, and an ACL lets the service's
+//! user read it, which looks as if root's group might.
 
 use std::{
     fmt,
@@ -189,6 +191,18 @@ pub(super) fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     Some(key)
 }
 
+/// By a file's mode and owner. With an ACL, the mode shows as the group's what the ACL allows to anybody.
+fn is_private(mode: u32, owner: u32, is_credential: bool) -> bool {
+    mode & 0o077 == 0 || (is_credential && owner == 0 && mode & 0o777 == 0o440)
+}
+
+/// Whether a file lies in this very directory, not in one below it.
+fn lies_in(path: &Path, directory: &Path) -> bool {
+    let real = |directory: &Path| directory.canonicalize().ok();
+    directory.is_absolute()
+        && real(directory).is_some_and(|it| real(directory_of(path)) == Some(it))
+}
+
 /// Reads a file only its owner can read. All checks are on the open file, so nobody can swap it.
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KekError> {
     let failed = |error: io::Error| match error.kind() {
@@ -210,7 +224,9 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, KekError> {
     if meta.uid() != user && meta.uid() != 0 {
         return Err(KekError::Owner { path: path.into(), owner: meta.uid(), user });
     }
-    if meta.mode() & 0o077 != 0 {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let is_credential = directory.is_some_and(|directory| lies_in(path, &directory));
+    if !is_private(meta.mode(), meta.uid(), is_credential) {
         return Err(KekError::Open { path: path.into(), mode: meta.mode() & 0o7777 });
     }
     let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize));
@@ -219,4 +235,38 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, KekError> {
         _ => KekError::Io { path: path.into(), error },
     })?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_credential_of_root_may_look_as_if_its_group_read_it() {
+        for mode in [0o600, 0o400, 0o700] {
+            assert!(is_private(mode, 0, false) && is_private(mode, 1000, false), "{mode:o}");
+        }
+        assert!(is_private(0o440, 0, true));
+        // As `stat` has it, with the kind of file.
+        assert!(is_private(0o100440, 0, true));
+        assert!(!is_private(0o440, 0, false) && !is_private(0o440, 1000, true));
+        for mode in [0o640, 0o460, 0o444, 0o441, 0o450, 0o404, 0o660] {
+            assert!(!is_private(mode, 0, true), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_credential_lies_in_the_directory_itself() {
+        let given = tempfile::tempdir().unwrap();
+        let (given, below) = (given.path(), given.path().join("below"));
+        std::fs::create_dir(&below).unwrap();
+        assert!(lies_in(&given.join("kek"), given));
+        assert!(lies_in(&below.join("../kek"), given));
+        assert!(!lies_in(&below.join("kek"), given));
+        assert!(!lies_in(&given.join("../kek"), given));
+        assert!(!lies_in(Path::new("kek"), given));
+        assert!(!lies_in(&given.join("kek"), &below));
+        assert!(!lies_in(&given.join("kek"), Path::new("")));
+        assert!(!lies_in(&given.join("nowhere/kek"), &given.join("nowhere")));
+    }
 }

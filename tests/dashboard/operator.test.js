@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { isFine, open, says, startBrowser, text, until } from './browser.js';
-import { BUYER, MARKUP, configuration, startGateway } from './gateway.js';
+import { BUYER, LICENCE, MARKUP, configuration, startGateway } from './gateway.js';
 
 const TOKEN = 'a-token-of-the-dashboard-tests-0123456789';
 
@@ -60,6 +60,91 @@ test('a licence is found, given more, reset, revoked and restored', async (t) =>
     const told = page.asked.filter((request) => request.postData()?.includes(BUYER));
     assert.deepEqual(told.map((request) => new URL(request.url()).pathname), ['/api/licenses/show'], 'a key is told once');
     assert.ok(!(await page.content()).includes(BUYER));
+    isFine(page);
+});
+
+/** Holds up calls to `path` until `go()`; the orders that came. */
+async function heldUp(page, path) {
+    let go;
+    const gone = new Promise((resolve) => (go = resolve));
+    const orders = [];
+    await page.route(`**${path}`, async (route) => {
+        orders.push(route.request().postDataJSON());
+        await gone;
+        await route.continue();
+    });
+    return { orders, go };
+}
+
+test('a double click grants once, and so does a second try after an answer that was lost', async (t) => {
+    const page = await open(t, browser, gateway.admin, { view: 'licences', mayFail: true });
+    const used = async () => Number(/of (\d+)/.exec(await text(page, '#limit-messages .used'))[1]);
+    await lookUp(page, BUYER);
+    await says(page, '#licence-status', 'Valid');
+    const before = await used();
+    const grant = await heldUp(page, '/api/licenses/grant');
+    await page.locator('#grant-messages').fill('2');
+    await page.locator('#grant button').evaluate((button) => [button.click(), button.click()]);
+    await page.locator('#grant').evaluate((form) => form.requestSubmit());
+    await until(() => grant.orders.length > 0, 'the order to go');
+    for (const id of ['grant button', 'reset', 'revoke']) assert.ok(await page.locator(`#${id}`).isDisabled(), `${id} waits`);
+    grant.go();
+    await says(page, '#licence-said', 'Granted.');
+    assert.equal(grant.orders.length, 1);
+    assert.equal(await used(), before + 2);
+    await page.unroute('**/api/licenses/grant');
+
+    // The gateway takes the order, and its answer is lost.
+    const ids = [];
+    await page.route('**/api/licenses/grant', async (route) => {
+        ids.push(route.request().postDataJSON().id);
+        if (ids.length > 1) return route.continue();
+        await route.fetch();
+        return route.abort();
+    });
+    await page.locator('#grant-messages').fill('3');
+    for (const wanted of [/^The gateway does not answer\. Whether it was done is not known/, 'Granted.']) {
+        await page.locator('#grant button').click();
+        await says(page, '#licence-said', wanted);
+    }
+    assert.equal(await used(), before + 5);
+    assert.equal(ids[0], ids[1]);
+    // The same once more is another order, as it is after a look at what was done.
+    await page.locator('#grant-messages').fill('3');
+    await page.locator('#grant button').click();
+    await until(async () => (await used()) === before + 8 || (await used()), 'three more');
+    assert.notEqual(ids[2], ids[0]);
+    isFine(page);
+});
+
+test('what was asked about one licence is not done to another', async (t) => {
+    const page = await open(t, browser, gateway.admin, { view: 'licences' });
+    await lookUp(page, BUYER);
+    await says(page, '#licence-plan', 'plan small');
+    const buyer = await text(page, '#licence-id');
+    const show = await heldUp(page, '/api/licenses/show');
+    await lookUp(page, LICENCE);
+    await until(() => show.orders.length > 0, 'the other one to be looked up');
+    for (const id of ['reset', 'revoke']) assert.ok(await page.locator(`#${id}`).isDisabled(), `${id} waits`);
+    show.go();
+    await says(page, '#licence-plan', 'plan pro');
+    await lookUp(page, BUYER);
+    await says(page, '#licence-plan', 'plan small');
+
+    await page.locator('#revoke').click();
+    await page.locator('#sure-yes').waitFor();
+    // Nobody can do that behind the dialog; whatever comes in meanwhile, it is the buyer it asked about.
+    await page.locator('#licence-key').evaluate((input, licence) => {
+        input.value = licence;
+        input.form.requestSubmit();
+    }, LICENCE);
+    await says(page, '#licence-plan', 'plan pro');
+    await page.locator('#sure-yes').click();
+    await says(page, '#licence-status', 'Revoked');
+    assert.equal(await text(page, '#licence-id'), buyer);
+    assert.equal(await gateway.ask(), 200, 'the other one is as it was');
+    await page.locator('#restore').click();
+    await says(page, '#licence-status', 'Valid');
     isFine(page);
 });
 
@@ -129,7 +214,7 @@ test('with a token: the form, a wrong one, the right one, and out again', async 
     await page.locator('#feed .row').waitFor();
 
     const stored = await page.evaluate(() => JSON.stringify([document.cookie, { ...localStorage }, { ...sessionStorage }]));
-    assert.ok(!stored.includes(TOKEN) && !stored.includes('gatekeeper_session='), 'scripts see neither token nor cookie');
+    assert.ok(!stored.includes(TOKEN) && !stored.includes('gatekeeper_session'), 'scripts see neither token nor cookie');
     assert.ok(!page.asked.some((request) => request.url().includes(TOKEN)));
 
     await page.reload();

@@ -71,6 +71,16 @@ test('a provider fails', () => {
     assert.deepEqual(say({ providers: [sick, serving('gemini')] }).slice(0, 2), ['waiting', 'groq fails for 12 s and is left out; gemini is serving.']);
 });
 
+test('a provider failed and is tried again: that it serves is not sure', () => {
+    const tried = (name) => ({ ...serving(name), state: 'recovering', sick_for_ms: 130_000 });
+    assert.deepEqual(say({ providers: [tried('groq'), serving('gemini')] }).slice(0, 2), ['waiting', 'groq failed and is being tried again; gemini is serving.']);
+    assert.deepEqual(say({ providers: [tried('groq')] }).slice(0, 2), ['waiting', 'No provider is sure to serve: groq failed and is being tried again.']);
+    const keys = [ready('groq'), cooling('gemini', 41_000)];
+    assert.equal(say({ providers: [tried('groq'), out('gemini')], keys })[1], 'No provider is sure to serve: gemini is rate-limited for 41 s and groq failed and is being tried again.');
+    const [tone, , , notes] = say({ providers: [tried('groq'), serving('gemini')] }, { lately: { success: 10, failed: 10, refused: 0 } });
+    assert.deepEqual([tone, notes], ['failed', ['waiting: groq failed and is being tried again.']]);
+});
+
 test('nobody can be served', () => {
     const one = { providers: [out('groq')], keys: [cooling('groq', 41_000)] };
     assert.deepEqual(say(one).slice(0, 2), ['failed', 'Nobody can be served: groq is rate-limited for 41 s.']);

@@ -49,6 +49,10 @@ pub async fn cookie(gateway: &Gateway) -> String {
     set.split(';').next().unwrap().to_owned()
 }
 
+fn name_of(cookie: &str) -> &str {
+    cookie.split_once('=').unwrap().0
+}
+
 /// Every header that keeps a browser in bounds.
 fn is_bounded(answer: &Answer) {
     for (name, value) in [
@@ -160,7 +164,7 @@ async fn the_page_is_anybodys_and_what_it_shows_is_the_operators() {
     assert_eq!(ended.status, 204);
     assert!(ended.header("set-cookie").unwrap().contains("Max-Age=0"));
     assert_eq!(get(&stranger, "/status", &logged_in).await.status, 401);
-    let forged = format!("gatekeeper_session={}", "0".repeat(64));
+    let forged = format!("{}={}", name_of(&cookie), "0".repeat(64));
     assert_eq!(get(&stranger, "/status", &[("cookie", &forged)]).await.status, 401);
 }
 
@@ -197,6 +201,26 @@ async fn the_cookie_is_for_this_page_alone_and_ends_with_the_token() {
     let old = gateway.stranger().bearing(Some(TOKEN.into()));
     assert_eq!(get(&old, "/status", &[]).await.status, 401);
     assert_eq!(get(&gateway.operator(), "/status", &[]).await.status, 200);
+}
+
+/// A browser sends what it keeps of one to the other as well: ports are nothing to a cookie.
+#[tokio::test]
+async fn gateways_on_one_host_do_not_log_each_other_out() {
+    let ((_mock, one), (_other_mock, other)) = tokio::join!(locked(""), locked(""));
+    let (first, second) = (cookie(&one).await, cookie(&other).await);
+    assert!(first.starts_with("gatekeeper_session"), "{first}");
+    assert_ne!(name_of(&first), name_of(&second));
+    assert_eq!(name_of(&first), name_of(&cookie(&one).await), "it does not change");
+    let both = format!("{first}; {second}");
+    let headers = [("cookie", &*both)];
+    for gateway in [&one, &other] {
+        assert_eq!(get(&gateway.stranger(), "/status", &headers).await.status, 200);
+    }
+    let ended = post(&one.stranger(), "/api/session/end", &json!({}), &headers).await;
+    let forgotten = ended.header("set-cookie").unwrap();
+    assert!(forgotten.starts_with(&format!("{}=;", name_of(&first))), "{forgotten}");
+    assert_eq!(get(&one.stranger(), "/status", &headers).await.status, 401);
+    assert_eq!(get(&other.stranger(), "/status", &headers).await.status, 200);
 }
 
 /// The token has changed, so the one who asks has to be told the new one.

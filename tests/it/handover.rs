@@ -2,6 +2,7 @@
 //! counted stays exact.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     sync::{
         Arc,
@@ -297,6 +298,62 @@ async fn the_command_does_it_all() {
     let successor = Successor(pid.unwrap().parse().unwrap());
     assert!(words.contains(&format!("process {} serves", successor.0)), "{words}");
     gateway.exited(Duration::from_secs(5)).await;
+    gateway.app().chat().await.ok();
+    assert_eq!(gateway.messages(LICENSE).await, 2);
+}
+
+#[tokio::test]
+async fn while_the_process_before_ends_its_streams_nobody_else_takes_over() {
+    let gate = Gate::new();
+    let mock = Mock::start(Reply::chat()).await;
+    mock.key("sk-slow", [waiting(&gate)]);
+    let config = Config::new(&mock).provider("s", &mock, &["sk-slow"]).model("slow", "[s/m1]");
+    let mut gateway = Gateway::start(config).await;
+    let open = open_streams(&gateway, 1).await;
+    let mut old = gateway.hand_over().await;
+    let why = format!("process {}, which served before, still ends its streams", old.pid());
+    let said = upgrade(&gateway, &[]);
+    let words = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(1), "{words}");
+    assert!(words.contains(&why) && words.contains("try again when it has ended"), "{words}");
+    // A successor that somebody else starts is told the same, and so is who sends SIGQUIT.
+    let file = gateway.dir.path().join("gatekeeper.yaml");
+    let mut third = Gateway::spawn_upgrade(&gateway, &file);
+    assert!(!third.exited(Duration::from_secs(20)).await.success());
+    gateway.signal(Signal::QUIT);
+    eventually("it says why", Duration::from_secs(5), async || {
+        gateway.logs().contains(&format!("SIGQUIT: Nothing was handed over: {why}"))
+    })
+    .await;
+    gateway.app().chat().await.ok();
+    gate.open();
+    are_whole(open).await;
+    assert!(old.exited(Duration::from_secs(10)).await.success());
+    assert_eq!(gateway.messages(LICENSE).await, 2);
+    let said = upgrade(&gateway, &[]);
+    let words = String::from_utf8(said.stderr).unwrap();
+    assert!(said.status.success(), "{words}");
+    let pid = words.split("starts as process ").nth(1).and_then(|rest| rest.lines().next());
+    let _successor = Successor(pid.unwrap().parse().unwrap());
+    gateway.exited(Duration::from_secs(5)).await;
+    gateway.app().chat().await.ok();
+    assert_eq!(gateway.messages(LICENSE).await, 3);
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_served_any_more_is_closed_with_the_process_before() {
+    let mock = Mock::start(Reply::chat()).await;
+    let mut gateway = Gateway::start(Config::new(&mock)).await;
+    let before = gateway.public;
+    let port = crate::support::gateway::free_port();
+    let elsewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    gateway.config.write(gateway.dir.path(), elsewhere, gateway.admin);
+    gateway.public = elsewhere;
+    let mut old = gateway.hand_over().await;
+    gateway.app().chat().await.ok();
+    old.exited(Duration::from_secs(10)).await;
+    let refused = tokio::net::TcpStream::connect(before).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     gateway.app().chat().await.ok();
     assert_eq!(gateway.messages(LICENSE).await, 2);
 }

@@ -103,6 +103,8 @@ async fn a_successor_that_cannot_start_leaves_the_old_one_serving() {
     write(&good.replace(&gateway.admin.to_string(), &elsewhere.to_string()));
     fails(&[], "can't be had");
     serves_on(&gateway, 3).await;
+    // It is still found by whoever comes next.
+    fails(&["--binary", ends.to_str().unwrap()], "ended before it was ready");
     // A configuration with a problem, and one of another store.
     write("providers: {}\nnonsense: 1\n");
     let said = upgrade(&gateway, &[]);

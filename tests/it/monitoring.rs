@@ -1,10 +1,11 @@
 //! What Prometheus and Grafana are given: files that their own tools take, about metrics that exist.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, path::Path, process::Command, time::Duration};
 
+use gatekeeper_filters::kernel::Endpoint;
 use serde_json::{Value, json};
 
-use crate::support::{Config, Gateway, Mock, Reply, client};
+use crate::support::{Config, Gateway, Mock, Reply, Step, client, eventually, sse};
 
 fn conf(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(name)
@@ -83,6 +84,43 @@ async fn alerts_and_the_board_ask_for_metrics_that_exist() {
         for name in asked.iter().filter(|name| !later.contains(name)) {
             assert!(known.contains(name), "{file} asks for {name}, which /metrics has not");
         }
+    }
+}
+
+/// Health checks and the like would thin out the share of answers that fail.
+#[test]
+fn shares_of_failures_are_of_every_models_endpoint_and_of_no_other() {
+    let models = format!("endpoint=~\"{}\"", Endpoint::ALL.map(Endpoint::name).join("|"));
+    let rules = std::fs::read_to_string(conf("prometheus/alerts.yml")).unwrap();
+    let board = std::fs::read_to_string(conf("grafana/gatekeeper.json")).unwrap();
+    for text in [rules, board.replace("\\\"", "\"")] {
+        assert!(text.contains(&models), "{models}");
+        assert_eq!(text.matches("endpoint=~").count(), text.matches(&models).count());
+    }
+}
+
+/// Its status is 200: what `/status` counts as failed, metrics have to tell as well.
+#[tokio::test]
+async fn a_stream_that_breaks_off_is_counted_beside_its_status() {
+    let broken = Reply::sse(&[sse::text("Hel")])
+        .then(Step::Wait(Duration::from_millis(100)))
+        .then(Step::Close);
+    let mock = Mock::sequence([Reply::stream(), broken]).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let labels = [("endpoint", "chat")];
+    for (turn, wanted) in [0.0, 1.0].into_iter().enumerate() {
+        assert_eq!(gateway.app().stream().await.status, 200);
+        eventually("it is counted", Duration::from_secs(3), || async {
+            let requests = gateway.metrics().await.sum("gatekeeper_requests_total", &labels);
+            requests == (turn + 1) as f64
+        })
+        .await;
+        let metrics = gateway.metrics().await;
+        let name = "gatekeeper_responses_broken_total";
+        // The series is there before it moves.
+        assert!(metrics.0.contains(&format!("{name}{{endpoint=\"chat\",plan=")), "{}", metrics.0);
+        assert_eq!(metrics.sum(name, &labels), wanted);
+        assert_eq!(gateway.status().await["failed"], wanted as u64);
     }
 }
 

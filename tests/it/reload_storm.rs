@@ -176,6 +176,18 @@ async fn a_certificate_is_swapped_under_load() {
     write_private(&key, "no key\n");
     assert!(!gateway.read_again().await);
     assert!(gateway.logs().contains("holds no private key"), "{}", gateway.logs());
+    // Of what is no file, or no certificate by its size, nothing is read.
+    fs::File::create(&cert).unwrap().set_len((1 << 20) + 1).unwrap();
+    fs::remove_file(&key).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&key).status().unwrap().success());
+    assert!(!gateway.read_again().await);
+    eventually("both are told", SOON, || async {
+        let refused = gateway.status().await["config"]["refused"]["problems"].to_string();
+        refused.contains("server.pem: larger than 1 MiB")
+            && refused.contains("server.key: not a file")
+    })
+    .await;
+    assert_eq!(shown(&gateway).await, leaf(&next));
     // Other files of that name's place, by the configuration.
     let (moved_cert, moved_key) = (dir.join("moved.pem"), dir.join("moved.key"));
     fs::write(&moved_cert, &stranger.cert).unwrap();

@@ -250,6 +250,31 @@ fn a_stalled_sqlite_holds_the_journal_up_only_to_its_bound() {
 }
 
 #[test]
+fn what_waits_for_room_is_charged_once_when_the_store_could_not_be_given() {
+    let store = Store::new();
+    let ledger = store.try_open(Size { segment: 16 << 10, segments: 5 }).unwrap();
+    let other = rusqlite::Connection::open(store.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let open = fill(&ledger);
+    let (kept, settled) = open.split_last().unwrap();
+    for grant in settled {
+        ledger.settle(grant.hold, charge(2));
+    }
+    assert!(!ledger.journal.waiting().is_empty());
+    assert!(ledger.give_at(NOW).is_err());
+    let volatile = ledger.volatile();
+    other.execute_batch("ROLLBACK").unwrap();
+    ledger.take_back(&volatile).unwrap();
+    let count = settled.len() as u64;
+    assert_eq!(used(&ledger, ANNA), (count + 1, 2 * count));
+    assert_eq!(ledger.open_reservations(), 1);
+    ledger.settle(kept.hold, charge(3));
+    ledger.close();
+    drop(ledger);
+    assert_eq!(used(&store.open(), ANNA), (count + 1, 2 * count + 3));
+}
+
+#[test]
 fn a_start_with_a_clock_set_back_grants_nothing_twice() {
     let store = Store::new();
     let ledger = store.open();

@@ -93,6 +93,40 @@ fn it_comes_back_with_what_the_other_did_and_what_it_left_open_is_charged() {
 }
 
 #[test]
+fn a_successor_that_fails_leaves_the_lock_held() {
+    let store = Store::new();
+    let old = store.open();
+    let kept = reserve(&old, &named(ANNA, "a")).unwrap();
+    let given = old.give_at(NOW).unwrap();
+    let volatile = given.volatile.clone();
+    let is_held = || matches!(store.try_open(SMALL), Err(OpenError::InUse { .. }));
+    let new = inherit(&store.path(), given);
+    new.close();
+    drop(new);
+    assert!(is_held());
+    old.take_back(&volatile).unwrap();
+    assert!(is_held());
+    old.settle(kept.hold, charge(5));
+    assert_eq!(used(&old, ANNA), (1, 5));
+    drop(old);
+    assert!(!is_held());
+}
+
+#[test]
+fn a_store_that_somebody_else_has_does_not_come_back() {
+    let store = Store::new();
+    let old = store.open();
+    let given = old.give_at(NOW).unwrap();
+    let volatile = given.volatile.clone();
+    // As a successor of another version might.
+    rustix::fs::flock(&given.lock, rustix::fs::FlockOperation::Unlock).unwrap();
+    let third = store.open();
+    assert!(matches!(old.take_back(&volatile), Err(OpenError::InUse { .. })));
+    drop(third);
+    old.take_back(&volatile).unwrap();
+}
+
+#[test]
 fn what_is_open_at_the_end_can_be_charged_at_once() {
     let store = Store::new();
     let ledger = store.open();

@@ -39,18 +39,42 @@ impl BackendSelection for SmoothRoundRobin {
     }
 
     fn iter(self: &Arc<Self>, _key: &[u8]) -> Turn {
-        Turn { selection: self.clone(), step: 0, seen: 0 }
+        Turn { selection: self.clone(), step: 0, seen: Seen::default() }
     }
 }
 
 /// The backends in turn, each once. Every look takes a turn of its own, so that the turns of a key
-/// that rests are spread over the others and don't all fall to its neighbour. Beyond 64 keys some
-/// may be offered twice.
+/// that rests are spread over the others and don't all fall to its neighbour.
 pub struct Turn {
     selection: Arc<SmoothRoundRobin>,
     step: usize,
-    /// A bit for each of the first 64 backends.
-    seen: u64,
+    seen: Seen,
+}
+
+/// A bit for each backend. Nothing is allocated for the first 64: hardly anybody has more keys.
+#[derive(Default)]
+struct Seen {
+    first: u64,
+    more: Vec<u64>,
+}
+
+impl Seen {
+    /// Whether it was not there.
+    fn insert(&mut self, index: usize) -> bool {
+        let bits = match (index / 64).checked_sub(1) {
+            None => &mut self.first,
+            Some(word) => {
+                if self.more.len() <= word {
+                    self.more.resize(word + 1, 0);
+                }
+                &mut self.more[word]
+            }
+        };
+        let bit = 1 << (index % 64);
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
+        is_new
+    }
 }
 
 impl BackendIter for Turn {
@@ -58,18 +82,15 @@ impl BackendIter for Turn {
         let order = &self.selection.order;
         while self.step < order.len().min(LOOKS) {
             let turn = self.selection.turn.fetch_add(1, Relaxed);
-            let index = order[turn % order.len()];
+            let index = order[turn % order.len()] as usize;
             self.step += 1;
-            let bit = 1u64.checked_shl(index).unwrap_or(0);
-            if self.seen & bit == 0 {
-                self.seen |= bit;
-                return self.selection.backends.get(index as usize);
+            if self.seen.insert(index) {
+                return self.selection.backends.get(index);
             }
         }
         // Others took the turns that were missing: what was not seen yet comes in any order.
         let backends = &self.selection.backends;
-        let unseen = (0..backends.len().min(64)).find(|index| self.seen >> index & 1 == 0)?;
-        self.seen |= 1 << unseen;
+        let unseen = (0..backends.len()).find(|index| self.seen.insert(*index))?;
         backends.get(unseen)
     }
 }
@@ -108,6 +129,20 @@ mod tests {
         assert_eq!(smooth_order(&[2, 2]), [0, 1]);
         assert_eq!(smooth_order(&[7]), [0]);
         assert!(smooth_order(&[]).is_empty());
+    }
+
+    #[test]
+    fn each_is_offered_once_however_many_there_are() {
+        for many in [1, 3, 64, 65, 200] {
+            let backends =
+                (0..many).map(|n| Backend::new(&format!("127.0.0.1:{}", 1000 + n)).unwrap());
+            let selection = Arc::new(SmoothRoundRobin::build(&backends.collect()));
+            let (mut turn, mut offered) = (selection.iter(b""), BTreeSet::new());
+            while let Some(backend) = turn.next() {
+                assert!(offered.insert(backend.clone()), "twice");
+            }
+            assert_eq!(offered.len(), many);
+        }
     }
 
     #[test]

@@ -368,3 +368,18 @@ fn only_items_of_the_apps_own_tools_are_taken() {
         {"type":"custom_tool_call_output","call_id":"d","output":[{"type":"input_text","text":"y"}]}]"#;
     assert!(input(own).unwrap().media.is_empty());
 }
+
+#[test]
+fn a_body_of_nothing_but_kinds_is_refused_before_they_are_compared() {
+    let of = |kinds: usize| {
+        let parts: Vec<_> = (0..kinds).map(|kind| format!(r#"{{"type":"kind{kind}"}}"#)).collect();
+        let parts = parts.join(",");
+        chat(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{parts}]}}]}}"#))
+    };
+    assert_eq!(of(weight::MOST_KINDS).unwrap().media.len(), weight::MOST_KINDS);
+    // Compared with each other they would take minutes.
+    for kinds in [weight::MOST_KINDS + 1, 200_000] {
+        let reject = of(kinds).unwrap_err();
+        assert_eq!(reject.message, "There are too many kinds of content.");
+    }
+}

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Thing,
-    words::{NONE, UNLIMITED, dollars, duration, limit, list, or, price, size},
+    words::{AUTO, NONE, UNLIMITED, dollars, duration, limit, list, or, price, size},
 };
 use crate::config::settings::{
     AccessLog, Key, LicenseSource, OnStoreDown, Provider, Settings, Strategy, Variants,
@@ -39,7 +39,8 @@ fn server(settings: &Settings) -> Vec<Thing> {
         .says("trusted_proxies", proxies, NONE)
         .says("limits.body", size(limits.body), "")
         .says("limits.header_timeout", duration(limits.header_timeout), "")
-        .says("limits.buffered", size(limits.buffered), "");
+        .says("limits.buffered", size(limits.buffered), "")
+        .says("limits.requests", or(limits.requests, AUTO), AUTO);
     vec![thing]
 }
 

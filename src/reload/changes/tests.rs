@@ -114,6 +114,11 @@ fn each_kind_of_thing_is_told_on_one_line() {
         ),
         ("[a.example]", "[]", "admin: hosts a.example → none"),
         ("threads: 2", "threads: 2, grace: 60s", "server: grace 300s → 60s"),
+        (
+            "threads: 2",
+            "threads: 2, limits: { requests: 9 }",
+            "server: limits.requests by memory → 9",
+        ),
         ("budget:", "log: { level: debug }\nbudget:", "log: level info → debug"),
         (
             "budget:",

@@ -7,6 +7,8 @@ use gatekeeper_filters::kernel::{DOLLAR, Limit, Price};
 /// Where there is no value.
 pub const NONE: &str = "none";
 pub const UNLIMITED: &str = "unlimited";
+/// What the machine carries.
+pub const AUTO: &str = "by memory";
 
 /// In the units in which the defaults are written: `300s`, `24h`, `90d`.
 pub fn duration(duration: Duration) -> String {
