@@ -338,7 +338,7 @@ impl Load {
 
 fn time() -> Duration {
     let seconds = std::env::var("GATEKEEPER_FEED_SECONDS").ok();
-    Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(12))
+    Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(60))
 }
 
 /// `make soak` lets it run for ten minutes.

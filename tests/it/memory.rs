@@ -141,9 +141,11 @@ async fn open_requests_have_a_bound() {
 /// An event that does not end is held, too; a stream that has begun ends in an error then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_without_an_end() {
-    let gate = Gate::new();
+    let (begun, gate) = (Gate::new(), Gate::new());
     let part = format!("data: {{\"x\":\"{}", "a".repeat(900 * 1024));
-    let reply = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel"), part])
+    let reply = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")])
+        .then(Step::Gate(begun.clone()))
+        .write(part)
         .then(Step::Gate(gate.clone()))
         .write("\"}\n\n")
         .write(sse::FINISH)
@@ -158,6 +160,9 @@ async fn events_without_an_end() {
             tokio::spawn(async move { app.stream().await })
         })
         .collect();
+    // One that had not begun by then would be refused.
+    mock.saw(30).await;
+    begun.open();
     eventually("some are ended", Duration::from_secs(20), || async {
         asked.iter().filter(|answer| answer.is_finished()).count() >= 10
     })
