@@ -25,6 +25,7 @@ use crate::{
     config::{self, Problem, Secrets, Settings, raw::Node, settings::LicenseSource, values},
     handover::command,
     operator,
+    progress::Progress,
     usage::{self, UsageArgs},
     vault::{self, Kek, Source, pepper::PLACE},
 };
@@ -257,7 +258,10 @@ fn look(
     registry: &Registry,
     err: &mut dyn Write,
 ) -> anyhow::Result<Option<(Settings, usize)>> {
-    match config::load_with(file, registry, Secrets::MayBeAbsent) {
+    let progress = Progress::of(format!("Reading {} and what it names", file.display()), "");
+    let loaded = config::load_with(file, registry, Secrets::MayBeAbsent);
+    drop(progress);
+    match loaded {
         Ok((settings, warnings)) => {
             write_warnings(file, &warnings, err)?;
             Ok(Some((settings, warnings.len())))
@@ -468,7 +472,9 @@ fn advice(root: &Node, args: &SealArgs) -> String {
 fn rewrap(file: &Path, err: &mut dyn Write) -> anyhow::Result<()> {
     // A file `seal` could not have been used with is no file of ours.
     fs::metadata(file).with_context(|| file.display().to_string())?;
+    let progress = Progress::of(format!("Sealing the secrets of {} anew", file.display()), "");
     let done = vault::rewrap(file)?;
+    drop(progress);
     let pepper = if done.pepper_written { "; the pepper in use was written" } else { "" };
     writeln!(
         err,

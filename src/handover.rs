@@ -18,8 +18,8 @@
 //! then, while a settle that finds no room there, or whose message the shared store decides, waits in the
 //! successor's memory for a moment, as one of its own would.
 //!
-//! **There are never three.** A process whose predecessor still ends its streams hands nothing over: the
-//! first would see the second end, and take a store back that the third has.
+//! **There may be three and more**, while the first still ends its streams: what it says goes from each to
+//! the next. Each is told when its successor has handed on, and takes nothing back from then on.
 //!
 //! Each side survives the other. If the connection ends before the successor was ready, or after, while
 //! this process is still there, this process sees to it that the successor is dead, reads the store

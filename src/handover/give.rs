@@ -32,6 +32,17 @@ const READY: Duration = Duration::from_secs(10);
 const WRITE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
 
+/// What is gone with a successor that served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Store and service: both are this process' again.
+    All,
+    /// The store; nobody is to serve any more.
+    Store,
+    /// Nothing: a third process has both. The kernel's lock would not tell, for all three hold the same one.
+    HandedOn,
+}
+
 /// How it ended.
 enum End {
     /// The connection is over.
@@ -69,6 +80,9 @@ impl Handover {
         let (given, sent) = self.give(&successor.stream, &afar);
         match sent.and_then(|()| self.until_ready(&successor.stream, &afar)) {
             Ok(apps) => {
+                if let Some(before) = &self.predecessor {
+                    before.handed_on(true);
+                }
                 self.phase.handed_over(self.place.via(&apps));
                 self.ports.close();
                 log::info!(
@@ -101,11 +115,22 @@ impl Handover {
         let started = thread.spawn(move || {
             // It came to nothing.
             let Ok((successor, given)) = served.recv() else { return };
-            let may_serve = handover.listen_to(&successor.stream, &afar);
+            let lost = handover.listen_to(&successor.stream, &afar);
+            if lost == Lost::HandedOn {
+                log::warn!(
+                    "Process {} has died; the one after it serves, and charges what is still open here \
+                     one message and its input.",
+                    successor.pid.as_raw_nonzero()
+                );
+                return;
+            }
             successor.end();
             handover.take_back(&afar, given);
+            if let Some(before) = &handover.predecessor {
+                before.handed_on(false);
+            }
             handover.steps.is_under_way.store(false, SeqCst);
-            if may_serve {
+            if lost == Lost::All {
                 handover.serve_again(successor.pid.as_raw_nonzero().get());
             }
         });
@@ -189,16 +214,21 @@ impl Handover {
         }
     }
 
-    /// Until it ends; whether this process may then serve again.
-    fn listen_to(&self, stream: &UnixStream, afar: &Afar) -> bool {
-        let mut may_serve = true;
+    /// Until it ends; what is lost then.
+    fn listen_to(&self, stream: &UnixStream, afar: &Afar) -> Lost {
+        let (mut leaves, mut handed_on) = (false, false);
         loop {
             match self.next(stream, afar) {
-                Ok(Some(FromSuccessor::Leaving)) => may_serve = false,
+                Ok(Some(FromSuccessor::Leaving)) => leaves = true,
+                Ok(Some(FromSuccessor::HandedOn(is))) => handed_on = is,
                 Ok(_) | Err(End::Failed(_)) => {}
                 Err(End::Lost) => {
                     afar.broken();
-                    return may_serve;
+                    return match (handed_on, leaves) {
+                        (true, _) => Lost::HandedOn,
+                        (false, true) => Lost::Store,
+                        (false, false) => Lost::All,
+                    };
                 }
             }
         }

@@ -35,17 +35,12 @@ use crate::{
 
 /// How long the running gateway has to say who it is, and to send what it began to send.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it may take to settle what a predecessor that is dead had open.
-const SETTLED: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(10);
 
 /// The gateway whose place this process takes.
 pub struct Predecessor {
     stream: Arc<UnixStream>,
     writing: Arc<Mutex<()>>,
     pub place: Place,
-    pub pid: i32,
-    process: Process,
     sockets: Mutex<Vec<Socket>>,
     /// Reservations that are open there, by the name that is used between the two.
     volatile: Mutex<Option<Volatile>>,
@@ -118,8 +113,6 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
         stream: Arc::new(stream),
         writing: Arc::default(),
         place,
-        pid: pid.get(),
-        process,
         sockets: Mutex::new(sockets),
         places,
         volatile: Mutex::default(),
@@ -201,16 +194,10 @@ impl Predecessor {
         !self.is_over.load(Relaxed)
     }
 
-    /// Whether it has ended. Where it has just done so, this waits until what it had open is settled.
-    pub fn has_ended(&self) -> bool {
-        let deadline = Instant::now() + SETTLED;
-        while self.is_there() {
-            if !self.process.is_dead(Duration::ZERO) || Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(LOOK);
-        }
-        true
+    /// Whether this process has given the ledger to another one: the predecessor must not take it back
+    /// then, whatever becomes of this process.
+    pub fn handed_on(&self, is: bool) {
+        self.say(&FromSuccessor::HandedOn(is));
     }
 
     fn say(&self, message: &FromSuccessor) {

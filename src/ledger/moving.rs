@@ -5,8 +5,8 @@
 //! SQLite, and [`Volatile::open`] says which they are; all others are charged as after a crash.
 //!
 //! The lock goes along as an open file: no third process gets in between, and whichever of the two is
-//! left still holds it. The kernel can't tell the two apart, so a store that was given away goes no
-//! further before the process that gave it has ended.
+//! left still holds it. The kernel can't tell them apart, so whoever gave the store away has to know that
+//! it went on from there ([`crate::handover`]).
 
 use std::{os::fd::OwnedFd, path::Path, sync::atomic::Ordering};
 

@@ -302,42 +302,65 @@ async fn the_command_does_it_all() {
     assert_eq!(gateway.messages(LICENSE).await, 2);
 }
 
+/// Streams outlive more than one hand-over; what they cost goes from each process to the next.
 #[tokio::test]
-async fn while_the_process_before_ends_its_streams_nobody_else_takes_over() {
-    let gate = Gate::new();
-    let mock = Mock::start(Reply::chat()).await;
-    mock.key("sk-slow", [waiting(&gate)]);
-    let config = Config::new(&mock).provider("s", &mock, &["sk-slow"]).model("slow", "[s/m1]");
-    let mut gateway = Gateway::start(config).await;
-    let open = open_streams(&gateway, 1).await;
-    let mut old = gateway.hand_over().await;
-    let why = format!("process {}, which served before, still ends its streams", old.pid());
-    let said = upgrade(&gateway, &[]);
-    let words = String::from_utf8(said.stderr).unwrap();
-    assert_eq!(said.status.code(), Some(1), "{words}");
-    assert!(words.contains(&why) && words.contains("try again when it has ended"), "{words}");
-    // A successor that somebody else starts is told the same, and so is who sends SIGQUIT.
-    let file = gateway.dir.path().join("gatekeeper.yaml");
-    let mut third = Gateway::spawn_upgrade(&gateway, &file);
-    assert!(!third.exited(Duration::from_secs(20)).await.success());
-    gateway.signal(Signal::QUIT);
-    eventually("it says why", Duration::from_secs(5), async || {
-        gateway.logs().contains(&format!("SIGQUIT: Nothing was handed over: {why}"))
+async fn a_stream_outlives_two_hand_overs_and_is_counted_once() {
+    let (gateway, _mock, gate, open, old) = three_processes().await;
+    let [mut first, mut second] = old;
+    gateway.app().chat().await.ok();
+    gate.open();
+    are_whole(open).await;
+    assert!(first.exited(Duration::from_secs(10)).await.success());
+    assert!(second.exited(Duration::from_secs(10)).await.success());
+    eventually("all is counted", Duration::from_secs(5), async || {
+        gateway.tokens(LICENSE).await == 2 * sse::TOKENS
+    })
+    .await;
+    assert_eq!(gateway.messages(LICENSE).await, 2);
+}
+
+/// The first process must not take the store from the third when the one between them dies.
+#[tokio::test]
+async fn of_three_processes_the_second_may_be_killed() {
+    let (mut gateway, _mock, gate, open, old) = three_processes().await;
+    let [mut first, mut second] = old;
+    second.kill();
+    eventually("the first knows who serves", Duration::from_secs(10), async || {
+        first.logs().contains("the one after it serves")
     })
     .await;
     gateway.app().chat().await.ok();
     gate.open();
     are_whole(open).await;
-    assert!(old.exited(Duration::from_secs(10)).await.success());
-    assert_eq!(gateway.messages(LICENSE).await, 2);
-    let said = upgrade(&gateway, &[]);
-    let words = String::from_utf8(said.stderr).unwrap();
-    assert!(said.status.success(), "{words}");
-    let pid = words.split("starts as process ").nth(1).and_then(|rest| rest.lines().next());
-    let _successor = Successor(pid.unwrap().parse().unwrap());
-    gateway.exited(Duration::from_secs(5)).await;
+    assert!(first.exited(Duration::from_secs(10)).await.success());
+    // The stream is charged its message; what it cost, the first has nobody to tell.
+    eventually("the stream is charged", Duration::from_secs(5), async || {
+        gateway.status().await["in_flight"] == 0 && gateway.messages(LICENSE).await == 2
+    })
+    .await;
+    let tokens = gateway.tokens(LICENSE).await;
+    assert!((sse::TOKENS + 1..=2 * sse::TOKENS).contains(&tokens), "{tokens}");
+    // It has the store for itself: the next one gets it as usual, and counts on.
+    let mut third = gateway.hand_over().await;
+    assert!(third.exited(Duration::from_secs(5)).await.success());
     gateway.app().chat().await.ok();
     assert_eq!(gateway.messages(LICENSE).await, 3);
+}
+
+/// A gateway after two hand-overs, and a stream that is open in the first process.
+async fn three_processes() -> (Gateway, Mock, Gate, Vec<reqwest::Response>, [Gateway; 2]) {
+    let gate = Gate::new();
+    let mock = Mock::start(Reply::chat()).await;
+    mock.key("sk-slow", [waiting(&gate)]);
+    let config = Config::new(&mock)
+        .plan("free", "messages: 1000/month, tokens: 1000000/month, models: [\"*\"]")
+        .provider("s", &mock, &["sk-slow"])
+        .model("slow", "[s/m1]");
+    let mut gateway = Gateway::start(config).await;
+    let open = open_streams(&gateway, 1).await;
+    let first = gateway.hand_over().await;
+    let second = gateway.hand_over().await;
+    (gateway, mock, gate, open, [first, second])
 }
 
 #[tokio::test]

@@ -80,7 +80,9 @@ fn resident(pid: u32) -> u64 {
 async fn a_storm_of_sighup_fails_no_request_and_takes_no_memory() {
     let seconds = number("GATEKEEPER_RELOAD_SECONDS", 6);
     let mock = Mock::start(Reply::chat()).await;
-    let gateway = Gateway::start(Config::new(&mock)).await;
+    // A minute of load is more than a plan usually has.
+    let plenty = "messages: 1000000000/month, models: [\"*\"]";
+    let gateway = Gateway::start(Config::new(&mock).plan("free", plenty)).await;
     let file = gateway.dir.path().join("gatekeeper.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let load = Load::start(&gateway.app(), 4);
