@@ -123,13 +123,8 @@ fn unknown_tier() -> Reject {
 }
 
 fn unknown(model: &str) -> Reject {
-    let message = format!("There is no model \"{}\" here.", shown(model));
+    let message = format!("There is no model \"{}\" here.", Reject::shown(model));
     Reject { param: Some("model".into()), ..Reject::new(Code::ModelNotFound, message) }
-}
-
-/// As much of what an app named as an answer repeats.
-fn shown(name: &str) -> String {
-    name.chars().take(64).collect()
 }
 
 /// Audio, files and video are refused unless the model lists them: their cost can't be reserved.
@@ -140,7 +135,7 @@ fn accepts(model: &Model, ask: &Ask) -> Verdict {
             format!(
                 "The model \"{}\" does not take content of type \"{}\".",
                 model.name,
-                shown(kind)
+                Reject::shown(kind)
             ),
         )),
         None => Ok(()),

@@ -40,7 +40,6 @@ const SPENT_EVERY: Duration = Duration::from_millis(450);
 const LIVE_EVERY: Duration = Duration::from_secs(1);
 const HISTORY_EVERY: Duration = Duration::from_secs(10);
 const DAYS_EVERY: Duration = Duration::from_secs(5);
-const DAY_MS: u64 = 86_400_000;
 
 pub struct Fleet {
     pub store: Arc<Store>,

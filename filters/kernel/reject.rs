@@ -142,6 +142,12 @@ impl Reject {
         Self { param: Some(param.into()), ..Self::new(Code::InvalidRequest, message) }
     }
 
+    /// As much of what an app named as an answer repeats: a name may be as long as the body.
+    #[must_use]
+    pub fn shown(name: &str) -> String {
+        name.chars().take(64).collect()
+    }
+
     #[must_use]
     pub fn internal(mut self, why: impl Into<String>) -> Self {
         self.internal = why.into();

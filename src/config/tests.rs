@@ -75,7 +75,7 @@ fn problems(text: &str) -> Vec<String> {
     }
 }
 
-fn settings(text: &str) -> (Settings, Vec<String>) {
+pub fn settings(text: &str) -> (Settings, Vec<String>) {
     let (settings, warnings) = parse(text, &registry(), Secrets::Required)
         .unwrap_or_else(|report| panic!("{:#?}", report.problems));
     (settings, warnings.iter().map(ToString::to_string).collect())

@@ -12,10 +12,10 @@ use redis::Cmd;
 use rustc_hash::FxHashMap;
 use secrecy::ExposeSecret;
 
-use super::{DAY_MS, Fleet};
+use super::Fleet;
 use crate::{
     config::settings::Redis,
-    ledger::daily::{self, DailyRow},
+    ledger::daily::{self, DAY_MS, DailyRow},
     store::{Away, address::Address, read},
 };
 
@@ -137,7 +137,7 @@ impl Active {
 
     fn is_due(&self, day: u64, size: u64) -> bool {
         match self.read.get(&day) {
-            None => size > 0,
+            None => true,
             Some((before, at)) => *before != size && (size <= SMALL || at.elapsed() >= LARGE_EVERY),
         }
     }
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_day_is_read_when_it_has_changed() {
         let (mut active, today) = (Active::default(), 20_000);
-        assert!(!active.is_due(today, 0) && active.is_due(today, 1));
+        assert!(active.is_due(today, 0), "it was never read");
         active.read.insert(today, (1, Instant::now()));
         assert!(!active.is_due(today, 1) && active.is_due(today, 2));
         assert!(!active.is_due(today, SMALL + 1), "a large one after a while");

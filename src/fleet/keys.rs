@@ -7,8 +7,9 @@ use gatekeeper_filters::kernel::UnixMs;
 use redis::Cmd;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{DAY_MS, Fleet};
+use super::Fleet;
 use crate::{
+    ledger::daily::DAY_MS,
     pool::{
         health::Why,
         news::{Change, News, Subject},

@@ -177,7 +177,9 @@ impl Handover {
         }
         match self.store.is_up() {
             true => Ok(()),
-            false => Err("the store takes nothing now".into()),
+            false => {
+                Err("the store takes nothing now, the log says why; try again when it does".into())
+            }
         }
     }
 

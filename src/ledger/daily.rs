@@ -11,7 +11,7 @@ use super::{
     database::{SCHEMA, int},
 };
 
-const DAY_MS: u64 = 86_400_000;
+pub const DAY_MS: u64 = 86_400_000;
 /// Picodollars; two of them fit into SQLite's integers, so that an addition never overflows.
 const MOST: u64 = (1 << 62) - 1;
 

@@ -12,14 +12,19 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
 use super::{
-    account::Rate, actions, batch::Batch, book::Book, daily, embedded::OpenError, entry::Reserved,
+    account::Rate,
+    actions,
+    batch::Batch,
+    book::Book,
+    daily::{self, DAY_MS},
+    embedded::OpenError,
+    entry::Reserved,
     shared::Kept,
 };
 use crate::progress::Progress;
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
 pub const SCHEMA: i64 = 5;
-const DAY_MS: u64 = 86_400_000;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
 const LONG_MS: u64 = 400 * DAY_MS;

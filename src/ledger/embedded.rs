@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 use super::{
     book::Book,
-    daily::ModelSum,
+    daily::{DAY_MS, ModelSum},
     database::Database,
     entry::Frame,
     journal::{Journal, Size},
@@ -195,7 +195,7 @@ impl Embedded {
     pub fn active_licenses(&self, now: UnixMs) -> [u64; 3] {
         // What was counted on another day says nothing of this one.
         if let Some((day, everywhere)) = *self.active_everywhere.lock()
-            && day == now.0 / 86_400_000
+            && day == now.0 / DAY_MS
         {
             return everywhere;
         }

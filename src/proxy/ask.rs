@@ -56,7 +56,8 @@ pub fn parse(
     ask.text_tokens = weight.tokens();
     ask.images = weight.images;
     if weight.media.len() > weight::MOST_KINDS {
-        let message = "There are too many kinds of content.";
+        let most = weight::MOST_KINDS;
+        let message = format!("There are too many kinds of content: at most {most} are served.");
         return Err(Reject::new(Code::InvalidRequest, message));
     }
     ask.media = weight.media;

@@ -256,10 +256,9 @@ fn check_openai(name: &str, value: &Value<'_>) -> Result<(), Reject> {
     }
 }
 
-/// A name may be as long as the body.
 fn refuse(name: &str, why: &str) -> Result<(), Reject> {
-    let shown: String = name.chars().take(64).collect();
-    Err(Reject::field(&shown, format!("\"{shown}\": {why}.")))
+    let name = Reject::shown(name);
+    Err(Reject::field(&name, format!("\"{name}\": {why}.")))
 }
 
 fn is_one_of(value: &Value<'_>, allowed: &[&str]) -> bool {

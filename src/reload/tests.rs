@@ -1,5 +1,4 @@
 use super::*;
-use crate::config::tests::registry;
 
 const FILE: &str = r#"server: { listen: "127.0.0.1:8080", threads: 2 }
 admin: { listen: "127.0.0.1:9090" }
@@ -18,10 +17,7 @@ models:
 "#;
 
 fn settings(text: &str) -> Settings {
-    match config::parse(text, &registry(), Secrets::Required) {
-        Ok((settings, _)) => settings,
-        Err(report) => panic!("{:#?}", report.problems),
-    }
+    config::tests::settings(text).0
 }
 
 /// The fields that wait when `from` becomes `to`, and what is told as live.

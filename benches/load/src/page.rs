@@ -12,7 +12,7 @@ use tokio::time::{interval, timeout};
 /// How often `dashboard/main.js` asks, and what for.
 const ASKED: [(&str, Duration); 2] =
     [("/status", Duration::from_secs(2)), ("/api/history", Duration::from_secs(15))];
-/// The page has at most four events a second, and one a second where nothing happens.
+/// There are four events a second at most, and one in two seconds where nothing happens.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// An open page; closed with this value.

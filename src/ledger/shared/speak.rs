@@ -275,17 +275,16 @@ impl Shared {
             self.holds.settle(*hold, || self.local.settle(open.booked, charge));
         }))
         .await;
-        let told = join_all(settled.iter().map(async |license| {
+        let untold = join_all(settled.iter().map(async |license| {
             let news = self.holds.news(license, || self.local.book.contribution(license));
             // Told together with others before.
-            let Some(news) = news else { return true };
+            let news = news?;
             let call = self.scripts.settle(&self.speaker, license, &news);
             let took = self.took(self.store.call(call).await);
             self.holds.told(license, news.ended.len(), took);
-            took
+            (!took).then_some(*license)
         }));
-        let told = told.await.into_iter().zip(settled);
-        due.now.extend(told.filter(|(told, _)| !told).map(|(_, license)| license));
+        due.now.extend(untold.await.into_iter().flatten());
         self.told.notify_waiters();
         self.tell_adjusted(adjusted, due).await;
         for done in flushed {

@@ -380,6 +380,7 @@ fn a_body_of_nothing_but_kinds_is_refused_before_they_are_compared() {
     // Compared with each other they would take minutes.
     for kinds in [weight::MOST_KINDS + 1, 200_000] {
         let reject = of(kinds).unwrap_err();
-        assert_eq!(reject.message, "There are too many kinds of content.");
+        let message = "There are too many kinds of content: at most 16 are served.";
+        assert_eq!(reject.message, message);
     }
 }

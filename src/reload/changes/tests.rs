@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{self, Secrets, tests::registry};
+use crate::config;
 
 const FILE: &str = r#"server: { listen: "127.0.0.1:8080", threads: 2 }
 admin: { listen: "127.0.0.1:9090", hosts: [a.example] }
@@ -28,10 +28,7 @@ budget: { day: $20 }
 "#;
 
 fn settings(text: &str) -> Settings {
-    match config::parse(text, &registry(), Secrets::Required) {
-        Ok((settings, _)) => settings,
-        Err(report) => panic!("{:#?}", report.problems),
-    }
+    config::tests::settings(text).0
 }
 
 /// What changes when each `from` of the file becomes its `to`.
