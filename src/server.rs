@@ -59,10 +59,7 @@ use crate::{
     spending::Spending,
     stand_in::StandIn,
     store::Store,
-    telemetry::{
-        self,
-        today::{self, ModelDay, Today},
-    },
+    telemetry::{self, today::Today},
     upstream::{peer::Connector, probe::Prober},
 };
 
@@ -144,7 +141,7 @@ pub fn serve(
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let kept = settings.store.clone();
-    machine.telemetry.live.begin(&used_today(&store)?);
+    machine.telemetry.live.used(&Today::in_store(&store, UnixMs::now())?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     if let Some(redis) = opened.redis() {
@@ -153,8 +150,7 @@ pub fn serve(
         fleet.start(machine.health.tell());
     }
     if let Some(predecessor) = &predecessor {
-        let (licenses, spending) = (licenses.clone(), machine.spending.clone());
-        predecessor.keep(ledger.clone(), &store, shared.clone(), licenses, spending)?;
+        predecessor.keep(ledger.clone(), &store, shared.clone(), &machine)?;
     }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
@@ -248,20 +244,6 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
     Ok(spending)
 }
 
-/// What the store knows of today's usage.
-fn used_today(store: &Embedded) -> anyhow::Result<Today> {
-    let now = UnixMs::now();
-    let models = store.by_model(now)?.into_iter().map(|sum| ModelDay {
-        model: sum.model.into(),
-        requests: sum.requests,
-        input: sum.input,
-        output: sum.output,
-        cached: sum.cached,
-        cost: sum.cost,
-    });
-    Ok(Today { day: today::day(now), models: models.collect(), saved: 0 })
-}
-
 /// Those of the predecessor, and those it did not have. Pingora would try a taken address for half a
 /// minute and then go on without it.
 fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Result<[Socket; 2]> {
@@ -316,6 +298,7 @@ impl Parts {
             shared: self.shared.clone(),
             licenses: self.machine.licenses.clone(),
             spending: self.machine.spending.clone(),
+            telemetry: self.machine.telemetry.clone(),
             predecessor: self.predecessor.clone(),
             steps: Steps::default(),
         }))

@@ -50,6 +50,8 @@ const CONNECT: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 64;
 /// A connection on which so many operations in a row came too late is given up.
 const TOO_LATE: u32 = 3;
+/// Seconds for which a sign stays that is not renewed.
+const SIGN: u64 = 3600;
 /// Between two looks at the store.
 pub const BEAT: Duration = Duration::from_millis(500);
 
@@ -255,7 +257,11 @@ impl Store {
     async fn tend(self: Arc<Self>) {
         let mut said = None;
         loop {
-            let known = self.beat().await;
+            let mut known = self.beat().await;
+            // One late answer does not mean that it is away.
+            if known.is_err() && self.connection.load().is_some() {
+                known = self.beat().await;
+            }
             let is_up = known.is_ok();
             let was_up = self.is_up.swap(is_up, Relaxed);
             if known == Ok(false) || (is_up && !was_up) {
@@ -283,17 +289,24 @@ impl Store {
         if self.connection.load().is_none() {
             self.connect().await.map_err(|unfit| self.failed(unfit.to_string()))?;
         }
-        let mut command = Cmd::set(format!("gk:here:{}", self.boot), 1);
-        command.arg("EX").arg(3600).arg("GET");
-        match self.run::<Option<String>>(command).await {
-            Ok(before) => {
-                self.publish_beat().await?;
-                Ok(before.is_some())
+        let sign = format!("gk:here:{}", self.boot);
+        match self.run::<Option<u8>>(Cmd::get(&sign)).await {
+            Ok(None) => {
+                let _ = self.renew(&sign).await;
+                // What is known to be missing must not be found by another look before it is said.
+                self.connection.load().as_ref().map(|_| false).ok_or(Away)
             }
+            Ok(Some(_)) => self.renew(&sign).await.map(|()| true),
             // The sign lies on one server of a cluster.
             Err(Away) if self.is_cluster() => self.publish_beat().await.map(|()| true),
             Err(Away) => Err(Away),
         }
+    }
+
+    /// Not in one step with the look: if the answer of that came late, the sign would hide a loss.
+    async fn renew(&self, sign: &str) -> Result<(), Away> {
+        self.run::<()>(Cmd::set_ex(sign, 1, SIGN)).await?;
+        self.publish_beat().await
     }
 
     fn is_cluster(&self) -> bool {

@@ -28,6 +28,7 @@ use crate::{
         phase::Phase,
     },
     spending::Spending,
+    telemetry::Telemetry,
 };
 
 /// How long somebody who comes has to say what for.
@@ -55,6 +56,7 @@ pub struct Handover {
     pub shared: Option<Arc<Shared>>,
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
+    pub telemetry: Arc<Telemetry>,
     /// Whom this process took over from, to tell where the ledger goes.
     pub predecessor: Option<Arc<Predecessor>>,
     pub steps: Steps,

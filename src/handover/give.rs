@@ -22,7 +22,7 @@ use super::{
     door::{Handover, Successor},
     wire::{self, Deed, FromPredecessor, FromSuccessor, State},
 };
-use crate::{ledger::moving::Volatile, server::notify};
+use crate::{ledger::moving::Volatile, server::notify, telemetry::today::Today};
 
 /// How long calls of the ledger may take that are under way.
 const CALLS: Duration = Duration::from_secs(5);
@@ -254,7 +254,7 @@ impl Handover {
             Some(given) => {
                 self.take_store_back(afar, given);
                 self.ledger.move_back(afar);
-                self.spent_meanwhile();
+                self.used_meanwhile();
             }
         }
         self.licenses.take_back();
@@ -274,9 +274,12 @@ impl Handover {
         }
     }
 
-    /// What the successor spent counts for this process' budgets.
-    fn spent_meanwhile(&self) {
+    /// What the successor's requests used counts for this process' budgets, and shows on its page.
+    fn used_meanwhile(&self) {
         let now = UnixMs::now();
+        if let Ok(used) = Today::in_store(&self.store, now) {
+            self.telemetry.live.used_at_least(&used);
+        }
         let here: std::collections::BTreeMap<_, _> = self.spending.here(now).into_iter().collect();
         for (provider, spent) in self.store.spent(now).unwrap_or_default() {
             let known = here.get(&*provider).copied().unwrap_or_default();

@@ -20,7 +20,7 @@ use super::{
     movable::Movable,
     wire::{self, Answer, Deed, FromPredecessor, FromSuccessor, Question},
 };
-use crate::{ledger::Shared, licenses::Desk, spending::Spending};
+use crate::{ledger::Shared, licenses::Desk, spending::Spending, telemetry::Telemetry};
 
 /// What the predecessor's requests have open here.
 #[derive(Debug, Default)]
@@ -40,6 +40,7 @@ pub struct Keep {
     pub ledger: Arc<Movable>,
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
+    pub telemetry: Arc<Telemetry>,
     pub kept: Mutex<Kept>,
     pub is_over: Arc<AtomicBool>,
 }
@@ -101,10 +102,11 @@ impl Keep {
                 }
             }
             Deed::Settle(hold, _) => drop(self.kept.lock().open.remove(hold)),
-            Deed::Record { provider, cost, time, .. } => {
+            Deed::Record { provider, cost, time, used, .. } => {
                 if *cost > 0 {
                     self.spending.add(provider, *cost, *time);
                 }
+                self.telemetry.live.used(used);
             }
             Deed::License(..) => {}
         }

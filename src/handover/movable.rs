@@ -19,7 +19,10 @@ use super::{
     afar::{Afar, Moved},
     wire::{Answer, Deed, Question},
 };
-use crate::ledger::{Embedded, entry_of};
+use crate::{
+    ledger::{Embedded, entry_of},
+    telemetry::today::Today,
+};
 
 /// Between two looks whether the last call has ended.
 const LOOK: Duration = Duration::from_micros(200);
@@ -231,6 +234,8 @@ impl Ledger for Movable {
         }
         let (provider, cost, time) = (record.provider.to_string(), record.cost, record.time);
         let entry = entry_of(&record);
-        self.tell(Deed::Record { entry, provider, cost, time });
+        let mut used = Today::default();
+        used.count(&record, 0);
+        self.tell(Deed::Record { entry, provider, cost, time, used });
     }
 }

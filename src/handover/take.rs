@@ -28,9 +28,8 @@ use crate::{
         Embedded, SCHEMA, Shared,
         moving::{Inherited, Volatile},
     },
-    licenses::Desk,
     server::listen::Socket,
-    spending::Spending,
+    snapshot::Machine,
 };
 
 /// How long the running gateway has to say who it is, and to send what it began to send.
@@ -150,8 +149,7 @@ impl Predecessor {
         ledger: Arc<Movable>,
         store: &Embedded,
         shared: Option<Arc<Shared>>,
-        licenses: Arc<Desk>,
-        spending: Arc<Spending>,
+        machine: &Machine,
     ) -> anyhow::Result<()> {
         let volatile = self.volatile.lock().take().unwrap_or_default();
         let open = match &volatile.shared {
@@ -166,8 +164,9 @@ impl Predecessor {
             shared,
             began: Instant::now(),
             ledger,
-            licenses,
-            spending,
+            licenses: machine.licenses.clone(),
+            spending: machine.spending.clone(),
+            telemetry: machine.telemetry.clone(),
             kept: Mutex::new(Kept { open, places }),
             is_over: self.is_over.clone(),
         };

@@ -20,7 +20,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::ledger::moving::Volatile;
+use crate::{ledger::moving::Volatile, telemetry::today::Today};
 
 /// Of this conversation. Both sides have to speak the same one.
 pub const PROTOCOL: u32 = 2;
@@ -71,12 +71,15 @@ pub struct State {
 pub enum Deed {
     Leave(LicenseId),
     Settle(u64, Charge),
-    /// A finished request, as an entry of the journal; with what it cost, where and when.
+    /// A finished request, as an entry of the journal; with what it cost, where and when, and what it
+    /// used of that day.
     Record {
         entry: Vec<u8>,
         provider: String,
         cost: u64,
         time: UnixMs,
+        #[serde(default)]
+        used: Today,
     },
     /// A licence's record changed.
     License(LicenseId, Value),

@@ -31,6 +31,8 @@ use crate::store::{Away, Store, script::Script};
 
 /// A lock whose holder does not renew it is free again.
 pub const LOCK: Duration = Duration::from_secs(3);
+/// How often a lock is asked for once more when the store is slow, but not away.
+const TRIES: usize = 2;
 /// How often a merge is tried again when somebody else was quicker.
 const MERGES: usize = 8;
 pub const CHANNEL: &str = "gk:licenses";
@@ -47,6 +49,7 @@ pub struct Shared {
 
 struct Scripts {
     replace: Script,
+    lock: Script,
     unlock: Script,
     renew: Script,
     take: Script,
@@ -182,11 +185,31 @@ impl Shared {
     /// # Errors
     /// The store does not answer.
     pub async fn lock(self: &Arc<Self>, id: &LicenseId) -> Result<Option<Lock>, Away> {
-        let holder = self.store.unique();
-        let mut command = Cmd::set(lock_key(id), &holder);
-        command.arg("NX").arg("PX").arg(LOCK.as_millis() as u64);
-        let got: Option<String> = self.store.run(command).await?;
-        Ok(got.map(|_| Lock::keep(self.clone(), lock_key(id), holder)))
+        let (key, holder) = (lock_key(id), self.store.unique());
+        let mut tries = 0;
+        loop {
+            let mut call = self.scripts.lock.call(&[&key]);
+            call.arg(&holder).arg(LOCK.as_millis() as u64);
+            match self.store.call(call).await {
+                Ok(true) => return Ok(Some(Lock::keep(self.clone(), key, holder))),
+                Ok(false) => return Ok(None),
+                // It came late, so this may be the holder by now: asking again under the same name tells.
+                Err(_) if tries < TRIES && self.is_up() => tries += 1,
+                Err(away) => {
+                    self.unlock(key, holder);
+                    return Err(away);
+                }
+            }
+        }
+    }
+
+    fn unlock(self: &Arc<Self>, key: String, holder: String) {
+        let shared = self.clone();
+        tokio::spawn(async move {
+            let mut call = shared.scripts.unlock.call(&[key]);
+            call.arg(holder);
+            let _: Result<u8, Away> = shared.store.call(call).await;
+        });
     }
 
     /// Whether some gateway asks a shop about a licence now.
@@ -254,13 +277,7 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         self.renewing.abort();
-        let (shared, key, holder) =
-            (self.shared.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.holder));
-        tokio::spawn(async move {
-            let mut call = shared.scripts.unlock.call(&[key]);
-            call.arg(holder);
-            let _: Result<u8, Away> = shared.store.call(call).await;
-        });
+        self.shared.unlock(std::mem::take(&mut self.key), std::mem::take(&mut self.holder));
     }
 }
 
@@ -272,6 +289,13 @@ impl Scripts {
                 "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
                  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
                  redis.call('PUBLISH', ARGV[4], ARGV[5])
+                 return 1",
+            ),
+            // Whether it is this holder's, who may have got it before.
+            lock: Script::new(
+                "local holder = redis.call('GET', KEYS[1])
+                 if holder and holder ~= ARGV[1] then return 0 end
+                 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
                  return 1",
             ),
             unlock: Script::new(

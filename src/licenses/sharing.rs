@@ -92,14 +92,19 @@ impl Desk {
     /// Merges a record into the shared store; whether it answered. If not, it is done later.
     pub(super) async fn share(&self, id: LicenseId) -> bool {
         let (Some(shared), Some(kept)) = (&self.shared, self.records.get(&id)) else { return true };
-        let merged = async {
+        let merge = async || {
             let merged = shared.merge(&id, &kept.record, KEEP).await?;
             if merged.revocation != Revocation::default() {
                 shared.revoke(&id, merged.revocation).await?;
             }
             Ok::<_, Away>(merged)
         };
-        match merged.await {
+        let mut merged = merge().await;
+        // Others wait for it, and would ask the shop themselves.
+        if merged.is_err() && shared.is_up() {
+            merged = merge().await;
+        }
+        match merged {
             Ok(merged) => {
                 self.adopt(id, &merged);
                 true

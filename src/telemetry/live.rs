@@ -140,9 +140,14 @@ impl Live {
         }
     }
 
-    /// What the store knows of today, at the start.
-    pub fn begin(&self, today: &Today) {
-        self.collected.lock().today.add(today);
+    /// Adds what was used and not counted here: before this process began, or in its predecessor since.
+    pub fn used(&self, more: &Today) {
+        self.collected.lock().today.add(more);
+    }
+
+    /// No less than this was used, here and elsewhere.
+    pub fn used_at_least(&self, known: &Today) {
+        self.take_in(UnixMs::now()).today.raise(known);
     }
 
     pub(super) fn finished(

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use gatekeeper_filters::kernel::{Period, Record, UnixMs};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::ledger::Embedded;
+
 /// Names of models; a configuration that is changed all day long must not fill the memory.
 const MODELS: usize = 1024;
 
@@ -100,6 +102,36 @@ impl Today {
         }
     }
 
+    /// What the store knows of the day of `now`.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn in_store(store: &Embedded, now: UnixMs) -> rusqlite::Result<Self> {
+        let models = store.by_model(now)?.into_iter().map(|sum| ModelDay {
+            model: sum.model.into(),
+            requests: sum.requests,
+            input: sum.input,
+            output: sum.output,
+            cached: sum.cached,
+            cost: sum.cost,
+        });
+        Ok(Self { day: day(now), models: models.collect(), saved: 0 })
+    }
+
+    /// Takes another count of the same day where it knows of more: what this one has is part of it.
+    pub fn raise(&mut self, known: &Self) {
+        if known.day != self.day {
+            return self.add(known);
+        }
+        for model in &known.models {
+            match self.models.iter_mut().find(|own| own.model == model.model) {
+                Some(own) if own.requests < model.requests => own.clone_from(model),
+                Some(_) => {}
+                None => add(&mut self.models, model),
+            }
+        }
+    }
+
     /// Adds another count, when it is of this day or of a later one, which ends this one.
     pub fn add(&mut self, other: &Self) {
         if other.day > self.day {
@@ -132,6 +164,23 @@ mod tests {
     fn of(day: u64, model: &str, input: u64) -> Today {
         let model = ModelDay { model: model.into(), requests: 1, input, ..ModelDay::default() };
         Today { day, models: vec![model], saved: 1 }
+    }
+
+    #[test]
+    fn a_count_that_knows_more_is_taken_and_nothing_is_counted_twice() {
+        let mut today = of(100 * DAY, "fast", 5);
+        let mut known = of(100 * DAY, "fast", 5);
+        known.add(&of(100 * DAY, "fast", 6));
+        known.add(&of(100 * DAY, "strong", 1));
+        for _ in 0..2 {
+            today.raise(&known);
+            assert_eq!(today.models, known.models);
+        }
+        today.raise(&of(100 * DAY, "fast", 1));
+        today.raise(&of(99 * DAY, "old", 1));
+        assert_eq!(today.models, known.models);
+        today.raise(&of(101 * DAY, "fast", 7));
+        assert_eq!((today.day, today.models[0].input), (101 * DAY, 7));
     }
 
     #[test]

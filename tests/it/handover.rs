@@ -317,6 +317,7 @@ async fn a_stream_outlives_two_hand_overs_and_is_counted_once() {
     })
     .await;
     assert_eq!(gateway.messages(LICENSE).await, 2);
+    assert_eq!(gateway.requests_today().await, 2, "what an old process ends is on the page, too");
 }
 
 /// The first process must not take the store from the third when the one between them dies.

@@ -165,6 +165,7 @@ async fn a_successor_that_dies_later_gives_everything_back() {
     open.chunk().await.unwrap().expect("the first event");
     let old = gateway.hand_over().await;
     gateway.app().chat().await.ok();
+    assert_eq!(gateway.requests_today().await, 1);
     gateway.kill();
     eventually("the old process serves again", Duration::from_secs(10), async || {
         old.logs().contains("This process serves again")
@@ -178,11 +179,13 @@ async fn a_successor_that_dies_later_gives_everything_back() {
         old.tokens(LICENSE).await == 3 * sse::TOKENS
     })
     .await;
+    assert_eq!(old.requests_today().await, 3, "the page shows what the successor had answered");
     // It can hand over again.
     let mut again = old;
     let mut first = again.hand_over().await;
     first.exited(Duration::from_secs(5)).await;
     assert_eq!(again.messages(LICENSE).await, 3);
+    assert_eq!(again.requests_today().await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

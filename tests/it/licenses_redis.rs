@@ -124,6 +124,36 @@ async fn a_thousand_first_requests_over_two_gateways_are_one_call() {
     assert_eq!(pair.shop.calls_for(BOUGHT).len(), 1);
 }
 
+/// One late answer is no reason to ask on one's own: Redis is as slow as this on a busy machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_moment_in_which_redis_is_slow_makes_no_second_call() {
+    const LICENSES: usize = 12;
+    // For 70 ms, exactly; a pause would end when Redis looks at its clock.
+    const BUSY: &str = "local function now() \
+                            local time = redis.call('TIME') \
+                            return time[1] * 1000000 + time[2] \
+                        end \
+                        local began = now() \
+                        while now() < began + 70000 do end";
+    let pair = Pair::start(|config| config).await;
+    pair.shop.mood(Mood::Slow(Duration::from_millis(200)));
+    for place in 0..LICENSES {
+        let key = license_key(place);
+        pair.shop.sells(&key, Says::license());
+        let asking = pair.gateways().map(|gateway| {
+            let (app, key) = (gateway.app(), key.clone());
+            tokio::spawn(async move { app.chat_as(&key).await.status })
+        });
+        // At every step of a first request, in turn.
+        tokio::time::sleep(Duration::from_micros(place as u64 * 400)).await;
+        pair.redis.ask(&["EVAL", BUSY, "0"]);
+        for asked in asking {
+            assert_eq!(asked.await.unwrap(), 200);
+        }
+        assert_eq!(pair.shop.calls_for(&key).len(), 1, "licence {place}");
+    }
+}
+
 #[tokio::test]
 async fn what_one_gateway_learns_the_other_knows() {
     let pair = Pair::start(|config| config).await;

@@ -72,6 +72,7 @@ mod messages;
 mod mock_itself;
 mod money;
 mod monitoring;
+mod names;
 mod operator;
 mod operator_cli;
 mod operator_fleet;

@@ -265,7 +265,7 @@ impl Parser<'_> {
         }
         if high
             && self.strict
-            && let Err(error) = std::str::from_utf8(&self.source[start..self.at])
+            && let Err(error) = simdutf8::compat::from_utf8(&self.source[start..self.at])
         {
             return Err(Invalid { offset: start + error.valid_up_to(), why: Why::Utf8 });
         }

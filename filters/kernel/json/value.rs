@@ -250,7 +250,7 @@ impl PartialEq<&str> for Name<'_> {
 fn decode(raw: &[u8], escaped: bool) -> Cow<'_, str> {
     if !escaped {
         // Checking whole text is many times faster than finding where it breaks.
-        return std::str::from_utf8(raw)
+        return simdutf8::basic::from_utf8(raw)
             .map_or_else(|_| String::from_utf8_lossy(raw), Cow::Borrowed);
     }
     let mut text = String::with_capacity(raw.len());

@@ -7,7 +7,7 @@ use super::{
 use crate::meter::estimate;
 
 /// Bytes read of one text: its beginning and its end, where instructions stand.
-pub const READ: usize = 2048;
+pub const READ: usize = 1024;
 
 /// Signals that are weighed beside the terms.
 pub const SIGNALS: usize = 13;

@@ -356,6 +356,13 @@ impl Gateway {
         me["limits"]["tokens"]["used"].as_u64().unwrap_or_else(|| panic!("no tokens in {me}"))
     }
 
+    /// Requests of this day, as the page shows them.
+    pub async fn requests_today(&self) -> u64 {
+        let status = self.status().await;
+        let models = status["figures"]["models_today"].as_array().unwrap();
+        models.iter().map(|model| model["requests"].as_u64().unwrap()).sum()
+    }
+
     /// An answer is recorded right after its last byte, which a test may overtake: requests on their way get a
     /// moment to end.
     pub async fn status(&self) -> Value {

@@ -328,16 +328,21 @@ impl Mock {
     /// At every address of the loopback network, so that one mock can be many providers of which none
     /// shares a connection with another.
     pub async fn everywhere(reply: Reply) -> Self {
-        Self::start_at(Ipv4Addr::UNSPECIFIED, None, vec![reply]).await
+        Self::start_at((Ipv4Addr::UNSPECIFIED, 0).into(), None, vec![reply]).await
+    }
+
+    /// At the same port of another address.
+    pub async fn beside(&self, address: Ipv4Addr, reply: Reply) -> Self {
+        Self::start_at((address, self.addr.port()).into(), None, vec![reply]).await
     }
 
     async fn start_with(tls: Option<TlsAcceptor>, default: Vec<Reply>) -> Self {
-        Self::start_at(Ipv4Addr::LOCALHOST, tls, default).await
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), tls, default).await
     }
 
-    async fn start_at(address: Ipv4Addr, tls: Option<TlsAcceptor>, default: Vec<Reply>) -> Self {
+    async fn start_at(at: SocketAddr, tls: Option<TlsAcceptor>, default: Vec<Reply>) -> Self {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind((address, 0).into()).unwrap();
+        socket.bind(at).unwrap();
         let listener = socket.listen(4096).unwrap();
         let addr = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State { default, ..State::default() }));
