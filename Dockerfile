@@ -1,5 +1,6 @@
 # docker build -t gatekeeper:0.1.0 .
-# docker run -p 127.0.0.1:8080:8080 -v ./gateway.yaml:/etc/gatekeeper/gatekeeper.yaml:ro -v gatekeeper:/var/lib/gatekeeper gatekeeper:0.1.0
+# docker run --stop-timeout 310 -p 127.0.0.1:8080:8080 -v ./gateway:/etc/gatekeeper:ro -v gatekeeper:/var/lib/gatekeeper gatekeeper:0.1.0
+# (gateway/ holds gatekeeper.yaml: of a file alone, most editors would replace what is not mounted. 310 s are `server.grace` and a little.)
 FROM rust:1.95.0-bookworm AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
@@ -11,7 +12,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends ca-certifica
     && useradd --system --uid 10001 --home-dir /var/lib/gatekeeper --shell /usr/sbin/nologin gatekeeper \
     && install -d -m 0700 -o gatekeeper -g gatekeeper /var/lib/gatekeeper
 COPY --from=build /src/target/release/gatekeeper /usr/bin/gatekeeper
-# Listens on loopback, with the stand-in provider: mount your own file over it.
+# Listens on loopback, with the stand-in provider: mount your own directory over it.
 COPY conf/gatekeeper.yaml /etc/gatekeeper/gatekeeper.yaml
 COPY LICENSE /usr/share/doc/gatekeeper/LICENSE
 USER 10001

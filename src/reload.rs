@@ -11,7 +11,7 @@ pub mod changes;
 mod history;
 pub mod watch;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use gatekeeper_filters::kernel::Registry;
@@ -23,7 +23,7 @@ use self::{changes::changes, watch::Bell};
 use crate::{
     config::{
         self, Files, Problem, Problems, Secrets,
-        settings::{LicenseSource, Settings},
+        settings::{Admin, LicenseSource, Settings},
     },
     ledger::{Embedded, PepperError},
     server::{notify, phase::Phase},
@@ -83,6 +83,11 @@ pub enum Refused {
          accident. Write `token: none` if it is meant"
     )]
     TokenGone,
+    #[error(
+        "admin.token: the listener stays at {0} until a hand-over, and off loopback it needs the token \
+         that it has"
+    )]
+    Opened(SocketAddr),
     #[error(
         "licenses.sources: the list of `static` is empty now, and the {0} licences of it would be \
          refused. Take the source out, or write `sources: none`, if it is meant"
@@ -233,6 +238,7 @@ impl Reload {
         let configured = settings.vault.as_ref().map(pepper).transpose()?;
         self.store.pepper(configured.as_ref().map(Pepper::expose))?;
         let kept = keep_fixed(&mut settings, &running.settings);
+        check_closed(&settings.admin)?;
         let changes = changes(&running.settings, &settings);
         let warnings = warnings.iter().map(Problem::to_string).collect();
         Ok(Next { settings, warnings, changes, kept })
@@ -240,9 +246,14 @@ impl Reload {
 
     fn go_live(&self, next: Next) -> Result<Outcome, Refused> {
         let Next { settings, warnings, changes, kept } = next;
-        let access = Out::open(&settings.log.access).map_err(Refused::AccessLog)?;
+        // One that stays was begun anew already, or can't be; neither is a reason to refuse the rest.
+        let moved = settings.log.access != self.snapshot.load().settings.log.access;
+        let access = moved.then(|| Out::open(&settings.log.access)).transpose();
+        let access = access.map_err(Refused::AccessLog)?;
         let next = Arc::new(Snapshot::build(settings, &self.registry, &self.machine)?);
-        self.machine.telemetry.access.switch(&next.settings.log.access, access);
+        if let Some(access) = access {
+            self.machine.telemetry.access.switch(&next.settings.log.access, access);
+        }
         telemetry::log::change(&next.settings.log.levels);
         let sources = next.licenses.sources.clone();
         self.machine.licenses.weigh(&sources);
@@ -258,6 +269,14 @@ impl Reload {
             self.machine.licenses.probe(sources);
         }
         Ok(Outcome { live: true, changes, waits: kept, warnings, problems: Vec::new() })
+    }
+}
+
+/// Each file is judged by its own address of the admin listener; this, by the one that is listened at.
+fn check_closed(admin: &Admin) -> Result<(), Refused> {
+    match admin.token.is_none() && !admin.listen.ip().is_loopback() {
+        true => Err(Refused::Opened(admin.listen)),
+        false => Ok(()),
     }
 }
 

@@ -1,9 +1,9 @@
 //! How hard a request is: a smart model sends it to its simple or its complex tier by this.
 //!
-//! A pure function of the request. It asks nobody, keeps nothing, and its work is bounded: 8 KiB of what
-//! the user wrote, however long the request. All turns of the user count and the hardest one
-//! decides, so a conversation that was complex once stays with its model, and with the provider's
-//! cache of it.
+//! A pure function of the request. It asks nobody, keeps nothing, and its work is bounded: 1.5 KiB of what
+//! the user wrote, however long the request. The hardest of the user's turns decides: the last one, the first
+//! one, which says what a conversation is about, and those between as far as the bound reaches. So a
+//! conversation that began hard stays with its model, and with the provider's cache of it.
 
 mod languages;
 mod prompt;
@@ -26,7 +26,9 @@ use self::{
 use crate::kernel::{Ask, Score};
 
 /// Bytes read of all turns together: a request waits for this, however long its conversation is.
-const BUDGET: usize = READ;
+const BUDGET: usize = READ + READ / 2;
+/// Bytes read of a turn that is not the last one.
+const EARLIER: usize = READ / 4;
 
 pub fn score(ask: &Ask) -> Score {
     let prompt = Prompt::read(ask);
@@ -37,10 +39,11 @@ pub fn score(ask: &Ask) -> Score {
 fn hardest(turns: &[Cow<'_, str>]) -> f32 {
     let mut budget = BUDGET;
     let mut hardest: Option<f32> = None;
-    for turn in turns {
-        let evidence = signals::evidence(turn, budget);
+    for (place, turn) in turns.iter().enumerate() {
+        let limit = if place == 0 { READ } else { EARLIER.min(budget) };
+        let evidence = signals::evidence(turn, limit);
         hardest = Some(hardest.map_or(evidence, |so_far| so_far.max(evidence)));
-        budget -= turn.len().min(budget).min(READ);
+        budget -= turn.len().min(limit);
         if budget == 0 {
             break;
         }

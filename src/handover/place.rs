@@ -74,15 +74,21 @@ impl Place {
 
     /// Where a gateway with this configuration may be found.
     pub fn candidates(config: &Path, store: &Path) -> Vec<Self> {
-        let paths = given().into_iter().chain([beside(store)]);
-        paths.filter_map(|path| Self::open(path, config).ok()).collect()
+        // Whoever started it may have named the file itself, not a link to it.
+        let names = [Some(config.to_owned()), fs::canonicalize(config).ok()];
+        let paths: Vec<PathBuf> = given().into_iter().chain([beside(store)]).collect();
+        let places = names.iter().flatten().flat_map(|config| {
+            paths.iter().filter_map(|path| Self::open(path.clone(), config).ok())
+        });
+        places.collect()
     }
 
     fn open(path: PathBuf, config: &Path) -> io::Result<Self> {
         let flags = (OFlags::DIRECTORY | OFlags::PATH).bits() as i32;
         let path = fs::canonicalize(path)?;
         let directory = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
-        let config = fs::canonicalize(config)?;
+        // As it was named: what a link leads to changes while the gateway runs.
+        let config = std::path::absolute(config)?;
         let hash = Sha256::digest(config.as_os_str().as_encoded_bytes());
         let name = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { path, directory, name })

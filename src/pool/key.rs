@@ -7,6 +7,7 @@ use std::{
 
 use gatekeeper_filters::kernel::Dialect;
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
+use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 
 use super::{
@@ -45,6 +46,8 @@ const NEWS: u64 = 100;
 pub enum KeyNews {
     /// It answered.
     Good,
+    /// It was heard and its request turned down, which tells nothing of its account's money and limits.
+    Heard,
     /// Rate-limited: its whole group rests, as long as stated, else doubling.
     Limited(Option<Duration>),
     /// Its account is out of money or at its daily limit, as long as stated.
@@ -254,21 +257,21 @@ impl Key {
 pub struct Lease {
     key: Arc<Key>,
     breaker: Arc<Breaker>,
+    /// What this attempt finds out for others.
+    trial: Mutex<Trial>,
+}
+
+struct Trial {
     entry: Entry,
     /// It is the request by which a sick provider is tried.
-    provider_trial: bool,
+    provider: bool,
 }
 
 impl Lease {
-    pub(super) fn new(
-        key: Arc<Key>,
-        entry: Entry,
-        breaker: Arc<Breaker>,
-        provider_trial: bool,
-    ) -> Self {
+    pub(super) fn new(key: Arc<Key>, entry: Entry, breaker: Arc<Breaker>, provider: bool) -> Self {
         key.health.requests.fetch_add(1, Relaxed);
         key.health.open.fetch_add(1, Relaxed);
-        Self { key, breaker, entry, provider_trial }
+        Self { key, breaker, trial: Mutex::new(Trial { entry, provider }) }
     }
 
     pub fn key(&self) -> &Arc<Key> {
@@ -285,15 +288,25 @@ impl Lease {
         self.key.health.pace.note(took, now);
     }
 
-    pub fn report(&mut self, news: KeyNews, now: Instant) {
+    /// Output goes to the app: what was tried by this attempt is sound now, however long its answer takes.
+    pub fn serves(&self, now: Instant) {
+        let is_trial = {
+            let trial = self.trial.lock();
+            trial.provider || trial.entry != Entry::Ready
+        };
+        if is_trial {
+            self.report(KeyNews::Good, now);
+        }
+    }
+
+    pub fn report(&self, news: KeyNews, now: Instant) {
+        // Nobody found anything out: the next request may try.
+        if news == KeyNews::None {
+            return;
+        }
         let key = &self.key;
-        let provider_trial = std::mem::take(&mut self.provider_trial);
+        let provider_trial = std::mem::take(&mut self.trial.lock().provider);
         match news {
-            KeyNews::None => {
-                // Nobody found anything out: the next request may try.
-                self.provider_trial = provider_trial;
-                return;
-            }
             KeyNews::Fault => {
                 if self.breaker.failed(provider_trial, now) {
                     let provider = key.told.provider.clone();
@@ -313,11 +326,19 @@ impl Lease {
         }
         match news {
             KeyNews::Good => {
-                let entry = std::mem::replace(&mut self.entry, Entry::Ready);
+                let entry = std::mem::replace(&mut self.trial.lock().entry, Entry::Ready);
                 key.group.cooling.answered(now);
                 key.health.quarantine.answered(entry == Entry::KeyTrial);
                 if key.group.quarantine.answered(entry == Entry::GroupTrial) {
                     key.tell_group(Change::Sound);
+                }
+                return;
+            }
+            KeyNews::Heard => {
+                let trial = &mut self.trial.lock().entry;
+                key.health.quarantine.answered(*trial == Entry::KeyTrial);
+                if *trial == Entry::KeyTrial {
+                    *trial = Entry::Ready;
                 }
                 return;
             }
@@ -333,12 +354,13 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.key.health.open.fetch_sub(1, Relaxed);
-        match self.entry {
+        let trial = self.trial.get_mut();
+        match trial.entry {
             Entry::Ready => {}
             Entry::KeyTrial => self.key.health.quarantine.end_trial(),
             Entry::GroupTrial => self.key.group.quarantine.end_trial(),
         }
-        if self.provider_trial {
+        if trial.provider {
             self.breaker.end_trial();
         }
     }

@@ -109,6 +109,10 @@ impl Endpoint {
         places.map(|place| (place, peers[place].clone())).collect()
     }
 
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.peers.load().iter().filter_map(|peer| peer._address.as_inet().copied()).collect()
+    }
+
     /// Takes a fresh list; what worked last stays first.
     fn keep(&self, fresh: Vec<SocketAddr>) {
         let peers: Vec<Arc<HttpPeer>> = fresh
@@ -167,6 +171,11 @@ impl Endpoints {
             return endpoint;
         }
         let endpoint = Arc::new(Endpoint::new(base, timeouts));
+        // Other timeouts are no reason to forget where it lives.
+        let before = known.iter().filter(|(at, ..)| at == base).find_map(|known| known.2.upgrade());
+        if let Some(before) = before.filter(|_| !endpoint.is_literal()) {
+            endpoint.keep(before.addresses());
+        }
         known.push((base.clone(), timeouts, Arc::downgrade(&endpoint)));
         if !endpoint.is_literal() {
             self.fresh.lock().push(Arc::downgrade(&endpoint));
@@ -317,6 +326,29 @@ mod tests {
         assert_eq!(hear(&[]).len(), 2);
         let many: Vec<String> = (0..100).map(|last| format!("1.1.1.{last}")).collect();
         assert_eq!(hear(&many.iter().map(String::as_str).collect::<Vec<_>>()).len(), TRIED);
+    }
+
+    #[test]
+    fn other_timeouts_do_not_forget_where_a_provider_lives() {
+        let (endpoints, base) = (Endpoints::default(), endpoint("api.example.com", false));
+        let base = BaseUrl {
+            tls: true,
+            host: base.host,
+            port: 443,
+            path: String::new(),
+            allow_private: false,
+            stand_in: false,
+        };
+        let times = |secs| {
+            let time = Duration::from_secs(secs);
+            let (connect, first_byte, first_token, idle, total) = (time, time, time, time, time);
+            Timeouts { connect, first_byte, first_token, idle, total }
+        };
+        let before = endpoints.of(&base, times(1));
+        before.keep(addresses(&["8.8.8.8", "9.9.9.9"]));
+        assert_eq!(tried(&endpoints.of(&base, times(2))), ["8.8.8.8:443", "9.9.9.9:443"]);
+        let other = BaseUrl { host: "api.example.org".into(), ..base };
+        assert!(tried(&endpoints.of(&other, times(2))).is_empty());
     }
 
     #[test]

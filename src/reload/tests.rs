@@ -51,3 +51,15 @@ fn limits_of_requests_are_live() {
     assert_eq!(kept, Vec::<&str>::new());
     assert_eq!(changes, ["server: limits.requests by memory → 100"]);
 }
+
+#[test]
+fn a_listener_off_loopback_keeps_a_token_until_it_moves() {
+    let (mut running, mut next) = (settings(FILE), settings(FILE));
+    running.admin.listen = "0.0.0.0:9090".parse().unwrap();
+    next.admin.no_token = true;
+    assert!(check_closed(&next.admin).is_ok());
+    assert!(keep_fixed(&mut next, &running).contains(&"admin.listen"));
+    assert!(matches!(check_closed(&next.admin), Err(Refused::Opened(_))));
+    next.admin.token = Some("a-token-of-some-length".into());
+    assert!(check_closed(&next.admin).is_ok());
+}

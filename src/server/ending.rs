@@ -34,6 +34,19 @@ const FLUSH: Duration = Duration::from_millis(200);
 const LINGER: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
+/// SIGHUP and SIGQUIT mean something only to a gateway that runs: until then they must not end the process,
+/// as they would by default. A unit's signals reach a successor that still waits, too.
+///
+/// # Errors
+/// No handler can be installed.
+pub fn wait_with_signals() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _inside = runtime.enter();
+    // Whoever listens once has changed what the signal does for as long as the process lives.
+    drop((signal(SignalKind::hangup())?, signal(SignalKind::quit())?));
+    Ok(())
+}
+
 /// Waits for a signal and ends the process the way it asks for.
 pub struct Ending {
     /// What SIGHUP does, where the configuration is a file.

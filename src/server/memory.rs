@@ -1,6 +1,9 @@
 //! How many requests may be open, where the file does not say: what the memory of this machine carries.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Bytes of an open stream, as `make bench` measures it, and a little.
 const A_REQUEST: u64 = 96 * 1024;
@@ -18,10 +21,19 @@ pub fn open_requests() -> u64 {
 /// Bytes this process may have: those of the machine, or fewer where a container has a limit.
 fn available() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text));
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limits =
-        limits.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limits(&group).into_iter();
+    let limits = limits.filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
     machine.into_iter().chain(limits).min().unwrap_or(UNKNOWN)
+}
+
+/// Where limits of this process may stand: of its group and of all around it, as a unit of systemd's or a
+/// container has them.
+fn limits(group: &str) -> Vec<PathBuf> {
+    let own = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let groups = Path::new(own).ancestors().map(|group| root.join(group).join("memory.max"));
+    groups.chain([root.join("memory/memory.limit_in_bytes")]).collect()
 }
 
 fn meminfo(text: &str) -> Option<u64> {
@@ -39,6 +51,12 @@ mod tests {
         let text = "MemTotal:       24684096 kB\nMemFree:        21719664 kB\n";
         assert_eq!(meminfo(text), Some(24_684_096 * 1024));
         assert_eq!(meminfo("nonsense"), None);
+        let paths = limits("0::/system.slice/gatekeeper.service\n");
+        let wanted =
+            ["system.slice/gatekeeper.service/memory.max", "system.slice/memory.max", "memory.max"];
+        for (path, wanted) in paths.iter().zip(wanted) {
+            assert_eq!(path, &Path::new("/sys/fs/cgroup").join(wanted));
+        }
         assert!((LEAST..=MOST).contains(&open_requests()));
         assert!(available() > 64 << 20, "this test runs somewhere");
     }

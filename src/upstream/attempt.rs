@@ -78,6 +78,7 @@ impl Attempt<'_> {
                     exchange,
                     ask,
                     snapshot: self.snapshot,
+                    lease: self.lease,
                     dialect: self.target.dialect,
                     timeouts: self.timeouts,
                     attempts: flight.attempts.len() + 1,
@@ -228,14 +229,7 @@ impl Attempt<'_> {
         self.lease.allows(left, relay.now.into_std());
         if !(200..300).contains(&status) {
             let headers = head.headers.clone();
-            relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);
-            let body = read_bounded(session, relay, ERROR_BODY).await;
-            let body = match body {
-                Ok((body, _)) => body,
-                // What came of it is enough: the status alone decides most.
-                Err(Stop::Failed(_)) => Bytes::new(),
-                Err(stop) => return Err(stop),
-            };
+            let body = read_error(session, relay).await?;
             return Err(classify::judge(self.target.dialect, status, &headers, &body).into());
         }
         relay.exchange.progress.answered = true;
@@ -247,16 +241,22 @@ impl Attempt<'_> {
         let is_events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         match (relay.ask.stream, is_events) {
             (true, true) => return relay::stream(session, relay, self.first_token()).await,
-            // An SDK that waits for events would take a JSON answer for an empty stream.
+            // An SDK that waits for events would take a JSON answer for an empty stream. Some say in one
+            // what is wrong.
             (true, false) => {
-                return Err(Failure::broken("no events though a stream was asked for").into());
+                let body = read_error(session, relay).await?;
+                return Err(match classify::says_error(&body) {
+                    true => classify::judge_inside(self.target.dialect, &body).into(),
+                    false => Failure::broken("no events though a stream was asked for").into(),
+                });
             }
             (false, _) => {}
         }
         relay.watchdog.expect_before(relay.now, self.first_token());
-        match read_bounded(session, relay, relay::WHOLE).await? {
-            (body, true) => relay::whole(relay, body).await,
-            (_, false) => Err(Failure::broken("an answer over 8 MiB").into()),
+        let mut body = Gathered::default();
+        match read_bounded(session, relay, relay::WHOLE, &mut body).await? {
+            true => relay::whole(relay, body.into_bytes()).await,
+            false => Err(Failure::broken("an answer over 8 MiB").into()),
         }
     }
 }
@@ -298,14 +298,57 @@ impl From<Sending> for Stop {
     }
 }
 
-/// The body and whether it is whole; reading stops above `limit`.
+/// Reads what says that something went wrong, bounded in size and time; what came of it is enough.
+async fn read_error(session: &mut HttpSession, relay: &mut Relay<'_, '_>) -> Result<Bytes, Stop> {
+    relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);
+    let mut body = Gathered::default();
+    match read_bounded(session, relay, ERROR_BODY, &mut body).await {
+        Ok(_) | Err(Stop::Failed(_)) => Ok(body.into_bytes()),
+        Err(stop) => Err(stop),
+    }
+}
+
+/// A body in the pieces in which it came: one is not copied.
+#[derive(Default)]
+struct Gathered {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        self.first.len() + self.rest.len()
+    }
+
+    /// `whole` is the length that the body is said to have.
+    fn push(&mut self, chunk: Bytes, whole: usize) {
+        if self.len() == 0 {
+            self.first = chunk;
+            return;
+        }
+        if self.rest.is_empty() {
+            // At once as large as it will be, so that it is never held twice while it grows.
+            self.rest.reserve(whole.max(self.first.len() + chunk.len()));
+            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        }
+        self.rest.extend_from_slice(&chunk);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
+}
+
+/// Reads a body; false when it is longer than `limit`.
+///
+/// # Errors
+/// It breaks off or takes too long, or the app left. What came of it is in `body`.
 async fn read_bounded(
     session: &mut HttpSession,
     relay: &mut Relay<'_, '_>,
     limit: usize,
-) -> Result<(Bytes, bool), Stop> {
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
+    body: &mut Gathered,
+) -> Result<bool, Stop> {
     let broken = |error: Box<Error>| Failure::broken(format!("in the answer: {}", brief(&error)));
     let stated = session.response_header().and_then(|head| {
         head.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()
@@ -315,23 +358,14 @@ async fn read_bounded(
         let read = relay.wait("answer", pin!(session.read_response_body())).await?;
         let Some(chunk) = read.map_err(broken)? else { break };
         relay.down.drained(chunk.len())?;
-        if first.is_empty() && rest.is_empty() {
-            first = chunk;
-        } else {
-            if rest.is_empty() {
-                // At once as large as it will be, so that it is never held twice while it grows.
-                rest.reserve(stated.max(first.len() + chunk.len()));
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&chunk);
-        }
-        relay.hold(first.len() + rest.len())?;
-        if first.len() + rest.len() > limit {
-            return Ok((if rest.is_empty() { first } else { rest.freeze() }, false));
+        body.push(chunk, stated);
+        relay.hold(body.len())?;
+        if body.len() > limit {
+            return Ok(false);
         }
         if ended(session).map_err(broken)? {
             break;
         }
     }
-    Ok((if rest.is_empty() { first } else { rest.freeze() }, true))
+    Ok(true)
 }

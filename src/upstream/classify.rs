@@ -127,6 +127,8 @@ struct Said {
     retry: Option<Duration>,
     /// A quota of a day ran out (Google's `quotaId`, Groq's words).
     is_daily: bool,
+    /// A filter of the provider's does not like what the app's user wrote (OpenRouter).
+    is_refused_content: bool,
     /// A quota of nothing at all: this account's tier does not have the model.
     is_zero: bool,
 }
@@ -155,6 +157,12 @@ pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Judgement {
     }
 }
 
+/// Whether a body says that something is wrong, whatever its status.
+pub fn says_error(body: &[u8]) -> bool {
+    let mut reader = Reader::lenient();
+    reader.parse(body).is_ok_and(|root| first_of(root).and_then(error_in).is_some())
+}
+
 fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Judgement {
     let failed = |cause, news, next| {
         let detail = format!("HTTP {status} {} {}", plain(&said.kind), plain(&said.code));
@@ -170,6 +178,13 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         402 => failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key),
         400 | 403 | 429 if said.is_about_money() => {
             failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key)
+        }
+        // The account lacks this model, and serves others.
+        403 if said.code.starts_with("model_") => {
+            failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account)
+        }
+        403 if said.is_refused_content => {
+            Judgement::Relay(Relayed { status: 400, said: scrub::scrubbed(&said.words()) })
         }
         403 => refused(Cause::NoPermission, Why::NoPermission),
         // Gemini: the account may not be used from here, or not without billing.
@@ -196,6 +211,11 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
     }
 }
 
+/// Google wraps an error in a list.
+fn first_of(root: Value<'_>) -> Option<Value<'_>> {
+    if root.kind() == Kind::Array { root.items().next() } else { Some(root) }
+}
+
 /// Where an answer or an event says what is wrong. OpenAI's responses say it of the response, or, in an event of
 /// type `error`, beside that type.
 fn error_in(root: Value<'_>) -> Option<Value<'_>> {
@@ -218,8 +238,7 @@ impl Said {
     fn read(body: &[u8]) -> Self {
         let mut reader = Reader::lenient();
         let Ok(root) = reader.parse(body) else { return Self::default() };
-        let first = if root.kind() == Kind::Array { root.items().next() } else { Some(root) };
-        let Some(error) = first.and_then(error_in) else { return Self::default() };
+        let Some(error) = first_of(root).and_then(error_in) else { return Self::default() };
         if let Some(text) = error.as_str() {
             return Self { message: text.into_owned(), ..Self::default() };
         }
@@ -241,6 +260,8 @@ impl Said {
             said.reason = word(&code);
         }
         said.read_message();
+        said.is_refused_content =
+            error.get("metadata").is_some_and(|more| more.get("flagged_input").is_some());
         said
     }
 
@@ -272,7 +293,8 @@ impl Said {
     fn read_message(&mut self) {
         let message = self.message.as_str();
         self.is_daily |= message.contains("per day");
-        self.is_zero |= message.contains("limit: 0,") || message.ends_with("limit: 0");
+        let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        self.is_zero |= message.split("limit: 0").skip(1).any(|rest| !is_number(rest));
         if self.retry.is_none() {
             let after = ["try again in ", "retry in "].iter().find_map(|words| {
                 let at = message.find(words)? + words.len();
@@ -313,11 +335,13 @@ impl Said {
             "project_spend_limit_exceeded",
             "organization_usage_limit_exceeded",
         ];
-        const WORDS: [&str; 2] = ["credit balance is too low", "specified API usage limits"];
+        // How a message begins is the provider's; what it quotes later may be an app's.
+        const WORDS: [&str; 2] =
+            ["Your credit balance is too low", "You have reached your specified API usage limits"];
         CODES.contains(&&*self.code)
             || matches!(&*self.kind, "insufficient_quota" | "billing_error")
             || self.reason == "enforced_spend_limit_reached"
-            || WORDS.iter().any(|words| self.message.contains(words))
+            || WORDS.iter().any(|words| self.message.starts_with(words))
     }
 
     fn is_about_rate(&self) -> bool {

@@ -217,8 +217,10 @@ impl Prober {
 /// Whether somebody answers for a sick provider; what they answer to one of the better keys matters not.
 async fn probe_provider(connector: &Connector, provider: &Provider) {
     let now = Instant::now();
-    let ready = |key: &&Arc<Key>| key.state(now) == State::Ready;
-    let key = provider.keys().iter().find(ready).or(provider.keys().first());
+    let first = |is: fn(State) -> bool| provider.keys().iter().find(|key| is(key.state(now)));
+    let key = first(|state| state == State::Ready)
+        .or_else(|| first(|state| matches!(state, State::Cooling { .. })))
+        .or(provider.keys().first());
     let list = ModelList { connector, provider };
     let found = match key {
         Some(key) => list.ask(key).await,

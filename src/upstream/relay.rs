@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::settings::Timeouts,
-    pool::key::KeyNews,
+    pool::key::{KeyNews, Lease},
     proxy::body::{FULL, Held},
     snapshot::Snapshot,
 };
@@ -66,6 +66,7 @@ pub struct Relay<'a, 'd> {
     pub exchange: &'a mut Exchange,
     pub ask: &'a Ask,
     pub snapshot: &'a Snapshot,
+    pub lease: &'a Lease,
     /// The target's.
     pub dialect: Dialect,
     /// The provider's.
@@ -150,6 +151,7 @@ impl Relay<'_, '_> {
         self.exchange.progress.delivered = true;
         self.said();
         self.first_output.get_or_insert(self.now.into_std());
+        self.lease.serves(self.now.into_std());
     }
 
     fn said(&mut self) {

@@ -31,7 +31,7 @@ impl Stop {
     pub fn account(&self) -> (&'static str, KeyNews) {
         match self {
             Stop::Failed(failure) => (failure.cause.name(), failure.news),
-            Stop::Relay(_) => ("request_rejected", KeyNews::Good),
+            Stop::Relay(_) => ("request_rejected", KeyNews::Heard),
             Stop::AppLeft => ("app_left", KeyNews::None),
             Stop::Deadline => (Cause::Timeout.name(), KeyNews::Fault),
             Stop::Crowded(_) => ("crowded", KeyNews::None),

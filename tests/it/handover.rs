@@ -286,6 +286,25 @@ async fn nobody_else_may_enter_the_directory() {
     gateway.app().chat().await.ok();
 }
 
+/// A link in the file's place may have been turned since the start, as a deployment does.
+#[tokio::test]
+async fn a_gateway_is_found_by_the_name_of_its_file_whatever_that_leads_to() {
+    let mock = Mock::start(Reply::chat()).await;
+    let mut gateway = Gateway::start(Config::new(&mock)).await;
+    let at = |name: &str| gateway.dir.path().join(name);
+    let (file, first, second) = (at("gatekeeper.yaml"), at("first.yaml"), at("second.yaml"));
+    std::fs::copy(&file, &second).unwrap();
+    std::fs::rename(&file, &first).unwrap();
+    std::os::unix::fs::symlink(&first, &file).unwrap();
+    let mut old = gateway.hand_over().await;
+    assert!(old.exited(Duration::from_secs(5)).await.success());
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&second, &file).unwrap();
+    let mut old = gateway.hand_over().await;
+    assert!(old.exited(Duration::from_secs(5)).await.success());
+    gateway.app().chat().await.ok();
+}
+
 #[tokio::test]
 async fn the_command_does_it_all() {
     let mock = Mock::start(Reply::chat()).await;

@@ -135,6 +135,86 @@ async fn an_empty_account_rests_with_all_its_keys_until_the_operator_resumes_it(
     }
 }
 
+/// A length that does not hold, or JSON where events were awaited: what is said of the account is heard.
+#[tokio::test]
+async fn what_an_error_says_counts_however_it_comes() {
+    let empty = r#"{"error":{"type":"insufficient_quota","message":"You exceeded your quota."}}"#;
+    for (stream, error, good) in [
+        (false, Reply::json(429, empty).lying_length(1000), Reply::chat()),
+        (true, Reply::json(200, empty), Reply::stream()),
+    ] {
+        let mock = Mock::start(good).await;
+        mock.key("sk-a1", [error.clone()]).key("sk-a2", [error]);
+        let gateway = Gateway::start(two_accounts(&mock)).await;
+        for _ in 0..3 {
+            gateway.app().ask(&client::chat(&json!({ "stream": stream }))).await.ok();
+        }
+        let key = key(&gateway, 0).await;
+        assert_eq!((&key["state"], &key["why"]), (&json!("quarantined"), &json!("no_money")));
+        assert_eq!(mock.keys().iter().filter(|key| key.starts_with("sk-a")).count(), 1);
+    }
+}
+
+/// Nor can an app make a provider say so of its account: a message quotes what was sent.
+#[tokio::test]
+async fn what_a_provider_quotes_is_not_what_it_says() {
+    let quoting = "Invalid value: 'credit balance is too low'. You have reached your specified API \
+                   usage limits is no effort.";
+    let body = json!({ "error": { "type": "invalid_request_error", "message": quoting } });
+    let mock = Mock::start(Reply::json(400, body.to_string())).await;
+    let gateway = Gateway::start(two_accounts(&mock)).await;
+    assert_eq!(gateway.app().chat().await.status, 400);
+    for place in 0..3 {
+        assert_eq!(key(&gateway, place).await["state"], "ready");
+    }
+}
+
+/// Asked again at another account, on the very connection.
+#[tokio::test]
+async fn the_connection_of_a_failed_attempt_is_used_again() {
+    let mock = Mock::sequence([Reply::error(429), Reply::chat()]).await;
+    let gateway = Gateway::start(two_accounts(&mock)).await;
+    gateway.app().chat().await.ok();
+    let connections: Vec<usize> = mock.seen().iter().map(|seen| seen.connection).collect();
+    assert_eq!(connections, [0, 0]);
+}
+
+/// What is tried by a long answer is free for others from its first word.
+#[tokio::test]
+async fn a_provider_is_well_again_while_the_first_answer_still_streams() {
+    let (sick, well) = (Mock::start(Reply::error(503)).await, Mock::start(Reply::stream()).await);
+    let config = Config::new(&sick)
+        .provider("p", &sick, &["sk-one", "sk-two"])
+        .provider("q", &well, &["sk-three"])
+        .model("fast", "[p/m1, q/m2]");
+    let gateway = Gateway::start(config).await;
+    let body = client::chat(&json!({ "stream": true }));
+    let state = async || gateway.status_now().await["providers"][0]["state"].clone();
+    eventually("it is sick", SOON, || async {
+        gateway.app().ask(&body).await.ok();
+        state().await == "sick"
+    })
+    .await;
+    let gate = Gate::new();
+    let slow = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")]).then(Step::Gate(gate.clone()));
+    // The probe first.
+    sick.answer([Reply::json(200, "{}"), slow.write(sse::FINISH).write(sse::DONE)]);
+    let began = Instant::now();
+    let mut trial = loop {
+        let mut open = gateway.app().open(&body).await;
+        if open.headers()["x-gatekeeper-model"] == "p/m1" {
+            break open;
+        }
+        while open.chunk().await.unwrap().is_some() {}
+        assert!(began.elapsed() < SOON, "it is not tried");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    trial.chunk().await.unwrap().expect("the first event");
+    assert_eq!(state().await, "serving");
+    gate.open();
+    while trial.chunk().await.unwrap().is_some() {}
+}
+
 /// Down, it costs nobody an answer, is asked hardly ever, and serves again soon after it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flapping_provider_is_left_and_returned_to() {

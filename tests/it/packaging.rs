@@ -196,7 +196,12 @@ fn the_compose_file_names_what_is_there_and_the_gateways_take_their_file() {
             let (from, to) = volume.split_once(':').unwrap();
             match from.strip_prefix("./") {
                 Some(path) => {
-                    assert!(conf.join(path).is_file(), "{name}: no {path}");
+                    assert!(conf.join(path).exists(), "{name}: no {path}");
+                    let is_config = to.starts_with("/etc/gatekeeper");
+                    assert!(
+                        !is_config || conf.join(path).is_dir(),
+                        "{name}: a save would be missed"
+                    );
                     assert!(to.ends_with(":ro"), "{name}: {volume}");
                 }
                 None => assert!(volumes.entry(from).is_some(), "{name}: no volume {from}"),
@@ -216,7 +221,7 @@ fn the_compose_file_names_what_is_there_and_the_gateways_take_their_file() {
     assert_eq!(stores, ["gateway-1", "gateway-2", "gateway-3"], "each has a store of its own");
     let redis = texts(services.get("redis").unwrap().get("command")).join(" ");
     assert!(redis.contains("--appendonly yes") && redis.contains("noeviction"), "{redis}");
-    let file = conf.join("compose/gatekeeper.yaml");
+    let file = conf.join("compose/gateway/gatekeeper.yaml");
     let checked = run(&["check", "-c", file.to_str().unwrap()], &root());
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }

@@ -12,12 +12,12 @@ use crate::kernel::{
 
 /// Turns are read from a text of up to so many bytes; of a longer one only the end is looked at.
 const PARSED: usize = 32 * 1024;
-/// Turns looked at, the last one first.
+/// Turns looked at.
 const TURNS: usize = 16;
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Prompt<'a> {
-    /// What the user wrote, the last turn first.
+    /// What the user wrote: the last turn, the first one, then those between, later ones first.
     pub turns: Vec<Cow<'a, str>>,
     pub tools: bool,
     /// Results of tools are among the turns.
@@ -72,6 +72,11 @@ impl<'a> Prompt<'a> {
             self.read_turn(&turn);
         }
         self.turns.reverse();
+        if self.turns.len() > 2
+            && let Some(first) = self.turns.pop()
+        {
+            self.turns.insert(1, first);
+        }
         self.turns.truncate(TURNS);
     }
 

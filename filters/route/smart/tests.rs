@@ -1,6 +1,9 @@
 //! The labelled prompts, and what must hold for any request.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -124,9 +127,35 @@ fn the_tuning_half_is_told_apart() {
 #[test]
 fn no_prompt_is_in_two_sets() {
     let (tuning, test, unseen) = (half!("tuning"), half!("test"), half!("unseen"));
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for prompt in [&tuning, &test, &unseen].into_iter().flat_map(|lines| prompts(lines)) {
         assert!(seen.insert(prompt.text.clone()), "{}", prompt.text);
+    }
+}
+
+/// Stretches of three characters, of two where there are no spaces between words.
+fn stretches(text: &str) -> BTreeSet<Vec<char>> {
+    let lower = text.to_lowercase();
+    let words: Vec<&str> =
+        lower.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    let dense = words.iter().flat_map(|word| word.chars()).any(super::words::is_unspaced);
+    let length = if dense { 2 } else { 3 };
+    let joined: Vec<char> = format!(" {} ", words.join(" ")).chars().collect();
+    joined.windows(length).map(<[char]>::to_vec).collect()
+}
+
+/// A score says something of prompts that are like none which the weights come from.
+#[test]
+fn no_prompt_is_a_variant_of_one_in_the_tuning_half() {
+    let tuning: Vec<_> =
+        tuning().into_iter().map(|prompt| (stretches(&prompt.text), prompt)).collect();
+    for prompt in [half!("test"), half!("unseen")].iter().flat_map(|lines| prompts(lines)) {
+        let its = stretches(&prompt.text);
+        for (stretches, other) in &tuning {
+            let shared = its.intersection(stretches).count() as f64;
+            let alike = shared / (its.union(stretches).count() as f64);
+            assert!(alike < 0.45, "{alike:.2}: {} | {}", prompt.text, other.text);
+        }
     }
 }
 
@@ -138,6 +167,10 @@ fn a_conversation_that_was_complex_stays_complex() {
     let thanks = user("Thanks, bye!");
     assert!(of(std::slice::from_ref(&thanks)) < of(std::slice::from_ref(&hard)));
     assert_eq!(of(&[hard.clone(), thanks.clone()]), of(std::slice::from_ref(&hard)));
+    // However much is said afterwards.
+    let talk = (0..40).map(|_| user(&"Thanks, that is very kind of you. ".repeat(20)));
+    let long: Vec<Value> = [hard.clone()].into_iter().chain(talk).collect();
+    assert!(of(&long) >= of(std::slice::from_ref(&hard)));
     // What the system or the model says is no measure of it.
     let system = json!({ "role": "system", "content": "Prove, explain and compare everything." });
     assert_eq!(of(&[system, thanks.clone()]), of(&[thanks]));

@@ -18,6 +18,20 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
     for (status, body, cause, news, next) in [
         (401, "{}", Cause::BadCredential, refused(Why::BadCredential), Next::Key),
         (402, "", Cause::NoMoney, money, Next::Key),
+        (
+            403,
+            r#"{"error":{"code":"model_not_found","message":"Project `proj_a` does not have access to model `x`."}}"#,
+            Cause::ModelMissing,
+            KeyNews::Unfit,
+            Next::Account,
+        ),
+        (
+            429,
+            r#"{"error":{"status":"RESOURCE_EXHAUSTED","message":"Quota exceeded, limit: 0\nPlease retry in 5s."}}"#,
+            Cause::ModelMissing,
+            KeyNews::Unfit,
+            Next::Account,
+        ),
         (403, "<html>", Cause::NoPermission, refused(Why::NoPermission), Next::Key),
         (404, "{}", Cause::ModelMissing, KeyNews::Unfit, Next::Target),
         (

@@ -70,7 +70,7 @@ fn tried(providers: &[Provider], failure: &Failure) -> (Vec<String>, Code) {
     let mut course = Course::new(&targets, None);
     let mut keys = Vec::new();
     let now = Instant::now();
-    while let Step::Attempt(target, mut lease) = course.next(providers, now) {
+    while let Step::Attempt(target, lease) = course.next(providers, now) {
         keys.push(lease.key().id.to_string());
         lease.report(failure.news, now);
         course.note(&target, &lease, failure.clone(), "");
@@ -113,7 +113,7 @@ fn a_slow_target_is_left_at_once_but_only_for_one_that_can_serve() {
     let providers = [provider("a", &["a1", "a2"]), provider("b", &["b1", "b2"])];
     assert_eq!(tried(&providers, &slow).0, ["a1", "b1", "b2"]);
     let providers = [provider("a", &["a1", "a2", "a3"]), provider("b", &["b1"])];
-    let mut lease = providers[1].select(&anything(&Tried::default()), Instant::now()).unwrap();
+    let lease = providers[1].select(&anything(&Tried::default()), Instant::now()).unwrap();
     lease.report(KeyNews::Limited(Some(Duration::from_secs(60))), Instant::now());
     let (keys, code) = tried(&providers, &slow);
     assert_eq!(keys, ["a1", "a2"]);
@@ -141,7 +141,7 @@ fn keys_that_are_quarantined_or_off_are_an_error_and_cooling_ones_a_wait() {
 
 fn fails(providers: &[Provider], times: usize) {
     for _ in 0..times {
-        let mut lease = providers[0].select(&anything(&Tried::default()), Instant::now()).unwrap();
+        let lease = providers[0].select(&anything(&Tried::default()), Instant::now()).unwrap();
         lease.report(KeyNews::Fault, Instant::now());
     }
 }
@@ -168,7 +168,7 @@ fn a_short_pause_is_waited_for_once_and_a_long_one_is_told() {
     let now = Instant::now();
     for (pause, waits) in [(1500, true), (2500, false)] {
         let pause = Duration::from_millis(pause);
-        let mut lease = providers[0].select(&anything(&Tried::default()), now).unwrap();
+        let lease = providers[0].select(&anything(&Tried::default()), now).unwrap();
         lease.report(KeyNews::Limited(Some(pause)), now);
         let mut course = Course::new(&targets, None);
         match course.next(&providers, now) {
@@ -211,7 +211,7 @@ fn an_account_without_money_rests_with_all_its_keys_and_one_request_tries_it_aga
     assert_ne!(first.key().id, second.key().id, "one request an account");
     assert!(providers[0].select(&wish, later).is_err());
     drop(first);
-    let mut again = providers[0].select(&wish, later).unwrap();
+    let again = providers[0].select(&wish, later).unwrap();
     again.report(KeyNews::Good, later);
     assert!(providers[0].select(&wish, later).is_ok());
 }
@@ -227,7 +227,7 @@ fn a_target_without_words_for_a_request_is_no_attempt_and_is_told_where_it_is_th
         |course: &mut Course<'_>| matches!(course.next(&providers, now), Step::Attempt(..));
     assert!(passes(&mut course));
     course.pass_over(&unfit);
-    let Step::Attempt(target, mut lease) = course.next(&providers, now) else { panic!("b serves") };
+    let Step::Attempt(target, lease) = course.next(&providers, now) else { panic!("b serves") };
     assert_eq!(&*lease.key().id, "b1");
     let failure = Failure::connect("refused");
     lease.report(failure.news, now);
