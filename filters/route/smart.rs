@@ -25,10 +25,10 @@ use self::{
 };
 use crate::kernel::{Ask, Score};
 
-/// Bytes read of all turns together: a request waits for this, however long its conversation is.
-const BUDGET: usize = READ + READ / 2;
 /// Bytes read of a turn that is not the last one.
 const EARLIER: usize = READ / 4;
+/// Bytes read of all those together: a request waits for this, however long its conversation is.
+const BUDGET: usize = READ / 2;
 
 pub fn score(ask: &Ask) -> Score {
     let prompt = Prompt::read(ask);
@@ -43,7 +43,9 @@ fn hardest(turns: &[Cow<'_, str>]) -> f32 {
         let limit = if place == 0 { READ } else { EARLIER.min(budget) };
         let evidence = signals::evidence(turn, limit);
         hardest = Some(hardest.map_or(evidence, |so_far| so_far.max(evidence)));
-        budget -= turn.len().min(limit);
+        if place > 0 {
+            budget -= turn.len().min(limit);
+        }
         if budget == 0 {
             break;
         }
