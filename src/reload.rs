@@ -84,8 +84,8 @@ pub enum Refused {
     )]
     TokenGone,
     #[error(
-        "admin.token: the listener stays at {0} until a hand-over, and off loopback it needs the token \
-         that it has"
+        "admin.token: the listener stays at {0} until a hand-over, and off loopback it needs a token. \
+         Leave the token in, run `gatekeeper upgrade`, then take it out"
     )]
     Opened(SocketAddr),
     #[error(

@@ -73,7 +73,7 @@ const POOLED: usize = 256;
 /// # Errors
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
-    ending::wait_with_signals().context("signals")?;
+    ending::outlive_early_signals().context("signals can't be received")?;
     let (settings, warnings) = config::load(&args.config, &registry)?;
     telemetry::log::start(&settings.log.levels);
     for warning in &warnings {

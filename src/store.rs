@@ -294,7 +294,7 @@ impl Store {
             Ok(None) => {
                 let _ = self.renew(&sign).await;
                 // What is known to be missing must not be found by another look before it is said.
-                self.connection.load().as_ref().map(|_| false).ok_or(Away)
+                if self.connection.load().is_some() { Ok(false) } else { Err(Away) }
             }
             Ok(Some(_)) => self.renew(&sign).await.map(|()| true),
             // The sign lies on one server of a cluster.

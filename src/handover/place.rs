@@ -87,8 +87,7 @@ impl Place {
         let flags = (OFlags::DIRECTORY | OFlags::PATH).bits() as i32;
         let path = fs::canonicalize(path)?;
         let directory = OpenOptions::new().read(true).custom_flags(flags).open(&path)?;
-        // As it was named: what a link leads to changes while the gateway runs.
-        let config = std::path::absolute(config)?;
+        let config = in_its_directory(config)?;
         let hash = Sha256::digest(config.as_os_str().as_encoded_bytes());
         let name = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { path, directory, name })
@@ -161,6 +160,15 @@ impl Place {
     }
 }
 
+/// A file as its directory knows it: a link of that name may be turned while the gateway runs.
+fn in_its_directory(file: &Path) -> io::Result<PathBuf> {
+    let file = std::path::absolute(file)?;
+    match (file.parent(), file.file_name()) {
+        (Some(directory), Some(name)) => Ok(fs::canonicalize(directory)?.join(name)),
+        _ => Ok(file),
+    }
+}
+
 /// What systemd gives the service.
 fn given() -> Option<PathBuf> {
     let given = env::var_os("RUNTIME_DIRECTORY").filter(|given| !given.is_empty())?;
@@ -213,4 +221,36 @@ pub struct Peer {
 pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
     let who = socket_peercred(stream)?;
     Ok(Peer { pid: who.pid, is_same: who.uid == geteuid(), is_root: who.uid.is_root() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_has_one_name_however_it_is_spelled_and_wherever_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("conf")).unwrap();
+        for file in ["conf/first.yaml", "conf/second.yaml"] {
+            fs::write(at(file), "").unwrap();
+        }
+        symlink(at("conf"), at("linked")).unwrap();
+        symlink(at("conf/first.yaml"), at("conf/gateway.yaml")).unwrap();
+        let name = |file: &str| Place::open(dir.path().into(), &at(file)).unwrap().name;
+        let own = name("conf/gateway.yaml");
+        assert_eq!(name("conf/../conf/./gateway.yaml"), own);
+        assert_eq!(name("linked/gateway.yaml"), own);
+        assert_ne!(name("conf/first.yaml"), own);
+        // Whoever started it by the file itself is found by the link, too.
+        let found = Place::candidates(&at("conf/gateway.yaml"), &at("store"));
+        assert!(found.is_empty(), "there is no store");
+        fs::create_dir(at("store.handover")).unwrap();
+        let found = Place::candidates(&at("conf/gateway.yaml"), &at("store"));
+        let names: Vec<_> = found.iter().map(|place| place.name.clone()).collect();
+        assert!(names.ends_with(&[own.clone(), name("conf/first.yaml")]), "{names:?}");
+        fs::remove_file(at("conf/gateway.yaml")).unwrap();
+        symlink(at("conf/second.yaml"), at("conf/gateway.yaml")).unwrap();
+        assert_eq!(name("conf/gateway.yaml"), own);
+    }
 }

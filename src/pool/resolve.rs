@@ -261,18 +261,25 @@ impl Standing {
 mod tests {
     use super::*;
 
-    fn endpoint(host: &str, allow_private: bool) -> Endpoint {
-        let base = BaseUrl {
+    fn base(host: &str, allow_private: bool) -> BaseUrl {
+        BaseUrl {
             tls: true,
             host: host.into(),
             port: 443,
             path: String::new(),
             allow_private,
             stand_in: false,
-        };
-        let time = Duration::from_secs(10);
+        }
+    }
+
+    fn each(secs: u64) -> Timeouts {
+        let time = Duration::from_secs(secs);
         let (connect, first_byte, first_token, idle, total) = (time, time, time, time, time);
-        Endpoint::new(&base, Timeouts { connect, first_byte, first_token, idle, total })
+        Timeouts { connect, first_byte, first_token, idle, total }
+    }
+
+    fn endpoint(host: &str, allow_private: bool) -> Endpoint {
+        Endpoint::new(&base(host, allow_private), each(10))
     }
 
     fn addresses(text: &[&str]) -> Vec<SocketAddr> {
@@ -330,25 +337,11 @@ mod tests {
 
     #[test]
     fn other_timeouts_do_not_forget_where_a_provider_lives() {
-        let (endpoints, base) = (Endpoints::default(), endpoint("api.example.com", false));
-        let base = BaseUrl {
-            tls: true,
-            host: base.host,
-            port: 443,
-            path: String::new(),
-            allow_private: false,
-            stand_in: false,
-        };
-        let times = |secs| {
-            let time = Duration::from_secs(secs);
-            let (connect, first_byte, first_token, idle, total) = (time, time, time, time, time);
-            Timeouts { connect, first_byte, first_token, idle, total }
-        };
-        let before = endpoints.of(&base, times(1));
+        let (endpoints, com) = (Endpoints::default(), base("api.example.com", false));
+        let before = endpoints.of(&com, each(1));
         before.keep(addresses(&["8.8.8.8", "9.9.9.9"]));
-        assert_eq!(tried(&endpoints.of(&base, times(2))), ["8.8.8.8:443", "9.9.9.9:443"]);
-        let other = BaseUrl { host: "api.example.org".into(), ..base };
-        assert!(tried(&endpoints.of(&other, times(2))).is_empty());
+        assert_eq!(tried(&endpoints.of(&com, each(2))), ["8.8.8.8:443", "9.9.9.9:443"]);
+        assert!(tried(&endpoints.of(&base("api.example.org", false), each(2))).is_empty());
     }
 
     #[test]

@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// No handler can be installed.
-pub fn wait_with_signals() -> std::io::Result<()> {
+pub fn outlive_early_signals() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
     // Whoever listens once has changed what the signal does for as long as the process lives.

@@ -127,7 +127,7 @@ struct Said {
     retry: Option<Duration>,
     /// A quota of a day ran out (Google's `quotaId`, Groq's words).
     is_daily: bool,
-    /// A filter of the provider's does not like what the app's user wrote (OpenRouter).
+    /// A filter of the provider's does not like what the app's user wrote (OpenRouter's "moderation errors").
     is_refused_content: bool,
     /// A quota of nothing at all: this account's tier does not have the model.
     is_zero: bool,
@@ -180,12 +180,14 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
             failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key)
         }
         // The account lacks this model, and serves others.
-        403 if said.code.starts_with("model_") => {
+        403 if said.is_about_the_model() => {
             failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account)
         }
-        403 if said.is_refused_content => {
-            Judgement::Relay(Relayed { status: 400, said: scrub::scrubbed(&said.words()) })
-        }
+        // In the gateway's own words: what a 403 says is about the seller's account.
+        403 if said.is_refused_content => Judgement::Relay(Relayed {
+            status: 400,
+            said: scrub::scrubbed(&scrub::Said::default()),
+        }),
         403 => refused(Cause::NoPermission, Why::NoPermission),
         // Gemini: the account may not be used from here, or not without billing.
         400 if dialect != Dialect::Anthropic && said.kind == "FAILED_PRECONDITION" => {
@@ -293,7 +295,9 @@ impl Said {
     fn read_message(&mut self) {
         let message = self.message.as_str();
         self.is_daily |= message.contains("per day");
-        let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        // Not of 0.5; of 0 before a full stop.
+        let is_number =
+            |rest: &str| rest.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit());
         self.is_zero |= message.split("limit: 0").skip(1).any(|rest| !is_number(rest));
         if self.retry.is_none() {
             let after = ["try again in ", "retry in "].iter().find_map(|words| {
@@ -348,10 +352,17 @@ impl Said {
         self.code == "rate_limit_exceeded" || self.kind == "tokens" || self.kind == "requests"
     }
 
-    /// The model is gone, or the account has to accept something first: the configuration's matter.
+    /// The model is gone, or the account lacks it or has to accept something first: the configuration's matter.
     fn is_about_the_model(&self) -> bool {
-        const CODES: [&str; 4] =
-            ["model_not_found", "model_decommissioned", "model_not_active", "model_terms_required"];
+        const CODES: [&str; 6] = [
+            "model_not_found",
+            "model_decommissioned",
+            "model_not_active",
+            "model_terms_required",
+            // Groq's console, "model permissions".
+            "model_permission_blocked_org",
+            "model_permission_blocked_project",
+        ];
         CODES.contains(&&*self.code)
     }
 

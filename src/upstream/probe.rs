@@ -217,10 +217,14 @@ impl Prober {
 /// Whether somebody answers for a sick provider; what they answer to one of the better keys matters not.
 async fn probe_provider(connector: &Connector, provider: &Provider) {
     let now = Instant::now();
-    let first = |is: fn(State) -> bool| provider.keys().iter().find(|key| is(key.state(now)));
-    let key = first(|state| state == State::Ready)
-        .or_else(|| first(|state| matches!(state, State::Cooling { .. })))
-        .or(provider.keys().first());
+    let rank = |key: &Key| match key.state(now) {
+        State::Ready => Some(0),
+        State::Cooling { .. } => Some(1),
+        State::Quarantined { .. } => Some(2),
+        State::Off => None,
+    };
+    let ranked = provider.keys().iter().filter_map(|key| Some((rank(key)?, key)));
+    let key = ranked.min_by_key(|(rank, _)| *rank).map(|(_, key)| key);
     let list = ModelList { connector, provider };
     let found = match key {
         Some(key) => list.ask(key).await,

@@ -148,7 +148,9 @@ impl Relay<'_, '_> {
     }
 
     fn commit(&mut self) {
-        self.exchange.progress.delivered = true;
+        if std::mem::replace(&mut self.exchange.progress.delivered, true) {
+            return;
+        }
         self.said();
         self.first_output.get_or_insert(self.now.into_std());
         self.lease.serves(self.now.into_std());

@@ -286,6 +286,20 @@ async fn nobody_else_may_enter_the_directory() {
     gateway.app().chat().await.ok();
 }
 
+/// Signals that mean something to a gateway that runs do not end one that waits to take over.
+#[tokio::test]
+async fn a_successor_that_waits_outlives_signals() {
+    let mock = Mock::start(Reply::chat()).await;
+    let mut gateway = Gateway::start(Config::new(&mock)).await;
+    let next = gateway.successor().await;
+    for signal in [Signal::HUP, Signal::QUIT] {
+        next.signal(signal);
+    }
+    gateway.signal(Signal::QUIT);
+    assert!(gateway.exited(Duration::from_secs(10)).await.success());
+    next.app().chat().await.ok();
+}
+
 /// A link in the file's place may have been turned since the start, as a deployment does.
 #[tokio::test]
 async fn a_gateway_is_found_by_the_name_of_its_file_whatever_that_leads_to() {

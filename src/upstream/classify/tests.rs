@@ -32,6 +32,27 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             KeyNews::Unfit,
             Next::Account,
         ),
+        (
+            429,
+            r#"{"error":{"message":"Quota exceeded, limit: 0. Upgrade your tier."}}"#,
+            Cause::ModelMissing,
+            KeyNews::Unfit,
+            Next::Account,
+        ),
+        (
+            429,
+            r#"{"error":{"message":"Too fast, limit: 0.5 a second."}}"#,
+            Cause::RateLimited,
+            KeyNews::Limited(None),
+            Next::Key,
+        ),
+        (
+            403,
+            r#"{"error":{"type":"permissions_error","code":"model_permission_blocked_project"}}"#,
+            Cause::ModelMissing,
+            KeyNews::Unfit,
+            Next::Account,
+        ),
         (403, "<html>", Cause::NoPermission, refused(Why::NoPermission), Next::Key),
         (404, "{}", Cause::ModelMissing, KeyNews::Unfit, Next::Target),
         (
@@ -181,6 +202,18 @@ fn geminis_array_is_read_like_an_object() {
     assert_eq!(failure.news, KeyNews::Limited(Some(Duration::from_millis(20_500))));
     let body = r#"[{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}]"#;
     assert_eq!(super::tests::failure(400, &[], body).cause, Cause::BadCredential);
+}
+
+#[test]
+fn what_a_filter_refuses_is_the_request_s_fault_and_told_in_our_words() {
+    let body = r#"{"error":{"code":403,"message":"acme needs moderation: see acme.example/billing",
+        "metadata":{"reasons":["violence"],"flagged_input":"...","provider_name":"acme"}}}"#;
+    let Judgement::Relay(relayed) = judge(Dialect::OpenAi, 403, &HeaderMap::new(), body.as_bytes())
+    else {
+        panic!("not the request's fault")
+    };
+    assert_eq!(relayed.status, 400);
+    assert!(!format!("{:?}", relayed.said).contains("acme"), "{:?}", relayed.said);
 }
 
 #[test]
