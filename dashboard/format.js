@@ -102,6 +102,7 @@ export function and(words) {
 
 /** Why a key rests. */
 const WHY = {
+    failing: 'its answers fail',
     rate_limited: 'rate-limited',
     daily_limit: 'daily limit reached',
     no_money: 'no money left',

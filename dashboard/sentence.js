@@ -108,7 +108,7 @@ function resting(keys) {
     if (wanted.length === 0) return `has ${keys.length === 1 ? 'its key' : 'all its keys'} switched off`;
     const lefts = wanted.map((key) => key.left_ms).filter((left) => left > 0);
     const soonest = lefts.length > 0 ? Math.min(...lefts) : null;
-    const causes = [...new Set(wanted.map((key) => key.why))];
+    const causes = [...new Set(wanted.map((key) => key.why ?? (key.fails_for_ms ? 'failing' : null)).filter(Boolean))];
     if (causes.length === 1 && causes[0] === 'rate_limited') {
         return soonest === null ? 'is rate-limited' : `is rate-limited for ${duration(soonest)}`;
     }

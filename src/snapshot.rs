@@ -85,14 +85,16 @@ impl Snapshot {
         let providers = settings
             .providers
             .iter()
-            .map(|provider| {
+            .enumerate()
+            .map(|(place, provider)| {
                 let endpoint = match machine.stand_in {
                     Some(address) if provider.base.stand_in => {
                         Arc::new(Endpoint::fixed(address, provider.timeouts))
                     }
                     _ => machine.endpoints.of(&provider.base, provider.timeouts),
                 };
-                Provider::new(provider.clone(), endpoint, &machine.health)
+                let models = models_of(place, &settings);
+                Provider::new(provider.clone(), models, endpoint, &machine.health)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let extra: BTreeSet<Arc<str>> =
@@ -116,4 +118,12 @@ impl Snapshot {
             settings,
         })
     }
+}
+
+/// What the keys of a provider serve, by the provider's own names.
+fn models_of(provider: usize, settings: &Settings) -> Arc<[Arc<str>]> {
+    let targets = settings.models.values().flat_map(|model| &model.targets);
+    let own = targets.filter(|target| target.provider == provider);
+    let names: BTreeSet<Arc<str>> = own.map(|target| target.model.clone()).collect();
+    names.into_iter().collect()
 }

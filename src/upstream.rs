@@ -52,9 +52,6 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// Of one request, under all configurations that it meets.
-const MOST_ATTEMPTS: usize = 6;
-
 /// How a request left the loop.
 pub enum Served {
     /// The whole answer was written.
@@ -97,7 +94,7 @@ fn moved_on(
     live: &ArcSwap<Snapshot>,
 ) -> Option<Arc<Snapshot>> {
     let live = live.load_full();
-    if Arc::ptr_eq(&live, met) || flight.attempts.len() >= MOST_ATTEMPTS {
+    if Arc::ptr_eq(&live, met) || flight.attempts.len() >= course::MOST_ATTEMPTS {
         return None;
     }
     let exchange = flight.exchange.as_mut()?;
@@ -140,7 +137,7 @@ async fn attempt_all(
         snapshot.providers[target.provider].settings.timeouts.of(&route.model.timeouts)
     };
     let mut watchdog = Watchdog::new(timeouts(&targets[0]).total, down.is_stream());
-    let mut course = Course::new(&targets, conversation);
+    let mut course = Course::new(&targets, conversation, watchdog.deadline());
     let mut translation = Translation::default();
     let mut now = Instant::now();
     loop {
@@ -228,7 +225,7 @@ fn in_order<'a>(
     order::order(&route.targets, bound, remembered.as_deref())
 }
 
-/// Waits for a cooling account, with an eye on the app and the deadline over all; how the request left
+/// Waits for a cooling account, or before the same key is asked once more, with an eye on the app and the deadline over all; how the request left
 /// if it did.
 async fn wait(
     pause: Duration,
@@ -239,7 +236,7 @@ async fn wait(
     let began = tokio::time::Instant::now();
     watchdog.expect_within(began, pause * 2);
     let sleep = pin!(tokio::time::sleep(pause));
-    // Nothing was asked yet: there is nothing to be drained.
+    // Nothing is being asked: there is nothing to be drained.
     let waited = watch(down, watchdog, OnDisconnect::Cut, "account", sleep).await;
     flight.waited += began.elapsed();
     match waited {

@@ -22,6 +22,7 @@ impl Admin {
         // A reload may have taken a provider, a key, a budget or a shop away.
         metrics.provider_state.reset();
         metrics.key_state.reset();
+        metrics.key_model_cooling.reset();
         metrics.budget_used.reset();
         metrics.license_source_state.reset();
         for provider in &snapshot.providers {
@@ -35,6 +36,15 @@ impl Admin {
                     let labels = [&**provider.name(), &*key.id, state];
                     let is = i64::from(state == current);
                     metrics.key_state.with_label_values(&labels).set(is);
+                }
+                for (model, state) in key.resting_models(now) {
+                    let (State::Cooling { left_ms } | State::Quarantined { left_ms, .. }) = state
+                    else {
+                        continue;
+                    };
+                    let labels = [&**provider.name(), &*key.id, &*model];
+                    let seconds = left_ms as f64 / 1000.0;
+                    metrics.key_model_cooling.with_label_values(&labels).set(seconds);
                 }
             }
         }

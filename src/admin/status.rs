@@ -1,6 +1,9 @@
 //! `/status`: what the gateway is doing, in JSON.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use gatekeeper_filters::kernel::UnixMs;
 use serde_json::{Map, Value, json};
@@ -10,7 +13,7 @@ use crate::{
     config::settings::LicenseSource,
     licenses::STATIC,
     operator::Operator,
-    pool::{Provider, State, breaker::Circuit},
+    pool::{Provider, State, breaker::Circuit, key::Key},
     reload::History,
     snapshot::Snapshot,
     telemetry::{dollars, neighbours::Whose},
@@ -35,7 +38,7 @@ impl Admin {
                     "name": &**provider.name(),
                     "dialect": provider.settings.dialect.name(),
                     "state": provider_state(provider, now),
-                    "sick_for_ms": provider.breaker.sick_for_ms(now),
+                    "sick_for_ms": provider.breaker().sick_for_ms(now),
                     "spent_today": dollars(snapshot.budgets.spent(index, today)),
                     "budget": provider.settings.budget.map(dollars),
                 })
@@ -138,13 +141,26 @@ pub(super) const PROVIDER_STATES: [&str; 4] = ["serving", "out", "sick", "recove
 
 /// `out`: it answers, but no key of it is ready.
 pub(super) fn provider_state(provider: &Provider, now: Instant) -> &'static str {
-    match provider.breaker.circuit() {
+    let serves = |key: &Arc<Key>| key.state(now) == State::Ready && provider.is_closed_for(key);
+    match provider.breaker().circuit() {
         Circuit::Open => "sick",
         Circuit::HalfOpen => "recovering",
-        Circuit::Closed if provider.keys().iter().any(|key| key.state(now) == State::Ready) => {
-            "serving"
-        }
+        Circuit::Closed if provider.keys().iter().any(serves) => "serving",
         Circuit::Closed => "out",
+    }
+}
+
+/// A model that rests at an account, whose other models may serve.
+fn resting(model: &str, state: State) -> Value {
+    let (why, left) = why_and_left(state);
+    json!({ "model": model, "state": state.name(), "why": why, "left_ms": left })
+}
+
+fn why_and_left(state: State) -> (Option<&'static str>, Option<u64>) {
+    match state {
+        State::Ready | State::Off => (None, None),
+        State::Cooling { left_ms } => (Some("rate_limited"), Some(left_ms)),
+        State::Quarantined { why, left_ms } => (Some(why.name()), Some(left_ms)),
     }
 }
 
@@ -163,17 +179,20 @@ fn keys(
                 .in_state_for_ms(now)
                 .map_or(Some(loaded), |ms| Some(UnixMs(wall.0.saturating_sub(ms)))),
         };
-        let (why, left) = match state {
-            State::Ready | State::Off => (None, None),
-            State::Cooling { left_ms } => (Some("rate_limited"), Some(left_ms)),
-            State::Quarantined { why, left_ms } => (Some(why.name()), Some(left_ms)),
-        };
+        let (why, left) = why_and_left(state);
         let left_of_limit = key.group.allowance.known(now);
+        let models: Vec<Value> = key
+            .resting_models(now)
+            .into_iter()
+            .map(|(model, state)| resting(&model, state))
+            .collect();
         json!({
             "provider": &**provider.name(), "id": &*key.id, "group": &*key.group_name,
             "state": state.name(), "why": why, "left_ms": left,
             "since": since.map(|since| since.to_rfc3339().to_string()),
             "for_ms": key.resting_for_ms(now),
+            "models": models,
+            "fails_for_ms": provider.account(key).sick_for_ms(now),
             "requests": key.health.requests.load(Relaxed),
             "errors": key.health.errors.load(Relaxed),
             "open": key.health.open.load(Relaxed),

@@ -11,6 +11,7 @@ use super::Fleet;
 use crate::{
     ledger::daily::DAY_MS,
     pool::{
+        breaker::Fault,
         health::Why,
         news::{Change, News, Subject},
     },
@@ -61,7 +62,7 @@ impl Fleet {
                 self.store.run::<()>(Cmd::hdel(KEY, &name)).await?;
             }
             Change::Sound => self.store.run::<()>(Cmd::hdel(KEY, &name)).await?,
-            Change::Cools(_) | Change::Quarantined(..) | Change::Sick => {
+            Change::Cools(_) | Change::Quarantined(..) | Change::Sick(_) => {
                 self.store.run::<()>(Cmd::hset(KEY, &name, &what)).await?;
                 self.store.run::<()>(Cmd::pexpire(KEY, DAY_MS as i64)).await?;
             }
@@ -70,7 +71,8 @@ impl Fleet {
     }
 
     pub(super) fn hear_health(&self, text: &str) {
-        let Some((name, what)) = text.split_once('=') else { return };
+        // What it is has no such sign; a model's name may.
+        let Some((name, what)) = text.rsplit_once('=') else { return };
         if let Some(news) = read(name, what, UnixMs::now()) {
             self.health.hear(&news);
         }
@@ -90,19 +92,21 @@ impl Fleet {
     }
 }
 
-/// `provider NAME`, `group PROVIDER GROUP` or `key PROVIDER ID MARK`, and until when, by the clock of
-/// this machine, with what it is until then: `1796083200000 cools`. What is over is `0 sound`; what the
-/// operator said has no end: `0 paused`, `0 resumed`.
+/// `provider NAME`, `group PROVIDER GROUP`, `model PROVIDER GROUP MODEL` or `key PROVIDER ID MARK`, and until when,
+/// by the clock of this machine, with what it is until then: `1796083200000 cools`. What is over is `0 sound`; what
+/// the operator said has no end: `0 paused`, `0 resumed`. A model's name comes last and may hold anything.
 fn write(news: &News, now: UnixMs) -> (String, String) {
     let name = match &news.of {
         Subject::Provider { provider } => format!("provider {provider}"),
         Subject::Group { provider, group } => format!("group {provider} {group}"),
+        Subject::Model { provider, group, model } => format!("model {provider} {group} {model}"),
         Subject::Key { provider, key, mark } => format!("key {provider} {key} {mark}"),
     };
     let (left, what) = match news.change {
         Change::Cools(left) => (left, "cools"),
         Change::Quarantined(why, left) => (left, why.name()),
-        Change::Sick => (SICK, "sick"),
+        Change::Sick(Fault::Quick) => (SICK, "sick"),
+        Change::Sick(Fault::Silent) => (SICK, "silent"),
         Change::Paused => return (name, "0 paused".into()),
         Change::Resumed => return (name, "0 resumed".into()),
         Change::Sound => return (name, "0 sound".into()),
@@ -112,7 +116,7 @@ fn write(news: &News, now: UnixMs) -> (String, String) {
 
 /// `None` for what is over, unless that is the news.
 fn read(name: &str, what: &str, now: UnixMs) -> Option<News> {
-    let mut names = name.split(' ');
+    let mut names = name.splitn(4, ' ');
     let (until, what) = what.split_once(' ')?;
     let left = until.parse::<u64>().ok()?.saturating_sub(now.0);
     let change = match (what, Duration::from_millis(left)) {
@@ -121,12 +125,18 @@ fn read(name: &str, what: &str, now: UnixMs) -> Option<News> {
         ("resumed", _) => Change::Resumed,
         (_, Duration::ZERO) => return None,
         ("cools", left) => Change::Cools(left),
-        ("sick", _) => Change::Sick,
+        ("sick", _) => Change::Sick(Fault::Quick),
+        ("silent", _) => Change::Sick(Fault::Silent),
         (why, left) => Change::Quarantined(Why::from_name(why)?, left),
     };
     let of = match names.next()? {
         "provider" => Subject::Provider { provider: names.next()?.into() },
         "group" => Subject::Group { provider: names.next()?.into(), group: names.next()?.into() },
+        "model" => Subject::Model {
+            provider: names.next()?.into(),
+            group: names.next()?.into(),
+            model: names.next()?.into(),
+        },
         "key" => Subject::Key {
             provider: names.next()?.into(),
             key: names.next()?.into(),
@@ -147,6 +157,11 @@ mod tests {
         let group = || Subject::Group { provider: "groq".into(), group: "org-a".into() };
         let key =
             || Subject::Key { provider: "groq".into(), key: "groq-1".into(), mark: "ab12".into() };
+        let model = || Subject::Model {
+            provider: "groq".into(),
+            group: "org-a".into(),
+            model: "meta llama/4=scout".into(),
+        };
         let provider = || Subject::Provider { provider: "groq".into() };
         for (of, change) in [
             (group(), Change::Cools(left)),
@@ -156,7 +171,11 @@ mod tests {
             (key(), Change::Sound),
             (key(), Change::Paused),
             (key(), Change::Resumed),
-            (provider(), Change::Sick),
+            (model(), Change::Cools(left)),
+            (model(), Change::Quarantined(Why::DailyLimit, left)),
+            (model(), Change::Sound),
+            (provider(), Change::Sick(Fault::Quick)),
+            (provider(), Change::Sick(Fault::Silent)),
             (provider(), Change::Sound),
         ] {
             let news = News { of, change };

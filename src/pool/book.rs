@@ -15,20 +15,56 @@ use super::{
     health::{GroupHealth, KeyHealth},
     key::Key,
     news::{Change, News, Subject, Teller},
+    rest::{Cooling, Quarantine},
+    retry_budget::RetryBudget,
 };
 use crate::{config::settings::BaseUrl, licenses::Hasher};
 
 /// By provider and id.
 type Name = (Arc<str>, Arc<str>);
 /// By name and address: a provider that moved is a new one.
-type Breakers = HashMap<(Arc<str>, String), Arc<Breaker>>;
+type Providers = HashMap<(Arc<str>, String), Arc<ProviderHealth>>;
+
+/// Of one provider at one address.
+#[derive(Debug, Default)]
+pub struct ProviderHealth {
+    pub breaker: Arc<Breaker>,
+    pub budget: RetryBudget,
+    /// By group.
+    accounts: Mutex<HashMap<Arc<str>, Arc<Breaker>>>,
+}
+
+impl ProviderHealth {
+    pub(super) fn account(&self, group: &Arc<str>) -> Arc<Breaker> {
+        self.accounts.lock().entry(group.clone()).or_default().clone()
+    }
+
+    fn close(&self) {
+        self.breaker.close();
+        for account in self.accounts.lock().values() {
+            account.close();
+        }
+    }
+}
+
+/// What another gateway found out of an account, or of a model there.
+fn hear_of_limit(cooling: &Cooling, quarantine: &Quarantine, change: Change, now: Instant) {
+    match change {
+        Change::Cools(left) => cooling.begin(Some(left), now),
+        Change::Quarantined(why, left) => quarantine.begin(why, Some(left), now),
+        _ => {
+            cooling.lift();
+            quarantine.lift();
+        }
+    }
+}
 
 pub struct HealthBook {
     /// A key whose secret changed is a new one, even if the old one was quarantined; so the mark of
     /// its secret is part of its name.
     keys: Mutex<HashMap<(Name, String), Arc<KeyHealth>>>,
     groups: Mutex<HashMap<Name, Arc<GroupHealth>>>,
-    providers: Mutex<Breakers>,
+    providers: Mutex<Providers>,
     pub(super) hasher: Hasher,
     pub(super) teller: Teller,
 }
@@ -56,24 +92,21 @@ impl HealthBook {
             Subject::Provider { provider } => {
                 let known = self.providers.lock();
                 let here = known.iter().filter(|((name, _), _)| name == provider);
-                for (_, breaker) in here {
+                for (_, health) in here {
                     match news.change {
-                        Change::Sick => breaker.open(now),
-                        _ => drop(breaker.close()),
+                        Change::Sick(fault) => health.breaker.open(fault, now),
+                        _ => health.close(),
                     }
                 }
             }
             Subject::Group { provider, group } => {
-                let known = self.groups.lock().get(&(provider.clone(), group.clone())).cloned();
-                let Some(health) = known else { return };
-                match news.change {
-                    Change::Cools(left) => health.cooling.begin(Some(left), now),
-                    Change::Quarantined(why, left) => health.quarantine.begin(why, Some(left), now),
-                    _ => {
-                        health.cooling.lift();
-                        health.quarantine.lift();
-                    }
-                }
+                let Some(health) = self.known_group(provider, group) else { return };
+                hear_of_limit(&health.cooling, &health.quarantine, news.change, now);
+            }
+            Subject::Model { provider, group, model } => {
+                let Some(health) = self.known_group(provider, group) else { return };
+                let health = health.models.of(model, now);
+                hear_of_limit(&health.cooling, &health.quarantine, news.change, now);
             }
             Subject::Key { provider, key, mark } => {
                 let at = ((provider.clone(), key.clone()), mark.clone());
@@ -90,6 +123,10 @@ impl HealthBook {
                 }
             }
         }
+    }
+
+    fn known_group(&self, provider: &Arc<str>, group: &Arc<str>) -> Option<Arc<GroupHealth>> {
+        self.groups.lock().get(&(provider.clone(), group.clone())).cloned()
     }
 
     /// These providers go live next: what an older configuration had taken away may be used again.
@@ -118,7 +155,7 @@ impl HealthBook {
         self.groups.lock().entry(at).or_default().clone()
     }
 
-    pub(super) fn provider(&self, name: &Arc<str>, base: &BaseUrl) -> Arc<Breaker> {
+    pub(super) fn provider(&self, name: &Arc<str>, base: &BaseUrl) -> Arc<ProviderHealth> {
         let at = (name.clone(), base.at(""));
         self.providers.lock().entry(at).or_default().clone()
     }

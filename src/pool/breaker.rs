@@ -1,16 +1,20 @@
-//! Whether a provider is sick: a circuit breaker over its answers.
+//! A circuit breaker over the answers of one account, or of a whole provider.
 //!
-//! Closed, requests pass. When enough of the last minute's attempts failed it opens: other targets
-//! serve, and a probe asks every few seconds whether somebody is there. Then it is half open: one
-//! request tries, and its answer closes or opens it again. A breaker only decides which target comes
-//! first; where nothing else is left a sick provider is asked all the same.
+//! Closed, requests pass. When enough of the last minute's attempts failed it opens: other keys and
+//! targets serve, and a probe asks every few seconds whether somebody is there. Then it is half open:
+//! one request tries, and its answer closes or opens it again. What opened it decides what else may
+//! pass: faults that were told at once cost a request next to nothing, so that one that has nothing
+//! else left may try; time-outs and failed connects cost it its patience, and only the probe may.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use super::rest::{jitter, millis};
+use super::{
+    health::Streak,
+    rest::{jitter, millis},
+};
 
 /// What is looked at: six times ten seconds.
 const BUCKETS: usize = 6;
@@ -19,8 +23,18 @@ const BUCKET_MS: u64 = 10_000;
 const ENOUGH: u32 = 4;
 /// It opens when every second attempt, or more, failed.
 const SICK_OF: (u32, u32) = (1, 2);
-/// From opening, or the last probe, to the next one; up to a second less.
-const PROBE_PAUSE: Duration = Duration::from_secs(4);
+/// From opening, or the beginning of the last probe, to the next one; up to a second less. With a probe
+/// that takes its whole time (`upstream::probe`) a provider serves again within 5 s of its recovery.
+const PROBE_PAUSE: Duration = Duration::from_secs(3);
+
+/// What an attempt's fault cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was told at once: a 5xx, a reset, a broken answer.
+    Quick,
+    /// Nothing came in time, or nobody could be reached.
+    Silent,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Circuit {
@@ -50,12 +64,15 @@ pub enum Pass {
 #[derive(Debug, Default)]
 pub struct Breaker {
     circuit: AtomicU32,
+    /// Most of the faults that opened it last were silent ones.
+    silent: AtomicBool,
     /// When it opened last.
     since: AtomicU64,
     /// When the next probe is due.
     due: AtomicU64,
     /// A probe, or a half-open circuit's one request, is under way.
     on_trial: AtomicBool,
+    pub probes: Streak,
     buckets: [Bucket; BUCKETS],
 }
 
@@ -65,6 +82,38 @@ struct Bucket {
     turn: AtomicU64,
     answered: AtomicU32,
     failed: AtomicU32,
+    /// Of those that failed.
+    silent: AtomicU32,
+}
+
+/// The attempts of the last minute.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    pub all: u32,
+    pub failed: u32,
+    pub silent: u32,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Tally) {
+        self.all += other.all;
+        self.failed += other.failed;
+        self.silent += other.silent;
+    }
+
+    /// So many failed that something is wrong, if there were enough.
+    pub fn is_failing(self) -> bool {
+        self.failed > 0 && self.failed * SICK_OF.1 >= self.all * SICK_OF.0
+    }
+
+    pub fn is_enough(self) -> bool {
+        self.all >= ENOUGH
+    }
+
+    /// What most of the faults were.
+    pub fn fault(self) -> Fault {
+        if self.silent * 2 >= self.failed { Fault::Silent } else { Fault::Quick }
+    }
 }
 
 impl Breaker {
@@ -78,12 +127,27 @@ impl Breaker {
         sick.then(|| millis(now).saturating_sub(self.since.load(Relaxed)))
     }
 
-    pub fn pass(&self) -> Pass {
+    /// Whether a request that has nothing else left may pass: not where it would wait in vain.
+    pub fn lets_through(&self) -> bool {
+        self.circuit() == Circuit::Closed || !self.silent.load(Relaxed)
+    }
+
+    pub fn pass(&self, now: Instant) -> Pass {
         match self.circuit() {
             Circuit::Closed => Pass::Free,
-            Circuit::HalfOpen if self.begin_trial() => Pass::Trial,
+            Circuit::HalfOpen if self.begin_request(now) => Pass::Trial,
             Circuit::HalfOpen | Circuit::Open => Pass::No,
         }
+    }
+
+    /// One request at a time, and another one every few seconds: one that hangs must not keep the circuit
+    /// from closing.
+    fn begin_request(&self, now: Instant) -> bool {
+        let due = self.due.load(Relaxed);
+        if !self.begin_trial() && millis(now) < due {
+            return false;
+        }
+        self.due.compare_exchange(due, next_probe(now), Relaxed, Relaxed).is_ok()
     }
 
     fn begin_trial(&self) -> bool {
@@ -105,21 +169,32 @@ impl Breaker {
     }
 
     /// Whether that opened it.
-    pub fn failed(&self, was_trial: bool, now: Instant) -> bool {
-        self.bucket(now).failed.fetch_add(1, Relaxed);
-        let closed = self.circuit() == Circuit::Closed;
-        let opens = if closed { self.is_sick(now) } else { was_trial };
-        if opens {
-            self.open(now);
+    pub fn failed(&self, fault: Fault, was_trial: bool, now: Instant) -> bool {
+        let bucket = self.bucket(now);
+        bucket.failed.fetch_add(1, Relaxed);
+        if fault == Fault::Silent {
+            bucket.silent.fetch_add(1, Relaxed);
         }
-        opens && closed
+        if self.circuit() != Circuit::Closed {
+            if was_trial {
+                self.open(fault, now);
+            }
+            return false;
+        }
+        let tally = self.tally(now);
+        let opens = tally.is_enough() && tally.is_failing();
+        if opens {
+            self.open(tally.fault(), now);
+        }
+        opens
     }
 
     /// Opens it, here or because another gateway found out.
-    pub fn open(&self, now: Instant) {
+    pub fn open(&self, fault: Fault, now: Instant) {
         if self.circuit() == Circuit::Closed {
             self.since.store(millis(now), Relaxed);
         }
+        self.silent.store(fault == Fault::Silent, Relaxed);
         self.put_off(now);
         self.circuit.store(Circuit::Open as u32, Relaxed);
     }
@@ -133,11 +208,16 @@ impl Breaker {
         self.circuit.swap(Circuit::Closed as u32, Relaxed) != Circuit::Closed as u32
     }
 
-    /// Whether a probe is due; who is told so has to say what came of it.
+    /// Whether a probe is due; who is told so has to say what came of it. The next one is due so long after
+    /// the beginning of this one, however long it takes.
     pub fn try_probe(&self, now: Instant) -> bool {
-        self.circuit() == Circuit::Open
+        let is_due = self.circuit() == Circuit::Open
             && millis(now) >= self.due.load(Relaxed)
-            && self.begin_trial()
+            && self.begin_trial();
+        if is_due {
+            self.due.store(next_probe(now), Relaxed);
+        }
+        is_due
     }
 
     /// Somebody is there: one request may try.
@@ -147,10 +227,9 @@ impl Breaker {
         self.on_trial.store(false, Relaxed);
     }
 
-    /// Nobody is there: the next probe comes later.
-    pub fn put_off(&self, now: Instant) {
-        let pause = PROBE_PAUSE - jitter(Duration::from_secs(1));
-        self.due.store(millis(now + pause), Relaxed);
+    /// The next probe comes later.
+    fn put_off(&self, now: Instant) {
+        self.due.store(next_probe(now), Relaxed);
         self.on_trial.store(false, Relaxed);
     }
 
@@ -161,21 +240,27 @@ impl Breaker {
         if bucket.turn.load(Relaxed) != turn && bucket.turn.swap(turn, Relaxed) != turn {
             bucket.answered.store(0, Relaxed);
             bucket.failed.store(0, Relaxed);
+            bucket.silent.store(0, Relaxed);
         }
         bucket
     }
 
-    fn is_sick(&self, now: Instant) -> bool {
+    /// What the last minute's attempts came to.
+    pub fn tally(&self, now: Instant) -> Tally {
         let turn = millis(now) / BUCKET_MS + 1;
         let recent = |bucket: &&Bucket| bucket.turn.load(Relaxed) + BUCKETS as u64 > turn;
-        let (mut failed, mut all) = (0, 0);
+        let mut tally = Tally::default();
         for bucket in self.buckets.iter().filter(recent) {
-            let here = bucket.failed.load(Relaxed);
-            failed += here;
-            all += here + bucket.answered.load(Relaxed);
+            let failed = bucket.failed.load(Relaxed);
+            let all = failed + bucket.answered.load(Relaxed);
+            tally.add(Tally { all, failed, silent: bucket.silent.load(Relaxed) });
         }
-        all >= ENOUGH && failed * SICK_OF.1 >= all * SICK_OF.0
+        tally
     }
+}
+
+fn next_probe(now: Instant) -> u64 {
+    millis(now + PROBE_PAUSE - jitter(Duration::from_secs(1)))
 }
 
 #[cfg(test)]
@@ -191,17 +276,17 @@ mod tests {
     fn it_opens_when_every_second_attempt_of_enough_failed_and_never_on_one_error() {
         let breaker = Breaker::default();
         for _ in 0..3 {
-            assert!(!breaker.failed(false, start()));
-            assert_eq!(breaker.pass(), Pass::Free);
+            assert!(!breaker.failed(Fault::Quick, false, start()));
+            assert_eq!(breaker.pass(start()), Pass::Free);
         }
-        assert!(breaker.failed(false, start()), "the fourth");
-        assert_eq!((breaker.circuit(), breaker.pass()), (Circuit::Open, Pass::No));
-        assert!(!breaker.failed(false, start()), "late failures are no news");
+        assert!(breaker.failed(Fault::Quick, false, start()), "the fourth");
+        assert_eq!((breaker.circuit(), breaker.pass(start())), (Circuit::Open, Pass::No));
+        assert!(!breaker.failed(Fault::Quick, false, start()), "late failures are no news");
         let busy = Breaker::default();
         for _ in 0..100 {
             busy.answered(false, start());
             busy.answered(false, start());
-            assert!(!busy.failed(false, start()), "one in three");
+            assert!(!busy.failed(Fault::Quick, false, start()), "one in three");
         }
     }
 
@@ -209,35 +294,56 @@ mod tests {
     fn what_is_older_than_a_minute_is_forgotten() {
         let breaker = Breaker::default();
         for _ in 0..3 {
-            breaker.failed(false, start());
+            breaker.failed(Fault::Quick, false, start());
         }
-        assert!(!breaker.failed(false, start() + Duration::from_secs(61)));
+        assert!(!breaker.failed(Fault::Quick, false, start() + Duration::from_secs(61)));
         assert_eq!(breaker.circuit(), Circuit::Closed);
     }
 
     #[test]
     fn a_probe_lets_one_request_try_and_its_answer_decides() {
         let (breaker, mut now) = (Breaker::default(), start());
-        breaker.open(now);
+        breaker.open(Fault::Quick, now);
         assert!(!breaker.try_probe(now), "not at once");
         now += PROBE_PAUSE;
         assert!(breaker.try_probe(now) && !breaker.try_probe(now), "one at a time");
-        breaker.put_off(now);
+        breaker.end_trial();
+        assert!(!breaker.try_probe(now), "the next one is due later");
         now += PROBE_PAUSE;
         assert!(breaker.try_probe(now));
         breaker.half_open();
-        assert_eq!((breaker.pass(), breaker.pass()), (Pass::Trial, Pass::No));
+        assert_eq!((breaker.pass(now), breaker.pass(now)), (Pass::Trial, Pass::No));
+        now += PROBE_PAUSE;
+        let later = (breaker.pass(now), breaker.pass(now));
+        assert_eq!(later, (Pass::Trial, Pass::No), "one that hangs keeps nobody out for long");
         breaker.end_trial();
-        assert_eq!(breaker.pass(), Pass::Trial);
-        assert!(!breaker.failed(true, now), "it was not closed");
+        assert_eq!(breaker.pass(now), Pass::Trial);
+        assert!(!breaker.failed(Fault::Quick, true, now), "it was not closed");
         assert_eq!(breaker.circuit(), Circuit::Open);
         now += PROBE_PAUSE;
         assert!(breaker.try_probe(now));
         breaker.half_open();
-        assert_eq!(breaker.pass(), Pass::Trial);
+        assert_eq!(breaker.pass(now), Pass::Trial);
         assert!(!breaker.answered(false, now), "an answer from before decides nothing");
         assert!(breaker.answered(true, now));
-        assert_eq!(breaker.pass(), Pass::Free);
-        assert!(!breaker.failed(false, now), "and it begins anew");
+        assert_eq!(breaker.pass(now), Pass::Free);
+        assert!(!breaker.failed(Fault::Quick, false, now), "and it begins anew");
+    }
+
+    #[test]
+    fn what_opened_it_decides_whether_a_request_may_pass_that_has_nothing_else_left() {
+        for (silent, lets_through) in [(1, true), (2, false), (4, false)] {
+            let breaker = Breaker::default();
+            for nth in 0..4 {
+                assert!(breaker.lets_through());
+                let fault = if nth < silent { Fault::Silent } else { Fault::Quick };
+                breaker.failed(fault, false, start());
+            }
+            assert_eq!((breaker.pass(start()), breaker.lets_through()), (Pass::No, lets_through));
+            breaker.half_open();
+            assert_eq!(breaker.pass(start()), Pass::Trial);
+            breaker.failed(Fault::Silent, true, start());
+            assert!(!breaker.lets_through(), "its trial was silent");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! How well a key and its account are. Kept over reloads, found by id.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::Instant,
 };
 
 use super::{
     allowance::Allowance,
+    model_limits::ModelLimits,
     pace::Pace,
     rest::{Cooling, Quarantine, millis},
 };
@@ -86,6 +87,8 @@ impl State {
 pub struct GroupHealth {
     pub cooling: Cooling,
     pub quarantine: Quarantine,
+    /// Limits that hold for one model.
+    pub models: ModelLimits,
     pub allowance: Allowance,
 }
 
@@ -116,10 +119,30 @@ impl Paused {
     }
 }
 
+/// Probes in a row that came to the same.
+#[derive(Debug, Default)]
+pub struct Streak {
+    passed: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+impl Streak {
+    /// How many with this one.
+    pub fn note(&self, passed: bool) -> usize {
+        let (counted, other) = match passed {
+            true => (&self.passed, &self.failed),
+            false => (&self.failed, &self.passed),
+        };
+        other.store(0, Relaxed);
+        counted.fetch_add(1, Relaxed) + 1
+    }
+}
+
 /// One key's own health and counters.
 #[derive(Debug, Default)]
 pub struct KeyHealth {
     pub quarantine: Quarantine,
+    pub probes: Streak,
     /// The operator wants it left alone.
     pub paused: Paused,
     /// The live configuration has it no more, or has it off: requests that began under another one leave it, too.

@@ -13,8 +13,10 @@ use secrecy::ExposeSecret;
 use super::{
     Unusable,
     allowance::Left,
-    breaker::Breaker,
+    breaker::Fault,
+    circuits::{Circuits, Trials},
     health::{GroupHealth, KeyHealth, State, Why},
+    model_limits::Scope,
     news::{Change, Subject, Teller},
 };
 use crate::config::settings;
@@ -28,7 +30,18 @@ pub struct Key {
     credential: (HeaderName, HeaderValue),
     pub health: Arc<KeyHealth>,
     pub group: Arc<GroupHealth>,
+    /// Its account's place in the provider's [`Circuits`].
+    pub account: usize,
+    /// The models that the configuration has it serve.
+    pub models: Arc<[Arc<str>]>,
     told: Told,
+}
+
+/// Where a key stands at its provider.
+pub(super) struct Place {
+    pub group: Arc<GroupHealth>,
+    pub account: usize,
+    pub models: Arc<[Arc<str>]>,
 }
 
 /// By what name it is told how the key is, and to whom.
@@ -48,14 +61,17 @@ pub enum KeyNews {
     Good,
     /// It was heard and its request turned down, which tells nothing of its account's money and limits.
     Heard,
-    /// Rate-limited: its whole group rests, as long as stated, else doubling.
-    Limited(Option<Duration>),
-    /// Its account is out of money or at its daily limit, as long as stated.
-    Spent(Why, Option<Duration>),
+    /// Rate-limited: the model rests at its whole account, or all of the account does, as long as stated,
+    /// else doubling.
+    Limited(Scope, Option<Duration>),
+    /// At its daily limit, as long as stated; scope as above. Or out of money, which is always the account's.
+    Spent(Why, Scope, Option<Duration>),
     /// The key itself is not taken, until a probe says otherwise.
     Refused(Why),
-    /// A fault of the provider's, which says nothing about the key.
+    /// A fault of the provider's or of the account's, which says nothing about the key.
     Fault,
+    /// Nothing came in time, or nobody could be reached.
+    TimedOut,
     /// Neither's fault: this model, or this request, at this account.
     Unfit,
     /// Nothing: the app left.
@@ -66,9 +82,10 @@ pub enum KeyNews {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
     Ready,
-    /// As the one request that finds out whether it, or its account, is sound again.
+    /// As the one request that finds out whether it, its account, or the model there is sound again.
     KeyTrial,
     GroupTrial,
+    ModelTrial,
 }
 
 impl Key {
@@ -76,7 +93,7 @@ impl Key {
         settings: &settings::Key,
         dialect: Dialect,
         health: Arc<KeyHealth>,
-        group: Arc<GroupHealth>,
+        place: Place,
         told: Told,
     ) -> Result<Self, Unusable> {
         let secret = settings.secret.expose_secret();
@@ -96,7 +113,9 @@ impl Key {
             off: settings.off,
             credential: (name, value),
             health,
-            group,
+            group: place.group,
+            account: place.account,
+            models: place.models,
             told,
         })
     }
@@ -105,7 +124,26 @@ impl Key {
         self.credential.clone()
     }
 
+    /// How it is for all that it serves: where each of its models rests, so does the key.
     pub fn state(&self, now: Instant) -> State {
+        match self.own_state(now) {
+            State::Ready => self.group.models.state_of(&self.models, now),
+            state => state,
+        }
+    }
+
+    /// How it is for one model.
+    pub fn state_for(&self, model: &str, now: Instant) -> State {
+        match self.own_state(now) {
+            State::Ready => {
+                self.group.models.get(model).map_or(State::Ready, |health| health.state(now))
+            }
+            state => state,
+        }
+    }
+
+    /// Its own and its account's, whatever the model.
+    fn own_state(&self, now: Instant) -> State {
         if self.is_off() {
             return State::Off;
         }
@@ -115,11 +153,28 @@ impl Key {
         }
     }
 
-    /// Milliseconds that it, or its account, has been in quarantine.
+    /// Its models that rest by themselves, by name.
+    pub fn resting_models(&self, now: Instant) -> Vec<(Arc<str>, State)> {
+        let known = self.group.models.all().into_iter();
+        let states = known.map(|(model, health)| (model, health.state(now)));
+        let rests = |(model, state): &(Arc<str>, State)| {
+            *state != State::Ready && self.models.contains(model)
+        };
+        let mut resting: Vec<_> = states.filter(rests).collect();
+        resting.sort_by(|(one, _), (other, _)| one.cmp(other));
+        resting
+    }
+
+    /// Milliseconds that it, its account, or all of its models have been in quarantine.
     pub fn resting_for_ms(&self, now: Instant) -> Option<u64> {
+        let of_models = || {
+            let soonest = self.group.models.soonest(&self.models, now)?;
+            soonest.quarantine.status(now).map(|_| soonest.age_ms(now))
+        };
         [&self.health.quarantine, &self.group.quarantine]
             .into_iter()
             .find_map(|quarantine| quarantine.status(now).map(|_| quarantine.age_ms(now)))
+            .or_else(of_models)
     }
 
     /// Milliseconds since its state began; `None` when it is ready, or off by the configuration.
@@ -128,7 +183,12 @@ impl Key {
             State::Ready => None,
             State::Off if self.off => None,
             State::Off => Some(self.health.paused.age_ms(now)),
-            State::Cooling { .. } => Some(self.group.cooling.age_ms(now)),
+            State::Cooling { .. } if self.group.cooling.left_ms(now) > 0 => {
+                Some(self.group.cooling.age_ms(now))
+            }
+            State::Cooling { .. } => {
+                self.group.models.soonest(&self.models, now).map(|health| health.age_ms(now))
+            }
             State::Quarantined { .. } => self.resting_for_ms(now),
         }
     }
@@ -146,10 +206,21 @@ impl Key {
         self.off
     }
 
-    /// Whether it may be taken now; a trial that is granted must be ended by its lease.
-    pub(super) fn enter(&self, now: Instant) -> Option<Entry> {
-        let State::Quarantined { why, left_ms } = self.state(now) else {
-            return (self.state(now) == State::Ready).then_some(Entry::Ready);
+    /// Whether it may be taken for a model now; a trial that is granted must be ended by its lease.
+    pub(super) fn enter(&self, model: &str, now: Instant) -> Option<Entry> {
+        let limits = self.group.models.get(model);
+        if limits.as_ref().is_some_and(|limits| limits.rests(now)) {
+            return None;
+        }
+        let (why, left_ms) = match self.own_state(now) {
+            State::Quarantined { why, left_ms } => (why, left_ms),
+            State::Ready => {
+                return match limits.filter(|limits| limits.quarantine.status(now).is_some()) {
+                    None => Some(Entry::Ready),
+                    Some(due) => due.quarantine.try_now(now).then_some(Entry::ModelTrial),
+                };
+            }
+            State::Cooling { .. } | State::Off => return None,
         };
         // A trial is a request: whose account rests has none.
         let rests = self.group.cooling.left_ms(now) > 0
@@ -182,6 +253,12 @@ impl Key {
         if cooled || quarantined {
             self.tell_group(Change::Sound);
         }
+        for (model, health) in self.group.models.all() {
+            let (cooled, quarantined) = (health.cooling.lift(), health.quarantine.lift());
+            if cooled || quarantined {
+                self.tell_model(&model, Change::Sound);
+            }
+        }
     }
 
     /// The operator wants it left alone, until it is resumed. Where gateways share a Redis all of them do, and
@@ -209,13 +286,27 @@ impl Key {
         self.told.teller.tell(Subject::Group { provider, group }, change);
     }
 
-    /// Rests its whole account.
-    fn cool(&self, stated: Option<Duration>, now: Instant) {
-        let before = self.group.cooling.left_ms(now);
-        self.group.cooling.begin(stated, now);
-        let left = self.group.cooling.left_ms(now);
+    fn tell_model(&self, model: &Arc<str>, change: Change) {
+        let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
+        self.told.teller.tell(Subject::Model { provider, group, model: model.clone() }, change);
+    }
+
+    fn tell_scope(&self, scope: Scope, model: &Arc<str>, change: Change) {
+        match scope {
+            Scope::Account => self.tell_group(change),
+            Scope::Model => self.tell_model(model, change),
+        }
+    }
+
+    /// A model rests at its whole account, or all of the account does.
+    fn cool(&self, scope: Scope, model: &Arc<str>, stated: Option<Duration>, now: Instant) {
+        let of_model = (scope == Scope::Model).then(|| self.group.models.of(model, now));
+        let cooling = of_model.as_ref().map_or(&self.group.cooling, |health| &health.cooling);
+        let before = cooling.left_ms(now);
+        cooling.begin(stated, now);
+        let left = cooling.left_ms(now);
         if left > before + NEWS {
-            self.tell_group(Change::Cools(Duration::from_millis(left)));
+            self.tell_scope(scope, model, Change::Cools(Duration::from_millis(left)));
         }
     }
 
@@ -236,19 +327,35 @@ impl Key {
         }
     }
 
-    fn spend(&self, why: Why, stated: Option<Duration>, now: Instant) {
-        let before = self.group.quarantine.status(now).map_or(0, |(_, left)| left);
-        self.group.quarantine.begin(why, stated, now);
-        let left = self.group.quarantine.status(now).map_or(0, |(_, left)| left);
+    fn spend(
+        &self,
+        why: Why,
+        scope: Scope,
+        model: &Arc<str>,
+        stated: Option<Duration>,
+        now: Instant,
+    ) {
+        let of_model = (scope == Scope::Model).then(|| self.group.models.of(model, now));
+        let quarantine =
+            of_model.as_ref().map_or(&self.group.quarantine, |health| &health.quarantine);
+        let before = quarantine.status(now).map_or(0, |(_, left)| left);
+        quarantine.begin(why, stated, now);
+        let left = quarantine.status(now).map_or(0, |(_, left)| left);
         if left > before + NEWS {
-            let (name, provider) = (why.name(), &self.told.provider);
-            log::error!(
-                "An account is out: {name}. \
-                 provider={provider} group={} tried_again_in={}s",
-                self.group_name,
-                left / 1000
-            );
-            self.tell_group(Change::Quarantined(why, Duration::from_millis(left)));
+            let (name, provider, group) = (why.name(), &self.told.provider, &self.group_name);
+            let seconds = left / 1000;
+            match scope {
+                Scope::Account => log::error!(
+                    "An account is out: {name}. \
+                     provider={provider} group={group} tried_again_in={seconds}s"
+                ),
+                Scope::Model => log::error!(
+                    "A model is out at an account: {name}. \
+                     provider={provider} group={group} model={model} tried_again_in={seconds}s"
+                ),
+            }
+            let change = Change::Quarantined(why, Duration::from_millis(left));
+            self.tell_scope(scope, model, change);
         }
     }
 }
@@ -256,22 +363,30 @@ impl Key {
 /// One attempt's hold on a key. Dropped without news it counts as an attempt and nothing else.
 pub struct Lease {
     key: Arc<Key>,
-    breaker: Arc<Breaker>,
+    /// Asked for.
+    model: Arc<str>,
+    circuits: Arc<Circuits>,
     /// What this attempt finds out for others.
     trial: Mutex<Trial>,
 }
 
-struct Trial {
-    entry: Entry,
-    /// It is the request by which a sick provider is tried.
-    provider: bool,
+/// What an attempt finds out for others, and has to end.
+#[derive(Clone, Copy)]
+pub(super) struct Trial {
+    pub entry: Entry,
+    pub circuits: Trials,
 }
 
 impl Lease {
-    pub(super) fn new(key: Arc<Key>, entry: Entry, breaker: Arc<Breaker>, provider: bool) -> Self {
+    pub(super) fn new(
+        key: Arc<Key>,
+        model: Arc<str>,
+        circuits: Arc<Circuits>,
+        trial: Trial,
+    ) -> Self {
         key.health.requests.fetch_add(1, Relaxed);
         key.health.open.fetch_add(1, Relaxed);
-        Self { key, breaker, trial: Mutex::new(Trial { entry, provider }) }
+        Self { key, model, circuits, trial: Mutex::new(trial) }
     }
 
     pub fn key(&self) -> &Arc<Key> {
@@ -292,7 +407,7 @@ impl Lease {
     pub fn serves(&self, now: Instant) {
         let is_trial = {
             let trial = self.trial.lock();
-            trial.provider || trial.entry != Entry::Ready
+            trial.circuits.is_any() || trial.entry != Entry::Ready
         };
         if is_trial {
             self.report(KeyNews::Good, now);
@@ -304,36 +419,14 @@ impl Lease {
         if news == KeyNews::None {
             return;
         }
-        let key = &self.key;
-        let provider_trial = std::mem::take(&mut self.trial.lock().provider);
+        let (key, model) = (&self.key, &self.model);
         match news {
-            KeyNews::Fault => {
-                if self.breaker.failed(provider_trial, now) {
-                    let provider = key.told.provider.clone();
-                    log::error!(
-                        "A provider is sick: others serve where they can. provider={provider}"
-                    );
-                    key.told.teller.tell(Subject::Provider { provider }, Change::Sick);
-                }
-            }
-            _ => {
-                if self.breaker.answered(provider_trial, now) {
-                    let provider = key.told.provider.clone();
-                    log::info!("A provider is well again. provider={provider}");
-                    key.told.teller.tell(Subject::Provider { provider }, Change::Sound);
-                }
-            }
+            KeyNews::Fault => self.failed(Fault::Quick, now),
+            KeyNews::TimedOut => self.failed(Fault::Silent, now),
+            _ => self.answered(now),
         }
         match news {
-            KeyNews::Good => {
-                let entry = std::mem::replace(&mut self.trial.lock().entry, Entry::Ready);
-                key.group.cooling.answered(now);
-                key.health.quarantine.answered(entry == Entry::KeyTrial);
-                if key.group.quarantine.answered(entry == Entry::GroupTrial) {
-                    key.tell_group(Change::Sound);
-                }
-                return;
-            }
+            KeyNews::Good => return self.is_good(now),
             KeyNews::Heard => {
                 let trial = &mut self.trial.lock().entry;
                 key.health.quarantine.answered(*trial == Entry::KeyTrial);
@@ -342,26 +435,74 @@ impl Lease {
                 }
                 return;
             }
-            KeyNews::Limited(stated) => key.cool(stated, now),
-            KeyNews::Spent(why, stated) => key.spend(why, stated, now),
+            KeyNews::Limited(scope, stated) => key.cool(scope, model, stated, now),
+            KeyNews::Spent(why, scope, stated) => key.spend(why, scope, model, stated, now),
             KeyNews::Refused(why) => key.refuse(why, now),
-            KeyNews::Fault | KeyNews::Unfit | KeyNews::None => {}
+            KeyNews::Fault | KeyNews::TimedOut | KeyNews::Unfit | KeyNews::None => {}
         }
         key.health.errors.fetch_add(1, Relaxed);
+    }
+
+    fn is_good(&self, now: Instant) {
+        let key = &self.key;
+        let entry = std::mem::replace(&mut self.trial.lock().entry, Entry::Ready);
+        key.group.cooling.answered(now);
+        key.health.quarantine.answered(entry == Entry::KeyTrial);
+        if key.group.quarantine.answered(entry == Entry::GroupTrial) {
+            key.tell_group(Change::Sound);
+        }
+        if let Some(limits) = key.group.models.get(&self.model) {
+            limits.cooling.answered(now);
+            if limits.quarantine.answered(entry == Entry::ModelTrial) {
+                key.tell_model(&self.model, Change::Sound);
+            }
+        }
+    }
+
+    fn failed(&self, fault: Fault, now: Instant) {
+        let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
+        let opened = self.circuits.failed(key.account, fault, trials, now);
+        let Told { provider, teller, .. } = &key.told;
+        if let Some(fault) = opened.provider {
+            log::error!("A provider fails: others serve where they can. provider={provider}");
+            teller.tell(Subject::Provider { provider: provider.clone() }, Change::Sick(fault));
+        } else if opened.account {
+            let group = &key.group_name;
+            log::error!(
+                "An account fails, and others of its provider do not: they serve. \
+                 provider={provider} group={group}"
+            );
+        }
+    }
+
+    fn answered(&self, now: Instant) {
+        let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
+        let closed = self.circuits.answered(key.account, trials, now);
+        let Told { provider, teller, .. } = &key.told;
+        if closed.provider {
+            log::info!("A provider serves again. provider={provider}");
+            teller.tell(Subject::Provider { provider: provider.clone() }, Change::Sound);
+        } else if closed.account {
+            let group = &key.group_name;
+            log::info!("An account serves again. provider={provider} group={group}");
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.key.health.open.fetch_sub(1, Relaxed);
-        let trial = self.trial.get_mut();
+        let trial = *self.trial.get_mut();
         match trial.entry {
             Entry::Ready => {}
             Entry::KeyTrial => self.key.health.quarantine.end_trial(),
             Entry::GroupTrial => self.key.group.quarantine.end_trial(),
+            Entry::ModelTrial => {
+                if let Some(limits) = self.key.group.models.get(&self.model) {
+                    limits.quarantine.end_trial();
+                }
+            }
         }
-        if trial.provider {
-            self.breaker.end_trial();
-        }
+        self.circuits.end(self.key.account, trial.circuits);
     }
 }

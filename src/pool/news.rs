@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::health::Why;
+use super::{breaker::Fault, health::Why};
 
 /// Who it is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,12 @@ pub enum Subject {
         provider: Arc<str>,
         group: Arc<str>,
     },
+    /// One model at an account.
+    Model {
+        provider: Arc<str>,
+        group: Arc<str>,
+        model: Arc<str>,
+    },
     Key {
         provider: Arc<str>,
         key: Arc<str>,
@@ -31,12 +37,12 @@ pub enum Subject {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Of an account: it rests for so long.
+    /// Of an account, or of a model there: it rests for so long.
     Cools(Duration),
-    /// Of a key or an account, for so long at least.
+    /// Of a key, an account or a model there, for so long at least.
     Quarantined(Why, Duration),
-    /// Of a provider: its circuit opened.
-    Sick,
+    /// Of a provider: its circuit opened, by faults of this kind.
+    Sick(Fault),
     /// Of a key: the operator wants it left alone.
     Paused,
     /// Of a key: the operator wants it tried again.

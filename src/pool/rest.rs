@@ -210,7 +210,7 @@ pub(super) fn mixed(number: u64) -> u64 {
 }
 
 /// Something from zero to `most`.
-pub(super) fn jitter(most: Duration) -> Duration {
+pub fn jitter(most: Duration) -> Duration {
     use std::hash::{BuildHasher, RandomState};
     most.mul_f64(RandomState::new().hash_one(0) as f64 / u64::MAX as f64)
 }

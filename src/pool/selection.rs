@@ -25,7 +25,8 @@ use self::{
 use super::key::Key;
 use crate::config::settings::Strategy;
 
-fn backend(index: usize, key: &Arc<Key>) -> Backend {
+/// A key as the load balancer knows it.
+pub fn backend(index: usize, key: &Arc<Key>) -> Backend {
     let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, index as u32, 0);
     let mut ext = http::Extensions::new();
     ext.insert(key.clone());

@@ -41,6 +41,7 @@ pub struct Metrics {
     active_licenses: IntGaugeVec,
     pub attempts: IntCounterVec,
     pub key_state: IntGaugeVec,
+    pub key_model_cooling: GaugeVec,
     pub provider_state: IntGaugeVec,
     quota_rejections: IntCounterVec,
     pub reservations_open: IntGauge,
@@ -167,6 +168,16 @@ impl Metrics {
                 IntGaugeVec::new(
                     Opts::new("gatekeeper_key_state", "1 for the state a key is in, else 0."),
                     &["provider", "key", "state"],
+                ),
+            ),
+            key_model_cooling: put(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "gatekeeper_key_model_cooling",
+                        "Seconds left of a limit of one model at a key's account; only while there is one.",
+                    ),
+                    &["provider", "key", "model"],
                 ),
             ),
             provider_state: put(

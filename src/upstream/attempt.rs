@@ -14,7 +14,7 @@ use super::{
     peer::{self, Connection, Connector},
     relay::{self, Relay},
     request, socket,
-    watch::{Stop, watch},
+    watch::{CONNECTION, FIRST_BYTE, Stop, watch},
     watchdog::Watchdog,
     wire::{brief, ended, read_head, was_closed, write_body},
 };
@@ -152,7 +152,7 @@ impl Attempt<'_> {
         let now = if fresh { Instant::now() } else { Instant::from_std(self.began) };
         watchdog.expect_before(now, self.end_of(now, self.timeouts.connect * 3));
         let connect = async {
-            let mut detail = None;
+            let mut failure = None;
             for (place, peer) in provider.endpoint.peers().await {
                 match self.connector.connect(&peer, fresh).await {
                     Ok(connection) => {
@@ -163,16 +163,19 @@ impl Attempt<'_> {
                         return Err(Stop::Crowded("too many files are open"));
                     }
                     Err(error) => {
-                        let why = brief(&error);
-                        detail = Some(format!("connect to {}: {why}", peer._address));
+                        let detail = format!("connect to {}: {}", peer._address, brief(&error));
+                        failure = Some(match timed_out(&error) {
+                            true => Failure::connect_timeout(detail),
+                            false => Failure::connect(detail),
+                        });
                     }
                 }
             }
-            let nowhere = || format!("{} has no address", provider.endpoint.host);
-            Err(Failure::connect(detail.unwrap_or_else(nowhere)).into())
+            let nowhere = || Failure::connect(format!("{} has no address", provider.endpoint.host));
+            Err(failure.unwrap_or_else(nowhere).into())
         };
         let leaving = OnDisconnect::Cut;
-        watch(down, watchdog, leaving, "connection", pin!(connect)).await?
+        watch(down, watchdog, leaving, CONNECTION, pin!(connect)).await?
     }
 
     /// Writes the request and reads the head of the answer.
@@ -210,9 +213,9 @@ impl Attempt<'_> {
             Ok::<(), Box<Error>>(())
         };
         // A provider does not begin to answer half a request: nothing is there to be drained.
-        watch(down, watchdog, OnDisconnect::Cut, "first byte", pin!(write)).await??;
+        watch(down, watchdog, OnDisconnect::Cut, FIRST_BYTE, pin!(write)).await??;
         let (leaving, answer) = (exchange.on_disconnect(), pin!(read_head(session)));
-        Ok(watch(down, watchdog, leaving, "first byte", answer).await??)
+        Ok(watch(down, watchdog, leaving, FIRST_BYTE, answer).await??)
     }
 
     /// Judges the head and hands the body to the relay, or reads what the error says.
@@ -222,7 +225,7 @@ impl Attempt<'_> {
         relay: &mut Relay<'_, '_>,
     ) -> Result<(), Stop> {
         let Some(head) = session.response_header() else {
-            return Err(Failure::connect("no answer").into());
+            return Err(Failure::reset("no answer").into());
         };
         let status = head.status.as_u16();
         let left = limits::left(self.target.dialect, &head.headers);
@@ -268,6 +271,11 @@ fn no_room(error: &Error) -> bool {
     *error.etype() == peer::NO_ROOM || raw.is_some_and(|raw| full.contains(&raw))
 }
 
+fn timed_out(error: &Error) -> bool {
+    use pingora_core::ErrorType::{ConnectTimedout, TLSHandshakeTimedout};
+    matches!(error.etype(), ConnectTimedout | TLSHandshakeTimedout)
+}
+
 /// Why sending a request did not lead to an answer.
 enum Sending {
     /// The connection was closed before a byte of an answer: on a pooled one, probably before the
@@ -278,8 +286,13 @@ enum Sending {
 
 impl From<Box<Error>> for Sending {
     fn from(error: Box<Error>) -> Self {
-        let failure = Failure::connect(format!("before an answer: {}", brief(&error)));
-        if was_closed(&error) { Sending::Closed(failure) } else { Sending::Stop(failure.into()) }
+        let detail = format!("before an answer: {}", brief(&error));
+        if was_closed(&error) {
+            return Sending::Closed(Failure::reset(detail));
+        }
+        // What came was no HTTP: it would come again.
+        let failure = Failure { again: false, ..Failure::reset(detail) };
+        Sending::Stop(failure.into())
     }
 }
 
@@ -349,7 +362,7 @@ async fn read_bounded(
     limit: usize,
     body: &mut Gathered,
 ) -> Result<bool, Stop> {
-    let broken = |error: Box<Error>| Failure::broken(format!("in the answer: {}", brief(&error)));
+    let broken = |error: Box<Error>| Failure::cut(format!("in the answer: {}", brief(&error)));
     let stated = session.response_header().and_then(|head| {
         head.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()
     });

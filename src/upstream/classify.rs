@@ -13,7 +13,7 @@ use gatekeeper_filters::kernel::{
 use http::HeaderMap;
 
 use super::{limits, scrub, watch::Stop};
-use crate::pool::{health::Why, key::KeyNews};
+use crate::pool::{health::Why, key::KeyNews, model_limits::Scope};
 
 /// Where the request goes from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,14 @@ pub enum Next {
     Key,
     /// Another account of this provider, else the next target: this one can't serve this request.
     Account,
-    /// The provider itself is at fault: one more of its keys, then the next target.
+    /// The provider itself is at fault: one more of its keys, then the next target, then its other keys.
     OneMoreKey,
+    /// The next target at once; its other keys when nothing else is left.
+    Elsewhere,
     /// This target can't serve it, whatever the key.
     Target,
+    /// No target of this provider can: nobody answers at its address.
+    Provider,
 }
 
 /// The closed list of outcomes an attempt can have; a metric label.
@@ -69,6 +73,8 @@ pub struct Failure {
     pub cause: Cause,
     pub news: KeyNews,
     pub next: Next,
+    /// Where nothing else is left, the same key may be asked once more.
+    pub again: bool,
     /// For the operator's log. Holds no secret and no text of the app.
     pub detail: String,
 }
@@ -89,15 +95,40 @@ pub enum Judgement {
 
 impl Failure {
     pub fn new(cause: Cause, news: KeyNews, next: Next, detail: impl Into<String>) -> Self {
-        Self { cause, news, next, detail: detail.into() }
+        Self { cause, news, next, again: false, detail: detail.into() }
     }
 
+    /// The same key may be asked once more where nothing else is left: what went wrong may have passed.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        self.again = true;
+        self
+    }
+
+    /// Nobody took the connection: no key of this address can help, but asking costs nothing.
     pub fn connect(detail: impl Into<String>) -> Self {
-        Self::new(Cause::ConnectError, KeyNews::Fault, Next::OneMoreKey, detail)
+        Self::new(Cause::ConnectError, KeyNews::TimedOut, Next::Elsewhere, detail)
     }
 
+    /// Nobody took the connection in time. Asking again would cost as much patience.
+    pub fn connect_timeout(detail: impl Into<String>) -> Self {
+        Self::new(Cause::ConnectError, KeyNews::TimedOut, Next::Provider, detail)
+    }
+
+    /// The connection was closed or reset before an answer was whole.
+    pub fn reset(detail: impl Into<String>) -> Self {
+        Self::new(Cause::ConnectError, KeyNews::Fault, Next::OneMoreKey, detail).again()
+    }
+
+    /// Nothing of an answer came in time. The provider may have worked on it all the while, so that no other
+    /// key of the target is made to do the same.
     pub fn timeout(what: &str) -> Self {
-        Self::new(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey, format!("no {what} in time"))
+        Self::new(Cause::Timeout, KeyNews::TimedOut, Next::Target, format!("no {what} in time"))
+    }
+
+    /// An answer began and brought no output in time: another target, else another account.
+    pub fn stalled(what: &str) -> Self {
+        Self::new(Cause::Timeout, KeyNews::TimedOut, Next::Account, format!("no {what} in time"))
     }
 
     /// Nothing was asked of the provider.
@@ -113,7 +144,15 @@ impl Failure {
     pub fn broken(detail: impl Into<String>) -> Self {
         Self::new(Cause::BrokenAnswer, KeyNews::Fault, Next::OneMoreKey, detail)
     }
+
+    /// The connection broke inside an answer.
+    pub fn cut(detail: impl Into<String>) -> Self {
+        Self::broken(detail).again()
+    }
 }
+
+/// Statuses of a provider's passing weakness.
+const PASSING: [u16; 4] = [500, 502, 503, 529];
 
 /// What a body says of its error, whatever the wrapping: an object, or Gemini's array of one.
 #[derive(Debug, Default)]
@@ -131,6 +170,8 @@ struct Said {
     is_refused_content: bool,
     /// A quota of nothing at all: this account's tier does not have the model.
     is_zero: bool,
+    /// What the quota holds for that ran out, where the answer says so.
+    scope: Option<Scope>,
 }
 
 /// Judges an answer that is not 2xx. `body` is what came of it, bounded.
@@ -175,10 +216,8 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         400 if said.reason == "API_KEY_INVALID" => {
             refused(Cause::BadCredential, Why::BadCredential)
         }
-        402 => failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key),
-        400 | 403 | 429 if said.is_about_money() => {
-            failed(Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key)
-        }
+        402 => failed(Cause::NoMoney, NO_MONEY, Next::Key),
+        400 | 403 | 429 if said.is_about_money() => failed(Cause::NoMoney, NO_MONEY, Next::Key),
         // The account lacks this model, and serves others.
         403 if said.is_about_the_model() => {
             failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account)
@@ -196,9 +235,10 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         429 if said.is_zero => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account),
         429 if said.is_daily => {
             let until = said.until_tomorrow(stated());
-            failed(Cause::DailyLimit, KeyNews::Spent(Why::DailyLimit, until), Next::Key)
+            let news = KeyNews::Spent(Why::DailyLimit, said.scope(), until);
+            failed(Cause::DailyLimit, news, Next::Key)
         }
-        429 => failed(Cause::RateLimited, KeyNews::Limited(stated()), Next::Key),
+        429 => failed(Cause::RateLimited, KeyNews::Limited(said.scope(), stated()), Next::Key),
         // Groq: the request is larger than the account's tokens a minute; another account's may do.
         413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::Unfit, Next::Account),
         404 => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
@@ -209,9 +249,17 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         400 | 413 | 422 => {
             Judgement::Relay(Relayed { status, said: scrub::scrubbed(&said.words()) })
         }
-        _ => failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
+        _ => match failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey) {
+            Judgement::Failed(failure) if PASSING.contains(&status) => {
+                Judgement::Failed(failure.again())
+            }
+            judgement => judgement,
+        },
     }
 }
+
+/// Money is the account's, whatever the model.
+const NO_MONEY: KeyNews = KeyNews::Spent(Why::NoMoney, Scope::Account, None);
 
 /// Google wraps an error in a list.
 fn first_of(root: Value<'_>) -> Option<Value<'_>> {
@@ -288,7 +336,21 @@ impl Said {
             let text = |name: &str| violation.get(name).map(|it| word(&it)).unwrap_or_default();
             self.is_daily |= text("quotaId").contains("PerDay");
             self.is_zero |= text("quotaValue") == "0";
+            if !text("quotaId").is_empty() {
+                let model = violation.get("quotaDimensions").and_then(|of| of.get("model"));
+                let of_model = text("quotaId").contains("PerModel") || model.is_some();
+                // Of several that ran out at once, the wider one counts.
+                if self.scope != Some(Scope::Account) {
+                    self.scope = Some(if of_model { Scope::Model } else { Scope::Account });
+                }
+            }
         }
+    }
+
+    /// Whose limit it is. Providers limit by model (Groq, Gemini, OpenAI; Anthropic by family): the whole
+    /// account rests only where the answer says so.
+    fn scope(&self) -> Scope {
+        self.scope.unwrap_or_else(|| scope_in_words(&self.message))
     }
 
     /// What is said in words only: Groq's days and pauses, Gemini's pause where its details are missing.
@@ -382,6 +444,26 @@ impl From<Judgement> for Stop {
             Judgement::Failed(failure) => Stop::Failed(failure),
             Judgement::Relay(relayed) => Stop::Relay(relayed),
         }
+    }
+}
+
+/// OpenAI: "Rate limit reached for gpt-4o in organization org-x on tokens per min"; Groq: "for model `m` in
+/// organization `o`"; Anthropic: "your organization's rate limit of 30,000 input tokens per minute (org: o, model: m)".
+fn scope_in_words(message: &str) -> Scope {
+    const WHOLE: [&str; 5] =
+        ["organization", "your account", "your project", "your workspace", "your team"];
+    let message = message.to_ascii_lowercase();
+    let has = |words: &str| message.contains(words);
+    let names_one = || {
+        let named = message.split_once("reached for ").and_then(|(_, rest)| rest.split_once(' '));
+        named.is_some_and(|(_, rest)| rest.starts_with("in organization"))
+    };
+    if has("all models") || has("any model") {
+        Scope::Account
+    } else if has("model") || names_one() || !WHOLE.iter().any(|words| has(words)) {
+        Scope::Model
+    } else {
+        Scope::Account
     }
 }
 

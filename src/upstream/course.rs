@@ -1,4 +1,9 @@
 //! The way of one request through its targets and their keys.
+//!
+//! First what no circuit stands in the way of, target by target: of a target that fails one more key, then the
+//! next target, then, with attempts left, the keys that were passed over. Then one key through a circuit that
+//! quick faults opened. Then, after a moment, the same key once more. So no request is refused while a ready
+//! key is untried that could help it.
 
 use std::{
     sync::Arc,
@@ -8,12 +13,19 @@ use std::{
 use gatekeeper_filters::kernel::{Code, Reject, Target};
 
 use super::classify::{Cause, Failure, Next};
-use crate::pool::{Provider, Tried, Unready, Wish, key::Lease};
+use crate::pool::{
+    Provider, State, Tried, Wish,
+    key::{Key, KeyNews, Lease},
+    rest::jitter,
+};
 
-/// Over all targets.
-const MAX_ATTEMPTS: usize = 3;
+/// Attempts over all targets; more where there are more targets.
+const ATTEMPTS: usize = 3;
+pub const MOST_ATTEMPTS: usize = 6;
 /// A request that nothing can serve waits for a cooling account, if it is not for long.
 const SHORT: Duration = Duration::from_secs(2);
+/// Before the same key is asked once more, after a fault that may have passed: this, and up to as much again.
+const MOMENT: (Duration, Duration) = (Duration::from_millis(300), Duration::from_millis(200));
 
 /// What a request does next.
 pub enum Step {
@@ -24,42 +36,70 @@ pub enum Step {
     End,
 }
 
+/// The key that is asked once more when nothing else is left.
+enum Again {
+    /// None yet.
+    Nobody,
+    /// After a pause that is yet to come.
+    Later(usize, Arc<Key>),
+    /// The pause is over.
+    Now(usize, Arc<Key>),
+    Done,
+}
+
 /// Which target and key come next.
 pub struct Course<'a> {
     targets: &'a [Arc<Target>],
     /// Requests of one conversation go to one account where they can.
     conversation: Option<u64>,
+    /// No pause goes beyond it.
+    deadline: Instant,
     at: usize,
+    /// A bit for each target that was looked at: its provider knows of the request.
+    seen: u64,
     /// A bit for each target that was asked.
     asked: u64,
+    /// A bit for each target that can't serve this request, whatever the key.
+    closed: u64,
     attempts: usize,
-    /// What was tried at the current target.
     tried: Tried,
+    /// The current target failed often enough, or cost enough patience, that another one comes first.
+    leaves: bool,
     /// Faults of the current target's provider itself, not of a key.
     faults: usize,
-    /// The current target was too slow: it would cost as much patience again; another one may not.
-    slow: bool,
+    /// It went through an open circuit: once is enough.
+    through: bool,
+    again: Again,
     last: Option<Failure>,
     /// Targets that were not asked because their dialect has no words for the request; why.
     passed_over: usize,
     unfit: Option<Reject>,
     /// Some attempt was rate-limited.
     limited: bool,
-    /// It waited already: once is enough.
+    /// It waited for a cooling account already: once is enough.
     waited: bool,
 }
 
+fn bit(at: usize) -> u64 {
+    1 << at.min(63)
+}
+
 impl<'a> Course<'a> {
-    pub fn new(targets: &'a [Arc<Target>], conversation: Option<u64>) -> Self {
+    pub fn new(targets: &'a [Arc<Target>], conversation: Option<u64>, deadline: Instant) -> Self {
         Self {
             targets,
             conversation,
+            deadline,
             at: 0,
+            seen: 0,
             asked: 0,
+            closed: 0,
             attempts: 0,
             tried: Tried::default(),
+            leaves: false,
             faults: 0,
-            slow: false,
+            through: false,
+            again: Again::Nobody,
             last: None,
             passed_over: 0,
             unfit: None,
@@ -68,29 +108,75 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// The last attempt, and the one after a timeout, belong to the next target, if that one can serve:
-    /// a provider on which two keys failed is less likely to answer than another one.
+    fn most(&self) -> usize {
+        self.targets.len().clamp(ATTEMPTS, MOST_ATTEMPTS)
+    }
+
     pub fn next(&mut self, providers: &[Provider], now: Instant) -> Step {
-        if self.attempts == MAX_ATTEMPTS {
+        if self.attempts >= self.most() {
             return Step::End;
         }
-        let last = self.attempts + 1 == MAX_ATTEMPTS && !self.tried.is_empty();
-        let next =
-            if last || self.slow { self.find(self.at + 1, false, providers, now) } else { None };
-        let next = next.or_else(|| self.find(self.at, false, providers, now));
-        if next.is_none()
-            && let Some(pause) = self.wait(providers, now)
-        {
+        if let Some((at, lease)) = self.open_way(providers, now) {
+            return self.attempt(at, lease);
+        }
+        if let Some(pause) = self.wait(providers, now) {
             return Step::Wait(pause);
         }
-        // Nobody else is left: a sick provider that was passed over may answer all the same.
-        match next.or_else(|| self.find(0, true, providers, now)) {
-            Some((target, lease)) => {
-                self.attempts += 1;
-                Step::Attempt(target, lease)
-            }
-            None => Step::End,
+        if let Some((at, lease)) = self.way_through(providers, now) {
+            return self.attempt(at, lease);
         }
+        self.once_more(providers, now)
+    }
+
+    fn attempt(&mut self, at: usize, lease: Lease) -> Step {
+        self.turn_to(at);
+        self.asked |= bit(at);
+        self.attempts += 1;
+        Step::Attempt(self.targets[at].clone(), lease)
+    }
+
+    /// A key that no open circuit stands before: of the current target, of those behind it, then of all.
+    fn open_way(&mut self, providers: &[Provider], now: Instant) -> Option<(usize, Lease)> {
+        let stays = !self.leaves && !self.has_to_move_on(providers, now);
+        let first = if stays { self.at } else { self.at + 1 };
+        (first..self.targets.len())
+            .chain(0..first.min(self.targets.len()))
+            .find_map(|at| self.find(at, providers, now).map(|lease| (at, lease)))
+    }
+
+    fn find(&mut self, at: usize, providers: &[Provider], now: Instant) -> Option<Lease> {
+        if self.closed & bit(at) != 0 {
+            return None;
+        }
+        let provider = &providers[self.targets[at].provider];
+        if self.seen & bit(at) == 0 {
+            self.seen |= bit(at);
+            provider.budget().count(now);
+        }
+        provider.select(&self.wish(at), now)
+    }
+
+    fn wish(&self, at: usize) -> Wish<'_> {
+        Wish {
+            model: &self.targets[at].model,
+            conversation: self.conversation,
+            tried: &self.tried,
+            target: at,
+        }
+    }
+
+    /// Whether the attempts that are left are just enough for the targets that were never asked and can serve.
+    fn has_to_move_on(&self, providers: &[Provider], now: Instant) -> bool {
+        // Hot: the first attempt need not look.
+        if self.attempts == 0 || self.asked & bit(self.at) == 0 {
+            return false;
+        }
+        let left = self.most() - self.attempts;
+        let never_asked = (0..self.targets.len()).filter(|at| {
+            let provider = &providers[self.targets[*at].provider];
+            (self.asked | self.closed) & bit(*at) == 0 && provider.can_serve(&self.wish(*at), now)
+        });
+        never_asked.take(left).count() == left
     }
 
     /// Requests that were not tried anywhere wait a moment rather than be refused. When they wake,
@@ -101,33 +187,59 @@ impl<'a> Course<'a> {
         }
         self.waited = true;
         let left = Duration::from_millis(self.soonest(providers, now)?);
-        (left <= SHORT).then_some(left)
+        (left <= SHORT && self.has_time_for(left, now)).then_some(left)
     }
 
-    /// `whatever`: a sick provider will do, if it was not asked yet.
-    fn find(
-        &mut self,
-        from: usize,
-        whatever: bool,
-        providers: &[Provider],
-        now: Instant,
-    ) -> Option<(Arc<Target>, Lease)> {
-        let fresh = Tried::default();
-        for (at, target) in self.targets.iter().enumerate().skip(from) {
-            let asked = self.asked >> at.min(63) & 1 == 1;
-            if asked && (whatever || at != self.at) {
-                continue;
-            }
-            // What failed for one model of a provider may serve another of its models.
-            let tried = if at == self.at { &self.tried } else { &fresh };
-            let wish = Wish { conversation: self.conversation, tried, whatever };
-            if let Ok(lease) = providers[target.provider].select(&wish, now) {
-                self.turn_to(at);
-                self.asked |= 1 << at.min(63);
-                return Some((target.clone(), lease));
-            }
+    fn has_time_for(&self, pause: Duration, now: Instant) -> bool {
+        now + pause < self.deadline
+    }
+
+    /// One key through a circuit that quick faults opened: its provider may answer all the same.
+    fn way_through(&mut self, providers: &[Provider], now: Instant) -> Option<(usize, Lease)> {
+        if std::mem::replace(&mut self.through, true) {
+            return None;
         }
-        None
+        (0..self.targets.len()).filter(|at| self.closed & bit(*at) == 0).find_map(|at| {
+            let provider = &providers[self.targets[at].provider];
+            if !provider.budget().has_left(now) {
+                return None;
+            }
+            let lease = provider.select_through(&self.wish(at), now)?;
+            provider.budget().take(now).then_some((at, lease))
+        })
+    }
+
+    /// The same key once more, after a pause, unless its circuit has opened meanwhile.
+    fn once_more(&mut self, providers: &[Provider], now: Instant) -> Step {
+        match std::mem::replace(&mut self.again, Again::Done) {
+            Again::Later(at, key) => {
+                let target = &self.targets[at];
+                let pause = match key.state_for(&target.model, now) {
+                    State::Ready => MOMENT.0 + jitter(MOMENT.1),
+                    State::Cooling { left_ms } => Duration::from_millis(left_ms),
+                    State::Quarantined { .. } | State::Off => return Step::End,
+                };
+                let provider = &providers[target.provider];
+                // An open circuit lets one try pass, not two.
+                let may = provider.is_closed_for(&key)
+                    && pause <= SHORT
+                    && self.has_time_for(pause, now)
+                    && provider.budget().take(now);
+                if !may {
+                    return Step::End;
+                }
+                self.again = Again::Now(at, key);
+                Step::Wait(pause)
+            }
+            Again::Now(at, key) => {
+                let target = &self.targets[at];
+                match providers[target.provider].select_again(&key, &target.model, now) {
+                    Some(lease) => self.attempt(at, lease),
+                    None => Step::End,
+                }
+            }
+            Again::Nobody | Again::Done => Step::End,
+        }
     }
 
     pub fn note(&mut self, target: &Target, lease: &Lease, failure: Failure, request: &str) {
@@ -141,26 +253,31 @@ impl<'a> Course<'a> {
                 key.id
             );
         }
-        self.tried.keys.push(key.id.clone());
+        self.tried.key(self.at, key);
         if failure.cause == Cause::RateLimited {
             self.limited = true;
             // Whoever waited for an account is not sent on to the next one: all that waited would be.
             if self.waited {
-                self.attempts = MAX_ATTEMPTS;
+                self.attempts = self.most();
             }
+        }
+        if may_be_asked_again(&failure) && !matches!(self.again, Again::Done) {
+            self.again = Again::Later(self.at, key.clone());
         }
         match failure.next {
             Next::Key => {}
-            Next::Account => self.tried.groups.push(key.group_name.clone()),
+            Next::Account => self.tried.group(self.at, key),
             Next::OneMoreKey => {
+                self.tried.failing(self.at, key);
                 self.faults += 1;
-                self.slow = failure.cause == Cause::Timeout;
-                if self.faults > 1 {
-                    self.leave_target();
-                }
+                self.leaves = self.faults > 1;
             }
+            Next::Elsewhere => self.leaves = true,
             Next::Target => self.leave_target(),
+            Next::Provider => self.leave_provider(target.provider),
         }
+        // It would cost as much patience again; another one may not.
+        self.leaves |= failure.cause == Cause::Timeout;
         self.last = Some(failure);
     }
 
@@ -173,15 +290,24 @@ impl<'a> Course<'a> {
     }
 
     fn leave_target(&mut self) {
-        self.turn_to(self.at + 1);
+        self.closed |= bit(self.at);
+        self.leaves = true;
+    }
+
+    fn leave_provider(&mut self, provider: usize) {
+        for (at, target) in self.targets.iter().enumerate() {
+            if target.provider == provider {
+                self.closed |= bit(at);
+            }
+        }
+        self.leaves = true;
     }
 
     fn turn_to(&mut self, at: usize) {
         if at != self.at {
             self.at = at;
             self.faults = 0;
-            self.slow = false;
-            self.tried.clear();
+            self.leaves = false;
         }
     }
 
@@ -206,19 +332,24 @@ impl<'a> Course<'a> {
     /// Whether a cooling key is what the request was refused for: nothing was tried, or what was
     /// tried failed on its keys only.
     fn is_waiting(&self) -> bool {
-        let on_keys = |failure: &Failure| matches!(failure.next, Next::Key | Next::Account);
+        let on_keys = |failure: &Failure| {
+            failure.cause != Cause::Timeout && matches!(failure.next, Next::Key | Next::Account)
+        };
         self.limited || self.last.as_ref().is_none_or(on_keys)
     }
 
     /// Milliseconds until the first cooling key of any target is ready.
     fn soonest(&self, providers: &[Provider], now: Instant) -> Option<u64> {
-        let waits = self.targets.iter().filter_map(|target| {
-            match providers[target.provider].unready(now) {
-                Unready::Cooling(ms) => Some(ms),
-                Unready::Out | Unready::Sick => None,
-            }
-        });
-        waits.min()
+        let of = |target: &Arc<Target>| providers[target.provider].soonest_ms(&target.model, now);
+        self.targets.iter().filter_map(of).min()
+    }
+}
+
+/// A fault that may have passed in a moment, or a rate limit whose end was stated and is near.
+fn may_be_asked_again(failure: &Failure) -> bool {
+    match failure.news {
+        KeyNews::Limited(_, Some(stated)) => stated <= SHORT,
+        _ => failure.again,
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Broken {
     Told(Bytes),
     /// It was seen here.
     Seen(String),
+    /// The connection broke.
+    Cut(String),
 }
 
 impl Events {
@@ -94,6 +96,11 @@ impl Events {
     /// The stream broke; the first reason counts.
     pub fn fail(&mut self, why: impl Into<String>) {
         self.broken.get_or_insert_with(|| Broken::Seen(why.into()));
+    }
+
+    /// The connection broke; the first reason counts.
+    pub fn cut(&mut self, why: impl Into<String>) {
+        self.broken.get_or_insert_with(|| Broken::Cut(why.into()));
     }
 
     /// Why the stream can't go on, if it can't.

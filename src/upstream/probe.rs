@@ -1,6 +1,7 @@
-//! Probes: whether a key whose credential was refused is taken again, and whether a sick provider
-//! answers at all. Both ask for the list of models, which costs nothing. Keys that are ready or cooling
-//! are never probed, nor is any at the start.
+//! Probes: whether a key whose credential was refused is taken again, and whether a provider or an account
+//! whose circuit is open answers at all. Each is a `HealthCheck` of the load balancer's kind that asks for the
+//! list of models, which costs nothing; as many in a row as the check's threshold says decide. A key that is
+//! ready or cooling is never probed for itself, nor is any at the start.
 
 use std::{
     sync::Arc,
@@ -27,6 +28,8 @@ use super::{
 use crate::{
     pool::{
         Provider, State,
+        breaker::Circuit,
+        health::Streak,
         key::{Key, KeyNews},
         selection,
     },
@@ -35,8 +38,9 @@ use crate::{
 
 /// How often it is looked whether a probe is due.
 const LOOK: Duration = Duration::from_millis(250);
-/// A probe's whole time, the connect included.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// A probe's whole time, the connect included. Shorter than the pause between two of a circuit
+/// (`pool::breaker`), so that a provider that hung is found again soon after it serves.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of an answer that are read; a refusal is shorter.
 const ENOUGH: usize = 64 * 1024;
 
@@ -66,6 +70,20 @@ impl Finding {
         }
     }
 
+    const ALL: [Finding; 5] =
+        [Finding::Taken, Finding::Refused, Finding::NoList, Finding::Unwell, Finding::Silent];
+
+    /// What a check's result says.
+    fn of_check(result: &pingora_core::Result<()>) -> Self {
+        match result.as_ref().map_err(|error| error.etype()) {
+            Ok(()) => Finding::Taken,
+            Err(ErrorType::Custom(name)) => {
+                Self::ALL.into_iter().find(|found| found.name() == *name).unwrap_or(Finding::Silent)
+            }
+            Err(_) => Finding::Silent,
+        }
+    }
+
     fn of(status: u16, headers: &HeaderMap, body: &[u8], provider: &Provider) -> Self {
         match status {
             200..=299 => return Finding::Taken,
@@ -76,7 +94,7 @@ impl Finding {
             Judgement::Failed(failure) => match failure.news {
                 KeyNews::Refused(_) => Finding::Refused,
                 // Whoever is told to slow down, or to pay, has been let in.
-                KeyNews::Limited(_) | KeyNews::Spent(..) => Finding::Taken,
+                KeyNews::Limited(..) | KeyNews::Spent(..) => Finding::Taken,
                 _ => Finding::Unwell,
             },
             Judgement::Relay(_) => Finding::NoList,
@@ -159,14 +177,27 @@ impl HealthCheck for ModelList<'_> {
         };
         match self.ask(key).await {
             Finding::Taken => Ok(()),
-            other => Error::e_explain(ErrorType::Custom("probe"), other.name()),
+            other => Error::e_explain(ErrorType::Custom(other.name()), "the list of models"),
         }
     }
 
-    /// One probe tells as much as many.
+    /// A list that was shown, or refused, once is so.
     fn health_threshold(&self, _success: bool) -> usize {
         1
     }
+}
+
+/// What a probe found, and whether as many in a row found the same as it takes to believe it.
+async fn probed(
+    check: &(impl HealthCheck + Sync),
+    place: usize,
+    key: &Arc<Key>,
+    streak: &Streak,
+) -> (Finding, bool) {
+    let found = Finding::of_check(&check.check(&selection::backend(place, key)).await);
+    let passed = found == Finding::Taken;
+    let in_a_row = streak.note(passed);
+    (found, in_a_row >= check.health_threshold(passed))
 }
 
 /// Probes what is due, in the background.
@@ -195,10 +226,10 @@ impl Prober {
     fn begin(&self, probes: &mut JoinSet<()>) {
         let (snapshot, now) = (self.snapshot.load(), Instant::now());
         for (index, provider) in snapshot.providers.iter().enumerate() {
-            if provider.breaker.try_probe(now) {
+            for account in due_circuits(provider, now) {
                 let (snapshot, connector) = (snapshot.clone(), self.connector.clone());
                 probes.spawn(async move {
-                    probe_provider(&connector, &snapshot.providers[index]).await
+                    probe_circuit(&connector, &snapshot.providers[index], account).await;
                 });
             }
             for (place, key) in provider.keys().iter().enumerate() {
@@ -214,8 +245,17 @@ impl Prober {
     }
 }
 
-/// Whether somebody answers for a sick provider; what they answer to one of the better keys matters not.
-async fn probe_provider(connector: &Connector, provider: &Provider) {
+/// The provider itself (`None`) where its circuit is open, else the accounts whose is.
+fn due_circuits(provider: &Provider, now: Instant) -> Vec<Option<usize>> {
+    if provider.breaker().circuit() != Circuit::Closed {
+        return if provider.breaker().try_probe(now) { vec![None] } else { Vec::new() };
+    }
+    let accounts = provider.circuits().accounts().enumerate();
+    accounts.filter(|(_, breaker)| breaker.try_probe(now)).map(|(place, _)| Some(place)).collect()
+}
+
+/// Whether somebody answers behind an open circuit; what they answer to one of the better keys matters not.
+async fn probe_circuit(connector: &Connector, provider: &Provider, account: Option<usize>) {
     let now = Instant::now();
     let rank = |key: &Key| match key.state(now) {
         State::Ready => Some(0),
@@ -223,28 +263,38 @@ async fn probe_provider(connector: &Connector, provider: &Provider) {
         State::Quarantined { .. } => Some(2),
         State::Off => None,
     };
-    let ranked = provider.keys().iter().filter_map(|key| Some((rank(key)?, key)));
-    let key = ranked.min_by_key(|(rank, _)| *rank).map(|(_, key)| key);
-    let list = ModelList { connector, provider };
-    let found = match key {
-        Some(key) => list.ask(key).await,
-        None => Finding::Silent,
+    let own = provider.keys().iter().enumerate();
+    let own = own.filter(|(_, key)| account.is_none_or(|place| key.account == place));
+    let best = own.filter_map(|(place, key)| Some((rank(key)?, place, key))).min_by_key(|it| it.0);
+    let breaker =
+        account.map_or(provider.breaker(), |account| provider.circuits().account(account));
+    let Some((_, place, key)) = best else {
+        breaker.end_trial();
+        return;
     };
-    log::debug!("A sick provider was probed: {}. provider={}", found.name(), provider.name());
+    let list = ModelList { connector, provider };
+    let (found, is_believed) = probed(&list, place, key, &breaker.probes).await;
+    let (name, group) = (provider.name(), account.map_or("all", |_| &key.group_name));
+    log::debug!("An open circuit was probed: {}. provider={name} group={group}", found.name());
     match found {
-        Finding::Unwell | Finding::Silent => provider.breaker.put_off(Instant::now()),
-        Finding::Taken | Finding::Refused | Finding::NoList => provider.breaker.half_open(),
+        Finding::Taken if !is_believed => breaker.end_trial(),
+        Finding::Taken | Finding::Refused | Finding::NoList => breaker.half_open(),
+        Finding::Unwell | Finding::Silent => breaker.end_trial(),
     }
 }
 
 /// Asks whether a key is taken, and takes note of it.
-pub async fn probe_key(connector: &Connector, provider: &Provider, key: &Key) -> Finding {
-    let found = ModelList { connector, provider }.ask(key).await;
+pub async fn probe_key(connector: &Connector, provider: &Provider, key: &Arc<Key>) -> Finding {
+    let list = ModelList { connector, provider };
+    let place = provider.keys().iter().position(|known| Arc::ptr_eq(known, key)).unwrap_or(0);
+    let (found, is_believed) = probed(&list, place, key, &key.health.probes).await;
     let (provider, id) = (provider.name(), &key.id);
     log::info!("A key was probed: {}. provider={provider} key={id}", found.name());
     match found {
-        Finding::Taken => key.sound(),
         Finding::NoList => key.health.quarantine.cannot_be_probed(),
+        // The next look probes again.
+        _ if !is_believed => key.health.quarantine.end_trial(),
+        Finding::Taken => key.sound(),
         Finding::Refused | Finding::Unwell | Finding::Silent => {
             key.health.quarantine.put_off(Instant::now());
         }

@@ -94,7 +94,7 @@ impl Relay<'_, '_> {
     /// The app left and its answer is not drained, or a deadline passed.
     pub async fn wait<T>(
         &mut self,
-        what: &str,
+        what: &'static str,
         future: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Stop> {
         let began = self.now;
@@ -244,6 +244,7 @@ async fn relay_events(
             let stop = match broken {
                 Broken::Told(event) => classify::judge_inside(relay.dialect, &event).into(),
                 Broken::Seen(why) => Stop::Failed(Failure::broken(why)),
+                Broken::Cut(why) => Stop::Failed(Failure::cut(why)),
             };
             return Err(if committed { break_off(relay, stop, events).await } else { stop });
         }
@@ -357,7 +358,7 @@ async fn read_on(
                 return Ok(true);
             }
             Err(error) => {
-                events.fail(format!("in the stream: {}", brief(&error)));
+                events.cut(format!("in the stream: {}", brief(&error)));
                 return Ok(true);
             }
         }

@@ -12,6 +12,10 @@ use super::{
 };
 use crate::pool::key::KeyNews;
 
+/// Waits before the head of an answer.
+pub const CONNECTION: &str = "connection";
+pub const FIRST_BYTE: &str = "first byte";
+
 /// Why an attempt did not deliver.
 pub enum Stop {
     Failed(Failure),
@@ -33,7 +37,7 @@ impl Stop {
             Stop::Failed(failure) => (failure.cause.name(), failure.news),
             Stop::Relay(_) => ("request_rejected", KeyNews::Heard),
             Stop::AppLeft => ("app_left", KeyNews::None),
-            Stop::Deadline => (Cause::Timeout.name(), KeyNews::Fault),
+            Stop::Deadline => (Cause::Timeout.name(), KeyNews::TimedOut),
             Stop::Crowded(_) => ("crowded", KeyNews::None),
             Stop::Broken(_, news) => (Cause::BrokenAnswer.name(), *news),
         }
@@ -56,7 +60,7 @@ pub async fn watch<T>(
     down: &mut Downstream<'_>,
     watchdog: &mut Watchdog,
     leaving: OnDisconnect,
-    what: &str,
+    what: &'static str,
     mut future: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Stop> {
     loop {
@@ -69,11 +73,21 @@ pub async fn watch<T>(
                 Alarm::Look => {}
                 Alarm::Quiet if down.keep_alive().await.is_ok() => {}
                 Alarm::Quiet => Box::pin(let_go(down, watchdog, leaving)).await?,
-                Alarm::Phase => return Err(Failure::timeout(what).into()),
+                Alarm::Phase => return Err(too_slow(what).into()),
                 Alarm::Total if down.is_gone() => return Err(Stop::AppLeft),
                 Alarm::Total => return Err(Stop::Deadline),
             },
         }
+    }
+}
+
+/// What a wait of this name means that was too long.
+fn too_slow(what: &'static str) -> Failure {
+    match what {
+        CONNECTION => Failure::connect_timeout("no connection in time"),
+        FIRST_BYTE => Failure::timeout(FIRST_BYTE),
+        // The head of an answer has come.
+        _ => Failure::stalled(what),
     }
 }
 

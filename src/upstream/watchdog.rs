@@ -52,6 +52,11 @@ impl Watchdog {
         }
     }
 
+    /// The end of the whole request.
+    pub fn deadline(&self) -> std::time::Instant {
+        self.total.into_std()
+    }
+
     /// What is awaited from now on may take `limit`.
     pub fn expect_within(&mut self, now: Instant, limit: Duration) {
         self.expect_before(now, now + limit);

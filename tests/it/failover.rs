@@ -184,9 +184,149 @@ async fn a_provider_that_fails_everywhere_is_502_and_free() {
         let answer = gateway.app().ask(&client::chat(&json!({ "stream": stream }))).await;
         answer.is(502, "upstream_error");
         assert!(!answer.text().contains("SECRET"), "{}", answer.text());
-        assert_eq!(mock.count(), 2, "one more key, and there is no other target");
+        assert_eq!(mock.count(), 3, "no key is left untried");
         assert_eq!(gateway.messages(LICENSE).await, 0);
     }
+}
+
+/// One key and no fallback: what passes in a moment is waited for.
+#[tokio::test]
+async fn the_only_key_is_asked_once_more() {
+    let short = || Reply::error(429).header("retry-after", "1");
+    for (what, fault, pause) in [
+        ("500", Reply::error(500), 300),
+        ("503", Reply::error(503), 300),
+        ("reset", Reply::instead([Step::Reset]), 300),
+        ("429 for a second", short(), 1000),
+    ] {
+        for stream in [false, true] {
+            let good = if stream { Reply::stream() } else { Reply::chat() };
+            let mock = Mock::sequence([fault.clone(), good]).await;
+            let gateway = Gateway::start(Config::new(&mock).keys("p", &["sk-only"])).await;
+            let began = Instant::now();
+            let answer = gateway.app().ask(&client::chat(&json!({ "stream": stream }))).await;
+            assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 2, "{what}");
+            let took = began.elapsed().as_millis();
+            assert!((pause..pause + 900).contains(&took), "{what}: {took} ms");
+            assert_eq!(gateway.messages(LICENSE).await, 1, "{what}");
+        }
+    }
+    // Not what would come again, and not for long.
+    let page = Reply::status(200).header("content-type", "text/html").write("<h1>Hi</h1>");
+    for (fault, code) in [
+        (Reply::error(504), "upstream_error"),
+        (page, "upstream_error"),
+        (Reply::error(429).header("retry-after", "3"), "upstream_exhausted"),
+    ] {
+        let mock = Mock::sequence([fault, Reply::chat()]).await;
+        let gateway = Gateway::start(Config::new(&mock).keys("p", &["sk-only"])).await;
+        assert_eq!(gateway.app().chat().await.error("code"), code);
+        assert_eq!(mock.count(), 1);
+    }
+}
+
+/// A SYN that nobody answers costs one connect, not one a key.
+#[tokio::test]
+async fn a_host_that_nobody_answers_at_costs_one_connect() {
+    let full = FullHost::new().await;
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock)
+        .provider_at("dead", &full.url(), ", timeouts: { connect: 600ms }", &["sk-1", "sk-2"])
+        .model("fast", "[dead/m0, dead/m00, p/m1]");
+    let gateway = Gateway::start(config).await;
+    let began = Instant::now();
+    let answer = gateway.app().chat().await;
+    assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("p/m1"));
+    assert_eq!(answer.number("x-gatekeeper-attempts"), 2);
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(550) && took < Duration::from_millis(1150), "{took:?}");
+}
+
+/// Listens, and has no place for another connection: the kernel drops the SYN.
+struct FullHost {
+    listener: tokio::net::TcpListener,
+    _queued: Vec<tokio::net::TcpStream>,
+}
+
+impl FullHost {
+    async fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut queued = Vec::new();
+        let addr = listener.local_addr().unwrap();
+        let connect = || {
+            let connect = tokio::net::TcpStream::connect(addr);
+            tokio::time::timeout(Duration::from_millis(100), connect)
+        };
+        while let Ok(Ok(stream)) = connect().await {
+            queued.push(stream);
+        }
+        Self { listener, _queued: queued }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/v1", self.listener.local_addr().unwrap())
+    }
+}
+
+/// `[a (two keys), b (two keys), c]`: two that fail don't use up the attempts of the third.
+#[tokio::test]
+async fn a_third_target_is_reached() {
+    let (first, second) =
+        (Mock::start(Reply::error(503)).await, Mock::start(Reply::error(520)).await);
+    let third = Mock::start(Reply::chat()).await;
+    let config = Config::new(&first)
+        .provider("b", &second, &["sk-b1", "sk-b2"])
+        .provider("c", &third, &["sk-c"])
+        .model("fast", "[p/m1, b/m2, c/m3]");
+    let gateway = Gateway::start(config).await;
+    for _ in 0..10 {
+        assert_eq!(gateway.app().chat().await.ok().header("x-gatekeeper-model"), Some("c/m3"));
+    }
+}
+
+/// One account of two is broken: nobody notices, and its provider is not blamed.
+#[tokio::test]
+async fn a_broken_account_costs_nobody_an_answer() {
+    let requests = std::env::var("GATEKEEPER_ACCOUNT_REQUESTS").ok().and_then(|s| s.parse().ok());
+    let requests: usize = requests.unwrap_or(100);
+    let page = Reply::status(200).header("content-type", "text/html").write("<h1>Hi</h1>");
+    for fault in [Reply::error(500), Reply::instead([Step::Reset]), page] {
+        let mock = Mock::start(Reply::chat()).await;
+        mock.key("sk-bad", [fault]);
+        let gateway = Gateway::start(Config::new(&mock).keys("p", &["sk-bad", "sk-good"])).await;
+        for _ in 0..requests {
+            gateway.app().chat().await.ok();
+        }
+        let provider = gateway.status().await["providers"][0]["state"].clone();
+        assert_eq!(provider, "serving");
+        let bad = mock.keys().iter().filter(|key| *key == "sk-bad").count();
+        assert!(bad < 4 + requests / 10, "{bad} of {requests} met it");
+    }
+}
+
+/// Alone and failing: what is tried again, and what passes the open circuit, has a budget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_faults_is_not_made_worse() {
+    let mock = Mock::start(Reply::error(500)).await;
+    let plan = "messages: 100000/month, concurrency: 100, models: [fast]";
+    let config = Config::new(&mock).plan("free", plan).keys("p", &["sk-only"]);
+    let gateway = std::sync::Arc::new(Gateway::start(config).await);
+    let mut apps = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let gateway = gateway.clone();
+        apps.spawn(async move {
+            for _ in 0..10 {
+                gateway.app().chat().await.is(502, "upstream_error");
+            }
+        });
+    }
+    apps.join_all().await;
+    let sent = mock.seen().iter().filter(|seen| seen.method == "POST").count();
+    println!("400 requests in a storm of 500: {sent} were sent on");
+    // Those that were open when the circuit opened, and a fifth of all.
+    assert!((7..=40 + 80 + 5).contains(&sent), "{sent}");
 }
 
 /// A key that was told to wait is left alone until then, and used again afterwards.

@@ -239,6 +239,7 @@ async fn every_metric_is_there_and_explained() {
         ("tokens_total", "counter"),
         ("upstream_attempts_total", "counter"),
         ("key_state", "gauge"),
+        ("key_model_cooling", "gauge"),
         ("provider_state", "gauge"),
         ("license_checks_total", "counter"),
         ("license_cache_total", "counter"),

@@ -15,14 +15,21 @@ fn ask(stream: bool) -> serde_json::Value {
     client::chat(&json!({ "stream": stream }))
 }
 
+/// It may have worked on the request all the while: no other key of it is made to do so again.
 #[tokio::test]
-async fn a_provider_silent_before_its_head_is_left_for_the_next_key() {
+async fn a_provider_silent_before_its_head_is_left_for_the_next_target() {
     for (stream, good) in [(false, Reply::chat()), (true, Reply::stream())] {
-        let mock = Mock::sequence([Reply::instead([Step::Hang]), good]).await;
-        let gateway = start(&mock, "first_byte: 400ms").await;
+        let (mock, other) =
+            (Mock::start(Reply::instead([Step::Hang])).await, Mock::start(good).await);
+        let config = Config::new(&mock)
+            .timeouts("p", "first_byte: 400ms")
+            .provider("q", &other, &["sk-q"])
+            .model("fast", "[p/m1, q/m2]");
+        let gateway = Gateway::start(config).await;
         let began = Instant::now();
         let answer = gateway.app().ask(&ask(stream)).await;
         assert_eq!(answer.ok().number("x-gatekeeper-attempts"), 2);
+        assert_eq!((mock.count(), other.count()), (1, 1));
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(380) && took < Duration::from_secs(2), "{took:?}");
         assert_eq!(gateway.messages(LICENSE).await, 1);
@@ -74,7 +81,7 @@ async fn silence_everywhere_is_504_and_free() {
         let gateway = start(&mock, "first_byte: 300ms").await;
         let answer = gateway.app().ask(&ask(stream)).await;
         answer.is(504, "upstream_timeout");
-        assert_eq!(mock.count(), 2, "one more key, and there is no other target");
+        assert_eq!(mock.count(), 1, "no other key is made to do the work again");
         assert_eq!(gateway.messages(LICENSE).await, 0);
         assert_eq!(gateway.tokens(LICENSE).await, 0);
     }
@@ -84,7 +91,12 @@ async fn silence_everywhere_is_504_and_free() {
 async fn the_total_time_holds_over_all_attempts() {
     for stream in [false, true] {
         let mock = Mock::start(Reply::instead([Step::Hang])).await;
-        let gateway = start(&mock, "first_byte: 700ms, total: 1s").await;
+        let limits = "first_byte: 700ms, total: 1s";
+        let config = Config::new(&mock)
+            .timeouts("p", limits)
+            .provider_at("q", &mock.url(), &format!(", timeouts: {{ {limits} }}"), &["sk-q"])
+            .model("fast", "[p/m1, q/m2]");
+        let gateway = Gateway::start(config).await;
         let began = Instant::now();
         let answer = gateway.app().ask(&ask(stream)).await;
         answer.is(504, "upstream_timeout");

@@ -12,7 +12,10 @@ use super::*;
 use crate::{
     config::settings,
     licenses::Hasher,
-    pool::{HealthBook, key::Told},
+    pool::{
+        HealthBook,
+        key::{Place, Told},
+    },
 };
 
 /// Keys by group and weight.
@@ -31,7 +34,8 @@ fn keys(of: &[(&str, u32)]) -> Vec<Arc<Key>> {
         let group = book.group(&provider, &settings.group);
         let teller = book.teller.clone();
         let told = Told { provider: provider.clone(), mark: "mark".into(), teller };
-        Arc::new(Key::new(&settings, Dialect::OpenAi, health, group, told).unwrap())
+        let place = Place { group, account: 0, models: Arc::new([]) };
+        Arc::new(Key::new(&settings, Dialect::OpenAi, health, place, told).unwrap())
     };
     of.iter().enumerate().map(key).collect()
 }

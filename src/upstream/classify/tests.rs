@@ -13,7 +13,7 @@ fn failure(status: u16, list: &[(&'static str, &str)], body: &str) -> Failure {
 
 #[test]
 fn each_status_says_what_the_key_showed_and_where_to_go() {
-    let money = KeyNews::Spent(Why::NoMoney, None);
+    let money = KeyNews::Spent(Why::NoMoney, Scope::Account, None);
     let refused = KeyNews::Refused;
     for (status, body, cause, news, next) in [
         (401, "{}", Cause::BadCredential, refused(Why::BadCredential), Next::Key),
@@ -43,7 +43,7 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             429,
             r#"{"error":{"message":"Too fast, limit: 0.5 a second."}}"#,
             Cause::RateLimited,
-            KeyNews::Limited(None),
+            KeyNews::Limited(Scope::Model, None),
             Next::Key,
         ),
         (
@@ -63,7 +63,7 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             Next::Target,
         ),
         (408, "", Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
-        (429, "", Cause::RateLimited, KeyNews::Limited(None), Next::Key),
+        (429, "", Cause::RateLimited, KeyNews::Limited(Scope::Model, None), Next::Key),
         (429, r#"{"error":{"type":"insufficient_quota"}}"#, Cause::NoMoney, money, Next::Key),
         (429, r#"{"error":{"code":"credit_balance_exhausted"}}"#, Cause::NoMoney, money, Next::Key),
         (
@@ -104,7 +104,7 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
 #[test]
 fn each_fixture_is_classified() {
     let secs = |secs: f64| Some(Duration::from_secs_f64(secs));
-    let limited = |pause| (Cause::RateLimited, KeyNews::Limited(pause), Next::Key);
+    let limited = |pause| (Cause::RateLimited, KeyNews::Limited(Scope::Model, pause), Next::Key);
     let fault = (Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey);
     for (name, dialect, status, headers, expected) in [
         ("gemini/gemini_429.json", Dialect::Gemini, 429, &[][..], limited(secs(20.0))),
@@ -120,7 +120,7 @@ fn each_fixture_is_classified() {
             Dialect::OpenAi,
             429,
             &[],
-            (Cause::NoMoney, KeyNews::Spent(Why::NoMoney, None), Next::Key),
+            (Cause::NoMoney, KeyNews::Spent(Why::NoMoney, Scope::Account, None), Next::Key),
         ),
         (
             "openai/openai_401.json",
@@ -150,7 +150,7 @@ fn a_days_limit_rests_until_its_end() {
     let groq = r#"{"error":{"message":"Rate limit reached for model `m` in organization `o` on tokens per day (TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s.","type":"tokens","code":"rate_limit_exceeded"}}"#;
     let groq = failure(429, &[], groq);
     let stated = Some(Duration::from_millis(578_016));
-    assert_eq!(groq.news, KeyNews::Spent(Why::DailyLimit, stated));
+    assert_eq!(groq.news, KeyNews::Spent(Why::DailyLimit, Scope::Model, stated));
     let gemini = |quota: &str, value: &str| {
         format!(
             r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
@@ -159,7 +159,9 @@ fn a_days_limit_rests_until_its_end() {
     };
     let daily =
         failure(429, &[], &gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "20"));
-    let KeyNews::Spent(Why::DailyLimit, Some(until)) = daily.news else { panic!("{daily:?}") };
+    let KeyNews::Spent(Why::DailyLimit, Scope::Model, Some(until)) = daily.news else {
+        panic!("{daily:?}")
+    };
     assert!(until <= Duration::from_secs(25 * 3600), "{until:?}");
     // A limit of nothing: waiting helps nobody.
     let none = failure(429, &[], &gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "0"));
@@ -199,7 +201,7 @@ fn geminis_array_is_read_like_an_object() {
     let body = r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
         {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"20.5s"}]}}]"#;
     let failure = failure(429, &[], body);
-    assert_eq!(failure.news, KeyNews::Limited(Some(Duration::from_millis(20_500))));
+    assert_eq!(failure.news, KeyNews::Limited(Scope::Model, Some(Duration::from_millis(20_500))));
     let body = r#"[{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}]"#;
     assert_eq!(super::tests::failure(400, &[], body).cause, Cause::BadCredential);
 }
@@ -227,4 +229,81 @@ fn a_fault_of_the_request_is_relayed_without_the_account() {
     let text = relayed.said.message + &relayed.said.code;
     assert!(text.contains("context_length_exceeded") && text.contains("Too long"), "{text}");
     assert!(!text.contains("Zx81") && !text.contains("sk-proj"), "{text}");
+}
+
+/// Limits are of a model unless the answer says that they are the account's.
+#[test]
+fn a_limit_is_the_models_unless_the_answer_says_otherwise() {
+    let words = |message: &str| format!(r#"{{"error":{{"message":"{message}"}}}}"#);
+    let quota = |id: &str, more: &str| {
+        format!(
+            r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota.",
+            "details":[{{"violations":[{{"quotaId":"{id}"{more}}}]}}]}}}}"#
+        )
+    };
+    let dimensions = r#","quotaDimensions":{"model":"gemini-2.5-pro","location":"global"}"#;
+    for (body, scope) in [
+        (String::new(), Scope::Model),
+        (words("Too many requests"), Scope::Model),
+        (
+            words(
+                "Rate limit reached for model `llama-3.3-70b` in organization `org_1` service tier `on_demand` on tokens per minute (TPM): Limit 6000, Used 5000.",
+            ),
+            Scope::Model,
+        ),
+        (
+            words(
+                "Rate limit reached for gpt-4o in organization org-1 on requests per min (RPM): Limit 3.",
+            ),
+            Scope::Model,
+        ),
+        (
+            words(
+                "This request would exceed your organization's rate limit of 30,000 input tokens per minute (org: o, model: claude-sonnet-4).",
+            ),
+            Scope::Model,
+        ),
+        (words("Rate limit reached for organization org-1 on requests per min."), Scope::Account),
+        (
+            words(
+                "This request would exceed the rate limit for your organization (o) of 40,000 input tokens per minute.",
+            ),
+            Scope::Account,
+        ),
+        (words("Your account has reached its rate limit across all models."), Scope::Account),
+        (quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", ""), Scope::Model),
+        (quota("GenerateRequestsPerMinutePerProject", dimensions), Scope::Model),
+        (quota("GenerateRequestsPerMinutePerProject", ""), Scope::Account),
+        (quota("GenerateRequestsPerDayPerProject", ""), Scope::Account),
+    ] {
+        let failure = failure(429, &[], &body);
+        let found = match failure.news {
+            KeyNews::Limited(scope, _) | KeyNews::Spent(Why::DailyLimit, scope, _) => scope,
+            other => panic!("{other:?} for {body}"),
+        };
+        assert_eq!(found, scope, "{body}");
+    }
+    let groq = words(
+        "Rate limit reached for model `m` in organization `o` on tokens per day (TPD): Limit 100000. Please try again in 9m38s.",
+    );
+    assert!(matches!(failure(429, &[], &groq).news, KeyNews::Spent(_, Scope::Model, Some(_))));
+}
+
+#[test]
+fn what_may_have_passed_is_asked_again_where_nothing_else_is_left() {
+    for (status, again) in [
+        (500, true),
+        (502, true),
+        (503, true),
+        (529, true),
+        (504, false),
+        (520, false),
+        (302, false),
+        (401, false),
+    ] {
+        assert_eq!(failure(status, &[], "").again, again, "{status}");
+    }
+    assert!(Failure::reset("").again && Failure::cut("").again);
+    assert!(!Failure::timeout("first byte").again && !Failure::broken("HTML").again);
+    assert!(!Failure::connect("refused").again && !Failure::connect_timeout("").again);
 }

@@ -40,7 +40,8 @@ pub struct Fault {
 }
 
 fn fault(at: Position, name: impl Into<String>, class: Class, reply: Reply) -> Fault {
-    let (answered, quick) = (at > Position::Head, class == Class::Silent);
+    let quick = matches!(class, Class::Silent | Class::Stalled);
+    let answered = at > Position::Head;
     Fault { at, name: name.into(), class, answered, reply: Some(reply), quick, ended: true }
 }
 
@@ -69,9 +70,9 @@ fn before_the_head() -> Vec<Fault> {
     };
     vec![
         refused,
-        fault(At, "reset", Class::Provider, Reply::instead([Step::Reset])),
-        fault(At, "closed", Class::Provider, Reply::instead([Step::Close])),
-        fault(At, "half a head", Class::Provider, Reply::instead([half, Step::Close])),
+        fault(At, "reset", Class::Passing, Reply::instead([Step::Reset])),
+        fault(At, "closed", Class::Passing, Reply::instead([Step::Close])),
+        fault(At, "half a head", Class::Passing, Reply::instead([half, Step::Close])),
         fault(At, "silent", Class::Silent, Reply::instead([Step::Hang])),
     ]
 }
@@ -118,7 +119,7 @@ fn heads(api: Api) -> Vec<Fault> {
         ],
     };
     for status in [500, 503, 529] {
-        list.push(said(status, "server_error", "", "Overloaded", Class::Provider));
+        list.push(said(status, "server_error", "", "Overloaded", Class::Passing));
     }
     list.extend(detailed(api));
     let mut faults: Vec<Fault> = list
@@ -179,15 +180,15 @@ fn after_the_head(way: &Way) -> Vec<Fault> {
     use Position::AfterHead as At;
     let error = way.provider.error_body(500, "server_error", "", "Overloaded").to_string();
     let mut faults = vec![
-        fault(At, "reset", Class::Provider, head(way).chunked().then(Step::Reset)),
-        fault(At, "closed", Class::Provider, head(way).chunked().then(Step::Close)),
-        fault(At, "closed, a length said", Class::Provider, head(way).lying_length(500)),
-        fault(At, "silent", Class::Silent, head(way).chunked().then(Step::Hang)),
+        fault(At, "reset", Class::Passing, head(way).chunked().then(Step::Reset)),
+        fault(At, "closed", Class::Passing, head(way).chunked().then(Step::Close)),
+        fault(At, "closed, a length said", Class::Passing, head(way).lying_length(500)),
+        fault(At, "silent", Class::Stalled, head(way).chunked().then(Step::Hang)),
         fault(At, "nothing at all", Class::Provider, head(way)),
         fault(At, "HTML", Class::Provider, {
             Reply::status(200).header("content-type", "text/html").write("<h1>Hi</h1>")
         }),
-        fault(At, "an error as JSON", Class::Provider, Reply::json(200, error)),
+        fault(At, "an error as JSON", Class::Passing, Reply::json(200, error)),
     ];
     if way.stream {
         let whole = Reply::json(200, way.provider.json());
@@ -224,10 +225,10 @@ fn json_answers(api: Api) -> Vec<Fault> {
         fault(FirstEvent, "a lack of money inside", Class::Account, money),
         fault(FirstEvent, "no answer inside", Class::Provider, json("{}")),
         fault(Middle, "truncated", Class::Provider, json(half)),
-        fault(Middle, "shorter than said", Class::Provider, json(half).lying_length(whole.len())),
-        fault(Middle, "reset", Class::Provider, json(half).chunked().then(Step::Reset)),
-        fault(Middle, "closed", Class::Provider, json(half).chunked().then(Step::Close)),
-        fault(Middle, "stalled", Class::Silent, json(half).chunked().then(Step::Hang)),
+        fault(Middle, "shorter than said", Class::Passing, json(half).lying_length(whole.len())),
+        fault(Middle, "reset", Class::Passing, json(half).chunked().then(Step::Reset)),
+        fault(Middle, "closed", Class::Passing, json(half).chunked().then(Step::Close)),
+        fault(Middle, "stalled", Class::Stalled, json(half).chunked().then(Step::Hang)),
         fault(Middle, "longer than said", Class::Provider, {
             json(&whole).lying_length(whole.len() / 2)
         }),
@@ -238,10 +239,10 @@ fn json_answers(api: Api) -> Vec<Fault> {
             Class::Provider,
             json(whole.trim_end().trim_end_matches('}')),
         ),
-        fault(End, "a length said too long", Class::Provider, {
+        fault(End, "a length said too long", Class::Passing, {
             json(&whole).lying_length(whole.len() + 100)
         }),
-        fault(End, "no last chunk", Class::Provider, json(&whole).chunked().then(Step::Close)),
+        fault(End, "no last chunk", Class::Passing, json(&whole).chunked().then(Step::Close)),
         fault(End, "ends with its connection", Class::Fine, json(&whole).until_close()),
         fault(End, "one byte a write", Class::Fine, json(&whole).bytewise()),
     ]
@@ -259,18 +260,18 @@ fn first_events(api: Api) -> Vec<Fault> {
         Api::Generate => ("RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"),
     };
     let mut faults = vec![
-        fault(At, "an error event", Class::Provider, Reply::sse(&[error("server_error")])),
-        fault(At, "a beginning, then an error event", Class::Provider, {
+        fault(At, "an error event", Class::Passing, Reply::sse(&[error("server_error")])),
+        fault(At, "a beginning, then an error event", Class::Passing, {
             begun().write(error("server_error"))
         }),
         fault(At, "a beginning, then the end", Class::Provider, begun()),
-        fault(At, "a beginning, then closed", Class::Provider, begun().then(Step::Close)),
-        fault(At, "a beginning, then reset", Class::Provider, begun().then(Step::Reset)),
-        fault(At, "a beginning, then silence", Class::Silent, begun().then(Step::Hang)),
+        fault(At, "a beginning, then closed", Class::Passing, begun().then(Step::Close)),
+        fault(At, "a beginning, then reset", Class::Passing, begun().then(Step::Reset)),
+        fault(At, "a beginning, then silence", Class::Stalled, begun().then(Step::Hang)),
         fault(At, "a beginning, then a malformed event", Class::Provider, {
             begun().write(TORN).write(api.script().rest())
         }),
-        fault(At, "half an event", Class::Provider, begun().write(&TORN[..20]).then(Step::Close)),
+        fault(At, "half an event", Class::Passing, begun().write(&TORN[..20]).then(Step::Close)),
         fault(At, "a comment alone", Class::Provider, Reply::sse(&[": processing\n\n"])),
     ];
     if let Some(end) = api.script().end.filter(|_| api != Api::Responses) {

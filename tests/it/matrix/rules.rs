@@ -17,8 +17,12 @@ pub enum Class {
     Request(u16),
     /// The provider is at fault, before the app has seen anything.
     Provider,
-    /// The same, by saying nothing.
+    /// The same, in a way that may have passed in a moment: where nothing else is left, its key is asked once more.
+    Passing,
+    /// The same, by saying nothing: no other key of the target is made to do the work again.
     Silent,
+    /// The same, after the head of an answer: another account may do better.
+    Stalled,
     /// The provider is at fault, and the app has seen a part of its answer.
     Broken,
     /// No fault at all, if it looks like one.
@@ -69,8 +73,10 @@ pub fn rule(class: Class) -> Rule {
         Class::Account => (AnotherAccount, [1, 2, 2], error),
         Class::Limited => (AnotherAccount, [1, 2, 2], Sees::Refused(503, "upstream_exhausted")),
         Class::Tier => (AnotherAccount, [1, 2, 2], error),
-        Class::Provider => (AnotherKey, [1, 2, 2], error),
-        Class::Silent => (AnotherKey, [1, 2, 2], Sees::Refused(504, "upstream_timeout")),
+        Class::Provider => (AnotherKey, [1, 2, 3], error),
+        Class::Passing => (AnotherKey, [2, 3, 3], error),
+        Class::Silent => (Nobody, [1, 1, 1], Sees::Refused(504, "upstream_timeout")),
+        Class::Stalled => (AnotherAccount, [1, 2, 2], Sees::Refused(504, "upstream_timeout")),
         Class::Model => (Nobody, [1, 1, 1], error),
         Class::Request(status) => (Nobody, [1, 1, 1], Sees::Relayed(status)),
         Class::Broken => (Nobody, [1, 1, 1], Sees::Broken),

@@ -271,6 +271,7 @@ impl Seen {
 
 #[derive(Default)]
 struct State {
+    by_path: HashMap<String, Reply>,
     by_key: HashMap<String, Vec<Reply>>,
     default: Vec<Reply>,
     count: HashMap<String, usize>,
@@ -279,7 +280,10 @@ struct State {
 
 impl State {
     /// The answer for this request; the last of a list stays.
-    fn reply(&mut self, key: &str) -> Reply {
+    fn reply(&mut self, path: &str, key: &str) -> Reply {
+        if let Some(reply) = self.by_path.get(path) {
+            return reply.clone();
+        }
         let known =
             [key, family(key)].into_iter().find_map(|name| Some((name, self.by_key.get(name)?)));
         let (name, replies) = known.unwrap_or(("", &self.default));
@@ -367,6 +371,12 @@ impl Mock {
     }
 
     /// What all others get from now on.
+    /// Answers requests for this path alike, whichever key they carry.
+    pub fn path(&self, path: &str, reply: Reply) -> &Self {
+        self.state.lock().by_path.insert(path.to_owned(), reply);
+        self
+    }
+
     pub fn answer(&self, replies: impl Into<Vec<Reply>>) {
         let mut state = self.state.lock();
         state.default = replies.into();
@@ -554,7 +564,7 @@ impl Connection {
             let (mut seen, mut at) = (self.read_head().await?, None);
             let (reply, place) = {
                 let mut state = self.state.lock();
-                let reply = state.reply(&seen.key);
+                let reply = state.reply(&seen.path, &seen.key);
                 if reply.early {
                     state.seen.push(seen.clone());
                     at = Some(state.seen.len() - 1);

@@ -57,7 +57,7 @@ async fn one_request(
         left: None,
         answered: false,
     };
-    let reply = state.lock().reply(&seen.key);
+    let reply = state.lock().reply(&seen.path, &seen.key);
     if !reply.early && read_body(&mut receive, &mut seen).await.is_err() {
         return;
     }

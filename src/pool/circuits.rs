@@ -1,0 +1,213 @@
+//! The circuits of one provider. Faults count against the account that met them; the provider itself is
+//! passed over when most of its accounts fail.
+
+use std::{sync::Arc, time::Instant};
+
+use super::breaker::{Breaker, Circuit, Fault, Pass, Tally};
+
+/// One for the provider, and one for each of its accounts. The breakers outlive a reload.
+pub struct Circuits {
+    pub provider: Arc<Breaker>,
+    accounts: Vec<Account>,
+}
+
+struct Account {
+    breaker: Arc<Breaker>,
+    /// Some key of it is not switched off: only such accounts count.
+    in_use: bool,
+}
+
+/// What an attempt finds out for others, and has to end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trials {
+    /// It is the one request that a half-open provider is tried by.
+    pub provider: bool,
+    /// The same of its account.
+    pub account: bool,
+    /// It passes an open circuit because nothing else is left.
+    pub through: bool,
+}
+
+impl Trials {
+    pub fn is_any(self) -> bool {
+        self.provider || self.account || self.through
+    }
+}
+
+/// What became known just now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opened {
+    pub provider: Option<Fault>,
+    pub account: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClosedAgain {
+    pub provider: bool,
+    pub account: bool,
+}
+
+impl Circuits {
+    /// Accounts in the order in which keys name them, each with whether it is in use.
+    pub fn new(
+        provider: Arc<Breaker>,
+        accounts: impl IntoIterator<Item = (Arc<Breaker>, bool)>,
+    ) -> Self {
+        let account = |(breaker, in_use)| Account { breaker, in_use };
+        Self { provider, accounts: accounts.into_iter().map(account).collect() }
+    }
+
+    pub fn accounts(&self) -> impl Iterator<Item = &Breaker> {
+        self.accounts.iter().map(|account| &*account.breaker)
+    }
+
+    pub fn account(&self, place: usize) -> &Breaker {
+        &self.accounts[place].breaker
+    }
+
+    /// Whether an account may be asked; a trial that is granted has to be ended.
+    pub fn pass(&self, account: usize, now: Instant) -> Pass {
+        self.account(account).pass(now)
+    }
+
+    /// Whether a request that has nothing else left may pass to this account.
+    pub fn lets_through(&self, account: usize) -> bool {
+        self.provider.lets_through() && self.account(account).lets_through()
+    }
+
+    /// Whether neither the provider's circuit nor the account's is open.
+    pub fn is_closed(&self, account: usize) -> bool {
+        let is_closed = |breaker: &Breaker| breaker.circuit() == Circuit::Closed;
+        is_closed(&self.provider) && is_closed(self.account(account))
+    }
+
+    /// An answer, or a refusal that only a healthy provider gives.
+    pub fn answered(&self, account: usize, trials: Trials, now: Instant) -> ClosedAgain {
+        let account = self.account(account).answered(trials.is_any(), now);
+        let provider = (trials.provider || trials.through) && self.provider.close();
+        ClosedAgain { provider, account }
+    }
+
+    pub fn failed(&self, account: usize, fault: Fault, trials: Trials, now: Instant) -> Opened {
+        let is_trial = trials.account || trials.provider;
+        let account = self.account(account).failed(fault, is_trial, now);
+        if self.provider.circuit() != Circuit::Closed {
+            if trials.provider {
+                self.provider.open(fault, now);
+            }
+            return Opened { provider: None, account };
+        }
+        let provider = self.common_fault(now);
+        if let Some(fault) = provider {
+            self.provider.open(fault, now);
+        }
+        Opened { provider, account }
+    }
+
+    /// What most of the accounts suffer from, if most of them do and it was seen often enough.
+    fn common_fault(&self, now: Instant) -> Option<Fault> {
+        let (mut sum, mut failing, mut count) = (Tally::default(), 0, 0);
+        for account in self.accounts.iter().filter(|account| account.in_use) {
+            let tally = account.breaker.tally(now);
+            count += 1;
+            if tally.is_failing() || account.breaker.circuit() != Circuit::Closed {
+                sum.add(tally);
+                failing += 1;
+            }
+        }
+        (failing * 2 > count && sum.is_enough()).then(|| sum.fault())
+    }
+
+    /// What was tried told nothing.
+    pub fn end(&self, account: usize, trials: Trials) {
+        if trials.account {
+            self.account(account).end_trial();
+        }
+        if trials.provider {
+            self.provider.end_trial();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn circuits(accounts: &[bool]) -> Circuits {
+        super::super::rest::start_clock();
+        let account = |in_use: &bool| (Arc::new(Breaker::default()), *in_use);
+        Circuits::new(Arc::default(), accounts.iter().map(account))
+    }
+
+    fn fail(circuits: &Circuits, account: usize, fault: Fault) -> Opened {
+        circuits.failed(account, fault, Trials::default(), Instant::now())
+    }
+
+    #[test]
+    fn one_failing_account_of_two_is_left_alone_and_the_provider_serves() {
+        let (circuits, now) = (circuits(&[true, true]), Instant::now());
+        let opened: Vec<bool> = (0..4).map(|_| fail(&circuits, 0, Fault::Quick).account).collect();
+        assert_eq!(opened, [false, false, false, true]);
+        circuits.answered(1, Trials::default(), now);
+        for _ in 0..20 {
+            assert_eq!(fail(&circuits, 0, Fault::Quick), Opened::default());
+        }
+        assert_eq!((circuits.provider.pass(now), circuits.pass(1, now)), (Pass::Free, Pass::Free));
+        assert_eq!(circuits.pass(0, now), Pass::No);
+        assert!(circuits.is_closed(1) && !circuits.is_closed(0));
+    }
+
+    #[test]
+    fn a_provider_is_out_when_most_of_its_accounts_are() {
+        for (accounts, failing, is_out) in
+            [(1, 1, true), (2, 1, false), (2, 2, true), (3, 1, false), (3, 2, true), (5, 3, true)]
+        {
+            let circuits = circuits(&vec![true; accounts]);
+            for account in (0..accounts).cycle().take(accounts * 6) {
+                if account < failing {
+                    fail(&circuits, account, Fault::Silent);
+                } else {
+                    circuits.answered(account, Trials::default(), Instant::now());
+                }
+            }
+            let circuit = circuits.provider.circuit();
+            assert_eq!(circuit == Circuit::Open, is_out, "{failing} of {accounts}");
+            assert!(!is_out || !circuits.provider.lets_through());
+        }
+    }
+
+    #[test]
+    fn four_faults_over_all_accounts_are_enough_and_switched_off_ones_do_not_count() {
+        let all = circuits(&[true, true]);
+        let opened = [0, 1, 0, 1].map(|account| fail(&all, account, Fault::Quick).provider);
+        assert_eq!(opened, [None, None, None, Some(Fault::Quick)]);
+        let one = circuits(&[true, false, false]);
+        let opened: Vec<_> = (0..4).map(|_| fail(&one, 0, Fault::Quick).provider).collect();
+        assert_eq!(opened[3], Some(Fault::Quick));
+    }
+
+    #[test]
+    fn an_answer_through_an_open_circuit_closes_it_and_a_failed_trial_opens_it_again() {
+        let (circuits, now) = (circuits(&[true]), Instant::now());
+        for _ in 0..4 {
+            fail(&circuits, 0, Fault::Quick);
+        }
+        assert!(circuits.lets_through(0) && !circuits.is_closed(0));
+        let through = Trials { through: true, ..Trials::default() };
+        assert_eq!(circuits.failed(0, Fault::Quick, through, now), Opened::default());
+        let closed = circuits.answered(0, through, now);
+        assert_eq!(closed, ClosedAgain { provider: true, account: true });
+        assert!(circuits.is_closed(0));
+        for _ in 0..4 {
+            fail(&circuits, 0, Fault::Quick);
+        }
+        circuits.provider.half_open();
+        assert_eq!(circuits.provider.pass(now), Pass::Trial);
+        let trial = Trials { provider: true, ..Trials::default() };
+        circuits.failed(0, Fault::Silent, trial, now + Duration::from_secs(1));
+        assert_eq!(circuits.provider.circuit(), Circuit::Open);
+        assert!(!circuits.lets_through(0), "the trial was silent");
+    }
+}

@@ -1,0 +1,172 @@
+//! The limits of an account that hold for one of its models: a rate limit or a day's limit of one model
+//! says nothing about another one.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use parking_lot::RwLock;
+
+use super::{
+    health::State,
+    rest::{Cooling, Quarantine},
+};
+
+/// Above so many, those that are over are forgotten.
+const MANY: usize = 64;
+
+/// What a limit holds for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// One model of the account.
+    Model,
+    /// All of its models.
+    Account,
+}
+
+/// Of one account and model.
+#[derive(Debug, Default)]
+pub struct ModelHealth {
+    pub cooling: Cooling,
+    /// After a day's limit.
+    pub quarantine: Quarantine,
+}
+
+impl ModelHealth {
+    pub fn state(&self, now: Instant) -> State {
+        if let Some((why, left_ms)) = self.quarantine.status(now) {
+            return State::Quarantined { why, left_ms };
+        }
+        match self.cooling.left_ms(now) {
+            0 => State::Ready,
+            left_ms => State::Cooling { left_ms },
+        }
+    }
+
+    /// Whether it is not even tried.
+    pub fn rests(&self, now: Instant) -> bool {
+        self.cooling.left_ms(now) > 0 || self.quarantine.status(now).is_some_and(|(_, ms)| ms > 0)
+    }
+
+    pub fn age_ms(&self, now: Instant) -> u64 {
+        match self.state(now) {
+            State::Quarantined { .. } => self.quarantine.age_ms(now),
+            _ => self.cooling.age_ms(now),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.state(now) == State::Ready
+    }
+}
+
+/// Of one account: the models that were limited once.
+#[derive(Debug, Default)]
+pub struct ModelLimits {
+    /// Hot: most accounts never meet a limit, and then nothing is locked.
+    any: AtomicBool,
+    known: RwLock<Vec<(Arc<str>, Arc<ModelHealth>)>>,
+}
+
+impl ModelLimits {
+    /// `None` where it was never limited.
+    pub fn get(&self, model: &str) -> Option<Arc<ModelHealth>> {
+        if !self.any.load(Relaxed) {
+            return None;
+        }
+        let known = self.known.read();
+        known.iter().find(|(name, _)| **name == *model).map(|(_, health)| health.clone())
+    }
+
+    pub fn of(&self, model: &Arc<str>, now: Instant) -> Arc<ModelHealth> {
+        if let Some(known) = self.get(model) {
+            return known;
+        }
+        let mut known = self.known.write();
+        if let Some((_, health)) = known.iter().find(|(name, _)| name == model) {
+            return health.clone();
+        }
+        if known.len() >= MANY {
+            known.retain(|(_, health)| !health.is_over(now));
+        }
+        let health = Arc::new(ModelHealth::default());
+        known.push((model.clone(), health.clone()));
+        self.any.store(true, Relaxed);
+        health
+    }
+
+    /// All that were limited once.
+    pub fn all(&self) -> Vec<(Arc<str>, Arc<ModelHealth>)> {
+        if !self.any.load(Relaxed) {
+            return Vec::new();
+        }
+        self.known.read().clone()
+    }
+
+    /// What is left of a key that serves these models: ready, as long as one of them is.
+    pub fn state_of(&self, models: &[Arc<str>], now: Instant) -> State {
+        self.soonest(models, now).map_or(State::Ready, |health| health.state(now))
+    }
+
+    /// Of these models, if all of them rest, the one that is tried again first.
+    pub fn soonest(&self, models: &[Arc<str>], now: Instant) -> Option<Arc<ModelHealth>> {
+        if !self.any.load(Relaxed) {
+            return None;
+        }
+        let mut soonest: Option<(u64, Arc<ModelHealth>)> = None;
+        for model in models {
+            let health = self.get(model)?;
+            let left = match health.state(now) {
+                State::Cooling { left_ms } | State::Quarantined { left_ms, .. } => left_ms,
+                State::Ready | State::Off => return None,
+            };
+            if soonest.as_ref().is_none_or(|(least, _)| left < *least) {
+                soonest = Some((left, health));
+            }
+        }
+        soonest.map(|(_, health)| health)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pool::health::Why;
+
+    #[test]
+    fn a_key_is_ready_while_one_of_its_models_is() {
+        super::super::rest::start_clock();
+        let (limits, now) = (ModelLimits::default(), Instant::now());
+        let models: Vec<Arc<str>> = vec!["a".into(), "b".into()];
+        assert_eq!(limits.state_of(&models, now), State::Ready);
+        limits.of(&models[0], now).cooling.begin(Some(Duration::from_secs(9)), now);
+        assert!(limits.get("a").is_some_and(|health| health.rests(now)));
+        assert!(limits.get("b").is_none());
+        assert_eq!(limits.state_of(&models, now), State::Ready);
+        let stated = Some(Duration::from_secs(3600));
+        limits.of(&models[1], now).quarantine.begin(Why::DailyLimit, stated, now);
+        assert_eq!(limits.state_of(&models, now), State::Cooling { left_ms: 9000 });
+        let later = now + Duration::from_secs(10);
+        assert_eq!(limits.state_of(&models, later), State::Ready, "a is over");
+        assert!(matches!(limits.state_of(&models[1..], later), State::Quarantined { .. }));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_when_there_are_many() {
+        let (limits, now) = (ModelLimits::default(), Instant::now());
+        for number in 0..1000 {
+            let health = limits.of(&format!("m{number}").into(), now);
+            if number == 0 {
+                health.cooling.begin(Some(Duration::from_secs(9)), now);
+            }
+        }
+        let known = limits.all();
+        assert!(known.len() <= MANY && &*known[0].0 == "m0", "{}", known.len());
+    }
+}
