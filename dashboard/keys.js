@@ -168,10 +168,8 @@ function numbers({ requests, errors, open, ttft_ms: ttft }) {
 }
 
 /** What holds for some of a key's models only, or keeps its account out while others serve. `age`: since the report. */
-function limits({ state, models = [], fails_for_ms: fails }, age) {
-    const parts = state === 'ready'
-        ? models.map(({ model, why: because, left_ms: left }) => `${model} rests: ${why(because)}, ${duration(Math.max(0, left - age))} left`)
-        : [];
+function limits({ models = [], fails_for_ms: fails }, age) {
+    const parts = models.map(({ model, why: because, left_ms: left }) => `${model}: ${why(because)}, ${duration(Math.max(0, left - age))} left`);
     if (fails) parts.push(`its account fails for ${duration(fails + age)}: others come first`);
     return parts;
 }

@@ -38,12 +38,8 @@ impl Admin {
                     metrics.key_state.with_label_values(&labels).set(is);
                 }
                 for (model, state) in key.resting_models(now) {
-                    let (State::Cooling { left_ms } | State::Quarantined { left_ms, .. }) = state
-                    else {
-                        continue;
-                    };
                     let labels = [&**provider.name(), &*key.id, &*model];
-                    let seconds = left_ms as f64 / 1000.0;
+                    let seconds = state.left_ms() as f64 / 1000.0;
                     metrics.key_model_cooling.with_label_values(&labels).set(seconds);
                 }
             }

@@ -141,7 +141,7 @@ pub(super) const PROVIDER_STATES: [&str; 4] = ["serving", "out", "sick", "recove
 
 /// `out`: it answers, but no key of it is ready.
 pub(super) fn provider_state(provider: &Provider, now: Instant) -> &'static str {
-    let serves = |key: &Arc<Key>| key.state(now) == State::Ready && provider.is_closed_for(key);
+    let serves = |key: &Arc<Key>| key.can_serve(now) && provider.is_closed_for(key);
     match provider.breaker().circuit() {
         Circuit::Open => "sick",
         Circuit::HalfOpen => "recovering",
@@ -179,13 +179,16 @@ fn keys(
                 .in_state_for_ms(now)
                 .map_or(Some(loaded), |ms| Some(UnixMs(wall.0.saturating_sub(ms)))),
         };
-        let (why, left) = why_and_left(state);
+        let (mut why, left) = why_and_left(state);
         let left_of_limit = key.group.allowance.known(now);
-        let models: Vec<Value> = key
-            .resting_models(now)
-            .into_iter()
-            .map(|(model, state)| resting(&model, state))
-            .collect();
+        let limited = key.resting_models(now);
+        if let (State::Cooling { .. }, 0, Some((_, first))) =
+            (state, key.group.cooling.left_ms(now), limited.first())
+        {
+            why = why_and_left(*first).0;
+        }
+        let models: Vec<Value> =
+            limited.iter().map(|(model, state)| resting(model, *state)).collect();
         json!({
             "provider": &**provider.name(), "id": &*key.id, "group": &*key.group_name,
             "state": state.name(), "why": why, "left_ms": left,

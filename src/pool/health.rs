@@ -69,6 +69,14 @@ pub enum State {
 }
 
 impl State {
+    /// Milliseconds until it is tried again; 0 where no time tells.
+    pub fn left_ms(self) -> u64 {
+        match self {
+            State::Cooling { left_ms } | State::Quarantined { left_ms, .. } => left_ms,
+            State::Ready | State::Off => 0,
+        }
+    }
+
     /// Metric label.
     pub fn name(self) -> &'static str {
         match self {

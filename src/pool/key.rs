@@ -124,12 +124,17 @@ impl Key {
         self.credential.clone()
     }
 
-    /// How it is for all that it serves: where each of its models rests, so does the key.
+    /// How it is for all that it serves: it cools while some of its models do, whose account others use.
     pub fn state(&self, now: Instant) -> State {
         match self.own_state(now) {
             State::Ready => self.group.models.state_of(&self.models, now),
             state => state,
         }
+    }
+
+    /// Whether it can serve something.
+    pub fn can_serve(&self, now: Instant) -> bool {
+        self.own_state(now) == State::Ready && !self.group.models.all_rest(&self.models, now)
     }
 
     /// How it is for one model.
@@ -155,26 +160,18 @@ impl Key {
 
     /// Its models that rest by themselves, by name.
     pub fn resting_models(&self, now: Instant) -> Vec<(Arc<str>, State)> {
-        let known = self.group.models.all().into_iter();
-        let states = known.map(|(model, health)| (model, health.state(now)));
-        let rests = |(model, state): &(Arc<str>, State)| {
-            *state != State::Ready && self.models.contains(model)
-        };
-        let mut resting: Vec<_> = states.filter(rests).collect();
-        resting.sort_by(|(one, _), (other, _)| one.cmp(other));
-        resting
+        self.group.models.resting(&self.models, now)
     }
 
     /// Milliseconds that it, its account, or all of its models have been in quarantine.
     pub fn resting_for_ms(&self, now: Instant) -> Option<u64> {
-        let of_models = || {
-            let soonest = self.group.models.soonest(&self.models, now)?;
-            soonest.quarantine.status(now).map(|_| soonest.age_ms(now))
-        };
-        [&self.health.quarantine, &self.group.quarantine]
+        let own = [&self.health.quarantine, &self.group.quarantine]
             .into_iter()
-            .find_map(|quarantine| quarantine.status(now).map(|_| quarantine.age_ms(now)))
-            .or_else(of_models)
+            .find_map(|quarantine| quarantine.status(now).map(|_| quarantine.age_ms(now)));
+        own.or_else(|| match self.state(now) {
+            State::Quarantined { .. } => self.group.models.age_ms(&self.models, now),
+            _ => None,
+        })
     }
 
     /// Milliseconds since its state began; `None` when it is ready, or off by the configuration.
@@ -186,9 +183,7 @@ impl Key {
             State::Cooling { .. } if self.group.cooling.left_ms(now) > 0 => {
                 Some(self.group.cooling.age_ms(now))
             }
-            State::Cooling { .. } => {
-                self.group.models.soonest(&self.models, now).map(|health| health.age_ms(now))
-            }
+            State::Cooling { .. } => self.group.models.age_ms(&self.models, now),
             State::Quarantined { .. } => self.resting_for_ms(now),
         }
     }

@@ -107,28 +107,40 @@ impl ModelLimits {
         self.known.read().clone()
     }
 
-    /// What is left of a key that serves these models: ready, as long as one of them is.
+    /// How a key is that serves these models: cooling while some of them rest, set aside when all are.
     pub fn state_of(&self, models: &[Arc<str>], now: Instant) -> State {
-        self.soonest(models, now).map_or(State::Ready, |health| health.state(now))
+        let resting = self.resting(models, now);
+        let soonest = resting.iter().map(|(_, state)| *state).min_by_key(|state| state.left_ms());
+        let all_aside = resting.len() == models.len()
+            && resting.iter().all(|(_, state)| matches!(state, State::Quarantined { .. }));
+        match soonest {
+            None => State::Ready,
+            Some(state) if all_aside => state,
+            Some(state) => State::Cooling { left_ms: state.left_ms() },
+        }
     }
 
-    /// Of these models, if all of them rest, the one that is tried again first.
-    pub fn soonest(&self, models: &[Arc<str>], now: Instant) -> Option<Arc<ModelHealth>> {
+    /// Whether none of these models can be served.
+    pub fn all_rest(&self, models: &[Arc<str>], now: Instant) -> bool {
+        !models.is_empty() && self.resting(models, now).len() == models.len()
+    }
+
+    /// Milliseconds since the first of them began to rest.
+    pub fn age_ms(&self, models: &[Arc<str>], now: Instant) -> Option<u64> {
+        let resting = self.resting(models, now);
+        resting.iter().filter_map(|(model, _)| Some(self.get(model)?.age_ms(now))).max()
+    }
+
+    /// Those of these models that rest, in their order.
+    pub fn resting(&self, models: &[Arc<str>], now: Instant) -> Vec<(Arc<str>, State)> {
         if !self.any.load(Relaxed) {
-            return None;
+            return Vec::new();
         }
-        let mut soonest: Option<(u64, Arc<ModelHealth>)> = None;
-        for model in models {
-            let health = self.get(model)?;
-            let left = match health.state(now) {
-                State::Cooling { left_ms } | State::Quarantined { left_ms, .. } => left_ms,
-                State::Ready | State::Off => return None,
-            };
-            if soonest.as_ref().is_none_or(|(least, _)| left < *least) {
-                soonest = Some((left, health));
-            }
-        }
-        soonest.map(|(_, health)| health)
+        let state = |model: &Arc<str>| {
+            let state = self.get(model)?.state(now);
+            (state != State::Ready).then(|| (model.clone(), state))
+        };
+        models.iter().filter_map(state).collect()
     }
 }
 
@@ -140,20 +152,22 @@ mod tests {
     use crate::pool::health::Why;
 
     #[test]
-    fn a_key_is_ready_while_one_of_its_models_is() {
+    fn a_key_cools_while_some_of_its_models_rest_and_is_set_aside_with_all() {
         super::super::rest::start_clock();
         let (limits, now) = (ModelLimits::default(), Instant::now());
         let models: Vec<Arc<str>> = vec!["a".into(), "b".into()];
         assert_eq!(limits.state_of(&models, now), State::Ready);
         limits.of(&models[0], now).cooling.begin(Some(Duration::from_secs(9)), now);
         assert!(limits.get("a").is_some_and(|health| health.rests(now)));
-        assert!(limits.get("b").is_none());
-        assert_eq!(limits.state_of(&models, now), State::Ready);
+        assert!(limits.get("b").is_none() && !limits.all_rest(&models, now));
+        assert_eq!(limits.state_of(&models, now), State::Cooling { left_ms: 9000 });
         let stated = Some(Duration::from_secs(3600));
         limits.of(&models[1], now).quarantine.begin(Why::DailyLimit, stated, now);
         assert_eq!(limits.state_of(&models, now), State::Cooling { left_ms: 9000 });
+        assert!(limits.all_rest(&models, now));
         let later = now + Duration::from_secs(10);
-        assert_eq!(limits.state_of(&models, later), State::Ready, "a is over");
+        assert!(!limits.all_rest(&models, later), "a is over");
+        assert!(matches!(limits.state_of(&models, later), State::Cooling { .. }), "b rests");
         assert!(matches!(limits.state_of(&models[1..], later), State::Quarantined { .. }));
     }
 

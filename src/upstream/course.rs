@@ -209,7 +209,7 @@ impl<'a> Course<'a> {
         })
     }
 
-    /// The same key once more, after a pause, unless its circuit has opened meanwhile.
+    /// The same key once more, after a pause, unless its circuit has opened meanwhile or its target was given up.
     fn once_more(&mut self, providers: &[Provider], now: Instant) -> Step {
         match std::mem::replace(&mut self.again, Again::Done) {
             Again::Later(at, key) => {
@@ -221,7 +221,8 @@ impl<'a> Course<'a> {
                 };
                 let provider = &providers[target.provider];
                 // An open circuit lets one try pass, not two.
-                let may = provider.is_closed_for(&key)
+                let may = self.closed & bit(at) == 0
+                    && provider.is_closed_for(&key)
                     && pause <= SHORT
                     && self.has_time_for(pause, now)
                     && provider.budget().take(now);

@@ -48,7 +48,7 @@ const VERDICTS: [(&str, [Verdict; 4]); 16] = [
     ("S06 silence", [Safe, Pass, Pass, Pass]),
     ("S07 first token after 2 s", [Safe, Partial, Pass, Pass]),
     ("S08 cut after 40 of 60 words", [Safe, Safe, Safe, Pass]),
-    ("S09 stall of 3 s", [Safe, Safe, Safe, Pass]),
+    ("S09 stall of 4 s", [Safe, Safe, Safe, Pass]),
     ("S10 malformed chunk", [Safe, Safe, Safe, Pass]),
     ("S11 no [DONE]", [Pass, Pass, Pass, Pass]),
     ("S12 400 context_length_exceeded", [Safe, Safe, Safe, Safe]),
@@ -144,9 +144,10 @@ fn script(number: usize) -> Vec<Reply> {
                 .write(sse::ROLE.to_owned() + &rest(0) + sse::DONE),
         ],
         8 | 14 => vec![begun(40).then(Step::Wait(Duration::from_millis(50))).then(Step::Close)],
-        9 => vec![begun(40).then(Step::Wait(Duration::from_secs(3))).write(rest(40) + sse::DONE)],
+        9 => vec![begun(40).then(Step::Wait(Duration::from_secs(4))).write(rest(40) + sse::DONE)],
         10 => vec![
             begun(10)
+                .then(Step::Wait(Duration::from_millis(50)))
                 .write("data: {\"id\":\"c1\",\"choices\":[{\"del\n\n")
                 .write(rest(10) + sse::DONE),
         ],
@@ -260,7 +261,7 @@ impl Run {
 fn is_whole(answer: &Answer) -> bool {
     answer.status == 200 && answer.whole && sse::content(&answer.body) == text() && {
         let body = answer.text();
-        body.contains("[DONE]") && !body.contains("\"error\"")
+        body.contains("\"finish_reason\":\"stop\"") && !body.contains("\"error\"")
     }
 }
 

@@ -170,7 +170,7 @@ impl Cell {
                     );
                 }
                 Rests::Model => {
-                    assert_eq!(key["state"], "ready", "{what}: its other model serves");
+                    assert_eq!(key["state"], "cooling", "{what}: its other model serves");
                     assert_eq!(models.len(), 1, "{what}: {key}");
                     let (model, state) = (&models[0]["model"], &models[0]["state"]);
                     assert_eq!((model, state), (&json!("a"), &json!(self.said.state)), "{what}");
