@@ -1,13 +1,13 @@
 # docker build -t gatekeeper:0.1.0 .
 # docker run --stop-timeout 310 -p 127.0.0.1:8080:8080 -v ./gateway:/etc/gatekeeper:ro -v gatekeeper:/var/lib/gatekeeper gatekeeper:0.1.0
 # (gateway/ holds gatekeeper.yaml: of a file alone, most editors would replace what is not mounted. 310 s are `server.grace` and a little.)
-FROM rust:1.95.0-bookworm AS build
+FROM rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked --package gatekeeper --bin gatekeeper && strip target/release/gatekeeper
 
-FROM debian:12-slim
+FROM debian:12-slim@sha256:7b140f374b289a7c2befc338f42ebe6441b7ea838a042bbd5acbfca6ec875818
 RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /var/lib/gatekeeper --shell /usr/sbin/nologin gatekeeper \
     && install -d -m 0700 -o gatekeeper -g gatekeeper /var/lib/gatekeeper

@@ -54,7 +54,7 @@ soak: ## the tests that gain from repeating, for longer
 fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers
 	@.ci/setup build
 	@if cargo +nightly fuzz --version >/dev/null 2>&1; then \
-		for target in sse usage classify translate_request translate_answer; do \
+		for target in sse usage classify translate_request translate_answer gate path webhook configuration; do \
 			echo "==> $$target"; \
 			cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=60 -max_len=8192; \
 		done; \

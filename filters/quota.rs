@@ -9,7 +9,7 @@ use crate::{
     kernel::{
         Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks, Ledger,
         Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
-        Usage, Verdict, async_trait, exchange::Settled,
+        TooFast, Usage, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -66,8 +66,12 @@ impl Filter for QuotaFilter {
             pace: exchange.permit.as_ref().map(|permit| permit.pace),
             message_id: exchange.message_id.clone(),
         };
-        let grant =
-            self.ledger.reserve(&demand).await.map_err(|denied| reject(plan, &demand, denied))?;
+        let mut granted = self.ledger.reserve(&demand).await;
+        let is_full = matches!(granted, Err(Denied::TooFast(TooFast::Concurrency { .. })));
+        if is_full && plan.concurrency_is_default {
+            granted = Box::pin(rate_limit::reserve_when_free(&*self.ledger, &demand)).await;
+        }
+        let grant = granted.map_err(|denied| reject(plan, &demand, denied))?;
         exchange.output_cap = grant.output;
         exchange.shrunk = grant.output < cap;
         exchange.balance = Some(grant.balance);
@@ -220,7 +224,7 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
         )
         .internal(format!("open reservations hold the rest of {:?}", demand.license))
         .retry_after(BUSY_RETRY_AFTER),
-        Denied::TooFast(too_fast) => rate_limit::reject(too_fast),
+        Denied::TooFast(too_fast) => rate_limit::reject(plan, too_fast),
         Denied::StoreDown => store_unavailable(),
     }
 }

@@ -1,12 +1,16 @@
 //! Not too fast, not too many at once: requests a period and open requests of one licence.
 
+mod places;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::places::Places;
+pub use self::places::reserve_when_free;
 use crate::kernel::{
-    Code, Exchange, Filter, Hooks, Ledger, Outcome, Pace, Permit, Reject, Services, Spec, TooFast,
-    Verdict, async_trait,
+    Code, Exchange, Filter, Hooks, Ledger, Outcome, Pace, Permit, Plan, Reject, Services, Spec,
+    TooFast, Verdict, async_trait,
 };
 
 /// YAML: `rate_limit`, no options; the limits stand in the plan (`rate`, `concurrency`).
@@ -20,12 +24,13 @@ impl Spec for RateLimit {
     const AFTER: &'static [&'static str] = &["license"];
 
     fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
-        Ok(Arc::new(RateLimitFilter { ledger: services.ledger.clone() }))
+        Ok(Arc::new(RateLimitFilter { ledger: services.ledger.clone(), places: Places::default() }))
     }
 }
 
 struct RateLimitFilter {
     ledger: Arc<dyn Ledger>,
+    places: Places,
 }
 
 #[async_trait]
@@ -41,18 +46,27 @@ impl Filter for RateLimitFilter {
             rate: license.plan.rate,
             concurrency: license.plan.concurrency,
         };
-        self.ledger.enter(&pace, exchange.now).await.map_err(reject)?;
+        let plan = license.plan.clone();
+        let mut entered = self.ledger.enter(&pace, exchange.now).await;
+        if plan.concurrency_is_default && matches!(entered, Err(TooFast::Concurrency { .. })) {
+            // In a box of its own: every request carries this future, few come here.
+            entered = Box::pin(self.places.enter(&*self.ledger, &pace)).await;
+        }
+        entered.map_err(|too_fast| reject(&plan, too_fast))?;
         exchange.permit = Some(Permit::new(self.ledger.clone(), pace));
         Ok(())
     }
 
     fn settle(&self, exchange: &mut Exchange, _outcome: &Outcome) {
-        exchange.permit = None;
+        let Some(permit) = exchange.permit.take() else { return };
+        let license = permit.pace.license;
+        drop(permit);
+        self.places.freed(&license);
     }
 }
 
 /// The refusal of a request that comes too soon.
-pub fn reject(too_fast: TooFast) -> Reject {
+pub fn reject(plan: &Plan, too_fast: TooFast) -> Reject {
     match too_fast {
         TooFast::Rate { limit, retry_after } => Reject::new(
             Code::RateLimited,
@@ -63,11 +77,14 @@ pub fn reject(too_fast: TooFast) -> Reject {
             ),
         )
         .retry_after(retry_after),
-        TooFast::Concurrency { limit } => Reject::new(
-            Code::RateLimited,
-            format!("Your plan allows {limit} requests at one time. Wait for one to finish."),
-        )
-        .retry_after(1),
+        TooFast::Concurrency { limit } => {
+            let default =
+                if plan.concurrency_is_default { " (`concurrency`, the default)" } else { "" };
+            let message = format!(
+                "Your plan allows {limit} requests at one time{default}. Wait for one to finish."
+            );
+            Reject::new(Code::RateLimited, message).retry_after(1)
+        }
         TooFast::StoreDown => store_unavailable(),
     }
 }

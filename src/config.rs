@@ -17,6 +17,7 @@ mod compile;
 mod file;
 pub mod files;
 mod inert;
+pub mod mask;
 pub mod problem;
 pub mod raw;
 mod schema;
@@ -25,6 +26,7 @@ pub mod settings;
 mod shape;
 pub mod values;
 
+use self::settings::LicenseSource;
 pub use self::{
     files::Files,
     problem::{Problem, Problems, Report, Warning},
@@ -70,11 +72,28 @@ pub fn load_with(
         Ok(text) => text,
         Err(problems) => return Err(Problems { files, ..problems }),
     };
-    parse_from(&text, files, registry, secrets).map_err(|report| Problems {
+    let mut loaded = parse_from(&text, files, registry, secrets).map_err(|report| Problems {
         file: path.into(),
         list: report.problems,
         warnings: report.warnings,
         files: report.files,
+    })?;
+    loaded.1.extend(warn_readable_keys(path, &loaded.0));
+    Ok(loaded)
+}
+
+/// Licence keys stand in the file in clear.
+fn warn_readable_keys(path: &Path, settings: &Settings) -> Option<Warning> {
+    let has_keys =
+        |source: &LicenseSource| matches!(source, LicenseSource::Static(keys) if !keys.is_empty());
+    let is_demo = settings.providers.iter().all(|provider| provider.base.stand_in);
+    let is_readable = secret::is_readable_by_all(path);
+    (is_readable && !is_demo && settings.licenses.sources.iter().any(has_keys)).then(|| {
+        let message = format!(
+            "the file holds licence keys, and every user of this machine may read it; chmod 640 {}",
+            path.display()
+        );
+        Warning::new(problem::START, "licenses.sources", message)
     })
 }
 

@@ -64,6 +64,7 @@ fn add_buyer(settings: &mut Settings) -> anyhow::Result<String> {
         tokens: None,
         rate: None,
         concurrency: None,
+        concurrency_is_default: false,
         ..Plan::clone(plan)
     };
     let key = StaticKey { key: BUYER.into(), plan: Arc::new(unlimited) };

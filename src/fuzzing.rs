@@ -11,7 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use crate::{
-    proxy::ask,
+    config::{self, Secrets, base_url, settings},
+    licenses::{Hasher, webhook},
+    proxy::{
+        ask,
+        gate::{self, Entry},
+    },
     upstream::{
         classify::{Judgement, judge, judge_inside},
         events::Events,
@@ -66,10 +71,166 @@ pub fn classify(input: &[u8]) {
     assert!(matches!(inside, Judgement::Failed(_)), "an error inside a 200 is relayed");
 }
 
+/// The first byte chooses the endpoint; the rest is a body. What passes the strict reader is JSON that every other
+/// reader takes for the same: no name twice, nothing deeper than the limit, UTF-8.
+pub fn gate(input: &[u8]) {
+    let Some((first, body)) = input.split_first() else { return };
+    let endpoint = Endpoint::ALL[usize::from(*first) % Endpoint::ALL.len()];
+    let path = (endpoint == Endpoint::Generate)
+        .then(|| gate::Generate { model: "m".into(), stream: false });
+    let body = Bytes::copy_from_slice(body);
+    let Ok(asked) = ask::parse(endpoint, body.clone(), path, &[]) else { return };
+    assert!(std::str::from_utf8(&body).is_ok(), "a body that is not UTF-8 passes");
+    match serde_json::from_slice::<Once>(&body) {
+        Err(error) if error.to_string().contains("out of range") => return,
+        read => drop(read.unwrap_or_else(|error| panic!("what passes is no JSON: {error}"))),
+    }
+    let written = asked.members.to_pieces().concat();
+    let sent: Value = serde_json::from_slice::<Once>(&written)
+        .unwrap_or_else(|error| panic!("what is sent is no JSON: {error}"))
+        .0;
+    let one = |name: &str| sent[name].is_null() || sent[name].as_u64() == Some(1);
+    assert!(one("n") && one("best_of"), "more than one answer: {sent}");
+    assert!(sent["generationConfig"]["candidateCount"].as_u64().is_none_or(|count| count == 1));
+    assert!(sent["store"] != true, "kept at the provider: {sent}");
+}
+
+/// JSON in which no object has a name twice.
+struct Once(Value);
+
+impl<'de> serde::Deserialize<'de> for Once {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OnceVisitor).map(Self)
+    }
+}
+
+struct OnceVisitor;
+
+impl<'de> serde::de::Visitor<'de> for OnceVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON without a name that stands twice in one object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Once(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = serde_json::Map::new();
+        while let Some((name, Once(value))) = entries.next_entry::<String, Once>()? {
+            if map.insert(name.clone(), value).is_some() {
+                return Err(serde::de::Error::custom(format!("{name} stands twice")));
+            }
+        }
+        Ok(map.into())
+    }
+}
+
+/// A request target, as a method and what stands behind it. Only what the table names gets in.
+pub fn path(input: &[u8]) {
+    let (method, target) = match memchr::memchr(b' ', input) {
+        Some(at) => (&input[..at], &input[at + 1..]),
+        None => (&b"POST"[..], input),
+    };
+    let Ok(method) = http::Method::from_bytes(method) else { return };
+    let dialect = gate::dialect(target);
+    let entered = gate::enter(&method, target);
+    let generate = gate::generate(target);
+    if let Ok(Some(asked)) = &generate {
+        assert!(dialect == Dialect::Gemini && !asked.model.is_empty());
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
+        assert!(asked.model.chars().all(plain), "a model that is a path: {}", asked.model);
+    }
+    match entered {
+        Err(refused) => assert!([404, 405].contains(&refused.code.status())),
+        Ok(Entry::Provider(endpoint)) => {
+            assert_eq!(method, http::Method::POST);
+            assert_eq!(endpoint.dialect(), dialect, "{}", target.escape_ascii());
+        }
+        Ok(_) => {
+            let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+            assert!(!path.windows(2).any(|two| two == b".."), "{}", target.escape_ascii());
+        }
+    }
+}
+
+/// A signed webhook of Lemon Squeezy. What is not of this store, or of its test mode, marks nothing.
+pub fn webhook(input: &[u8]) {
+    let Ok(event) = serde_json::from_slice::<Value>(input) else { return };
+    let Ok(base) = base_url::parse("https://api.lemonsqueezy.com", false) else { return };
+    let source = settings::LemonSqueezy {
+        base,
+        store_id: 58_213,
+        products: Vec::new(),
+        test_mode: false,
+        webhook_secret: None,
+    };
+    let Some(read) = webhook::read(&event, &source, &Hasher::new(&[7; 32])) else { return };
+    let store = &event["data"]["attributes"]["store_id"];
+    assert!(store == 58_213 || store == "58213", "another store's: {event}");
+    for told in [&event["meta"], &event["data"]["attributes"]] {
+        assert!(told["test_mode"].is_null() || told["test_mode"] == false, "a test: {event}");
+    }
+    assert!(!read.refund || event["meta"]["event_name"] == "order_refunded", "{event}");
+}
+
+/// The text of a configuration file: every problem has a place in it, and none ends the process.
+pub fn configuration(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let registry = gatekeeper_filters::builtin();
+    let found = match config::parse(&text, &registry, Secrets::MayBeAbsent) {
+        Ok((settings, warnings)) => {
+            assert!(!settings.plans.is_empty() && !settings.providers.is_empty());
+            warnings
+        }
+        Err(report) => {
+            assert!(!report.problems.is_empty(), "refused without a problem");
+            [report.problems, report.warnings].concat()
+        }
+    };
+    let lines = text.lines().count().max(1);
+    for problem in found {
+        let message = &problem.message;
+        assert!((1..=lines + 1).contains(&problem.line), "line {}: {message}", problem.line);
+        assert!(problem.column >= 1 && !message.is_empty());
+        assert!(message.len() < 4096, "a novel: {message}");
+    }
+}
+
 /// A body of OpenAI's chat.
 pub fn translate_request(input: &[u8]) {
     let body = Bytes::copy_from_slice(input);
-    let Ok(asked) = ask::parse(Endpoint::Chat, body, None, &[], None) else { return };
+    let Ok(asked) = ask::parse(Endpoint::Chat, body, None, &[]) else { return };
     match translate::request::request(&asked) {
         Ok(members) => {
             let written = members.to_pieces().concat();
@@ -168,6 +329,26 @@ mod replay;
 #[cfg(test)]
 mod tests {
     use super::{replay::replay, *};
+
+    #[test]
+    fn the_corpus_of_bodies_holds() {
+        replay("gate", gate);
+    }
+
+    #[test]
+    fn the_corpus_of_paths_holds() {
+        replay("path", path);
+    }
+
+    #[test]
+    fn the_corpus_of_webhooks_holds() {
+        replay("webhook", webhook);
+    }
+
+    #[test]
+    fn the_corpus_of_configurations_holds() {
+        replay("configuration", configuration);
+    }
 
     #[test]
     fn the_corpus_of_refusals_and_errors_holds() {

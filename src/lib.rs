@@ -43,7 +43,7 @@ use gatekeeper_filters::kernel::Registry;
 pub fn main(registry: Registry) -> ExitCode {
     // One TLS provider for all crates, before any of them picks its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    server::no_core_dumps();
+    server::protect_memory();
     let actions = cli::Actions { run: server::run, demo: demo::run, operate: server::operate };
     cli::main(registry, actions)
 }

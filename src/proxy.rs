@@ -14,6 +14,7 @@ pub mod flight;
 pub mod gate;
 pub mod gateway;
 pub mod local;
+mod request_id;
 pub mod respond;
 pub mod webhooks;
 mod weight;

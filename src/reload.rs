@@ -23,6 +23,7 @@ use self::{changes::changes, watch::Bell};
 use crate::{
     config::{
         self, Files, Problem, Problems, Secrets,
+        mask::mask,
         settings::{Admin, LicenseSource, Settings},
     },
     ledger::{Embedded, PepperError},
@@ -168,7 +169,7 @@ impl Reload {
         match self.weigh(loaded).and_then(|next| self.go_live(next)) {
             Ok(outcome) => {
                 for warning in &outcome.warnings {
-                    log::warn!("{file}:{warning}");
+                    log::warn!("{file}:{}", mask(warning));
                 }
                 for change in outcome.changes.iter().take(LOGGED) {
                     log::info!("{file}: {change}");
@@ -194,10 +195,11 @@ impl Reload {
                 metrics.reload_failed();
                 log::error!(
                     "{file}: the changed configuration is not live, the last good one stays.\n\
-                     {refused}"
+                     {}",
+                    mask(&refused.to_string())
                 );
                 let problems = refused.lines();
-                self.history.refused(problems.clone());
+                self.history.refused(problems.iter().map(|problem| mask(problem)).collect());
                 Outcome { problems, ..Outcome::default() }
             }
         }
@@ -257,8 +259,14 @@ impl Reload {
         telemetry::log::change(&next.settings.log.levels);
         let sources = next.licenses.sources.clone();
         self.machine.licenses.weigh(&sources);
-        if let Some(pair) = next.settings.server.tls.as_ref().and_then(|tls| tls.pair.as_ref()) {
-            self.machine.certificate.set(pair);
+        let machine = &self.machine;
+        for (tls, shown) in [
+            (&next.settings.server.tls, &machine.certificate),
+            (&next.settings.admin.tls, &machine.admin_certificate),
+        ] {
+            if let Some(pair) = tls.as_ref().and_then(|tls| tls.pair.as_ref()) {
+                shown.set(pair);
+            }
         }
         self.machine.health.readmit(&next.providers);
         self.snapshot.store(next.clone());
@@ -307,6 +315,10 @@ fn keep_fixed(next: &mut Settings, running: &Settings) -> Vec<&'static str> {
     if next.server.tls.is_some() != running.server.tls.is_some() {
         next.server.tls.clone_from(&running.server.tls);
         kept.push("server.tls");
+    }
+    if next.admin.tls.is_some() != running.admin.tls.is_some() {
+        next.admin.tls.clone_from(&running.admin.tls);
+        kept.push("admin.tls");
     }
     keep(&mut next.admin.listen, &running.admin.listen, "admin.listen", &mut kept);
     let shared = |settings: &Settings| {

@@ -40,9 +40,11 @@ use self::{
 };
 use crate::{
     admin::{Access, Admin, Hub, Page, Ticker},
+    certificate::Shown,
     cli::RunArgs,
     config::{
-        self,
+        self, Problems,
+        mask::mask,
         settings::{self, Settings},
     },
     fleet::Fleet,
@@ -74,10 +76,11 @@ const POOLED: usize = 256;
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     ending::outlive_early_signals().context("signals can't be received")?;
-    let (settings, warnings) = config::load(&args.config, &registry)?;
+    // What this prints ends in the journal.
+    let (settings, warnings) = config::load(&args.config, &registry).map_err(Problems::masked)?;
     telemetry::log::start(&settings.log.levels);
     for warning in &warnings {
-        log::warn!("{}:{warning}", args.config.display());
+        log::warn!("{}:{}", args.config.display(), mask(&warning.to_string()));
     }
     let predecessor = match args.upgrade {
         true => handover::take::wait(&args.config, &settings)?,
@@ -139,6 +142,7 @@ pub fn serve(
         drains: Arc::default(),
         conversations: Arc::default(),
         certificate: Arc::default(),
+        admin_certificate: Arc::default(),
         stand_in: stand_in.as_ref().map(StandIn::address),
     };
     let kept = settings.store.clone();
@@ -330,14 +334,8 @@ impl Parts {
         let sessions = app.sessions();
         let [public, operators] = self.sockets;
         let threads = settings.server.threads;
-        let tls = match &settings.server.tls {
-            None => None,
-            Some(tls) => {
-                let pair = tls.pair.as_ref().context("server.tls: the certificate is not here")?;
-                self.machine.certificate.set(pair);
-                Some(self.machine.certificate.clone())
-            }
-        };
+        let tls = show("server", &settings.server.tls, &self.machine.certificate)?;
+        let admin_tls = show("admin", &settings.admin.tls, &self.machine.admin_certificate)?;
         let mut count = 2;
         if let Some(predecessor) = &self.predecessor {
             let path = predecessor.place.via(&predecessor.place.apps());
@@ -364,7 +362,7 @@ impl Parts {
         let hub = Hub::new(self.machine.telemetry);
         let ticker = Ticker { hub: hub.clone(), phase: self.phase.clone() };
         let admin = Admin {
-            access: Access::default(),
+            access: Access::new(&settings.store.path),
             hub,
             page: Page::load(),
             connector: probing,
@@ -376,7 +374,7 @@ impl Parts {
             reload: self.reload,
         };
         let admin = Deadline::new(admin, self.snapshot.clone());
-        server.add_service(Port::new("admin", 1, operators, admin, None, &self.ports)?);
+        server.add_service(Port::new("admin", 1, operators, admin, admin_tls, &self.ports)?);
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
@@ -386,6 +384,18 @@ impl Parts {
         server.add_service(background_service("announce", announce));
         Ok((server, sessions))
     }
+}
+
+/// What a listener shows, where it speaks TLS.
+fn show(
+    listener: &str,
+    tls: &Option<settings::Tls>,
+    shown: &Arc<Shown>,
+) -> anyhow::Result<Option<Arc<Shown>>> {
+    let Some(tls) = tls else { return Ok(None) };
+    let missing = || format!("{listener}.tls: the certificate is not here");
+    shown.set(tls.pair.as_ref().with_context(missing)?);
+    Ok(Some(shown.clone()))
 }
 
 /// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once.
@@ -435,8 +445,24 @@ impl pingora_core::services::background::BackgroundService for Announce {
     }
 }
 
-/// A core dump would hold every secret. It can't be switched off where the kernel refuses.
-pub fn no_core_dumps() {
+/// Set to `1`, the process can be traced, profiled and dumped by its own user.
+const DUMPABLE: &str = "GATEKEEPER_DUMPABLE";
+
+/// A core dump would hold every secret, and so does the memory that another process of this user could read: both
+/// are switched off, where the kernel does not refuse. `RLIMIT_CORE` alone does not hold for dumps that are
+/// piped to a handler (core(5)), nor for /proc/PID/mem and environ.
+pub fn protect_memory() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    no_core_dumps();
+    if std::env::var_os(DUMPABLE).is_some_and(|value| value == "1") {
+        return;
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        log::warn!("Other processes of this user can read this one's memory: {error}.");
+    }
+}
+
+fn no_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
         log::warn!("Core dumps can't be switched off: {error}.");

@@ -60,6 +60,8 @@ pub struct Machine {
     pub conversations: Arc<Conversations>,
     /// The certificate that apps are shown.
     pub certificate: Arc<Shown>,
+    /// The certificate that operators are shown.
+    pub admin_certificate: Arc<Shown>,
     /// Where the stand-in provider listens, if some provider wants it.
     pub stand_in: Option<SocketAddr>,
 }

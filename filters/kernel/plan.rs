@@ -28,6 +28,10 @@ impl ModelSet {
     }
 }
 
+/// Open requests of one licence where its plan says nothing: more than any app of one buyer opens, and
+/// few enough that one licence can't take the places of the others.
+pub const DEFAULT_CONCURRENCY: u32 = 16;
+
 /// What becomes of an answer whose app leaves in the middle of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnDisconnect {
@@ -45,8 +49,11 @@ pub struct Plan {
     /// Input + output tokens, cached ones counted in full.
     pub tokens: Option<Limit>,
     pub rate: Option<Limit>,
-    /// Open requests at one time.
+    /// Open requests at one time; `None` for `unlimited`.
     pub concurrency: Option<u32>,
+    /// The plan says nothing of `concurrency`, so [`DEFAULT_CONCURRENCY`] holds: a request above it waits
+    /// for a place before it is refused.
+    pub concurrency_is_default: bool,
     pub models: ModelSet,
     pub max_output_tokens: Option<u64>,
     /// A shrunk output cap never goes below this; default 256.

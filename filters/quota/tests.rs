@@ -45,6 +45,7 @@ fn plan() -> Plan {
         tokens: Some(Limit { count: 100_000, per: Period::Month }),
         rate: None,
         concurrency: None,
+        concurrency_is_default: false,
         models: ModelSet::All,
         max_output_tokens: Some(1024),
         min_output_tokens: 256,

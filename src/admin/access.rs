@@ -6,11 +6,12 @@
 //! this listener, so that a page of somebody else, were it on another port of this machine, gets and
 //! changes nothing.
 
-use std::{net::IpAddr, time::Instant};
+use std::{net::IpAddr, path::Path, time::Instant};
 
+use gatekeeper_filters::kernel::UnixMs;
 use http::{HeaderMap, Method, StatusCode, header};
 use pingora_core::protocols::http::ServerSession;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -19,10 +20,58 @@ use super::{
 };
 use crate::{config::settings, operator::Failure, proxy::address, snapshot::Snapshot};
 
-#[derive(Default)]
 pub struct Access {
     pub sessions: Sessions,
     tries: Tries,
+}
+
+/// What a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// `admin.token`: everything.
+    Admin,
+    /// `admin.read_token`: what GET shows.
+    Reader,
+}
+
+/// The prints of the tokens that are configured, the admin's first.
+struct Tokens {
+    prints: [Print; 2],
+    /// How many there are.
+    count: usize,
+}
+
+impl Tokens {
+    /// Without `admin.token` there is none: `read_token` goes with it only.
+    fn of(admin: &settings::Admin) -> Self {
+        let mut tokens = Self { prints: Default::default(), count: 0 };
+        for token in admin.token.iter().chain(admin.token.as_ref().and(admin.read_token.as_ref())) {
+            tokens.prints[tokens.count] = print(token.expose_secret());
+            tokens.count += 1;
+        }
+        tokens
+    }
+
+    fn prints(&self) -> &[Print] {
+        &self.prints[..self.count]
+    }
+
+    /// The print of the token that is shown here. All are compared, whichever fits.
+    fn find(&self, shown: &str) -> Option<Print> {
+        let shown = print(shown);
+        let mut found = None;
+        for known in self.prints() {
+            // Prints are equally long: how long a token is stays unknown, too.
+            if bool::from(known.ct_eq(&shown)) {
+                found = Some(*known);
+            }
+        }
+        found
+    }
+
+    fn role(&self, print: &Print) -> Role {
+        if self.prints().first() == Some(print) { Role::Admin } else { Role::Reader }
+    }
 }
 
 /// What a request was let in by.
@@ -56,7 +105,9 @@ impl<'a> Caller<'a> {
 
     fn bearer(&self) -> Option<&'a str> {
         let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        value.strip_prefix("Bearer ")
+        // The scheme's case does not count (RFC 9110 section 11.1).
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
     }
 
     fn host(&self) -> Option<&'a str> {
@@ -118,53 +169,65 @@ fn unauthorized(message: &str) -> Failure {
 }
 
 impl Access {
+    /// The access of a gateway whose store is at `store`: sessions are kept beside it.
+    pub fn new(store: &Path) -> Self {
+        Self { sessions: Sessions::beside(store), tries: Tries::default() }
+    }
+
     /// # Errors
     /// 401 without the token where one is needed, 429 after several wrong ones, 403 for a foreign host
     /// or page.
     pub fn look(&self, caller: &Caller<'_>, snapshot: &Snapshot) -> Result<Pass, Failure> {
-        let admin = &snapshot.settings.admin;
-        if let (Some(token), Some(bearer)) = (&admin.token, caller.bearer()) {
-            self.compare(token, bearer, caller)?;
+        self.enter(caller, &snapshot.settings.admin).map(|(pass, _)| pass)
+    }
+
+    fn enter(&self, caller: &Caller<'_>, admin: &settings::Admin) -> Result<(Pass, Role), Failure> {
+        let tokens = Tokens::of(admin);
+        if let (Some(bearer), false) = (caller.bearer(), tokens.prints().is_empty()) {
+            let token = self.compare(&tokens, bearer, caller)?;
             check_page(caller, admin)?;
-            return Ok(Pass::Bearer(print(token.expose_secret())));
+            return Ok((Pass::Bearer(token), tokens.role(&token)));
         }
         if caller.bearer().is_some() {
             return Err(unauthorized("No admin token is configured; send none."));
         }
         check_host(caller, admin)?;
         check_page(caller, admin)?;
-        let Some(token) = &admin.token else {
-            return Ok(Pass::Open);
-        };
-        let token = print(token.expose_secret());
-        let session = self.sessions.of(caller.headers, &token, Instant::now());
+        if tokens.prints().is_empty() {
+            return Ok((Pass::Open, Role::Admin));
+        }
+        let session = self.sessions.of(caller.headers, tokens.prints(), UnixMs::now());
         let message = "Send the admin token as a bearer token, or log in.";
-        session.map(Pass::Session).ok_or_else(|| unauthorized(message))
+        let (id, token) = session.ok_or_else(|| unauthorized(message))?;
+        Ok((Pass::Session(id), tokens.role(&token)))
     }
 
     /// Whether what was let in may stay: the token is as it was, the session has not ended.
     pub fn still_holds(&self, pass: &Pass, snapshot: &Snapshot) -> bool {
-        let token = &snapshot.settings.admin.token;
-        let token = token.as_ref().map(|token| print(token.expose_secret()));
-        match (pass, token) {
-            (Pass::Open, None) => true,
-            (Pass::Bearer(was), Some(token)) => *was == token,
-            (Pass::Session(id), Some(token)) => self.sessions.holds(id, &token, Instant::now()),
-            _ => false,
+        let tokens = Tokens::of(&snapshot.settings.admin);
+        match pass {
+            Pass::Open => tokens.prints().is_empty(),
+            Pass::Bearer(was) => tokens.prints().contains(was),
+            Pass::Session(id) => self.sessions.holds(id, tokens.prints(), UnixMs::now()),
         }
     }
 
     /// For everything that changes something or names a buyer.
     ///
     /// # Errors
-    /// As [`Self::look`]; 405 unless it is a POST, 415 unless it is JSON.
+    /// As [`Self::look`]; 403 for the token that only reads, 405 unless it is a POST, 415 unless it is
+    /// JSON.
     pub fn act(
         &self,
         method: &Method,
         caller: &Caller<'_>,
         snapshot: &Snapshot,
     ) -> Result<Pass, Failure> {
-        let pass = self.look(caller, snapshot)?;
+        let (pass, role) = self.enter(caller, &snapshot.settings.admin)?;
+        if role == Role::Reader {
+            let message = "`admin.read_token` only reads. Send `admin.token` to change something.";
+            return Err(forbidden(message));
+        }
         check_post(method, caller)?;
         Ok(pass)
     }
@@ -175,28 +238,29 @@ impl Access {
     /// 401 when it is wrong, 429 after several wrong ones.
     pub fn log_in(
         &self,
-        token: &SecretString,
+        admin: &settings::Admin,
         typed: &str,
         caller: &Caller<'_>,
     ) -> Result<String, Failure> {
-        self.compare(token, typed, caller)?;
-        let begun = self.sessions.begin(print(token.expose_secret()), Instant::now());
+        let token = self.compare(&Tokens::of(admin), typed, caller)?;
+        let begun = self.sessions.begin(token, UnixMs::now());
         begun.ok_or_else(|| {
             let message = "This machine has no random numbers now.";
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_random", message)
         })
     }
 
-    fn compare(
-        &self,
-        token: &SecretString,
-        shown: &str,
-        caller: &Caller<'_>,
-    ) -> Result<(), Failure> {
-        // Prints are equally long: how long the token is stays unknown, too.
-        let is_right = || bool::from(print(token.expose_secret()).ct_eq(&print(shown)));
-        match self.tries.attempt(caller.from, Instant::now(), is_right) {
-            Tried::Right => Ok(()),
+    /// The print of the token that was shown.
+    fn compare(&self, tokens: &Tokens, shown: &str, caller: &Caller<'_>) -> Result<Print, Failure> {
+        let found = tokens.find(shown);
+        let wrong = match found {
+            Some(token) => {
+                self.tries.right(caller.from);
+                return Ok(token);
+            }
+            None => self.tries.wrong(caller.from, Instant::now()),
+        };
+        match wrong {
             Tried::Wrong => Err(unauthorized("This is not the admin token.")),
             Tried::Wait(seconds) => Err(Failure {
                 retry_after: Some(seconds),

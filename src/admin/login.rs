@@ -33,16 +33,17 @@ impl Admin {
         snapshot: &Snapshot,
     ) -> Result<Response<Bytes>, Failure> {
         check(session, snapshot)?;
-        let Some(token) = &snapshot.settings.admin.token else {
-            return Err(Failure::invalid("No admin token is configured: nobody has to log in."));
-        };
+        let admin = &snapshot.settings.admin;
+        if admin.token.is_none() {
+            return Err(Failure::invalid("No admin token is configured: no login is needed."));
+        }
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
         let typed: Typed = serde_json::from_slice(&body.map_err(unread)?)
             .map_err(|_| Failure::invalid("Send {\"token\": \"...\"}."))?;
         let typed = Zeroizing::new(typed.token);
         let caller = Caller::of(session, snapshot);
-        let secret = self.access.log_in(token, &typed, &caller)?;
-        log::info!("Somebody logged in to the dashboard.");
+        let secret = self.access.log_in(admin, &typed, &caller)?;
+        log::info!("A browser logged in to the dashboard.");
         Ok(with_cookie(Some(&secret), session, snapshot))
     }
 
@@ -70,7 +71,8 @@ fn with_cookie(
     session: &ServerSession,
     snapshot: &Snapshot,
 ) -> Response<Bytes> {
-    let is_tls = session.get_header("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let is_tls = snapshot.settings.admin.tls.is_some()
+        || session.get_header("x-forwarded-proto").is_some_and(|proto| proto == "https");
     let name = cookie_name(&session.req_header().headers, &snapshot.settings);
     let mut response = answer(StatusCode::NO_CONTENT, "", Bytes::new());
     if let Ok(mut cookie) = HeaderValue::from_str(&set_cookie(&name, secret, is_tls)) {

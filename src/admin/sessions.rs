@@ -1,25 +1,31 @@
-//! Who has logged in with the admin token: a browser keeps a random number in a cookie, the gateway its
-//! hash, in memory. Sessions end with the process, and with the token they were opened by.
+//! Browsers that have logged in. A browser keeps a random number in a cookie; the gateway keeps its hash, and the
+//! hash of number and token together, so that neither can be had from what lies on the disk. Sessions outlive a
+//! restart; they end with the token they were opened by.
 
 use std::{
     collections::HashMap,
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
+use gatekeeper_filters::kernel::UnixMs;
 use http::{HeaderMap, header};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::settings::Settings;
 
 /// How the name of each cookie begins.
 const COOKIE: &str = "gatekeeper_session";
-/// More than this, and the one that was used least lately ends.
+/// Above this, the session that was used least lately ends.
 const MOST: usize = 64;
 /// Without a request.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
 /// From the login on.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The file is written anew when the last use that it knows is older than this.
+const NOTED_EVERY: Duration = Duration::from_secs(300);
 
 /// What is kept of a secret: it can be compared, not read.
 pub type Print = [u8; 32];
@@ -28,67 +34,175 @@ pub fn print(secret: &str) -> Print {
     Sha256::digest(secret).into()
 }
 
+/// The sessions, and the file that keeps them over a restart.
 #[derive(Default)]
-pub struct Sessions(Mutex<HashMap<Print, Session>>);
+pub struct Sessions {
+    by_print: Mutex<HashMap<Print, Session>>,
+    file: Option<PathBuf>,
+}
 
+#[derive(Debug, Clone, Copy)]
 struct Session {
-    begun: Instant,
-    used: Instant,
-    /// Of the token that opened it.
-    token: Print,
+    begun: UnixMs,
+    used: UnixMs,
+    /// When the file was last told of `used`.
+    noted: UnixMs,
+    /// Of the cookie's secret and the token that opened the session.
+    binding: Print,
+    /// The print of that token, once a request has shown in this process that it is still the one.
+    token: Option<Print>,
+}
+
+/// A session as it stands in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    id: String,
+    binding: String,
+    begun: UnixMs,
+    used: UnixMs,
 }
 
 impl Session {
-    fn holds(&self, token: &Print, now: Instant) -> bool {
-        self.token == *token
-            && now.saturating_duration_since(self.begun) < LONGEST
-            && now.saturating_duration_since(self.used) < IDLE
+    fn lives(&self, now: UnixMs) -> bool {
+        let since = |at: UnixMs| Duration::from_millis(now.0.saturating_sub(at.0));
+        since(self.begun) < LONGEST && since(self.used) < IDLE
     }
 }
 
+/// Without the cookie's secret nothing that is stored can be turned back into a token.
+fn bind(secret: &str, token: &Print) -> Print {
+    let mut hash = Sha256::new();
+    hash.update(secret);
+    hash.update(token);
+    hash.finalize().into()
+}
+
 impl Sessions {
-    /// Begins one for whoever has shown the token; what the browser keeps of it. `None` without random
-    /// bytes.
-    pub fn begin(&self, token: Print, now: Instant) -> Option<String> {
+    /// The sessions that are kept beside the store at `store`, for this gateway's processes one after the
+    /// other. A file that can't be read is no session.
+    pub fn beside(store: &Path) -> Self {
+        let mut name = store.as_os_str().to_owned();
+        name.push(".sessions");
+        let file = PathBuf::from(name);
+        let text = std::fs::read(&file).unwrap_or_default();
+        let kept: Vec<Kept> = serde_json::from_slice(&text).unwrap_or_default();
+        let sessions = kept.into_iter().filter_map(|kept| {
+            let (begun, used) = (kept.begun, kept.used);
+            let binding = from_hex(&kept.binding)?;
+            let session = Session { begun, used, noted: used, binding, token: None };
+            Some((from_hex(&kept.id)?, session))
+        });
+        Self { by_print: Mutex::new(sessions.take(MOST).collect()), file: Some(file) }
+    }
+
+    /// Begins one for a browser that has shown the token; what the browser keeps of it. `None` without
+    /// random bytes.
+    pub fn begin(&self, token: Print, now: UnixMs) -> Option<String> {
         let mut random = [0u8; 32];
         getrandom::fill(&mut random).ok()?;
-        let secret = random.map(|byte| format!("{byte:02x}")).concat();
-        let mut sessions = self.0.lock();
-        sessions.retain(|_, session| session.holds(&token, now));
+        let secret = to_hex(&random);
+        let mut sessions = self.by_print.lock();
+        sessions.retain(|_, session| session.lives(now));
         if sessions.len() >= MOST {
             let oldest = sessions.iter().min_by_key(|(_, session)| session.used);
             if let Some(oldest) = oldest.map(|(of, _)| *of) {
                 sessions.remove(&oldest);
             }
         }
-        sessions.insert(print(&secret), Session { begun: now, used: now, token });
+        let binding = bind(&secret, &token);
+        let session = Session { begun: now, used: now, noted: now, binding, token: Some(token) };
+        sessions.insert(print(&secret), session);
+        self.keep(&mut sessions);
         Some(secret)
     }
 
-    /// The session of a request, which uses it.
-    pub fn of(&self, headers: &HeaderMap, token: &Print, now: Instant) -> Option<Print> {
-        let mut sessions = self.0.lock();
-        cookies(headers).map(print).find(|id| match sessions.get_mut(id) {
-            Some(session) if session.holds(token, now) => {
-                session.used = now;
-                true
-            }
-            _ => false,
-        })
+    /// The session of a request, and which of `tokens` opened it. Using a session keeps it alive.
+    pub fn of(&self, headers: &HeaderMap, tokens: &[Print], now: UnixMs) -> Option<(Print, Print)> {
+        let mut sessions = self.by_print.lock();
+        let (id, token) = cookies(headers).find_map(|secret| {
+            let id = print(secret);
+            let session = sessions.get_mut(&id).filter(|session| session.lives(now))?;
+            let token = *tokens.iter().find(|token| bind(secret, token) == session.binding)?;
+            session.token = Some(token);
+            session.used = session.used.max(now);
+            Some((id, token))
+        })?;
+        let session = sessions.get(&id)?;
+        if session.used.0.saturating_sub(session.noted.0) >= NOTED_EVERY.as_millis() as u64 {
+            self.keep(&mut sessions);
+        }
+        Some((id, token))
     }
 
-    /// Whether it goes on; asking does not use it.
-    pub fn holds(&self, id: &Print, token: &Print, now: Instant) -> bool {
-        self.0.lock().get(id).is_some_and(|session| session.holds(token, now))
+    /// Whether it goes on, under one of these tokens; asking does not use it.
+    pub fn holds(&self, id: &Print, tokens: &[Print], now: UnixMs) -> bool {
+        let sessions = self.by_print.lock();
+        let token = sessions.get(id).filter(|session| session.lives(now)).and_then(|s| s.token);
+        token.is_some_and(|token| tokens.contains(&token))
     }
 
     /// The browser logs out.
     pub fn end(&self, headers: &HeaderMap) {
-        let mut sessions = self.0.lock();
+        let mut sessions = self.by_print.lock();
+        let before = sessions.len();
         for secret in cookies(headers) {
             sessions.remove(&print(secret));
         }
+        if sessions.len() != before {
+            self.keep(&mut sessions);
+        }
     }
+
+    /// Writes the file anew. A disk that takes nothing costs the sessions at a restart, nothing now.
+    fn keep(&self, sessions: &mut HashMap<Print, Session>) {
+        let Some(file) = &self.file else { return };
+        for session in sessions.values_mut() {
+            session.noted = session.used;
+        }
+        let kept: Vec<Kept> = sessions
+            .iter()
+            .map(|(id, session)| Kept {
+                id: to_hex(id),
+                binding: to_hex(&session.binding),
+                begun: session.begun,
+                used: session.used,
+            })
+            .collect();
+        let text = serde_json::to_vec(&kept).unwrap_or_default();
+        if let Err(error) = replace(file, &text) {
+            log::warn!(
+                "Sessions of the dashboard cannot be written to {}: {error}. They end with this process.",
+                file.display()
+            );
+        }
+    }
+}
+
+/// Readable by the gateway's user alone, and whole at every moment.
+fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(&new)?.write_all(text)?;
+    std::fs::rename(new, file)
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Print> {
+    let mut print = Print::default();
+    if text.len() != 2 * print.len() || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in print.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(print)
 }
 
 /// Cookies don't tell ports of a host apart: of two gateways there, each has a name of its own, or one's
@@ -135,45 +249,89 @@ mod tests {
         carrying(&format!("theme=dark; {COOKIE}_1={another}; {COOKIE}_2={secret}; a=b"))
     }
 
+    fn later(at: UnixMs, by: Duration) -> UnixMs {
+        UnixMs(at.0 + by.as_millis() as u64)
+    }
+
+    const START: UnixMs = UnixMs(1_790_000_000_000);
+
     #[test]
     fn a_session_ends_by_logout_idleness_age_and_another_token() {
-        let (sessions, start) = (Sessions::default(), Instant::now());
+        let sessions = Sessions::default();
         let (token, other) = (print("token"), print("other"));
-        let secret = sessions.begin(token, start).unwrap();
+        let secret = sessions.begin(token, START).unwrap();
         assert_eq!(secret.len(), 64);
-        let of = |secret: &str, token: &Print, now| sessions.of(&with(secret), token, now);
-        assert!(of(&secret, &token, start).is_some());
-        assert!(of(&secret, &other, start).is_none());
-        assert!(of(&"0".repeat(64), &token, start).is_none());
-        assert!(sessions.of(&carrying("x=y"), &token, start).is_none());
+        let of = |secret: &str, token: &Print, now| sessions.of(&with(secret), &[*token], now);
+        assert!(of(&secret, &token, START).is_some());
+        assert!(of(&secret, &other, START).is_none());
+        assert!(of(&"0".repeat(64), &token, START).is_none());
+        assert!(sessions.of(&carrying("x=y"), &[token], START).is_none());
         // Used each time, it lasts until it is a week old.
-        let mut now = start;
-        while now + IDLE / 2 < start + LONGEST {
-            now += IDLE / 2;
+        let mut now = START;
+        while later(now, IDLE / 2) < later(START, LONGEST) {
+            now = later(now, IDLE / 2);
             assert!(of(&secret, &token, now).is_some());
         }
-        assert!(of(&secret, &token, start + LONGEST).is_none());
-        let secret = sessions.begin(token, start).unwrap();
-        assert!(of(&secret, &token, start + IDLE).is_none());
-        let id = of(&secret, &token, start + IDLE / 2).unwrap();
+        assert!(of(&secret, &token, later(START, LONGEST)).is_none());
+        let secret = sessions.begin(token, START).unwrap();
+        assert!(of(&secret, &token, later(START, IDLE)).is_none());
+        let (id, _) = of(&secret, &token, later(START, IDLE / 2)).unwrap();
         // Who only looks whether it goes on does not keep it alive.
-        assert!(sessions.holds(&id, &token, start + IDLE));
-        assert!(!sessions.holds(&id, &token, start + IDLE / 2 + IDLE));
+        assert!(sessions.holds(&id, &[token], later(START, IDLE)));
+        assert!(!sessions.holds(&id, &[token], later(START, IDLE / 2 + IDLE)));
         sessions.end(&with(&secret));
-        assert!(!sessions.holds(&id, &token, start) && of(&secret, &token, start).is_none());
+        assert!(!sessions.holds(&id, &[token], START) && of(&secret, &token, START).is_none());
+    }
+
+    #[test]
+    fn of_two_tokens_the_one_that_opened_a_session_is_known() {
+        let sessions = Sessions::default();
+        let tokens = [print("admin"), print("read")];
+        let secret = sessions.begin(tokens[1], START).unwrap();
+        let (id, token) = sessions.of(&with(&secret), &tokens, START).unwrap();
+        assert_eq!(token, tokens[1]);
+        assert!(sessions.holds(&id, &tokens, START) && !sessions.holds(&id, &tokens[..1], START));
     }
 
     #[test]
     fn sessions_are_bounded_and_no_two_are_alike() {
-        let (sessions, start, token) = (Sessions::default(), Instant::now(), print("token"));
-        let moment = |turn: usize| start + Duration::from_millis(turn as u64);
-        let secrets: Vec<String> =
-            (0..2 * MOST).map(|turn| sessions.begin(token, moment(turn)).unwrap()).collect();
-        assert_eq!(sessions.0.lock().len(), MOST);
-        let lives = |secret: &String| sessions.of(&with(secret), &token, start).is_some();
+        let (sessions, token) = (Sessions::default(), print("token"));
+        let secrets: Vec<String> = (0..2 * MOST)
+            .map(|turn| sessions.begin(token, UnixMs(START.0 + turn as u64)).unwrap())
+            .collect();
+        assert_eq!(sessions.by_print.lock().len(), MOST);
+        let now = later(START, Duration::from_secs(1));
+        let lives = |secret: &String| sessions.of(&with(secret), &[token], now).is_some();
         assert!(!lives(&secrets[0]) && lives(&secrets[2 * MOST - 1]));
         let distinct: std::collections::HashSet<_> = secrets.iter().collect();
         assert_eq!(distinct.len(), secrets.len());
+    }
+
+    #[test]
+    fn a_restart_keeps_sessions_and_their_file_tells_neither_cookie_nor_token() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("gk.db");
+        let token = print("a-token-of-some-length");
+        let sessions = Sessions::beside(&store);
+        let secret = sessions.begin(token, START).unwrap();
+        let ended = sessions.begin(token, START).unwrap();
+        sessions.end(&with(&ended));
+        let file = dir.path().join("gk.db.sessions");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(!text.contains(&secret) && !text.contains(&to_hex(&token)), "{text}");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let next = Sessions::beside(&store);
+        let of = |secret: &str, token| next.of(&with(secret), &[token], later(START, IDLE / 2));
+        assert!(of(&secret, print("another-token-of-it")).is_none());
+        assert!(of(&ended, token).is_none());
+        let (id, _) = of(&secret, token).unwrap();
+        assert!(next.holds(&id, &[token], later(START, IDLE)));
+        // That it was used is known to the process after that.
+        let third = Sessions::beside(&store);
+        assert!(third.of(&with(&secret), &[token], later(START, IDLE)).is_some());
+        std::fs::write(&file, "{").unwrap();
+        assert!(Sessions::beside(&store).of(&with(&secret), &[token], START).is_none());
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! One order to the admin listener of the running gateway: plain HTTP/1.1, one connection.
+//! One order to the admin listener of the running gateway: HTTP/1.1, in TLS where it speaks that, one connection.
+
+mod pinned_tls;
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -10,7 +12,12 @@ use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use crate::{config::Settings, operator::Answer, progress::Progress};
+pub use self::pinned_tls::Connection;
+use crate::{
+    config::{Settings, settings},
+    operator::Answer,
+    progress::Progress,
+};
 
 const CONNECT: Duration = Duration::from_secs(2);
 /// A key that is new there is asked about at its shop first.
@@ -51,7 +58,10 @@ pub fn gateway(settings: &Settings, path: &str, body: &[u8]) -> Called {
             Err(error) if last.is_empty() => return Called::Nobody(error),
             Err(error) => return Called::Failed(format!("{last}, then {error}")),
         };
-        match exchange(connection, address, settings.admin.token.as_ref(), path, body) {
+        let reached = speak(connection, &settings.admin, ANSWER).and_then(|connection| {
+            exchange(connection, address, settings.admin.token.as_ref(), path, body)
+        });
+        match reached {
             Ok(bytes) => {
                 return match read(&bytes) {
                     Some(answer) => Called::Answered(answer),
@@ -64,15 +74,30 @@ pub fn gateway(settings: &Settings, path: &str, body: &[u8]) -> Called {
     Called::Failed(last)
 }
 
+/// The connection, in TLS where the listener speaks it.
+///
+/// # Errors
+/// TLS can't be begun.
+pub fn speak(
+    connection: TcpStream,
+    admin: &settings::Admin,
+    answer: Duration,
+) -> io::Result<Box<dyn Connection>> {
+    connection.set_read_timeout(Some(answer))?;
+    connection.set_write_timeout(Some(CONNECT))?;
+    match &admin.tls {
+        None => Ok(Box::new(connection)),
+        Some(tls) => pinned_tls::connect(connection, tls.pair.as_ref()),
+    }
+}
+
 fn exchange(
-    mut connection: TcpStream,
+    mut connection: Box<dyn Connection>,
     address: SocketAddr,
     token: Option<&SecretString>,
     path: &str,
     body: &[u8],
 ) -> io::Result<Vec<u8>> {
-    connection.set_read_timeout(Some(ANSWER))?;
-    connection.set_write_timeout(Some(CONNECT))?;
     let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.expose_secret()));
     write!(
         connection,

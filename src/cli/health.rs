@@ -2,7 +2,7 @@
 //! no other program that could ask.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Read as _, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
@@ -15,7 +15,7 @@ use gatekeeper_filters::kernel::Registry;
 use url::Url;
 
 use super::call;
-use crate::config::{self, Secrets};
+use crate::config::{self, Secrets, settings};
 
 pub const EXAMPLES: &str = "\
 Exit status 0 if it is, 1 if not. It asks `/healthz` on the admin listener, which needs no token; `--ready`
@@ -49,21 +49,27 @@ pub fn run(
     registry: &Registry,
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> anyhow::Result<ExitCode> {
+    let mut admin = None;
     let (address, path) = match (&args.url, &args.config) {
         (Some(url), _) => at(url)?,
         (None, Some(file)) => {
             let (settings, _) = config::load_with(file, registry, Secrets::MayBeAbsent)?;
             let path = if args.ready { "/readyz" } else { "/healthz" };
-            (call::address(&settings), path.to_owned())
+            let address = call::address(&settings);
+            admin = Some(settings.admin);
+            (address, path.to_owned())
         }
         (None, None) => bail!("health: name a file with -c, or a URL"),
     };
-    let line = ask(address, &path).with_context(|| format!("health: http://{address}{path}"))?;
+    let scheme =
+        if admin.as_ref().is_some_and(|admin| admin.tls.is_some()) { "https" } else { "http" };
+    let asked = format!("{scheme}://{address}{path}");
+    let line = ask(address, &path, admin.as_ref()).with_context(|| format!("health: {asked}"))?;
     if line.split(' ').nth(1) == Some("200") {
-        writeln!(out, "http://{address}{path}: well")?;
+        writeln!(out, "{asked}: well")?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(err, "gatekeeper: health: http://{address}{path}: {line}")?;
+    writeln!(err, "gatekeeper: health: {asked}: {line}")?;
     Ok(ExitCode::FAILURE)
 }
 
@@ -78,10 +84,14 @@ fn at(url: &Url) -> anyhow::Result<(SocketAddr, String)> {
 }
 
 /// The first line of the answer.
-fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
-    let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn ask(address: SocketAddr, path: &str, admin: Option<&settings::Admin>) -> io::Result<String> {
+    let connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
+    let mut connection: Box<dyn call::Connection> = match admin {
+        Some(admin) => call::speak(connection, admin, PATIENCE)?,
+        None => Box::new(connection),
+    };
     write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     connection.take(LONGEST_ANSWER).read_to_end(&mut answer)?;

@@ -112,7 +112,7 @@ fn is_private_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_private_v6(address: Ipv6Addr) -> bool {
-    let [first, second, ..] = address.segments();
+    let [first, second, third, fourth, fifth, sixth, ..] = address.segments();
     address.is_loopback()
         || address.is_unspecified()
         || address.is_multicast()
@@ -121,4 +121,7 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
         // NAT64 and 6to4 carry an IPv4 address inside.
         || (first == 0x64 && second == 0xff9b)
         || first == 0x2002
+        // ::/96, IPv4-compatible (RFC 4291 section 2.5.5.1), and fec0::/10, site-local (RFC 3879).
+        || [first, second, third, fourth, fifth, sixth] == [0; 6]
+        || first & 0xffc0 == 0xfec0
 }

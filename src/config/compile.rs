@@ -18,7 +18,7 @@ use super::{
     files::Files,
     problem::{Report, did_you_mean},
     raw::{Looks, Node},
-    secret::{ABSENT, Opener},
+    secret::{ABSENT, Opener, is_readable_by_all},
     settings::{
         AccessFile, AccessLog, Admin, Levels, Log, OnStoreDown, Redis, Server, ServerLimits,
         Settings, Store, Tls, Vault,
@@ -58,7 +58,7 @@ pub(super) fn compile(
     let mut opener = Opener { secrets, vault: None, has_vault: root.get("vault").is_some() };
     let vault = vault(&view.sub("vault"), &opener, report);
     opener.vault = vault.as_ref();
-    let admin = admin(&view.sub("admin"), &opener, report);
+    let admin = admin(&view.sub("admin"), secrets, &opener, report);
     let providers = providers::compile(&view, &opener, report);
     let budget = view.budget();
     let costs = Costs { prices: models::prices(&view, &providers, report), budget };
@@ -67,6 +67,7 @@ pub(super) fn compile(
     let plans = licenses::plans(&view, buy_url.as_ref(), report);
     smart::check_plans(&view, &plans, &models, report);
     let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, &opener, report);
+    licenses::warn_of_guessable_keys(&view.sub("licenses"), &licenses, &providers.list, report);
     let services = super::inert::services(models.clone(), licenses.buy_url.clone());
     let (filters, filter_lines) = filters::compile(&view, registry, &services, report);
     let (server, admin) = (server?, admin?);
@@ -144,6 +145,11 @@ fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
         }
     }
     let (cert, key): (PathBuf, PathBuf) = (view.text("cert")?.into(), view.text("key")?.into());
+    if is_here && is_readable_by_all(&key) {
+        let key = key.display();
+        let message = format!("{key} may be read by everybody; chmod 600 {key}");
+        report.warn(view.at("key"), view.path("key"), message);
+    }
     let pair = is_here.then(|| Certificate::load(&cert, &key)).and_then(|loaded| {
         let told = |error: CertificateError| {
             report.problem(view.at("cert"), view.path("cert"), error.to_string());
@@ -165,18 +171,57 @@ fn readable(path: &Path) -> io::Result<()> {
     fs::File::open(path).map(drop)
 }
 
-fn admin(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Admin> {
+/// Characters of an admin token: no rate of guessing finds one that is random.
+const TOKEN_LENGTH: usize = 16;
+
+fn token(
+    view: &View<'_>,
+    field: &str,
+    opener: &Opener<'_>,
+    report: &mut Report,
+) -> Option<SecretString> {
+    let node = view.node(field)?;
+    let token = opener.plain(node, &view.path(field), report)?;
+    let is_short = token.expose_secret().chars().count() < TOKEN_LENGTH;
+    if is_short && token.expose_secret() != ABSENT {
+        let message = format!(
+            "shorter than {TOKEN_LENGTH} characters; make one with `openssl rand -base64 24`"
+        );
+        report.problem(node.at, view.path(field), message);
+    }
+    Some(token)
+}
+
+fn admin(
+    view: &View<'_>,
+    secrets: Secrets,
+    opener: &Opener<'_>,
+    report: &mut Report,
+) -> Option<Admin> {
     let listen: SocketAddr = view.text("listen")?.parse().ok()?;
     let is_none = view.text("token") == Some("none");
-    let token = view.node("token").filter(|_| !is_none);
-    if token.is_none() && !listen.ip().is_loopback() {
+    let has_token = view.node("token").is_some() && !is_none;
+    let behind_tls = view.bool("behind_tls");
+    if !has_token && !listen.ip().is_loopback() {
         let message = "off loopback the admin listener needs a `token` (`env:NAME` or `file:PATH`)";
         report.problem(view.at("listen"), view.path("listen"), message);
+    }
+    if view.node("tls").is_none() && !behind_tls && !listen.ip().is_loopback() {
+        let message = "the admin token would cross the network in clear: set `tls`, or \
+                       `behind_tls: true` where TLS ends in front of it or the network is private";
+        report.problem(view.at("listen"), view.path("listen"), message);
+    }
+    if !has_token && view.node("read_token").is_some() {
+        let message = "goes with `token` only: without one, reading needs no token either";
+        report.problem(view.at("read_token"), view.path("read_token"), message);
     }
     let hosts = view.node("hosts").map(Node::items).unwrap_or_default();
     Some(Admin {
         listen,
-        token: token.and_then(|node| opener.plain(node, &view.path("token"), report)),
+        token: if has_token { token(view, "token", opener, report) } else { None },
+        read_token: token(view, "read_token", opener, report),
+        tls: tls(&view.sub("tls"), secrets, report),
+        behind_tls,
         no_token: is_none,
         hosts: hosts.iter().filter_map(|host| Some(host.text()?.to_ascii_lowercase())).collect(),
     })

@@ -102,9 +102,26 @@ const ADMIN: &[Field] = &[
     Field::new(
         "token",
         &Shape::Text(Text::Token),
-        "`env:NAME` or `file:PATH`. Where there is one, all but health and the page itself wants it. Required off \
+        "`env:NAME` or `file:PATH`, 16 characters or more. Where there is one, all but health and the page itself wants it. Required off \
          loopback. `none` says that there is none: a reload takes one away only where that is written.",
     ),
+    Field::new(
+        "read_token",
+        &Shape::Text(Text::Source),
+        "A second token, for GET only: `/metrics`, `/status`, `/feed` and the page. For Prometheus and for \
+         people who only look. `env:NAME` or `file:PATH`, 16 characters or more.",
+    ),
+    Field::new(
+        "tls",
+        &Shape::Record(TLS),
+        "Serve the admin listener over TLS. Required off loopback, unless behind_tls.",
+    ),
+    Field::new(
+        "behind_tls",
+        &Shape::Bool,
+        "TLS ends in front of the admin listener, or its network is private: the token crosses it in clear.",
+    )
+    .or("false"),
     Field::new(
         "hosts",
         &TEXTS,
@@ -266,14 +283,20 @@ const STATIC_KEY: &[Field] = &[
 
 const PLANS: Shape = Shape::Map { key: Text::Name, of: &Shape::Record(PLAN), min: 1 };
 
+const CONCURRENCY: Shape = Shape::Either(&[
+    Shape::Int { min: 1, max: u32::MAX as u64 },
+    Shape::Choice(&[Variant::new("unlimited")]),
+]);
+
 const PLAN: &[Field] = &[
     Field::new("messages", &LIMIT, "Requests that reach a provider. Default: unlimited."),
     Field::new("tokens", &LIMIT, "Input and output tokens together. Default: unlimited."),
     Field::new("rate", &LIMIT, "Requests of any kind. Default: unlimited."),
     Field::new(
         "concurrency",
-        &Shape::Int { min: 1, max: u32::MAX as u64 },
-        "Open requests at one time. Default: unlimited.",
+        &CONCURRENCY,
+        "Open requests at one time. At the default of 16 a request waits up to 5 s for a place before it is \
+         refused; at a number written here it is refused at once. `unlimited` lifts the limit.",
     ),
     Field::new(
         "models",
@@ -361,6 +384,13 @@ const PROVIDER: &[Field] = &[
         "Request field for an output cap where the app set none.",
     )
     .or("max_completion_tokens"),
+    Field::new(
+        "identify",
+        &Shape::Choice(&[Variant::new("on"), Variant::new("off")]),
+        "`on`: each request carries the licence's hash in the provider's field for its users (`user`, \
+         `safety_identifier`, `metadata.user_id`), so that one buyer's abuse is not the whole account's.",
+    )
+    .or("on"),
     Field::new("image_tokens", &COUNT, "Tokens reserved for an image.").or("2000"),
     Field::new(
         "keys",

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use super::files::Files;
+use super::{files::Files, mask::mask};
 
 /// A place in the file; line and column count from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +83,16 @@ pub struct Problems {
 }
 
 impl Problems {
+    /// For the log and for `/status`: see [`super::mask`].
+    #[must_use]
+    pub fn masked(mut self) -> Self {
+        for problem in self.list.iter_mut().chain(&mut self.warnings) {
+            problem.path = mask(&problem.path);
+            problem.message = mask(&problem.message);
+        }
+        self
+    }
+
     pub(super) fn one(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         let list = vec![Problem::new(START, "", message)];
         Self { file: file.into(), list, warnings: Vec::new(), files: Files::default() }

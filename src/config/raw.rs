@@ -14,6 +14,8 @@ use super::problem::{Place, Problem, START};
 const MAX_DEPTH: usize = 32;
 /// Values that aliases (`*name`) may add, so that a small file can't become a huge one.
 const MAX_ALIASED: usize = 10_000;
+/// Bytes of text that aliases may add: as much as a file may have itself.
+const MAX_ALIASED_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -136,6 +138,15 @@ impl Node {
         }
     }
 
+    /// Of the texts.
+    fn bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Scalar { text, .. } => text.len(),
+            Kind::List(items) => items.iter().map(Node::bytes).sum(),
+            Kind::Map(entries) => entries.iter().map(|e| e.key.len() + e.value.bytes()).sum(),
+        }
+    }
+
     fn count(&self) -> usize {
         match &self.kind {
             Kind::Scalar { .. } => 1,
@@ -171,6 +182,7 @@ pub fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
         open: Vec::new(),
         anchors: HashMap::new(),
         aliased: 0,
+        aliased_bytes: 0,
         root: None,
         problems,
     };
@@ -193,6 +205,7 @@ struct Reader<'a> {
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
     aliased: usize,
+    aliased_bytes: usize,
     root: Option<Node>,
     problems: &'a mut Vec<Problem>,
 }
@@ -253,6 +266,11 @@ impl Reader<'_> {
         let Some(node) = self.anchors.get(&id) else {
             return Err(Problem::new(at, "", "an alias inside of what it stands for"));
         };
+        self.aliased_bytes += node.bytes();
+        if self.aliased_bytes > MAX_ALIASED_BYTES {
+            let message = format!("aliases add more than {} MiB", MAX_ALIASED_BYTES >> 20);
+            return Err(Problem::new(at, "", message));
+        }
         self.aliased += node.count();
         if self.aliased > MAX_ALIASED {
             let message = format!("aliases add more than {MAX_ALIASED} values");

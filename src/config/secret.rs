@@ -168,8 +168,12 @@ fn read_file(path: &Path) -> Result<Zeroizing<String>, Trouble> {
     Ok(text)
 }
 
+pub(super) fn is_readable_by_all(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o007 != 0)
+}
+
 fn warn_readable(file: &Path, node: &Node, path: &str, report: &mut Report) {
-    if fs::metadata(file).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
+    if is_readable_by_all(file) {
         let file = file.display();
         report.warn(node.at, path, format!("{file} may be read by everybody; chmod 600 {file}"));
     }

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use gatekeeper_filters::kernel::{Dialect, FilterUse, ModelTimeouts, Models, Plan};
+use gatekeeper_filters::kernel::{Dialect, Endpoint, FilterUse, ModelTimeouts, Models, Plan};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -80,6 +80,11 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// Required off loopback.
     pub token: Option<SecretString>,
+    /// Opens what GET shows and nothing else.
+    pub read_token: Option<SecretString>,
+    pub tls: Option<Tls>,
+    /// Something in front of the listener speaks TLS, or the network is a private one.
+    pub behind_tls: bool,
     /// `token: none`: that there is none is meant.
     pub no_token: bool,
     /// Host names, beside loopback and the listen address, that `Host` may carry.
@@ -201,11 +206,31 @@ pub struct Provider {
     pub allow_fields: Vec<Arc<str>>,
     /// The member that carries an injected output cap; default `max_completion_tokens`.
     pub output_cap_field: Arc<str>,
+    /// Each request carries the licence's hash in the provider's field for its users.
+    pub identify: bool,
     /// Tokens reserved for an image part; default 2000.
     pub image_tokens: u64,
     /// Picodollars a day.
     pub budget: Option<u64>,
     pub keys: Vec<Key>,
+}
+
+/// Hosts that refuse a request with a member `user`, which OpenAI's API has had from the beginning.
+const WITHOUT_USER: [&str; 2] = ["api.mistral.ai", "generativelanguage.googleapis.com"];
+
+impl Provider {
+    /// The member of a request that names the provider's customer's user: `safety_identifier` has taken the
+    /// place of `user` at OpenAI (<https://platform.openai.com/docs/api-reference/chat/create>), those who
+    /// speak its dialect have `user`, Anthropic has `metadata.user_id`, Gemini has none.
+    pub fn identity_field(&self, endpoint: Endpoint) -> Option<&'static str> {
+        match (endpoint, &*self.base.host) {
+            (Endpoint::Messages, _) => Some("metadata"),
+            (Endpoint::Generate, _) => None,
+            (_, host) if WITHOUT_USER.contains(&host) => None,
+            (Endpoint::Chat | Endpoint::Responses, "api.openai.com") => Some("safety_identifier"),
+            _ => Some("user"),
+        }
+    }
 }
 
 /// Which key is next.

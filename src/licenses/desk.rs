@@ -50,6 +50,7 @@ const REFUSAL_TIME: Duration = Duration::from_secs(600);
 pub struct Desk {
     pub hasher: Hasher,
     pub(super) records: Arc<Records>,
+    /// By [`Hasher::spelling`].
     pub(super) refused: Cache<LicenseId, Arc<Refusal>>,
     pub(super) strikes: Cache<LicenseId, Arc<Mutex<Strikes>>>,
     pub(super) seen_webhooks: Cache<[u8; 32], ()>,
@@ -161,8 +162,7 @@ impl Desk {
         if self.records.get(&id).is_none()
             && sources.questions(asking.credential.expose()).is_empty()
         {
-            self.turned_away(asking.address.map(Address::from), asking.now);
-            return Standing::Invalid(Code::LicenseInvalid);
+            return self.refuse_unknown(&id, asking);
         }
         match self.known(&id).await {
             Some(kept) if kept.record.facts.is_some() => {
@@ -210,7 +210,7 @@ impl Desk {
                     return standing(id, answer);
                 }
                 match self.ask_first(sources, id, kept, asking).await {
-                    Ok(()) => self.now_known(sources, id, now),
+                    Ok(()) => self.now_known(sources, id, None, now),
                     Err(_) if answer.is_some() => standing(id, answer),
                     Err(why) => Standing::Unknown { why },
                 }
@@ -262,7 +262,8 @@ impl Desk {
         let now = asking.now;
         let cache = &self.telemetry.metrics.license_cache;
         let address = asking.address.map(Address::from);
-        if let Some(code) = self.refusal(sources, &id, now).await {
+        let spelling = self.hasher.spelling(asking.credential.expose());
+        if let Some(code) = self.refusal(sources, &spelling, now).await {
             cache.negative.inc();
             self.turned_away(address, now);
             return Standing::Invalid(code);
@@ -278,7 +279,7 @@ impl Desk {
         if let Err(why) = self.ask(inquiry, before.as_ref()).await {
             return Standing::Unknown { why };
         }
-        let standing = self.now_known(sources, id, now);
+        let standing = self.now_known(sources, id, Some(&spelling), now);
         match (&standing, address) {
             (Standing::Valid(_), Some(address)) => self.visitors.welcomed(address, &id),
             (Standing::Invalid(_), address) => self.turned_away(address, now),
@@ -287,32 +288,50 @@ impl Desk {
         standing
     }
 
+    /// A key that no source has. Addresses that try many are slowed, whatever the keys look like.
+    pub(super) fn refuse_unknown(&self, id: &LicenseId, asking: &Asking<'_>) -> Standing {
+        let Some(address) = asking.address.map(Address::from) else {
+            return Standing::Invalid(Code::LicenseInvalid);
+        };
+        if let Admission::TooMany { retry_after } = self.visitors.admit(address, id, asking.now) {
+            return Standing::TooMany { retry_after };
+        }
+        self.visitors.refused(address, asking.now);
+        Standing::Invalid(Code::LicenseInvalid)
+    }
+
     fn turned_away(&self, address: Option<Address>, now: UnixMs) {
         if let Some(address) = address {
             self.visitors.refused(address, now);
         }
     }
 
-    /// The refusal of a key that still holds, here or at another gateway.
-    async fn refusal(&self, sources: &Sources, id: &LicenseId, now: UnixMs) -> Option<Code> {
-        if self.refused.contains_key(id) {
-            return self.refused_here(sources, id, now);
+    /// The refusal of a spelling that still holds, here or at another gateway.
+    async fn refusal(&self, sources: &Sources, spelling: &LicenseId, now: UnixMs) -> Option<Code> {
+        if self.refused.contains_key(spelling) {
+            return self.refused_here(sources, spelling, now);
         }
         let shared = self.shared.as_ref().filter(|shared| shared.is_up())?;
-        let why = shared.refusal(id).await.ok()??;
+        let why = shared.refusal(spelling).await.ok()??;
         refusal_code(&why)
     }
 
-    /// The refusal of a key that still holds here, and that no changed configuration made ours.
-    fn refused_here(&self, sources: &Sources, id: &LicenseId, now: UnixMs) -> Option<Code> {
-        let refusal = self.refused.get(id)?;
+    /// The refusal of a spelling that still holds here, and that no changed configuration made ours.
+    fn refused_here(&self, sources: &Sources, spelling: &LicenseId, now: UnixMs) -> Option<Code> {
+        let refusal = self.refused.get(spelling)?;
         let ours = |facts: &Facts| !sources.judge(facts, now).is_foreign();
         let holds = passed(refusal.at, now) < no_for(&sources.cache, refusal.times);
         (holds && !refusal.facts.as_ref().is_some_and(ours)).then_some(refusal.code)
     }
 
     /// What is known after a flight landed.
-    fn now_known(&self, sources: &Sources, id: LicenseId, now: UnixMs) -> Standing {
+    fn now_known(
+        &self,
+        sources: &Sources,
+        id: LicenseId,
+        spelling: Option<&LicenseId>,
+        now: UnixMs,
+    ) -> Standing {
         match self.records.get(&id) {
             Some(kept) if kept.record.facts.is_some() => {
                 kept.see(now);
@@ -320,7 +339,7 @@ impl Desk {
                 let now = now.max(kept.record.answered);
                 standing(id, Some(self.verdict(sources, &kept.record, now)))
             }
-            _ => match self.refused.get(&id) {
+            _ => match spelling.and_then(|spelling| self.refused.get(spelling)) {
                 Some(refusal) => Standing::Invalid(refusal.code),
                 None => Standing::Invalid(Code::LicenseInvalid),
             },
@@ -359,7 +378,8 @@ impl Desk {
         class: Class,
     ) -> Inquiry {
         let (sources, key) = (sources.clone(), credential.clone());
-        Inquiry { sources, id, key, class, address: None, before: None }
+        let spelling = self.hasher.spelling(credential.expose());
+        Inquiry { sources, id, spelling, key, class, address: None, before: None }
     }
 
     /// Asks and waits. `before` is what the caller knows: if something else is known by now, that
@@ -383,13 +403,15 @@ impl Desk {
         before: Option<&Arc<Kept>>,
         turn: Option<Turn>,
     ) -> Option<Flight> {
-        let id = inquiry.id;
+        let (id, spelling) = (inquiry.id, inquiry.spelling);
+        let is_known = before.is_some_and(|before| before.record.facts.is_some());
         let has_landed = || match (self.records.get(&id), before) {
             (Some(kept), Some(before)) => kept.record.answered > before.record.answered,
             (Some(kept), None) => kept.record.facts.is_some(),
-            (None, _) => self.refused_here(&inquiry.sources, &id, UnixMs::now()).is_some(),
+            (None, _) => self.refused_here(&inquiry.sources, &spelling, UnixMs::now()).is_some(),
         };
-        let joined = self.flights.join(id, has_landed);
+        // What a shop says of one spelling of a key it does not know yet, it does not say of another.
+        let joined = self.flights.join(if is_known { id } else { spelling }, has_landed);
         let Some((flight, Some(pilot))) = joined else {
             if let Some(turn) = turn {
                 self.turnstile.give_back(turn);

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use gatekeeper_filters::kernel::{Code, Plan, UnixMs};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{gumroad, lemonsqueezy};
 
@@ -123,6 +124,25 @@ impl Verdict {
             Verdict::Invalid(_) => 3,
         };
         if rank(&other) < rank(&self) { other } else { self }
+    }
+}
+
+/// A member that says yes or no: `true` and `false`. `None` where anything else stands there, or nothing:
+/// what a shop did not say must not be read as the answer that lets a buyer in.
+pub(super) fn flag(value: &Value) -> Option<bool> {
+    value.as_bool()
+}
+
+/// [`flag`] of a member that the shop leaves out where it is false.
+pub(super) fn optional_flag(value: &Value) -> Option<bool> {
+    if value.is_null() { Some(false) } else { flag(value) }
+}
+
+/// [`optional_flag`] of a member that the shop documents as the numbers 0 and 1 in some of its objects.
+pub(super) fn optional_flag_or_number(value: &Value) -> Option<bool> {
+    match value.as_u64() {
+        Some(number @ 0..=1) => Some(number == 1),
+        _ => optional_flag(value),
     }
 }
 

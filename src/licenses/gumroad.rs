@@ -92,10 +92,18 @@ pub fn read(answer: &Answer, product: &str, hasher: &Hasher) -> Reply {
 
 fn purchase(body: &Value, product: &str, hasher: &Hasher) -> Option<Facts> {
     // Buyers who came by an import have the same members under another name.
-    let purchase = ["purchase", "imported_customer"]
-        .into_iter()
-        .find_map(|name| body.get(name).filter(|purchase| purchase.is_object()))?;
-    let yes = |name: &str| purchase[name].as_bool().unwrap_or(false);
+    let member = |name: &str| body.get(name).filter(|purchase| purchase.is_object());
+    let (purchase, is_import) = match member("purchase") {
+        Some(purchase) => (purchase, false),
+        None => (member("imported_customer")?, true),
+    };
+    // `as_json_for_license` has `refunded` for every purchase, but not for imported customers, who paid
+    // elsewhere; `chargebacked` for single payments only, `test` for the seller's own purchases only.
+    let said = |name: &str| match is_import {
+        true => facts::optional_flag(&purchase[name]),
+        false => facts::flag(&purchase[name]),
+    };
+    let may_say = |name: &str| facts::optional_flag(&purchase[name]);
     let mut ends: Option<UnixMs> = None;
     for name in ["subscription_ended_at", "subscription_cancelled_at", "subscription_failed_at"] {
         let at = match &purchase[name] {
@@ -104,13 +112,14 @@ fn purchase(body: &Value, product: &str, hasher: &Hasher) -> Option<Facts> {
         };
         ends = Some(ends.map_or(at, |earlier| earlier.min(at)));
     }
-    let lost = yes("disputed") && !yes("dispute_won");
+    let lost = may_say("disputed")? && !may_say("dispute_won")?;
+    let refunded = said("refunded")? | may_say("chargebacked")? | lost;
     Some(Facts {
         status: Status::Sold,
         product: purchase["product_id"].as_str().unwrap_or(product).to_owned(),
         variant: purchase["variants"].as_str().unwrap_or_default().to_owned(),
-        test: yes("test"),
-        refunded: yes("refunded") || yes("chargebacked") || lost,
+        test: may_say("test")?,
+        refunded,
         ends,
         sale: purchase["sale_id"].as_str().map(|id| hash_sale(id, hasher)),
     })

@@ -155,6 +155,8 @@ fn purchase(body: &Value, yes: bool, hasher: &Hasher) -> Option<Facts> {
     let status = match license["status"].as_str()? {
         "expired" => Status::Expired,
         "disabled" => Status::Disabled,
+        // Documented as 0 or 1; answers to `validate` mostly lack it.
+        _ if facts::optional_flag_or_number(&license["disabled"])? => Status::Disabled,
         _ if !yes => Status::Refused,
         "inactive" => Status::Inactive,
         "active" => Status::Active,
@@ -169,7 +171,7 @@ fn purchase(body: &Value, yes: bool, hasher: &Hasher) -> Option<Facts> {
         store: number(&meta["store_id"])?,
         product: number(&meta["product_id"])?,
         variant: number(&meta["variant_id"])?,
-        test_mode: license["test_mode"].as_bool().unwrap_or(false),
+        test_mode: facts::optional_flag(&license["test_mode"])?,
         expires,
         order: number(&meta["order_id"]).map(|id| hash_order(id, hasher)),
         activation_limit: number(&license["activation_limit"]),

@@ -27,11 +27,28 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Inquiry {
     pub sources: Arc<Sources>,
     pub id: LicenseId,
+    /// Of the key as it was typed: refusals and flights belong to it.
+    pub spelling: LicenseId,
     pub key: Credential,
     pub class: Class,
     pub address: Option<Address>,
     /// The record when the question came up.
     pub before: Option<Record>,
+}
+
+impl Inquiry {
+    /// The shop is known to take another spelling of this key: "not found" says nothing of the licence.
+    fn is_another_spelling(&self) -> bool {
+        let known = self.before.as_ref().and_then(|before| before.spelling.as_deref());
+        known.is_some_and(|known| known != tag(&self.spelling))
+    }
+}
+
+/// 64 bits of a spelling's HMAC, in hex.
+fn tag(spelling: &LicenseId) -> String {
+    let mut tag = spelling.to_hex();
+    tag.truncate(16);
+    tag
 }
 
 impl Desk {
@@ -105,11 +122,11 @@ impl Desk {
         if inquiry.before.is_some() {
             return false;
         }
-        let why = shared.refusal(&inquiry.id).await.ok().flatten();
+        let why = shared.refusal(&inquiry.spelling).await.ok().flatten();
         let code = why.and_then(|why| refusal_code(&why));
         if let Some(code) = code {
             let refusal = Refusal { code, facts: None, at: UnixMs::now(), times: 1 };
-            self.refused.insert(inquiry.id, Arc::new(refusal));
+            self.refused.insert(inquiry.spelling, Arc::new(refusal));
         }
         code.is_some()
     }
@@ -141,11 +158,17 @@ impl Desk {
                     unknown = Some("the shop does not answer");
                     continue;
                 }
+                Reply::NotFound if inquiry.is_another_spelling() => {
+                    unknown = Some("the shop knows the key under another spelling only");
+                    continue;
+                }
                 Reply::NotFound => Verdict::Invalid(Code::LicenseInvalid),
                 Reply::Facts(facts) => inquiry.sources.judge(facts, asked),
             };
             if is_known || !verdict.is_foreign() {
                 self.note(&inquiry.sources, inquiry.id, &reply, asked).await;
+                self.refused.invalidate(&inquiry.spelling);
+                self.note_spelling(inquiry, &reply);
                 if let Some(turn) = turn {
                     self.turnstile.give_back(turn);
                 }
@@ -214,20 +237,32 @@ impl Desk {
             Some(next)
         };
         let Some(kept) = self.records.update(id, hear) else { return };
-        self.refused.invalidate(&id);
         if kept.record.turned.is_some() {
             self.assess(asked);
         }
         self.keep(id).await;
     }
 
+    /// Remembers under which spelling the shop knows a licence. The disk has it from the licence's next
+    /// change on.
+    fn note_spelling(&self, inquiry: &Inquiry, reply: &Reply) {
+        if !matches!(reply, Reply::Facts(_)) {
+            return;
+        }
+        self.records.update(inquiry.id, |record| {
+            let before = record.filter(|record| record.facts.is_some())?;
+            let spelling = Some(tag(&inquiry.spelling));
+            (before.spelling != spelling).then(|| Record { spelling, ..before.clone() })
+        });
+    }
+
     async fn refuse(&self, inquiry: &Inquiry, code: Code, facts: Option<Facts>) {
-        let times = self.refused.get(&inquiry.id).map_or(1, |before| before.times + 1);
+        let times = self.refused.get(&inquiry.spelling).map_or(1, |before| before.times + 1);
         let at = UnixMs::now();
-        self.refused.insert(inquiry.id, Arc::new(Refusal { code, facts, at, times }));
+        self.refused.insert(inquiry.spelling, Arc::new(Refusal { code, facts, at, times }));
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
             let keep = no_for(&inquiry.sources.cache, times);
-            let _ = shared.refuse(&inquiry.id, code.wire().1, keep).await;
+            let _ = shared.refuse(&inquiry.spelling, code.wire().1, keep).await;
         }
     }
 }

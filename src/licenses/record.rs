@@ -34,6 +34,8 @@ const GONE: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Record {
     /// `None` for licences of no shop (which have only devices here) and for those a shop forgot.
     pub facts: Option<Facts>,
+    /// The spelling under which the shop last knew the key, as 64 bits of its HMAC in hex.
+    pub spelling: Option<String>,
     /// When the question was asked whose answer the facts are.
     pub checked: UnixMs,
     /// The same of the last answer of any kind, "not found" too.
@@ -199,6 +201,7 @@ impl Record {
         };
         Record {
             facts: facts.facts.clone(),
+            spelling: facts.spelling.clone(),
             checked: facts.checked,
             answered: said.answered,
             marked: self.marked.max(other.marked),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gk:license:ID   record of a licence (JSON), as long as it may be used       string
-//! gk:refused:ID   that a shop refused a key just now, and why                 string
+//! gk:refused:ID   why a shop refused a spelling of a key just now             string
 //! gk:order:ORDER  licences of an order                                        set
 //! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
 //! gk:calls:POOL   calls to shops in the last minute                           sorted set
@@ -158,7 +158,7 @@ impl Shared {
         Ok(ids.iter().filter_map(|id| LicenseId::from_hex(id)).collect())
     }
 
-    /// Why a shop refused a key just now, as some gateway wrote it down.
+    /// Why a shop refused a spelling of a key just now, as some gateway wrote it down.
     ///
     /// # Errors
     /// The store does not answer.

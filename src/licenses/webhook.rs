@@ -16,6 +16,7 @@ use super::{
     desk::Desk,
     facts::Facts,
     gumroad,
+    hasher::Hasher,
     lemonsqueezy::{self, number},
     record::Record,
     sources::Sources,
@@ -48,9 +49,11 @@ pub enum Refused {
 
 /// What an event is about.
 #[derive(Debug, PartialEq, Eq)]
-struct Event {
+pub(crate) struct Event {
     subject: Subject,
-    refund: bool,
+    /// Of the licence key, where the event names one: its refusal may be out of date.
+    spelling: Option<LicenseId>,
+    pub(crate) refund: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +62,36 @@ enum Subject {
     /// Hashed.
     Order(String),
     Nothing,
+}
+
+/// `None` for what is not about this store, or about its test mode.
+pub(crate) fn read(event: &Value, source: &LemonSqueezy, hasher: &Hasher) -> Option<Event> {
+    let (meta, data) = (&event["meta"], &event["data"]);
+    let attributes = &data["attributes"];
+    // Of another type than the documented one, it is not believed to be a sale.
+    let test = |value: &Value| !matches!(value["test_mode"], Value::Null | Value::Bool(false));
+    if number(&attributes["store_id"]) != Some(source.store_id)
+        || ((test(meta) || test(attributes)) && !source.test_mode)
+    {
+        return None;
+    }
+    let order = |id: &Value| match number(id) {
+        Some(id) => Subject::Order(lemonsqueezy::hash_order(id, hasher)),
+        None => Subject::Nothing,
+    };
+    let subject = match data["type"].as_str().unwrap_or_default() {
+        "license-keys" => match attributes["key"].as_str() {
+            Some(key) => Subject::License(hasher.id(key)),
+            None => order(&attributes["order_id"]),
+        },
+        "orders" => order(&data["id"]),
+        _ => order(&attributes["order_id"]),
+    };
+    // A part of the money given back does not end the licence.
+    let in_part = attributes["status"] == "partial_refund" || attributes["refunded"] == false;
+    let refund = meta["event_name"] == "order_refunded" && !in_part;
+    let spelling = attributes["key"].as_str().map(|key| hasher.spelling(key));
+    Some(Event { subject, spelling, refund })
 }
 
 impl Desk {
@@ -89,7 +122,8 @@ impl Desk {
             return Ok(());
         }
         let event: Value = serde_json::from_slice(body).map_err(|_| Refused::Unreadable)?;
-        if let Some(event) = signers.into_iter().find_map(|source| self.read(&event, source)) {
+        let read = |source| read(&event, source, &self.hasher);
+        if let Some(event) = signers.into_iter().find_map(read) {
             self.act(event, true).await?;
         }
         self.seen_webhooks.insert(body_id, ());
@@ -120,40 +154,14 @@ impl Desk {
             let mut fields = url::form_urlencoded::parse(body);
             fields.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
         };
-        let subject = match (field("license_key"), field("sale_id")) {
-            (Some(key), _) if !key.is_empty() => Subject::License(self.hasher.id(&key)),
+        let key = field("license_key").filter(|key| !key.is_empty());
+        let spelling = key.as_deref().map(|key| self.hasher.spelling(key));
+        let subject = match (key, field("sale_id")) {
+            (Some(key), _) => Subject::License(self.hasher.id(&key)),
             (_, Some(sale)) => Subject::Order(gumroad::hash_sale(&sale, &self.hasher)),
             _ => Subject::Nothing,
         };
-        self.act(Event { subject, refund: false }, false).await
-    }
-
-    /// `None` for what is not about this store, or about its test mode.
-    fn read(&self, event: &Value, source: &LemonSqueezy) -> Option<Event> {
-        let (meta, data) = (&event["meta"], &event["data"]);
-        let attributes = &data["attributes"];
-        let test = |value: &Value| value["test_mode"].as_bool().unwrap_or(false);
-        if number(&attributes["store_id"]) != Some(source.store_id)
-            || ((test(meta) || test(attributes)) && !source.test_mode)
-        {
-            return None;
-        }
-        let order = |id: &Value| match number(id) {
-            Some(id) => Subject::Order(lemonsqueezy::hash_order(id, &self.hasher)),
-            None => Subject::Nothing,
-        };
-        let subject = match data["type"].as_str().unwrap_or_default() {
-            "license-keys" => match attributes["key"].as_str() {
-                Some(key) => Subject::License(self.hasher.id(key)),
-                None => order(&attributes["order_id"]),
-            },
-            "orders" => order(&data["id"]),
-            _ => order(&attributes["order_id"]),
-        };
-        // A part of the money given back does not end the licence.
-        let in_part = attributes["status"] == "partial_refund" || attributes["refunded"] == false;
-        let refund = meta["event_name"] == "order_refunded" && !in_part;
-        Some(Event { subject, refund })
+        self.act(Event { subject, spelling, refund: false }, false).await
     }
 
     /// Marks the licences that an event is about.
@@ -174,9 +182,11 @@ impl Desk {
         let now = UnixMs::now();
         for id in licenses {
             // A key that was refused as unknown may have been sold since.
-            self.refused.invalidate(&id);
-            if let Some(shared) = &self.shared {
-                let _ = shared.forget_refusal(&id).await;
+            if let Some(spelling) = &event.spelling {
+                self.refused.invalidate(spelling);
+                if let Some(shared) = &self.shared {
+                    let _ = shared.forget_refusal(spelling).await;
+                }
             }
             // Another gateway may know a licence that this one does not.
             if self.records.get(&id).is_none() {

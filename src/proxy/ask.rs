@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{
-    Ask, Code, Endpoint, License, Members, Reject,
+    Ask, Code, Endpoint, Members, Reject,
     json::{Document, Kind, Value},
 };
 
@@ -24,7 +24,6 @@ pub fn parse(
     body: Bytes,
     path: Option<Generate>,
     extra: &[Arc<str>],
-    license: Option<&License>,
 ) -> Result<Ask, Reject> {
     let document = Document::parse(body.clone()).map_err(|invalid| {
         Reject::new(Code::InvalidRequest, format!("The body is not valid JSON: {invalid}."))
@@ -64,7 +63,7 @@ pub fn parse(
     if ask.media.iter().any(|kind| &**kind == weight::ITEM_REFERENCE) {
         return Err(Reject::field("input", NO_ITEMS_KEPT));
     }
-    finish(&mut ask, endpoint, license);
+    finish(&mut ask, endpoint);
     Ok(ask)
 }
 
@@ -170,7 +169,7 @@ fn cap_field(name: &str) -> &'static str {
 }
 
 /// What every request of an endpoint gets, whatever the app wrote.
-fn finish(ask: &mut Ask, endpoint: Endpoint, license: Option<&License>) {
+fn finish(ask: &mut Ask, endpoint: Endpoint) {
     if endpoint == Endpoint::Responses {
         // Left out, a provider would keep the answer, readable with any key of the account.
         ask.members.set("store", "false");
@@ -180,18 +179,6 @@ fn finish(ask: &mut Ask, endpoint: Endpoint, license: Option<&License>) {
             ask.members.get("generationConfig").and_then(fields::generation_config)
     {
         ask.members.set("generationConfig", config);
-    }
-    let Some(license) = license else { return };
-    if endpoint == Endpoint::Messages {
-        // The app's own would name its user to the seller's account.
-        let user = &license.id.to_hex()[..32];
-        ask.members.set("metadata", format!("{{\"user_id\":\"{user}\"}}"));
-    }
-    for field in ["user", "safety_identifier"] {
-        if ask.members.contains(field) {
-            // 32 hex digits: OpenAI takes at most 64 characters.
-            ask.members.set(field, format!("\"{}\"", &license.id.to_hex()[..32]));
-        }
     }
 }
 

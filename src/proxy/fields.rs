@@ -184,8 +184,24 @@ fn check_generate(name: &str, value: &Value<'_>) -> Result<(), Reject> {
             refuse(name, "priority tiers are not served")
         }
         "generationConfig" => check_generation_config(value),
+        "safetySettings" if !value.is_null() && !is_list_of(value, is_strict_setting) => refuse(
+            name,
+            "a threshold may be \"BLOCK_MEDIUM_AND_ABOVE\" or \"BLOCK_LOW_AND_ABOVE\" only",
+        ),
         _ => Ok(()),
     }
+}
+
+/// No laxer than what models have by default: what a buyer provokes counts against the seller's account
+/// (<https://ai.google.dev/gemini-api/docs/safety-settings>).
+fn is_strict_setting(setting: &Value<'_>) -> bool {
+    const STRICT: &[&str] =
+        &["BLOCK_MEDIUM_AND_ABOVE", "BLOCK_LOW_AND_ABOVE", "HARM_BLOCK_THRESHOLD_UNSPECIFIED"];
+    setting.kind() == Kind::Object
+        && setting.members().all(|(name, value)| match &*name.decoded() {
+            "threshold" => is_one_of(&value, STRICT),
+            name => name == "category",
+        })
 }
 
 fn is_gemini_own_tool(tool: &Value<'_>) -> bool {

@@ -2,10 +2,7 @@
 //! that `super` lists.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,7 +21,9 @@ use super::{
     conversation, deadline,
     flight::Flight,
     gate::{self, Entry},
-    local, respond,
+    local,
+    request_id::RequestIds,
+    respond,
 };
 use crate::{
     server::phase::Phase,
@@ -85,8 +84,7 @@ impl Gateway {
         // From the head on: what the filters above took is microseconds.
         flight.waited += flight.arrived.elapsed();
         let bytes = read?;
-        let license = exchange.license.as_ref();
-        let ask = ask::parse(endpoint, bytes, asked, &snapshot.extra_fields, license)?;
+        let ask = ask::parse(endpoint, bytes, asked, &snapshot.extra_fields)?;
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
         exchange.conversation = conversation::of(conversation.as_deref(), exchange, ask);
@@ -340,28 +338,5 @@ fn log_refusal(flight: &Flight, reject: &Reject) {
         log::warn!("A request failed: {code} {internal}. request={request}");
     } else {
         log::debug!("A request was refused: {code} {internal}. request={request}");
-    }
-}
-
-/// Ids that tell nothing: a number of this boot, mixed with a random one.
-struct RequestIds {
-    boot: u64,
-    next: AtomicU64,
-}
-
-impl RequestIds {
-    fn new() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        Self { boot: RandomState::new().hash_one(0), next: AtomicU64::new(0) }
-    }
-
-    fn next(&self) -> Arc<str> {
-        // An odd factor is a bijection on 64 bits: ids never repeat within a boot.
-        let count = self.next.fetch_add(1, Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut id = *b"req_0000000000000000";
-        for (place, digit) in id[4..].iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[((count ^ self.boot) >> (4 * place) & 15) as usize];
-        }
-        Arc::from(std::str::from_utf8(&id).unwrap_or("req_"))
     }
 }

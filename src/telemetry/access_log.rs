@@ -5,6 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -264,7 +265,9 @@ fn numbered(path: &Path, number: u64) -> PathBuf {
 fn append_to(path: &Path) -> io::Result<(File, u64)> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let file = OpenOptions::new().append(true).create(true).open(path).map_err(named)?;
+    // Who asked when, from where: for the gateway's user alone.
+    let mut options = OpenOptions::new();
+    let file = options.append(true).create(true).mode(0o600).open(path).map_err(named)?;
     let size = file.metadata().map_err(named)?.len();
     Ok((file, size))
 }

@@ -4,7 +4,9 @@
 //! key. What the app sent can't leak, because nothing is carried over by default.
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{Ask, Dialect, Endpoint, Exchange, Members, Target, json::Reader};
+use gatekeeper_filters::kernel::{
+    Ask, Dialect, Endpoint, Exchange, LicenseId, Members, Target, json::Reader,
+};
 use http::{
     HeaderName, HeaderValue, Method, Uri, Version,
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT},
@@ -148,7 +150,6 @@ pub fn body(
     members.retain(|name| {
         fields::passes(endpoint, name)
             || (name == b"store" && endpoint == Endpoint::Responses)
-            || (name == b"metadata" && endpoint == Endpoint::Messages)
             || allowed.iter().any(|field| field.as_bytes() == name)
     });
     if endpoint != Endpoint::Generate {
@@ -161,7 +162,39 @@ pub fn body(
     if ask.stream && endpoint == Endpoint::Chat {
         members.set("stream_options", Bytes::from_static(br#"{"include_usage":true}"#));
     }
+    identify(&mut members, endpoint, exchange, provider);
     members.to_pieces()
+}
+
+/// Names the buyer to the provider by the licence's hash, so that what the provider finds wrong with one of
+/// them is not the whole account's. The app's own words would name its user.
+fn identify(members: &mut Members, endpoint: Endpoint, exchange: &Exchange, provider: &Provider) {
+    let license = exchange.license.as_ref().filter(|_| provider.settings.identify);
+    let field = provider.settings.identity_field(endpoint).filter(|_| license.is_some());
+    for name in ["user", "safety_identifier"] {
+        if Some(name) != field && members.contains(name) {
+            members.remove(name);
+        }
+    }
+    if let (Some(field), Some(license)) = (field, license) {
+        members.set(field, identity(&license.id, endpoint));
+    }
+}
+
+/// 32 hex digits: OpenAI takes at most 64 characters.
+fn identity(license: &LicenseId, endpoint: Endpoint) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let (before, after): (&[u8], &[u8]) = match endpoint {
+        Endpoint::Messages => (b"{\"user_id\":\"", b"\"}"),
+        _ => (b"\"", b"\""),
+    };
+    let mut json = Vec::with_capacity(before.len() + 32 + after.len());
+    json.extend_from_slice(before);
+    for byte in &license.0[..16] {
+        json.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    json.extend_from_slice(after);
+    json
 }
 
 /// Anthropic answers nothing without a cap.

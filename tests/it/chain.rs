@@ -109,6 +109,24 @@ async fn used_up_tokens_are_402_telling_left_and_needed() {
     assert_eq!(mock.count(), 2);
 }
 
+/// Keys of the file are as hard to guess as those of a shop.
+#[tokio::test]
+async fn an_address_that_tries_many_unknown_keys_has_to_wait() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let app = gateway.app();
+    for number in 0..20 {
+        app.chat_as(&format!("JSTAR-GUESS-{number:04}")).await.is(403, "license_invalid");
+    }
+    let refused = app.chat_as("JSTAR-GUESS-9999").await;
+    refused.is(429, "rate_limited");
+    assert!((1..=60).contains(&refused.number("retry-after")), "{:?}", refused.headers);
+    // A buyer who mistyped once, and everyone with a licence, is served from the same address.
+    app.chat_as("JSTAR-GUESS-0003").await.is(403, "license_invalid");
+    app.chat().await.ok();
+    assert_eq!(mock.count(), 1);
+}
+
 #[tokio::test]
 async fn too_fast_is_429_with_a_short_wait() {
     let (mock, gateway) = start("rate: 3/day, models: [fast]").await;

@@ -81,6 +81,26 @@ async fn media_that_the_model_accepts_goes_through() {
 }
 
 #[tokio::test]
+async fn safety_settings_may_only_be_stricter_than_the_default() {
+    let (mock, gateway) = start(Reply::json(200, GENERATED)).await;
+    let setting = |threshold: Value| {
+        let setting = json!({ "category": "HARM_CATEGORY_HARASSMENT", "threshold": threshold });
+        contents(&json!({ "safetySettings": [setting] }))
+    };
+    for lax in [json!("BLOCK_NONE"), json!("OFF"), json!("BLOCK_ONLY_HIGH"), json!(4), json!(null)]
+    {
+        let refused = ask(&gateway, GEMINI, &setting(lax)).await;
+        is_refused(&refused, GEMINI, 400, "invalid_request");
+        assert!(refused.text().contains("safetySettings"), "{}", refused.text());
+    }
+    assert_eq!(mock.count(), 0);
+    for strict in ["BLOCK_MEDIUM_AND_ABOVE", "BLOCK_LOW_AND_ABOVE"] {
+        ask(&gateway, GEMINI, &setting(json!(strict))).await.ok();
+        assert_eq!(mock.last().json()["safetySettings"][0]["threshold"], strict);
+    }
+}
+
+#[tokio::test]
 async fn only_listed_members_go_upstream() {
     let (mock, gateway) = start(Reply::json(200, GENERATED)).await;
     let more = json!({

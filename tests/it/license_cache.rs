@@ -181,6 +181,25 @@ async fn a_wrong_key_asked_again_is_one_call_for_a_while() {
     }
 }
 
+/// A shop that tells cases apart: what it says of one spelling it does not say of another.
+#[tokio::test]
+async fn a_key_refused_in_one_spelling_is_good_in_the_right_one() {
+    let (_mock, shop, gateway) =
+        start(|config, shop| config.lemonsqueezy(shop).cache("fresh: 1s, stale: 1h")).await;
+    let app = gateway.app();
+    shop.sells_spelled(BOUGHT, Says::license());
+    let wrong = BOUGHT.to_ascii_lowercase();
+    app.chat_as(&wrong).await.is(403, "license_invalid");
+    app.chat_as(BOUGHT).await.ok();
+    // Known now: asked again under the wrong spelling, the shop's "not found" takes nothing away.
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        app.chat_as(&wrong).await.ok();
+    }
+    app.chat_as(BOUGHT).await.ok();
+    assert_eq!(gateway.messages(BOUGHT).await, 6, "one licence, whatever its spelling");
+}
+
 /// A key bought a minute ago may not be known everywhere at the shop yet.
 #[tokio::test]
 async fn a_key_that_was_wrong_is_right_once_it_is_sold() {

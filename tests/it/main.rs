@@ -32,6 +32,7 @@ macro_rules! over_http1 {
 
 mod access_log;
 mod admin_access;
+mod admin_tokens;
 mod big_body;
 mod body_limit;
 mod canary;
@@ -39,6 +40,7 @@ mod capture;
 mod chain;
 mod cli;
 mod clock;
+mod concurrency;
 mod descriptors;
 mod devices;
 mod dialects;

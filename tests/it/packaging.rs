@@ -129,9 +129,17 @@ fn words(dockerfile: &str, instruction: &str) -> Vec<String> {
 }
 
 fn is_pinned(image: &str) -> bool {
-    image
+    // The tag is for people, the digest is what is fetched.
+    let digest = image.split_once("@sha256:").map(|(_, digest)| digest);
+    let is_digest = digest.is_none_or(|digest| {
+        digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+    });
+    // Built here.
+    let is_ours = image.starts_with("gatekeeper:");
+    let is_tagged = image
         .split_once(':')
-        .is_some_and(|(_, tag)| tag.starts_with(|c: char| c.is_ascii_digit() || c == 'v'))
+        .is_some_and(|(_, tag)| tag.starts_with(|c: char| c.is_ascii_digit() || c == 'v'));
+    is_tagged && is_digest && (is_ours || digest.is_some())
 }
 
 #[test]
@@ -221,6 +229,10 @@ fn the_compose_file_names_what_is_there_and_the_gateways_take_their_file() {
     assert_eq!(stores, ["gateway-1", "gateway-2", "gateway-3"], "each has a store of its own");
     let redis = texts(services.get("redis").unwrap().get("command")).join(" ");
     assert!(redis.contains("--appendonly yes") && redis.contains("noeviction"), "{redis}");
+    assert!(redis.contains("--requirepass"), "{redis}");
+    let grafana = services.get("grafana").unwrap().get("environment").unwrap();
+    let password = grafana.get("GF_SECURITY_ADMIN_PASSWORD").and_then(Node::text).unwrap();
+    assert!(password.contains(":?"), "a default password: {password}");
     let file = conf.join("compose/gateway/gatekeeper.yaml");
     let checked = run(&["check", "-c", file.to_str().unwrap()], &root());
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));

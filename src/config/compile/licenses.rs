@@ -2,11 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gatekeeper_filters::kernel::{ModelSet, OnDisconnect, Plan};
+use gatekeeper_filters::kernel::{ModelSet, OnDisconnect, Plan, plan::DEFAULT_CONCURRENCY};
 use secrecy::SecretString;
 
+mod guessable;
 mod shops;
 
+pub use self::guessable::warn_of_guessable_keys;
 use super::view::View;
 use crate::config::{
     problem::{Place, Report, did_you_mean},
@@ -66,12 +68,18 @@ fn plan(
         let message = "more than max_output_tokens";
         report.problem(view.at("min_output_tokens"), view.path("min_output_tokens"), message);
     }
+    let concurrency = match view.text("concurrency") {
+        None => Some(DEFAULT_CONCURRENCY),
+        Some("unlimited") => None,
+        Some(number) => number.parse().ok(),
+    };
     Plan {
         name: name.into(),
         messages: view.limit("messages"),
         tokens: view.limit("tokens"),
         rate: view.limit("rate"),
-        concurrency: view.int("concurrency").and_then(|n| n.try_into().ok()),
+        concurrency,
+        concurrency_is_default: view.node("concurrency").is_none(),
         models,
         max_output_tokens,
         min_output_tokens,

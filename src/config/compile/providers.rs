@@ -80,6 +80,7 @@ fn provider(
         timeouts,
         allow_fields: view.texts("allow_fields").into_iter().map(Arc::from).collect(),
         output_cap_field: view.text("output_cap_field")?.into(),
+        identify: view.text("identify") != Some("off"),
         image_tokens: view.int("image_tokens")?,
         budget: view.budget(),
         keys,

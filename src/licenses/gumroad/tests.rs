@@ -119,3 +119,26 @@ fn nothing_about_the_buyer_is_kept() {
         assert!(!kept.contains(buyer), "{buyer} in {kept}");
     }
 }
+
+#[test]
+fn a_word_of_the_wrong_type_is_no_answer() {
+    let said = |change: &dyn Fn(&mut Value)| {
+        let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid_onetime.json");
+        let mut body: Value = serde_json::from_str(fixture).unwrap();
+        change(&mut body["purchase"]);
+        read(&answer(200, body.to_string()), PRODUCT, &Hasher::new(&[7; 32]))
+    };
+    for member in ["refunded", "chargebacked", "disputed", "dispute_won", "test"] {
+        for wrong in [json!("true"), json!("false"), json!(1), json!(0), json!([]), json!({})] {
+            let reply = said(&|purchase| {
+                purchase["disputed"] = json!(true);
+                purchase[member] = wrong.clone();
+            });
+            assert!(matches!(reply, Reply::Unknown(_)), "{member} = {wrong}: {reply:?}");
+        }
+    }
+    let silent = said(&|purchase| drop(purchase.as_object_mut().unwrap().remove("refunded")));
+    assert!(matches!(silent, Reply::Unknown(_)), "{silent:?}");
+    let single = said(&|purchase| drop(purchase.as_object_mut().unwrap().remove("chargebacked")));
+    assert!(matches!(single, Reply::Facts(_)), "{single:?}");
+}

@@ -19,6 +19,7 @@ pub fn plan(name: &str) -> Arc<Plan> {
         tokens: None,
         rate: None,
         concurrency: None,
+        concurrency_is_default: false,
         models: gatekeeper_filters::kernel::ModelSet::All,
         max_output_tokens: None,
         min_output_tokens: 256,
@@ -167,4 +168,35 @@ fn device_answers_tell_device_and_licence_apart() {
     let gone = include_str!("../../../tests/fixtures/shops/lemonsqueezy_deactivated.json");
     assert_eq!(read(200, "deactivated", gone).device, Device::Released);
     assert_eq!(read(500, "valid", "<html>").device, Device::Unsaid);
+}
+
+#[test]
+fn a_word_of_the_wrong_type_is_no_answer() {
+    let said = |member: &str, value: Value| {
+        let fixture = include_str!("../../../tests/fixtures/shops/lemonsqueezy_valid.json");
+        let mut body: Value = serde_json::from_str(fixture).unwrap();
+        body["license_key"][member] = value;
+        read(&answer(200, body.to_string()), "valid", &hasher())
+    };
+    for wrong in [json!("true"), json!("false"), json!(1), json!(0), json!([])] {
+        let reply = said("test_mode", wrong.clone());
+        assert!(matches!(reply, Reply::Unknown(_)), "test_mode = {wrong}: {reply:?}");
+    }
+    for wrong in [json!("1"), json!(2), json!([])] {
+        let reply = said("disabled", wrong.clone());
+        assert!(matches!(reply, Reply::Unknown(_)), "disabled = {wrong}: {reply:?}");
+    }
+    let status = |reply| match reply {
+        Reply::Facts(AnyFacts::LemonSqueezy(facts)) => facts.status,
+        other => panic!("{other:?}"),
+    };
+    for (value, expected) in [
+        (json!(1), Status::Disabled),
+        (json!(true), Status::Disabled),
+        (json!(0), Status::Active),
+        (json!(false), Status::Active),
+        (Value::Null, Status::Active),
+    ] {
+        assert_eq!(status(said("disabled", value.clone())), expected, "{value}");
+    }
 }

@@ -1,9 +1,7 @@
-use gatekeeper_filters::kernel::{LicenseId, OnDisconnect, Plan};
-
 use super::*;
 
 fn chat(body: &str) -> Result<Ask, Reject> {
-    parse(Endpoint::Chat, Bytes::from(body.to_owned()), None, &[], None)
+    parse(Endpoint::Chat, Bytes::from(body.to_owned()), None, &[])
 }
 
 fn sent(ask: &Ask) -> String {
@@ -25,7 +23,7 @@ fn listed_members_keep_their_bytes_and_the_rest_is_removed() {
 #[test]
 fn a_member_that_a_provider_lets_through_stays() {
     let body = Bytes::from_static(br#"{"model":"m","messages":[],"top_k":5,"min_p":0.1}"#);
-    let ask = parse(Endpoint::Chat, body, None, &["top_k".into()], None).unwrap();
+    let ask = parse(Endpoint::Chat, body, None, &["top_k".into()]).unwrap();
     assert_eq!(sent(&ask), r#"{"model":"m","messages":[],"top_k":5}"#);
 }
 
@@ -77,7 +75,7 @@ fn a_thinking_budget_is_found_where_it_would_be_sent() {
     let budget = |member: &str, extra: &[&str]| {
         let extra: Vec<Arc<str>> = extra.iter().map(|name| Arc::from(*name)).collect();
         let body = format!(r#"{{"model":"m","messages":[],{member}}}"#);
-        parse(Endpoint::Chat, body.into(), None, &extra, None).unwrap().thinking_budget
+        parse(Endpoint::Chat, body.into(), None, &extra).unwrap().thinking_budget
     };
     let google = r#""extra_body":{"google":{"thinking_config":{"thinking_budget":900}}}"#;
     let gemini = r#""generationConfig":{"thinkingConfig":{"thinkingBudget":901}}"#;
@@ -115,29 +113,10 @@ fn images_and_other_media_are_counted_apart_from_text() {
 }
 
 #[test]
-fn responses_are_never_kept_at_the_provider_and_users_are_known_by_their_licence() {
-    let plan = Plan {
-        name: "p".into(),
-        messages: None,
-        tokens: None,
-        rate: None,
-        concurrency: None,
-        models: gatekeeper_filters::kernel::ModelSet::All,
-        max_output_tokens: None,
-        min_output_tokens: 1,
-        max_input_tokens: None,
-        devices_required: false,
-        max_devices: None,
-        on_disconnect: OnDisconnect::default(),
-        upgrade_url: None,
-    };
-    let license = License { id: LicenseId([0xab; 32]), plan: Arc::new(plan), until: None };
-    let body =
-        r#"{"model":"m","input":"hi","store":true,"user":"a@b.c","previous_response_id":"resp_1"}"#;
-    let ask = parse(Endpoint::Responses, body.into(), None, &[], Some(&license)).unwrap();
-    let expected =
-        format!(r#"{{"model":"m","input":"hi","user":"{}","store":false}}"#, "ab".repeat(16));
-    assert_eq!(sent(&ask), expected);
+fn responses_are_never_kept_at_the_provider() {
+    let body = r#"{"model":"m","input":"hi","store":true,"previous_response_id":"resp_1"}"#;
+    let ask = parse(Endpoint::Responses, body.into(), None, &[]).unwrap();
+    assert_eq!(sent(&ask), r#"{"model":"m","input":"hi","store":false}"#);
 }
 
 #[test]
@@ -150,12 +129,12 @@ fn a_body_that_is_no_object_or_has_no_model_is_refused() {
 }
 
 fn messages(body: &str) -> Result<Ask, Reject> {
-    parse(Endpoint::Messages, Bytes::from(body.to_owned()), None, &[], None)
+    parse(Endpoint::Messages, Bytes::from(body.to_owned()), None, &[])
 }
 
 fn generate(body: &str) -> Result<Ask, Reject> {
     let path = Generate { model: "fast".into(), stream: true };
-    parse(Endpoint::Generate, Bytes::from(body.to_owned()), Some(path), &[], None)
+    parse(Endpoint::Generate, Bytes::from(body.to_owned()), Some(path), &[])
 }
 
 #[test]
@@ -242,7 +221,7 @@ fn geminis_contents_are_weighed_and_what_is_dear_is_refused() {
 fn what_the_seller_account_keeps_is_not_read_by_its_id() {
     let input = |item: &str| {
         let body = format!(r#"{{"model":"m","input":[{item}]}}"#);
-        parse(Endpoint::Responses, body.into(), None, &[], None)
+        parse(Endpoint::Responses, body.into(), None, &[])
     };
     for item in [
         r#"{"type":"item_reference","id":"msg_1"}"#,
@@ -310,7 +289,7 @@ fn one_part_for_a_list_of_one_is_looked_at_all_the_same() {
 #[test]
 fn content_that_is_no_list_is_looked_at_all_the_same() {
     let kinds = |endpoint, body: String| {
-        let ask = parse(endpoint, body.clone().into(), None, &[], None).expect(&body);
+        let ask = parse(endpoint, body.clone().into(), None, &[]).expect(&body);
         ask.media.iter().map(|kind| kind.to_string()).collect::<Vec<_>>()
     };
     let file = r#"{"type":"document","source":{"type":"file","file_id":"file_1"}}"#;
@@ -352,7 +331,7 @@ fn content_that_is_no_list_is_looked_at_all_the_same() {
 fn only_items_of_the_apps_own_tools_are_taken() {
     let input = |input: &str| {
         let body = format!(r#"{{"model":"m","input":{input}}}"#);
-        parse(Endpoint::Responses, body.into(), None, &[], None)
+        parse(Endpoint::Responses, body.into(), None, &[])
     };
     for kind in ["image_generation_call", "code_interpreter_call", "mcp_approval_response"] {
         let item = format!(r#"[{{"type":"{kind}","id":"x_1","container_id":"cntr_1"}}]"#);

@@ -1,6 +1,6 @@
 //! One table for each kind of thing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use gatekeeper_filters::kernel::{Model, ModelSet, ModelTimeouts, OnDisconnect, Plan};
 use ipnet::IpNet;
@@ -11,7 +11,7 @@ use super::{
     words::{AUTO, NONE, UNLIMITED, dollars, duration, limit, list, or, price, size},
 };
 use crate::config::settings::{
-    AccessLog, Key, LicenseSource, OnStoreDown, Provider, Settings, Strategy, Variants,
+    AccessLog, Key, LicenseSource, OnStoreDown, Provider, Settings, Strategy, Tls, Variants,
 };
 
 type Table = fn(&Settings) -> Vec<Thing>;
@@ -22,11 +22,15 @@ pub const ALL: [Table; 13] = [
     filters, log,
 ];
 
+/// A path, where there is one.
+fn path(path: Option<&PathBuf>) -> String {
+    or(path.map(|path| path.display()), NONE)
+}
+
 fn server(settings: &Settings) -> Vec<Thing> {
     let server = &settings.server;
     let tls = server.tls.as_ref();
     let limits = &server.limits;
-    let path = |path: Option<&std::path::PathBuf>| or(path.map(|path| path.display()), NONE);
     let proxies = list(server.trusted_proxies.iter().map(IpNet::to_string));
     let thing = Thing::new("server")
         .says("listen", server.listen.to_string(), "")
@@ -34,7 +38,7 @@ fn server(settings: &Settings) -> Vec<Thing> {
         .says("grace", duration(server.grace), "")
         .says("tls.cert", path(tls.map(|tls| &tls.cert)), NONE)
         .says("tls.key", path(tls.map(|tls| &tls.key)), NONE)
-        .hides("certificate", tls.and_then(|tls| tls.pair.as_ref()).map(|pair| pair.leaf()))
+        .hides("certificate", leaf(tls))
         .says("behind_tls", server.behind_tls.to_string(), "false")
         .says("trusted_proxies", proxies, NONE)
         .says("limits.body", size(limits.body), "")
@@ -49,8 +53,18 @@ fn admin(settings: &Settings) -> Vec<Thing> {
     let thing = Thing::new("admin")
         .says("listen", admin.listen.to_string(), "")
         .hides("token", secret(admin.token.as_ref()))
+        .hides("read_token", secret(admin.read_token.as_ref()))
+        .says("tls.cert", path(admin.tls.as_ref().map(|tls| &tls.cert)), NONE)
+        .says("tls.key", path(admin.tls.as_ref().map(|tls| &tls.key)), NONE)
+        .hides("certificate", leaf(admin.tls.as_ref()))
+        .says("behind_tls", admin.behind_tls.to_string(), "false")
         .says("hosts", list(&admin.hosts), NONE);
     vec![thing]
+}
+
+/// The certificate that a listener shows.
+fn leaf(tls: Option<&Tls>) -> Option<&[u8]> {
+    tls.and_then(|tls| tls.pair.as_ref()).map(|pair| pair.leaf())
 }
 
 fn secret(secret: Option<&SecretString>) -> Option<&[u8]> {
@@ -170,7 +184,7 @@ fn plan_thing(settings: &Settings, plan: &Plan) -> Thing {
         .says("messages", limit(plan.messages), UNLIMITED)
         .says("tokens", limit(plan.tokens), UNLIMITED)
         .says("rate", limit(plan.rate), UNLIMITED)
-        .says("concurrency", or(plan.concurrency, UNLIMITED), UNLIMITED)
+        .says("concurrency", or(plan.concurrency, UNLIMITED), "16")
         .says("models", models, "")
         .says("max_output_tokens", or(plan.max_output_tokens, NONE), NONE)
         .says("min_output_tokens", plan.min_output_tokens.to_string(), "256")
@@ -211,6 +225,7 @@ fn provider_thing(name: &str, provider: &Provider) -> Thing {
         .says("timeouts.total", duration(timeouts.total), "600s")
         .says("allow_fields", list(&provider.allow_fields), NONE)
         .says("output_cap_field", &*provider.output_cap_field, "max_completion_tokens")
+        .says("identify", if provider.identify { "on" } else { "off" }, "on")
         .says("image_tokens", provider.image_tokens.to_string(), "2000")
         .says("budget.day", or(provider.budget.map(dollars), NONE), NONE)
 }

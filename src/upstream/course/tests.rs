@@ -35,6 +35,7 @@ fn settings(name: &str, keys: &[&str]) -> settings::Provider {
         },
         allow_fields: Vec::new(),
         output_cap_field: "max_completion_tokens".into(),
+        identify: true,
         image_tokens: 0,
         budget: None,
         keys: keys

@@ -65,6 +65,8 @@ struct State {
     /// Calls a minute before it answers 429.
     allows: usize,
     says: HashMap<String, Says>,
+    /// Keys whose case counts.
+    spelled: Vec<String>,
     /// Activated devices by key: id and name.
     devices: HashMap<String, Vec<(String, String)>>,
     activated: usize,
@@ -92,6 +94,7 @@ impl Shop {
             mood: Mood::Well,
             allows: usize::MAX,
             says: HashMap::new(),
+            spelled: Vec::new(),
             devices: HashMap::new(),
             activated: 0,
             calls: Vec::new(),
@@ -111,6 +114,12 @@ impl Shop {
     pub fn sells(&self, key: &str, says: Says) -> &Self {
         self.state.lock().says.insert(key.to_ascii_uppercase(), says);
         self
+    }
+
+    /// The same, in this spelling only.
+    pub fn sells_spelled(&self, key: &str, says: Says) -> &Self {
+        self.state.lock().spelled.push(key.to_owned());
+        self.sells(key, says)
     }
 
     pub fn mood(&self, mood: Mood) {
@@ -226,6 +235,10 @@ impl State {
     }
 
     fn says(&self, key: &str) -> Option<Says> {
+        let spelled = self.spelled.iter().find(|known| known.eq_ignore_ascii_case(key));
+        if spelled.is_some_and(|known| known != key) {
+            return None;
+        }
         self.says.get(&key.to_ascii_uppercase()).cloned()
     }
 

@@ -21,7 +21,7 @@ pub const MODEL: &str = "fast";
 /// A key-encrypting key, so that gateways of one test agree on the pepper.
 const KEK: &str = "Zm9yIHRoZSB0ZXN0cyBvZiBHYXRla2VlcGVyIG9ubHk=";
 /// A plan that may do nearly everything.
-const PLENTY: &str = "messages: 100000/month, models: [\"*\"]";
+const PLENTY: &str = "messages: 100000/month, concurrency: unlimited, models: [\"*\"]";
 
 /// How the app talks to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq)]

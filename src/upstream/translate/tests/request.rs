@@ -11,7 +11,7 @@ use crate::{fuzzing::holds_the_rules, proxy::ask, upstream::translate::request::
 fn translated(body: &Value) -> Option<Result<Value, Reject>> {
     let extra = [std::sync::Arc::from("thinking")];
     let body = Bytes::from(body.to_string());
-    let ask = ask::parse(Endpoint::Chat, body, None, &extra, None).ok()?;
+    let ask = ask::parse(Endpoint::Chat, body, None, &extra).ok()?;
     Some(request(&ask).map(|members| {
         let written = members.to_pieces().concat();
         serde_json::from_slice(&written).unwrap()
@@ -136,7 +136,7 @@ fn arguments_are_objects_and_keep_their_order() {
             { "role": "tool", "tool_call_id": "a", "content": "x" },
         ]});
         let body = Bytes::from(body.to_string());
-        let ask = ask::parse(Endpoint::Chat, body, None, &[], None).unwrap();
+        let ask = ask::parse(Endpoint::Chat, body, None, &[]).unwrap();
         let written = request(&ask).unwrap().to_pieces().concat();
         let written = String::from_utf8(written).unwrap();
         assert!(
