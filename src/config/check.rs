@@ -27,7 +27,7 @@ pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
         Shape::Map { key, of, min } if node.looks() == Looks::Map => {
             map(node, *key, of, *min, path, report);
         }
-        Shape::Either(shapes) => match shapes.iter().find(|shape| same_kind(node, shape)) {
+        Shape::Either(shapes) => match alternative(node, shapes) {
             Some(shape) => check(node, shape, path, report),
             None => wrong(report),
         },
@@ -39,14 +39,23 @@ pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
     }
 }
 
+/// The shape that a value fits, or the one that says best what is wrong with it.
+fn alternative<'a>(node: &Node, shapes: &'a [Shape]) -> Option<&'a Shape> {
+    let kin: Vec<&Shape> = shapes.iter().filter(|shape| same_kind(node, shape)).collect();
+    if kin.len() == 1 {
+        return kin.first().copied();
+    }
+    let fits = |shape: &&&Shape| matches!(scalar(node, shape), Some(Ok(())));
+    let is_out_of_range =
+        |shape: &&&Shape| matches!((shape, scalar(node, shape)), (Shape::Int { .. }, Some(Err(_))));
+    kin.iter().find(fits).or_else(|| kin.iter().find(is_out_of_range)).copied()
+}
+
 fn same_kind(node: &Node, shape: &Shape) -> bool {
     match node.kind {
         Kind::List(_) => matches!(shape, Shape::List { .. }),
         Kind::Map(_) => matches!(shape, Shape::Record(_) | Shape::OneOf(_) | Shape::Map { .. }),
-        Kind::Scalar { .. } => !matches!(
-            shape,
-            Shape::List { .. } | Shape::Record(_) | Shape::OneOf(_) | Shape::Map { .. }
-        ),
+        Kind::Scalar { .. } => !shape.is_compound(),
     }
 }
 

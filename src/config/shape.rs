@@ -117,6 +117,11 @@ impl Field {
 }
 
 impl Shape {
+    /// A list or a mapping.
+    pub fn is_compound(&self) -> bool {
+        matches!(self, Shape::List { .. } | Shape::Record(_) | Shape::OneOf(_) | Shape::Map { .. })
+    }
+
     pub fn fields(&self) -> &'static [Field] {
         match self {
             Shape::Record(fields) | Shape::OneOf(fields) => fields,

@@ -276,6 +276,10 @@ impl Desk {
         };
         let inquiry = Inquiry { address, ..self.inquiry(sources, id, asking.credential, class) };
         let before = self.records.get(&id);
+        if before.as_ref().is_some_and(|kept| kept.record.facts.is_some()) {
+            // Another request's question was answered since this one found nothing known.
+            return self.now_known(sources, id, Some(&spelling), now);
+        }
         if let Err(why) = self.ask(inquiry, before.as_ref()).await {
             return Standing::Unknown { why };
         }

@@ -278,14 +278,14 @@ async fn each_request_names_its_licence_to_the_provider_and_nobody_else() {
     let gateway = Gateway::start(config).await;
     let app = gateway.app();
     app.chat().await.ok();
-    app.ask(&chat(&json!({ "user": "me@example.com" }))).await.ok();
+    app.ask(&client::chat(&json!({ "user": "me@example.com" }))).await.ok();
     app.chat_as("JSTAR-TEST-0002").await.ok();
     let users: Vec<String> =
         mock.seen().iter().map(|seen| seen.json()["user"].as_str().unwrap().to_owned()).collect();
     assert_eq!(users[0].len(), 32);
     assert_eq!(users[0], users[1], "the app's own word for its user stays here");
     assert_ne!(users[0], users[2]);
-    app.ask(&chat(&json!({ "model": "silent", "user": "me@example.com" }))).await.ok();
+    app.ask(&client::chat(&json!({ "model": "silent", "user": "me@example.com" }))).await.ok();
     let sent = other.only().json();
     assert!(sent.get("user").is_none() && sent.get("safety_identifier").is_none(), "{sent}");
 }

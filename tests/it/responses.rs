@@ -114,7 +114,11 @@ async fn embeddings_are_counted_and_have_no_output_to_cap() {
     let answer = ask(&gateway, "/v1/embeddings", body).await;
     assert_eq!(answer.ok().json(), whole);
     assert_eq!(mock.only().path, "/v1/embeddings");
-    assert_eq!(mock.only().json(), json!({ "model": "m1", "input": texts, "dimensions": 8 }));
+    let mut sent = mock.only().json();
+    let user = sent["user"].take();
+    assert_eq!(user.as_str().unwrap().len(), 32, "the licence's hash");
+    let expected = json!({ "model": "m1", "input": texts, "dimensions": 8, "user": null });
+    assert_eq!(sent, expected);
     assert_eq!(gateway.tokens(LICENSE).await, total(&whole));
     assert_eq!(gateway.messages(LICENSE).await, 1);
     // The app's own mistake is told, and costs nothing.
