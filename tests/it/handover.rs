@@ -56,12 +56,15 @@ fn work(http: Http, license: String, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
 /// Asks for a licence with few messages until they are used up, and then on; the number of answers.
 fn use_up(http: Http, license: &'static str, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
     tokio::spawn(async move {
-        let mut delivered = 0;
-        while !stop.load(Relaxed) {
+        let (mut delivered, mut refused) = (0, false);
+        while !(stop.load(Relaxed) && refused) {
             let answer = http.chat_as(license).await;
             match answer.status {
                 200 => delivered += 1,
-                _ => drop(answer.is(402, "quota_exceeded")),
+                _ => {
+                    answer.is(402, "quota_exceeded");
+                    refused = true;
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

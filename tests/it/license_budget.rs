@@ -32,8 +32,10 @@ const NEW: usize = 30;
 const TRIES: usize = 20;
 /// Addresses of [`Flood`].
 const ADDRESSES: usize = 50;
-/// Keys that the flood tries each second where the machine keeps up. The whole one of 100,000 keys is 45 s.
-const PACE: u32 = 2_222;
+/// How long the flood takes where the machine keeps up, and how long it goes on at most, however many keys it tries:
+/// calls are counted by the minute.
+const PACE: Duration = Duration::from_secs(45);
+const LIMIT: Duration = Duration::from_secs(58);
 
 fn behind_a_proxy(config: Config, shop: &Shop) -> Config {
     config.lemonsqueezy(shop).server("trusted_proxies: [127.0.0.0/8]")
@@ -162,16 +164,6 @@ struct Flood {
 }
 
 impl Flood {
-    /// How long it takes where the machine keeps up.
-    fn length(&self) -> Duration {
-        Duration::from_secs(self.keys as u64) / PACE
-    }
-
-    /// How long it goes on at most; the whole one within the minute of its shop.
-    fn limit(&self) -> Duration {
-        self.length() * 58 / 45
-    }
-
     fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
@@ -181,10 +173,10 @@ impl Flood {
         let mut raw = None;
         let turns = self.keys / ADDRESSES;
         for turn in 0..turns {
-            if self.began.elapsed() > self.limit() {
+            if self.began.elapsed() > LIMIT {
                 return;
             }
-            let due = self.began + self.length() * turn as u32 / turns as u32;
+            let due = self.began + PACE * turn as u32 / turns as u32;
             tokio::time::sleep_until(due.into()).await;
             let mut connection = match raw.take() {
                 Some(connection) => connection,
@@ -211,6 +203,51 @@ fn memory(pid: u32) -> i64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_random_keys_costs_fifty_calls_and_keeps_no_buyer_out() {
+    let (_mock, shop, gateway) = start(behind_a_proxy).await;
+    shop.sells(BOUGHT, Says::license());
+    let app = gateway.app();
+    for _ in 0..200 {
+        app.chat_from("198.51.100.1", LICENSE).await.ok();
+    }
+    let before = memory(gateway.pid());
+    let flood = Arc::new(Flood {
+        gateway: gateway.public,
+        keys: repeat::times("GATEKEEPER_FLOOD_KEYS", 10_000),
+        began: Instant::now(),
+        sent: AtomicUsize::default(),
+        statuses: parking_lot::Mutex::default(),
+    });
+    let mut flooding = JoinSet::new();
+    for place in 1..=ADDRESSES {
+        flooding.spawn(flood.clone().from(place, Noise::new(1_000 + place as u64)));
+    }
+    eventually("the flood is in its second half", LIMIT, || async {
+        flood.sent() > flood.keys / 2 || flood.began.elapsed() > LIMIT / 2
+    })
+    .await;
+    let answer =
+        within(Duration::from_secs(2), "a buyer", app.chat_from("192.0.2.1", BOUGHT)).await;
+    answer.ok();
+    assert!(flood.sent() < flood.keys, "the flood was over");
+    flooding.join_all().await;
+    let sent = flood.sent();
+    let grown = memory(gateway.pid()) - before;
+    let statuses = flood.statuses.lock().clone();
+    println!(
+        "{sent} random keys from {ADDRESSES} addresses in {:?}: {} calls to the shop, {grown} KiB \
+         more memory, answers {statuses:?}",
+        flood.began.elapsed(),
+        shop.calls().len(),
+    );
+    assert!(sent > flood.keys / 5, "no flood: {sent} keys");
+    assert!(statuses.keys().all(|status| [403, 429, 503].contains(status)), "{statuses:?}");
+    assert!(shop.most_in_a_minute() <= BUDGET, "{} calls", shop.most_in_a_minute());
+    assert!(grown < 40 * 1024, "{grown} KiB more");
+    app.chat_from("192.0.2.1", BOUGHT).await.ok();
 }
 
 /// Everybody's freshness ends in one second, and the shop takes sixty calls a minute.
@@ -244,54 +281,4 @@ async fn a_thousand_licences_that_end_at_once_are_all_served() {
     eventually("the shop is asked", Duration::from_secs(10), || async { shop.calls().len() >= 10 })
         .await;
     assert!(shop.most_in_a_minute() <= BUDGET, "{} calls", shop.most_in_a_minute());
-}
-
-/// They measure the machine, or keep all of it busy: `make test` runs them with nothing beside them.
-mod alone {
-    use super::*;
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_flood_of_random_keys_costs_fifty_calls_and_keeps_no_buyer_out() {
-        let (_mock, shop, gateway) = start(behind_a_proxy).await;
-        shop.sells(BOUGHT, Says::license());
-        let app = gateway.app();
-        for _ in 0..200 {
-            app.chat_from("198.51.100.1", LICENSE).await.ok();
-        }
-        let before = memory(gateway.pid());
-        let flood = Arc::new(Flood {
-            gateway: gateway.public,
-            keys: repeat::times("GATEKEEPER_FLOOD_KEYS", 10_000),
-            began: Instant::now(),
-            sent: AtomicUsize::default(),
-            statuses: parking_lot::Mutex::default(),
-        });
-        let mut flooding = JoinSet::new();
-        for place in 1..=ADDRESSES {
-            flooding.spawn(flood.clone().from(place, Noise::new(1_000 + place as u64)));
-        }
-        eventually("the flood is in its second half", flood.limit(), || async {
-            flood.sent() > flood.keys / 2 || flood.began.elapsed() > flood.limit() / 2
-        })
-        .await;
-        let answer =
-            within(Duration::from_secs(2), "a buyer", app.chat_from("192.0.2.1", BOUGHT)).await;
-        answer.ok();
-        assert!(flood.sent() < flood.keys, "the flood was over");
-        flooding.join_all().await;
-        let sent = flood.sent();
-        let grown = memory(gateway.pid()) - before;
-        let statuses = flood.statuses.lock().clone();
-        println!(
-            "{sent} random keys from {ADDRESSES} addresses in {:?}: {} calls to the shop, {grown} KiB \
-         more memory, answers {statuses:?}",
-            flood.began.elapsed(),
-            shop.calls().len(),
-        );
-        assert!(sent > flood.keys / 5, "no flood: {sent} keys");
-        assert!(statuses.keys().all(|status| [403, 429, 503].contains(status)), "{statuses:?}");
-        assert!(shop.most_in_a_minute() <= BUDGET, "{} calls", shop.most_in_a_minute());
-        assert!(grown < 40 * 1024, "{grown} KiB more");
-        app.chat_from("192.0.2.1", BOUGHT).await.ok();
-    }
 }

@@ -10,7 +10,7 @@ use crate::{
     known,
     licenses::{both, start},
     support::{
-        Config, Gateway, Mock, Mood, Reply, Says, Shop, eventually,
+        Config, Gateway, LICENSE, Mock, Mood, Reply, Says, Shop, client, eventually,
         shop::{BOUGHT, GUMROAD, gumroad_key, license_key},
     },
 };
@@ -55,22 +55,17 @@ async fn the_same_wrong_key_a_hundred_times_at_once_is_one_call() {
 async fn who_leaves_does_not_spoil_it_for_the_others() {
     let (_mock, shop, gateway) = both().await;
     shop.sells(BOUGHT, Says::license()).mood(Mood::Held);
-    let app = gateway.app();
-    let leaves = tokio::spawn({
-        let app = app.clone();
-        async move { app.chat_as(BOUGHT).await.status }
-    });
+    let mut leaves = gateway.raw().await;
+    let question = client::post("/v1/chat/completions", &client::chat(&json!({})));
+    leaves.send(question.replace(LICENSE, BOUGHT)).await;
     shop.saw(BOUGHT, 1).await;
+    let app = gateway.app();
     let stays = tokio::spawn(async move { app.chat_as(BOUGHT).await.status });
-    let asking = async |count: u64| {
-        eventually(&format!("{count} ask"), Duration::from_secs(10), async || {
-            gateway.status_now().await["in_flight"] == count
-        })
-        .await;
-    };
-    asking(2).await;
-    leaves.abort();
-    asking(1).await;
+    eventually("both ask", Duration::from_secs(10), async || {
+        gateway.status_now().await["in_flight"] == 2
+    })
+    .await;
+    drop(leaves);
     shop.mood(Mood::Well);
     assert_eq!(stays.await.unwrap(), 200);
     assert_eq!(shop.calls_for(BOUGHT).len(), 1);
