@@ -64,7 +64,7 @@ pub struct Noise(u64);
 impl Noise {
     /// Prints the seed: the captured output of a test that fails names it.
     pub fn new(seed: u64) -> Self {
-        println!("seed {seed}");
+        eprintln!("seed {seed}");
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 

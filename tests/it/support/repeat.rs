@@ -11,7 +11,7 @@ pub fn times<T: FromStr + std::fmt::Display>(name: &str, few: T) -> T {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")),
         Err(_) => few,
     };
-    println!("{name}={times}");
+    eprintln!("{name}={times}");
     times
 }
 
