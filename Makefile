@@ -59,8 +59,22 @@ dist: ## the program, a Debian package, SBOM and checksums, in target/dist; PROF
 	@.ci/dist '$(or $(PROFILE),release)'
 
 .PHONY: bench
-bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes a minute
+bench: ## side by side with a bare Pingora proxy and nginx; QUICK=1 takes minutes, KEEP=1 keeps the figures
 	@.ci/setup build nginx redis
 	@echo '==> building with full optimisation (the first time takes many minutes)'
 	@cargo build --release -p gatekeeper -p load --bin gatekeeper --bin load --bin bare-mimalloc
-	@'$(TARGET)/release/load' compare $(if $(QUICK),--quick) $(BENCH)
+	@'$(TARGET)/release/load' compare $(if $(QUICK),--quick) $(if $(KEEP),--keep) $(BENCH)
+
+.PHONY: count
+# What is counted in part, or of another build, does not replace the figures that are kept.
+count: COUNTS := $(or $(JSON),$(if $(BIN)$(COUNT),,benches/counts.json))
+count: ## what a request costs, counted; BIN=gatekeeper counts that build, COUNT='--only json' less
+	@.ci/setup build nginx redis count
+	@echo '==> building with full optimisation (the first time takes many minutes)'
+	@cargo build --release -p load $(if $(BIN),,-p gatekeeper --bin gatekeeper) --bin load --bin bare-mimalloc
+	@'$(TARGET)/release/load' count $(if $(BIN),--gatekeeper '$(BIN)') $(if $(COUNTS),--json '$(COUNTS)') $(COUNT)
+
+.PHONY: budget
+budget: ## writes benches/budget.json, what `make test` holds allocations and system calls to
+	@.ci/setup build count
+	@BUDGET_WRITE=1 cargo test --workspace --test budget

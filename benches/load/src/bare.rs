@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use clap::Parser;
 use pingora::prelude::*;
+use pingora::protocols::ALPN;
 use pingora::server::configuration::ServerConf;
 
 #[derive(Parser)]
@@ -13,6 +14,9 @@ struct Args {
     listen: SocketAddr,
     #[arg(long)]
     provider: SocketAddr,
+    /// Speak TLS to the provider: `h1` or `h2`.
+    #[arg(long)]
+    tls: Option<String>,
 }
 
 struct Bare(HttpPeer);
@@ -34,7 +38,12 @@ pub fn run() {
     let conf = ServerConf { threads: 1, work_stealing: false, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let peer = HttpPeer::new(args.provider, false, String::new());
+    let name = if args.tls.is_some() { "localhost" } else { "" };
+    let mut peer = HttpPeer::new(args.provider, args.tls.is_some(), name.to_owned());
+    // The certificate is checked once a connection, and connections stay open.
+    peer.options.verify_cert = false;
+    peer.options.verify_hostname = false;
+    peer.options.alpn = if args.tls.as_deref() == Some("h2") { ALPN::H2 } else { ALPN::H1 };
     let mut service = http_proxy_service(&server.configuration, Bare(peer));
     service.add_tcp(&args.listen.to_string());
     server.add_service(service);

@@ -1,29 +1,32 @@
 //! Rounds of every contender under every load, interleaved so that all of them share whatever the
 //! machine does meanwhile.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CpuSet, sched_getaffinity};
 use tokio::time::sleep;
 
-use crate::contender::{self, Contender, KEY, Programs, Running};
+use crate::contender::{self, Contender, KEY, Programs, Running, Tls, Upstream};
 use crate::fleet;
-use crate::generator::{self, Ask, Outcome};
+use crate::generator::{self, Outcome};
+use crate::machine::{self, Kept, Machine};
 use crate::provider;
+use crate::provider_tls;
 use crate::redis::{Redis, Work};
 use crate::report::{OnRedis, Report, Sample};
+use crate::traffic::{Ask, Headers};
 
 /// How often the contenders alternate within one load.
 const SLICES: u32 = 4;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// About a minute instead of four: fewer rounds, shorter.
+    /// About three minutes instead of ten: fewer rounds, shorter.
     #[arg(long)]
     quick: bool,
     /// How often each contender has its turn.
@@ -46,6 +49,12 @@ pub struct Args {
     /// Where the built programs are; by default beside this one.
     #[arg(long)]
     programs: Option<PathBuf>,
+    /// Figures of earlier runs; a figure that is worse than the one of a machine like this fails.
+    #[arg(long, default_value = "benches/timings.json")]
+    kept: PathBuf,
+    /// Keep this run's figures there.
+    #[arg(long)]
+    keep: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -57,28 +66,44 @@ enum Allocator {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Load {
     Json,
+    /// JSON with four headers each way.
+    Lean,
     Unpaced,
     Paced,
+    /// JSON from a provider that speaks TLS and HTTP/1.
+    Https,
+    /// JSON from a provider that speaks TLS and HTTP/2.
+    H2,
     Memory,
 }
 
 impl Load {
-    pub const ALL: [Self; 4] = [Self::Json, Self::Unpaced, Self::Paced, Self::Memory];
+    pub const ALL: [Self; 7] =
+        [Self::Json, Self::Lean, Self::Unpaced, Self::Paced, Self::Https, Self::H2, Self::Memory];
 
     pub fn ask(self) -> Ask {
         match self {
-            Self::Json => Ask::Json,
-            Self::Unpaced => Ask::Stream { chunks: 100, gap_ms: 0 },
-            Self::Paced => Ask::Stream { chunks: 50, gap_ms: 5 },
-            Self::Memory => Ask::Stream { chunks: 120, gap_ms: 1000 },
+            Self::Json | Self::Https | Self::H2 => Ask::JSON,
+            Self::Lean => Ask::JSON.with(Headers::Lean),
+            Self::Unpaced => Ask::stream(100, 0),
+            Self::Paced => Ask::stream(50, 5),
+            Self::Memory => Ask::stream(120, 1000),
         }
     }
 
     fn connections(self) -> u32 {
         match self {
-            Self::Json => 32,
+            Self::Json | Self::Lean | Self::Https | Self::H2 => 32,
             Self::Unpaced => 16,
             Self::Paced | Self::Memory => 64,
+        }
+    }
+
+    fn tls(self) -> Option<Tls> {
+        match self {
+            Self::Https => Some(Tls::H1),
+            Self::H2 => Some(Tls::H2),
+            _ => None,
         }
     }
 }
@@ -87,19 +112,15 @@ pub async fn run(args: Args) -> Result<()> {
     raise_open_files(args.streams)?;
     let all = sched_getaffinity(None)?;
     let core = contender::leave_proxy_core()?;
-    let beside = std::env::current_exe()?.parent().context("no folder")?.to_path_buf();
-    let programs = args.programs.unwrap_or(beside);
-    let programs = Programs {
-        nginx: args.nginx,
-        bare: programs.join(match args.bare {
-            Allocator::Mimalloc => "bare-mimalloc",
-            Allocator::Jemalloc => "bare-jemalloc",
-        }),
-        gatekeeper: programs.join("gatekeeper"),
-        core,
-    };
+    let programs = programs(&args, core)?;
     let mut who: Vec<_> =
         Contender::ALL.into_iter().filter(|who| !args.without.contains(who)).collect();
+    if who.contains(&Contender::Lua) && !contender::has_lua() {
+        println!(
+            "nginx' Lua module is missing: nginx + Lua is left out (.ci/setup nginx installs it)."
+        );
+        who.retain(|who| *who != Contender::Lua);
+    }
     let loads: Vec<_> = Load::ALL
         .into_iter()
         .filter(|load| args.only.is_empty() || args.only.contains(load))
@@ -108,16 +129,33 @@ pub async fn run(args: Args) -> Result<()> {
     let time = Duration::from_millis(if args.quick { 2000 } else { 4000 });
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let provider = listener.local_addr()?;
+    let plain = Upstream::from(listener.local_addr()?);
     provider::spawn(listener)?;
+    let certificates = tempfile::tempdir()?;
+    let mut encrypted = Vec::new();
+    for tls in loads.iter().filter_map(|load| load.tls()) {
+        encrypted.push(provider_tls::spawn(tls, certificates.path())?);
+    }
+    let provider = |load: Load| {
+        let mut encrypted = encrypted.iter();
+        let speaks = |one: &&Upstream| one.tls.as_ref().map(|(tls, _)| *tls) == load.tls();
+        encrypted.find(speaks).unwrap_or(&plain)
+    };
 
+    let machine = machine(&programs, &plain, all.count()).await?;
+    println!(
+        "{}, {} cores; {:.0} % of a bare proxy's JSON request is the kernel's",
+        machine.cpu,
+        machine.cores,
+        machine.kernel_share * 100.0
+    );
     println!("{rounds} rounds, {} s a load", time.as_secs_f32());
     let mut report = Report::default();
     // On a terminal; elsewhere the lines have to do.
     let bar = ProgressBar::new((rounds * loads.len()) as u64);
     bar.set_style(ProgressStyle::with_template("{wide_bar} {pos}/{len} loads, {eta} left")?);
     for round in 0..rounds {
-        // Each round begins with another one: nobody is always first or last.
+        // Each round begins with another one: none is always first or last.
         who.rotate_left(1);
         for &load in &loads {
             bar.suspend(|| println!("round {} of {rounds}: {}", round + 1, load.title()));
@@ -125,11 +163,11 @@ pub async fn run(args: Args) -> Result<()> {
             let who: Vec<_> = who.iter().copied().filter(|who| who.runs(load)).collect();
             if load == Load::Memory {
                 for &who in &who {
-                    let sample = memory(who, &programs, provider, args.streams).await;
+                    let sample = memory(who, &programs, &plain, args.streams).await;
                     report.add(who, load, round, sample.with_context(|| who.name())?);
                 }
             } else {
-                for (who, sample) in speed(&who, &programs, provider, load, time).await? {
+                for (who, sample) in speed(&who, &programs, provider(load), load, time).await? {
                     report.add(who, load, round, sample);
                 }
             }
@@ -138,13 +176,48 @@ pub async fn run(args: Args) -> Result<()> {
     }
     bar.finish_and_clear();
     if args.only.is_empty() {
-        // Several gateways are not measured against anybody: they have all cores.
+        // Several gateways are not measured against anything: they have all cores.
         fleet::run(&Programs { core: all, ..programs }, time).await?;
     }
     who.sort_by_key(|who| *who as u8);
     report.print(&who, &loads);
-    ensure!(report.judge(&loads), "a ratio was missed by more than 5 %");
+    let figures = report.figures(&loads);
+    let kept = machine::kept(&args.kept, &machine)?;
+    let worse = figures.print(kept.as_ref());
+    report.print_redis();
+    if args.keep {
+        let (commit, figures) = (machine::checked_out(), figures.kept());
+        machine::keep(&args.kept, Kept { machine, commit, figures })?;
+    }
+    ensure!(args.keep || worse.is_empty(), "worse than it was: {}", worse.join(", "));
     Ok(())
+}
+
+fn programs(args: &Args, core: CpuSet) -> Result<Programs> {
+    let beside = std::env::current_exe()?.parent().context("no folder")?.to_path_buf();
+    let folder = args.programs.clone().unwrap_or(beside);
+    Ok(Programs {
+        nginx: args.nginx.clone(),
+        bare: folder.join(match args.bare {
+            Allocator::Mimalloc => "bare-mimalloc",
+            Allocator::Jemalloc => "bare-jemalloc",
+        }),
+        gatekeeper: folder.join("gatekeeper"),
+        gatekeeper_env: None,
+        core,
+    })
+}
+
+/// What decides the ratios on this machine.
+async fn machine(programs: &Programs, provider: &Upstream, cores: u32) -> Result<Machine> {
+    let bare = contender::start(Contender::Bare, programs, provider.clone()).await?;
+    let before = bare.times()?;
+    let load = Load::Json;
+    let time = Duration::from_secs(2);
+    generator::load(bare.address, KEY, load.ask(), load.connections(), time).await?;
+    let now = bare.times()?;
+    let (user, system) = (now.user - before.user, now.system - before.system);
+    Ok(Machine::new(cores, system.as_secs_f64() / (user + system).as_secs_f64()))
 }
 
 /// One load on all contenders, in slices that alternate: whatever else the machine does meets all of
@@ -152,14 +225,14 @@ pub async fn run(args: Args) -> Result<()> {
 async fn speed(
     who: &[Contender],
     programs: &Programs,
-    provider: SocketAddr,
+    provider: &Upstream,
     load: Load,
     time: Duration,
 ) -> Result<Vec<(Contender, Sample)>> {
     let (ask, connections) = (load.ask(), load.connections());
     let mut tallies = Vec::new();
     for &who in who {
-        let proxy = contender::start(who, programs, provider).await?;
+        let proxy = contender::start(who, programs, provider.clone()).await?;
         let (cpu, work, outcome) = (Duration::ZERO, Work::default(), Outcome::default());
         tallies.push(Tally { who, proxy, cpu, work, outcome });
     }
@@ -231,12 +304,12 @@ impl Tally {
 async fn memory(
     who: Contender,
     programs: &Programs,
-    provider: SocketAddr,
+    provider: &Upstream,
     streams: usize,
 ) -> Result<Sample> {
     let ask = Load::Memory.ask();
-    let proxy = contender::start(who, programs, provider).await?;
-    generator::load(proxy.address, KEY, Ask::Json, 8, Duration::from_millis(200)).await?;
+    let proxy = contender::start(who, programs, provider.clone()).await?;
+    generator::load(proxy.address, KEY, Ask::JSON, 8, Duration::from_millis(200)).await?;
     let before = proxy.rss()?;
     let open = generator::open(proxy.address, KEY, ask, streams).await?;
     sleep(Duration::from_secs(2)).await; // tokens flow on each of them

@@ -1,5 +1,6 @@
 //! The three proxies as child processes: how each is set up, and what the kernel says it used.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,41 +12,64 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::time::sleep;
 
 use crate::compare::Load;
-use crate::generator::{self, Ask};
+use crate::generator;
 use crate::page::Page;
 use crate::redis::Redis;
+use crate::traffic::{Ask, Headers};
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub enum Contender {
     Nginx,
+    /// nginx, and by hand in Lua the least of what Gatekeeper does.
+    Lua,
     Bare,
     Gatekeeper,
     /// Its licence is of a shop.
     Shop,
-    /// Somebody looks at its dashboard.
+    /// Its dashboard is open.
     Watched,
     /// It counts on Redis, as several gateways do.
     Redis,
+    /// Its licence has used up what the plan gives; only counted, never timed.
+    Spent,
 }
 
 impl Contender {
-    pub const ALL: [Self; 6] =
-        [Self::Nginx, Self::Bare, Self::Gatekeeper, Self::Shop, Self::Watched, Self::Redis];
+    /// Those that are timed side by side.
+    pub const ALL: [Self; 7] = [
+        Self::Nginx,
+        Self::Lua,
+        Self::Bare,
+        Self::Gatekeeper,
+        Self::Shop,
+        Self::Watched,
+        Self::Redis,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
+            Self::Lua => "nginx + Lua",
             Self::Bare => "bare Pingora",
             Self::Gatekeeper => "Gatekeeper",
             Self::Shop => "  licence of a shop",
             Self::Watched => "  its page open",
             Self::Redis => "  on Redis",
+            Self::Spent => "  plan used up",
         }
     }
 
-    /// What is different about the last ones is the same for each request, whatever comes back.
+    /// What is different about the ways of Gatekeeper is the same for each request, whatever comes back.
+    /// The Lua page reads the usage of whole answers only, and Debian's nginx speaks no HTTP/2 to
+    /// providers.
     pub fn runs(self, load: Load) -> bool {
-        load == Load::Json || !matches!(self, Self::Shop | Self::Watched | Self::Redis)
+        match self {
+            Self::Bare | Self::Gatekeeper => true,
+            Self::Nginx => load != Load::H2,
+            Self::Lua => matches!(load, Load::Json | Load::Lean),
+            Self::Shop | Self::Watched | Self::Redis => load == Load::Json,
+            Self::Spent => false,
+        }
     }
 }
 
@@ -53,7 +77,17 @@ pub struct Programs {
     pub nginx: PathBuf,
     pub bare: PathBuf,
     pub gatekeeper: PathBuf,
+    /// One more variable of Gatekeeper's environment.
+    pub gatekeeper_env: Option<(&'static str, String)>,
     pub core: CpuSet,
+}
+
+/// Where Debian puts nginx' modules.
+const MODULES: &str = "/usr/lib/nginx/modules";
+
+/// Whether nginx' Lua module is installed.
+pub fn has_lua() -> bool {
+    Path::new(MODULES).join("ngx_http_lua_module.so").exists()
 }
 
 /// The licence key of the bench, as a shop makes them; the other proxies ignore it.
@@ -62,11 +96,96 @@ pub const KEY: &str = "3f2a9c1e-7b4d-4e8a-9d60-5c1b8e7f2a34";
 /// Gateways that count together hash licences alike.
 const KEK: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
+/// How the provider is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Tls {
+    H1,
+    H2,
+}
+
+/// The provider as a proxy is told of it.
+#[derive(Clone)]
+pub struct Upstream {
+    pub address: SocketAddr,
+    /// How it speaks TLS, and the file with the certificate that vouches for it.
+    pub tls: Option<(Tls, PathBuf)>,
+}
+
+impl From<SocketAddr> for Upstream {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, tls: None }
+    }
+}
+
+/// What a process needs around it.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+    pub address: SocketAddr,
+    /// Where operators ask; nothing listens there at the other proxies.
+    pub admin: SocketAddr,
+}
+
+impl Place {
+    pub fn new() -> Result<Self> {
+        Ok(Self { dir: tempfile::tempdir()?, address: free_address()?, admin: free_address()? })
+    }
+
+    /// The command that runs a contender here; `store` is the members of Gatekeeper's `store`.
+    pub fn command(
+        &self,
+        which: Contender,
+        programs: &Programs,
+        provider: &Upstream,
+        store: Option<&str>,
+    ) -> Result<Command> {
+        Ok(match which {
+            Contender::Nginx | Contender::Lua => {
+                let conf = self.dir.path().join("nginx.conf");
+                fs::write(self.dir.path().join("gate.lua"), include_str!("gate.lua"))?;
+                fs::write(&conf, self.nginx_conf(provider, which == Contender::Lua))?;
+                let mut nginx = Command::new(&programs.nginx);
+                nginx.arg("-p").arg(self.dir.path()).arg("-c").arg(conf).args(["-e", "stderr"]);
+                nginx
+            }
+            Contender::Bare => {
+                let mut bare = Command::new(&programs.bare);
+                bare.args(["--listen", &self.address.to_string()]);
+                bare.args(["--provider", &provider.address.to_string()]);
+                match provider.tls {
+                    None => {}
+                    Some((Tls::H1, _)) => drop(bare.args(["--tls", "h1"])),
+                    Some((Tls::H2, _)) => drop(bare.args(["--tls", "h2"])),
+                }
+                bare
+            }
+            _ => {
+                let conf = self.dir.path().join("gatekeeper.yaml");
+                fs::write(&conf, self.gatekeeper_conf(which, provider, store))?;
+                let mut gatekeeper = Command::new(&programs.gatekeeper);
+                gatekeeper.arg("run").arg("-c").arg(conf).env("STAND_IN_KEY", "sk-stand-in-0001");
+                gatekeeper.env("BENCH_KEK", KEK);
+                if let Some((name, value)) = &programs.gatekeeper_env {
+                    gatekeeper.env(name, value);
+                }
+                if let Some((_, roots)) = &provider.tls {
+                    gatekeeper.env("SSL_CERT_FILE", roots);
+                }
+                gatekeeper
+            }
+        })
+    }
+}
+
+/// Processor time.
+pub struct Times {
+    pub user: Duration,
+    pub system: Duration,
+}
+
 /// A running proxy; ends with this value.
 pub struct Running {
     child: Child,
     pub address: SocketAddr,
-    /// Where operators ask; nobody listens there at the other proxies.
     admin: SocketAddr,
     is_watched: bool,
     redis: Option<Redis>,
@@ -81,7 +200,11 @@ impl Drop for Running {
 }
 
 /// Starts a contender and waits until it answers.
-pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) -> Result<Running> {
+pub async fn start(
+    which: Contender,
+    programs: &Programs,
+    provider: impl Into<Upstream>,
+) -> Result<Running> {
     start_beside(which, programs, provider, None).await
 }
 
@@ -89,41 +212,17 @@ pub async fn start(which: Contender, programs: &Programs, provider: SocketAddr) 
 pub async fn start_beside(
     which: Contender,
     programs: &Programs,
-    provider: SocketAddr,
+    provider: impl Into<Upstream>,
     beside: Option<&Redis>,
 ) -> Result<Running> {
-    let dir = tempfile::tempdir()?;
-    let (address, admin) = (free_address()?, free_address()?);
+    let place = Place::new()?;
     let redis = match which {
-        Contender::Redis if beside.is_none() => Some(Redis::start(dir.path())?),
+        Contender::Redis if beside.is_none() => Some(Redis::start(place.dir.path())?),
         _ => None,
     };
-    let mut command = match which {
-        Contender::Nginx => {
-            let conf = dir.path().join("nginx.conf");
-            fs::write(&conf, nginx_conf(dir.path(), address, provider))?;
-            let mut nginx = Command::new(&programs.nginx);
-            nginx.arg("-p").arg(dir.path()).arg("-c").arg(conf).args(["-e", "stderr"]);
-            nginx
-        }
-        Contender::Bare => {
-            let mut bare = Command::new(&programs.bare);
-            bare.args(["--listen", &address.to_string(), "--provider", &provider.to_string()]);
-            bare
-        }
-        Contender::Gatekeeper | Contender::Shop | Contender::Watched | Contender::Redis => {
-            let conf = dir.path().join("gatekeeper.yaml");
-            let source = if which == Contender::Shop { shop(provider) } else { listed() };
-            let shared = redis.as_ref().or(beside);
-            let store = shared.map_or_else(|| "kind: embedded".to_owned(), Redis::store);
-            let listen = [address, admin];
-            fs::write(&conf, gatekeeper_conf(dir.path(), listen, provider, &source, &store))?;
-            let mut gatekeeper = Command::new(&programs.gatekeeper);
-            gatekeeper.arg("run").arg("-c").arg(conf).env("STAND_IN_KEY", "sk-stand-in-0001");
-            gatekeeper.env("BENCH_KEK", KEK);
-            gatekeeper
-        }
-    };
+    let store = redis.as_ref().or(beside).map(Redis::store);
+    let mut command = place.command(which, programs, &provider.into(), store.as_deref())?;
+    let Place { dir, address, admin } = place;
     let log = dir.path().join("log");
     let out = fs::File::create(&log)?;
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
@@ -136,7 +235,7 @@ pub async fn start_beside(
         if running.child.try_wait()?.is_some() {
             break;
         }
-        match generator::once(address, KEY, Ask::Json).await {
+        match generator::once(address, KEY, Ask::JSON).await {
             Ok(()) => return Ok(running),
             Err(e) => last = Some(e),
         }
@@ -161,19 +260,24 @@ impl Running {
         self.redis.as_ref()
     }
 
-    /// Processor time of the process since it began, kernel's part and own, all threads.
+    /// Processor time of the process since it began, all threads.
     pub fn cpu(&self) -> Result<Duration> {
+        let Times { user, system } = self.times()?;
+        Ok(user + system)
+    }
+
+    /// The same, its own part and the kernel's.
+    pub fn times(&self) -> Result<Times> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // The second field is the name in parentheses, which may hold anything.
         let fields = stat.rsplit_once(')').context("/proc/PID/stat")?.1;
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2) // utime, stime
-            .map(|n| n.parse::<u64>())
-            .sum::<Result<_, _>>()?;
+        let mut fields = fields.split_whitespace().skip(11);
         let second = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_micros(ticks * 1_000_000 / second))
+        let mut time = || -> Result<Duration> {
+            let ticks: u64 = fields.next().context("/proc/PID/stat")?.parse()?;
+            Ok(Duration::from_micros(ticks * 1_000_000 / second))
+        };
+        Ok(Times { user: time()?, system: time()? })
     }
 
     /// Memory in use, in bytes.
@@ -213,10 +317,39 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-fn nginx_conf(dir: &Path, listen: SocketAddr, provider: SocketAddr) -> String {
-    let dir = dir.display();
-    format!(
-        "daemon off;
+impl Place {
+    fn nginx_conf(&self, provider: &Upstream, lua: bool) -> String {
+        let (dir, listen, address) = (self.dir.path().display(), self.address, provider.address);
+        let modules = match lua {
+            true => ["ndk_http_module", "ngx_http_lua_module"]
+                .map(|name| format!("load_module {MODULES}/{name}.so;\n"))
+                .concat(),
+            false => String::new(),
+        };
+        let (shared, handlers) = match lua {
+            true => (
+                format!(
+                    "  lua_package_path \"{dir}/?.lua;/usr/share/lua/5.1/?.lua;;\";
+  lua_shared_dict used 10m;
+  init_by_lua_block {{
+    require(\"gate\").know(\"{KEY}\", {{ rate = 1e8, messages = 1e9, tokens = 1e12 }})
+  }}
+"
+                ),
+                "      access_by_lua_block { require(\"gate\").enter(\"sk-stand-in-0001\") }
+      body_filter_by_lua_block { require(\"gate\").read() }
+",
+            ),
+            false => (String::new(), ""),
+        };
+        let pass = match provider.tls {
+            None => "proxy_pass http://provider;",
+            Some(_) => {
+                "proxy_pass https://provider; proxy_ssl_name localhost; proxy_ssl_server_name on;"
+            }
+        };
+        format!(
+            "{modules}daemon off;
 master_process off; # one process, whose processor time is the whole of it
 worker_processes 1;
 worker_rlimit_nofile 16384;
@@ -230,15 +363,15 @@ http {{
   uwsgi_temp_path {dir}/uwsgi;
   scgi_temp_path {dir}/scgi;
   keepalive_requests 1000000000;
-  upstream provider {{
-    server {provider};
+{shared}  upstream provider {{
+    server {address};
     keepalive 128;
     keepalive_requests 1000000000;
   }}
   server {{
     listen {listen} backlog=4096;
     location / {{
-      proxy_pass http://provider;
+{handlers}      {pass}
       proxy_http_version 1.1;
       proxy_set_header Connection \"\";
       proxy_buffering off; # each token at once
@@ -246,39 +379,49 @@ http {{
   }}
 }}
 "
-    )
-}
+        )
+    }
 
-/// Everything on: licence, rate limit, quota of messages and tokens, counting, metrics, usage
-/// records, the embedded store, the access log.
-fn gatekeeper_conf(
-    dir: &Path,
-    [listen, admin]: [SocketAddr; 2],
-    provider: SocketAddr,
-    source: &str,
-    store: &str,
-) -> String {
-    let models = Load::ALL.map(|load| load.ask().model());
-    let models = models.map(|model| format!("  {model}: [ stand-in/{model} ]\n")).concat();
-    format!(
-        "server: {{ listen: \"{listen}\", threads: 1 }}
+    /// Everything on: licence, rate limit, quota of messages and tokens, counting, metrics, usage
+    /// records, the store, the access log.
+    fn gatekeeper_conf(
+        &self,
+        which: Contender,
+        provider: &Upstream,
+        store: Option<&str>,
+    ) -> String {
+        let (dir, listen, admin) = (self.dir.path().display(), self.address, self.admin);
+        let asks = Load::ALL.map(Load::ask).map(|ask| ask.with(Headers::Sdk));
+        let lean = asks.map(|ask| ask.with(Headers::Lean));
+        let models: BTreeSet<String> = asks.iter().chain(&lean).map(|ask| ask.model()).collect();
+        let models: String =
+            models.iter().map(|model| format!("  {model}: [ stand-in/{model} ]\n")).collect();
+        let store = store.unwrap_or("kind: embedded");
+        let source = if which == Contender::Shop { shop(provider.address) } else { listed() };
+        let messages = if which == Contender::Spent { "1" } else { "1000000000" };
+        let base_url = match provider.tls {
+            None => format!("http://{}/v1", provider.address),
+            Some(_) => format!("https://localhost:{}/v1", provider.address.port()),
+        };
+        format!(
+            "server: {{ listen: \"{listen}\", threads: 1 }}
 admin: {{ listen: \"{admin}\" }}
 store: {{ {store}, path: {dir}/gatekeeper.db }}
 vault: {{ kek: env:BENCH_KEK }}
 licenses:
   sources: [ {source} ]
 plans:
-  bench: {{ messages: 1000000000/month, tokens: 1000000000000/month, rate: 100000000/minute, concurrency: 10000, models: [\"*\"] }}
+  bench: {{ messages: {messages}/month, tokens: 1000000000000/month, rate: 100000000/minute, concurrency: 10000, models: [\"*\"] }}
 providers:
   stand-in:
-    base_url: http://{provider}/v1
+    base_url: {base_url}
     dialect: openai
     keys: [ {{ id: one, secret: \"env:STAND_IN_KEY\" }} ]
 models:
 {models}log: {{ access: stdout, level: info }}
-",
-        dir = dir.display(),
-    )
+"
+        )
+    }
 }
 
 /// The key stands in the file.

@@ -12,53 +12,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, timeout};
 
-use crate::provider::LAST_EVENTS;
+use crate::traffic::{Ask, Kind, LAST_EVENTS, content_length};
 
 /// No answer here takes longer; one that does has hung.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-#[derive(Clone, Copy)]
-pub enum Ask {
-    Json,
-    Stream { chunks: u32, gap_ms: u32 },
-}
-
-impl Ask {
-    pub fn model(self) -> String {
-        match self {
-            Self::Json => "json".into(),
-            Self::Stream { chunks, gap_ms } => format!("stream-{chunks}-{gap_ms}"),
-        }
-    }
-
-    /// What the OpenAI SDK for JavaScript sends, headers and all.
-    fn request(self, to: SocketAddr, key: &str) -> Vec<u8> {
-        let stream = matches!(self, Self::Stream { .. });
-        let body = format!(
-            r#"{{"model":"{}","messages":[{{"role":"system","content":"You answer the customers of a small shop: friendly, short, never making promises about refunds. Opening hours are nine to five, Monday to Friday. Parcels take two or three working days."}},{{"role":"user","content":"Hello, I ordered a blue mug last week (order 20391) and it has not come yet. Could you tell me where it is?"}}],"temperature":0.4,"max_tokens":512,"stream":{stream}}}"#,
-            self.model()
-        );
-        format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: {to}\r\nConnection: keep-alive\r\n\
-             Authorization: Bearer {key}\r\nContent-Type: application/json\r\n\
-             Accept: application/json\r\nUser-Agent: OpenAI/JS 6.49.0\r\nX-Stainless-Lang: js\r\n\
-             X-Stainless-Package-Version: 6.49.0\r\nX-Stainless-OS: Windows\r\n\
-             X-Stainless-Arch: x64\r\nX-Stainless-Runtime: node\r\n\
-             X-Stainless-Runtime-Version: v22.20.0\r\nX-Stainless-Retry-Count: 0\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
-    }
-
-    /// How long one answer takes at least.
-    fn paced(self) -> Duration {
-        match self {
-            Self::Json => Duration::ZERO,
-            Self::Stream { chunks, gap_ms } => Duration::from_millis((chunks * gap_ms).into()),
-        }
-    }
-}
 
 #[derive(Default)]
 pub struct Outcome {
@@ -186,9 +143,9 @@ impl App {
             }
         }
         let body = &self.buf[head..];
-        match ask {
-            Ask::Json => ensure!(memmem::find(body, b"\"usage\"").is_some(), "half an answer"),
-            Ask::Stream { chunks, .. } => {
+        match ask.kind {
+            Kind::Json => ensure!(memmem::find(body, b"\"usage\"").is_some(), "half an answer"),
+            Kind::Stream { chunks, .. } => {
                 let events = memmem::find_iter(body, b"data: ").count();
                 ensure!(events == chunks as usize + LAST_EVENTS, "{events} events in a stream");
                 ensure!(memmem::rfind(body, b"data: [DONE]\n\n").is_some(), "no [DONE]");
@@ -225,11 +182,4 @@ impl App {
         ensure!(self.socket.read_buf(&mut self.buf).await? > 0, "the connection was closed");
         Ok(())
     }
-}
-
-fn content_length(head: &[u8]) -> Option<usize> {
-    head.split(|b| *b == b'\n')
-        .filter_map(|line| std::str::from_utf8(line).ok()?.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse().ok())
 }

@@ -1,27 +1,20 @@
 //! The load bench: Gatekeeper, a bare Pingora proxy and nginx in turn, on the same load from the
-//! same stand-in provider. `benches/README.md` says how to read what it prints.
-#![allow(clippy::print_stdout)] // the table is what this program is for
-
-mod compare;
-mod contender;
-mod fleet;
-mod generator;
-mod page;
-mod provider;
-mod redis;
-mod report;
+//! same stand-in provider. `docs/performance.md` says how to read what it prints.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use load::{compare, count, provider};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 enum Command {
     /// Run the contenders side by side and judge the ratios.
     Compare(compare::Args),
+    /// Count what a request costs each of them: the same on any machine.
+    Count(count::Args),
     /// Only the stand-in provider, for measurements by hand.
     Provider {
         #[arg(long, default_value = "127.0.0.1:8081")]
@@ -45,6 +38,7 @@ fn run(command: Command) -> Result<()> {
         let work = async {
             match command {
                 Command::Compare(args) => compare::run(args).await,
+                Command::Count(args) => count::run(args).await,
                 Command::Provider { listen } => {
                     provider::serve(std::net::TcpListener::bind(listen)?).await
                 }

@@ -56,6 +56,10 @@ impl Redis {
         bail!("redis-server does not answer")
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Members of `store`.
     pub fn store(&self) -> String {
         format!("kind: redis, url: \"redis://{}\"", self.address)
