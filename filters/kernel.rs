@@ -25,7 +25,7 @@ pub use self::{
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, OnDisconnect, Plan},
     ports::{
-        Balance, Charge, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace, Permit, Record,
+        About, Balance, Charge, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace, Permit, Record,
         Reservation, Spent, StoreDown, TooFast, text,
     },
     price::{DOLLAR, Price},

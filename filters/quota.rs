@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::{
-        Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks, Ledger,
-        Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
+        About, Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks, Ledger,
+        License, Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
         Usage, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
@@ -58,6 +58,8 @@ impl Filter for QuotaFilter {
         let demand = Demand {
             license: license.id,
             now: exchange.now,
+            about: about(exchange, &license),
+            input_cost: input_cost(exchange),
             messages: plan.messages,
             tokens: plan.tokens,
             input: exchange.input_tokens,
@@ -95,7 +97,8 @@ impl Filter for QuotaFilter {
     fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
         let Some(reservation) = exchange.reservation.take() else { return };
         let overrun = check_reported(exchange, &reservation);
-        let charge = charge(exchange, outcome, &reservation);
+        let mut charge = charge(exchange, outcome, &reservation);
+        charge.about = exchange.license.as_ref().map(|license| about(exchange, license));
         exchange.settled = Settled { tokens: charge.tokens, overrun };
         reservation.settle(charge);
     }
@@ -126,6 +129,25 @@ const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages
 const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-quota-tokens-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-quota-reset");
 const CAPPED: HeaderName = HeaderName::from_static("x-quota-capped");
+
+/// The row that a request counts in.
+fn about(exchange: &Exchange, license: &License) -> About {
+    let first = || exchange.route.as_ref().and_then(|route| route.targets.first());
+    let target = exchange.served.as_ref().or_else(first);
+    About {
+        plan: license.plan.name.clone(),
+        model: exchange.route.as_ref().map(|route| route.asked.name.clone()).unwrap_or_default(),
+        provider: target.map(|target| target.provider_name.clone()).unwrap_or_default(),
+    }
+}
+
+/// What the books say of a request whose end is not seen.
+fn input_cost(exchange: &Exchange) -> u64 {
+    let targets = exchange.route.iter().flat_map(|route| &route.targets);
+    let price = targets.filter_map(|target| target.price).next();
+    let input = Usage { input: exchange.input_tokens, ..Usage::default() };
+    price.map_or(0, |price| price.cost(&input))
+}
 
 /// Text plus images at the dearest rate among the targets that may serve.
 fn input_tokens(exchange: &Exchange, ask: &Ask) -> u64 {
@@ -169,20 +191,20 @@ fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> 
     let progress = exchange.progress;
     let input = reservation.grant.input;
     if !progress.sent {
-        return Charge { message: false, tokens: 0, source: Source::Estimated };
+        return Charge::NOTHING;
     }
     let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);
     let message = progress.delivered || !blameless;
     if !progress.answered {
         let tokens = if outcome.delivery == Delivery::Abandoned { input } else { 0 };
-        return Charge { message, tokens, source: Source::Estimated };
+        return Charge { message, tokens, source: Source::Estimated, about: None };
     }
     let (usage, source) = exchange.metered.usage(input);
     let tokens = match (source, worst(reservation)) {
         (Source::Estimated, Some(worst)) => usage.total().min(worst),
         _ => usage.total(),
     };
-    Charge { message, tokens, source }
+    Charge { message, tokens, source, about: None }
 }
 
 /// All tokens a reservation holds; `None` where the output was not capped.

@@ -140,7 +140,11 @@ pub struct Exchange {
     /// `meter`
     pub metered: Metered,
     pub settled: Settled,
-    /// Picodollars; known when the chain settles.
+    /// Of attempts whose answers the app did not get, and that a provider worked on.
+    pub wasted: Usage,
+    /// Picodollars of those.
+    pub wasted_cost: u64,
+    /// Picodollars, waste included; known when the chain settles.
     pub cost: u64,
     /// Picodollars that the complex tier would have cost more; known when the chain settles.
     pub saved: u64,
@@ -180,6 +184,8 @@ impl Exchange {
             input_tokens: 0,
             metered: Metered::default(),
             settled: Settled::default(),
+            wasted: Usage::default(),
+            wasted_cost: 0,
             cost: 0,
             saved: 0,
             progress: Progress::default(),

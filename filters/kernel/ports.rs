@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     license::{Asking, LicenseId, Standing},
@@ -46,10 +46,13 @@ pub enum TooFast {
 pub struct Demand {
     pub license: LicenseId,
     pub now: UnixMs,
+    pub about: About,
     pub messages: Option<Limit>,
     pub tokens: Option<Limit>,
     /// Estimate of the input.
     pub input: u64,
+    /// Picodollars of that input at the first target that has a price.
+    pub input_cost: u64,
     /// Output cap of the answer; `None` when nothing caps it (only where tokens are unlimited).
     pub output: Option<u64>,
     /// The cap may shrink down to this, never below.
@@ -60,6 +63,29 @@ pub struct Demand {
     /// `x-message-id`: requests that share one count as one message for 10 minutes and 10 requests.
     #[serde(with = "text")]
     pub message_id: Option<Arc<str>>,
+}
+
+/// Which row of the books a request counts in, beside its licence and its day.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    pub plan: Arc<str>,
+    /// The public name that the app asked for.
+    pub model: Arc<str>,
+    /// The provider that served it, before that the one that is asked first.
+    pub provider: Arc<str>,
+}
+
+impl Serialize for About {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&*self.plan, &*self.model, &*self.provider).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for About {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let (plan, model, provider) = <(String, String, String)>::deserialize(from)?;
+        Ok(Self { plan: plan.into(), model: model.into(), provider: provider.into() })
+    }
 }
 
 /// Shared text on its way to another process.
@@ -117,13 +143,26 @@ pub enum Denied {
 }
 
 /// What a settled reservation costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// Whether the message counts; `false` gives it back.
     pub message: bool,
     /// 0 gives all tokens back.
     pub tokens: u64,
     pub source: Source,
+    /// `None` leaves it where the reservation stands.
+    pub about: Option<About>,
+}
+
+impl Charge {
+    /// Everything comes back.
+    pub const NOTHING: Self =
+        Self { message: false, tokens: 0, source: Source::Estimated, about: None };
+
+    /// What a request costs that vanished without an outcome: one message and its input.
+    pub const fn vanished(input: u64) -> Self {
+        Self { message: true, tokens: input, source: Source::Estimated, about: None }
+    }
 }
 
 /// One side of a balance. All but `used` is `None` where the plan has no such limit.
@@ -160,10 +199,14 @@ pub struct Record {
     pub source: Source,
     /// What was charged against the token limit.
     pub charged: u64,
-    /// What the provider asks for it, in picodollars; 0 without a price.
+    /// Tokens of attempts whose answers the app did not get, beside those in `usage`.
+    pub wasted: u64,
+    /// What the provider asks for it, in picodollars, waste included; 0 without a price.
     pub cost: u64,
-    /// Whether a provider was asked: only then it is a message.
-    pub message: bool,
+    /// Part of `cost`: what the app did not get.
+    pub wasted_cost: u64,
+    /// Whether a provider was asked.
+    pub sent: bool,
     /// 499 when the app left first.
     pub status: u16,
     pub ms: u64,
@@ -249,9 +292,7 @@ impl Drop for Reservation {
     /// A request that vanished without an outcome costs one message and its input estimate.
     fn drop(&mut self) {
         if self.open {
-            let charge =
-                Charge { message: true, tokens: self.grant.input, source: Source::Estimated };
-            self.ledger.settle(self.grant.hold, charge);
+            self.ledger.settle(self.grant.hold, Charge::vanished(self.grant.input));
         }
     }
 }

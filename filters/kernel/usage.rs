@@ -10,6 +10,10 @@ pub struct Usage {
     pub output: u64,
     /// Part of `input`.
     pub cached: u64,
+    /// Part of `input`: tokens that the provider wrote into its cache, for whatever time.
+    pub cache_write: u64,
+    /// Part of `cache_write`: those that it keeps for an hour.
+    pub cache_write_1h: u64,
     /// Part of `output`.
     pub reasoning: u64,
 }

@@ -245,5 +245,6 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
         output,
         cached: cached.unwrap_or(0).min(input),
         reasoning: reasoning.unwrap_or(0).min(output),
+        ..Usage::default()
     })
 }

@@ -23,8 +23,8 @@ fn cases() -> Vec<Case> {
         let variants = [plain.clone().into_bytes(), plain.replace('\n', "\r\n").into_bytes()];
         Case { endpoint, variants, usage, committed, failed }
     };
-    let message = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0 };
-    let generated = Usage { input: 9, output: 68, cached: 0, reasoning: 58 };
+    let message = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0, ..Usage::default() };
+    let generated = Usage { input: 9, output: 68, cached: 0, reasoning: 58, ..Usage::default() };
     vec![
         case(Endpoint::Messages, "anthropic/anthropic_stream.sse", Some(message), 3, false),
         case(Endpoint::Messages, "anthropic/anthropic_stream_overloaded.sse", None, 3, true),

@@ -77,7 +77,7 @@ async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) 
     filter.settle(&mut exchange, &outcome);
     let settled = ledger.settled.lock();
     assert_eq!(settled.len(), 1, "settled once");
-    settled[0]
+    Charge { about: None, ..settled[0].clone() }
 }
 
 const SENT: Progress = Progress { sent: true, answered: false, delivered: false };
@@ -89,7 +89,7 @@ fn outcome(status: u16, delivery: Delivery) -> Outcome {
 }
 
 fn charge_of(message: bool, tokens: u64, source: Source) -> Charge {
-    Charge { message, tokens, source }
+    Charge { message, tokens, source, about: None }
 }
 
 #[tokio::test]

@@ -204,6 +204,8 @@ mod tests {
         Demand {
             license: LicenseId([7; 32]),
             now: NOW,
+            about: About::default(),
+            input_cost: 0,
             messages: messages.map(month),
             tokens: tokens.map(month),
             input: 10,

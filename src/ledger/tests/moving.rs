@@ -136,7 +136,7 @@ fn what_is_open_at_the_end_can_be_charged_at_once() {
     drop(ledger);
     let next = store.open();
     assert_eq!(used(&next, ANNA), (1, 10));
-    assert_eq!(next.db.lock().orphans().unwrap(), []);
+    assert!(next.db.lock().orphans().unwrap().is_empty());
 }
 
 proptest! {
