@@ -2,6 +2,7 @@
 
 pub mod descriptors;
 pub mod ending;
+mod keeping;
 pub mod listen;
 pub mod memory;
 pub mod notify;
@@ -34,6 +35,7 @@ use pingora_core::{
 use self::{
     descriptors::Descriptors,
     ending::Ending,
+    keeping::Keeper,
     listen::{Port, Ports, Socket},
     open::Opened,
     phase::Phase,
@@ -213,6 +215,7 @@ pub fn serve(
             sessions,
             handover,
             predecessor,
+            spending: machine.spending.clone(),
         }),
     };
     server.run(args);
@@ -242,6 +245,10 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
     for (provider, picodollars) in store.spent(now)? {
         spending.add(&provider, picodollars, now);
     }
+    for (license, picodollars) in store.wasted(now)? {
+        spending.add_waste(&license, picodollars, now);
+    }
+    spending.paces.restore(store.unseen()?);
     Ok(spending)
 }
 
@@ -377,6 +384,8 @@ impl Parts {
         };
         let admin = Deadline::new(admin, self.snapshot.clone());
         server.add_service(Port::new("admin", 1, operators, admin, None, &self.ports)?);
+        let keeper = Keeper { store: self.store.clone(), spending: self.machine.spending };
+        server.add_service(background_service("keeper", keeper));
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));

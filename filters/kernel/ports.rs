@@ -1,6 +1,10 @@
 //! The ports: what filters may ask of the machine. `src/` implements them.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -238,11 +242,66 @@ pub trait Ledger: Send + Sync + 'static {
     fn record(&self, record: Record);
 }
 
-/// Takes note of what answers cost the operator.
+/// Takes note of what answers cost the operator, and knows what those cost whose end nobody sees.
 pub trait Expenses: Send + Sync + 'static {
     /// An answer of this target cost so many picodollars; it counts in the day of `now`, when it was
     /// asked for.
     fn spend(&self, target: &Target, picodollars: u64, now: UnixMs);
+
+    /// Nobody got what a licence made a target work on for so many picodollars, which are spent already.
+    fn waste(&self, _license: &LicenseId, _target: &Target, _picodollars: u64, _now: UnixMs) {}
+
+    /// A target has answered somebody.
+    fn answered(&self, _target: &Target) {}
+
+    /// It did so with an answer that came whole, and counted it.
+    fn learn(&self, _target: &Target, _answer: &Whole) {}
+
+    /// Estimate of the tokens of an answer that was cut off and that nobody saw.
+    fn unseen(&self, _target: &Target, _cut: &Cut) -> Unseen {
+        Unseen::default()
+    }
+
+    /// A licence's request has come to a timeout, after it was written whole. How many did so within the
+    /// last hour, this one included.
+    fn timed_out(&self, _license: &LicenseId, _now: UnixMs) -> u32 {
+        1
+    }
+}
+
+/// An answer whose end was seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Whole {
+    /// It came event by event.
+    pub streamed: bool,
+    /// From its head to its end; of one that came in one piece from the request on.
+    pub took: Duration,
+    /// Tokens, as reported.
+    pub output: u64,
+    /// Those of reasoning among them.
+    pub reasoning: u64,
+    /// The estimate of what was read, in tokens.
+    pub seen: u64,
+}
+
+/// An answer that was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub streamed: bool,
+    /// When the request had been written.
+    pub sent: Instant,
+    /// When the head of the answer came.
+    pub head: Option<Instant>,
+    pub at: Instant,
+}
+
+/// Output tokens that a provider may have made of an answer that was cut off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unseen {
+    pub tokens: u64,
+    /// The answer never began, and the target answered nobody at the time: these count if it proves to
+    /// work within a minute.
+    pub doubtful: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]

@@ -160,14 +160,8 @@ mod tests {
         (readings, usage)
     }
 
-    const EMPTY: Usage = Usage {
-        input: 0,
-        output: 0,
-        cached: 0,
-        cache_write: 0,
-        cache_write_1h: 0,
-        reasoning: 0,
-    };
+    const EMPTY: Usage =
+        Usage { input: 0, output: 0, cached: 0, cache_write: 0, cache_write_1h: 0, reasoning: 0 };
     const COUNTED: Usage = Usage { input: 1201, output: 14, cached: 1180, ..EMPTY };
 
     #[test]

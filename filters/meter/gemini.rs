@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn counts_are_those_of_the_reference() {
         let whole = answer(fixture("gemini_generate.json").as_bytes()).unwrap();
-        let counted = Usage { input: 1320, output: 69, cached: 1024, reasoning: 58, ..Usage::default() };
+        let counted =
+            Usage { input: 1320, output: 69, cached: 1024, reasoning: 58, ..Usage::default() };
         assert_eq!((whole.usage, whole.finished, whole.commits), (Some(counted), true, true));
         let stream = fixture("gemini_stream.sse");
         let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));

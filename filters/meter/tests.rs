@@ -1,5 +1,7 @@
 //! Streams of Anthropic and Gemini are read the same however their bytes come.
 
+mod booked;
+
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -97,8 +99,12 @@ fn streams_are_counted_the_same_wherever_they_are_cut() {
 fn a_broken_message_costs_its_counted_input_and_its_words() {
     let [_, broken, _] = cases().try_into().map_err(drop).unwrap();
     let seen = watch(broken.endpoint, [&broken.variants[0][..]]);
-    let metered =
-        Metered { reported: seen.usage, input: seen.input, output_millitokens: seen.millitokens };
+    let metered = Metered {
+        reported: seen.usage,
+        input: seen.input,
+        seen_millitokens: seen.millitokens,
+        ..Metered::default()
+    };
     let (usage, source) = metered.usage(7);
     assert_eq!((usage.input, usage.cached, source), (1201, 1180, Source::Estimated));
     assert!((1..10).contains(&usage.output), "{usage:?}");

@@ -38,6 +38,12 @@ impl Ledger for FakeLedger {
     fn record(&self, _: Record) {}
 }
 
+struct FakeExpenses;
+
+impl Expenses for FakeExpenses {
+    fn spend(&self, _: &crate::kernel::Target, _: u64, _: UnixMs) {}
+}
+
 fn plan() -> Plan {
     Plan {
         name: "free".into(),
@@ -64,7 +70,7 @@ fn ask(output_cap: Option<u64>) -> Ask {
 /// Runs a request to its outcome; what was charged.
 async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) -> Charge {
     let ledger = Arc::new(FakeLedger::default());
-    let filter = QuotaFilter { ledger: ledger.clone() };
+    let filter = QuotaFilter { ledger: ledger.clone(), expenses: Arc::new(FakeExpenses) };
     let mut exchange =
         Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
     exchange.license =
@@ -72,7 +78,10 @@ async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) 
     filter.request(&mut exchange, &mut ask(Some(500))).await.unwrap();
     exchange.progress = progress;
     exchange.metered.reported = reported;
-    exchange.metered.output_millitokens = 7_000;
+    if reported.is_none() {
+        exchange.metered.output_millitokens = 7_000;
+    }
+    exchange.metered.seen_millitokens = 7_000;
     filter.settle(&mut exchange, &outcome);
     filter.settle(&mut exchange, &outcome);
     let settled = ledger.settled.lock();

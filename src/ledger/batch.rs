@@ -117,7 +117,8 @@ impl<'a> Batch<'a> {
         let [_, plan, model, _, provider, ..] = request.texts;
         let [input, output, cached, ..] = request.numbers;
         let sum = self.day(license, request.time, Names { plan, model, provider });
-        sum.requests += 1;
+        // What proved to be wasted after its request had ended has a row of its own.
+        sum.requests += u64::from(request.numbers[5] > 0 || request.numbers[7] > 0);
         sum.messages += u64::from(request.message);
         sum.input = sum.input.saturating_add(input);
         sum.output = sum.output.saturating_add(output);

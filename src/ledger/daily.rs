@@ -3,12 +3,12 @@
 
 use std::{path::Path, time::Duration};
 
-use gatekeeper_filters::kernel::{Period, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
     batch::Batch,
-    database::{SCHEMA, int},
+    database::{SCHEMA, int, license},
 };
 
 pub const DAY_MS: u64 = 86_400_000;
@@ -227,6 +227,19 @@ pub(super) fn spent(connection: &Connection, day: UnixMs) -> rusqlite::Result<Ve
         *sum = sum.saturating_add(row.get::<_, i64>(1)? as u64);
     }
     Ok(spent.into_iter().collect())
+}
+
+/// What licences wasted on one day.
+pub(super) fn wasted(
+    connection: &Connection,
+    day: UnixMs,
+) -> rusqlite::Result<Vec<(LicenseId, u64)>> {
+    let query = "SELECT license, wasted_cost FROM daily WHERE day = ?1 AND wasted_cost > 0";
+    let mut statement = connection.prepare(query)?;
+    let rows = statement.query_map([date(day)], |row| {
+        Ok((license(&row.get::<_, String>(0)?), row.get::<_, i64>(1)? as u64))
+    })?;
+    rows.collect()
 }
 
 /// What was used on one day, by model.

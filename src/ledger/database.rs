@@ -301,6 +301,28 @@ impl Database {
         rows.collect()
     }
 
+    /// What is known of targets, by label (`crate::spending::unseen`).
+    pub fn keep_unseen(&mut self, known: &[(String, String)]) -> rusqlite::Result<()> {
+        let tx = self.connection.transaction()?;
+        for (target, known) in known {
+            let keep = "INSERT OR REPLACE INTO unseen (target, known) VALUES (?1, ?2)";
+            tx.prepare_cached(keep)?.execute(params![target, known])?;
+        }
+        tx.commit()
+    }
+
+    /// What [`Database::keep_unseen`] has kept.
+    pub fn unseen(&self) -> rusqlite::Result<Vec<(String, String)>> {
+        let mut statement = self.connection.prepare("SELECT target, known FROM unseen")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect()
+    }
+
+    /// Picodollars that each licence wasted on one day (UTC).
+    pub fn wasted(&self, day: UnixMs) -> rusqlite::Result<Vec<(LicenseId, u64)>> {
+        daily::wasted(&self.connection, day)
+    }
+
     /// Moves everything into the one file, which can then be copied alone.
     pub fn checkpoint(&self) -> rusqlite::Result<()> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))

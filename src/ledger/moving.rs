@@ -18,6 +18,7 @@ use super::{
     account::Rate,
     batch::Batch,
     embedded::{Embedded, OpenError, beside},
+    entry::Names,
     message_ids::KnownId,
     owner::Owner,
     recovery,
@@ -103,9 +104,9 @@ impl Embedded {
         live.extend(waiting.iter().map(|settled| settled.hold));
         let found = recovery::recover(&mut db, &self.path, &dir, &live)?;
         if !waiting.is_empty() {
+            let known = db.orphans().map_err(sqlite)?;
             let mut batch = Batch::default();
             batch.reaches = found.reaches;
-            let known = db.orphans().map_err(sqlite)?;
             for settled in &waiting {
                 let names = known.iter().find(|row| row.reserved.hold == settled.hold);
                 batch.settle(settled, names.map(|row| Names::of(&row.about)));

@@ -19,8 +19,8 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{
-    About, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record, Source,
-    TooFast, UnixMs, Usage,
+    About, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record,
+    Source, TooFast, UnixMs, Usage,
 };
 
 use super::{

@@ -14,7 +14,7 @@ use gatekeeper::{
     store::{Store, address::Address},
 };
 use gatekeeper_filters::kernel::{
-    Charge, Demand, Denied, Ledger, LicenseId, Limit, Pace, Period, Source, TooFast, UnixMs,
+    About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Pace, Period, Source, TooFast, UnixMs,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;

@@ -301,7 +301,10 @@ fn what_counts_as_usage() {
         "prompt_tokens_details": {"cached_tokens": 900},
         "completion_tokens_details": {"reasoning_tokens": 900},
     });
-    assert_eq!(usage(parts), Some(Usage { input: 5, output: 2, cached: 5, reasoning: 2, ..Usage::default() }));
+    assert_eq!(
+        usage(parts),
+        Some(Usage { input: 5, output: 2, cached: 5, reasoning: 2, ..Usage::default() })
+    );
     let parts = json!({"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": null});
     assert_eq!(usage(parts), some(5, 2));
 }

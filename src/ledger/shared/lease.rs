@@ -192,7 +192,7 @@ fn fit(demand: &Demand, left: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use gatekeeper_filters::kernel::{LicenseId, Period};
+    use gatekeeper_filters::kernel::{About, LicenseId, Period};
     use proptest::prelude::*;
 
     use super::*;

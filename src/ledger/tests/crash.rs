@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 use crate::ledger::{
-    entry::{Entry, Frame, Reserved, Scan},
+    entry::{Entry, Expected, Frame, Names, Reserved, Scan},
     journal,
 };
 

@@ -174,8 +174,7 @@ fn what_is_charged_after_a_kill_has_a_row_and_is_in_the_budget() {
     assert_eq!(next.spent(NOW).unwrap(), [("groq".to_owned(), 150)]);
     let query = "SELECT count(*) || ' ' || min(plan || model || provider || source) || ' ' ||
                  sum(input) || ' ' || sum(charged) || ' ' || max(status) FROM requests";
-    let row: String =
-        next.db.lock().connection().query_row(query, [], |row| row.get(0)).unwrap();
+    let row: String = next.db.lock().connection().query_row(query, [], |row| row.get(0)).unwrap();
     assert_eq!(row, "3 profastgroqestimated 30 30 0");
 }
 
