@@ -364,6 +364,7 @@ impl Parts {
             predecessor: self.predecessor,
             handover: self.handover,
         };
+        let keeper = Keeper { store: self.store.clone(), spending: self.machine.spending };
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
@@ -384,7 +385,6 @@ impl Parts {
         };
         let admin = Deadline::new(admin, self.snapshot.clone());
         server.add_service(Port::new("admin", 1, operators, admin, None, &self.ports)?);
-        let keeper = Keeper { store: self.store.clone(), spending: self.machine.spending };
         server.add_service(background_service("keeper", keeper));
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));

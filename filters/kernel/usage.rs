@@ -105,7 +105,7 @@ impl Metered {
             // An input of nought beside an output is no count of the input.
             (Some(usage), _) if usage.input == 0 && usage.output > 0 => {
                 let output = usage.output.saturating_add(late);
-                (Usage { input: input_estimate, output, ..usage }, Source::Estimated)
+                (Usage { input: input_estimate, output, ..usage }, source)
             }
             (Some(usage), _) => {
                 (Usage { output: usage.output.saturating_add(late), ..usage }, source)
@@ -164,7 +164,7 @@ mod tests {
             (Metered { reported: count(20, 7), ..text }, (20, 12), Source::Estimated),
             (Metered { reported: count(20, 0), ..whole }, (20, 5), Source::Estimated),
             (Metered { reported: count(0, 0), ..whole }, (10, 5), Source::Estimated),
-            (Metered { reported: count(0, 7), ..whole }, (10, 7), Source::Estimated),
+            (Metered { reported: count(0, 7), ..whole }, (10, 7), Source::Reported),
             // An answer without a word that costs nothing.
             (Metered { reported: count(0, 0), ..Metered::default() }, (0, 0), Source::Reported),
             (Metered { reported: count(9, 0), ..Metered::default() }, (9, 0), Source::Reported),

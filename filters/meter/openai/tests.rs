@@ -156,7 +156,7 @@ fn without_usage_the_text_is_estimated() {
     assert_eq!(seen.millitokens, estimate::text(text));
     let metered = Metered {
         reported: seen.usage,
-        output_millitokens: seen.millitokens,
+        seen_millitokens: seen.millitokens,
         ..Metered::default()
     };
     let (usage, source) = metered.usage(24);

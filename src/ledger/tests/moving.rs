@@ -167,7 +167,7 @@ proptest! {
                 3 | 4 if !open.is_empty() => {
                     let (one, other) = open.swap_remove(amount as usize % open.len());
                     let charge = if what == 3 { charge(amount) } else { BACK };
-                    here.settle(one, charge);
+                    here.settle(one, charge.clone());
                     there.settle(other, charge);
                 }
                 5 => {
