@@ -19,14 +19,14 @@ pub use async_trait::async_trait;
 pub use self::{
     ask::{Ask, Members},
     chain::{Chain, ChainProblem, FilterUse, Registry},
-    exchange::{Delivery, Endpoint, Exchange, Outcome, Progress},
+    exchange::{Delivery, Doubt, Endpoint, Exchange, Outcome, Progress},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     license::{Asking, Credential, License, LicenseId, Standing},
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, OnDisconnect, Plan},
     ports::{
-        Balance, Charge, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace, Permit, Record,
-        Reservation, Spent, StoreDown, TooFast, text,
+        About, Balance, Charge, Cut, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace,
+        Permit, Record, Reservation, Spent, StoreDown, TooFast, Unseen, Whole, text,
     },
     price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},

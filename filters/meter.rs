@@ -29,8 +29,10 @@ pub struct Reading {
     pub usage: Option<Usage>,
     /// The provider's count of the input alone: its output is not counted yet.
     pub input: Option<Usage>,
-    /// Thousandths of a token of output text in this event, by [`estimate`]; 0 beside a count of the
-    /// provider's.
+    /// The provider's count of input and output together, where it tells nothing else.
+    pub total: Option<u64>,
+    /// Thousandths of a token of output text in this event, by [`estimate`]. A whole answer's need not be
+    /// weighed beside a count of the provider's.
     pub output_millitokens: u64,
     /// Carries output: text, a tool call, reasoning, a refusal or a finish. The commit point.
     pub commits: bool,
@@ -113,11 +115,23 @@ impl Filter for Meter {
     }
 
     fn chunk(&self, exchange: &mut Exchange, reading: &Reading) {
-        if let Some(usage) = reading.usage {
-            exchange.metered.reported = Some(usage);
+        let metered = &mut exchange.metered;
+        let text = reading.output_millitokens;
+        metered.input = reading.input.or(metered.input);
+        match (reading.usage, reading.total) {
+            (Some(usage), _) => (metered.reported, metered.total) = (Some(usage), None),
+            (None, Some(total)) => {
+                // Of the count before only the input still holds.
+                let before = metered.reported.take().filter(|usage| usage.input > 0);
+                metered.input = metered.input.or(before);
+                metered.total = Some(total);
+            }
+            (None, None) => {}
         }
-        exchange.metered.input = reading.input.or(exchange.metered.input);
-        let seen = &mut exchange.metered.output_millitokens;
-        *seen = seen.saturating_add(reading.output_millitokens);
+        metered.seen_millitokens = metered.seen_millitokens.saturating_add(text);
+        // A count includes what stands beside it.
+        let is_count = reading.usage.is_some() || reading.total.is_some();
+        let late = &mut metered.output_millitokens;
+        *late = if is_count { 0 } else { late.saturating_add(text) };
     }
 }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     kernel::{
-        Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks, Ledger,
-        Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
-        TooFast, Usage, Verdict, async_trait, exchange::Settled,
+        About, Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Expenses, Filter,
+        Hooks, Ledger, License, Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead,
+        Services, Source, Spec, TooFast, Usage, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -17,6 +17,9 @@ use crate::{
 /// The cap of a request that sets none, where the plan limits tokens: without one, nothing could
 /// be reserved.
 const DEFAULT_OUTPUT_CAP: u64 = 4096;
+
+/// Output tokens of an answer that nothing caps.
+const MOST_OUTPUT: u64 = 131_072;
 
 /// A reported count above this multiple of the reservation is a provider's nonsense.
 const NONSENSE: u64 = 4;
@@ -35,12 +38,23 @@ impl Spec for Quota {
     const AFTER: &'static [&'static str] = &["license", "rate_limit", "route"];
 
     fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
-        Ok(Arc::new(QuotaFilter { ledger: services.ledger.clone() }))
+        let (ledger, expenses) = (services.ledger.clone(), services.expenses.clone());
+        Ok(Arc::new(QuotaFilter { ledger, expenses }))
     }
 }
 
 struct QuotaFilter {
     ledger: Arc<dyn Ledger>,
+    expenses: Arc<dyn Expenses>,
+}
+
+impl QuotaFilter {
+    /// How many requests of the licence came to a timeout within the hour, if this is one that did.
+    fn timeouts(&self, exchange: &Exchange, outcome: &Outcome) -> u32 {
+        let is_one = outcome.delivery == Delivery::Failed && exchange.timed_out;
+        let license = exchange.license.as_ref().filter(|_| is_one && outcome.status == 504);
+        license.map_or(0, |license| self.expenses.timed_out(&license.id, exchange.now))
+    }
 }
 
 #[async_trait]
@@ -58,6 +72,8 @@ impl Filter for QuotaFilter {
         let demand = Demand {
             license: license.id,
             now: exchange.now,
+            about: about(exchange, &license),
+            input_cost: input_cost(exchange),
             messages: plan.messages,
             tokens: plan.tokens,
             input: exchange.input_tokens,
@@ -99,7 +115,9 @@ impl Filter for QuotaFilter {
     fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
         let Some(reservation) = exchange.reservation.take() else { return };
         let overrun = check_reported(exchange, &reservation);
-        let charge = charge(exchange, outcome, &reservation);
+        let timeouts = self.timeouts(exchange, outcome);
+        let mut charge = charge(exchange, outcome, &reservation, timeouts);
+        charge.about = exchange.license.as_ref().map(|license| about(exchange, license));
         exchange.settled = Settled { tokens: charge.tokens, overrun };
         reservation.settle(charge);
     }
@@ -130,6 +148,25 @@ const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages
 const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-quota-tokens-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-quota-reset");
 const CAPPED: HeaderName = HeaderName::from_static("x-quota-capped");
+
+/// The row that a request counts in.
+fn about(exchange: &Exchange, license: &License) -> About {
+    let first = || exchange.route.as_ref().and_then(|route| route.targets.first());
+    let target = exchange.served.as_ref().or_else(first);
+    About {
+        plan: license.plan.name.clone(),
+        model: exchange.route.as_ref().map(|route| route.asked.name.clone()).unwrap_or_default(),
+        provider: target.map(|target| target.provider_name.clone()).unwrap_or_default(),
+    }
+}
+
+/// What the books say of a request whose end is not seen.
+fn input_cost(exchange: &Exchange) -> u64 {
+    let targets = exchange.route.iter().flat_map(|route| &route.targets);
+    let price = targets.filter_map(|target| target.price).next();
+    let input = Usage { input: exchange.input_tokens, ..Usage::default() };
+    price.map_or(0, |price| price.cost(&input))
+}
 
 /// Text plus images at the dearest rate among the targets that may serve.
 fn input_tokens(exchange: &Exchange, ask: &Ask) -> u64 {
@@ -168,25 +205,51 @@ fn min_output(plan: &Plan, ask: &Ask, cap: Option<u64>) -> u64 {
 
 /// What is charged, by the rules of returning a charge: nothing comes back once an event of an
 /// answer reached the app; a message comes back when nothing did and the fault was not the app's;
-/// tokens come back when no provider answered.
-fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> Charge {
+/// tokens come back when no attempt reported usage or said anything. `timeouts` are those of the licence
+/// within the hour, where this request ended in one: the first comes back, later ones do not.
+fn charge(
+    exchange: &Exchange,
+    outcome: &Outcome,
+    reservation: &Reservation,
+    timeouts: u32,
+) -> Charge {
     let progress = exchange.progress;
     let input = reservation.grant.input;
     if !progress.sent {
-        return Charge { message: false, tokens: 0, source: Source::Estimated };
+        return Charge::NOTHING;
     }
     let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);
-    let message = progress.delivered || !blameless;
-    if !progress.answered {
-        let tokens = if outcome.delivery == Delivery::Abandoned { input } else { 0 };
-        return Charge { message, tokens, source: Source::Estimated };
+    let message = progress.delivered || !blameless || timeouts > 1;
+    if progress.answered {
+        let (usage, source) = exchange.metered.usage(input);
+        return Charge {
+            message,
+            tokens: bounded(&usage, source, reservation),
+            source,
+            about: None,
+        };
     }
-    let (usage, source) = exchange.metered.usage(input);
-    let tokens = match (source, worst(reservation)) {
-        (Source::Estimated, Some(worst)) => usage.total().min(worst),
-        _ => usage.total(),
+    let (least, output) = match timeouts {
+        _ if outcome.delivery == Delivery::Abandoned => (input, 0),
+        0 | 1 => (0, 0),
+        2 => (input, 0),
+        _ => (input, capped(exchange.last_wasted, reservation)),
     };
-    Charge { message, tokens, source }
+    let tokens = exchange.spoilt.max(least.saturating_add(output));
+    Charge { message, tokens, source: Source::Estimated, about: None }
+}
+
+/// An input is never clamped, be it an estimate or not: it was sent. An estimated output is at most what
+/// the answer was allowed to have.
+fn bounded(usage: &Usage, source: Source, reservation: &Reservation) -> u64 {
+    match source {
+        Source::Reported => usage.total(),
+        Source::Estimated => usage.input.saturating_add(capped(usage.output, reservation)),
+    }
+}
+
+fn capped(output: u64, reservation: &Reservation) -> u64 {
+    output.min(reservation.grant.output.unwrap_or(MOST_OUTPUT))
 }
 
 /// All tokens a reservation holds; `None` where the output was not capped.

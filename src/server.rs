@@ -2,6 +2,7 @@
 
 pub mod descriptors;
 pub mod ending;
+mod keeping;
 pub mod listen;
 pub mod memory;
 pub mod notify;
@@ -34,6 +35,7 @@ use pingora_core::{
 use self::{
     descriptors::Descriptors,
     ending::Ending,
+    keeping::Keeper,
     listen::{Port, Ports, Socket},
     open::Opened,
     phase::Phase,
@@ -217,6 +219,7 @@ pub fn serve(
             sessions,
             handover,
             predecessor,
+            spending: machine.spending.clone(),
         }),
     };
     server.run(args);
@@ -246,6 +249,10 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
     for (provider, picodollars) in store.spent(now)? {
         spending.add(&provider, picodollars, now);
     }
+    for (license, picodollars) in store.wasted(now)? {
+        spending.add_waste(&license, picodollars, now);
+    }
+    spending.paces.restore(store.unseen()?);
     Ok(spending)
 }
 
@@ -355,6 +362,7 @@ impl Parts {
             predecessor: self.predecessor,
             handover: self.handover,
         };
+        let keeper = Keeper { store: self.store.clone(), spending: self.machine.spending };
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
@@ -375,6 +383,7 @@ impl Parts {
         };
         let admin = Deadline::new(admin, self.snapshot.clone());
         server.add_service(Port::new("admin", 1, operators, admin, admin_tls, &self.ports)?);
+        server.add_service(background_service("keeper", keeper));
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));

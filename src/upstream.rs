@@ -129,6 +129,12 @@ async fn attempt_all(
     let asked = flight.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
     let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
     let ordered = in_order(&route, conversation, flight, snapshot);
+    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+    if let Some(license) = license
+        && let Err(reject) = snapshot.budgets.may_ask(&license.id, asked)
+    {
+        return Served::Rejected(Box::new(reject));
+    }
     let targets = match snapshot.budgets.affordable(&ordered, asked) {
         Ok(targets) => targets,
         Err(reject) => return Served::Rejected(Box::new(reject)),
@@ -168,6 +174,13 @@ async fn attempt_all(
             Ok(()) => ("ok", KeyNews::Good),
             Err(stop) => stop.account(),
         };
+        if let (Some(exchange), Err(stop)) = (flight.exchange.as_deref_mut(), &result)
+            && !down.is_gone()
+            && stop.wastes(exchange)
+        {
+            exchange.timed_out |= stop.is_timeout() && exchange.written.is_some();
+            snapshot.chain.waste(exchange);
+        }
         now = Instant::now();
         lease.report(news, now);
         if let (KeyNews::Good, Some(first)) = (news, flight.first_said) {

@@ -6,7 +6,7 @@ use super::{
     license::{Credential, License},
     period::UnixMs,
     plan::OnDisconnect,
-    ports::{Balance, Permit, Reservation},
+    ports::{Balance, Cut, Permit, Reservation},
     route::{AskedTier, Dialect, Route, Target},
     usage::{Metered, Source, Usage},
 };
@@ -97,6 +97,15 @@ pub struct Outcome {
     pub delivery: Delivery,
 }
 
+/// Output that a target may have made of an answer that never began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    pub target: Arc<Target>,
+    pub tokens: u64,
+    /// Picodollars.
+    pub cost: u64,
+}
+
 /// What settled; for the record and the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settled {
@@ -140,13 +149,32 @@ pub struct Exchange {
     /// `meter`
     pub metered: Metered,
     pub settled: Settled,
-    /// Picodollars; known when the chain settles.
+    /// Of attempts that a provider worked on, and whose answers the app did not get.
+    pub wasted: Usage,
+    /// Picodollars of those.
+    pub wasted_cost: u64,
+    /// Tokens of the last of them that reported usage or said something: what they cost the buyer, if
+    /// nothing else serves.
+    pub spoilt: u64,
+    /// Of the last of them: tokens of output.
+    pub last_wasted: u64,
+    /// Tokens of output, and their cost, that count if the target proves to work.
+    pub doubtful: Vec<Doubt>,
+    /// Picodollars, waste included; known when the chain settles.
     pub cost: u64,
     /// Picodollars that the complex tier would have cost more; known when the chain settles.
     pub saved: u64,
 
     /// The attempt loop.
     pub progress: Progress,
+    /// When the latest attempt's request had been written whole.
+    pub written: Option<Instant>,
+    /// When the head of its answer came.
+    pub headed: Option<Instant>,
+    /// Some attempt's request was written whole and its answer took too long.
+    pub timed_out: bool,
+    /// The answer comes event by event.
+    pub streamed: bool,
     pub served: Option<Arc<Target>>,
 
     /// State of filters that the kernel does not know, found by type.
@@ -180,9 +208,18 @@ impl Exchange {
             input_tokens: 0,
             metered: Metered::default(),
             settled: Settled::default(),
+            wasted: Usage::default(),
+            wasted_cost: 0,
+            spoilt: 0,
+            last_wasted: 0,
+            doubtful: Vec::new(),
             cost: 0,
             saved: 0,
             progress: Progress::default(),
+            written: None,
+            headed: None,
+            timed_out: false,
+            streamed: false,
             served: None,
             extensions: Extensions::default(),
             entered: 0,
@@ -193,6 +230,20 @@ impl Exchange {
     /// What becomes of its answer when the app leaves.
     pub fn on_disconnect(&self) -> OnDisconnect {
         self.license.as_ref().map_or(OnDisconnect::Cut, |license| license.plan.on_disconnect)
+    }
+
+    /// A fresh attempt: what one that failed said is not of it.
+    pub fn begin_attempt(&mut self, target: &Arc<Target>) {
+        self.served = Some(target.clone());
+        self.metered = Metered::default();
+        (self.written, self.headed) = (None, None);
+        self.progress.answered = false;
+    }
+
+    /// The answer as it stands when it is cut off; `None` before its request was written whole.
+    pub fn cut(&self, at: Instant) -> Option<Cut> {
+        let sent = self.written?;
+        Some(Cut { streamed: self.streamed, sent, head: self.headed, at })
     }
 
     /// What the answer used so far; nothing before a provider began one.

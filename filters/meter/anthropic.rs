@@ -81,7 +81,13 @@ impl Stream {
     fn usage(&self, output: Option<u64>) -> Option<Usage> {
         let (uncached, output) = (self.input?, output?);
         let input = uncached.saturating_add(self.creation).saturating_add(self.cached);
-        Some(Usage { input, output, cached: self.cached, reasoning: self.thinking.min(output) })
+        Some(Usage {
+            input,
+            output,
+            cached: self.cached,
+            reasoning: self.thinking.min(output),
+            ..Usage::default()
+        })
     }
 }
 
@@ -154,7 +160,9 @@ mod tests {
         (readings, usage)
     }
 
-    const COUNTED: Usage = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0 };
+    const EMPTY: Usage =
+        Usage { input: 0, output: 0, cached: 0, cache_write: 0, cache_write_1h: 0, reasoning: 0 };
+    const COUNTED: Usage = Usage { input: 1201, output: 14, cached: 1180, ..EMPTY };
 
     #[test]
     fn counts_are_those_of_the_reference() {
@@ -187,7 +195,7 @@ mod tests {
         let delta = json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"},
             "usage": {"input_tokens": null, "output_tokens": 5, "cache_read_input_tokens": -4}});
         let reading = state.read(None, delta.to_string().as_bytes());
-        let expected = Usage { input: 10, output: 5, cached: 3, reasoning: 0 };
+        let expected = Usage { input: 10, output: 5, cached: 3, ..EMPTY };
         assert_eq!((reading.usage, reading.finished), (Some(expected), true));
     }
 
@@ -224,7 +232,7 @@ mod tests {
             "usage": {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 4}}});
         assert_eq!(state.read(None, delta.to_string().as_bytes()).usage, None);
         let late = json!({"type": "message_delta", "usage": {"input_tokens": 7}});
-        let expected = Usage { input: 7, output: 5, cached: 0, reasoning: 4 };
+        let expected = Usage { input: 7, output: 5, reasoning: 4, ..EMPTY };
         assert_eq!(state.read(None, late.to_string().as_bytes()).usage, Some(expected));
         assert_eq!(answer(br#"{"usage":{"output_tokens":5}}"#).unwrap().usage, None);
     }
@@ -254,7 +262,7 @@ mod tests {
                     input: input + last.1.unwrap_or(0) + last.2.unwrap_or(0),
                     output,
                     cached: last.2.unwrap_or(0),
-                    reasoning: 0,
+                    ..EMPTY
                 });
                 prop_assert_eq!(usage, expected);
             }

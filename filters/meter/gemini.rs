@@ -96,6 +96,7 @@ fn counts(usage: Value<'_>) -> Option<Usage> {
         output,
         cached: said("cachedContentTokenCount").unwrap_or(0).min(input),
         reasoning: thoughts.unwrap_or(0).min(output),
+        ..Usage::default()
     })
 }
 
@@ -114,13 +115,14 @@ mod tests {
     #[test]
     fn counts_are_those_of_the_reference() {
         let whole = answer(fixture("gemini_generate.json").as_bytes()).unwrap();
-        let counted = Usage { input: 1320, output: 69, cached: 1024, reasoning: 58 };
+        let counted =
+            Usage { input: 1320, output: 69, cached: 1024, reasoning: 58, ..Usage::default() };
         assert_eq!((whole.usage, whole.finished, whole.commits), (Some(counted), true, true));
         let stream = fixture("gemini_stream.sse");
         let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
         let readings: Vec<_> = data.map(|data| event(data.as_bytes())).collect();
         let last = readings.last().unwrap();
-        let counted = Usage { input: 9, output: 68, cached: 0, reasoning: 58 };
+        let counted = Usage { input: 9, output: 68, cached: 0, reasoning: 58, ..Usage::default() };
         assert_eq!((last.usage, last.finished), (Some(counted), true));
         assert!(readings[0].commits && !readings[0].finished);
     }

@@ -7,8 +7,12 @@
 //! # What counts as usage
 //! A count is a plain integer from 0 to 2^53. Negative, fractional, larger ones and strings are
 //! taken for missing, so that the answer is estimated rather than charged by nonsense. An explicit 0
-//! is 0. The input must be known, or follow from the total; the output is the larger of the
-//! reported one and total − input, because Gemini leaves its thinking out of the reported one.
+//! is 0, but an output of 0 beside text is no count ([`Metered::counted`]). The input must be known, or
+//! follow from the total; the output is the larger of the reported one and total − input, because
+//! Gemini leaves its thinking out of the reported one. A total alone is kept as one. Some servers tell
+//! the counts in the choice.
+//!
+//! [`Metered::counted`]: crate::kernel::Metered::counted
 //! Cached tokens are at most the input and reasoning tokens at most the output.
 
 mod responses;
@@ -92,7 +96,10 @@ fn chat(root: Value<'_>) -> Reading {
     let reported =
         |usage: Option<Value<'_>>| usage.and_then(|usage| counts(usage, Output::Counted));
     reading.usage = reported(usage).or_else(|| reported(groq));
-    // The text beside a count need not be weighed, so the count is read first.
+    if reading.usage.is_none() {
+        reading.total = usage.or(groq).and_then(total_alone);
+    }
+    // The text of a whole answer need not be weighed beside a count, so the count is read first.
     choices.iter().flat_map(Value::items).for_each(|choice| read_choice(choice, &mut reading));
     let is_empty = |list: Value<'_>| list.kind() == Kind::Array && list.items().next().is_none();
     let no_choices = choices.is_some_and(is_empty);
@@ -105,7 +112,12 @@ fn chat(root: Value<'_>) -> Reading {
 fn read_choice(choice: Value<'_>, reading: &mut Reading) {
     for (name, value) in choice.members() {
         match &*name.bytes() {
-            b"delta" | b"message" => read_message(value, reading),
+            b"delta" => read_message(value, false, reading),
+            b"message" => {
+                let is_counted = reading.usage.is_some_and(|usage| usage.output > 0);
+                read_message(value, is_counted, reading);
+            }
+            b"usage" if reading.usage.is_none() => reading.usage = counts(value, Output::Counted),
             // Some servers send "" where others send null.
             b"finish_reason" if !is_empty(value) => {
                 reading.finished = true;
@@ -116,7 +128,7 @@ fn read_choice(choice: Value<'_>, reading: &mut Reading) {
     }
 }
 
-fn read_message(message: Value<'_>, reading: &mut Reading) {
+fn read_message(message: Value<'_>, is_counted: bool, reading: &mut Reading) {
     // Some servers state the same reasoning under both names.
     let mut reasoning = 0;
     for (name, value) in message.members() {
@@ -133,8 +145,7 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
         }
         reading.commits = true;
         match &*name.bytes() {
-            // Counted by the provider.
-            _ if reading.usage.is_some() => {}
+            _ if is_counted => {}
             b"reasoning" | b"reasoning_content" => reasoning = weigh(value).max(reasoning),
             _ => reading.output_millitokens += weigh(value),
         }
@@ -223,6 +234,11 @@ impl<'a> Named<'a> {
     }
 }
 
+/// The total of a usage that says nothing else.
+fn total_alone(usage: Value<'_>) -> Option<u64> {
+    count(usage.get("total_tokens"))
+}
+
 /// See the top of this file.
 fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
     let named = Named::of(usage);
@@ -245,5 +261,6 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
         output,
         cached: cached.unwrap_or(0).min(input),
         reasoning: reasoning.unwrap_or(0).min(output),
+        ..Usage::default()
     })
 }

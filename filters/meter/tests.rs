@@ -1,5 +1,7 @@
 //! Streams of Anthropic and Gemini are read the same however their bytes come.
 
+mod booked;
+
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -23,8 +25,8 @@ fn cases() -> Vec<Case> {
         let variants = [plain.clone().into_bytes(), plain.replace('\n', "\r\n").into_bytes()];
         Case { endpoint, variants, usage, committed, failed }
     };
-    let message = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0 };
-    let generated = Usage { input: 9, output: 68, cached: 0, reasoning: 58 };
+    let message = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0, ..Usage::default() };
+    let generated = Usage { input: 9, output: 68, cached: 0, reasoning: 58, ..Usage::default() };
     vec![
         case(Endpoint::Messages, "anthropic/anthropic_stream.sse", Some(message), 3, false),
         case(Endpoint::Messages, "anthropic/anthropic_stream_overloaded.sse", None, 3, true),
@@ -97,8 +99,12 @@ fn streams_are_counted_the_same_wherever_they_are_cut() {
 fn a_broken_message_costs_its_counted_input_and_its_words() {
     let [_, broken, _] = cases().try_into().map_err(drop).unwrap();
     let seen = watch(broken.endpoint, [&broken.variants[0][..]]);
-    let metered =
-        Metered { reported: seen.usage, input: seen.input, output_millitokens: seen.millitokens };
+    let metered = Metered {
+        reported: seen.usage,
+        input: seen.input,
+        seen_millitokens: seen.millitokens,
+        ..Metered::default()
+    };
     let (usage, source) = metered.usage(7);
     assert_eq!((usage.input, usage.cached, source), (1201, 1180, Source::Estimated));
     assert!((1..10).contains(&usage.output), "{usage:?}");

@@ -38,6 +38,18 @@ impl Ledger for FakeLedger {
     fn record(&self, _: Record) {}
 }
 
+struct FakeExpenses {
+    timeouts: u32,
+}
+
+impl Expenses for FakeExpenses {
+    fn spend(&self, _: &crate::kernel::Target, _: u64, _: UnixMs) {}
+
+    fn timed_out(&self, _: &LicenseId, _: UnixMs) -> u32 {
+        self.timeouts
+    }
+}
+
 fn plan() -> Plan {
     Plan {
         name: "free".into(),
@@ -65,7 +77,8 @@ fn ask(output_cap: Option<u64>) -> Ask {
 /// Runs a request to its outcome; what was charged.
 async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) -> Charge {
     let ledger = Arc::new(FakeLedger::default());
-    let filter = QuotaFilter { ledger: ledger.clone() };
+    let filter =
+        QuotaFilter { ledger: ledger.clone(), expenses: Arc::new(FakeExpenses { timeouts: 1 }) };
     let mut exchange =
         Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
     exchange.license =
@@ -73,12 +86,15 @@ async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) 
     filter.request(&mut exchange, &mut ask(Some(500))).await.unwrap();
     exchange.progress = progress;
     exchange.metered.reported = reported;
-    exchange.metered.output_millitokens = 7_000;
+    if reported.is_none() {
+        exchange.metered.output_millitokens = 7_000;
+    }
+    exchange.metered.seen_millitokens = 7_000;
     filter.settle(&mut exchange, &outcome);
     filter.settle(&mut exchange, &outcome);
     let settled = ledger.settled.lock();
     assert_eq!(settled.len(), 1, "settled once");
-    settled[0]
+    Charge { about: None, ..settled[0].clone() }
 }
 
 const SENT: Progress = Progress { sent: true, answered: false, delivered: false };
@@ -90,7 +106,7 @@ fn outcome(status: u16, delivery: Delivery) -> Outcome {
 }
 
 fn charge_of(message: bool, tokens: u64, source: Source) -> Charge {
-    Charge { message, tokens, source }
+    Charge { message, tokens, source, about: None }
 }
 
 #[tokio::test]
@@ -118,10 +134,37 @@ async fn what_comes_back_depends_on_how_far_the_request_came() {
 #[tokio::test]
 async fn reported_usage_is_believed_up_to_four_times_the_reservation() {
     let whole = outcome(200, Delivery::Whole);
-    let report = |output| Some(Usage { output, ..Usage::default() });
+    let report = |total: u64| Some(Usage { input: 1, output: total - 1, ..Usage::default() });
     assert_eq!(charged(DELIVERED, report(2400), whole).await.tokens, 2400);
     assert_eq!(charged(DELIVERED, report(2401), whole).await.tokens, 600);
-    assert_eq!(charged(DELIVERED, report(0), whole).await.tokens, 0, "an explicit 0 is 0");
+}
+
+/// The first timeout within an hour comes back, the second costs the message and its input, others the
+/// output, too; whatever an attempt reported is charged in any case.
+#[tokio::test]
+async fn a_timeout_comes_back_once() {
+    let slow = |spoilt, nth| async move {
+        let ledger = Arc::new(FakeLedger::default());
+        let expenses = Arc::new(FakeExpenses { timeouts: nth });
+        let filter = QuotaFilter { ledger: ledger.clone(), expenses };
+        let mut exchange =
+            Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
+        exchange.license =
+            Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
+        filter.request(&mut exchange, &mut ask(Some(500))).await.unwrap();
+        exchange.progress = SENT;
+        exchange.timed_out = true;
+        (exchange.last_wasted, exchange.spoilt) = (900, spoilt);
+        filter.settle(&mut exchange, &outcome(504, Delivery::Failed));
+        let settled = ledger.settled.lock()[0].clone();
+        (settled.message, settled.tokens)
+    };
+    assert_eq!(slow(0, 1).await, (false, 0));
+    assert_eq!(slow(0, 2).await, (true, 100));
+    assert_eq!(slow(0, 3).await, (true, 600), "no more than the answer was allowed to have");
+    assert_eq!(slow(0, 9).await, (true, 600));
+    assert_eq!(slow(130, 1).await, (false, 130));
+    assert_eq!(slow(130, 2).await, (true, 130));
 }
 
 #[test]

@@ -86,6 +86,7 @@ pub(super) fn compile(
         providers: providers.list,
         models,
         budget,
+        waste_per_licence: view.waste_per_licence(),
         plan_prices: licenses::plan_prices(&view),
         filters,
         filter_lines,

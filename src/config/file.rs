@@ -37,7 +37,7 @@ pub const FILE: Shape = Shape::Record(&[
     ),
     Field::new(
         "budget",
-        &Shape::Record(BUDGET),
+        &Shape::Record(WHOLE_BUDGET),
         "What all providers together may cost. Answers under way may pass it a little.",
     ),
     Field::new(
@@ -407,6 +407,17 @@ const PROVIDER: &[Field] = &[
 const BUDGET: &[Field] =
     &[Field::new("day", &Shape::Text(Text::Dollars), "Dollars a day (UTC), like `$20`.")
         .required()];
+
+const WHOLE_BUDGET: &[Field] = &[
+    Field::new("day", &Shape::Text(Text::Dollars), "Dollars a day (UTC), like `$20`.").required(),
+    Field::new(
+        "waste_per_licence",
+        &Shape::Text(Text::Percent),
+        "The most of a day's budget that one licence may waste on answers nobody gets, like those that \
+         time out; then it gets 429.",
+    )
+    .or("10%"),
+];
 
 const TIMEOUTS: &[Field] = &[
     Field::new("connect", &DURATION, "To a connection, TLS included.").or("3s"),

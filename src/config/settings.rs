@@ -25,6 +25,8 @@ pub struct Settings {
     pub models: Arc<Models>,
     /// Picodollars a day for all providers together.
     pub budget: Option<u64>,
+    /// Hundredths of a percent of a day's budget that one licence may waste.
+    pub waste_per_licence: u64,
     /// What plans cost their buyers, for those that say so.
     pub plan_prices: Vec<PlanPrice>,
     pub filters: Vec<FilterUse>,

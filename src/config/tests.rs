@@ -196,6 +196,7 @@ fn prices_and_budgets_become_whole_picodollars() {
     let price = |input, output, cached| Price { input, output, cached };
     assert_eq!(prices, [price(50_000, 8_000_000, 0), price(1, 12_340_000, 1)]);
     assert_eq!(settings.budget, Some(DOLLAR * 41 / 2));
+    assert_eq!(settings.waste_per_licence, 1_000);
     assert_eq!(settings.providers[0].budget, Some(DOLLAR / 100));
     assert_eq!(settings.plan_prices, [PlanPrice { plan: "free".into(), month: DOLLAR * 15 / 2 }]);
     let fast = settings.models["fast"].targets.iter().filter(|t| t.price.is_none()).count();

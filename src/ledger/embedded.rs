@@ -181,6 +181,30 @@ impl Embedded {
         self.db.lock().spent(now)
     }
 
+    /// Picodollars that each licence wasted on the day of `now`, as [`Embedded::spent`].
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn wasted(&self, now: UnixMs) -> rusqlite::Result<Vec<(LicenseId, u64)>> {
+        self.db.lock().wasted(now)
+    }
+
+    /// What is known of targets, by label.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn unseen(&self) -> rusqlite::Result<Vec<(String, String)>> {
+        self.db.lock().unseen()
+    }
+
+    /// Keeps what [`Embedded::unseen`] gives.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn keep_unseen(&self, known: &[(String, String)]) -> rusqlite::Result<()> {
+        self.db.lock().keep_unseen(known)
+    }
+
     /// What was used on the day of `now`, by model, as far as it is in SQLite: all of it before the
     /// first request.
     ///

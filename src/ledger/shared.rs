@@ -282,11 +282,12 @@ impl Shared {
 
     /// Charges in this gateway's own book, and has the store told.
     fn charge(&self, license: LicenseId, hold: u64, open: &Open, charge: Charge) {
+        let (message, tokens) = (charge.message, charge.tokens);
         if !self.holds.settle(hold, || self.local.settle(open.booked, charge)) {
             return;
         }
         if let Some(leased) = open.leased {
-            self.give_back(&license, leased, charge.message, charge.tokens);
+            self.give_back(&license, leased, message, tokens);
         }
         let _ = self.said.send(Said::Settled { license });
     }

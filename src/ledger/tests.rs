@@ -19,8 +19,8 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record, Source,
-    TooFast, UnixMs, Usage,
+    About, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record,
+    Source, TooFast, UnixMs, Usage,
 };
 
 use super::{
@@ -76,13 +76,19 @@ fn order(license: LicenseId, id: &str) -> Order<'_> {
     Order { license, id, note: "", messages: month(1), tokens: month(1) }
 }
 
+fn about() -> About {
+    About { plan: "pro".into(), model: "fast".into(), provider: "groq".into() }
+}
+
 fn ask(license: LicenseId) -> Demand {
     Demand {
         license,
         now: NOW,
+        about: about(),
         messages: None,
         tokens: None,
         input: 10,
+        input_cost: 50,
         output: Some(90),
         min_output: 20,
         pace: None,
@@ -95,10 +101,10 @@ fn reserve(ledger: &Embedded, demand: &Demand) -> Result<Grant, Denied> {
 }
 
 fn charge(tokens: u64) -> Charge {
-    Charge { message: true, tokens, source: Source::Reported }
+    Charge { message: true, tokens, source: Source::Reported, about: None }
 }
 
-const BACK: Charge = Charge { message: false, tokens: 0, source: Source::Estimated };
+const BACK: Charge = Charge::NOTHING;
 
 fn balance_at(ledger: &Embedded, license: LicenseId, per: Period, now: UnixMs) -> Balance {
     let limit = Some(Limit { count: 1_000_000, per });
@@ -436,11 +442,20 @@ fn record(time: UnixMs, model: &str) -> Record {
         served: "groq/llama".into(),
         provider: "groq".into(),
         key: "groq-1".into(),
-        usage: Usage { input: 1, output: 2, cached: 3, reasoning: 4 },
+        usage: Usage {
+            input: 1,
+            output: 2,
+            cached: 3,
+            cache_write: 1,
+            cache_write_1h: 0,
+            reasoning: 4,
+        },
         source: Source::Reported,
         charged: 3,
+        wasted: 6,
         cost: 5,
-        message: true,
+        wasted_cost: 4,
+        sent: true,
         status: 200,
         ms: 12,
         attempts: 1,

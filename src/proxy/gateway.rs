@@ -9,7 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Code, Credential, Delivery, Endpoint, Exchange, Outcome, Reject, UnixMs,
+    Code, Credential, Delivery, Doubt, Endpoint, Exchange, LicenseId, Outcome, Record, Reject,
+    Source, UnixMs, Usage,
 };
 use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer};
 use pingora_http::RequestHeader;
@@ -213,7 +214,10 @@ impl ProxyHttp for Gateway {
         let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
         let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
         let dialect = gate::dialect(session.req_header().raw_path());
-        let mut down = Downstream::new(session, id, dialect, is_stream, &snapshot.drains);
+        let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+        let license = license.map_or(LicenseId([0; 32]), |license| license.id);
+        let drains = &snapshot.drains;
+        let mut down = Downstream::new(session, id, dialect, is_stream, drains, license);
         let live = &self.snapshot;
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
@@ -303,6 +307,7 @@ impl ProxyHttp for Gateway {
             snapshot.chain.settle(exchange, &outcome);
         }
         let record = snapshot.telemetry.finished(flight, outcome);
+        settle_doubts(flight, &snapshot, &record);
         // Of nobody's requests there are counts, no records: random keys must not fill the disk.
         if record.license.is_some() {
             snapshot.ledger.record(record);
@@ -317,6 +322,37 @@ impl ProxyHttp for Gateway {
     /// Apps that leave are no errors.
     fn suppress_error_log(&self, _session: &Session, _flight: &Flight, error: &Error) -> bool {
         *error.esource() == pingora_core::ErrorSource::Downstream
+    }
+}
+
+/// What counts only if a target proves to work waits for it; this request may be the proof for others.
+fn settle_doubts(flight: &mut Flight, snapshot: &Snapshot, record: &Record) {
+    let Some(exchange) = &mut flight.exchange else { return };
+    for Doubt { target, tokens, cost } in std::mem::take(&mut exchange.doubtful) {
+        let empty: Arc<str> = Arc::default();
+        let late = Record {
+            endpoint: "",
+            served: empty.clone(),
+            provider: target.provider_name.clone(),
+            key: empty,
+            usage: Usage::default(),
+            source: Source::Estimated,
+            charged: 0,
+            wasted: tokens,
+            cost,
+            wasted_cost: cost,
+            sent: false,
+            status: 0,
+            ms: 0,
+            attempts: 0,
+            ..record.clone()
+        };
+        snapshot.budgets.doubt(&target, late);
+    }
+    if let (true, Some(target)) = (exchange.progress.delivered, &exchange.served) {
+        for late in snapshot.budgets.prove(target) {
+            snapshot.ledger.record(late);
+        }
     }
 }
 

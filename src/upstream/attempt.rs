@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Exchange, Members, Metered, OnDisconnect, Target};
+use gatekeeper_filters::kernel::{Ask, Exchange, Members, OnDisconnect, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
@@ -59,9 +59,8 @@ impl Attempt<'_> {
         else {
             return Err(Failure::broken("the request has no body").into());
         };
-        exchange.served = Some(self.target.clone());
-        // A buyer does not pay for what an attempt said that failed.
-        exchange.metered = Metered::default();
+        exchange.begin_attempt(self.target);
+        exchange.streamed = ask.stream;
         flight.first_said = None;
         let body = request::body(ask, self.translated, exchange, self.provider(), self.target);
         let began = Instant::from_std(self.began);
@@ -214,6 +213,7 @@ impl Attempt<'_> {
         };
         // A provider does not begin to answer half a request: nothing is there to be drained.
         watch(down, watchdog, OnDisconnect::Cut, FIRST_BYTE, pin!(write)).await??;
+        exchange.written = Some(std::time::Instant::now()).filter(|_| *sent_whole);
         let (leaving, answer) = (exchange.on_disconnect(), pin!(read_head(session)));
         Ok(watch(down, watchdog, leaving, FIRST_BYTE, answer).await??)
     }
@@ -231,11 +231,14 @@ impl Attempt<'_> {
         let left = limits::left(self.target.dialect, &head.headers);
         self.lease.allows(left, relay.now.into_std());
         if !(200..300).contains(&status) {
+            // What is refused is not worked on.
+            relay.exchange.written = None;
             let headers = head.headers.clone();
             let body = read_error(session, relay).await?;
             return Err(classify::judge(self.target.dialect, status, &headers, &body).into());
         }
         relay.exchange.progress.answered = true;
+        relay.exchange.headed = Some(relay.now.into_std());
         let encoded = head.headers.get(http::header::CONTENT_ENCODING);
         if encoded.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(Failure::broken("a compressed answer though none was asked for").into());

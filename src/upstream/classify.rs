@@ -50,6 +50,15 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Whether a provider that a request was written to may have worked on it. One that has no room, no
+    /// money, no key or no such model for it has not.
+    pub fn is_work(self) -> bool {
+        matches!(
+            self,
+            Cause::Timeout | Cause::BrokenAnswer | Cause::ConnectError | Cause::ProviderError
+        )
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Cause::RateLimited => "rate_limited",

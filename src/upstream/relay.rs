@@ -183,6 +183,8 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
     }
     relay.snapshot.chain.chunk(relay.exchange, &reading);
     if relay.down.is_gone() {
+        // All of it was seen here.
+        relay.exchange.written = None;
         return Ok(());
     }
     let body = if relay.is_translated() {

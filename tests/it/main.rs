@@ -107,4 +107,5 @@ mod translation;
 mod upstream_h2;
 mod upstream_tls;
 mod usage;
+mod waste;
 mod webhooks;

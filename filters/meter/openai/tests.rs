@@ -76,6 +76,7 @@ fn expected(usage: &serde_json::Value) -> Option<Usage> {
         output: count("output"),
         cached: count("cached_input"),
         reasoning: count("reasoning_output"),
+        ..Usage::default()
     })
 }
 
@@ -155,7 +156,7 @@ fn without_usage_the_text_is_estimated() {
     assert_eq!(seen.millitokens, estimate::text(text));
     let metered = Metered {
         reported: seen.usage,
-        output_millitokens: seen.millitokens,
+        seen_millitokens: seen.millitokens,
         ..Metered::default()
     };
     let (usage, source) = metered.usage(24);
@@ -169,7 +170,7 @@ fn a_stream_of_all_tricks() {
     let whole = watch(Endpoint::Chat, [&bytes[..]]);
     let text = estimate::text("Grüße, 😀 data: x\n\n日本語");
     let expected = Seen {
-        usage: Some(Usage { input: 9, output: 11, cached: 4, reasoning: 3 }),
+        usage: Some(Usage { input: 9, output: 11, cached: 4, reasoning: 3, ..Usage::default() }),
         millitokens: text,
         committed: Some(1),
         finished: true,
@@ -300,7 +301,10 @@ fn what_counts_as_usage() {
         "prompt_tokens_details": {"cached_tokens": 900},
         "completion_tokens_details": {"reasoning_tokens": 900},
     });
-    assert_eq!(usage(parts), Some(Usage { input: 5, output: 2, cached: 5, reasoning: 2 }));
+    assert_eq!(
+        usage(parts),
+        Some(Usage { input: 5, output: 2, cached: 5, reasoning: 2, ..Usage::default() })
+    );
     let parts = json!({"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": null});
     assert_eq!(usage(parts), some(5, 2));
 }

@@ -192,7 +192,7 @@ fn fit(demand: &Demand, left: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use gatekeeper_filters::kernel::{LicenseId, Period};
+    use gatekeeper_filters::kernel::{About, LicenseId, Period};
     use proptest::prelude::*;
 
     use super::*;
@@ -204,6 +204,8 @@ mod tests {
         Demand {
             license: LicenseId([7; 32]),
             now: NOW,
+            about: About::default(),
+            input_cost: 0,
             messages: messages.map(month),
             tokens: tokens.map(month),
             input: 10,

@@ -270,8 +270,8 @@ impl Shared {
             }
         }
         join_all(shared.iter().map(async |(license, hold, open, id, charge)| {
-            let message = self.pays(license, open, id, *charge).await;
-            let charge = Charge { message, ..*charge };
+            let message = self.pays(license, open, id, charge.message).await;
+            let charge = Charge { message, ..charge.clone() };
             self.holds.settle(*hold, || self.local.settle(open.booked, charge));
         }))
         .await;
@@ -341,11 +341,11 @@ impl Shared {
 
     /// Whether a request is charged the message that it shares with others. Without the store it is
     /// the one that was granted it.
-    async fn pays(&self, license: &LicenseId, open: &Open, id: &str, charge: Charge) -> bool {
-        let call = self.scripts.message(license, id, charge.message);
+    async fn pays(&self, license: &LicenseId, open: &Open, id: &str, message: bool) -> bool {
+        let call = self.scripts.message(license, id, message);
         match self.store.call::<u8>(call).await {
             Ok(pays) => pays == 1,
-            Err(_) => charge.message && !open.covered,
+            Err(_) => message && !open.covered,
         }
     }
 }

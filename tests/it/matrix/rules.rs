@@ -54,6 +54,8 @@ pub enum Tokens {
     None,
     /// What was said so far: the input, and some of the output.
     Some,
+    /// The same, where something was said or counted; else nothing.
+    AtMost,
     Reported,
 }
 
@@ -91,7 +93,7 @@ pub fn charge(sees: Sees, answered: bool) -> (u64, Tokens) {
         Sees::Whole => (1, Tokens::Reported),
         Sees::Broken => (1, Tokens::Some),
         Sees::Relayed(_) => (0, Tokens::None),
-        Sees::Refused(..) if answered => (0, Tokens::Some),
+        Sees::Refused(..) if answered => (0, Tokens::AtMost),
         Sees::Refused(..) => (0, Tokens::None),
     }
 }
