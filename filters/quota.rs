@@ -9,7 +9,7 @@ use crate::{
     kernel::{
         About, Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Expenses, Filter,
         Hooks, Ledger, License, Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead,
-        Services, Source, Spec, TooFast, Usage, Verdict, async_trait, exchange::Settled,
+        Services, Source, Spec, TooFast, UnixMs, Usage, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -71,7 +71,8 @@ impl Filter for QuotaFilter {
         let cap = output_cap(plan, exchange.endpoint, ask.output_cap);
         let demand = Demand {
             license: license.id,
-            now: exchange.now,
+            // Of now: a slow body may have taken minutes since the head.
+            now: UnixMs::now(),
             about: about(exchange, &license),
             input_cost: input_cost(exchange),
             messages: plan.messages,
