@@ -21,7 +21,7 @@ pub mod stream;
 mod tests;
 
 use super::{
-    Reading,
+    Ending, Output as Carries, Reading,
     json::{NotJson, count, is_empty, member_text, read, read_event, text},
 };
 use crate::kernel::{
@@ -71,6 +71,7 @@ fn embeddings(root: Value<'_>) -> Reading {
     Reading {
         usage: root.get("usage").and_then(|usage| counts(usage, Output::Never)),
         commits: vectors && !failed,
+        output: if vectors { Carries::Answer } else { Carries::None },
         finished: vectors,
         failed,
         ..Reading::default()
@@ -122,6 +123,8 @@ fn read_choice(choice: Value<'_>, reading: &mut Reading) {
             b"finish_reason" if !is_empty(value) => {
                 reading.finished = true;
                 reading.commits = true;
+                reading.ending =
+                    value.as_str().map_or(Ending::Other, |it| Ending::of(it.as_bytes()));
             }
             _ => {}
         }
@@ -137,6 +140,8 @@ fn read_message(message: Value<'_>, is_counted: bool, reading: &mut Reading) {
             b"tool_calls" => |calls| calls.items().map(call).sum(),
             b"function_call" => function,
             b"audio" => |audio| member_text(audio, "transcript"),
+            // Pictures (OpenRouter): counted by the provider or not at all.
+            b"images" => |_| 0,
             // `role` and the like are no output.
             _ => continue,
         };
@@ -144,9 +149,12 @@ fn read_message(message: Value<'_>, is_counted: bool, reading: &mut Reading) {
             continue;
         }
         reading.commits = true;
+        let thinks = matches!(&*name.bytes(), b"reasoning" | b"reasoning_content");
+        let carries = if thinks { Carries::Reasoning } else { Carries::Answer };
+        reading.output = reading.output.max(carries);
         match &*name.bytes() {
             _ if is_counted => {}
-            b"reasoning" | b"reasoning_content" => reasoning = weigh(value).max(reasoning),
+            _ if thinks => reasoning = weigh(value).max(reasoning),
             _ => reading.output_millitokens += weigh(value),
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use gatekeeper_filters::kernel::{About, LicenseId, UnixMs};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
