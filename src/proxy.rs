@@ -6,8 +6,8 @@
 pub mod address;
 pub mod ask;
 pub mod body;
+pub mod buffered;
 mod conversation;
-pub mod deadline;
 pub mod devices;
 pub mod fields;
 pub mod flight;
@@ -15,5 +15,6 @@ pub mod gate;
 pub mod gateway;
 pub mod local;
 pub mod respond;
+pub mod unseen;
 pub mod webhooks;
 mod weight;

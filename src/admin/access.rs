@@ -56,7 +56,8 @@ impl<'a> Caller<'a> {
 
     fn bearer(&self) -> Option<&'a str> {
         let value = self.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        value.strip_prefix("Bearer ")
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
     }
 
     fn host(&self) -> Option<&'a str> {
