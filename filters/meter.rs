@@ -104,11 +104,6 @@ impl Reading {
         let counted = self.usage.map(|usage| usage.output);
         self.finished && self.output == Output::None && self.ending.is_hollow(counted)
     }
-
-    /// Something of an answer: what a provider counted, or output.
-    fn counts(&self) -> bool {
-        self.usage.is_some() || self.input.is_some() || self.output != Output::None
-    }
 }
 
 /// Reads the events of one stream of an endpoint.

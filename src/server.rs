@@ -60,11 +60,7 @@ use crate::{
     ledger::{Embedded, Shared},
     operator::Operator,
     pool::{HealthBook, resolve::Resolver, rest},
-    proxy::{
-        gateway::Gateway,
-        request_id::RequestIds,
-        unseen,
-    },
+    proxy::{gateway::Gateway, request_id::RequestIds, unseen},
     reload::{History, Reload, watch},
     snapshot::{Machine, Snapshot},
     spending::Spending,

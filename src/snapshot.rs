@@ -129,14 +129,14 @@ impl Snapshot {
     }
 }
 
-<<<<<<< HEAD
 /// What the keys of a provider serve, by the provider's own names.
 fn models_of(provider: usize, settings: &Settings) -> Arc<[Arc<str>]> {
     let targets = settings.models.values().flat_map(|model| &model.targets);
     let own = targets.filter(|target| target.provider == provider);
     let names: BTreeSet<Arc<str>> = own.map(|target| target.model.clone()).collect();
     names.into_iter().collect()
-=======
+}
+
 /// How many bytes may be held; a body that would never fit is made smaller.
 fn fit_body(settings: &mut Settings) -> u64 {
     let limits = &mut settings.server.limits;
@@ -151,5 +151,4 @@ fn fit_body(settings: &mut Settings) -> u64 {
         limits.body = fits;
     }
     buffered
->>>>>>> a9a140e (Silent, slow and malformed clients keep nobody out: heads are read whole and in time, idle connections end when room runs short, and what has no valid licence takes no buyer's place)
 }

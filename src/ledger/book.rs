@@ -190,8 +190,8 @@ impl Book {
         let account = shard.accounts.entry(license).or_default();
         if !account.has(period, start) {
             account.restore(period, start, messages, tokens);
-            let open = shard.open.values().filter(|(of, _)| *of == license);
-            open.for_each(|(_, open)| account.reopen(period, start, open));
+            let open = shard.open.values().filter(|(of, ..)| *of == license);
+            open.for_each(|(_, open, _)| account.reopen(period, start, open));
         }
     }
 

@@ -47,7 +47,7 @@ use std::{
 
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Record, Source, Spent,
+    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Record, Spent,
     StoreDown, TooFast, UnixMs,
 };
 use parking_lot::Mutex;

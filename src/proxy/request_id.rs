@@ -28,7 +28,6 @@ impl Default for RequestIds {
         }
         Self { cipher: Aes128::new(&key.into()), next: AtomicU64::new(0) }
     }
-
 }
 
 impl RequestIds {
@@ -64,6 +63,6 @@ mod tests {
         assert_eq!(steps.len(), numbers.len() - 1);
         let odd = numbers.iter().filter(|number| *number & 1 == 1).count();
         assert!((4_500..5_500).contains(&odd), "{odd}");
-        assert_ne!(RequestIds::default().next(), RequestIds::new().next());
+        assert_ne!(RequestIds::default().next(), RequestIds::default().next());
     }
 }

@@ -90,19 +90,19 @@ fn cases() -> Vec<Case> {
         chat("silence", begun().then(Step::Hang), 9900..13_000, None),
         chat(
             "comments for ever",
-            { counted().then(Step::Endless(": beat\n\n".into(), Duration::from_millis(300))) },
+            counted().then(Step::Endless(": beat\n\n".into(), Duration::from_millis(300))),
             1900..4000,
             Some(18),
         ),
         chat(
             "usage 5 s late",
-            { begun().then(wait(5000)).write(sse::USAGE).write(sse::DONE) },
+            begun().then(wait(5000)).write(sse::USAGE).write(sse::DONE),
             4900..7000,
             Some(18),
         ),
         chat(
             "usage 5 s late, then silence",
-            { begun().then(wait(5000)).write(sse::USAGE).then(Step::Hang) },
+            begun().then(wait(5000)).write(sse::USAGE).then(Step::Hang),
             6900..9500,
             Some(18),
         ),

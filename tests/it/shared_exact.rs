@@ -16,7 +16,7 @@ use gatekeeper::{
     store::{Store, address::Address},
 };
 use gatekeeper_filters::kernel::{
-    Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Period, Source, UnixMs,
+    About, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Period, Source, UnixMs,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -62,9 +62,11 @@ fn demand(limit: u64, id: Option<String>) -> Demand {
     Demand {
         license: LICENSE,
         now: UnixMs::now(),
+        about: About::default(),
         messages: month(limit),
         tokens: month(TOKENS),
         input: 10,
+        input_cost: 0,
         output: Some(90),
         min_output: 20,
         pace: None,
@@ -73,7 +75,7 @@ fn demand(limit: u64, id: Option<String>) -> Demand {
 }
 
 fn charge(message: bool, tokens: u64) -> Charge {
-    Charge { message, tokens, source: Source::Reported }
+    Charge { message, tokens, source: Source::Reported, about: None }
 }
 
 /// Messages used, tokens used, and open requests, as a gateway says.

@@ -148,10 +148,13 @@ async fn a_reported_input_is_charged_though_the_answer_is_left() {
 
 #[tokio::test]
 async fn an_answer_nobody_got_is_in_cost_budget_and_books() {
-    let broken = || Reply::sse(&[sse::ROLE, &*sse::text("word word word")]).then(Step::Close);
+    let broken =
+        || Reply::sse(&[sse::ROLE.to_owned(), sse::text("word word word")]).then(Step::Close);
     let huge = || Reply::json(200, format!("{{\"x\":\"{}\"}}", "x".repeat(9 << 20)));
     let reported = sse::USAGE.replace("11", "4000").replace("18", "4007");
-    let counted = || Reply::sse(&[sse::ROLE, &*sse::text("word"), &*reported]).then(Step::Close);
+    let counted = || {
+        Reply::sse(&[sse::ROLE.to_owned(), sse::text("word"), reported.clone()]).then(Step::Close)
+    };
     for (what, reply, stream, least, most) in [
         ("held back and broken", broken(), true, 0.005, 0.05),
         ("held back, counted and broken", counted(), true, 4.0, 4.1),

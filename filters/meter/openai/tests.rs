@@ -154,11 +154,8 @@ fn without_usage_the_text_is_estimated() {
     let seen = watch(Endpoint::Chat, [&fixture("openai_chat_stream_nousage.sse")[..]]);
     let text = "Reykjavík is the capital of Iceland. ☀️";
     assert_eq!(seen.millitokens, estimate::text(text));
-    let metered = Metered {
-        reported: seen.usage,
-        seen_millitokens: seen.millitokens,
-        ..Metered::default()
-    };
+    let metered =
+        Metered { reported: seen.usage, seen_millitokens: seen.millitokens, ..Metered::default() };
     let (usage, source) = metered.usage(24);
     assert_eq!((usage.input, source), (24, Source::Estimated));
     assert!((6..=16).contains(&usage.output), "{}", usage.output);

@@ -388,7 +388,8 @@ mod tests {
                             Left::Free
                         });
                         assert!(
-                            was_open.is_some() && holds.settle(*hold, About::default(), |_| Left::Free).is_none()
+                            was_open.is_some()
+                                && holds.settle(*hold, About::default(), |_| Left::Free).is_none()
                         );
                     }
                 });
