@@ -53,19 +53,32 @@ pub enum Step {
 
 /// Closed at first; opened by the test, for good.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Semaphore>);
+pub struct Gate(Arc<Semaphore>, Arc<AtomicUsize>);
 
 impl Gate {
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(0)))
+        Self(Arc::new(Semaphore::new(0)), Arc::default())
     }
 
     pub fn open(&self) {
         self.0.add_permits(1_000_000);
     }
 
+    /// How many wait in front of it.
+    pub fn waiting(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
+    }
+
     /// Waits until it is open.
     pub async fn pass(&self) {
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.1.fetch_add(1, Ordering::SeqCst);
+        let _waits = Waits(&self.1);
         let _permit = self.0.acquire().await.expect("a gate is never taken away");
     }
 }
