@@ -68,7 +68,12 @@ impl Cause {
     pub fn is_work(self) -> bool {
         matches!(
             self,
-            Cause::Timeout | Cause::BrokenAnswer | Cause::ConnectError | Cause::ProviderError
+            Cause::Timeout
+                | Cause::BrokenAnswer
+                | Cause::EmptyAnswer
+                | Cause::ToolUseFailed
+                | Cause::ConnectError
+                | Cause::ProviderError
         )
     }
 
