@@ -48,7 +48,9 @@ soak: ## the tests that gain from repeating, for longer
 	GATEKEEPER_RELOAD_SECONDS=60 GATEKEEPER_REWRAP_KILLS=1000 \
 	GATEKEEPER_HANDOVERS=20 GATEKEEPER_HANDOVER_STREAMS=200 GATEKEEPER_HANDOVER_KILLS=40 \
 	GATEKEEPER_FEED_SECONDS=600 GATEKEEPER_NAMES=100000 \
-		cargo test --workspace --test it -- --nocapture kill failover outage soak flapping storm hand_overs made_up_names
+	GATEKEEPER_LEDGER_TIMES=10 GATEKEEPER_ID_KILLS=40 GATEKEEPER_ID_REDIS_KILLS=15 GATEKEEPER_BUSY_REQUESTS=2000 \
+		cargo test --workspace --test it -- --nocapture kill failover outage soak flapping storm hand_overs made_up_names \
+			slow_wire shares_its_core
 
 .PHONY: fuzz
 fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers

@@ -9,7 +9,7 @@ use crate::{
     kernel::{
         Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks, Ledger,
         Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
-        TooFast, Usage, Verdict, async_trait, exchange::Settled,
+        TooFast, UnixMs, Usage, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -57,7 +57,8 @@ impl Filter for QuotaFilter {
         let cap = output_cap(plan, exchange.endpoint, ask.output_cap);
         let demand = Demand {
             license: license.id,
-            now: exchange.now,
+            // Of now: a slow body may have taken minutes since the head.
+            now: UnixMs::now(),
             messages: plan.messages,
             tokens: plan.tokens,
             input: exchange.input_tokens,

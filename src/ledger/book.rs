@@ -10,7 +10,7 @@ use gatekeeper_filters::kernel::{
 use parking_lot::Mutex;
 
 use super::{
-    account::{Account, Counter, Open, Rate},
+    account::{Account, Counter, Fit, Open, Rate},
     action::Action,
     adjustment::Given,
     entry::{Frame, Reserved, Settled},
@@ -62,12 +62,26 @@ impl Book {
     /// Decides, writes to the journal and applies, in that order, under one lock: there is nothing
     /// to undo on a refusal.
     pub fn reserve(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
+        self.take(demand, journal, Account::fit)
+    }
+
+    /// [`Book::reserve`] of a request whose message is paid elsewhere, and that is within its limits.
+    pub fn reserve_covered(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
+        self.take(demand, journal, |_, demand, _| Ok(Fit::covered(demand.output)))
+    }
+
+    fn take(
+        &self,
+        demand: &Demand,
+        journal: &Journal,
+        fit: impl FnOnce(&Account, &Demand, &Windows) -> Result<Fit, Denied>,
+    ) -> Result<Grant, Denied> {
         let index = index(&demand.license);
         let mut shard = self.shards[index].lock();
         let shard = &mut *shard;
         let windows = *shard.windows.turn(demand.now);
         let account = shard.accounts.entry(demand.license).or_default();
-        let fit = account.fit(demand, &windows)?;
+        let fit = fit(account, demand, &windows)?;
         let hold = ((shard.made + 1) << SHARD_BITS) | index as u64;
         let (group, message) = fit.standing(hold, demand.now);
         let entry = Reserved {
@@ -168,9 +182,12 @@ impl Book {
         tokens: u64,
     ) {
         let mut shard = self.shards[index(&license)].lock();
+        let shard = &mut *shard;
         let account = shard.accounts.entry(license).or_default();
         if !account.has(period, start) {
             account.restore(period, start, messages, tokens);
+            let open = shard.open.values().filter(|(of, _)| *of == license);
+            open.for_each(|(_, open)| account.reopen(period, start, open));
         }
     }
 

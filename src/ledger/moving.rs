@@ -151,7 +151,9 @@ pub(super) fn owner(
 ) -> Result<Owner, OpenError> {
     match inherited {
         None => take(),
-        Some(lock) => Owner::adopt(lock)
-            .map_err(|source| OpenError::File { path: beside(path, ".lock"), source }),
+        Some(lock) => {
+            let note = beside(path, ".lock");
+            Owner::adopt(lock, &note).map_err(|source| OpenError::File { path: note, source })
+        }
     }
 }

@@ -583,3 +583,60 @@ fn a_pepper_never_changes_unnoticed() {
     assert!(differs.to_string().contains("every buyer's used quota would read 0"));
     assert!(matches!(ledger.pepper(None), Err(PepperError::Missing)));
 }
+
+/// Ten a minute are ten a minute, whichever of the last five minutes the clock comes to again, with
+/// requests that are open meanwhile and rates, too.
+#[test]
+fn a_minute_is_handed_out_once_by_a_clock_that_is_set_by_less_than_five() {
+    let store = Store::new();
+    let ledger = store.open();
+    let minute = |count| Some(Limit { count, per: Period::Minute });
+    let mut had = std::collections::HashMap::<u64, [u64; 2]>::new();
+    let mut open = Vec::new();
+    for step in [0, 1, 2, 3, 0, 4, 1, 2, 0, 3, 4, 1, 0] {
+        let now = UnixMs(NOW.0 + step * 60_000);
+        let [messages, rate] = had.entry(step).or_default();
+        for turn in 0..6 {
+            let demand = Demand { now, messages: minute(3), ..ask(ANNA) };
+            if let Ok(grant) = reserve(&ledger, &demand) {
+                *messages += 1;
+                match turn % 2 {
+                    0 => ledger.settle(grant.hold, charge(1)),
+                    _ => open.push(grant.hold),
+                }
+            }
+            let pace = Pace { license: BERT, rate: minute(2), concurrency: None };
+            *rate += u64::from(ready(ledger.enter(&pace, now)).is_ok());
+        }
+        assert_eq!([*messages, *rate], [3, 2], "minute {step}");
+    }
+    open.iter().for_each(|hold| ledger.settle(*hold, charge(1)));
+}
+
+/// One file has one owner, and one journal, by whatever path it is reached.
+#[test]
+fn a_store_has_one_owner_by_whatever_path_it_is_reached() {
+    let store = Store::new();
+    let ledger = store.open();
+    let other = store.dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let (soft, hard, dotted) = (
+        other.join("soft.db"),
+        other.join("hard.db"),
+        store.dir.path().join("./data/./gatekeeper.db"),
+    );
+    std::os::unix::fs::symlink(store.path(), &soft).unwrap();
+    std::fs::hard_link(store.path(), &hard).unwrap();
+    for path in [&soft, &hard, &dotted] {
+        let opened = Embedded::open_at(path, KEEP, SMALL, NOW, None);
+        assert!(matches!(opened, Err(OpenError::InUse { .. })), "{}", path.display());
+    }
+    let grant = reserve(&ledger, &Demand { messages: month(1), ..ask(ANNA) }).unwrap();
+    ledger.settle(grant.hold, charge(7));
+    ledger.close();
+    drop(ledger);
+    let linked = Embedded::open_at(&soft, KEEP, SMALL, NOW, None).unwrap();
+    assert_eq!(used(&linked, ANNA), (1, 7));
+    assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })));
+    linked.close();
+}

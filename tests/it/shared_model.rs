@@ -33,7 +33,9 @@ async fn gateway(redis: &Redis) -> Gateway {
     let dir = TempDir::new().unwrap();
     let local = Embedded::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
     let store = Store::new(Address::parse(&redis.url()).unwrap(), false).unwrap();
-    let ledger = Shared::open(local, store.clone(), OnStoreDown::Closed).unwrap();
+    let naming = |_: &LicenseId, id: &str| id.to_owned();
+    let closed = OnStoreDown::Closed;
+    let ledger = Shared::open(local, store.clone(), closed, Box::new(naming)).unwrap();
     store.start(vec![ledger.listener()]);
     eventually("the store is up", Duration::from_secs(10), || async { ledger.is_up() }).await;
     Gateway { ledger, _dir: dir }

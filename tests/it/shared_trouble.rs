@@ -137,7 +137,8 @@ async fn a_lease_is_two_percent_a_gateway_and_is_merged_back() {
     let mut served = 0;
     for app in fleet.apps() {
         let mut leased = 0;
-        for _ in 0..60 {
+        // Each without a lease waits a second for the store.
+        for _ in 0..22 {
             let answer = app.chat().await;
             if answer.status == 200 {
                 assert_eq!(answer.header("x-quota-messages-remaining"), None);
@@ -184,7 +185,7 @@ async fn a_lease_ends_where_the_quota_did() {
     fleet.is_counting().await;
     fleet.redis.kill();
     let mut leased = 0;
-    for _ in 0..20 {
+    for _ in 0..5 {
         leased += u64::from(app.chat().await.status == 200);
     }
     assert_eq!(leased, 3);
@@ -220,8 +221,8 @@ async fn a_paused_redis_is_waited_for_a_moment_only() {
     fleet.redis.ask(&["CLIENT", "PAUSE", "5000", "ALL"]);
     tokio::time::sleep(Duration::from_secs(5)).await;
     let slowest = load.slowest.load(Relaxed);
-    // 50 ms for Redis; the rest is the machine's.
-    assert!(slowest < 200, "{slowest} ms");
+    // 100 ms for Redis; the rest is the machine's.
+    assert!(slowest < 250, "{slowest} ms");
     fleet.is_counting().await;
     a_while().await;
     let served = load.end().await;
