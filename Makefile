@@ -33,24 +33,17 @@ SOAK := \
 	GATEKEEPER_ACCOUNT_REQUESTS=1000 GATEKEEPER_RELOAD_SECONDS=60 GATEKEEPER_REWRAP_KILLS=1000 \
 	GATEKEEPER_HANDOVERS=20 GATEKEEPER_HANDOVER_STREAMS=200 GATEKEEPER_HANDOVER_KILLS=40 \
 	GATEKEEPER_FEED_SECONDS=600 GATEKEEPER_NAMES=100000 GATEKEEPER_FLOOD_KEYS=100000 \
-	GATEKEEPER_STRANGERS=3000 GATEKEEPER_POISON_SECONDS=60 GATEKEEPER_LEDGER_TIMES=10 GATEKEEPER_ID_KILLS=40 GATEKEEPER_ID_REDIS_KILLS=15 GATEKEEPER_BUSY_REQUESTS=2000
+	GATEKEEPER_STRANGERS=3000 GATEKEEPER_POISON_SECONDS=60 GATEKEEPER_LEDGER_TIMES=10 GATEKEEPER_HANG_UPS=10000 \
+	GATEKEEPER_ID_KILLS=40 GATEKEEPER_ID_REDIS_KILLS=15 GATEKEEPER_BUSY_REQUESTS=2000
 
 .PHONY: soak
 soak: ## the tests that gain from repeating, for longer
 	@.ci/setup build redis
-<<<<<<< HEAD
 	$(SOAK) cargo test --workspace --test it -- --nocapture --skip alone:: \
 		kill failover outage soak flapping storm hand_overs made_up_names flood \
 		slow_wire shares_its_core poisoner strangers_alone
 	$(SOAK) cargo test --workspace --test it -- --nocapture --test-threads 1 alone::
-=======
-	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 GATEKEEPER_DOWN_SECONDS=60 GATEKEEPER_HANG_SECONDS=60 GATEKEEPER_ACCOUNT_REQUESTS=1000 \
-	GATEKEEPER_RELOAD_SECONDS=60 GATEKEEPER_REWRAP_KILLS=1000 \
-	GATEKEEPER_HANDOVERS=20 GATEKEEPER_HANDOVER_STREAMS=200 GATEKEEPER_HANDOVER_KILLS=40 \
-	GATEKEEPER_FEED_SECONDS=600 GATEKEEPER_NAMES=100000 \
-		cargo test --workspace --test it -- --nocapture kill failover outage soak flapping storm hand_overs made_up_names
-	GATEKEEPER_HANG_UPS=10000 cargo test --workspace --lib -- --nocapture hang_ups
->>>>>>> 83415c3 (make soak hangs up ten thousand times)
+	$(SOAK) cargo test --workspace --lib -- --nocapture hang_ups
 
 .PHONY: fuzz
 fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers
