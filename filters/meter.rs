@@ -34,8 +34,12 @@ pub struct Reading {
     pub output_millitokens: u64,
     /// Carries output: text, a tool call, reasoning, a refusal or a finish. The commit point.
     pub commits: bool,
+    /// What it carries, finishes aside.
+    pub output: Output,
     /// The answer says that it is complete (a finish reason, `response.completed`, or the like).
     pub finished: bool,
+    /// How, where it is finished.
+    pub ending: Ending,
     /// The end marker (`[DONE]`).
     pub done: bool,
     /// Carries nothing but usage: taken out again for an app that did not ask for it.
@@ -44,6 +48,65 @@ pub struct Reading {
     pub failed: bool,
     /// An event whose data no JSON parser takes: every SDK would stumble over it.
     pub malformed: bool,
+}
+
+/// What an event carries for a reader of the answer; the greater outweighs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    #[default]
+    None,
+    /// Reasoning: the answer itself is still to come.
+    Reasoning,
+    /// Text, a tool call, a refusal, a picture, a vector.
+    Answer,
+}
+
+/// How an answer says that it ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// Cut short, refused, blocked, for a tool, or with a reason that is not known.
+    #[default]
+    Other,
+    /// The model had no more to say.
+    Natural,
+    /// The model tried to call a tool, and its call could not be read (Gemini's `MALFORMED_FUNCTION_CALL`).
+    MalformedCall,
+}
+
+impl Ending {
+    /// By the word for it, of any dialect.
+    fn of(reason: &[u8]) -> Self {
+        const MALFORMED: &[u8] = b"MALFORMED_FUNCTION_CALL";
+        match reason {
+            b"stop" | b"STOP" | b"end_turn" => Ending::Natural,
+            // Gemini's compatible endpoint has words before it.
+            _ if reason.to_ascii_uppercase().ends_with(MALFORMED) => Ending::MalformedCall,
+            _ => Ending::Other,
+        }
+    }
+
+    /// Whether an answer that ends so without any output, and for which the provider counted `output` tokens,
+    /// is none: to ask once more costs the app nothing, and mostly helps.
+    pub fn is_hollow(self, output: Option<u64>) -> bool {
+        match self {
+            Ending::Natural => output == Some(0),
+            Ending::MalformedCall => true,
+            Ending::Other => false,
+        }
+    }
+}
+
+impl Reading {
+    /// Whether a whole answer holds none.
+    pub fn is_hollow(&self) -> bool {
+        let counted = self.usage.map(|usage| usage.output);
+        self.finished && self.output == Output::None && self.ending.is_hollow(counted)
+    }
+
+    /// Something of an answer: what a provider counted, or output.
+    fn counts(&self) -> bool {
+        self.usage.is_some() || self.input.is_some() || self.output != Output::None
+    }
 }
 
 /// Reads the events of one stream of an endpoint.
@@ -116,6 +179,7 @@ impl Filter for Meter {
         if let Some(usage) = reading.usage {
             exchange.metered.reported = Some(usage);
         }
+        exchange.progress.counted |= reading.counts();
         exchange.metered.input = reading.input.or(exchange.metered.input);
         let seen = &mut exchange.metered.output_millitokens;
         *seen = seen.saturating_add(reading.output_millitokens);

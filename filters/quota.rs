@@ -168,7 +168,7 @@ fn min_output(plan: &Plan, ask: &Ask, cap: Option<u64>) -> u64 {
 
 /// What is charged, by the rules of returning a charge: nothing comes back once an event of an
 /// answer reached the app; a message comes back when nothing did and the fault was not the app's;
-/// tokens come back when no provider answered.
+/// tokens come back with it when no attempt reported usage or held output.
 fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> Charge {
     let progress = exchange.progress;
     let input = reservation.grant.input;
@@ -180,6 +180,10 @@ fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> 
     if !progress.answered {
         let tokens = if outcome.delivery == Delivery::Abandoned { input } else { 0 };
         return Charge { message, tokens, source: Source::Estimated };
+    }
+    // A page of HTML, or half a JSON, in a 200: nobody's tokens.
+    if !message && !progress.counted {
+        return Charge { message, tokens: 0, source: Source::Estimated };
     }
     let (usage, source) = exchange.metered.usage(input);
     let tokens = match (source, worst(reservation)) {

@@ -19,6 +19,7 @@ pub mod relay;
 pub mod request;
 pub mod scrub;
 pub mod socket;
+mod suspicion;
 pub mod translate;
 pub mod watch;
 pub mod watchdog;
@@ -160,9 +161,26 @@ async fn attempt_all(
             }
         };
         let began = now;
-        let (timeouts, target, lease) = (timeouts(&target), &target, &mut lease);
-        let attempt = Attempt { connector, snapshot, target, lease, translated, timeouts, began };
-        let result = attempt.run(down, flight, &mut watchdog).await;
+        let (mut timeouts, target, lease) = (timeouts(&target), &target, &mut lease);
+        if !course.has_another(lease.key(), &snapshot.providers, now) {
+            // To leave a slow answer helps nobody where nobody else can give one.
+            timeouts.first_token = timeouts.total;
+        }
+        let takes_hollow = route.model.delivers_hollow || course.tries_again();
+        let attempt = Attempt {
+            connector,
+            snapshot,
+            target,
+            lease,
+            translated,
+            timeouts,
+            began,
+            takes_hollow,
+        };
+        let mut result = attempt.run(down, flight, &mut watchdog).await;
+        if let Err(Stop::Failed(failure)) = &mut result {
+            suspicion::weigh(failure, lease, flight, Instant::now());
+        }
         let (outcome, news) = match &result {
             Ok(()) if down.is_gone() => (Stop::AppLeft.account().0, KeyNews::Good),
             Ok(()) => ("ok", KeyNews::Good),
@@ -205,7 +223,10 @@ async fn attempt_all(
             Err(Stop::Failed(failure)) => course.note(target, lease, failure, &flight.request_id),
         }
     }
-    Served::Rejected(Box::new(course.reject(&snapshot.providers, now)))
+    match course.relayed() {
+        Some(relayed) => Served::Relayed(relayed),
+        None => Served::Rejected(Box::new(course.reject(&snapshot.providers, now))),
+    }
 }
 
 /// The targets of a request in the order in which they are asked.

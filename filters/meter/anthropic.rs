@@ -5,7 +5,7 @@
 //! thinking.
 
 use super::{
-    Reading, estimate,
+    Ending, Output, Reading, estimate,
     json::{NotJson, count, is_empty, member_text, read, read_event},
 };
 use crate::kernel::{Usage, json::Value};
@@ -50,9 +50,10 @@ impl Stream {
             "message_delta" => {
                 let delta = root.get("delta");
                 let stopped = delta.and_then(|delta| delta.get("stop_reason"));
-                if stopped.is_some_and(|reason| !is_empty(reason)) {
+                if let Some(reason) = stopped.filter(|reason| !is_empty(*reason)) {
                     reading.finished = true;
                     reading.commits = true;
+                    reading.ending = ending(reason);
                 }
                 if let Some(usage) = root.get("usage").filter(|usage| !usage.is_null()) {
                     self.take(usage);
@@ -91,6 +92,7 @@ fn block_start(block: Value<'_>, reading: &mut Reading) {
     let name = if kind.as_deref() == Some("tool_use") { "name" } else { "text" };
     if block.get(name).is_some_and(|text| !is_empty(text)) {
         reading.commits = true;
+        reading.output = Output::Answer;
         reading.output_millitokens = member_text(block, name);
     }
 }
@@ -99,6 +101,8 @@ fn block_delta(delta: Value<'_>, reading: &mut Reading) {
     for name in ["text", "thinking", "partial_json"] {
         if delta.get(name).is_some_and(|text| !is_empty(text)) {
             reading.commits = true;
+            let carries = if name == "thinking" { Output::Reasoning } else { Output::Answer };
+            reading.output = reading.output.max(carries);
             reading.output_millitokens += member_text(delta, name);
         }
     }
@@ -114,17 +118,34 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
             || root.get("error").is_some_and(|error| !is_empty(error));
         let mut counts = Stream::default();
         root.get("usage").into_iter().for_each(|usage| counts.take(usage));
-        let stopped = root.get("stop_reason").is_some_and(|reason| !is_empty(reason));
+        let stopped = root.get("stop_reason").filter(|reason| !is_empty(*reason));
         let content = root.get("content").filter(|content| !is_empty(*content));
         Reading {
             usage: counts.usage(counts.output),
             output_millitokens: content.map_or(0, |blocks| blocks.items().map(block).sum()),
-            commits: (content.is_some() || stopped) && !failed,
-            finished: stopped,
+            commits: (content.is_some() || stopped.is_some()) && !failed,
+            output: content.map_or(Output::None, |blocks| {
+                blocks.items().map(carries).max().unwrap_or_default()
+            }),
+            finished: stopped.is_some(),
+            ending: stopped.map_or(Ending::Other, ending),
             failed,
             ..Reading::default()
         }
     })
+}
+
+fn ending(reason: Value<'_>) -> Ending {
+    reason.as_str().map_or(Ending::Other, |reason| Ending::of(reason.as_bytes()))
+}
+
+fn carries(block: Value<'_>) -> Output {
+    let kind = block.get("type").and_then(|kind| kind.as_str());
+    match kind.as_deref() {
+        Some("thinking" | "redacted_thinking") => Output::Reasoning,
+        Some("text") if block.get("text").is_none_or(is_empty) => Output::None,
+        _ => Output::Answer,
+    }
 }
 
 fn block(block: Value<'_>) -> u64 {

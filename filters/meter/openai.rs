@@ -17,7 +17,7 @@ pub mod stream;
 mod tests;
 
 use super::{
-    Reading,
+    Ending, Output as Carries, Reading,
     json::{NotJson, count, is_empty, member_text, read, read_event, text},
 };
 use crate::kernel::{
@@ -67,6 +67,7 @@ fn embeddings(root: Value<'_>) -> Reading {
     Reading {
         usage: root.get("usage").and_then(|usage| counts(usage, Output::Never)),
         commits: vectors && !failed,
+        output: if vectors { Carries::Answer } else { Carries::None },
         finished: vectors,
         failed,
         ..Reading::default()
@@ -110,6 +111,8 @@ fn read_choice(choice: Value<'_>, reading: &mut Reading) {
             b"finish_reason" if !is_empty(value) => {
                 reading.finished = true;
                 reading.commits = true;
+                reading.ending =
+                    value.as_str().map_or(Ending::Other, |it| Ending::of(it.as_bytes()));
             }
             _ => {}
         }
@@ -125,6 +128,8 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
             b"tool_calls" => |calls| calls.items().map(call).sum(),
             b"function_call" => function,
             b"audio" => |audio| member_text(audio, "transcript"),
+            // Pictures (OpenRouter): counted by the provider or not at all.
+            b"images" => |_| 0,
             // `role` and the like are no output.
             _ => continue,
         };
@@ -132,10 +137,13 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
             continue;
         }
         reading.commits = true;
+        let thinks = matches!(&*name.bytes(), b"reasoning" | b"reasoning_content");
+        let carries = if thinks { Carries::Reasoning } else { Carries::Answer };
+        reading.output = reading.output.max(carries);
         match &*name.bytes() {
             // Counted by the provider.
             _ if reading.usage.is_some() => {}
-            b"reasoning" | b"reasoning_content" => reasoning = weigh(value).max(reasoning),
+            _ if thinks => reasoning = weigh(value).max(reasoning),
             _ => reading.output_millitokens += weigh(value),
         }
     }

@@ -81,9 +81,10 @@ async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) 
     settled[0]
 }
 
-const SENT: Progress = Progress { sent: true, answered: false, delivered: false };
-const ANSWERED: Progress = Progress { sent: true, answered: true, delivered: false };
-const DELIVERED: Progress = Progress { sent: true, answered: true, delivered: true };
+const SENT: Progress = Progress { sent: true, answered: false, counted: false, delivered: false };
+const ANSWERED: Progress = Progress { answered: true, ..SENT };
+const COUNTED: Progress = Progress { counted: true, ..ANSWERED };
+const DELIVERED: Progress = Progress { delivered: true, ..COUNTED };
 
 fn outcome(status: u16, delivery: Delivery) -> Outcome {
     Outcome { status, delivery }
@@ -105,7 +106,12 @@ async fn what_comes_back_depends_on_how_far_the_request_came() {
         (SENT, None, outcome(502, Failed), charge_of(false, 0, Estimated)),
         (SENT, None, outcome(400, Relayed), charge_of(false, 0, Estimated)),
         (SENT, None, outcome(499, Abandoned), charge_of(true, 100, Estimated)),
-        (ANSWERED, None, outcome(502, Failed), charge_of(false, 107, Estimated)),
+        // A page in a 200 is no answer.
+        (ANSWERED, None, outcome(502, Failed), charge_of(false, 0, Estimated)),
+        (ANSWERED, None, outcome(504, Failed), charge_of(false, 0, Estimated)),
+        (ANSWERED, None, outcome(400, Relayed), charge_of(false, 0, Estimated)),
+        (COUNTED, None, outcome(502, Failed), charge_of(false, 107, Estimated)),
+        (COUNTED, usage, outcome(503, Failed), charge_of(false, 100, Reported)),
         (ANSWERED, None, outcome(499, Abandoned), charge_of(true, 107, Estimated)),
         (DELIVERED, usage, outcome(200, Whole), charge_of(true, 100, Reported)),
         (DELIVERED, None, outcome(200, Broken), charge_of(true, 107, Estimated)),

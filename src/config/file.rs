@@ -477,6 +477,13 @@ const MODEL: &[Field] = &[
     )
     .or("stream"),
     Field::new(
+        "on_empty",
+        &Shape::Choice(&[Variant::new("retry"), Variant::new("deliver")]),
+        "What becomes of an answer that ends well with 0 tokens and no text, or with a tool call that its \
+         provider could not read: `retry` asks once more before the app sees it, `deliver` hands it on.",
+    )
+    .or("retry"),
+    Field::new(
         "timeouts",
         &Shape::Record(MODEL_TIMEOUTS),
         "Timeouts of this model. Default, one by one: those of the provider.",

@@ -21,6 +21,8 @@ use super::{
 };
 use crate::config::settings;
 
+mod suspicion;
+
 pub struct Key {
     pub id: Arc<str>,
     pub group_name: Arc<str>,
@@ -68,6 +70,8 @@ pub enum KeyNews {
     Spent(Why, Scope, Option<Duration>),
     /// The key itself is not taken, until a probe says otherwise.
     Refused(Why),
+    /// It was refused, which may be this request's own fault: [`Key::doubt`] has to be told whose it was.
+    Doubtful,
     /// A fault of the provider's or of the account's, which says nothing about the key.
     Fault,
     /// Nothing came in time, or nobody could be reached.
@@ -126,8 +130,15 @@ impl Key {
 
     /// How it is for all that it serves: it cools while some of its models do, whose account others use.
     pub fn state(&self, now: Instant) -> State {
-        match self.own_state(now) {
+        self.or_doubtful(match self.own_state(now) {
             State::Ready => self.group.models.state_of(&self.models, now),
+            state => state,
+        })
+    }
+
+    fn or_doubtful(&self, state: State) -> State {
+        match state {
+            State::Ready if self.health.doubt.holds() => State::Doubtful,
             state => state,
         }
     }
@@ -139,12 +150,12 @@ impl Key {
 
     /// How it is for one model.
     pub fn state_for(&self, model: &str, now: Instant) -> State {
-        match self.own_state(now) {
+        self.or_doubtful(match self.own_state(now) {
             State::Ready => {
                 self.group.models.get(model).map_or(State::Ready, |health| health.state(now))
             }
             state => state,
-        }
+        })
     }
 
     /// Its own and its account's, whatever the model.
@@ -178,6 +189,7 @@ impl Key {
     pub fn in_state_for_ms(&self, now: Instant) -> Option<u64> {
         match self.state(now) {
             State::Ready => None,
+            State::Doubtful => Some(self.health.doubt.age_ms(now)),
             State::Off if self.off => None,
             State::Off => Some(self.health.paused.age_ms(now)),
             State::Cooling { .. } if self.group.cooling.left_ms(now) > 0 => {
@@ -215,7 +227,7 @@ impl Key {
                     Some(due) => due.quarantine.try_now(now).then_some(Entry::ModelTrial),
                 };
             }
-            State::Cooling { .. } | State::Off => return None,
+            State::Cooling { .. } | State::Doubtful | State::Off => return None,
         };
         // A trial is a request: whose account rests has none.
         let rests = self.group.cooling.left_ms(now) > 0
@@ -244,6 +256,7 @@ impl Key {
             self.told.teller.tell(self.subject(), Change::Resumed);
         }
         self.sound();
+        self.health.doubt.lift();
         let (cooled, quarantined) = (self.group.cooling.lift(), self.group.quarantine.lift());
         if cooled || quarantined {
             self.tell_group(Change::Sound);
@@ -433,7 +446,11 @@ impl Lease {
             KeyNews::Limited(scope, stated) => key.cool(scope, model, stated, now),
             KeyNews::Spent(why, scope, stated) => key.spend(why, scope, model, stated, now),
             KeyNews::Refused(why) => key.refuse(why, now),
-            KeyNews::Fault | KeyNews::TimedOut | KeyNews::Unfit | KeyNews::None => {}
+            KeyNews::Fault
+            | KeyNews::TimedOut
+            | KeyNews::Unfit
+            | KeyNews::Doubtful
+            | KeyNews::None => {}
         }
         key.health.errors.fetch_add(1, Relaxed);
     }
@@ -442,6 +459,8 @@ impl Lease {
         let key = &self.key;
         let entry = std::mem::replace(&mut self.trial.lock().entry, Entry::Ready);
         key.group.cooling.answered(now);
+        key.health.doubt.answered();
+        self.circuits.provider.firewall.served(now);
         key.health.quarantine.answered(entry == Entry::KeyTrial);
         if key.group.quarantine.answered(entry == Entry::GroupTrial) {
             key.tell_group(Change::Sound);

@@ -8,7 +8,7 @@
 use super::chat_event;
 use crate::{
     kernel::json::Reader,
-    meter::{Reading, estimate},
+    meter::{Output, Reading, estimate},
 };
 
 /// Chunks in a row that were like no other; after that the stream is one whose chunks differ (by
@@ -48,6 +48,7 @@ impl ChatStream {
 fn said(words: &str) -> Reading {
     Reading {
         commits: !words.is_empty(),
+        output: if words.is_empty() { Output::None } else { Output::Answer },
         output_millitokens: estimate::text(words),
         ..Reading::default()
     }
