@@ -69,6 +69,8 @@ pub struct Progress {
     pub sent: bool,
     /// Some provider answered 2xx.
     pub answered: bool,
+    /// Some attempt's answer reported usage, or held output: it was read as one.
+    pub counted: bool,
     /// An event of an answer went to the app: nothing comes back after this.
     pub delivered: bool,
 }

@@ -12,7 +12,7 @@ use crate::pool::{
 impl Key {
     /// A request of `witness`, a licence, was refused with this key.
     pub fn doubt(&self, witness: u64, now: Instant) {
-        if !self.state(now).serves() {
+        if self.own_state(now) != State::Ready {
             return;
         }
         if !self.health.doubt.holds() {
