@@ -47,8 +47,8 @@ soak: ## the tests that gain from repeating, for longer
 	GATEKEEPER_KILLS=200 GATEKEEPER_REDIS_KILLS=50 GATEKEEPER_FAILOVERS=20 GATEKEEPER_SOAK_SECONDS=1200 GATEKEEPER_DOWN_SECONDS=60 GATEKEEPER_HANG_SECONDS=60 GATEKEEPER_ACCOUNT_REQUESTS=1000 \
 	GATEKEEPER_RELOAD_SECONDS=60 GATEKEEPER_REWRAP_KILLS=1000 \
 	GATEKEEPER_HANDOVERS=20 GATEKEEPER_HANDOVER_STREAMS=200 GATEKEEPER_HANDOVER_KILLS=40 \
-	GATEKEEPER_FEED_SECONDS=600 GATEKEEPER_NAMES=100000 \
-		cargo test --workspace --test it -- --nocapture kill failover outage soak flapping storm hand_overs made_up_names
+	GATEKEEPER_FEED_SECONDS=600 GATEKEEPER_NAMES=100000 GATEKEEPER_STRANGERS=3000 \
+		cargo test --workspace --test it -- --nocapture kill failover outage soak flapping storm hand_overs made_up_names strangers_alone
 
 .PHONY: fuzz
 fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nightly and cargo-fuzz, fuzzers

@@ -130,8 +130,12 @@ function shops({ sources = [] }) {
         });
 }
 
-function config({ config: { refused, waits_for_restart: waits = [] } }) {
+function config({ config: { refused, waits_for_restart: waits = [], limits_by_address: byAddress = true } }) {
     const notes = [];
+    if (!byAddress) {
+        const text = 'Limits by address are off: name the network of what speaks TLS for the gateway in trusted_proxies.';
+        notes.push({ tone: 'waiting', text, href: '#config' });
+    }
     if (refused) {
         const problems = many(refused.problems.length, 'problem');
         notes.push({

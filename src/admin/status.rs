@@ -122,6 +122,7 @@ fn config(history: &History, snapshot: &Snapshot) -> Value {
     json!({
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
         "steps": steps,
+        "limits_by_address": snapshot.settings.server.limits_by_address(),
         "waits_for_restart": now.waiting, "changes": now.changes, "refused": refused,
     })
 }

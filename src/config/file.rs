@@ -85,15 +85,26 @@ const SERVER_LIMITS: &[Field] = &[
     Field::new(
         "header_timeout",
         &DURATION,
-        "From the first byte of a request to the end of its headers.",
+        "From the first byte of a request to the end of its headers; also for a TLS handshake, and for the first \
+         frame of HTTP/2.",
     )
     .or("10s"),
-    Field::new("buffered", &SIZE, "Requests and answers held in memory at one time, all together.")
-        .or("256MiB"),
+    Field::new(
+        "buffered",
+        &SIZE,
+        "Memory that requests and answers hold at one time, all together; a licence and an address may hold a \
+         quarter. Default: an eighth of the memory there is, 256MiB at most.",
+    ),
     Field::new(
         "requests",
         &COUNT,
         "Requests open at one time; above it 503. Default: what half of the memory carries.",
+    ),
+    Field::new(
+        "connections_per_address",
+        &COUNT,
+        "Connections of one address (IPv6: of a /64) while less than half of the room is free. Default: a quarter of \
+         the room. Loopback and trusted proxies may have any number.",
     ),
 ];
 

@@ -97,7 +97,7 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.server.grace.as_secs(), 300);
     assert_eq!(settings.server.limits.body, 10 << 20);
-    assert_eq!(settings.server.limits.buffered, 256 << 20);
+    assert_eq!(settings.server.limits.buffered, None);
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:9090");
     assert_eq!(settings.store.path, PathBuf::from("data/gatekeeper.db"));
     assert_eq!(settings.store.keep.as_secs(), 90 * 86_400);

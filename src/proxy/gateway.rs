@@ -18,7 +18,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::{
     address, ask,
     body::{self, BodyError},
-    conversation, deadline,
+    conversation,
     flight::Flight,
     gate::{self, Entry},
     local,
@@ -26,6 +26,7 @@ use super::{
     respond,
 };
 use crate::{
+    downstream::{connection::Connection, serve::KEEPALIVE},
     server::phase::Phase,
     snapshot::Snapshot,
     upstream::{self, Served, downstream::Downstream, peer::Connector},
@@ -44,12 +45,17 @@ pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub connector: Connector,
     phase: Arc<Phase>,
-    ids: RequestIds,
+    ids: Arc<RequestIds>,
 }
 
 impl Gateway {
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, connector: Connector, phase: Arc<Phase>) -> Self {
-        Self { snapshot, connector, phase, ids: RequestIds::new() }
+    pub fn new(
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        connector: Connector,
+        phase: Arc<Phase>,
+        ids: Arc<RequestIds>,
+    ) -> Self {
+        Self { snapshot, connector, phase, ids }
     }
 
     /// Gate, filters that need no body, body, filters that need it.
@@ -79,7 +85,18 @@ impl Gateway {
             flight.waited += flight.arrived.elapsed();
             return Err(reject.into());
         }
-        let held = flight.held.insert(snapshot.buffered.share());
+        if let Some(connection) = Connection::of(session) {
+            connection.license();
+        }
+        flight.open = snapshot.telemetry.open(snapshot.most_open);
+        if flight.open.is_none() {
+            // Before its body is read, and so that somebody else's connection finds room.
+            session.set_keepalive(None);
+            return Err(respond::too_busy("`server.limits.requests` are open").into());
+        }
+        let license = exchange.license.as_ref().map(|license| &license.id);
+        let address = exchange.address.filter(|_| snapshot.settings.server.limits_by_address());
+        let held = flight.held.insert(snapshot.buffered.share_of(license, address));
         let read = body::read(session, snapshot.settings.server.limits.body, held).await;
         // From the head on: what the filters above took is microseconds.
         flight.waited += flight.arrived.elapsed();
@@ -99,10 +116,12 @@ impl Gateway {
     ) -> pingora_core::Result<()> {
         flight.outcome = Some(refused(&reject));
         log_refusal(flight, &reject);
+        // What is refused takes no place of what is served.
+        (flight.held, flight.open) = (None, None);
         let reject = flight.reject.insert(reject);
         let session = session.as_downstream_mut();
         let dialect = gate::dialect(session.req_header().raw_path());
-        // What is left of the body is waited for.
+        // What is left of the body is taken in for a moment.
         let began = Instant::now();
         let refused = respond::refuse(session, reject, dialect, &flight.request_id).await;
         flight.waited += began.elapsed();
@@ -123,17 +142,21 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         flight: &mut Flight,
     ) -> pingora_core::Result<()> {
-        deadline::head_is_here();
+        let session = session.as_downstream_mut();
+        // A connection that ends with this answer says so in it.
+        let is_last = Connection::of(session).is_some_and(|connection| {
+            connection.accept();
+            connection.is_last()
+        });
         let snapshot = self.snapshot.load_full();
         flight.request_id = self.ids.next();
         if !self.phase.is_draining() {
             flight.in_flight = Some(snapshot.telemetry.enter());
         }
         flight.snapshot = Some(snapshot);
-        let session = session.as_downstream_mut();
         // Pingora makes HTTP/1.1 keep-alive endless. Where it switched keep-alive off, it stays off.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(deadline::KEEPALIVE));
+            session.set_keepalive(Some(KEEPALIVE).filter(|_| !is_last));
         }
         session.set_read_timeout(Some(READ_TIME));
         session.set_write_timeout(Some(respond::WRITE_TIME));
@@ -148,7 +171,7 @@ impl ProxyHttp for Gateway {
         let snapshot = flight.pinned()?;
         let request = session.as_downstream().req_header();
         let entry = gate::enter(&request.method, request.raw_path());
-        let entry = match gate::check_framing(session.as_downstream()) {
+        let entry = match gate::check_head(session.as_downstream()) {
             Ok(()) => entry,
             Err(reject) => {
                 // Where this message ends is unclear, so nothing after it can be a request.
@@ -160,11 +183,6 @@ impl ProxyHttp for Gateway {
             Ok(entry) if flight.in_flight.is_none() && entry != Entry::Health => {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(shutting_down())
-            }
-            Ok(Entry::Provider(_)) if snapshot.telemetry.in_flight() > snapshot.most_open => {
-                // Before its body is read, and so that somebody else's connection finds room.
-                session.as_downstream_mut().set_keepalive(None);
-                Err(respond::too_busy("`server.limits.requests` are open"))
             }
             entry => entry,
         };

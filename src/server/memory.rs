@@ -1,12 +1,17 @@
-//! How many requests may be open, where the file does not say: what the memory of this machine carries.
+//! What the memory of this machine carries: requests that are open at one time, bytes that they hold, connections.
+//! Together at most three quarters of it, where the file does not say otherwise.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Bytes of an open stream, as `make bench` measures it, and a little.
-const A_REQUEST: u64 = 96 * 1024;
+/// Bytes of an open stream whose app reads slowly: what was sent ahead to it is held.
+const A_REQUEST: u64 = 206 * 1024;
+/// Bytes of a connection that waits for its next request; with TLS it takes most.
+const A_CONNECTION: u64 = 32 * 1024;
+/// Bytes held, where the file does not say.
+const MOST_BUFFERED: u64 = 256 * 1024 * 1024;
 /// Whatever the machine says of itself.
 const LEAST: u64 = 256;
 const MOST: u64 = 1_000_000;
@@ -16,6 +21,16 @@ const UNKNOWN: u64 = 1 << 30;
 /// Half of the memory may go into open requests.
 pub fn open_requests() -> u64 {
     (available() / 2 / A_REQUEST).clamp(LEAST, MOST)
+}
+
+/// An eighth of the memory may be held by requests and answers.
+pub fn buffered() -> u64 {
+    (available() / 8).min(MOST_BUFFERED)
+}
+
+/// An eighth of the memory may go into connections.
+pub fn connections() -> usize {
+    (available() / 8 / A_CONNECTION).clamp(LEAST, MOST) as usize
 }
 
 /// Bytes this process may have: those of the machine, or fewer where a container has a limit.

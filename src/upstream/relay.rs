@@ -33,7 +33,7 @@ use super::{
 use crate::{
     config::settings::Timeouts,
     pool::key::{KeyNews, Lease},
-    proxy::body::{FULL, Held},
+    proxy::buffered::{FULL, Held},
     snapshot::Snapshot,
 };
 
