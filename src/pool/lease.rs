@@ -17,10 +17,10 @@ use super::{
 
 /// One attempt's hold on a key. Dropped without news it counts as an attempt and nothing else.
 pub struct Lease {
-    key: Arc<Key>,
+    pub(super) key: Arc<Key>,
     /// Asked for.
     model: Arc<str>,
-    circuits: Arc<Circuits>,
+    pub(super) circuits: Arc<Circuits>,
     /// What this attempt finds out for others.
     trial: Mutex<Trial>,
 }

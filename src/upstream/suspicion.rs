@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::classify::{Cause, Failure};
 use crate::{
-    pool::key::{KeyNews, Lease},
+    pool::{key::KeyNews, lease::Lease},
     proxy::flight::Flight,
 };
 

@@ -1,7 +1,7 @@
 //! Memory under attack: what all requests hold together has a bound, and above it they are told to come
 //! again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 

@@ -505,10 +505,8 @@ async fn who_has_a_lease_waits_shortly_and_who_has_none_a_second() {
     assert_eq!(gateway.ledger.reserve(&unknown).await.unwrap_err(), Denied::StoreDown);
     let waited = began.elapsed();
     // Where the machine is busy, standing still comes on top.
-    assert!(
-        leased >= Duration::from_millis(90) && leased < Duration::from_millis(250),
-        "{leased:?}"
-    );
-    assert!(waited >= Duration::from_millis(950) && waited < Duration::from_secs(3), "{waited:?}");
+    let ms = Duration::from_millis;
+    assert!(leased >= ms(90) && leased < ms(600), "{leased:?}");
+    assert!(waited >= ms(950) && waited < ms(6_000), "{waited:?}");
     wire.go_on();
 }

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use super::{Key, Lease, State};
+use super::{Key, State};
 use crate::pool::{
     breaker::Fault,
     health::Why,
+    lease::Lease,
     news::{Change, Subject},
 };
 
