@@ -89,7 +89,7 @@ export class Keys {
             make('span', { class: 'id' }, id),
             make('span', { class: 'state' }),
             make('span', { class: 'numbers' }),
-            make('span', { class: 'limits' }),
+            make('span', { class: 'resting' }),
             make('span', { class: 'progress', 'aria-hidden': 'true', hidden: true }, make('i')),
             make('span', { class: 'acts' }, act('pause', 'Pause'), act('resume', 'Resume'), act('probe', 'Probe')),
             make('span', { class: 'left' }),
@@ -127,7 +127,7 @@ export class Keys {
         else if (lasted !== null && state !== 'ready') words.push(`for ${duration(lasted)}`);
         else if (limit > 0) words.push(`${count(remaining)} of ${count(limit)} left`);
         say(row.querySelector('.left'), words.join(', '));
-        say(row.querySelector('.limits'), limits(row.data, now - this.read).join(' · '));
+        say(row.querySelector('.resting'), resting(row.data, now - this.read).join(' · '));
         const bar = row.querySelector('.progress');
         if (still !== null && lasted > 0) {
             show(bar, true);
@@ -168,7 +168,7 @@ function numbers({ requests, errors, open, ttft_ms: ttft }) {
 }
 
 /** What holds for some of a key's models only, or keeps its account out while others serve. `age`: since the report. */
-function limits({ models = [], fails_for_ms: fails }, age) {
+function resting({ models = [], fails_for_ms: fails }, age) {
     const parts = models.map(({ model, why: because, left_ms: left }) => `${model}: ${why(because)}, ${duration(Math.max(0, left - age))} left`);
     if (fails) parts.push(`its account fails for ${duration(fails + age)}: others come first`);
     return parts;

@@ -64,6 +64,9 @@ test('the soonest key counts, and keys that were switched off do not', () => {
     assert.match(say({ providers: [out('groq'), serving('gemini')], keys: off })[1], /^groq has its key switched off;/);
     const bad = [{ ...ready('groq'), state: 'quarantined', why: 'bad_credential', left_ms: 30_000 }, ready('gemini')];
     assert.match(say({ providers: [out('groq'), serving('gemini')], keys: bad })[1], /^groq has no key ready \(key rejected, next try in 30 s\);/);
+    // The account that is left fails, another one's key is rejected.
+    const failing = [...bad, { ...ready('groq'), id: 'groq-2', fails_for_ms: 5000 }];
+    assert.match(say({ providers: [out('groq'), serving('gemini')], keys: failing })[1], /^groq has no key ready \(key rejected and its answers fail, next try in 30 s\);/);
 });
 
 test('a provider fails', () => {
