@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod circuits;
 pub mod health;
 pub mod key;
+pub mod lease;
 pub mod model_limits;
 pub mod news;
 pub mod pace;
@@ -33,7 +34,8 @@ use self::{
     book::ProviderHealth,
     breaker::{Breaker, Pass},
     circuits::{Circuits, Trials},
-    key::{Entry, Key, Lease, Place, Told, Trial},
+    key::{Entry, Key, Place, Told},
+    lease::{Lease, Trial},
     resolve::Endpoint,
     retry_budget::RetryBudget,
     selection::Selection,

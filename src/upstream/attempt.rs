@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::settings::Timeouts,
-    pool::{Provider, key::Lease},
+    pool::{Provider, lease::Lease},
     proxy::flight::Flight,
     snapshot::Snapshot,
 };

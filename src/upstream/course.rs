@@ -15,7 +15,8 @@ use gatekeeper_filters::kernel::{Code, Reject, Target};
 use super::classify::{Cause, Failure, Next};
 use crate::pool::{
     Provider, State, Tried, Wish,
-    key::{Key, KeyNews, Lease},
+    key::{Key, KeyNews},
+    lease::Lease,
     rest::jitter,
 };
 

@@ -190,11 +190,10 @@ impl HealthCheck for ModelList<'_> {
 /// What a probe found, and whether as many in a row found the same as it takes to believe it.
 async fn probed(
     check: &(impl HealthCheck + Sync),
-    place: usize,
-    key: &Arc<Key>,
+    key: &Backend,
     streak: &Streak,
 ) -> (Finding, bool) {
-    let found = Finding::of_check(&check.check(&selection::backend(place, key)).await);
+    let found = Finding::of_check(&check.check(key).await);
     let passed = found == Finding::Taken;
     let in_a_row = streak.note(passed);
     (found, in_a_row >= check.health_threshold(passed))
@@ -273,7 +272,8 @@ async fn probe_circuit(connector: &Connector, provider: &Provider, account: Opti
         return;
     };
     let list = ModelList { connector, provider };
-    let (found, is_believed) = probed(&list, place, key, &breaker.probes).await;
+    let (found, is_believed) =
+        probed(&list, &selection::backend(place, key), &breaker.probes).await;
     let (name, group) = (provider.name(), account.map_or("all", |_| &key.group_name));
     log::debug!("An open circuit was probed: {}. provider={name} group={group}", found.name());
     match found {
@@ -287,7 +287,8 @@ async fn probe_circuit(connector: &Connector, provider: &Provider, account: Opti
 pub async fn probe_key(connector: &Connector, provider: &Provider, key: &Arc<Key>) -> Finding {
     let list = ModelList { connector, provider };
     let place = provider.keys().iter().position(|known| Arc::ptr_eq(known, key)).unwrap_or(0);
-    let (found, is_believed) = probed(&list, place, key, &key.health.probes).await;
+    let (found, is_believed) =
+        probed(&list, &selection::backend(place, key), &key.health.probes).await;
     let (provider, id) = (provider.name(), &key.id);
     log::info!("A key was probed: {}. provider={provider} key={id}", found.name());
     match found {
@@ -300,4 +301,55 @@ pub async fn probe_key(connector: &Connector, provider: &Provider, key: &Arc<Key
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Answers as told, and wants two in a row to believe a success, three a failure.
+    struct Told(Mutex<VecDeque<Finding>>);
+
+    #[async_trait]
+    impl HealthCheck for Told {
+        async fn check(&self, _target: &Backend) -> pingora_core::Result<()> {
+            match self.0.lock().pop_front() {
+                Some(Finding::Taken) => Ok(()),
+                Some(other) => Error::e_explain(ErrorType::Custom(other.name()), "told"),
+                None => Error::e_explain(ErrorType::ConnectTimedout, "told"),
+            }
+        }
+
+        fn health_threshold(&self, success: bool) -> usize {
+            if success { 2 } else { 3 }
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_in_a_row_as_the_check_says_are_believed() {
+        use Finding::{NoList, Refused, Silent, Taken};
+        let told = [Taken, Refused, Taken, Taken, Refused, NoList, Refused];
+        let check = Told(Mutex::new(told.into()));
+        let streak = Streak::default();
+        let backend = Backend::new("127.0.0.1:1").unwrap();
+        let mut found = Vec::new();
+        for _ in 0..told.len() + 1 {
+            found.push(probed(&check, &backend, &streak).await);
+        }
+        let expected = [
+            (Taken, false),
+            (Refused, false),
+            (Taken, false),
+            (Taken, true),
+            (Refused, false),
+            (NoList, false),
+            (Refused, true),
+            (Silent, true),
+        ];
+        assert_eq!(found, expected);
+    }
 }

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     config::settings::Timeouts,
-    pool::key::{KeyNews, Lease},
+    pool::{key::KeyNews, lease::Lease},
     proxy::body::{FULL, Held},
     snapshot::Snapshot,
 };
