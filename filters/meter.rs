@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::json::NotJson;
+use self::{estimate::Estimate, json::NotJson};
 use crate::kernel::{Endpoint, Exchange, Filter, Hooks, Services, Spec, Usage, async_trait};
 
 /// What one event of a stream, or one whole JSON answer, says.
@@ -29,9 +29,8 @@ pub struct Reading {
     pub usage: Option<Usage>,
     /// The provider's count of the input alone: its output is not counted yet.
     pub input: Option<Usage>,
-    /// Thousandths of a token of output text in this event, by [`estimate`]; 0 beside a count of the
-    /// provider's.
-    pub output_millitokens: u64,
+    /// Output text in this event, by [`estimate`]; nothing beside a count of the provider's.
+    pub output: Estimate,
     /// Carries output: text, a tool call, reasoning, a refusal or a finish. The commit point.
     pub commits: bool,
     /// The answer says that it is complete (a finish reason, `response.completed`, or the like).
@@ -117,7 +116,6 @@ impl Filter for Meter {
             exchange.metered.reported = Some(usage);
         }
         exchange.metered.input = reading.input.or(exchange.metered.input);
-        let seen = &mut exchange.metered.output_millitokens;
-        *seen = seen.saturating_add(reading.output_millitokens);
+        exchange.metered.output += reading.output;
     }
 }

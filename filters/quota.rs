@@ -1,15 +1,18 @@
 //! Holds a buyer to the plan: reserves what a request may cost, settles what it did cost.
 
+mod oddities;
+
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use self::oddities::Oddities;
 use crate::{
     kernel::{
-        Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks, Ledger,
-        Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead, Services, Source, Spec,
-        TooFast, Usage, Verdict, async_trait, exchange::Settled,
+        Ask, Charge, Code, Counting, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks,
+        Ledger, MOST_OUTPUT, Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead,
+        Services, Source, Spec, TooFast, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -17,9 +20,6 @@ use crate::{
 /// The cap of a request that sets none, where the plan limits tokens: without one, nothing could
 /// be reserved.
 const DEFAULT_OUTPUT_CAP: u64 = 4096;
-
-/// A reported count above this multiple of the reservation is a provider's nonsense.
-const NONSENSE: u64 = 4;
 
 /// Seconds; a reservation that stands in the way is usually settled by then.
 const BUSY_RETRY_AFTER: u64 = 2;
@@ -35,12 +35,13 @@ impl Spec for Quota {
     const AFTER: &'static [&'static str] = &["license", "rate_limit", "route"];
 
     fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
-        Ok(Arc::new(QuotaFilter { ledger: services.ledger.clone() }))
+        Ok(Arc::new(QuotaFilter { ledger: services.ledger.clone(), oddities: Oddities::default() }))
     }
 }
 
 struct QuotaFilter {
     ledger: Arc<dyn Ledger>,
+    oddities: Oddities,
 }
 
 #[async_trait]
@@ -52,8 +53,9 @@ impl Filter for QuotaFilter {
     async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
         let Some(license) = exchange.license.clone() else { return Ok(()) };
         let plan = &license.plan;
-        exchange.input_tokens = input_tokens(exchange, ask);
-        check_input(plan, exchange.input_tokens)?;
+        let (least, most) = input_tokens(exchange, ask);
+        exchange.input_tokens = most;
+        check_input(plan, least)?;
         let cap = output_cap(plan, exchange.endpoint, ask.output_cap);
         let demand = Demand {
             license: license.id,
@@ -98,32 +100,19 @@ impl Filter for QuotaFilter {
 
     fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
         let Some(reservation) = exchange.reservation.take() else { return };
-        let overrun = check_reported(exchange, &reservation);
+        self.oddities.watch(exchange);
+        let overrun = is_overrun(exchange, &reservation);
         let charge = charge(exchange, outcome, &reservation);
         exchange.settled = Settled { tokens: charge.tokens, overrun };
         reservation.settle(charge);
     }
 }
 
-/// Whether the provider reported more than was reserved. Nonsense is replaced by the reservation, so
-/// that what is charged is what records and metrics show, too.
-fn check_reported(exchange: &mut Exchange, reservation: &Reservation) -> bool {
-    let (Some(usage), Some(worst)) = (exchange.metered.reported, worst(reservation)) else {
-        return false;
-    };
-    if usage.total() > worst.saturating_mul(NONSENSE) {
-        log::error!(
-            "A provider reported {} tokens where at most {worst} were reserved; \
-             the reservation is charged. request={} served={}",
-            usage.total(),
-            exchange.id,
-            exchange.served.as_ref().map_or("", |target| &target.label),
-        );
-        let input = reservation.grant.input;
-        let output = worst - input;
-        exchange.metered.reported = Some(Usage { input, output, ..Usage::default() });
-    }
-    usage.total() > worst
+/// Whether the provider reported more than was reserved.
+fn is_overrun(exchange: &Exchange, reservation: &Reservation) -> bool {
+    let (usage, source) = exchange.usage();
+    let worst = worst(reservation);
+    source == Source::Reported && worst.is_some_and(|worst| usage.total() > worst)
 }
 
 const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages-remaining");
@@ -131,11 +120,20 @@ const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-quota-tokens-rem
 const RESET: HeaderName = HeaderName::from_static("x-quota-reset");
 const CAPPED: HeaderName = HeaderName::from_static("x-quota-capped");
 
-/// Text plus images at the dearest rate among the targets that may serve.
-fn input_tokens(exchange: &Exchange, ask: &Ask) -> u64 {
+/// Estimates of the input at the targets that may serve: the smallest, which a plan's limit is held against,
+/// and the largest, which is reserved.
+fn input_tokens(exchange: &Exchange, ask: &Ask) -> (u64, u64) {
     let targets = exchange.route.iter().flat_map(|route| &route.targets);
-    let image = targets.map(|target| target.image_tokens).max().unwrap_or(0);
-    ask.text_tokens.saturating_add(ask.images.saturating_mul(image))
+    let tokens = targets.map(|target| ask.input.tokens(&target.counting));
+    let bounds = tokens.fold(None, |bounds: Option<(u64, u64)>, tokens| {
+        bounds.map_or(Some((tokens, tokens)), |(least, most)| {
+            Some((least.min(tokens), most.max(tokens)))
+        })
+    });
+    bounds.unwrap_or_else(|| {
+        let tokens = ask.input.tokens(&Counting::default());
+        (tokens, tokens)
+    })
 }
 
 fn check_input(plan: &Plan, input: u64) -> Verdict {
@@ -181,12 +179,10 @@ fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> 
         let tokens = if outcome.delivery == Delivery::Abandoned { input } else { 0 };
         return Charge { message, tokens, source: Source::Estimated };
     }
-    let (usage, source) = exchange.metered.usage(input);
-    let tokens = match (source, worst(reservation)) {
-        (Source::Estimated, Some(worst)) => usage.total().min(worst),
-        _ => usage.total(),
-    };
-    Charge { message, tokens, source }
+    // Both are within what is possible; a buyer pays no answer beyond the cap that was sent.
+    let (usage, source) = exchange.usage();
+    let output = usage.output.min(exchange.cap_sent().unwrap_or(MOST_OUTPUT));
+    Charge { message, tokens: usage.input.saturating_add(output), source }
 }
 
 /// All tokens a reservation holds; `None` where the output was not capped.

@@ -3,12 +3,14 @@
 use std::{any::Any, net::IpAddr, sync::Arc, time::Instant};
 
 use super::{
+    input::Input,
     license::{Credential, License},
     period::UnixMs,
     plan::OnDisconnect,
     ports::{Balance, Permit, Reservation},
     route::{AskedTier, Dialect, Route, Target},
     usage::{Metered, Source, Usage},
+    vocabulary::Vocabulary,
 };
 
 /// The public endpoints that reach a provider.
@@ -105,6 +107,9 @@ pub struct Settled {
     pub overrun: bool,
 }
 
+/// No answer is more tokens than this: the largest output of any model on sale.
+pub const MOST_OUTPUT: u64 = 131_072;
+
 pub struct Exchange {
     pub id: Arc<str>,
     pub endpoint: Endpoint,
@@ -135,7 +140,9 @@ pub struct Exchange {
     pub output_cap: Option<u64>,
     /// The cap was lowered to fit what is left.
     pub shrunk: bool,
-    /// Estimate of the whole input, images included.
+    /// What the request brings along.
+    pub input: Input,
+    /// Estimate of it at the target where it is dearest.
     pub input_tokens: u64,
     /// `meter`
     pub metered: Metered,
@@ -148,6 +155,8 @@ pub struct Exchange {
     /// The attempt loop.
     pub progress: Progress,
     pub served: Option<Arc<Target>>,
+    /// The key that `served` was asked with.
+    pub served_key: Option<Arc<str>>,
 
     /// State of filters that the kernel does not know, found by type.
     pub extensions: Extensions,
@@ -177,6 +186,7 @@ impl Exchange {
             balance: None,
             output_cap: None,
             shrunk: false,
+            input: Input::default(),
             input_tokens: 0,
             metered: Metered::default(),
             settled: Settled::default(),
@@ -184,6 +194,7 @@ impl Exchange {
             saved: 0,
             progress: Progress::default(),
             served: None,
+            served_key: None,
             extensions: Extensions::default(),
             entered: 0,
             closed: false,
@@ -195,13 +206,31 @@ impl Exchange {
         self.license.as_ref().map_or(OnDisconnect::Cut, |license| license.plan.on_disconnect)
     }
 
-    /// What the answer used so far; nothing before a provider began one.
+    /// What the answer used so far, as far as that is possible; nothing before a provider began one.
     pub fn usage(&self) -> (Usage, Source) {
         if self.progress.answered {
-            self.metered.usage(self.input_tokens)
+            let (usage, source) = self.metered.usage(self.input_estimate(), self.vocabulary());
+            (usage.within(self.input.most(), MOST_OUTPUT), source)
         } else {
             (Usage::default(), Source::Estimated)
         }
+    }
+
+    /// Estimate of the input at the target that serves.
+    pub fn input_estimate(&self) -> u64 {
+        let target = self.served.as_ref().filter(|_| self.input != Input::default());
+        target.map_or(self.input_tokens, |target| self.input.tokens(&target.counting))
+    }
+
+    /// That of the target that serves.
+    pub fn vocabulary(&self) -> Vocabulary {
+        self.served.as_ref().map_or_else(Vocabulary::default, |target| target.counting.vocabulary)
+    }
+
+    /// The output cap that the provider was sent, if any.
+    pub fn cap_sent(&self) -> Option<u64> {
+        let required = self.served.as_ref().and_then(|target| target.dialect.required_cap());
+        self.output_cap.or(required)
     }
 }
 

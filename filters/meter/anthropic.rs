@@ -5,7 +5,8 @@
 //! thinking.
 
 use super::{
-    Reading, estimate,
+    Reading,
+    estimate::{self, Estimate},
     json::{NotJson, count, is_empty, member_text, read, read_event},
 };
 use crate::kernel::{Usage, json::Value};
@@ -15,6 +16,8 @@ use crate::kernel::{Usage, json::Value};
 pub struct Stream {
     input: Option<u64>,
     creation: u64,
+    /// Of the creation: kept for an hour.
+    creation_1h: u64,
     cached: u64,
     output: Option<u64>,
     /// Of the output.
@@ -71,17 +74,39 @@ impl Stream {
         let details = usage.get("output_tokens_details");
         let thinking = details.and_then(|details| count(details.get("thinking_tokens")));
         self.input = said("input_tokens").or(self.input);
-        self.creation = said("cache_creation_input_tokens").unwrap_or(self.creation);
+        self.take_creation(usage);
         self.cached = said("cache_read_input_tokens").unwrap_or(self.cached);
         self.output = said("output_tokens").or(self.output);
         self.thinking = thinking.unwrap_or(self.thinking);
+    }
+
+    /// What was written to the cache: a sum, and the same by how long it is kept.
+    fn take_creation(&mut self, usage: Value<'_>) {
+        let parts = usage.get("cache_creation");
+        let part = |name: &str| parts.and_then(|parts| count(parts.get(name)));
+        let hour = part("ephemeral_1h_input_tokens");
+        let minutes = part("ephemeral_5m_input_tokens");
+        let sum = match (minutes, hour) {
+            (None, None) => None,
+            _ => Some(minutes.unwrap_or(0).saturating_add(hour.unwrap_or(0))),
+        };
+        let told = count(usage.get("cache_creation_input_tokens")).max(sum);
+        self.creation = told.unwrap_or(self.creation);
+        self.creation_1h = hour.unwrap_or(self.creation_1h);
     }
 
     /// `None` while the input or the output is not known.
     fn usage(&self, output: Option<u64>) -> Option<Usage> {
         let (uncached, output) = (self.input?, output?);
         let input = uncached.saturating_add(self.creation).saturating_add(self.cached);
-        Some(Usage { input, output, cached: self.cached, reasoning: self.thinking.min(output) })
+        Some(Usage {
+            input,
+            output,
+            cached: self.cached,
+            cache_write: self.creation,
+            cache_write_1h: self.creation_1h.min(self.creation),
+            reasoning: self.thinking.min(output),
+        })
     }
 }
 
@@ -91,7 +116,7 @@ fn block_start(block: Value<'_>, reading: &mut Reading) {
     let name = if kind.as_deref() == Some("tool_use") { "name" } else { "text" };
     if block.get(name).is_some_and(|text| !is_empty(text)) {
         reading.commits = true;
-        reading.output_millitokens = member_text(block, name);
+        reading.output = member_text(block, name);
     }
 }
 
@@ -99,7 +124,7 @@ fn block_delta(delta: Value<'_>, reading: &mut Reading) {
     for name in ["text", "thinking", "partial_json"] {
         if delta.get(name).is_some_and(|text| !is_empty(text)) {
             reading.commits = true;
-            reading.output_millitokens += member_text(delta, name);
+            reading.output += member_text(delta, name);
         }
     }
 }
@@ -118,7 +143,7 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
         let content = root.get("content").filter(|content| !is_empty(*content));
         Reading {
             usage: counts.usage(counts.output),
-            output_millitokens: content.map_or(0, |blocks| blocks.items().map(block).sum()),
+            output: content.map_or(Estimate::default(), |blocks| blocks.items().map(block).sum()),
             commits: (content.is_some() || stopped) && !failed,
             finished: stopped,
             failed,
@@ -127,10 +152,11 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
     })
 }
 
-fn block(block: Value<'_>) -> u64 {
-    let input =
-        block.get("input").map_or(0, |input| estimate::text(&String::from_utf8_lossy(input.raw())));
-    ["text", "thinking", "name"].iter().map(|name| member_text(block, name)).sum::<u64>() + input
+fn block(block: Value<'_>) -> Estimate {
+    let written = |input: Value<'_>| estimate::piece(&String::from_utf8_lossy(input.raw()));
+    let input = block.get("input").map_or(Estimate::default(), written);
+    ["text", "thinking", "name"].iter().map(|name| member_text(block, name)).sum::<Estimate>()
+        + input
 }
 
 #[cfg(test)]
@@ -139,6 +165,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kernel::Vocabulary;
 
     fn fixture(name: &str) -> String {
         let path = format!("{}/../tests/fixtures/anthropic/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -154,7 +181,14 @@ mod tests {
         (readings, usage)
     }
 
-    const COUNTED: Usage = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0 };
+    const COUNTED: Usage = Usage {
+        input: 1201,
+        output: 14,
+        cached: 1180,
+        cache_write: 0,
+        cache_write_1h: 0,
+        reasoning: 0,
+    };
 
     #[test]
     fn counts_are_those_of_the_reference() {
@@ -187,7 +221,7 @@ mod tests {
         let delta = json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"},
             "usage": {"input_tokens": null, "output_tokens": 5, "cache_read_input_tokens": -4}});
         let reading = state.read(None, delta.to_string().as_bytes());
-        let expected = Usage { input: 10, output: 5, cached: 3, reasoning: 0 };
+        let expected = Usage { input: 10, output: 5, cached: 3, reasoning: 0, ..Usage::default() };
         assert_eq!((reading.usage, reading.finished), (Some(expected), true));
     }
 
@@ -206,11 +240,11 @@ mod tests {
         ] {
             let reading = read(json!({"type": "content_block_delta", "delta": delta}));
             assert_eq!(reading.commits, commits, "{delta}");
-            assert_eq!(reading.output_millitokens > 0, commits, "{delta}");
+            assert_eq!(!reading.output.is_zero(), commits, "{delta}");
         }
         let message = json!({"content": [{"type": "tool_use", "name": "weather", "input": {"city": "Oslo"}}]});
         let reading = answer(message.to_string().as_bytes()).unwrap();
-        assert!(reading.commits && reading.output_millitokens > 1000);
+        assert!(reading.commits && reading.output.millitokens(Vocabulary::O200k) > 500);
         assert!(!answer(b"{}").unwrap().commits && answer(b"{").is_err());
         assert!(answer(br#"{"type":"error","error":{"type":"overloaded_error"}}"#).unwrap().failed);
     }
@@ -224,7 +258,7 @@ mod tests {
             "usage": {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 4}}});
         assert_eq!(state.read(None, delta.to_string().as_bytes()).usage, None);
         let late = json!({"type": "message_delta", "usage": {"input_tokens": 7}});
-        let expected = Usage { input: 7, output: 5, cached: 0, reasoning: 4 };
+        let expected = Usage { input: 7, output: 5, cached: 0, reasoning: 4, ..Usage::default() };
         assert_eq!(state.read(None, late.to_string().as_bytes()).usage, Some(expected));
         assert_eq!(answer(br#"{"usage":{"output_tokens":5}}"#).unwrap().usage, None);
     }
@@ -254,6 +288,8 @@ mod tests {
                     input: input + last.1.unwrap_or(0) + last.2.unwrap_or(0),
                     output,
                     cached: last.2.unwrap_or(0),
+                    cache_write: last.1.unwrap_or(0),
+                    cache_write_1h: 0,
                     reasoning: 0,
                 });
                 prop_assert_eq!(usage, expected);

@@ -68,11 +68,11 @@ fn read_candidate(candidate: Value<'_>, reading: &mut Reading) {
     for part in parts.iter().flat_map(Value::items) {
         if part.get("text").is_some_and(|text| !is_empty(text)) {
             reading.commits = true;
-            reading.output_millitokens += member_text(part, "text");
+            reading.output += member_text(part, "text");
         }
         if let Some(call) = part.get("functionCall") {
             reading.commits = true;
-            reading.output_millitokens += estimate::text(&String::from_utf8_lossy(call.raw()));
+            reading.output += estimate::piece(&String::from_utf8_lossy(call.raw()));
         }
     }
 }
@@ -95,6 +95,8 @@ fn counts(usage: Value<'_>) -> Option<Usage> {
         input,
         output,
         cached: said("cachedContentTokenCount").unwrap_or(0).min(input),
+        cache_write: 0,
+        cache_write_1h: 0,
         reasoning: thoughts.unwrap_or(0).min(output),
     })
 }
@@ -105,6 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kernel::Vocabulary;
 
     fn fixture(name: &str) -> String {
         let path = format!("{}/../tests/fixtures/gemini/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -114,13 +117,14 @@ mod tests {
     #[test]
     fn counts_are_those_of_the_reference() {
         let whole = answer(fixture("gemini_generate.json").as_bytes()).unwrap();
-        let counted = Usage { input: 1320, output: 69, cached: 1024, reasoning: 58 };
+        let counted =
+            Usage { input: 1320, output: 69, cached: 1024, reasoning: 58, ..Usage::default() };
         assert_eq!((whole.usage, whole.finished, whole.commits), (Some(counted), true, true));
         let stream = fixture("gemini_stream.sse");
         let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
         let readings: Vec<_> = data.map(|data| event(data.as_bytes())).collect();
         let last = readings.last().unwrap();
-        let counted = Usage { input: 9, output: 68, cached: 0, reasoning: 58 };
+        let counted = Usage { input: 9, output: 68, cached: 0, reasoning: 58, ..Usage::default() };
         assert_eq!((last.usage, last.finished), (Some(counted), true));
         assert!(readings[0].commits && !readings[0].finished);
     }
@@ -135,7 +139,10 @@ mod tests {
         assert!(blocked.commits && blocked.finished);
         let call = json!({"functionCall": {"name": "weather", "args": {"city": "Oslo"}}});
         assert!(
-            read(json!({"candidates": [{"content": {"parts": [call]}}]})).output_millitokens > 1000
+            read(json!({"candidates": [{"content": {"parts": [call]}}]}))
+                .output
+                .millitokens(Vocabulary::O200k)
+                > 500
         );
         assert!(read(json!([{"error": {"code": 503}}])).failed);
         let empty = read(json!({}));
@@ -149,7 +156,7 @@ mod tests {
         let parts = json!({"parts": [{"text": "A long story"}]});
         let first = read(json!({"candidates": [{"content": parts}], "usageMetadata": counts}));
         assert_eq!((first.usage, first.input.unwrap().input), (None, 8));
-        assert!(first.output_millitokens > 1000);
+        assert!(first.output.millitokens(Vocabulary::O200k) > 500);
         let last = read(json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": counts}));
         assert_eq!(last.usage, Some(Usage { input: 8, ..Usage::default() }));
     }

@@ -18,6 +18,7 @@ mod tests;
 
 use super::{
     Reading,
+    estimate::Estimate,
     json::{NotJson, count, is_empty, member_text, read, read_event, text},
 };
 use crate::kernel::{
@@ -118,9 +119,9 @@ fn read_choice(choice: Value<'_>, reading: &mut Reading) {
 
 fn read_message(message: Value<'_>, reading: &mut Reading) {
     // Some servers state the same reasoning under both names.
-    let mut reasoning = 0;
+    let mut reasoning = Estimate::default();
     for (name, value) in message.members() {
-        let weigh: fn(Value<'_>) -> u64 = match &*name.bytes() {
+        let weigh: fn(Value<'_>) -> Estimate = match &*name.bytes() {
             b"content" | b"refusal" | b"reasoning" | b"reasoning_content" => text,
             b"tool_calls" => |calls| calls.items().map(call).sum(),
             b"function_call" => function,
@@ -136,17 +137,17 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
             // Counted by the provider.
             _ if reading.usage.is_some() => {}
             b"reasoning" | b"reasoning_content" => reasoning = weigh(value).max(reasoning),
-            _ => reading.output_millitokens += weigh(value),
+            _ => reading.output += weigh(value),
         }
     }
-    reading.output_millitokens += reasoning;
+    reading.output += reasoning;
 }
 
-fn call(call: Value<'_>) -> u64 {
+fn call(call: Value<'_>) -> Estimate {
     ["function", "custom"].iter().filter_map(|kind| call.get(kind)).map(function).sum()
 }
 
-fn function(function: Value<'_>) -> u64 {
+fn function(function: Value<'_>) -> Estimate {
     ["name", "arguments", "input"].iter().map(|name| member_text(function, name)).sum()
 }
 
@@ -238,12 +239,15 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
         Output::Never => 0,
         Output::Counted => reported.max(rest)?,
     };
-    let cached = detail(named.input_details, "cached_tokens");
+    let cached = detail(named.input_details, "cached_tokens").unwrap_or(0).min(input);
+    let written = detail(named.input_details, "cache_write_tokens").unwrap_or(0);
     let reasoning = detail(named.output_details, "reasoning_tokens");
     Some(Usage {
         input,
         output,
-        cached: cached.unwrap_or(0).min(input),
+        cached,
+        cache_write: written.min(input - cached),
+        cache_write_1h: 0,
         reasoning: reasoning.unwrap_or(0).min(output),
     })
 }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::{Reading, Stream, sse::Splitter};
-use crate::kernel::{Endpoint, Source, Usage, usage::Metered};
+use super::{Reading, Stream, estimate::Estimate, sse::Splitter};
+use crate::kernel::{Endpoint, Source, Usage, Vocabulary, usage::Metered};
 
 struct Case {
     endpoint: Endpoint,
@@ -23,8 +23,8 @@ fn cases() -> Vec<Case> {
         let variants = [plain.clone().into_bytes(), plain.replace('\n', "\r\n").into_bytes()];
         Case { endpoint, variants, usage, committed, failed }
     };
-    let message = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0 };
-    let generated = Usage { input: 9, output: 68, cached: 0, reasoning: 58 };
+    let message = Usage { input: 1201, output: 14, cached: 1180, reasoning: 0, ..Usage::default() };
+    let generated = Usage { input: 9, output: 68, cached: 0, reasoning: 58, ..Usage::default() };
     vec![
         case(Endpoint::Messages, "anthropic/anthropic_stream.sse", Some(message), 3, false),
         case(Endpoint::Messages, "anthropic/anthropic_stream_overloaded.sse", None, 3, true),
@@ -37,7 +37,7 @@ fn cases() -> Vec<Case> {
 struct Seen {
     usage: Option<Usage>,
     input: Option<Usage>,
-    millitokens: u64,
+    millitokens: Estimate,
     committed: Option<usize>,
     finished: bool,
     done: bool,
@@ -49,7 +49,7 @@ impl Seen {
     fn add(&mut self, reading: &Reading) {
         self.usage = reading.usage.or(self.usage);
         self.input = reading.input.or(self.input);
-        self.millitokens += reading.output_millitokens;
+        self.millitokens += reading.output;
         if reading.commits && self.committed.is_none() {
             self.committed = Some(self.events);
         }
@@ -97,9 +97,8 @@ fn streams_are_counted_the_same_wherever_they_are_cut() {
 fn a_broken_message_costs_its_counted_input_and_its_words() {
     let [_, broken, _] = cases().try_into().map_err(drop).unwrap();
     let seen = watch(broken.endpoint, [&broken.variants[0][..]]);
-    let metered =
-        Metered { reported: seen.usage, input: seen.input, output_millitokens: seen.millitokens };
-    let (usage, source) = metered.usage(7);
+    let metered = Metered { reported: seen.usage, input: seen.input, output: seen.millitokens };
+    let (usage, source) = metered.usage(7, Vocabulary::O200k);
     assert_eq!((usage.input, usage.cached, source), (1201, 1180, Source::Estimated));
     assert!((1..10).contains(&usage.output), "{usage:?}");
 }

@@ -436,7 +436,7 @@ fn record(time: UnixMs, model: &str) -> Record {
         served: "groq/llama".into(),
         provider: "groq".into(),
         key: "groq-1".into(),
-        usage: Usage { input: 1, output: 2, cached: 3, reasoning: 4 },
+        usage: Usage { input: 1, output: 2, cached: 3, reasoning: 4, ..Usage::default() },
         source: Source::Reported,
         charged: 3,
         cost: 5,

@@ -60,6 +60,7 @@ impl Attempt<'_> {
             return Err(Failure::broken("the request has no body").into());
         };
         exchange.served = Some(self.target.clone());
+        exchange.served_key = Some(self.lease.key().id.clone());
         // A buyer does not pay for what an attempt said that failed.
         exchange.metered = Metered::default();
         flight.first_said = None;

@@ -213,7 +213,8 @@ pub async fn stream(
     }
     let result = relay_events(session, relay, &mut events, first_token).await;
     if let (Err(_), false, Some(floor)) = (&result, events.is_finished(), relay.floor) {
-        relay.exchange.metered.raise_to(floor, relay.exchange.input_tokens);
+        let (input, vocabulary) = (relay.exchange.input_estimate(), relay.exchange.vocabulary());
+        relay.exchange.metered.raise_to(floor, input, vocabulary);
     }
     result
 }

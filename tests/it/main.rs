@@ -38,6 +38,7 @@ mod body_limit;
 mod canary;
 mod capture;
 mod chain;
+mod charges;
 mod cli;
 mod clock;
 mod concurrency;

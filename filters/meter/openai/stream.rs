@@ -46,11 +46,7 @@ impl ChatStream {
 
 /// The reading of a chunk that holds words and nothing else.
 fn said(words: &str) -> Reading {
-    Reading {
-        commits: !words.is_empty(),
-        output_millitokens: estimate::text(words),
-        ..Reading::default()
-    }
+    Reading { commits: !words.is_empty(), output: estimate::piece(words), ..Reading::default() }
 }
 
 impl Shape {

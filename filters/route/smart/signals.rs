@@ -4,7 +4,7 @@ use super::{
     terms, weights,
     words::{self, Found},
 };
-use crate::meter::estimate;
+use crate::{kernel::Vocabulary, meter::estimate};
 
 /// Bytes read of one text: its beginning and its end, where instructions stand.
 pub const READ: usize = 1024;
@@ -55,7 +55,7 @@ impl Signals {
         signals.words = words::count(&folded);
         terms::each(&folded, term);
         let read = (head.len() + tail.len()).max(1) as u64;
-        let tokens = estimate::tokens(estimate::text(head) + estimate::text(tail));
+        let tokens = (estimate::text(head) + estimate::text(tail)).tokens(Vocabulary::O200k);
         signals.tokens = tokens.saturating_mul(text.len() as u64) / read;
         signals
     }
