@@ -34,33 +34,30 @@ impl Sample {
 const LEAST: f64 = 0.9;
 const MOST: f64 = 1.6;
 
-fn outside(kinds: impl Fn(&str) -> bool, most: f64, estimate: fn(&str) -> Estimate) -> Vec<String> {
+fn outside(kinds: &[&str], bounds: std::ops::RangeInclusive<f64>) -> Vec<String> {
     let samples = Sample::all();
-    assert!(samples.iter().filter(|sample| sample.kind == "plain").count() >= 100);
+    assert!(samples.iter().filter(|sample| sample.kind == kinds[0]).count() >= 100);
     samples
         .iter()
-        .filter(|sample| kinds(&sample.kind))
-        .flat_map(|sample| sample.ratios(estimate(&sample.text)).map(|ratio| (sample, ratio)))
-        .filter(|(_, ratio)| !(LEAST..=most).contains(ratio))
-        .map(|(sample, ratio)| format!("{} {}: {ratio:.2}", sample.name, sample.kind))
+        .filter(|sample| kinds.contains(&&*sample.kind))
+        .flat_map(|sample| sample.ratios(text(&sample.text)).map(|ratio| (sample, ratio)))
+        .filter(|(_, ratio)| !bounds.contains(ratio))
+        .map(|(sample, ratio)| format!("{} {}: {ratio:.3}", sample.name, sample.kind))
         .collect()
 }
 
 #[test]
 fn near_the_truth_in_every_script() {
-    assert_eq!(outside(|kind| kind == "plain", MOST, text), Vec::<String>::new());
+    assert_eq!(outside(&["plain"], LEAST..=MOST), Vec::<String>::new());
 }
 
-/// Whatever is done to a text so that it weighs little.
+/// Whatever is done to a text so that it weighs little. Where all its letters are shuffled, or every other six of them
+/// another text's, it is no text of its language any more.
 #[test]
 fn no_mutation_weighs_less_than_nine_tenths() {
-    let found = outside(|kind| kind != "plain", 3.0, text);
-    // Shuffled or spliced letters are another text; in scripts of few letters they may weigh a little less.
-    let (other, same): (Vec<_>, Vec<_>) = found
-        .into_iter()
-        .partition(|it| it.contains(" letters: 0.8") || it.contains(" spliced: 0.8"));
-    assert_eq!(same, Vec::<String>::new());
-    assert!(other.len() < 10, "{other:?}");
+    let kept = ["sparse", "words", "capitals", "spaced"];
+    assert_eq!(outside(&kept, LEAST..=2.5), Vec::<String>::new());
+    assert_eq!(outside(&["letters", "spliced"], 0.85..=2.5), Vec::<String>::new());
 }
 
 #[test]
@@ -70,7 +67,8 @@ fn where_nothing_is_known_the_larger_count_holds() {
     assert!(old >= 2 * new, "{new} and {old}");
     assert_eq!(georgian.tokens(Vocabulary::Unknown), old);
     assert_eq!(text("").tokens(Vocabulary::Unknown), 0);
-    assert_eq!(text("a").tokens(Vocabulary::O200k), 1, "a text is a token at least");
+    let one = text("a").tokens(Vocabulary::O200k);
+    assert!((1..=2).contains(&one), "a text is a token at least: {one}");
 }
 
 /// A stream is cut anywhere: into tokens, words, or in the middle of them.
@@ -87,7 +85,7 @@ fn pieces_weigh_about_what_the_whole_does() {
                 at = end;
             }
             for ratio in sample.ratios(sum) {
-                assert!((0.7..2.0).contains(&ratio), "{} by {most}: {ratio:.2}", sample.name);
+                assert!((0.6..2.0).contains(&ratio), "{} by {most}: {ratio:.2}", sample.name);
             }
         }
     }
