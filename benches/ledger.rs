@@ -10,7 +10,7 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use gatekeeper::ledger::Embedded;
 use gatekeeper_filters::kernel::{
-    Charge, Demand, Denied, Ledger, LicenseId, Limit, Period, Source, UnixMs,
+    About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Period, Source, UnixMs,
 };
 
 fn demand(licence: u8) -> Demand {
@@ -18,6 +18,8 @@ fn demand(licence: u8) -> Demand {
     Demand {
         license: LicenseId([licence; 32]),
         now: UnixMs::now(),
+        about: About::default(),
+        input_cost: 0,
         messages: limit(u64::MAX),
         tokens: limit(u64::MAX),
         input: 100,
@@ -34,7 +36,8 @@ fn request(ledger: &Embedded, demand: &Demand) {
         let future = pin!(ledger.reserve(demand));
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(grant)) => {
-                let charge = Charge { message: true, tokens: 300, source: Source::Reported };
+                let source = Source::Reported;
+                let charge = Charge { message: true, tokens: 300, source, about: None };
                 return ledger.settle(grant.hold, charge);
             }
             Poll::Ready(Err(Denied::StoreDown)) => std::thread::sleep(Duration::from_millis(1)),

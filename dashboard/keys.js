@@ -5,8 +5,8 @@ import { and, compact, count, dollars, duration, exact, many, millis, why } from
 import { condition } from './sentence.js';
 import { post } from './api.js';
 
-const TONES = { ready: 'served', cooling: 'waiting', quarantined: 'failed', off: 'off' };
-const WORDS = { ready: 'ready', cooling: 'cooling', quarantined: 'set aside', off: 'off' };
+const TONES = { ready: 'served', doubtful: 'waiting', cooling: 'waiting', quarantined: 'failed', off: 'off' };
+const WORDS = { ready: 'ready', doubtful: 'in doubt', cooling: 'cooling', quarantined: 'set aside', off: 'off' };
 const PROVIDER_TONES = { serving: 'served', recovering: 'waiting', sick: 'failed', out: 'waiting' };
 const PROVIDER_WORDS = { serving: 'serving', recovering: 'being tried again', sick: 'failing', out: 'no key ready' };
 
@@ -176,7 +176,7 @@ function resting({ models = [], fails_for_ms: fails }, age) {
 
 /** For the panel's head: "4 of 7 ready". */
 export function ready(keys) {
-    const waits = ['cooling', 'quarantined', 'off'].map((state) => [state, keys.filter((key) => key.state === state).length]);
+    const waits = ['doubtful', 'cooling', 'quarantined', 'off'].map((state) => [state, keys.filter((key) => key.state === state).length]);
     const rest = waits.filter(([, n]) => n > 0).map(([state, n]) => `${n} ${WORDS[state]}`);
     const up = keys.filter(({ state }) => state === 'ready').length;
     return `${up} of ${keys.length} ready${rest.length > 0 ? `, ${and(rest)}` : ''}`;

@@ -92,11 +92,14 @@ function struggling(lately) {
  * What one provider does, in words: `{ name, serves, tried, words }`. One that is `tried` may fail as before:
  * one request finds out.
  */
-export function condition({ name, state, sick_for_ms: sick }, keys) {
+export function condition({ name, state, why: cause, sick_for_ms: sick }, keys) {
     if (state === 'serving') return { name, serves: true, words: `${name} is serving` };
     if (state === 'recovering') return { name, serves: false, tried: true, words: `${name} failed and is being tried again` };
     if (state === 'sick') {
         const since = sick ? ` for ${duration(sick)}` : '';
+        if (cause === 'firewall') {
+            return { name, serves: false, words: `${name} is left out${since}: the provider's firewall refuses this server` };
+        }
         return { name, serves: false, words: `${name} fails${since} and is left out` };
     }
     const own = keys.filter(({ provider }) => provider === name);
@@ -130,8 +133,12 @@ function shops({ sources = [] }) {
         });
 }
 
-function config({ config: { refused, waits_for_restart: waits = [] } }) {
+function config({ config: { refused, waits_for_restart: waits = [], limits_by_address: byAddress = true } }) {
     const notes = [];
+    if (!byAddress) {
+        const text = 'Limits by address are off: name the network of what speaks TLS for the gateway in trusted_proxies.';
+        notes.push({ tone: 'waiting', text, href: '#config' });
+    }
     if (refused) {
         const problems = many(refused.problems.length, 'problem');
         notes.push({

@@ -22,7 +22,7 @@ pub use async_trait::async_trait;
 pub use self::{
     ask::{Ask, Members},
     chain::{Chain, ChainProblem, FilterUse, Registry},
-    exchange::{Delivery, Endpoint, Exchange, MOST_OUTPUT, Outcome, Progress},
+    exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome, Progress},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     image::{Detail, Image, ImageTokens},
     input::{Counting, Input},
@@ -30,8 +30,8 @@ pub use self::{
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, OnDisconnect, Plan},
     ports::{
-        Balance, Charge, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace, Permit, Record,
-        Reservation, Spent, StoreDown, TooFast, text,
+        About, Balance, Charge, Cut, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace,
+        Permit, Record, Reservation, Spent, StoreDown, TooFast, Unseen, Whole, text,
     },
     price::{DOLLAR, Price},
     reject::{Code, QuotaDetail, Reject},

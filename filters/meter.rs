@@ -29,12 +29,19 @@ pub struct Reading {
     pub usage: Option<Usage>,
     /// The provider's count of the input alone: its output is not counted yet.
     pub input: Option<Usage>,
-    /// Output text in this event, by [`estimate`]; nothing beside a count of the provider's.
-    pub output: Estimate,
+    /// The provider's count of input and output together, where it tells nothing else.
+    pub total: Option<u64>,
+    /// Output text in this event, by [`estimate`]. A whole answer's need not be
+    /// weighed beside a count of the provider's.
+    pub output_millitokens: Estimate,
     /// Carries output: text, a tool call, reasoning, a refusal or a finish. The commit point.
     pub commits: bool,
+    /// What it carries, finishes aside.
+    pub output: Output,
     /// The answer says that it is complete (a finish reason, `response.completed`, or the like).
     pub finished: bool,
+    /// How, where it is finished.
+    pub ending: Ending,
     /// The end marker (`[DONE]`).
     pub done: bool,
     /// Carries nothing but usage: taken out again for an app that did not ask for it.
@@ -43,6 +50,60 @@ pub struct Reading {
     pub failed: bool,
     /// An event whose data no JSON parser takes: every SDK would stumble over it.
     pub malformed: bool,
+}
+
+/// What an event carries for a reader of the answer; the greater outweighs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    #[default]
+    None,
+    /// Reasoning: the answer itself is still to come.
+    Reasoning,
+    /// Text, a tool call, a refusal, a picture, a vector.
+    Answer,
+}
+
+/// How an answer says that it ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// Cut short, refused, blocked, for a tool, or with a reason that is not known.
+    #[default]
+    Other,
+    /// The model had no more to say.
+    Natural,
+    /// The model tried to call a tool, and its call could not be read (Gemini's `MALFORMED_FUNCTION_CALL`).
+    MalformedCall,
+}
+
+impl Ending {
+    /// By the word for it, of any dialect.
+    fn of(reason: &[u8]) -> Self {
+        const MALFORMED: &[u8] = b"MALFORMED_FUNCTION_CALL";
+        match reason {
+            b"stop" | b"STOP" | b"end_turn" => Ending::Natural,
+            // Gemini's compatible endpoint has words before it.
+            _ if reason.to_ascii_uppercase().ends_with(MALFORMED) => Ending::MalformedCall,
+            _ => Ending::Other,
+        }
+    }
+
+    /// Whether an answer that ends so without any output, and for which the provider counted `output` tokens,
+    /// is none: to ask once more costs the app nothing, and mostly helps.
+    pub fn is_hollow(self, output: Option<u64>) -> bool {
+        match self {
+            Ending::Natural => output == Some(0),
+            Ending::MalformedCall => true,
+            Ending::Other => false,
+        }
+    }
+}
+
+impl Reading {
+    /// Whether a whole answer holds none.
+    pub fn is_hollow(&self) -> bool {
+        let counted = self.usage.map(|usage| usage.output);
+        self.finished && self.output == Output::None && self.ending.is_hollow(counted)
+    }
 }
 
 /// Reads the events of one stream of an endpoint.
@@ -112,10 +173,23 @@ impl Filter for Meter {
     }
 
     fn chunk(&self, exchange: &mut Exchange, reading: &Reading) {
-        if let Some(usage) = reading.usage {
-            exchange.metered.reported = Some(usage);
+        let metered = &mut exchange.metered;
+        let text = reading.output_millitokens;
+        metered.input = reading.input.or(metered.input);
+        match (reading.usage, reading.total) {
+            (Some(usage), _) => (metered.reported, metered.total) = (Some(usage), None),
+            (None, Some(total)) => {
+                // Of the count before only the input still holds.
+                let before = metered.reported.take().filter(|usage| usage.input > 0);
+                metered.input = metered.input.or(before);
+                metered.total = Some(total);
+            }
+            (None, None) => {}
         }
-        exchange.metered.input = reading.input.or(exchange.metered.input);
-        exchange.metered.output += reading.output;
+        metered.seen_millitokens += text;
+        // A count includes what stands beside it.
+        let is_count = reading.usage.is_some() || reading.total.is_some();
+        let late = &mut metered.output_millitokens;
+        *late = if is_count { Estimate::default() } else { *late + text };
     }
 }

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use self::oddities::Oddities;
 use crate::{
     kernel::{
-        Ask, Charge, Code, Counting, Delivery, Demand, Denied, Endpoint, Exchange, Filter, Hooks,
-        Ledger, MOST_OUTPUT, Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead,
-        Services, Source, Spec, TooFast, Verdict, async_trait, exchange::Settled,
+        About, Ask, Charge, Code, Counting, Delivery, Demand, Denied, Endpoint, Exchange, Expenses,
+        Filter, Hooks, Ledger, License, MOST_OUTPUT, Outcome, Plan, QuotaDetail, Reject,
+        Reservation, ResponseHead, Services, Source, Spec, TooFast, UnixMs, Usage, Verdict,
+        async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -35,13 +36,24 @@ impl Spec for Quota {
     const AFTER: &'static [&'static str] = &["license", "rate_limit", "route"];
 
     fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
-        Ok(Arc::new(QuotaFilter { ledger: services.ledger.clone(), oddities: Oddities::default() }))
+        let (ledger, expenses) = (services.ledger.clone(), services.expenses.clone());
+        Ok(Arc::new(QuotaFilter { ledger, expenses, oddities: Oddities::default() }))
     }
 }
 
 struct QuotaFilter {
     ledger: Arc<dyn Ledger>,
+    expenses: Arc<dyn Expenses>,
     oddities: Oddities,
+}
+
+impl QuotaFilter {
+    /// How many requests of the licence came to a timeout within the hour, if this is one that did.
+    fn timeouts(&self, exchange: &Exchange, outcome: &Outcome) -> u32 {
+        let is_one = outcome.delivery == Delivery::Failed && exchange.timed_out;
+        let license = exchange.license.as_ref().filter(|_| is_one && outcome.status == 504);
+        license.map_or(0, |license| self.expenses.timed_out(&license.id, exchange.now))
+    }
 }
 
 #[async_trait]
@@ -59,7 +71,10 @@ impl Filter for QuotaFilter {
         let cap = output_cap(plan, exchange.endpoint, ask.output_cap);
         let demand = Demand {
             license: license.id,
-            now: exchange.now,
+            // Of now: a slow body may have taken minutes since the head.
+            now: UnixMs::now(),
+            about: about(exchange, &license),
+            input_cost: input_cost(exchange),
             messages: plan.messages,
             tokens: plan.tokens,
             input: exchange.input_tokens,
@@ -102,7 +117,9 @@ impl Filter for QuotaFilter {
         let Some(reservation) = exchange.reservation.take() else { return };
         self.oddities.watch(exchange);
         let overrun = is_overrun(exchange, &reservation);
-        let charge = charge(exchange, outcome, &reservation);
+        let timeouts = self.timeouts(exchange, outcome);
+        let mut charge = charge(exchange, outcome, &reservation, timeouts);
+        charge.about = exchange.license.as_ref().map(|license| about(exchange, license));
         exchange.settled = Settled { tokens: charge.tokens, overrun };
         reservation.settle(charge);
     }
@@ -119,6 +136,25 @@ const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages
 const TOKENS_REMAINING: HeaderName = HeaderName::from_static("x-quota-tokens-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-quota-reset");
 const CAPPED: HeaderName = HeaderName::from_static("x-quota-capped");
+
+/// The row that a request counts in.
+fn about(exchange: &Exchange, license: &License) -> About {
+    let first = || exchange.route.as_ref().and_then(|route| route.targets.first());
+    let target = exchange.served.as_ref().or_else(first);
+    About {
+        plan: license.plan.name.clone(),
+        model: exchange.route.as_ref().map(|route| route.asked.name.clone()).unwrap_or_default(),
+        provider: target.map(|target| target.provider_name.clone()).unwrap_or_default(),
+    }
+}
+
+/// What the books say of a request whose end is not seen.
+fn input_cost(exchange: &Exchange) -> u64 {
+    let targets = exchange.route.iter().flat_map(|route| &route.targets);
+    let price = targets.filter_map(|target| target.price).next();
+    let input = Usage { input: exchange.input_tokens, ..Usage::default() };
+    price.map_or(0, |price| price.cost(&input))
+}
 
 /// Estimates of the input at the targets that may serve: the smallest, which a plan's limit is held against,
 /// and the largest, which is reserved.
@@ -166,23 +202,40 @@ fn min_output(plan: &Plan, ask: &Ask, cap: Option<u64>) -> u64 {
 
 /// What is charged, by the rules of returning a charge: nothing comes back once an event of an
 /// answer reached the app; a message comes back when nothing did and the fault was not the app's;
-/// tokens come back when no provider answered.
-fn charge(exchange: &Exchange, outcome: &Outcome, reservation: &Reservation) -> Charge {
+/// tokens come back when no attempt reported usage or said anything. `timeouts` are those of the licence
+/// within the hour, where this request ended in one: the first comes back, later ones do not.
+fn charge(
+    exchange: &Exchange,
+    outcome: &Outcome,
+    reservation: &Reservation,
+    timeouts: u32,
+) -> Charge {
     let progress = exchange.progress;
     let input = reservation.grant.input;
     if !progress.sent {
-        return Charge { message: false, tokens: 0, source: Source::Estimated };
+        return Charge::NOTHING;
     }
     let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);
-    let message = progress.delivered || !blameless;
-    if !progress.answered {
-        let tokens = if outcome.delivery == Delivery::Abandoned { input } else { 0 };
-        return Charge { message, tokens, source: Source::Estimated };
+    let message = progress.delivered || !blameless || timeouts > 1;
+    if progress.answered {
+        // Within what is possible; an input is never clamped below that: it was sent.
+        let (usage, source) = exchange.usage();
+        let tokens = usage.input.saturating_add(capped(exchange, usage.output));
+        return Charge { message, tokens, source, about: None };
     }
-    // Both are within what is possible; a buyer pays no answer beyond the cap that was sent.
-    let (usage, source) = exchange.usage();
-    let output = usage.output.min(exchange.cap_sent().unwrap_or(MOST_OUTPUT));
-    Charge { message, tokens: usage.input.saturating_add(output), source }
+    let (least, output) = match timeouts {
+        _ if outcome.delivery == Delivery::Abandoned => (input, 0),
+        0 | 1 => (0, 0),
+        2 => (input, 0),
+        _ => (input, capped(exchange, exchange.last_wasted)),
+    };
+    let tokens = exchange.spoilt.max(least.saturating_add(output));
+    Charge { message, tokens, source: Source::Estimated, about: None }
+}
+
+/// A buyer pays no answer beyond the cap that was sent.
+fn capped(exchange: &Exchange, output: u64) -> u64 {
+    output.min(exchange.cap_sent().unwrap_or(MOST_OUTPUT))
 }
 
 /// All tokens a reservation holds; `None` where the output was not capped.

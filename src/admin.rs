@@ -39,9 +39,10 @@ use serde_json::Value;
 
 use self::{access::Caller, page::Prefers};
 use crate::{
+    downstream::{connection::Connection, serve::KEEPALIVE},
     handover::{Call, Movable},
     operator::{self, Failure, Operator},
-    proxy::{deadline, gate, respond},
+    proxy::respond,
     reload::{History, Reload},
     server::phase::Phase,
     snapshot::Snapshot,
@@ -77,26 +78,24 @@ impl HttpServerApp for Admin {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         if !matches!(session.read_request().await, Ok(true)) {
+            // What it was is told where the connection is served (`downstream::serve`).
             return None;
         }
-        deadline::head_is_here();
+        let is_last = Connection::of(&session).is_some_and(|connection| {
+            connection.accept();
+            connection.is_last()
+        });
         session.set_read_timeout(Some(READ_TIME));
         session.set_write_timeout(Some(respond::WRITE_TIME));
         // Where Pingora switched it off, it stays off.
         if session.get_keepalive().is_some() {
-            let stays = !*shutdown.borrow();
-            session.set_keepalive(stays.then_some(deadline::KEEPALIVE));
+            let stays = !*shutdown.borrow() && !is_last;
+            session.set_keepalive(stays.then_some(KEEPALIVE));
         }
         let snapshot = self.snapshot.load_full();
         let is_feed = session.req_header().uri.path() == "/feed";
-        let framed = gate::check_framing(&session);
-        if framed.is_err() {
-            // Where this message ends is unclear, so nothing after it can be a request.
-            session.set_keepalive(None);
-        }
-        let answered = match framed {
-            Err(reject) => Err(Failure::invalid(reject.message)),
-            Ok(()) if is_feed => match self.begin_feed(&session, &snapshot) {
+        let answered = match is_feed {
+            true => match self.begin_feed(&session, &snapshot) {
                 Ok(ticket) => {
                     drop(snapshot);
                     self.feed(session, ticket).await;
@@ -104,15 +103,16 @@ impl HttpServerApp for Admin {
                 }
                 Err(failure) => Err(failure),
             },
-            Ok(()) => self.answer(&mut session, &snapshot).await,
+            false => self.answer(&mut session, &snapshot).await,
         };
         // What is left of the body is nobody's next request, and closing on it would reset the connection.
-        if answered.is_err() && !respond::drain(&mut session).await {
-            session.set_keepalive(None);
-        }
+        let is_over = answered.is_ok() || respond::take_what_is_here(&mut session);
         let answer = answered.unwrap_or_else(refusal);
         let (parts, body) = answer.into_parts();
         respond::write(&mut session, parts.into(), body).await.ok()?;
+        if !is_over {
+            respond::linger(&mut session).await;
+        }
         let settings = HttpPersistentSettings::for_session(&session);
         let reusable = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
@@ -277,8 +277,12 @@ fn told(answer: &operator::Answer) -> Answer {
 }
 
 fn refusal(failure: Failure) -> Answer {
-    let retry_after = failure.retry_after;
+    let (retry_after, is_unauthorized) =
+        (failure.retry_after, failure.status == StatusCode::UNAUTHORIZED);
     let mut answer = told(&failure.answer());
+    if is_unauthorized {
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(seconds) = retry_after {
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }

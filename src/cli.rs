@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use gatekeeper_filters::kernel::{Limit, ModelSet, Plan, Registry};
+use gatekeeper_filters::kernel::{Limit, Model, ModelSet, Plan, Registry};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
@@ -335,6 +335,7 @@ fn explain(
         }
         let targets: Vec<_> = model.targets.iter().map(|target| &*target.label).collect();
         writeln!(out, "  {name:<14} {}", targets.join(", then "))?;
+        writeln!(out, "  {:<14} {}", "", delivery(model))?;
         if !model.accepts.is_empty() {
             writeln!(out, "  {:<14} accepts {}", "", model.accepts.join(", "))?;
         }
@@ -356,6 +357,16 @@ fn explain(
         writeln!(out, "  {:<14} {}", plan.name, describe(plan))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What becomes of an answer of a model that breaks.
+fn delivery(model: &Model) -> &'static str {
+    if model.whole {
+        "whole answers: one that breaks in the middle is asked for again before the app sees it"
+    } else {
+        "streams as they come: one that breaks after its first words ends in an error \
+         (`delivery: whole` would ask again)"
+    }
 }
 
 fn describe(plan: &Plan) -> String {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     config::{self, Secrets, base_url, settings},
     licenses::{Hasher, webhook},
+    pool::key::KeyNews,
     proxy::{
         ask,
         gate::{self, Entry},
@@ -44,7 +45,7 @@ pub fn classify(input: &[u8]) {
             headers.append(name, value);
         }
     }
-    match judge(dialect, status, &headers, body) {
+    let relayed = match judge(dialect, status, &headers, body) {
         Judgement::Failed(failure) => {
             assert!(
                 failure.detail.len() < 400,
@@ -52,10 +53,18 @@ pub fn classify(input: &[u8]) {
                 failure.detail
             );
             assert!(failure.detail.chars().all(|c| !c.is_control()), "lines in a line of the log");
+            let is_refused = matches!(failure.news, KeyNews::Refused(_) | KeyNews::Spent(..));
+            assert!(!is_refused || failure.instead.is_none(), "what is wrong with a key is told");
+            failure.instead.map(|relayed| *relayed)
         }
-        Judgement::Relay(relayed) => {
+        Judgement::Relay(relayed) => Some(relayed),
+    };
+    match relayed {
+        None => {}
+        Some(relayed) => {
             assert!([400, 413, 422].contains(&relayed.status), "{} is relayed", relayed.status);
-            assert_eq!(relayed.status, status, "another status than the provider's");
+            let own_words = [403, 429].contains(&status);
+            assert!(own_words || relayed.status == status, "another status than the provider's");
             let said = &relayed.said;
             for words in [&said.message, &said.kind, &said.code, &said.param] {
                 let names = ["org-", "org_", "sk-", "proj_", "AIza"];

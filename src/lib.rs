@@ -4,7 +4,7 @@
 //! [`proxy`] (gate, filters, body) → [`upstream`] (select, attempt, classify, relay) → [`proxy`]
 //! (settle, record). Filters decide and live in a crate of their own; this crate is the machine.
 //!
-//! **Invariant:** only [`proxy`], [`upstream`], [`server`], [`admin`] and [`stand_in`] name Pingora's
+//! **Invariant:** only [`downstream`], [`proxy`], [`upstream`], [`server`], [`admin`] and [`stand_in`] name Pingora's
 //! HTTP types; only [`ledger`] and the shelf of [`licenses`] name SQL; filters name neither.
 
 pub mod admin;
@@ -12,6 +12,7 @@ pub mod certificate;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod downstream;
 pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::panic, reason = "a fuzzer finds panics")]

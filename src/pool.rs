@@ -5,8 +5,11 @@ pub mod allowance;
 pub mod book;
 pub mod breaker;
 pub mod circuits;
+pub mod doubt;
+pub mod firewall;
 pub mod health;
 pub mod key;
+pub mod lease;
 pub mod model_limits;
 pub mod news;
 pub mod pace;
@@ -33,7 +36,8 @@ use self::{
     book::ProviderHealth,
     breaker::{Breaker, Pass},
     circuits::{Circuits, Trials},
-    key::{Entry, Key, Lease, Place, Told, Trial},
+    key::{Entry, Key, Place, Told},
+    lease::{Lease, Trial},
     resolve::Endpoint,
     retry_budget::RetryBudget,
     selection::Selection,
@@ -283,11 +287,12 @@ impl Provider {
     }
 
     /// An account that runs dry is passed over now and then, and in the end taken if nobody else can; so is one of
-    /// which this request met a fault.
+    /// which this request met a fault, and after those a key that is in doubt.
     /// `provider`: this request is the one that the provider is tried by, whatever the circuits of its accounts.
     fn next_key(&self, wish: &Wish<'_>, provider: bool, now: Instant) -> Option<Lease> {
         let mut spared: Option<(u32, &Arc<Key>)> = None;
         let mut last: Vec<&Arc<Key>> = Vec::new();
+        let mut doubted: Option<&Arc<Key>> = None;
         let mut candidates = self.selection.candidates(wish.conversation);
         while let Some(backend) = candidates.next() {
             let Some(index) = selection::index(backend) else { continue };
@@ -297,6 +302,10 @@ impl Provider {
             }
             if wish.tried.puts_last(wish.target, key) {
                 last.push(key);
+                continue;
+            }
+            if key.health.doubt.holds() {
+                doubted.get_or_insert(key);
                 continue;
             }
             let share = key.group.allowance.share(now);
@@ -314,7 +323,7 @@ impl Provider {
             }
         }
         let spared = spared.map(|(_, key)| key);
-        spared.into_iter().chain(last).find_map(|key| {
+        spared.into_iter().chain(last).chain(doubted).find_map(|key| {
             let trial = self.enter(key, wish.model, provider, now)?;
             Some(self.lease(key, wish.model, trial))
         })
@@ -348,7 +357,17 @@ impl Provider {
         self.keys.iter().any(|key| {
             !wish.tried.has(wish.target, key)
                 && self.is_closed_for(key)
-                && key.state_for(wish.model, now) == State::Ready
+                && key.state_for(wish.model, now).serves()
+        })
+    }
+
+    /// The same of another account than that of `key`.
+    pub fn can_serve_beside(&self, key: &Key, wish: &Wish<'_>, now: Instant) -> bool {
+        self.keys.iter().any(|other| {
+            other.account != key.account
+                && !wish.tried.has(wish.target, other)
+                && self.is_closed_for(other)
+                && other.state_for(wish.model, now).serves()
         })
     }
 

@@ -6,15 +6,16 @@
 pub mod address;
 pub mod ask;
 pub mod body;
+pub mod buffered;
 mod conversation;
-pub mod deadline;
 pub mod devices;
 pub mod fields;
 pub mod flight;
 pub mod gate;
 pub mod gateway;
 pub mod local;
-mod request_id;
+pub mod request_id;
 pub mod respond;
+pub mod unseen;
 pub mod webhooks;
 mod weight;

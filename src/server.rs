@@ -2,11 +2,13 @@
 
 pub mod descriptors;
 pub mod ending;
+mod keeping;
 pub mod listen;
 pub mod memory;
 pub mod notify;
 mod open;
 pub mod phase;
+mod rules;
 
 pub use self::open::operate;
 
@@ -25,7 +27,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{Ledger, Registry, UnixMs};
 use pingora_core::{
-    apps::HttpServerOptions,
+    apps::{HttpServerApp, HttpServerOptions},
     protocols::http::v2::server::{H2Options, default_h2_options},
     server::{Server, configuration::ServerConf},
     services::background::background_service,
@@ -34,6 +36,7 @@ use pingora_core::{
 use self::{
     descriptors::Descriptors,
     ending::Ending,
+    keeping::Keeper,
     listen::{Port, Ports, Socket},
     open::Opened,
     phase::Phase,
@@ -47,15 +50,17 @@ use crate::{
         mask::mask,
         settings::{self, Settings},
     },
+    downstream::{
+        connections::{Connections, Room},
+        refusal::Refuser,
+        serve::{Counted, KEEPALIVE, Service},
+    },
     fleet::Fleet,
     handover::{self, Handover, Movable, Place, Predecessor, Steps},
     ledger::{Embedded, Shared},
     operator::Operator,
     pool::{HealthBook, resolve::Resolver, rest},
-    proxy::{
-        deadline::{Deadline, KEEPALIVE},
-        gateway::Gateway,
-    },
+    proxy::{gateway::Gateway, request_id::RequestIds, unseen},
     reload::{History, Reload, watch},
     snapshot::{Machine, Snapshot},
     spending::Spending,
@@ -67,6 +72,9 @@ use crate::{
 
 /// Bytes of a request body an HTTP/2 client may send ahead.
 const H2_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 streams that were refused, per connection, and how long each is remembered.
+const REMEMBERED: usize = 1000;
+const REMEMBERED_FOR: Duration = Duration::from_secs(30);
 /// Idle upstream connections kept, per thread, where there are file descriptors for them.
 const POOLED: usize = 256;
 
@@ -140,6 +148,7 @@ pub fn serve(
         endpoints: Arc::default(),
         buffered: Arc::default(),
         drains: Arc::default(),
+        webhooks: Arc::default(),
         conversations: Arc::default(),
         certificate: Arc::default(),
         admin_certificate: Arc::default(),
@@ -217,6 +226,7 @@ pub fn serve(
             sessions,
             handover,
             predecessor,
+            spending: machine.spending.clone(),
         }),
     };
     server.run(args);
@@ -246,6 +256,10 @@ fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
     for (provider, picodollars) in store.spent(now)? {
         spending.add(&provider, picodollars, now);
     }
+    for (license, picodollars) in store.wasted(now)? {
+        spending.add_waste(&license, picodollars, now);
+    }
+    spending.paces.restore(store.unseen()?);
     Ok(spending)
 }
 
@@ -324,14 +338,19 @@ impl Parts {
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
         let connector = Connector::new(&conf).within(self.descriptors.clone());
-        let gateway = Gateway::new(self.snapshot.clone(), connector, self.phase.clone());
+        let ids = Arc::new(RequestIds::default());
+        let (snapshot, phase) = (self.snapshot.clone(), self.phase.clone());
+        let gateway = Gateway::new(snapshot.clone(), connector, phase, ids.clone());
         let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
         proxy.h2_options = Some(h2_options());
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
-        let app = Deadline::new(proxy, self.snapshot.clone()).counting(self.descriptors.clone());
-        let sessions = app.sessions();
+        let room = Room::Shared(self.descriptors.clone(), memory::connections());
+        let refuser = unseen::Public { snapshot: snapshot.clone(), ids: ids.clone() };
+        let app = service(proxy, Connections::new(room), refuser);
+        let sessions = app.connections.count();
+        let rules = Arc::new(rules::Public(snapshot.clone()));
         let [public, operators] = self.sockets;
         let threads = settings.server.threads;
         let tls = show("server", &settings.server.tls, &self.machine.certificate)?;
@@ -340,12 +359,15 @@ impl Parts {
         if let Some(predecessor) = &self.predecessor {
             let path = predecessor.place.via(&predecessor.place.apps());
             let socket = Socket::bind_path(path)?;
-            let port = Port::new("predecessor", threads, socket, app.clone(), None, &self.ports)?;
-            server.add_service(port);
+            let (app, rules) = (app.clone(), rules.clone());
+            server.add_service(Port::new("predecessor", threads, socket, app, rules, &self.ports));
             count += 1;
         }
-        let apps = Port::new("public", threads, public, app, tls, &self.ports)?;
-        server.add_service(apps.while_there_is_room(self.descriptors));
+        let apps = Port::new("public", threads, public, app, rules, &self.ports);
+        server.add_service(match tls {
+            Some(tls) => apps.with_tls(tls),
+            None => apps,
+        });
         let announce = Announce {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],
@@ -355,6 +377,7 @@ impl Parts {
             predecessor: self.predecessor,
             handover: self.handover,
         };
+        let keeper = Keeper { store: self.store.clone(), spending: self.machine.spending };
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
@@ -373,8 +396,16 @@ impl Parts {
             history: self.history,
             reload: self.reload,
         };
-        let admin = Deadline::new(admin, self.snapshot.clone());
-        server.add_service(Port::new("admin", 1, operators, admin, admin_tls, &self.ports)?);
+        let room = Room::Fixed(self.descriptors.for_operators());
+        let refuser = unseen::Operators { snapshot: snapshot.clone(), ids };
+        let admin = service(admin, Connections::new(room), refuser);
+        let rules = Arc::new(rules::Operators(snapshot));
+        let operators = Port::new("admin", 1, operators, admin, rules, &self.ports);
+        server.add_service(match admin_tls {
+            Some(tls) => operators.with_tls(tls),
+            None => operators,
+        });
+        server.add_service(background_service("keeper", keeper));
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
@@ -398,10 +429,23 @@ fn show(
     Ok(Some(shown.clone()))
 }
 
-/// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once.
+/// An app with its connections.
+fn service<A: HttpServerApp + Send + Sync + 'static>(
+    app: A,
+    connections: Arc<Connections>,
+    refuser: impl Refuser,
+) -> Service<A> {
+    let app = Arc::new(Counted::new(app, connections.clone()));
+    Service { app, connections, refuser: Arc::new(refuser) }
+}
+
+/// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once. Streams that were
+/// refused are remembered while frames of them may be on their way: a frame of a forgotten one counts as an offence, and
+/// a connection that many share ends after some.
 fn h2_options() -> H2Options {
     let mut options = default_h2_options();
     options.initial_window_size(H2_WINDOW).initial_connection_window_size(2 * H2_WINDOW);
+    options.max_concurrent_reset_streams(REMEMBERED).reset_stream_duration(REMEMBERED_FOR);
     options
 }
 

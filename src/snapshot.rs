@@ -13,7 +13,10 @@ use crate::{
         HealthBook, Provider, Unusable,
         resolve::{Endpoint, Endpoints},
     },
-    proxy::body::Buffered,
+    proxy::{
+        buffered::{self, Buffered},
+        webhooks::Places,
+    },
     server::memory,
     spending::{Budgets, Spending},
     telemetry::Telemetry,
@@ -29,6 +32,7 @@ pub struct Snapshot {
     pub telemetry: Arc<Telemetry>,
     pub buffered: Arc<Buffered>,
     pub drains: Arc<Drains>,
+    pub webhooks: Arc<Places>,
     /// Requests that may be open at one time.
     pub most_open: u64,
     pub budgets: Arc<Budgets>,
@@ -55,6 +59,7 @@ pub struct Machine {
     pub endpoints: Arc<Endpoints>,
     pub buffered: Arc<Buffered>,
     pub drains: Arc<Drains>,
+    pub webhooks: Arc<Places>,
     pub licenses: Arc<Desk>,
     pub spending: Arc<Spending>,
     pub conversations: Arc<Conversations>,
@@ -70,10 +75,11 @@ impl Snapshot {
     /// # Errors
     /// A chain that does not fit together, or a secret no header can carry.
     pub fn build(
-        settings: Settings,
+        mut settings: Settings,
         registry: &Registry,
         machine: &Machine,
     ) -> Result<Self, SnapshotError> {
+        let buffered = fit_body(&mut settings);
         let licenses = Arc::new(Book::new(&settings, machine.licenses.clone()));
         let budgets = Arc::new(Budgets::new(&settings, &machine.spending));
         let services = Services {
@@ -103,7 +109,7 @@ impl Snapshot {
             settings.providers.iter().flat_map(|provider| provider.allow_fields.clone()).collect();
         let limits = &settings.server.limits;
         let most_open = limits.requests.unwrap_or_else(memory::open_requests);
-        machine.buffered.resize(limits.buffered);
+        machine.buffered.resize(buffered, limits.body);
         Ok(Self {
             chain,
             providers,
@@ -112,6 +118,7 @@ impl Snapshot {
             telemetry: machine.telemetry.clone(),
             buffered: machine.buffered.clone(),
             drains: machine.drains.clone(),
+            webhooks: machine.webhooks.clone(),
             most_open,
             budgets,
             bounds: Bounds::of(&settings.plans, &settings.models),
@@ -128,4 +135,20 @@ fn models_of(provider: usize, settings: &Settings) -> Arc<[Arc<str>]> {
     let own = targets.filter(|target| target.provider == provider);
     let names: BTreeSet<Arc<str>> = own.map(|target| target.model.clone()).collect();
     names.into_iter().collect()
+}
+
+/// How many bytes may be held; a body that would never fit is made smaller.
+fn fit_body(settings: &mut Settings) -> u64 {
+    let limits = &mut settings.server.limits;
+    let buffered = limits.buffered.unwrap_or_else(memory::buffered);
+    if buffered::cost(limits.body) > buffered {
+        let fits = buffered::body_within(buffered);
+        log::warn!(
+            "server.limits.body: {} bytes do not fit into the {buffered} bytes that may be held at one time, so {fits} \
+             are taken. Raise server.limits.buffered or lower server.limits.body.",
+            limits.body
+        );
+        limits.body = fits;
+    }
+    buffered
 }

@@ -4,6 +4,12 @@
 //! request settles, in the day in which it was asked for, so that a day here is a day in the store.
 //! A budget is overshot by what is in flight when it is reached, and by no more.
 
+mod doubts;
+#[cfg(test)]
+mod hang_ups;
+pub mod unseen;
+mod waste;
+
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -11,10 +17,20 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
     },
+    time::Instant,
 };
 
-use gatekeeper_filters::kernel::{Code, Expenses, Period, Reject, Target, UnixMs};
+use gatekeeper_filters::kernel::{
+    Code, Cut, Expenses, LicenseId, Period, Record, Reject, Target, UnixMs, Unseen, Whole,
+};
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use self::{
+    doubts::Doubts,
+    unseen::{Pace, Paces},
+    waste::Wastes,
+};
 
 use crate::config::settings::Settings;
 
@@ -24,6 +40,11 @@ pub struct Spending {
     /// Of all providers together.
     whole: Arc<Till>,
     tills: Mutex<BTreeMap<Arc<str>, Arc<Till>>>,
+    /// What answers of each target hold that nobody sees.
+    pub paces: Paces,
+    /// What each licence made providers do for nobody.
+    wastes: Wastes,
+    doubts: Doubts,
 }
 
 /// What was spent in one place. Days lie in two slots by turns: a clock that steps back over
@@ -114,6 +135,11 @@ impl Spending {
         self.whole.add(picodollars, now);
     }
 
+    /// Adds to what a licence has wasted: what the store knows at a start. It is spent already.
+    pub fn add_waste(&self, license: &LicenseId, picodollars: u64, now: UnixMs) {
+        self.wastes.add(license, picodollars, now);
+    }
+
     /// Picodollars spent on the day of `now` at a provider, by all gateways.
     pub fn spent(&self, provider: &str, now: UnixMs) -> u64 {
         self.till(provider).spent(now)
@@ -146,10 +172,14 @@ pub struct Budgets {
     whole: Arc<Till>,
     /// Picodollars a day.
     whole_limit: Option<u64>,
+    /// Picodollars that one licence may waste a day.
+    waste_limit: Option<u64>,
     /// In the order of the snapshot's providers.
     providers: Vec<Purse>,
     /// Whether there is any budget at all.
     any: bool,
+    /// By label: those of the snapshot's targets.
+    paces: FxHashMap<Arc<str>, Arc<Pace>>,
 }
 
 struct Purse {
@@ -176,7 +206,46 @@ impl Budgets {
         let whole_limit = settings.budget;
         let any = whole_limit.is_some() || providers.iter().any(|purse| purse.limit.is_some());
         let (all, whole) = (spending.clone(), spending.whole.clone());
-        Self { all, whole, whole_limit, providers, any }
+        let labels = settings.models.values().flat_map(|model| &model.targets);
+        let paces = labels.map(|target| (target.label.clone(), spending.paces.of(&target.label)));
+        let waste_limit = waste_limit(settings);
+        Self { all, whole, whole_limit, waste_limit, providers, any, paces: paces.collect() }
+    }
+
+    fn pace<T>(&self, target: &Target, act: impl FnOnce(&Pace) -> T) -> T {
+        match self.paces.get(&target.label) {
+            Some(pace) => act(pace),
+            // Of another configuration.
+            None => act(&self.all.paces.of(&target.label)),
+        }
+    }
+
+    /// Keeps in mind what counts only if its target proves to work.
+    pub fn doubt(&self, target: &Target, record: Record) {
+        self.all.doubts.add(&target.label, Instant::now(), record);
+    }
+
+    /// A target has answered somebody: what it worked on meanwhile is spent, and to be recorded.
+    pub fn prove(&self, target: &Target) -> Vec<Record> {
+        let proven = self.all.doubts.prove(&target.label, Instant::now());
+        for record in &proven {
+            self.spend(target, record.cost, record.time);
+            if let Some(license) = &record.license {
+                self.waste(license, target, record.cost, record.time);
+            }
+        }
+        proven
+    }
+
+    /// Whether a licence may be served on the day of `now`.
+    ///
+    /// # Errors
+    /// It has wasted its share of the day's budget.
+    pub fn may_ask(&self, license: &LicenseId, now: UnixMs) -> Result<(), Reject> {
+        match self.waste_limit {
+            Some(limit) if self.all.wastes.spent(license, now) >= limit => Err(wasteful()),
+            _ => Ok(()),
+        }
     }
 
     /// The targets whose provider may still be paid, in order.
@@ -249,6 +318,46 @@ impl Expenses for Budgets {
         self.is_spent_at(target.provider, now);
         self.is_whole_spent(now);
     }
+
+    fn waste(&self, license: &LicenseId, _: &Target, picodollars: u64, now: UnixMs) {
+        self.all.wastes.add(license, picodollars, now);
+    }
+
+    fn answered(&self, target: &Target) {
+        self.pace(target, |pace| pace.answered(Instant::now()));
+    }
+
+    fn learn(&self, target: &Target, answer: &Whole) {
+        self.pace(target, |pace| pace.learn(answer));
+    }
+
+    fn unseen(&self, target: &Target, cut: &Cut) -> Unseen {
+        self.pace(target, |pace| pace.unseen(cut))
+    }
+
+    fn timed_out(&self, license: &LicenseId, now: UnixMs) -> u32 {
+        self.all.wastes.timed_out(license, now)
+    }
+}
+
+/// The share of the smallest budget that is set: no licence takes more than that of any.
+fn waste_limit(settings: &Settings) -> Option<u64> {
+    let budgets = settings.providers.iter().map(|provider| provider.budget);
+    let smallest = budgets.chain([settings.budget]).flatten().min()?;
+    Some((smallest / 10_000).saturating_mul(settings.waste_per_licence).max(1))
+}
+
+/// Seconds; waste of a day does not come back sooner, but a longer one is not for a 429 to say.
+const WASTEFUL_RETRY_AFTER: u64 = 60;
+
+fn wasteful() -> Reject {
+    Reject::new(
+        Code::RateLimited,
+        "Too many of your requests took too long today. Please ask for shorter answers, or try again \
+         tomorrow.",
+    )
+    .internal("the licence has wasted its share of the day's budget (`budget.waste_per_licence`)")
+    .retry_after(WASTEFUL_RETRY_AFTER)
 }
 
 /// Waiting some seconds does not help, and the buyer is not to blame.

@@ -1,9 +1,17 @@
 //! The store that gateways share: Redis or Valkey, alone, behind Sentinel, or a cluster.
 //!
-//! Nothing here may hold a request up: an operation has 50 ms, a connection that fails or is silent
-//! is given up, and while there is none each operation fails at once. A look every half second finds
-//! the store back. What was written may be gone then (a restart, a failover, FLUSHALL): [`Store::generation`]
-//! grows, and whoever keeps something here compares it with what it knows.
+//! Nothing here holds a request up for long: each operation has its [`Patience`]. A store of which
+//! nothing is heard for 250 ms, this process' own standing still taken off, counts as away, and each
+//! operation fails at once:
+//!
+//! ```text
+//! up ──── 250 ms without any answer ──► away, connection kept ──── it answers ──► up, nothing lost
+//! │                                              │ 2 s of silence
+//! └─── connection broken, or to a server ────► away, no connection ──── a new one ──► up, perhaps
+//!      that takes no writes                                                          another store
+//! ```
+//! What was written may be gone after a new connection (a restart, a failover), and after FLUSHALL:
+//! [`Store::generation`] grows, and what is kept here is compared with what is known.
 //!
 //! ```text
 //! gk:here:BOOT    that this store has seen this gateway: gone after a FLUSHALL
@@ -16,15 +24,17 @@ pub mod address;
 pub mod fitness;
 pub mod listen;
 mod own;
+pub mod patience;
 pub mod read;
 pub mod script;
 mod wire;
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -34,22 +44,27 @@ use parking_lot::Mutex;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::timeout,
 };
 
 use self::{
-    address::Address, fitness::Unfit, listen::Listener, own::Own, script::Call, wire::Wire,
+    address::Address, fitness::Unfit, listen::Listener, own::Own, patience::Patience, script::Call,
+    wire::Wire,
 };
 
-/// How long a request may wait for one operation.
-pub const OPERATION: Duration = Duration::from_millis(50);
+/// A store of which nothing is heard for so long is away; what an operation may wait for that sets
+/// nothing else.
+pub const SILENCE: Duration = Duration::from_millis(250);
+/// After so much of it the store is looked at.
+const SUSPICIOUS: Duration = Duration::from_millis(50);
+/// How long a connection is kept that is silent.
+const KEPT: Duration = Duration::from_secs(2);
+/// Between two looks at a store that is away.
+const LOOK: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(1);
-/// Operations under way at one time. More would only wait in the store's queue, with their 50 ms
-/// running: a burst of requests must not look like a store that is away.
+/// Operations under way at one time. More would only wait in the store's queue.
 const AT_ONCE: usize = 64;
-/// A connection on which so many operations in a row came too late is given up.
-const TOO_LATE: u32 = 3;
 /// Seconds for which a sign stays that is not renewed.
 const SIGN: u64 = 3600;
 /// Between two looks at the store.
@@ -59,15 +74,36 @@ pub const BEAT: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Away;
 
+/// Why an operation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// The store does not answer; the operation may have had its effect all the same.
+    Away,
+    /// It answers that it does not do this.
+    Refused,
+}
+
+impl From<Failed> for Away {
+    fn from(_: Failed) -> Self {
+        Away
+    }
+}
+
 pub struct Store {
     address: Address,
     connection: ArcSwapOption<Wire>,
     /// The number of that connection; 0 for none.
     epoch: AtomicU64,
     is_up: AtomicBool,
+    /// The connection was made since the store was last up.
+    is_new: AtomicBool,
     room: Semaphore,
-    /// Operations in a row that came too late.
-    late: AtomicU32,
+    /// Answers so far.
+    heard: AtomicU64,
+    /// An operation waits for longer than is usual, or a connection broke.
+    suspicion: Notify,
+    /// Grows whenever the store turns up.
+    ups: watch::Sender<u64>,
     /// Which boot of which gateway this is.
     boot: String,
     next: AtomicU64,
@@ -100,7 +136,10 @@ impl Store {
             epoch: AtomicU64::new(0),
             is_up: AtomicBool::new(false),
             room: Semaphore::new(AT_ONCE),
-            late: AtomicU32::new(0),
+            is_new: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            suspicion: Notify::new(),
+            ups: watch::Sender::new(0),
             boot: boot.map(|byte| format!("{byte:02x}")).concat(),
             next: AtomicU64::new(0),
             generation: watch::Sender::new(1),
@@ -132,6 +171,11 @@ impl Store {
 
     pub fn is_up(&self) -> bool {
         self.is_up.load(Relaxed)
+    }
+
+    /// Tells whenever the store turns up.
+    pub fn ups(&self) -> watch::Receiver<u64> {
+        self.ups.subscribe()
     }
 
     /// Grows whenever what was written, or a message, may have been lost.
@@ -181,91 +225,141 @@ impl Store {
     /// # Errors
     /// The store does not answer; the command may have had its effect all the same.
     pub async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, Away> {
-        self.within(async |wire| command.query_async(wire).await).await
+        let run = async |wire: &mut Wire| command.query_async(wire).await;
+        Ok(self.within(&mut Patience::of(SILENCE), run).await?)
     }
 
     /// # Errors
     /// As [`Store::run`].
     pub async fn call<T: FromRedisValue>(&self, call: Call<'_>) -> Result<T, Away> {
-        self.within(async |wire| call.send(wire).await).await
+        Ok(self.call_within(call, &mut Patience::of(SILENCE)).await?)
+    }
+
+    /// # Errors
+    /// As [`Store::run`], or it answers with an error.
+    pub async fn call_within<T: FromRedisValue>(
+        &self,
+        call: Call<'_>,
+        patience: &mut Patience,
+    ) -> Result<T, Failed> {
+        self.within(patience, async |wire| call.send(wire).await).await
     }
 
     /// # Errors
     /// As [`Store::run`].
     pub async fn pipe(&self, pipe: redis::Pipeline) -> Result<(), Away> {
-        self.within(async |wire| pipe.exec_async(wire).await).await
+        let run = async |wire: &mut Wire| pipe.exec_async(wire).await;
+        Ok(self.within(&mut Patience::of(SILENCE), run).await?)
+    }
+
+    async fn within<T>(
+        &self,
+        patience: &mut Patience,
+        operation: impl AsyncFnOnce(&mut Wire) -> RedisResult<T>,
+    ) -> Result<T, Failed> {
+        if !self.is_up() {
+            return Err(Failed::Away);
+        }
+        self.try_within(patience, operation).await
+    }
+
+    /// [`Store::within`], whether the store is up or not.
+    async fn try_within<T>(
+        &self,
+        patience: &mut Patience,
+        operation: impl AsyncFnOnce(&mut Wire) -> RedisResult<T>,
+    ) -> Result<T, Failed> {
+        let heard = self.heard.load(Relaxed);
+        let mut asked = pin!(self.ask(operation));
+        if let Some(answer) = patience.part(SUSPICIOUS).wait(&mut asked).await {
+            return answer;
+        }
+        if self.heard.load(Relaxed) == heard {
+            self.suspicion.notify_one();
+        }
+        if let Some(answer) = patience.wait(&mut asked).await {
+            return answer;
+        }
+        if self.heard.load(Relaxed) != heard {
+            // Others are answered: it is this connection.
+            own::late();
+        }
+        self.failed("no answer in time".into());
+        Err(Failed::Away)
     }
 
     /// A connection that fails is given up, so that those behind it do not wait as well. An answer
-    /// that is an error says nothing about the connection, unless it says that somebody else is to
+    /// that is an error says nothing about the connection, unless it says that another server is to
     /// be asked.
-    async fn within<T>(
+    async fn ask<T>(
         &self,
         operation: impl AsyncFnOnce(&mut Wire) -> RedisResult<T>,
-    ) -> Result<T, Away> {
-        let _room = self.room.acquire().await.map_err(|_| Away)?;
-        let mut wire = self.wire()?;
-        match timeout(OPERATION, operation(&mut wire)).await {
-            Ok(Ok(value)) => {
-                self.late.store(0, Relaxed);
-                Ok(value)
+    ) -> Result<T, Failed> {
+        let _room = self.room.acquire().await.map_err(|_| Failed::Away)?;
+        let epoch = self.epoch.load(Relaxed);
+        let mut wire = self.wire(epoch)?;
+        let error = match operation(&mut wire).await {
+            Ok(value) => {
+                self.heard.fetch_add(1, Relaxed);
+                return Ok(value);
             }
-            Ok(Err(error)) => {
-                // In a cluster one server may be away and the others serve on: the client knows.
-                if !wire.is_cluster() && is_lost(&error) {
-                    self.give_up();
-                }
-                Err(self.failed(error.to_string()))
-            }
-            Err(_) => {
-                if self.late.fetch_add(1, Relaxed) + 1 >= TOO_LATE {
-                    self.give_up();
-                }
-                Err(self.failed(format!("nothing within {OPERATION:?}")))
-            }
+            Err(error) => error,
+        };
+        let is_lost = is_lost(&error);
+        self.failed(error.to_string());
+        // In a cluster one server may be away and the others serve on: the client knows.
+        if is_lost && !wire.is_cluster() {
+            self.give_up(epoch);
         }
+        if is_lost || error.kind() == ErrorKind::Io {
+            return Err(Failed::Away);
+        }
+        self.heard.fetch_add(1, Relaxed);
+        Err(Failed::Refused)
     }
 
     /// The connection of this thread, or the common one until there is one of its own.
-    fn wire(&self) -> Result<Wire, Away> {
-        let epoch = self.epoch.load(Relaxed);
+    fn wire(&self, epoch: u64) -> Result<Wire, Failed> {
         if epoch == 0 {
-            return Err(Away);
+            return Err(Failed::Away);
         }
         match own::find(epoch) {
             Own::Is(wire) => return Ok(wire),
             Own::Begins => own::connect(self.address.clone(), epoch),
             Own::Comes => {}
         }
-        self.connection.load().as_deref().cloned().ok_or(Away)
+        self.connection.load().as_deref().cloned().ok_or(Failed::Away)
     }
 
-    /// The next beat finds the store back.
-    fn give_up(&self) {
-        self.epoch.store(0, Relaxed);
-        self.connection.store(None);
-        self.is_up.store(false, Relaxed);
-        self.late.store(0, Relaxed);
+    /// The next look finds the store back. Of a connection that was replaced meanwhile nothing is to be
+    /// given up.
+    fn give_up(&self, epoch: u64) {
+        if self.epoch.compare_exchange(epoch, 0, Relaxed, Relaxed).is_ok() {
+            self.is_up.store(false, Relaxed);
+            self.connection.store(None);
+            self.suspicion.notify_one();
+        }
     }
 
-    fn failed(&self, why: String) -> Away {
+    fn failed(&self, why: String) {
         log::debug!("The shared store failed: {why}.");
         *self.why.lock() = why;
-        Away
     }
 
     async fn tend(self: Arc<Self>) {
         let mut said = None;
         loop {
-            let mut known = self.beat().await;
-            // One late answer does not mean that it is away.
-            if known.is_err() && self.connection.load().is_some() {
-                known = self.beat().await;
-            }
-            let is_up = known.is_ok();
-            let was_up = self.is_up.swap(is_up, Relaxed);
-            if known == Ok(false) || (is_up && !was_up) {
+            let was_up = self.is_up();
+            let known = self.beat(was_up).await;
+            // A connection may have broken meanwhile.
+            let is_up = known.is_ok() && self.connection.load().is_some();
+            // Said before anything is decided there.
+            if is_up && (known == Ok(false) || self.is_new.swap(false, Relaxed)) {
                 self.lost();
+            }
+            self.is_up.store(is_up, Relaxed);
+            if is_up && !was_up {
+                self.ups.send_modify(|ups| *ups += 1);
             }
             if said != Some(is_up) {
                 said = Some(is_up);
@@ -279,34 +373,61 @@ impl Store {
                     );
                 }
             }
-            tokio::time::sleep(BEAT).await;
+            tokio::select! {
+                () = tokio::time::sleep(if is_up { BEAT } else { LOOK }) => {}
+                () = self.suspicion.notified(), if is_up => {}
+            }
         }
     }
 
     /// Whether the store still has the sign that this gateway left there. Listeners hear the beat,
     /// too: a subscription on which nothing comes is dead.
-    async fn beat(&self) -> Result<bool, Away> {
+    async fn beat(&self, was_up: bool) -> Result<bool, Away> {
         if self.connection.load().is_none() {
-            self.connect().await.map_err(|unfit| self.failed(unfit.to_string()))?;
+            self.connect().await.map_err(|unfit| {
+                self.failed(unfit.to_string());
+                Away
+            })?;
         }
         let sign = format!("gk:here:{}", self.boot);
-        match self.run::<Option<u8>>(Cmd::get(&sign)).await {
+        // Where an operation was suspicious, it has waited for the rest.
+        let wait = if was_up { SILENCE - SUSPICIOUS } else { KEPT };
+        let heard = self.heard.load(Relaxed);
+        let mut patience = Patience::of(wait);
+        let found = async |wire: &mut Wire| Cmd::get(&sign).query_async(wire).await;
+        match self.try_within::<Option<u8>>(&mut patience, found).await {
             Ok(None) => {
                 let _ = self.renew(&sign).await;
                 // What is known to be missing must not be found by another look before it is said.
                 if self.connection.load().is_some() { Ok(false) } else { Err(Away) }
             }
             Ok(Some(_)) => self.renew(&sign).await.map(|()| true),
+            // Others are answered.
+            Err(Failed::Away) if was_up && self.heard.load(Relaxed) != heard => Ok(true),
             // The sign lies on one server of a cluster.
-            Err(Away) if self.is_cluster() => self.publish_beat().await.map(|()| true),
-            Err(Away) => Err(Away),
+            Err(_) if self.is_cluster() => {
+                let mut patience = Patience::of(SILENCE);
+                let beat = Cmd::publish(listen::BEATS, self.message("beat"));
+                let told = async |wire: &mut Wire| beat.query_async::<u64>(wire).await;
+                self.try_within(&mut patience, told).await?;
+                Ok(true)
+            }
+            Err(_) => {
+                if !was_up {
+                    self.give_up(self.epoch.load(Relaxed));
+                }
+                Err(Away)
+            }
         }
     }
 
     /// Not in one step with the look: if the answer of that came late, the sign would hide a loss.
     async fn renew(&self, sign: &str) -> Result<(), Away> {
-        self.run::<()>(Cmd::set_ex(sign, 1, SIGN)).await?;
-        self.publish_beat().await
+        let mut pipe = redis::pipe();
+        pipe.cmd("SET").arg(sign).arg(1).arg("EX").arg(SIGN).ignore();
+        pipe.cmd("PUBLISH").arg(listen::BEATS).arg(self.message("beat")).ignore();
+        let told = async |wire: &mut Wire| pipe.exec_async(wire).await;
+        Ok(self.try_within(&mut Patience::of(SILENCE), told).await?)
     }
 
     fn is_cluster(&self) -> bool {
@@ -320,6 +441,7 @@ impl Store {
             let fit = timeout(CONNECT, fitness::check(&mut wire)).await;
             fit.map_err(|_| Unfit::Silent)??;
         }
+        self.is_new.store(true, Relaxed);
         self.connection.store(Some(Arc::new(wire)));
         self.epoch.store(own::next_epoch(), Relaxed);
         Ok(())

@@ -35,6 +35,16 @@ pub struct Telemetry {
     pub live: Live,
     pub access: AccessLog,
     in_flight: AtomicU64,
+    open: AtomicU64,
+}
+
+/// Counts one request that a valid licence has open, while it lives.
+pub struct Open(Arc<Telemetry>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Counts one open request while it lives.
@@ -53,12 +63,19 @@ impl Telemetry {
             live: Live::new(),
             access,
             in_flight: AtomicU64::new(0),
+            open: AtomicU64::new(0),
         })
     }
 
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight(self.clone())
+    }
+
+    /// Counts a request that its licence may ask, unless `most` are open.
+    pub fn open(self: &Arc<Self>, most: u64) -> Option<Open> {
+        let open = Open(self.clone());
+        (self.open.fetch_add(1, Relaxed) < most).then_some(open)
     }
 
     pub fn in_flight(&self) -> u64 {
@@ -122,8 +139,10 @@ fn record(flight: &Flight, outcome: Outcome, elapsed: Duration) -> Record {
         usage,
         source,
         charged: exchange.map_or(0, |exchange| exchange.settled.tokens),
+        wasted: exchange.map_or(0, |exchange| exchange.wasted.total()),
         cost: exchange.map_or(0, |exchange| exchange.cost),
-        message: exchange.is_some_and(|exchange| exchange.progress.sent),
+        wasted_cost: exchange.map_or(0, |exchange| exchange.wasted_cost),
+        sent: exchange.is_some_and(|exchange| exchange.progress.sent),
         status: outcome.status,
         ms: elapsed.as_millis() as u64,
         attempts: flight.attempts.len() as u32,

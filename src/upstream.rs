@@ -19,6 +19,7 @@ pub mod relay;
 pub mod request;
 pub mod scrub;
 pub mod socket;
+mod suspicion;
 pub mod translate;
 pub mod watch;
 pub mod watchdog;
@@ -129,6 +130,12 @@ async fn attempt_all(
     let asked = flight.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
     let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
     let ordered = in_order(&route, conversation, flight, snapshot);
+    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+    if let Some(license) = license
+        && let Err(reject) = snapshot.budgets.may_ask(&license.id, asked)
+    {
+        return Served::Rejected(Box::new(reject));
+    }
     let targets = match snapshot.budgets.affordable(&ordered, asked) {
         Ok(targets) => targets,
         Err(reject) => return Served::Rejected(Box::new(reject)),
@@ -160,14 +167,38 @@ async fn attempt_all(
             }
         };
         let began = now;
-        let (timeouts, target, lease) = (timeouts(&target), &target, &mut lease);
-        let attempt = Attempt { connector, snapshot, target, lease, translated, timeouts, began };
-        let result = attempt.run(down, flight, &mut watchdog).await;
+        let (mut timeouts, target, lease) = (timeouts(&target), &target, &mut lease);
+        if !course.has_another(lease.key(), &snapshot.providers, now) {
+            // To leave a slow answer helps nobody where nobody else can give one.
+            timeouts.first_token = timeouts.total;
+        }
+        let takes_hollow = route.model.delivers_hollow || course.tries_again();
+        let attempt = Attempt {
+            connector,
+            snapshot,
+            target,
+            lease,
+            translated,
+            timeouts,
+            began,
+            takes_hollow,
+        };
+        let mut result = attempt.run(down, flight, &mut watchdog).await;
+        if let Err(Stop::Failed(failure)) = &mut result {
+            suspicion::weigh(failure, lease, flight, Instant::now());
+        }
         let (outcome, news) = match &result {
             Ok(()) if down.is_gone() => (Stop::AppLeft.account().0, KeyNews::Good),
             Ok(()) => ("ok", KeyNews::Good),
             Err(stop) => stop.account(),
         };
+        if let (Some(exchange), Err(stop)) = (flight.exchange.as_deref_mut(), &result)
+            && !down.is_gone()
+            && stop.wastes(exchange)
+        {
+            exchange.timed_out |= stop.is_timeout() && exchange.written.is_some();
+            snapshot.chain.waste(exchange);
+        }
         now = Instant::now();
         lease.report(news, now);
         if let (KeyNews::Good, Some(first)) = (news, flight.first_said) {
@@ -205,7 +236,10 @@ async fn attempt_all(
             Err(Stop::Failed(failure)) => course.note(target, lease, failure, &flight.request_id),
         }
     }
-    Served::Rejected(Box::new(course.reject(&snapshot.providers, now)))
+    match course.relayed() {
+        Some(relayed) => Served::Relayed(relayed),
+        None => Served::Rejected(Box::new(course.reject(&snapshot.providers, now))),
+    }
 }
 
 /// The targets of a request in the order in which they are asked.

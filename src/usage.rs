@@ -19,8 +19,10 @@ use crate::{
 };
 
 pub const EXAMPLES: &str = "\
-Days and months are UTC. Licences are shown by the first 12 digits of their hash. The cost is what the
-`prices` of the file made of each answer's tokens; revenue is a plan's `price` for each licence that
+Days and months are UTC. Licences are shown by the first 12 digits of their hash. `requests` are all that
+ended, `messages` what plans were charged. `cached` and `cache_write` are part of `input`; `wasted` are tokens
+of attempts whose answers no app got (timed out, broken, thrown away), beside `input` and `output`. The cost is
+what the `prices` of the file made of all of them; revenue is a plan's `price` for each licence that
 asked for something in the month (of a yearly price, a twelfth). A gateway may run meanwhile.
 
 Examples:
@@ -91,10 +93,13 @@ fn rows(settings: &Settings, month: &str) -> anyhow::Result<Vec<DailyRow>> {
 #[derive(Debug, Clone, Default)]
 struct Line<'a> {
     licenses: BTreeSet<&'a str>,
+    requests: u64,
     messages: u64,
     input: u64,
     output: u64,
     cached: u64,
+    cache_write: u64,
+    wasted: u64,
     cost: u64,
     revenue: Option<u64>,
 }
@@ -102,11 +107,18 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn add(&mut self, row: &'a DailyRow) {
         self.licenses.insert(&row.license);
-        self.messages = self.messages.saturating_add(row.messages);
-        self.input = self.input.saturating_add(row.input);
-        self.output = self.output.saturating_add(row.output);
-        self.cached = self.cached.saturating_add(row.cached);
-        self.cost = self.cost.saturating_add(row.cost);
+        for (to, from) in [
+            (&mut self.requests, row.requests),
+            (&mut self.messages, row.messages),
+            (&mut self.input, row.input),
+            (&mut self.output, row.output),
+            (&mut self.cached, row.cached),
+            (&mut self.cache_write, row.cache_write),
+            (&mut self.wasted, row.wasted),
+            (&mut self.cost, row.cost),
+        ] {
+            *to = to.saturating_add(from);
+        }
     }
 
     /// What each licence pays a month.
@@ -161,7 +173,8 @@ impl<'a> Table<'a> {
             By::Model => "model",
             By::Day => "day",
         };
-        let mut head = vec![thing, "licences", "messages", "input", "output", "cached", "cost"];
+        let mut head = vec![thing, "licences", "requests", "messages", "input", "output", "cached"];
+        head.extend(["cache_write", "wasted", "cost"]);
         if self.by == By::Plan {
             head.extend(["revenue", "margin"]);
         }
@@ -172,8 +185,16 @@ impl<'a> Table<'a> {
     fn cells(&self, money: fn(u64) -> String) -> Vec<Vec<String>> {
         let total = ("total".to_owned(), self.total.clone());
         let lines = self.lines.iter().chain([&total]).map(|(name, line)| {
-            let counts =
-                [line.licenses.len() as u64, line.messages, line.input, line.output, line.cached];
+            let counts = [
+                line.licenses.len() as u64,
+                line.requests,
+                line.messages,
+                line.input,
+                line.output,
+                line.cached,
+                line.cache_write,
+                line.wasted,
+            ];
             let mut cells = vec![name.clone()];
             cells.extend(counts.iter().map(u64::to_string));
             cells.push(money(line.cost));
@@ -261,11 +282,13 @@ mod tests {
             plan: plan.into(),
             model: model.into(),
             provider: "p".into(),
-            requests: messages,
+            requests: 2 * messages,
             messages,
             input: 10 * messages,
             output: messages,
             cached: 0,
+            cache_write: 0,
+            wasted: 3 * messages,
             cost,
         }
     }
@@ -291,10 +314,14 @@ mod tests {
     fn a_plan_with_a_price_has_revenue_and_margin() {
         assert_eq!(
             written(By::Plan, false),
-            "plan   licences  messages  input  output  cached     cost  revenue  margin\n\
-             pro           2        10    100      10       0    $2.00   $18.00  $16.00\n\
-             free          1         1     10       1       0  $0.1250        -       -\n\
-             total         3        11    110      11       0    $2.13   $18.00  $15.87\n"
+            "plan   licences  requests  messages  input  output  cached  cache_write  wasted     cost  \
+             revenue  margin\n\
+             pro           2        20        10    100      10       0            0      30    $2.00   \
+             $18.00  $16.00\n\
+             free          1         2         1     10       1       0            0       3  $0.1250        \
+             -       -\n\
+             total         3        22        11    110      11       0            0      33    $2.13   \
+             $18.00  $15.87\n"
         );
     }
 
@@ -302,15 +329,16 @@ mod tests {
     fn csv_is_exact_and_quotes_what_needs_it() {
         assert_eq!(
             written(By::Model, true),
-            "model,licences,messages,input,output,cached,cost\r\n\
-             \"a,b\",1,3,30,3,0,2\r\n\
-             fast,3,8,80,8,0,0.12500111\r\n\
-             total,3,11,110,11,0,2.12500111\r\n"
+            "model,licences,requests,messages,input,output,cached,cache_write,wasted,cost\r\n\
+             \"a,b\",1,6,3,30,3,0,0,9,2\r\n\
+             fast,3,16,8,80,8,0,0,24,0.12500111\r\n\
+             total,3,22,11,110,11,0,0,33,2.12500111\r\n"
         );
         assert!(
-            written(By::Plan, true).contains("pro,2,10,100,10,0,2.00000111,18,15.99999889\r\n")
+            written(By::Plan, true)
+                .contains("pro,2,20,10,100,10,0,0,30,2.00000111,18,15.99999889\r\n")
         );
-        assert!(written(By::Plan, true).contains("free,1,1,10,1,0,0.125,,\r\n"));
+        assert!(written(By::Plan, true).contains("free,1,2,1,10,1,0,0,3,0.125,,\r\n"));
     }
 
     #[test]
@@ -329,7 +357,7 @@ mod tests {
     fn a_loss_is_shown_as_one() {
         let rows = [row("2026-11-01", "a", "pro", "fast", 1, 12 * DOLLAR)];
         let table = Table::new(By::Plan, &rows, &[PlanPrice { plan: "pro".into(), month: DOLLAR }]);
-        assert_eq!(table.cells(rounded)[0][6..], ["$12.00", "$1.00", "-$11.00"]);
+        assert_eq!(table.cells(rounded)[0][9..], ["$12.00", "$1.00", "-$11.00"]);
     }
 
     #[test]

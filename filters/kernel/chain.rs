@@ -1,15 +1,16 @@
 //! The filters in the order YAML gives them: built once per configuration, run for each request.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use serde_json::Value;
 
 use super::{
     ask::Ask,
-    exchange::{Exchange, Outcome},
+    exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
-    ports::Expenses,
+    ports::{Expenses, Unseen, Whole},
     route::Route,
+    usage::{Metered, Usage},
 };
 use crate::meter::Reading;
 
@@ -210,21 +211,93 @@ impl Chain {
         if std::mem::replace(&mut exchange.closed, true) {
             return;
         }
+        self.look_back(exchange, outcome);
         for step in self.steps[..exchange.entered].iter().rev() {
             if step.hooks.has(Hooks::SETTLE) {
                 step.filter.settle(exchange, outcome);
             }
         }
         // Last: a filter may have put right what the provider reported.
+        exchange.cost = exchange.wasted_cost;
         let Some(target) = &exchange.served else { return };
         let usage = exchange.usage().0;
         let Some(price) = target.price else { return };
-        exchange.cost = price.cost(&usage);
-        if exchange.cost > 0 {
-            self.expenses.spend(target, exchange.cost, exchange.now);
+        let cost = price.cost(&usage);
+        if cost > 0 {
+            self.expenses.spend(target, cost, exchange.now);
         }
+        exchange.cost = exchange.cost.saturating_add(cost);
         let complex = exchange.route.as_ref().and_then(Route::would_cost);
         let complex = complex.map_or(0, |price| price.cost(&usage));
-        exchange.saved = complex.saturating_sub(exchange.cost);
+        exchange.saved = complex.saturating_sub(cost);
+    }
+
+    /// Learns from an answer that is whole; estimates what nobody saw of one that is not.
+    fn look_back(&self, exchange: &mut Exchange, outcome: &Outcome) {
+        let Some(target) = exchange.served.clone() else { return };
+        let now = Instant::now();
+        let Some(cut) = exchange.cut(now).filter(|_| exchange.endpoint != Endpoint::Embeddings)
+        else {
+            return;
+        };
+        match outcome.delivery {
+            Delivery::Whole if exchange.metered.is_counted_whole() => {
+                let Some(usage) = exchange.metered.reported else { return };
+                let from = exchange.headed.filter(|_| cut.streamed).unwrap_or(cut.sent);
+                let answer = Whole {
+                    streamed: cut.streamed,
+                    took: now.saturating_duration_since(from),
+                    output: usage.output,
+                    reasoning: usage.reasoning,
+                    seen: exchange.metered.seen_millitokens.tokens(exchange.metered.vocabulary),
+                };
+                self.expenses.learn(&target, &answer);
+            }
+            Delivery::Whole => self.expenses.answered(&target),
+            Delivery::Abandoned | Delivery::Broken => {
+                exchange.metered.unseen = self.expenses.unseen(&target, &cut).tokens;
+                // The provider works on it, whether it has begun to answer or not.
+                exchange.progress.answered = true;
+                if exchange.progress.delivered {
+                    self.expenses.answered(&target);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// An attempt that its provider worked on has failed: it is in the books, though no app got it.
+    pub fn waste(&self, exchange: &mut Exchange) {
+        let Some(target) = exchange.served.clone() else { return };
+        let Some(cut) = exchange.cut(Instant::now()) else { return };
+        let (input, most) = (exchange.input_estimate(), exchange.input.most());
+        let metered = &mut exchange.metered;
+        if metered.counted().is_some() || !metered.seen_millitokens.is_zero() {
+            exchange.spoilt = metered.usage(input).0.within(most, MOST_OUTPUT).total();
+        }
+        let unseen = match exchange.endpoint {
+            Endpoint::Embeddings => Unseen::default(),
+            _ => self.expenses.unseen(&target, &cut),
+        };
+        metered.unseen = unseen.tokens;
+        let usage = metered.usage(input).0.within(most, MOST_OUTPUT);
+        exchange.wasted.add(&usage);
+        exchange.last_wasted = usage.output;
+        let output = Usage { output: unseen.doubtful, ..Usage::default() };
+        let price = |usage: &Usage| target.price.map_or(0, |price| price.cost(usage));
+        let (cost, doubtful) = (price(&usage), price(&output));
+        if cost > 0 {
+            exchange.wasted_cost = exchange.wasted_cost.saturating_add(cost);
+            self.expenses.spend(&target, cost, exchange.now);
+            if let Some(license) = &exchange.license {
+                self.expenses.waste(&license.id, &target, cost, exchange.now);
+            }
+        }
+        if unseen.doubtful > 0 {
+            exchange.doubtful.push(Doubt { target, tokens: unseen.doubtful, cost: doubtful });
+        }
+        exchange.metered = Metered::default();
+        (exchange.written, exchange.headed) = (None, None);
+        exchange.progress.answered = false;
     }
 }

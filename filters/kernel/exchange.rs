@@ -7,10 +7,9 @@ use super::{
     license::{Credential, License},
     period::UnixMs,
     plan::OnDisconnect,
-    ports::{Balance, Permit, Reservation},
+    ports::{Balance, Cut, Permit, Reservation},
     route::{AskedTier, Dialect, Route, Target},
     usage::{Metered, Source, Usage},
-    vocabulary::Vocabulary,
 };
 
 /// The public endpoints that reach a provider.
@@ -71,6 +70,8 @@ pub struct Progress {
     pub sent: bool,
     /// Some provider answered 2xx.
     pub answered: bool,
+    /// Some attempt's answer reported usage, or held output: it was read as one.
+    pub counted: bool,
     /// An event of an answer went to the app: nothing comes back after this.
     pub delivered: bool,
 }
@@ -97,6 +98,15 @@ pub struct Outcome {
     /// 499 when the app left first.
     pub status: u16,
     pub delivery: Delivery,
+}
+
+/// Output that a target may have made of an answer that never began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    pub target: Arc<Target>,
+    pub tokens: u64,
+    /// Picodollars.
+    pub cost: u64,
 }
 
 /// What settled; for the record and the metrics.
@@ -147,13 +157,32 @@ pub struct Exchange {
     /// `meter`
     pub metered: Metered,
     pub settled: Settled,
-    /// Picodollars; known when the chain settles.
+    /// Of attempts that a provider worked on, and whose answers the app did not get.
+    pub wasted: Usage,
+    /// Picodollars of those.
+    pub wasted_cost: u64,
+    /// Tokens of the last of them that reported usage or said something: what they cost the buyer, if
+    /// nothing else serves.
+    pub spoilt: u64,
+    /// Of the last of them: tokens of output.
+    pub last_wasted: u64,
+    /// Tokens of output, and their cost, that count if the target proves to work.
+    pub doubtful: Vec<Doubt>,
+    /// Picodollars, waste included; known when the chain settles.
     pub cost: u64,
     /// Picodollars that the complex tier would have cost more; known when the chain settles.
     pub saved: u64,
 
     /// The attempt loop.
     pub progress: Progress,
+    /// When the latest attempt's request had been written whole.
+    pub written: Option<Instant>,
+    /// When the head of its answer came.
+    pub headed: Option<Instant>,
+    /// Some attempt's request was written whole and its answer took too long.
+    pub timed_out: bool,
+    /// The answer comes event by event.
+    pub streamed: bool,
     pub served: Option<Arc<Target>>,
     /// The key that `served` was asked with.
     pub served_key: Option<Arc<str>>,
@@ -190,9 +219,18 @@ impl Exchange {
             input_tokens: 0,
             metered: Metered::default(),
             settled: Settled::default(),
+            wasted: Usage::default(),
+            wasted_cost: 0,
+            spoilt: 0,
+            last_wasted: 0,
+            doubtful: Vec::new(),
             cost: 0,
             saved: 0,
             progress: Progress::default(),
+            written: None,
+            headed: None,
+            timed_out: false,
+            streamed: false,
             served: None,
             served_key: None,
             extensions: Extensions::default(),
@@ -206,10 +244,24 @@ impl Exchange {
         self.license.as_ref().map_or(OnDisconnect::Cut, |license| license.plan.on_disconnect)
     }
 
+    /// A fresh attempt: what one that failed said is not of it.
+    pub fn begin_attempt(&mut self, target: &Arc<Target>) {
+        self.served = Some(target.clone());
+        self.metered = Metered { vocabulary: target.counting.vocabulary, ..Metered::default() };
+        (self.written, self.headed) = (None, None);
+        self.progress.answered = false;
+    }
+
+    /// The answer as it stands when it is cut off; `None` before its request was written whole.
+    pub fn cut(&self, at: Instant) -> Option<Cut> {
+        let sent = self.written?;
+        Some(Cut { streamed: self.streamed, sent, head: self.headed, at })
+    }
+
     /// What the answer used so far, as far as that is possible; nothing before a provider began one.
     pub fn usage(&self) -> (Usage, Source) {
         if self.progress.answered {
-            let (usage, source) = self.metered.usage(self.input_estimate(), self.vocabulary());
+            let (usage, source) = self.metered.usage(self.input_estimate());
             (usage.within(self.input.most(), MOST_OUTPUT), source)
         } else {
             (Usage::default(), Source::Estimated)
@@ -220,11 +272,6 @@ impl Exchange {
     pub fn input_estimate(&self) -> u64 {
         let target = self.served.as_ref().filter(|_| self.input != Input::default());
         target.map_or(self.input_tokens, |target| self.input.tokens(&target.counting))
-    }
-
-    /// That of the target that serves.
-    pub fn vocabulary(&self) -> Vocabulary {
-        self.served.as_ref().map_or_else(Vocabulary::default, |target| target.counting.vocabulary)
     }
 
     /// The output cap that the provider was sent, if any.

@@ -13,6 +13,11 @@ use super::{period::UnixMs, plan::Plan, reject::Code};
 pub struct LicenseId(pub [u8; 32]);
 
 impl LicenseId {
+    /// Enough of it to tell a few licences apart.
+    pub fn short(self) -> u64 {
+        self.0.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     pub fn to_hex(self) -> String {
         const DIGITS: [char; 16] =
             ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];

@@ -1,9 +1,13 @@
 //! The ports: what filters may ask of the machine. `src/` implements them.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     license::{Asking, LicenseId, Standing},
@@ -46,10 +50,13 @@ pub enum TooFast {
 pub struct Demand {
     pub license: LicenseId,
     pub now: UnixMs,
+    pub about: About,
     pub messages: Option<Limit>,
     pub tokens: Option<Limit>,
     /// Estimate of the input.
     pub input: u64,
+    /// Picodollars of that input at the first target that has a price.
+    pub input_cost: u64,
     /// Output cap of the answer; `None` when nothing caps it (only where tokens are unlimited).
     pub output: Option<u64>,
     /// The cap may shrink down to this, never below.
@@ -60,6 +67,29 @@ pub struct Demand {
     /// `x-message-id`: requests that share one count as one message for 10 minutes and 10 requests.
     #[serde(with = "text")]
     pub message_id: Option<Arc<str>>,
+}
+
+/// Which row of the books a request counts in, beside its licence and its day.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
+    pub plan: Arc<str>,
+    /// The public name that the app asked for.
+    pub model: Arc<str>,
+    /// The provider that served it, before that the one that is asked first.
+    pub provider: Arc<str>,
+}
+
+impl Serialize for About {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&*self.plan, &*self.model, &*self.provider).serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for About {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let (plan, model, provider) = <(String, String, String)>::deserialize(from)?;
+        Ok(Self { plan: plan.into(), model: model.into(), provider: provider.into() })
+    }
 }
 
 /// Shared text on its way to another process.
@@ -117,13 +147,26 @@ pub enum Denied {
 }
 
 /// What a settled reservation costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// Whether the message counts; `false` gives it back.
     pub message: bool,
     /// 0 gives all tokens back.
     pub tokens: u64,
     pub source: Source,
+    /// `None` leaves it where the reservation stands.
+    pub about: Option<About>,
+}
+
+impl Charge {
+    /// Everything comes back.
+    pub const NOTHING: Self =
+        Self { message: false, tokens: 0, source: Source::Estimated, about: None };
+
+    /// What a request costs that vanished without an outcome: one message and its input.
+    pub const fn vanished(input: u64) -> Self {
+        Self { message: true, tokens: input, source: Source::Estimated, about: None }
+    }
 }
 
 /// One side of a balance. All but `used` is `None` where the plan has no such limit.
@@ -160,10 +203,14 @@ pub struct Record {
     pub source: Source,
     /// What was charged against the token limit.
     pub charged: u64,
-    /// What the provider asks for it, in picodollars; 0 without a price.
+    /// Tokens of attempts whose answers the app did not get, beside those in `usage`.
+    pub wasted: u64,
+    /// What the provider asks for it, in picodollars, waste included; 0 without a price.
     pub cost: u64,
-    /// Whether a provider was asked: only then it is a message.
-    pub message: bool,
+    /// Part of `cost`: what the app did not get.
+    pub wasted_cost: u64,
+    /// Whether a provider was asked.
+    pub sent: bool,
     /// 499 when the app left first.
     pub status: u16,
     pub ms: u64,
@@ -195,11 +242,66 @@ pub trait Ledger: Send + Sync + 'static {
     fn record(&self, record: Record);
 }
 
-/// Takes note of what answers cost the operator.
+/// Takes note of what answers cost the operator, and knows what those cost whose end nobody sees.
 pub trait Expenses: Send + Sync + 'static {
     /// An answer of this target cost so many picodollars; it counts in the day of `now`, when it was
     /// asked for.
     fn spend(&self, target: &Target, picodollars: u64, now: UnixMs);
+
+    /// Nobody got what a licence made a target work on for so many picodollars, which are spent already.
+    fn waste(&self, _license: &LicenseId, _target: &Target, _picodollars: u64, _now: UnixMs) {}
+
+    /// A target has answered somebody.
+    fn answered(&self, _target: &Target) {}
+
+    /// It did so with an answer that came whole, and counted it.
+    fn learn(&self, _target: &Target, _answer: &Whole) {}
+
+    /// Estimate of the tokens of an answer that was cut off and that nobody saw.
+    fn unseen(&self, _target: &Target, _cut: &Cut) -> Unseen {
+        Unseen::default()
+    }
+
+    /// A licence's request has come to a timeout, after it was written whole. How many did so within the
+    /// last hour, this one included.
+    fn timed_out(&self, _license: &LicenseId, _now: UnixMs) -> u32 {
+        1
+    }
+}
+
+/// An answer whose end was seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Whole {
+    /// It came event by event.
+    pub streamed: bool,
+    /// From its head to its end; of one that came in one piece from the request on.
+    pub took: Duration,
+    /// Tokens, as reported.
+    pub output: u64,
+    /// Those of reasoning among them.
+    pub reasoning: u64,
+    /// The estimate of what was read, in tokens.
+    pub seen: u64,
+}
+
+/// An answer that was cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub streamed: bool,
+    /// When the request had been written.
+    pub sent: Instant,
+    /// When the head of the answer came.
+    pub head: Option<Instant>,
+    pub at: Instant,
+}
+
+/// Output tokens that a provider may have made of an answer that was cut off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unseen {
+    pub tokens: u64,
+    /// The answer never began, and the target answered nobody at the time: these count if it proves to
+    /// work within a minute.
+    pub doubtful: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -249,9 +351,7 @@ impl Drop for Reservation {
     /// A request that vanished without an outcome costs one message and its input estimate.
     fn drop(&mut self) {
         if self.open {
-            let charge =
-                Charge { message: true, tokens: self.grant.input, source: Source::Estimated };
-            self.ledger.settle(self.grant.hold, charge);
+            self.ledger.settle(self.grant.hold, Charge::vanished(self.grant.input));
         }
     }
 }

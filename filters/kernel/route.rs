@@ -55,6 +55,8 @@ pub struct Model {
     pub accepts: Vec<Arc<str>>,
     /// An answer is read to its end before it is sent, so that even a break in the middle is mended.
     pub whole: bool,
+    /// An answer without output is delivered as it is; else it is asked for once more.
+    pub delivers_hollow: bool,
     pub timeouts: ModelTimeouts,
     /// A conversation that has no name of its own is known by its first messages.
     pub sticky: bool,

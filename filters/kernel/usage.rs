@@ -11,15 +11,34 @@ pub struct Usage {
     pub output: u64,
     /// Part of `input`.
     pub cached: u64,
-    /// Part of `input`, too: written to the provider's cache.
+    /// Part of `input`: tokens that the provider wrote into its cache, for whatever time.
     pub cache_write: u64,
-    /// Part of `cache_write`: kept for an hour.
+    /// Part of `cache_write`: those that it keeps for an hour.
     pub cache_write_1h: u64,
     /// Part of `output`.
     pub reasoning: u64,
 }
 
 impl Usage {
+    /// Nothing but an input.
+    pub fn of_input(input: u64) -> Self {
+        Self { input, ..Self::default() }
+    }
+
+    /// Adds up two answers.
+    pub fn add(&mut self, more: &Self) {
+        for (to, from) in [
+            (&mut self.input, more.input),
+            (&mut self.output, more.output),
+            (&mut self.cached, more.cached),
+            (&mut self.cache_write, more.cache_write),
+            (&mut self.cache_write_1h, more.cache_write_1h),
+            (&mut self.reasoning, more.reasoning),
+        ] {
+            *to = to.saturating_add(from);
+        }
+    }
+
     /// What counts against a token limit.
     pub fn total(&self) -> u64 {
         self.input.saturating_add(self.output)
@@ -60,29 +79,70 @@ pub struct Metered {
     pub reported: Option<Usage>,
     /// Its count of the input, while that of the output is not there yet.
     pub input: Option<Usage>,
-    /// Visible output, by `meter::estimate`.
-    pub output: Estimate,
+    /// Its count of both together, where it told nothing else.
+    pub total: Option<u64>,
+    /// Visible output since its last count, by `meter::estimate`.
+    pub output_millitokens: Estimate,
+    /// The same of all output that was weighed.
+    pub seen_millitokens: Estimate,
+    /// Estimate of the output that nobody saw, in tokens: of an answer that was cut off.
+    pub unseen: u64,
+    /// That of the target: which of both estimates counts.
+    pub vocabulary: Vocabulary,
 }
 
 impl Metered {
     /// Counts no less than `floor` did.
-    pub fn raise_to(&mut self, floor: Metered, input_estimate: u64, vocabulary: Vocabulary) {
-        let total = |metered: &Metered| metered.usage(input_estimate, vocabulary).0.total();
+    pub fn raise_to(&mut self, floor: Metered, input_estimate: u64) {
+        let total = |metered: &Metered| metered.usage(input_estimate).0.total();
         if total(self) < total(&floor) {
             *self = floor;
         }
     }
 
-    /// Reported usage wins; otherwise `input_estimate` plus the text seen so far.
-    pub fn usage(&self, input_estimate: u64, vocabulary: Vocabulary) -> (Usage, Source) {
-        match self.reported {
-            Some(usage) => (usage, Source::Reported),
-            None => {
-                let output = self.output.tokens(vocabulary);
-                let estimated = Usage { input: input_estimate, ..Usage::default() };
-                (Usage { output, ..self.input.unwrap_or(estimated) }, Source::Estimated)
+    /// The provider's count, if it is one: none of nought counts where there was text.
+    pub fn counted(&self) -> Option<Usage> {
+        self.reported.filter(|usage| usage.output > 0 || self.seen_millitokens.is_zero())
+    }
+
+    /// Whether the provider counted the whole of it, up to the last word.
+    pub fn is_counted_whole(&self) -> bool {
+        self.counted().is_some_and(|usage| usage.input > 0) && self.output_millitokens.is_zero()
+    }
+
+    /// Reported usage wins, and text that came after it is added by estimate; otherwise
+    /// `input_estimate`, where the input was not reported, plus the text seen so far and what nobody saw.
+    pub fn usage(&self, input_estimate: u64) -> (Usage, Source) {
+        let late = self.output_millitokens.tokens(self.vocabulary);
+        let source = if late == 0 { Source::Reported } else { Source::Estimated };
+        match (self.counted(), self.total.filter(|total| *total > 0)) {
+            // An input of nought beside an output is no count of the input.
+            (Some(usage), _) if usage.input == 0 && usage.output > 0 => {
+                let output = usage.output.saturating_add(late);
+                (Usage { input: input_estimate, output, ..usage }, source)
+            }
+            (Some(usage), _) => {
+                (Usage { output: usage.output.saturating_add(late), ..usage }, source)
+            }
+            (None, Some(total)) => {
+                let known = self.known_input().unwrap_or_else(|| Usage::of_input(input_estimate));
+                let input = known.input.min(total);
+                let output = (total - input).saturating_add(late);
+                (Usage { input, output, ..known }, source)
+            }
+            (None, None) => {
+                let known = self.known_input().unwrap_or_else(|| Usage::of_input(input_estimate));
+                let seen = self.seen_millitokens.tokens(self.vocabulary);
+                let output = seen.saturating_add(self.unseen);
+                (Usage { output, reasoning: 0, ..known }, Source::Estimated)
             }
         }
+    }
+
+    /// What the provider said of the input, whatever it said of the output.
+    fn known_input(&self) -> Option<Usage> {
+        let placeholder = self.reported.filter(|usage| usage.input > 0);
+        self.input.or(placeholder)
     }
 }
 
@@ -90,14 +150,60 @@ impl Metered {
 mod tests {
     use super::*;
 
+    fn seen(millitokens: u64) -> Metered {
+        let estimate = Estimate::of_tokens(millitokens / 1000);
+        let (output_millitokens, seen_millitokens) = (estimate, estimate);
+        Metered { output_millitokens, seen_millitokens, ..Metered::default() }
+    }
+
     #[test]
     fn a_count_is_raised_and_never_lowered() {
-        let text = Metered { output: Estimate::of_tokens(5), ..Metered::default() };
+        let text = seen(5_000);
         let report = |output| Usage { input: 0, output, ..Usage::default() };
-        for (reported, charged) in [(3, 15), (15, 15), (40, 40)] {
-            let mut metered = Metered { reported: Some(report(reported)), ..text };
-            metered.raise_to(text, 10, Vocabulary::O200k);
-            assert_eq!(metered.usage(10, Vocabulary::O200k).0.total(), charged);
+        for (reported, charged) in [(3, 15), (15, 25), (40, 50)] {
+            let reported = Some(report(reported));
+            let mut metered = Metered { reported, output_millitokens: Estimate::default(), ..text };
+            metered.raise_to(text, 10);
+            assert_eq!(metered.usage(10).0.total(), charged);
+        }
+    }
+
+    #[test]
+    fn a_count_is_believed_as_far_as_it_says_something() {
+        let count = |input, output| Some(Usage { input, output, ..Usage::default() });
+        let text = seen(5_000);
+        let whole = Metered { output_millitokens: Estimate::default(), ..text };
+        for (metered, tokens, source) in [
+            // Reported to the end; with text after the count; a nought beside text; nothing but noughts.
+            (Metered { reported: count(20, 7), ..whole }, (20, 7), Source::Reported),
+            (Metered { reported: count(20, 7), ..text }, (20, 12), Source::Estimated),
+            (Metered { reported: count(20, 0), ..whole }, (20, 5), Source::Estimated),
+            (Metered { reported: count(0, 0), ..whole }, (10, 5), Source::Estimated),
+            (Metered { reported: count(0, 7), ..whole }, (10, 7), Source::Reported),
+            // An answer without a word that costs nothing.
+            (Metered { reported: count(0, 0), ..Metered::default() }, (0, 0), Source::Reported),
+            (Metered { reported: count(9, 0), ..Metered::default() }, (9, 0), Source::Reported),
+            // The total alone.
+            (Metered { total: Some(500), ..whole }, (10, 490), Source::Reported),
+            (
+                Metered { total: Some(500), input: count(30, 0), ..whole },
+                (30, 470),
+                Source::Reported,
+            ),
+            (Metered { total: Some(500), ..text }, (10, 495), Source::Estimated),
+            (Metered { total: Some(3), ..whole }, (3, 0), Source::Reported),
+            (Metered { total: Some(0), ..whole }, (10, 5), Source::Estimated),
+            // Cut off: what nobody saw is added, but not to a count that includes it.
+            (Metered { unseen: 90, ..text }, (10, 95), Source::Estimated),
+            (
+                Metered { unseen: 90, input: count(40_016, 0), ..text },
+                (40_016, 95),
+                Source::Estimated,
+            ),
+            (Metered { unseen: 90, reported: count(20, 7), ..text }, (20, 12), Source::Estimated),
+        ] {
+            let (usage, said) = metered.usage(10);
+            assert_eq!(((usage.input, usage.output), said), (tokens, source), "{metered:?}");
         }
     }
 }

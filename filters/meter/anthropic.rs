@@ -5,7 +5,7 @@
 //! thinking.
 
 use super::{
-    Reading,
+    Ending, Output, Reading,
     estimate::{self, Estimate},
     json::{NotJson, count, is_empty, member_text, read, read_event},
 };
@@ -53,9 +53,10 @@ impl Stream {
             "message_delta" => {
                 let delta = root.get("delta");
                 let stopped = delta.and_then(|delta| delta.get("stop_reason"));
-                if stopped.is_some_and(|reason| !is_empty(reason)) {
+                if let Some(reason) = stopped.filter(|reason| !is_empty(*reason)) {
                     reading.finished = true;
                     reading.commits = true;
+                    reading.ending = ending(reason);
                 }
                 if let Some(usage) = root.get("usage").filter(|usage| !usage.is_null()) {
                     self.take(usage);
@@ -116,7 +117,8 @@ fn block_start(block: Value<'_>, reading: &mut Reading) {
     let name = if kind.as_deref() == Some("tool_use") { "name" } else { "text" };
     if block.get(name).is_some_and(|text| !is_empty(text)) {
         reading.commits = true;
-        reading.output = member_text(block, name);
+        reading.output = Output::Answer;
+        reading.output_millitokens = member_text(block, name);
     }
 }
 
@@ -124,7 +126,9 @@ fn block_delta(delta: Value<'_>, reading: &mut Reading) {
     for name in ["text", "thinking", "partial_json"] {
         if delta.get(name).is_some_and(|text| !is_empty(text)) {
             reading.commits = true;
-            reading.output += member_text(delta, name);
+            let carries = if name == "thinking" { Output::Reasoning } else { Output::Answer };
+            reading.output = reading.output.max(carries);
+            reading.output_millitokens += member_text(delta, name);
         }
     }
 }
@@ -139,17 +143,35 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
             || root.get("error").is_some_and(|error| !is_empty(error));
         let mut counts = Stream::default();
         root.get("usage").into_iter().for_each(|usage| counts.take(usage));
-        let stopped = root.get("stop_reason").is_some_and(|reason| !is_empty(reason));
+        let stopped = root.get("stop_reason").filter(|reason| !is_empty(*reason));
         let content = root.get("content").filter(|content| !is_empty(*content));
         Reading {
             usage: counts.usage(counts.output),
-            output: content.map_or(Estimate::default(), |blocks| blocks.items().map(block).sum()),
-            commits: (content.is_some() || stopped) && !failed,
-            finished: stopped,
+            output_millitokens: content
+                .map_or(Estimate::default(), |blocks| blocks.items().map(block).sum()),
+            commits: (content.is_some() || stopped.is_some()) && !failed,
+            output: content.map_or(Output::None, |blocks| {
+                blocks.items().map(carries).max().unwrap_or_default()
+            }),
+            finished: stopped.is_some(),
+            ending: stopped.map_or(Ending::Other, ending),
             failed,
             ..Reading::default()
         }
     })
+}
+
+fn ending(reason: Value<'_>) -> Ending {
+    reason.as_str().map_or(Ending::Other, |reason| Ending::of(reason.as_bytes()))
+}
+
+fn carries(block: Value<'_>) -> Output {
+    let kind = block.get("type").and_then(|kind| kind.as_str());
+    match kind.as_deref() {
+        Some("thinking" | "redacted_thinking") => Output::Reasoning,
+        Some("text") if block.get("text").is_none_or(is_empty) => Output::None,
+        _ => Output::Answer,
+    }
 }
 
 fn block(block: Value<'_>) -> Estimate {
@@ -181,14 +203,9 @@ mod tests {
         (readings, usage)
     }
 
-    const COUNTED: Usage = Usage {
-        input: 1201,
-        output: 14,
-        cached: 1180,
-        cache_write: 0,
-        cache_write_1h: 0,
-        reasoning: 0,
-    };
+    const EMPTY: Usage =
+        Usage { input: 0, output: 0, cached: 0, cache_write: 0, cache_write_1h: 0, reasoning: 0 };
+    const COUNTED: Usage = Usage { input: 1201, output: 14, cached: 1180, ..EMPTY };
 
     #[test]
     fn counts_are_those_of_the_reference() {
@@ -221,7 +238,7 @@ mod tests {
         let delta = json!({"type": "message_delta", "delta": {"stop_reason": "max_tokens"},
             "usage": {"input_tokens": null, "output_tokens": 5, "cache_read_input_tokens": -4}});
         let reading = state.read(None, delta.to_string().as_bytes());
-        let expected = Usage { input: 10, output: 5, cached: 3, reasoning: 0, ..Usage::default() };
+        let expected = Usage { input: 10, output: 5, cached: 3, ..EMPTY };
         assert_eq!((reading.usage, reading.finished), (Some(expected), true));
     }
 
@@ -240,11 +257,11 @@ mod tests {
         ] {
             let reading = read(json!({"type": "content_block_delta", "delta": delta}));
             assert_eq!(reading.commits, commits, "{delta}");
-            assert_eq!(!reading.output.is_zero(), commits, "{delta}");
+            assert_eq!(!reading.output_millitokens.is_zero(), commits, "{delta}");
         }
         let message = json!({"content": [{"type": "tool_use", "name": "weather", "input": {"city": "Oslo"}}]});
         let reading = answer(message.to_string().as_bytes()).unwrap();
-        assert!(reading.commits && reading.output.millitokens(Vocabulary::O200k) > 500);
+        assert!(reading.commits && reading.output_millitokens.millitokens(Vocabulary::O200k) > 500);
         assert!(!answer(b"{}").unwrap().commits && answer(b"{").is_err());
         assert!(answer(br#"{"type":"error","error":{"type":"overloaded_error"}}"#).unwrap().failed);
     }
@@ -258,7 +275,7 @@ mod tests {
             "usage": {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 4}}});
         assert_eq!(state.read(None, delta.to_string().as_bytes()).usage, None);
         let late = json!({"type": "message_delta", "usage": {"input_tokens": 7}});
-        let expected = Usage { input: 7, output: 5, cached: 0, reasoning: 4, ..Usage::default() };
+        let expected = Usage { input: 7, output: 5, reasoning: 4, ..EMPTY };
         assert_eq!(state.read(None, late.to_string().as_bytes()).usage, Some(expected));
         assert_eq!(answer(br#"{"usage":{"output_tokens":5}}"#).unwrap().usage, None);
     }
@@ -289,8 +306,7 @@ mod tests {
                     output,
                     cached: last.2.unwrap_or(0),
                     cache_write: last.1.unwrap_or(0),
-                    cache_write_1h: 0,
-                    reasoning: 0,
+                    ..EMPTY
                 });
                 prop_assert_eq!(usage, expected);
             }

@@ -33,7 +33,11 @@ pub struct Estimate {
 impl Estimate {
     /// So many tokens, whatever the vocabulary.
     pub const fn of_tokens(tokens: u64) -> Self {
-        let millitokens = tokens.saturating_mul(1000);
+        Self::of_millitokens(tokens.saturating_mul(1000))
+    }
+
+    /// The same in thousandths.
+    pub const fn of_millitokens(millitokens: u64) -> Self {
         Self { o200k: millitokens, cl100k: millitokens }
     }
 

@@ -4,7 +4,7 @@
 //! tokens and what tools put into the prompt.
 
 use super::{
-    Reading, estimate,
+    Ending, Output, Reading, estimate,
     json::{NotJson, count, is_empty, member_text, read, read_event},
 };
 use crate::kernel::{
@@ -59,20 +59,31 @@ fn count_into(usage: Value<'_>, reading: &mut Reading) {
     }
 }
 
+/// Parts without text: pictures and sounds, and code that the model ran.
+const MEDIA: [&str; 3] = ["inlineData", "executableCode", "codeExecutionResult"];
+
 fn read_candidate(candidate: Value<'_>, reading: &mut Reading) {
-    if candidate.get("finishReason").is_some_and(|reason| !is_empty(reason)) {
+    if let Some(reason) = candidate.get("finishReason").filter(|reason| !is_empty(*reason)) {
         reading.finished = true;
         reading.commits = true;
+        reading.ending = reason.as_str().map_or(Ending::Other, |it| Ending::of(it.as_bytes()));
     }
     let parts = candidate.get("content").and_then(|content| content.get("parts"));
     for part in parts.iter().flat_map(Value::items) {
         if part.get("text").is_some_and(|text| !is_empty(text)) {
+            let thinks = part.get("thought").and_then(|it| it.as_bool()) == Some(true);
+            let carries = if thinks { Output::Reasoning } else { Output::Answer };
             reading.commits = true;
-            reading.output += member_text(part, "text");
+            reading.output = reading.output.max(carries);
+            reading.output_millitokens += member_text(part, "text");
+        } else if MEDIA.iter().any(|name| part.get(name).is_some()) {
+            reading.commits = true;
+            reading.output = Output::Answer;
         }
         if let Some(call) = part.get("functionCall") {
             reading.commits = true;
-            reading.output += estimate::piece(&String::from_utf8_lossy(call.raw()));
+            reading.output = Output::Answer;
+            reading.output_millitokens += estimate::piece(&String::from_utf8_lossy(call.raw()));
         }
     }
 }
@@ -95,9 +106,8 @@ fn counts(usage: Value<'_>) -> Option<Usage> {
         input,
         output,
         cached: said("cachedContentTokenCount").unwrap_or(0).min(input),
-        cache_write: 0,
-        cache_write_1h: 0,
         reasoning: thoughts.unwrap_or(0).min(output),
+        ..Usage::default()
     })
 }
 
@@ -156,7 +166,7 @@ mod tests {
         let parts = json!({"parts": [{"text": "A long story"}]});
         let first = read(json!({"candidates": [{"content": parts}], "usageMetadata": counts}));
         assert_eq!((first.usage, first.input.unwrap().input), (None, 8));
-        assert!(first.output.millitokens(Vocabulary::O200k) > 500);
+        assert!(first.output_millitokens.millitokens(Vocabulary::O200k) > 500);
         let last = read(json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": counts}));
         assert_eq!(last.usage, Some(Usage { input: 8, ..Usage::default() }));
     }

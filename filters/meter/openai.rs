@@ -7,8 +7,12 @@
 //! # What counts as usage
 //! A count is a plain integer from 0 to 2^53. Negative, fractional, larger ones and strings are
 //! taken for missing, so that the answer is estimated rather than charged by nonsense. An explicit 0
-//! is 0. The input must be known, or follow from the total; the output is the larger of the
-//! reported one and total − input, because Gemini leaves its thinking out of the reported one.
+//! is 0, but an output of 0 beside text is no count ([`Metered::counted`]). The input must be known, or
+//! follow from the total; the output is the larger of the reported one and total − input, because
+//! Gemini leaves its thinking out of the reported one. A total alone is kept as one. Some servers tell
+//! the counts in the choice.
+//!
+//! [`Metered::counted`]: crate::kernel::Metered::counted
 //! Cached tokens are at most the input and reasoning tokens at most the output.
 
 mod responses;
@@ -17,7 +21,7 @@ pub mod stream;
 mod tests;
 
 use super::{
-    Reading,
+    Ending, Output as Carries, Reading,
     estimate::Estimate,
     json::{NotJson, count, is_empty, member_text, read, read_event, text},
 };
@@ -68,6 +72,7 @@ fn embeddings(root: Value<'_>) -> Reading {
     Reading {
         usage: root.get("usage").and_then(|usage| counts(usage, Output::Never)),
         commits: vectors && !failed,
+        output: if vectors { Carries::Answer } else { Carries::None },
         finished: vectors,
         failed,
         ..Reading::default()
@@ -93,7 +98,10 @@ fn chat(root: Value<'_>) -> Reading {
     let reported =
         |usage: Option<Value<'_>>| usage.and_then(|usage| counts(usage, Output::Counted));
     reading.usage = reported(usage).or_else(|| reported(groq));
-    // The text beside a count need not be weighed, so the count is read first.
+    if reading.usage.is_none() {
+        reading.total = usage.or(groq).and_then(total_alone);
+    }
+    // The text of a whole answer need not be weighed beside a count, so the count is read first.
     choices.iter().flat_map(Value::items).for_each(|choice| read_choice(choice, &mut reading));
     let is_empty = |list: Value<'_>| list.kind() == Kind::Array && list.items().next().is_none();
     let no_choices = choices.is_some_and(is_empty);
@@ -106,18 +114,25 @@ fn chat(root: Value<'_>) -> Reading {
 fn read_choice(choice: Value<'_>, reading: &mut Reading) {
     for (name, value) in choice.members() {
         match &*name.bytes() {
-            b"delta" | b"message" => read_message(value, reading),
+            b"delta" => read_message(value, false, reading),
+            b"message" => {
+                let is_counted = reading.usage.is_some_and(|usage| usage.output > 0);
+                read_message(value, is_counted, reading);
+            }
+            b"usage" if reading.usage.is_none() => reading.usage = counts(value, Output::Counted),
             // Some servers send "" where others send null.
             b"finish_reason" if !is_empty(value) => {
                 reading.finished = true;
                 reading.commits = true;
+                reading.ending =
+                    value.as_str().map_or(Ending::Other, |it| Ending::of(it.as_bytes()));
             }
             _ => {}
         }
     }
 }
 
-fn read_message(message: Value<'_>, reading: &mut Reading) {
+fn read_message(message: Value<'_>, is_counted: bool, reading: &mut Reading) {
     // Some servers state the same reasoning under both names.
     let mut reasoning = Estimate::default();
     for (name, value) in message.members() {
@@ -126,6 +141,8 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
             b"tool_calls" => |calls| calls.items().map(call).sum(),
             b"function_call" => function,
             b"audio" => |audio| member_text(audio, "transcript"),
+            // Pictures (OpenRouter): counted by the provider or not at all.
+            b"images" => |_| 0,
             // `role` and the like are no output.
             _ => continue,
         };
@@ -133,14 +150,16 @@ fn read_message(message: Value<'_>, reading: &mut Reading) {
             continue;
         }
         reading.commits = true;
+        let thinks = matches!(&*name.bytes(), b"reasoning" | b"reasoning_content");
+        let carries = if thinks { Carries::Reasoning } else { Carries::Answer };
+        reading.output = reading.output.max(carries);
         match &*name.bytes() {
-            // Counted by the provider.
-            _ if reading.usage.is_some() => {}
-            b"reasoning" | b"reasoning_content" => reasoning = weigh(value).max(reasoning),
-            _ => reading.output += weigh(value),
+            _ if is_counted => {}
+            _ if thinks => reasoning = weigh(value).max(reasoning),
+            _ => reading.output_millitokens += weigh(value),
         }
     }
-    reading.output += reasoning;
+    reading.output_millitokens += reasoning;
 }
 
 fn call(call: Value<'_>) -> Estimate {
@@ -224,6 +243,11 @@ impl<'a> Named<'a> {
     }
 }
 
+/// The total of a usage that says nothing else.
+fn total_alone(usage: Value<'_>) -> Option<u64> {
+    count(usage.get("total_tokens"))
+}
+
 /// See the top of this file.
 fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
     let named = Named::of(usage);
@@ -247,7 +271,7 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
         output,
         cached,
         cache_write: written.min(input - cached),
-        cache_write_1h: 0,
         reasoning: reasoning.unwrap_or(0).min(output),
+        ..Usage::default()
     })
 }

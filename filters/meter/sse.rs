@@ -16,14 +16,14 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memchr2};
 
-/// The longest event, in bytes. Longer ones are a provider's nonsense, or an attack on memory.
-pub const MAX_EVENT: usize = 1024 * 1024;
+/// The longest event, in bytes: a picture in one piece fits. Longer ones are a provider's nonsense, or an attack on memory.
+pub const MAX_EVENT: usize = 8 * 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// An event was longer than [`MAX_EVENT`]. The stream can't be read any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an event of the stream is longer than 1 MiB")]
+#[error("an event of the stream is longer than 8 MiB")]
 pub struct TooLong;
 
 /// One block of lines up to its blank line. Comments, or a blank line alone, make an event without

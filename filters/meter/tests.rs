@@ -1,10 +1,12 @@
 //! Streams of Anthropic and Gemini are read the same however their bytes come.
 
+mod booked;
+
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{Reading, Stream, estimate::Estimate, sse::Splitter};
-use crate::kernel::{Endpoint, Source, Usage, Vocabulary, usage::Metered};
+use crate::kernel::{Endpoint, Source, Usage, usage::Metered};
 
 struct Case {
     endpoint: Endpoint,
@@ -49,7 +51,7 @@ impl Seen {
     fn add(&mut self, reading: &Reading) {
         self.usage = reading.usage.or(self.usage);
         self.input = reading.input.or(self.input);
-        self.millitokens += reading.output;
+        self.millitokens += reading.output_millitokens;
         if reading.commits && self.committed.is_none() {
             self.committed = Some(self.events);
         }
@@ -97,8 +99,13 @@ fn streams_are_counted_the_same_wherever_they_are_cut() {
 fn a_broken_message_costs_its_counted_input_and_its_words() {
     let [_, broken, _] = cases().try_into().map_err(drop).unwrap();
     let seen = watch(broken.endpoint, [&broken.variants[0][..]]);
-    let metered = Metered { reported: seen.usage, input: seen.input, output: seen.millitokens };
-    let (usage, source) = metered.usage(7, Vocabulary::O200k);
+    let metered = Metered {
+        reported: seen.usage,
+        input: seen.input,
+        seen_millitokens: seen.millitokens,
+        ..Metered::default()
+    };
+    let (usage, source) = metered.usage(7);
     assert_eq!((usage.input, usage.cached, source), (1201, 1180, Source::Estimated));
     assert!((1..10).contains(&usage.output), "{usage:?}");
 }

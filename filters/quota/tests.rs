@@ -39,6 +39,18 @@ impl Ledger for FakeLedger {
     fn record(&self, _: Record) {}
 }
 
+struct FakeExpenses {
+    timeouts: u32,
+}
+
+impl Expenses for FakeExpenses {
+    fn spend(&self, _: &crate::kernel::Target, _: u64, _: UnixMs) {}
+
+    fn timed_out(&self, _: &LicenseId, _: UnixMs) -> u32 {
+        self.timeouts
+    }
+}
+
 fn plan() -> Plan {
     Plan {
         name: "free".into(),
@@ -64,10 +76,15 @@ fn ask(output_cap: Option<u64>) -> Ask {
     Ask { input, output_cap, ..Ask::new("fast".into(), members) }
 }
 
+fn filter(ledger: &Arc<FakeLedger>, timeouts: u32) -> QuotaFilter {
+    let expenses = Arc::new(FakeExpenses { timeouts });
+    QuotaFilter { ledger: ledger.clone(), expenses, oddities: Oddities::default() }
+}
+
 /// Runs a request to its outcome; what was charged.
 async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) -> Charge {
     let ledger = Arc::new(FakeLedger::default());
-    let filter = QuotaFilter { ledger: ledger.clone(), oddities: Oddities::default() };
+    let filter = filter(&ledger, 1);
     let mut exchange =
         Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
     exchange.license =
@@ -77,24 +94,28 @@ async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) 
     filter.request(&mut exchange, &mut ask).await.unwrap();
     exchange.progress = progress;
     exchange.metered.reported = reported;
-    exchange.metered.output = Estimate::of_tokens(7);
+    if reported.is_none() {
+        exchange.metered.output_millitokens = Estimate::of_tokens(7);
+    }
+    exchange.metered.seen_millitokens = Estimate::of_tokens(7);
     filter.settle(&mut exchange, &outcome);
     filter.settle(&mut exchange, &outcome);
     let settled = ledger.settled.lock();
     assert_eq!(settled.len(), 1, "settled once");
-    settled[0]
+    Charge { about: None, ..settled[0].clone() }
 }
 
-const SENT: Progress = Progress { sent: true, answered: false, delivered: false };
-const ANSWERED: Progress = Progress { sent: true, answered: true, delivered: false };
-const DELIVERED: Progress = Progress { sent: true, answered: true, delivered: true };
+const SENT: Progress = Progress { sent: true, answered: false, counted: false, delivered: false };
+const ANSWERED: Progress = Progress { answered: true, ..SENT };
+const COUNTED: Progress = Progress { counted: true, ..ANSWERED };
+const DELIVERED: Progress = Progress { delivered: true, ..COUNTED };
 
 fn outcome(status: u16, delivery: Delivery) -> Outcome {
     Outcome { status, delivery }
 }
 
 fn charge_of(message: bool, tokens: u64, source: Source) -> Charge {
-    Charge { message, tokens, source }
+    Charge { message, tokens, source, about: None }
 }
 
 #[tokio::test]
@@ -109,7 +130,12 @@ async fn what_comes_back_depends_on_how_far_the_request_came() {
         (SENT, None, outcome(502, Failed), charge_of(false, 0, Estimated)),
         (SENT, None, outcome(400, Relayed), charge_of(false, 0, Estimated)),
         (SENT, None, outcome(499, Abandoned), charge_of(true, 100, Estimated)),
-        (ANSWERED, None, outcome(502, Failed), charge_of(false, 107, Estimated)),
+        // A page in a 200 is no answer.
+        (ANSWERED, None, outcome(502, Failed), charge_of(false, 0, Estimated)),
+        (ANSWERED, None, outcome(504, Failed), charge_of(false, 0, Estimated)),
+        (ANSWERED, None, outcome(400, Relayed), charge_of(false, 0, Estimated)),
+        (COUNTED, None, outcome(502, Failed), charge_of(false, 107, Estimated)),
+        (COUNTED, usage, outcome(503, Failed), charge_of(false, 100, Reported)),
         (ANSWERED, None, outcome(499, Abandoned), charge_of(true, 107, Estimated)),
         (DELIVERED, usage, outcome(200, Whole), charge_of(true, 100, Reported)),
         (DELIVERED, None, outcome(200, Broken), charge_of(true, 107, Estimated)),
@@ -124,8 +150,9 @@ async fn a_report_is_charged_up_to_what_is_possible() {
     let whole = outcome(200, Delivery::Whole);
     let report = |input, output| Some(Usage { input, output, ..Usage::default() });
     for (reported, tokens) in [
-        (report(90, 0), 90),
-        (report(0, 0), 0),
+        // No count of what was said, or none at all.
+        (report(90, 0), 97),
+        (report(0, 0), 107),
         // Ten times the estimate, as templates, tools and rare scripts make it.
         (report(1000, 500), 1500),
         // 400 bytes and what wraps them.
@@ -169,7 +196,7 @@ fn what_is_booked_knows_no_cap_but_the_largest_answer_there_is() {
 #[tokio::test]
 async fn an_input_that_was_reported_is_not_clamped_when_the_app_leaves() {
     let ledger = Arc::new(FakeLedger::default());
-    let filter = QuotaFilter { ledger: ledger.clone(), oddities: Oddities::default() };
+    let filter = filter(&ledger, 1);
     let mut exchange =
         Exchange::new(Endpoint::Messages, Credential::new("K"), UnixMs(0), Instant::now());
     exchange.license =
@@ -179,9 +206,38 @@ async fn an_input_that_was_reported_is_not_clamped_when_the_app_leaves() {
     filter.request(&mut exchange, &mut ask).await.unwrap();
     exchange.progress = DELIVERED;
     exchange.metered.input = Some(Usage { input: 4000, ..Usage::default() });
-    exchange.metered.output = Estimate::of_tokens(7);
+    exchange.metered.seen_millitokens = Estimate::of_tokens(7);
     filter.settle(&mut exchange, &outcome(499, Delivery::Abandoned));
     assert_eq!(ledger.settled.lock()[0].tokens, 4007);
+}
+
+/// The first timeout within an hour comes back, the second costs the message and its input, others the
+/// output, too; whatever an attempt reported is charged in any case.
+#[tokio::test]
+async fn a_timeout_comes_back_once() {
+    let slow = |spoilt, nth| async move {
+        let ledger = Arc::new(FakeLedger::default());
+        let filter = filter(&ledger, nth);
+        let mut exchange =
+            Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
+        exchange.license =
+            Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
+        let mut ask = ask(Some(500));
+        exchange.input = ask.input.clone();
+        filter.request(&mut exchange, &mut ask).await.unwrap();
+        exchange.progress = SENT;
+        exchange.timed_out = true;
+        (exchange.last_wasted, exchange.spoilt) = (900, spoilt);
+        filter.settle(&mut exchange, &outcome(504, Delivery::Failed));
+        let settled = ledger.settled.lock()[0].clone();
+        (settled.message, settled.tokens)
+    };
+    assert_eq!(slow(0, 1).await, (false, 0));
+    assert_eq!(slow(0, 2).await, (true, 100));
+    assert_eq!(slow(0, 3).await, (true, 600), "no more than the answer was allowed to have");
+    assert_eq!(slow(0, 9).await, (true, 600));
+    assert_eq!(slow(130, 1).await, (false, 130));
+    assert_eq!(slow(130, 2).await, (true, 130));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
     config::settings::LicenseSource,
     licenses::STATIC,
     operator::Operator,
-    pool::{Provider, State, breaker::Circuit, key::Key},
+    pool::{Provider, State, breaker::Circuit, health::Why, key::Key},
     reload::History,
     snapshot::Snapshot,
     telemetry::{dollars, neighbours::Whose},
@@ -39,6 +39,7 @@ impl Admin {
                     "dialect": provider.settings.dialect.name(),
                     "state": provider_state(provider, now),
                     "sick_for_ms": provider.breaker().sick_for_ms(now),
+                    "why": provider.breaker().firewall.refuses().then_some("firewall"),
                     "spent_today": dollars(snapshot.budgets.spent(index, today)),
                     "budget": provider.settings.budget.map(dollars),
                 })
@@ -122,6 +123,7 @@ fn config(history: &History, snapshot: &Snapshot) -> Value {
     json!({
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
         "steps": steps,
+        "limits_by_address": snapshot.settings.server.limits_by_address(),
         "waits_for_restart": now.waiting, "changes": now.changes, "refused": refused,
     })
 }
@@ -159,6 +161,7 @@ fn resting(model: &str, state: State) -> Value {
 fn why_and_left(state: State) -> (Option<&'static str>, Option<u64>) {
     match state {
         State::Ready | State::Off => (None, None),
+        State::Doubtful => (Some(Why::NoPermission.name()), None),
         State::Cooling { left_ms } => (Some("rate_limited"), Some(left_ms)),
         State::Quarantined { why, left_ms } => (Some(why.name()), Some(left_ms)),
     }

@@ -86,6 +86,7 @@ pub(super) fn compile(
         providers: providers.list,
         models,
         budget,
+        waste_per_licence: view.waste_per_licence(),
         plan_prices: licenses::plan_prices(&view),
         filters,
         filter_lines,
@@ -113,8 +114,9 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
         limits: ServerLimits {
             body: limits.size("body"),
             header_timeout: limits.duration("header_timeout"),
-            buffered: limits.size("buffered"),
+            buffered: limits.node("buffered").map(|_| limits.size("buffered")),
             requests: limits.int("requests"),
+            connections_per_address: limits.int("connections_per_address").map(|n| n as usize),
         },
     };
     if !listen.ip().is_loopback() && view.node("tls").is_none() && !behind_tls {
@@ -122,9 +124,10 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
                        `behind_tls: true` where something in front of the gateway speaks TLS";
         report.problem(view.at("listen"), view.path("listen"), message);
     }
-    if server.limits.buffered < server.limits.body {
-        let message = "smaller than `body`: the largest request would never fit";
-        report.problem(limits.at("buffered"), limits.path("buffered"), message);
+    if !server.limits_by_address() {
+        let message = "limits by address are off: all apps come from the address of what speaks TLS in front of \
+                       the gateway. Name its network in `trusted_proxies`";
+        report.warn(view.at("behind_tls"), view.path("behind_tls"), message);
     }
     Some(server)
 }

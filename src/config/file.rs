@@ -37,7 +37,7 @@ pub const FILE: Shape = Shape::Record(&[
     ),
     Field::new(
         "budget",
-        &Shape::Record(BUDGET),
+        &Shape::Record(WHOLE_BUDGET),
         "What all providers together may cost. Answers under way may pass it a little.",
     ),
     Field::new(
@@ -85,15 +85,26 @@ const SERVER_LIMITS: &[Field] = &[
     Field::new(
         "header_timeout",
         &DURATION,
-        "From the first byte of a request to the end of its headers.",
+        "From the first byte of a request to the end of its headers; also for a TLS handshake, and for the first \
+         frame of HTTP/2.",
     )
     .or("10s"),
-    Field::new("buffered", &SIZE, "Requests and answers held in memory at one time, all together.")
-        .or("256MiB"),
+    Field::new(
+        "buffered",
+        &SIZE,
+        "Memory that requests and answers hold at one time, all together; a licence and an address may hold a \
+         quarter. Default: an eighth of the memory there is, 256MiB at most.",
+    ),
     Field::new(
         "requests",
         &COUNT,
         "Requests open at one time; above it 503. Default: what half of the memory carries.",
+    ),
+    Field::new(
+        "connections_per_address",
+        &COUNT,
+        "Connections of one address (IPv6: of a /64) while less than half of the room is free. Default: a quarter of \
+         the room. Loopback and trusted proxies may have any number.",
     ),
 ];
 
@@ -415,6 +426,17 @@ const BUDGET: &[Field] =
     &[Field::new("day", &Shape::Text(Text::Dollars), "Dollars a day (UTC), like `$20`.")
         .required()];
 
+const WHOLE_BUDGET: &[Field] = &[
+    Field::new("day", &Shape::Text(Text::Dollars), "Dollars a day (UTC), like `$20`.").required(),
+    Field::new(
+        "waste_per_licence",
+        &Shape::Text(Text::Percent),
+        "The most of a day's budget that one licence may waste on answers nobody gets, like those that \
+         time out; then it gets 429.",
+    )
+    .or("10%"),
+];
+
 const TIMEOUTS: &[Field] = &[
     Field::new("connect", &DURATION, "To a connection, TLS included.").or("3s"),
     Field::new("first_byte", &DURATION, "To the head of the answer.").or("120s"),
@@ -483,6 +505,13 @@ const MODEL: &[Field] = &[
          mend even a break in the middle.",
     )
     .or("stream"),
+    Field::new(
+        "on_empty",
+        &Shape::Choice(&[Variant::new("retry"), Variant::new("deliver")]),
+        "What becomes of an answer that ends well with 0 tokens and no text, or with a tool call that its \
+         provider could not read: `retry` asks once more before the app sees it, `deliver` hands it on.",
+    )
+    .or("retry"),
     Field::new(
         "timeouts",
         &Shape::Record(MODEL_TIMEOUTS),

@@ -112,6 +112,7 @@ fn of_text(text: Text) -> Value {
         Text::Link => "^https?://",
         Text::Price => "^\\$[0-9]+(\\.[0-9]{1,2})?/(month|year)$",
         Text::Dollars => "^\\$[0-9]+(\\.[0-9]{1,2})?$",
+        Text::Percent => "^[0-9]+(\\.[0-9]{1,2})?%$",
         Text::BaseUrl => "^(https?://|stand-in$)",
         Text::Secret => "^(sealed:|env:|file:)",
         Text::Source => "^(env:|file:)",

@@ -27,6 +27,8 @@ pub struct Settings {
     pub models: Arc<Models>,
     /// Picodollars a day for all providers together.
     pub budget: Option<u64>,
+    /// Hundredths of a percent of a day's budget that one licence may waste.
+    pub waste_per_licence: u64,
     /// What plans cost their buyers, for those that say so.
     pub plan_prices: Vec<PlanPrice>,
     pub filters: Vec<FilterUse>,
@@ -57,6 +59,13 @@ pub struct Server {
     pub limits: ServerLimits,
 }
 
+impl Server {
+    /// Whether peers can be told apart by their addresses.
+    pub fn limits_by_address(&self) -> bool {
+        !self.behind_tls || !self.trusted_proxies.is_empty()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     pub cert: PathBuf,
@@ -71,10 +80,13 @@ pub struct ServerLimits {
     pub body: u64,
     /// From the first byte of a request to the end of its headers. Default 10 s.
     pub header_timeout: Duration,
-    /// Bytes of requests and answers held at one time. Default 256 MiB.
-    pub buffered: u64,
+    /// Bytes of memory that requests and answers hold at one time; default: an eighth of the memory there is,
+    /// 256 MiB at most.
+    pub buffered: Option<u64>,
     /// Requests to providers open at one time; default: what half of the memory carries.
     pub requests: Option<u64>,
+    /// Of one address, while less than half of the room is free; default: a quarter of the room.
+    pub connections_per_address: Option<usize>,
 }
 
 #[derive(Debug, Clone)]

@@ -55,6 +55,8 @@ pub enum Text {
     Price,
     /// `$20`
     Dollars,
+    /// `10%`
+    Percent,
     BaseUrl,
     /// `sealed:v1:...`, `env:NAME`, `file:PATH`
     Secret,
@@ -162,6 +164,7 @@ impl Text {
             Text::Size => "a size like `10MiB`",
             Text::Limit => "a limit like `50/month`",
             Text::Dollars => "dollars like `$20`",
+            Text::Percent => "a share like `10%`",
             Text::Address => "an address like `127.0.0.1:8080`",
             Text::Secret => "`sealed:v1:...`, `env:NAME` or `file:PATH`",
             Text::Source => "`env:NAME` or `file:PATH`",
@@ -194,6 +197,7 @@ impl Text {
             Text::Link => values::link(text),
             Text::Price => values::price(text).map(drop),
             Text::Dollars => values::dollars(text).map(drop),
+            Text::Percent => values::percent(text).map(drop),
             Text::LicenseKey => license_key(text),
             Text::ShopId => shop_id(text),
             Text::ShopVariant if text == "*" => Ok(()),

@@ -98,7 +98,7 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.server.grace.as_secs(), 300);
     assert_eq!(settings.server.limits.body, 10 << 20);
-    assert_eq!(settings.server.limits.buffered, 256 << 20);
+    assert_eq!(settings.server.limits.buffered, None);
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:9090");
     assert_eq!(settings.store.path, PathBuf::from("data/gatekeeper.db"));
     assert_eq!(settings.store.keep.as_secs(), 90 * 86_400);
@@ -203,6 +203,7 @@ fn prices_and_budgets_become_whole_picodollars() {
     };
     assert_eq!(prices, [price(50_000, 8_000_000, 0), price(1, 12_340_000, 1)]);
     assert_eq!(settings.budget, Some(DOLLAR * 41 / 2));
+    assert_eq!(settings.waste_per_licence, 1_000);
     assert_eq!(settings.providers[0].budget, Some(DOLLAR / 100));
     assert_eq!(settings.plan_prices, [PlanPrice { plan: "free".into(), month: DOLLAR * 15 / 2 }]);
     let fast = settings.models["fast"].targets.iter().filter(|t| t.price.is_none()).count();

@@ -183,6 +183,18 @@ pub fn dollars(text: &str) -> Result<u64, String> {
     }
 }
 
+/// `10%`, `2.5%`: hundredths of a percent.
+///
+/// # Errors
+/// Anything else.
+pub fn percent(text: &str) -> Result<u64, String> {
+    match text.strip_suffix('%').and_then(|share| decimal(share, 2)) {
+        Some(0) => Err("must be more than zero".into()),
+        Some(hundredths @ 1..=10_000) => Ok(hundredths),
+        _ => Err("expected a share like `10%` or `2.5%`, at most `100%`".into()),
+    }
+}
+
 /// `$9/month`; shown, never charged. Picodollars a month: of a yearly price, a twelfth.
 ///
 /// # Errors

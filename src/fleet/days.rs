@@ -172,8 +172,9 @@ fn field(gateway: &str, row: &DailyRow) -> String {
 }
 
 fn value(row: &DailyRow) -> String {
-    let DailyRow { requests, messages, input, output, cached, cost, .. } = row;
-    format!("{requests} {messages} {input} {output} {cached} {cost}")
+    let DailyRow { requests, messages, input, output, cached, cost, cache_write, wasted, .. } = row;
+    // Further numbers at the end: gateways of a former version read the first six.
+    format!("{requests} {messages} {input} {output} {cached} {cost} {cache_write} {wasted}")
 }
 
 fn by_day<'a>(
@@ -226,6 +227,8 @@ fn parse(day: &str, of: &str, value: &str) -> Option<DailyRow> {
         output: numbers.next()??,
         cached: numbers.next()??,
         cost: numbers.next()??,
+        cache_write: numbers.next().flatten().unwrap_or(0),
+        wasted: numbers.next().flatten().unwrap_or(0),
     })
 }
 
@@ -237,6 +240,8 @@ fn add(sum: &mut DailyRow, row: &DailyRow) {
         (&mut sum.output, row.output),
         (&mut sum.cached, row.cached),
         (&mut sum.cost, row.cost),
+        (&mut sum.cache_write, row.cache_write),
+        (&mut sum.wasted, row.wasted),
     ] {
         *to = to.saturating_add(from);
     }
@@ -283,10 +288,14 @@ mod tests {
             input: 5,
             output: 4,
             cached: 3,
+            cache_write: 2,
+            wasted: 1,
             cost: 2_000_000_000_001,
         };
         let (field, value) = (field("gateway", &row), value(&row));
         let (_, of) = field.split_once(' ').unwrap();
-        assert_eq!(parse("2026-11-24", of, &value), Some(row));
+        assert_eq!(parse("2026-11-24", of, &value), Some(row.clone()));
+        let former = DailyRow { cache_write: 0, wasted: 0, ..row };
+        assert_eq!(parse("2026-11-24", of, "7 6 5 4 3 2000000000001"), Some(former));
     }
 }

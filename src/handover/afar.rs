@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use gatekeeper_filters::kernel::{Charge, LicenseId, Source};
+use gatekeeper_filters::kernel::{Charge, LicenseId};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -161,8 +161,7 @@ impl Afar {
             (_, Answer::Reserved(granted)) => granted.as_ref().as_ref().ok().map(|grant| {
                 let tokens = grant.input.saturating_add(grant.output.unwrap_or(0));
                 line.held.open.insert(grant.hold, tokens);
-                let nothing = Charge { message: false, tokens: 0, source: Source::Estimated };
-                Deed::Settle(grant.hold, nothing)
+                Deed::Settle(grant.hold, Charge::NOTHING)
             }),
             _ => None,
         };

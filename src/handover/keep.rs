@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gatekeeper_filters::kernel::{Charge, Ledger, LicenseId, Source};
+use gatekeeper_filters::kernel::{Charge, Ledger, LicenseId};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
@@ -147,8 +147,7 @@ impl Keep {
         let kept = std::mem::take(&mut *self.kept.lock());
         let open = kept.open.len();
         for (hold, input) in kept.open {
-            let charge = Charge { message: true, tokens: input, source: Source::Estimated };
-            self.ledger.settle(hold, charge);
+            self.ledger.settle(hold, Charge::vanished(input));
         }
         for (license, places) in kept.places {
             (0..places).for_each(|_| self.ledger.leave(&license));

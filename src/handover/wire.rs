@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{ledger::moving::Volatile, telemetry::today::Today};
 
 /// Of this conversation. Both sides have to speak the same one.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// Bytes of one message: the state of some hundred thousand licences.
 const MOST: u32 = 1 << 28;
 /// Files that go along: the lock and the sockets.

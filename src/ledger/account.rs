@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     adjustment::{Adjustments, Given},
     entry::Reserved,
-    message_ids::{Join, KnownId, Message, MessageIds, Taken},
+    message_ids::{ELSEWHERE, Join, KnownId, Message, MessageIds, Taken},
     windows::{Starts, Windows},
 };
 
@@ -47,6 +47,9 @@ pub struct Account {
     counters: [Pair; 4],
     /// Two of a kind for the same reason.
     rates: [[Rate; 2]; 4],
+    /// Minutes before those: SQLite does not know them, and a clock that is set by less than five
+    /// minutes may come to them again.
+    minutes: [Rate; 4],
     places: u32,
     ids: Option<Box<MessageIds>>,
     /// Most licences are never given anything.
@@ -79,6 +82,11 @@ pub struct Open {
 }
 
 impl Fit {
+    /// A request whose message is paid elsewhere.
+    pub fn covered(output: Option<u64>) -> Self {
+        Self { output, join: Some(Join::Covered(ELSEWHERE, None)) }
+    }
+
     /// The group the request will be in, 0 for none, and when the message it stands to be charged
     /// was taken; `None` when its group has been charged already.
     pub fn standing(&self, hold: u64, now: UnixMs) -> (u64, Option<UnixMs>) {
@@ -141,6 +149,7 @@ impl Account {
         let taken = Taken { at: demand.now, starts: windows.starts() };
         let tokens = demand.input.saturating_add(fit.output.unwrap_or(0));
         let group = match (&demand.message_id, fit.join) {
+            (_, Some(Join::Covered(ELSEWHERE, _))) => ELSEWHERE,
             (Some(id), Some(join)) => self.ids.get_or_insert_default().enter(id, join, hold, taken),
             _ => 0,
         };
@@ -161,6 +170,7 @@ impl Account {
             counter.tokens = counter.tokens.saturating_add(tokens);
         }
         let outcome = match (&mut self.ids, open.group) {
+            (_, ELSEWHERE) => Message::Untouched,
             (Some(ids), group) if group != 0 => ids.leave(group, message, open.taken),
             _ if message => Message::Charged(open.taken),
             _ => Message::Released(open.taken),
@@ -187,6 +197,7 @@ impl Account {
         let message = row.message.map(taken);
         let held = match row.group {
             0 => message,
+            ELSEWHERE => None,
             group => self.ids.get_or_insert_default().adopt(group, message),
         };
         if let Some(held) = held {
@@ -225,7 +236,7 @@ impl Account {
             return Err(TooFast::Rate { limit, retry_after });
         }
         for period in Period::ALL {
-            current_rate(&mut self.rates[period as usize], windows.of(period).start).count += 1;
+            self.current_rate(period, windows.of(period).start).count += 1;
         }
         self.places += 1;
         Ok(())
@@ -247,7 +258,33 @@ impl Account {
 
     /// Windows have to come in the order of their starts.
     pub fn restore_rate(&mut self, period: Period, rate: Rate) {
-        *current_rate(&mut self.rates[period as usize], rate.start) = rate;
+        *self.current_rate(period, rate.start) = rate;
+    }
+
+    /// Moves the rate of the window that begins at `start` to the front.
+    fn current_rate(&mut self, period: Period, start: UnixMs) -> &mut Rate {
+        let pair = &mut self.rates[period as usize];
+        if pair[0].start != start {
+            pair.swap(0, 1);
+        }
+        if pair[0].start != start {
+            let mut fresh = Rate { start, count: 0 };
+            if period == Period::Minute {
+                exchange(&mut self.minutes, pair[0], &mut fresh);
+            }
+            pair[0] = fresh;
+        }
+        &mut pair[0]
+    }
+
+    /// Holds what requests in flight hold of a window that was put back.
+    pub fn reopen(&mut self, period: Period, start: UnixMs, open: &Open) {
+        if open.taken.starts[period as usize] != start {
+            return;
+        }
+        let counter = current(&mut self.counters[period as usize], start);
+        counter.open_messages += u64::from(open.group == 0);
+        counter.open_tokens = counter.open_tokens.saturating_add(open.tokens);
     }
 
     /// Whether it has counters of this window.
@@ -353,8 +390,9 @@ impl Account {
 
     fn rate(&self, period: Period, windows: &Windows) -> u64 {
         let start = windows.of(period).start;
-        let kept = self.rates[period as usize].iter().find(|rate| rate.start == start);
-        kept.map_or(0, |rate| rate.count)
+        let earlier = self.minutes.iter().filter(|_| period == Period::Minute);
+        let mut kept = self.rates[period as usize].iter().chain(earlier);
+        kept.find(|rate| rate.start == start).map_or(0, |rate| rate.count)
     }
 
     /// The counters of the current windows, made when missing.
@@ -399,13 +437,13 @@ fn current(pair: &mut Pair, start: UnixMs) -> &mut Counter {
     &mut pair[0]
 }
 
-/// The same of a rate.
-fn current_rate(pair: &mut [Rate; 2], start: UnixMs) -> &mut Rate {
-    if pair[0].start != start {
-        pair.swap(0, 1);
-        if pair[0].start != start {
-            pair[0] = Rate { start, count: 0 };
-        }
+/// Keeps `old` among earlier minutes, in place of `fresh` where that is one of them, else of the earliest.
+fn exchange(minutes: &mut [Rate; 4], old: Rate, fresh: &mut Rate) {
+    if let Some(kept) = minutes.iter_mut().find(|kept| kept.start == fresh.start) {
+        (*fresh, *kept) = (*kept, old);
+    } else if let Some(earliest) = minutes.iter_mut().min_by_key(|kept| kept.start)
+        && earliest.start < old.start
+    {
+        *earliest = old;
     }
-    &mut pair[0]
 }

@@ -8,7 +8,7 @@ use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 
 use super::{
     action::Action,
-    entry::{Entry, Request, Reserved, Settled},
+    entry::{Entry, Expected, Names, Request, Reserved, Settled},
     windows::Windows,
 };
 
@@ -32,8 +32,13 @@ pub struct Day {
     pub input: u64,
     pub output: u64,
     pub cached: u64,
-    /// Picodollars.
+    pub cache_write: u64,
+    /// Tokens of attempts whose answers no app got.
+    pub wasted: u64,
+    /// Picodollars, waste included.
     pub cost: u64,
+    /// Part of `cost`.
+    pub wasted_cost: u64,
 }
 
 /// Messages and tokens to add to one window.
@@ -47,7 +52,7 @@ pub struct Sum {
 pub struct Batch<'a> {
     pub sums: FxHashMap<(LicenseId, Period, UnixMs), Sum>,
     /// Reservations that are open at the end of the batch and were not at its beginning.
-    pub opened: FxHashMap<u64, Reserved>,
+    pub opened: FxHashMap<u64, (Reserved, Expected<'a>)>,
     /// Holds that an earlier batch has left open.
     pub closed: Vec<u64>,
     /// Groups whose message has been charged: their open requests stand on none any more.
@@ -64,19 +69,22 @@ impl<'a> Batch<'a> {
     pub fn add(&mut self, sequence: u64, entry: Entry<'a>) {
         self.reaches = sequence;
         match entry {
-            Entry::Reserved(reserved) => {
-                self.opened.insert(reserved.hold, reserved);
+            Entry::Reserved(reserved, expected) => {
+                self.opened.insert(reserved.hold, (reserved, expected));
             }
-            Entry::Settled(settled) => self.settle(&settled),
-            Entry::Request(request) => {
-                self.add_to_day(&request);
-                self.requests.push(request);
-            }
+            Entry::Settled(settled, names) => self.settle(&settled, names),
+            Entry::Request(request) => self.record(request),
             Entry::Action(action) => self.actions.push(action),
         }
     }
 
-    pub fn settle(&mut self, settled: &Settled) {
+    pub fn record(&mut self, request: Request<'a>) {
+        self.add_to_day(&request);
+        self.requests.push(request);
+    }
+
+    /// A message counts in the row that `names` says, on the day in whose windows it counts.
+    pub fn settle(&mut self, settled: &Settled, names: Option<Names<'a>>) {
         if self.opened.remove(&settled.hold).is_none() {
             self.closed.push(settled.hold);
         }
@@ -89,23 +97,36 @@ impl<'a> Batch<'a> {
             }
             None => self.count(license, time, Sum { messages: 0, tokens }),
         }
-        if message.is_some() && group != 0 {
+        let Some(at) = message else { return };
+        if group != 0 {
             self.charged.insert(group);
         }
+        if let Some(names) = names {
+            self.day(license, at, names).messages += 1;
+        }
+    }
+
+    fn day(&mut self, license: LicenseId, time: UnixMs, names: Names<'a>) -> &mut Day {
+        let day = Period::Day.window(time).start;
+        let Names { plan, model, provider } = names;
+        self.daily.entry(Way { day, license, plan, model, provider }).or_default()
     }
 
     fn add_to_day(&mut self, request: &Request<'a>) {
         let Some(license) = request.license else { return };
         let [_, plan, model, _, provider, ..] = request.texts;
         let [input, output, cached, ..] = request.numbers;
-        let day = Period::Day.window(request.time).start;
-        let sum = self.daily.entry(Way { day, license, plan, model, provider }).or_default();
-        sum.requests += 1;
+        let sum = self.day(license, request.time, Names { plan, model, provider });
+        // What proved to be wasted after its request had ended has a row of its own.
+        sum.requests += u64::from(request.numbers[5] > 0 || request.numbers[7] > 0);
         sum.messages += u64::from(request.message);
         sum.input = sum.input.saturating_add(input);
         sum.output = sum.output.saturating_add(output);
         sum.cached = sum.cached.saturating_add(cached);
+        sum.cache_write = sum.cache_write.saturating_add(request.cache_write);
+        sum.wasted = sum.wasted.saturating_add(request.wasted);
         sum.cost = sum.cost.saturating_add(request.cost);
+        sum.wasted_cost = sum.wasted_cost.saturating_add(request.wasted_cost);
     }
 
     fn count(&mut self, license: LicenseId, time: UnixMs, add: Sum) {

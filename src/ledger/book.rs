@@ -5,15 +5,16 @@ use std::collections::HashSet;
 use rustc_hash::FxHashMap;
 
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Demand, Denied, Grant, LicenseId, Limit, Pace, Period, TooFast, UnixMs,
+    About, Balance, Charge, Demand, Denied, Grant, LicenseId, Limit, Pace, Period, TooFast, UnixMs,
 };
 use parking_lot::Mutex;
 
 use super::{
-    account::{Account, Counter, Open, Rate},
+    account::{Account, Counter, Fit, Open, Rate},
     action::Action,
     adjustment::Given,
-    entry::{Frame, Reserved, Settled},
+    database::Orphan,
+    entry::{Expected, Frame, Names, Reserved, Settled},
     journal::{Full, Journal},
     moving::Volatile,
     recall::Lost,
@@ -31,7 +32,7 @@ pub struct Book {
 struct Shard {
     accounts: FxHashMap<LicenseId, Account>,
     /// By hold.
-    open: FxHashMap<u64, (LicenseId, Open)>,
+    open: FxHashMap<u64, (LicenseId, Open, About)>,
     /// Reservations so far.
     made: u64,
     windows: Windows,
@@ -62,12 +63,26 @@ impl Book {
     /// Decides, writes to the journal and applies, in that order, under one lock: there is nothing
     /// to undo on a refusal.
     pub fn reserve(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
+        self.take(demand, journal, Account::fit)
+    }
+
+    /// [`Book::reserve`] of a request whose message is paid elsewhere, and that is within its limits.
+    pub fn reserve_covered(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
+        self.take(demand, journal, |_, demand, _| Ok(Fit::covered(demand.output)))
+    }
+
+    fn take(
+        &self,
+        demand: &Demand,
+        journal: &Journal,
+        fit: impl FnOnce(&Account, &Demand, &Windows) -> Result<Fit, Denied>,
+    ) -> Result<Grant, Denied> {
         let index = index(&demand.license);
         let mut shard = self.shards[index].lock();
         let shard = &mut *shard;
         let windows = *shard.windows.turn(demand.now);
         let account = shard.accounts.entry(demand.license).or_default();
-        let fit = account.fit(demand, &windows)?;
+        let fit = fit(account, demand, &windows)?;
         let hold = ((shard.made + 1) << SHARD_BITS) | index as u64;
         let (group, message) = fit.standing(hold, demand.now);
         let entry = Reserved {
@@ -78,10 +93,11 @@ impl Book {
             group,
             message,
         };
-        journal.append(Frame::reserved(&entry)).map_err(|_| Denied::StoreDown)?;
+        let expected = Expected { names: Names::of(&demand.about), cost: demand.input_cost };
+        journal.append(Frame::reserved(&entry, &expected)).map_err(|_| Denied::StoreDown)?;
         shard.made += 1;
         let open = account.hold(demand, fit, &windows, hold);
-        shard.open.insert(hold, (demand.license, open));
+        shard.open.insert(hold, (demand.license, open, demand.about.clone()));
         let balance = account.balance(demand.messages, demand.tokens, &windows);
         Ok(Grant { hold, output: fit.output, input: demand.input, balance })
     }
@@ -90,18 +106,20 @@ impl Book {
     pub fn settle(&self, hold: u64, charge: Charge, journal: &Journal) {
         let mut shard = self.shards[hold as usize % SHARDS].lock();
         let shard = &mut *shard;
-        let Some((license, open)) = shard.open.remove(&hold) else { return };
+        let Some((license, open, expected)) = shard.open.remove(&hold) else { return };
         // An account with something open is never dropped.
         let account = shard.accounts.entry(license).or_default();
         let taken = account.settle(&open, charge.message, charge.tokens);
-        journal.append_or_keep(Frame::settled(&Settled {
+        let entry = Settled {
             hold,
             license,
             time: open.taken.at,
             tokens: charge.tokens,
             group: open.group,
             message: taken.map(|taken| taken.at),
-        }));
+        };
+        let about = charge.about.as_ref().unwrap_or(&expected);
+        journal.append_or_keep(Frame::settled(&entry, &Names::of(about)));
     }
 
     pub fn enter(&self, pace: &Pace, now: UnixMs) -> Result<(), TooFast> {
@@ -168,9 +186,12 @@ impl Book {
         tokens: u64,
     ) {
         let mut shard = self.shards[index(&license)].lock();
+        let shard = &mut *shard;
         let account = shard.accounts.entry(license).or_default();
         if !account.has(period, start) {
             account.restore(period, start, messages, tokens);
+            let open = shard.open.values().filter(|(of, ..)| *of == license);
+            open.for_each(|(_, open, _)| account.reopen(period, start, open));
         }
     }
 
@@ -262,7 +283,7 @@ impl Book {
         let windows = *shard.windows.turn(now);
         let none = Account::default();
         let account = shard.accounts.get(license).unwrap_or(&none);
-        let open = shard.open.values().filter(|(of, _)| of == license).count() as u64;
+        let open = shard.open.values().filter(|(of, ..)| of == license).count() as u64;
         (periods.map(|period| account.given(period, &windows)), open)
     }
 
@@ -287,7 +308,7 @@ impl Book {
         let minute = Windows::at(now).of(Period::Minute).start;
         for shard in &self.shards {
             let shard = shard.lock();
-            all.open.extend(shard.open.iter().map(|(hold, (_, open))| (*hold, open.tokens)));
+            all.open.extend(shard.open.iter().map(|(hold, (_, open, _))| (*hold, open.tokens)));
             all.made.push(shard.made);
             for (license, account) in &shard.accounts {
                 if account.places() > 0 {
@@ -313,7 +334,7 @@ impl Book {
 
     /// Takes in what another process had in memory alone; `rows` are the open reservations by SQLite.
     /// After [`super::database::Database::restore`].
-    pub fn adopt(&self, volatile: &Volatile, rows: &[Reserved]) {
+    pub fn adopt(&self, volatile: &Volatile, rows: &[Orphan]) {
         for (shard, made) in self.shards.iter().zip(&volatile.made) {
             let mut shard = shard.lock();
             shard.made = shard.made.max(*made);
@@ -334,11 +355,11 @@ impl Book {
             account(license, &|account| account.remember_ids(known));
         }
         let tokens: FxHashMap<u64, u64> = volatile.open.iter().copied().collect();
-        for row in rows {
+        for Orphan { reserved: row, about, .. } in rows {
             let Some(tokens) = tokens.get(&row.hold) else { continue };
             let mut shard = self.shards[index(&row.license)].lock();
             let open = shard.accounts.entry(row.license).or_default().adopt(row, *tokens);
-            shard.open.insert(row.hold, (row.license, open));
+            shard.open.insert(row.hold, (row.license, open, about.clone()));
             shard.made = shard.made.max(row.hold >> SHARD_BITS);
         }
     }

@@ -3,12 +3,12 @@
 
 use std::{path::Path, time::Duration};
 
-use gatekeeper_filters::kernel::{Period, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
     batch::Batch,
-    database::{SCHEMA, int},
+    database::{SCHEMA, int, license},
 };
 
 pub const DAY_MS: u64 = 86_400_000;
@@ -27,14 +27,19 @@ pub struct DailyRow {
     pub model: String,
     /// Empty when none was asked.
     pub provider: String,
+    /// All that ended, whatever became of them.
     pub requests: u64,
-    /// Requests that reached a provider.
+    /// As they were charged: requests that share a message id are one, those that gave it back none.
     pub messages: u64,
     pub input: u64,
     pub output: u64,
     /// Part of `input`.
     pub cached: u64,
-    /// Picodollars.
+    /// Part of `input`.
+    pub cache_write: u64,
+    /// Tokens of attempts whose answers no app got, beside `input` and `output`.
+    pub wasted: u64,
+    /// Picodollars, waste included.
     pub cost: u64,
 }
 
@@ -84,7 +89,7 @@ pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadE
         _ => return Err(ReadError::Newer { found }),
     }
     let query = "SELECT day, license, plan, model, provider, requests, messages, input, output,
-                        cached, cost
+                        cached, cache_write, wasted, cost
                  FROM daily WHERE day BETWEEN ?1 AND ?2 ORDER BY day, license, plan, model, provider";
     let mut statement = connection.prepare(query)?;
     let rows = statement.query_map([first, last], |row| {
@@ -100,7 +105,9 @@ pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadE
             input: number(7)?,
             output: number(8)?,
             cached: number(9)?,
-            cost: number(10)?,
+            cache_write: number(10)?,
+            wasted: number(11)?,
+            cost: number(12)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -126,14 +133,17 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     let mut add = tx.prepare_cached(
         "INSERT INTO daily (day, license, plan, model, provider, requests, messages, input, output,
-                            cached, cost)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                            cached, cost, cache_write, wasted, wasted_cost)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?13, ?14, ?15)
          ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
                                    messages = messages + excluded.messages,
                                    input = input + excluded.input,
                                    output = output + excluded.output,
                                    cached = cached + excluded.cached,
-                                   cost = min(cost + excluded.cost, ?12)",
+                                   cost = min(cost + excluded.cost, ?12),
+                                   cache_write = cache_write + excluded.cache_write,
+                                   wasted = wasted + excluded.wasted,
+                                   wasted_cost = min(wasted_cost + excluded.wasted_cost, ?12)",
     )?;
     for (way, sum) in &batch.daily {
         add.execute(params![
@@ -149,18 +159,41 @@ pub(super) fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result
             int(sum.cached),
             money(sum.cost),
             money(MOST),
+            int(sum.cache_write),
+            int(sum.wasted),
+            money(sum.wasted_cost),
         ])?;
     }
     Ok(())
 }
 
-/// Gives the requests of an older file their cost: none was known.
-pub(super) fn add_cost(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    let has = |query: &str| tx.query_row(query, [], |_| Ok(())).optional().map(|row| row.is_some());
-    let requests = has("SELECT 1 FROM sqlite_schema WHERE name = 'requests'")?;
-    let cost = has("SELECT 1 FROM pragma_table_info('requests') WHERE name = 'cost'")?;
-    if requests && !cost {
-        tx.execute_batch("ALTER TABLE requests ADD COLUMN cost INTEGER NOT NULL DEFAULT 0")?;
+/// Columns that older files lack, in the order of their making.
+const ADDED: [(&str, &str, &str); 11] = [
+    ("requests", "cost", "INTEGER NOT NULL DEFAULT 0"),
+    ("requests", "cache_write", "INTEGER NOT NULL DEFAULT 0"),
+    ("requests", "wasted", "INTEGER NOT NULL DEFAULT 0"),
+    ("requests", "wasted_cost", "INTEGER NOT NULL DEFAULT 0"),
+    ("daily", "cache_write", "INTEGER NOT NULL DEFAULT 0"),
+    ("daily", "wasted", "INTEGER NOT NULL DEFAULT 0"),
+    ("daily", "wasted_cost", "INTEGER NOT NULL DEFAULT 0"),
+    ("open", "plan", "TEXT NOT NULL DEFAULT ''"),
+    ("open", "model", "TEXT NOT NULL DEFAULT ''"),
+    ("open", "provider", "TEXT NOT NULL DEFAULT ''"),
+    ("open", "cost", "INTEGER NOT NULL DEFAULT 0"),
+];
+
+/// Gives the tables of an older file what they lack: nothing of it was known then.
+pub(super) fn add_columns(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    for (table, column, kind) in ADDED {
+        let has = |query: &str, name: &[&str]| {
+            let found = tx.query_row(query, rusqlite::params_from_iter(name), |_| Ok(()));
+            found.optional().map(|row| row.is_some())
+        };
+        let is_there = has("SELECT 1 FROM sqlite_schema WHERE name = ?1", &[table])?;
+        let is_new = has("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2", &[table, column])?;
+        if is_there && !is_new {
+            tx.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        }
     }
     Ok(())
 }
@@ -168,7 +201,8 @@ pub(super) fn add_cost(tx: &Transaction<'_>) -> rusqlite::Result<()> {
 /// Fills the table of an older file from the requests it kept.
 pub(super) fn add_up(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.execute_batch(
-        "INSERT INTO daily
+        "INSERT INTO daily (day, license, plan, model, provider, requests, messages, input, output,
+                            cached, cost)
          SELECT substr(time, 1, 10), license, plan, model, provider, count(*), sum(attempts > 0),
                 sum(input), sum(output), sum(cached), sum(cost)
          FROM requests WHERE license IS NOT NULL AND NOT EXISTS (SELECT 1 FROM daily)
@@ -193,6 +227,19 @@ pub(super) fn spent(connection: &Connection, day: UnixMs) -> rusqlite::Result<Ve
         *sum = sum.saturating_add(row.get::<_, i64>(1)? as u64);
     }
     Ok(spent.into_iter().collect())
+}
+
+/// What licences wasted on one day.
+pub(super) fn wasted(
+    connection: &Connection,
+    day: UnixMs,
+) -> rusqlite::Result<Vec<(LicenseId, u64)>> {
+    let query = "SELECT license, wasted_cost FROM daily WHERE day = ?1 AND wasted_cost > 0";
+    let mut statement = connection.prepare(query)?;
+    let rows = statement.query_map([date(day)], |row| {
+        Ok((license(&row.get::<_, String>(0)?), row.get::<_, i64>(1)? as u64))
+    })?;
+    rows.collect()
 }
 
 /// What was used on one day, by model.

@@ -4,10 +4,11 @@ use std::{
     fs::{OpenOptions, Permissions},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
+use gatekeeper_filters::kernel::{About, LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
@@ -18,18 +19,27 @@ use super::{
     book::Book,
     daily::{self, DAY_MS},
     embedded::OpenError,
-    entry::Reserved,
+    entry::{Expected, Reserved},
     shared::Kept,
 };
 use crate::progress::Progress;
 
 /// `PRAGMA user_version` of the tables in `schema.sql`.
-pub const SCHEMA: i64 = 5;
+pub const SCHEMA: i64 = 6;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
 const LONG_MS: u64 = 400 * DAY_MS;
 /// Rows one pruning statement may delete, so that it never holds the store up.
 pub(super) const PRUNE_ROWS: usize = 1_000;
+
+/// A reservation without an outcome, and where it counts if it never gets one.
+#[derive(Debug, Clone)]
+pub struct Orphan {
+    pub reserved: Reserved,
+    pub about: About,
+    /// Picodollars of its input.
+    pub cost: u64,
+}
 
 pub struct Database {
     pub(super) connection: Connection,
@@ -65,18 +75,22 @@ impl Database {
     }
 
     /// Reservations without an outcome, oldest first.
-    pub fn orphans(&self) -> rusqlite::Result<Vec<Reserved>> {
-        let query = "SELECT hold, license, time, input, grp, message FROM open ORDER BY hold";
+    pub fn orphans(&self) -> rusqlite::Result<Vec<Orphan>> {
+        let query = "SELECT hold, license, time, input, grp, message, plan, model, provider, cost
+                     FROM open ORDER BY hold";
         let mut statement = self.connection.prepare(query)?;
         let rows = statement.query_map([], |row| {
-            Ok(Reserved {
+            let name = |column: usize| row.get::<_, String>(column).map(Arc::from);
+            let about = About { plan: name(6)?, model: name(7)?, provider: name(8)? };
+            let reserved = Reserved {
                 hold: row.get::<_, i64>(0)? as u64,
                 license: license(&row.get::<_, String>(1)?),
                 time: UnixMs(row.get::<_, i64>(2)? as u64),
                 input: row.get::<_, i64>(3)? as u64,
                 group: row.get::<_, i64>(4)? as u64,
                 message: row.get::<_, Option<i64>>(5)?.map(|ms| UnixMs(ms as u64)),
-            })
+            };
+            Ok(Orphan { reserved, about, cost: row.get::<_, i64>(9)? as u64 })
         })?;
         rows.collect()
     }
@@ -287,6 +301,28 @@ impl Database {
         rows.collect()
     }
 
+    /// What is known of targets, by label (`crate::spending::unseen`).
+    pub fn keep_unseen(&mut self, known: &[(String, String)]) -> rusqlite::Result<()> {
+        let tx = self.connection.transaction()?;
+        for (target, known) in known {
+            let keep = "INSERT OR REPLACE INTO unseen (target, known) VALUES (?1, ?2)";
+            tx.prepare_cached(keep)?.execute(params![target, known])?;
+        }
+        tx.commit()
+    }
+
+    /// What [`Database::keep_unseen`] has kept.
+    pub fn unseen(&self) -> rusqlite::Result<Vec<(String, String)>> {
+        let mut statement = self.connection.prepare("SELECT target, known FROM unseen")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows.collect()
+    }
+
+    /// Picodollars that each licence wasted on one day (UTC).
+    pub fn wasted(&self, day: UnixMs) -> rusqlite::Result<Vec<(LicenseId, u64)>> {
+        daily::wasted(&self.connection, day)
+    }
+
     /// Moves everything into the one file, which can then be copied alone.
     pub fn checkpoint(&self) -> rusqlite::Result<()> {
         self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
@@ -332,7 +368,7 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
     let tx = connection.transaction()?;
     let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found < SCHEMA {
-        daily::add_cost(&tx)?;
+        daily::add_columns(&tx)?;
         // Each table of the newest schema that an older file lacks.
         tx.execute_batch(include_str!("schema.sql"))?;
         daily::add_up(&tx)?;
@@ -368,10 +404,11 @@ fn write_open(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
         close.execute([*hold as i64])?;
     }
     let mut open = tx.prepare_cached(
-        "INSERT OR REPLACE INTO open (hold, license, time, input, grp, message)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT OR REPLACE INTO open (hold, license, time, input, grp, message, plan, model, provider,
+                                      cost)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
-    for r in batch.opened.values() {
+    for (r, Expected { names, cost }) in batch.opened.values() {
         let message = r.message.map(|at| int(at.0));
         let (hold, group) = (r.hold as i64, r.group as i64);
         open.execute(params![
@@ -380,7 +417,11 @@ fn write_open(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
             int(r.time.0),
             int(r.input),
             group,
-            message
+            message,
+            names.plan,
+            names.model,
+            names.provider,
+            daily::money(*cost),
         ])?;
     }
     let mut charged = tx.prepare_cached("UPDATE open SET message = NULL WHERE grp = ?1")?;
@@ -394,9 +435,9 @@ fn write_requests(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<(
     let mut insert = tx.prepare_cached(
         "INSERT INTO requests (time, license, endpoint, plan, model, served, provider, \"key\",
                                source, input, output, cached, reasoning, charged, status, ms,
-                               attempts, cost)
+                               attempts, cost, cache_write, wasted, wasted_cost)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                 ?18)",
+                 ?18, ?19, ?20, ?21)",
     )?;
     for request in &batch.requests {
         let [endpoint, plan, model, served, provider, key, source] = &request.texts;
@@ -421,6 +462,9 @@ fn write_requests(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<(
             ms,
             attempts,
             daily::money(request.cost),
+            int(request.cache_write),
+            int(request.wasted),
+            daily::money(request.wasted_cost),
         ])?;
     }
     Ok(())

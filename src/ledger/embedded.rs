@@ -108,13 +108,16 @@ impl Embedded {
         now: UnixMs,
         inherited: Option<Inherited>,
     ) -> Result<Arc<Self>, OpenError> {
+        let (link, path) = (path, &*real(path));
         let dir = beside(path, ".journal");
-        make_dirs(path, &dir)?;
+        make_parent(path)?;
         let (lock, volatile) = match inherited {
             Some(inherited) => (Some(inherited.lock), inherited.volatile),
             None => (None, Volatile::default()),
         };
         let owner = moving::owner(path, lock, || own(path))?;
+        fetch_journal(link, &dir)?;
+        make_dir(&dir)?;
         let mut db = Database::open(path)?;
         let found = recovery::recover(&mut db, path, &dir, &volatile.live())?;
         log_found(path, &found);
@@ -179,6 +182,30 @@ impl Embedded {
     /// before the first request.
     pub fn spent(&self, now: UnixMs) -> Result<Vec<(String, u64)>, rusqlite::Error> {
         self.db.lock().spent(now)
+    }
+
+    /// Picodollars that each licence wasted on the day of `now`, as [`Embedded::spent`].
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn wasted(&self, now: UnixMs) -> rusqlite::Result<Vec<(LicenseId, u64)>> {
+        self.db.lock().wasted(now)
+    }
+
+    /// What is known of targets, by label.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn unseen(&self) -> rusqlite::Result<Vec<(String, String)>> {
+        self.db.lock().unseen()
+    }
+
+    /// Keeps what [`Embedded::unseen`] gives.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn keep_unseen(&self, known: &[(String, String)]) -> rusqlite::Result<()> {
+        self.db.lock().keep_unseen(known)
     }
 
     /// What was used on the day of `now`, by model, as far as it is in SQLite: all of it before the
@@ -327,23 +354,36 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn make_dirs(path: &Path, journal: &Path) -> Result<(), OpenError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    for dir in parent.into_iter().chain([journal]) {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|source| OpenError::File { path: dir.to_owned(), source })?;
+/// Where the store lies, links followed: its journal and its lock lie beside it. A link to nothing yet is
+/// followed by the next start.
+fn real(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Earlier versions kept the journal beside a link, and a first start does.
+fn fetch_journal(link: &Path, dir: &Path) -> Result<(), OpenError> {
+    let beside_link = beside(link, ".journal");
+    if !link.is_symlink() || !beside_link.is_dir() || dir.exists() {
+        return Ok(());
     }
-    Ok(())
+    std::fs::rename(&beside_link, dir)
+        .map_err(|source| OpenError::File { path: beside_link, source })
+}
+
+fn make_parent(path: &Path) -> Result<(), OpenError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), make_dir)
+}
+
+fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| OpenError::File { path: dir.to_owned(), source })
 }
 
 fn own(path: &Path) -> Result<Owner, OpenError> {
-    let lock = beside(path, ".lock");
-    Owner::take(&lock).map_err(|taken| match taken {
+    Owner::take(path, &beside(path, ".lock")).map_err(|taken| match taken {
         Taken::Held(pid) => OpenError::InUse { path: path.to_owned(), pid },
-        Taken::Failed(source) => OpenError::File { path: lock, source },
+        Taken::Failed(source) => OpenError::File { path: path.to_owned(), source },
     })
 }
 

@@ -4,12 +4,13 @@
 //! 0   u32  length of the whole entry, a multiple of 8
 //! 4   u32  CRC-32 of everything behind it
 //! 8   u64  sequence, one more than that of the entry before
-//! 16  u8   kind: 1 reserve, 2 settle, 3 request without its cost (read only), 4 request, 10 action
+//! 16  u8   kind: 5 reserve, 6 settle, 7 request, 10 action; read only, as former versions wrote
+//!          them: 1 reserve and 2 settle without names, 3 request without its cost, 4 without waste
 //! 17  ...  fields, little endian; text is a u8 length and UTF-8 (of a note a u16)
 //! ```
 //! A length of zero ends a segment. An entry whose CRC is wrong was cut off by a crash.
 
-use gatekeeper_filters::kernel::{LicenseId, Period, Record, UnixMs};
+use gatekeeper_filters::kernel::{About, LicenseId, Period, Record, UnixMs};
 
 use super::{
     action::{Action, Kind},
@@ -17,12 +18,38 @@ use super::{
 };
 
 const HEADER: usize = 16;
-const RESERVE: u8 = 1;
-const SETTLE: u8 = 2;
-/// As written before costs were known.
+/// As former versions wrote them.
+const NAMELESS_RESERVE: u8 = 1;
+const NAMELESS_SETTLE: u8 = 2;
 const COSTLESS: u8 = 3;
-const REQUEST: u8 = 4;
+const WASTELESS: u8 = 4;
+const RESERVE: u8 = 5;
+const SETTLE: u8 = 6;
+const REQUEST: u8 = 7;
 const ACTION: u8 = 10;
+
+/// [`About`] as it stands in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Names<'a> {
+    pub plan: &'a str,
+    /// The public name.
+    pub model: &'a str,
+    pub provider: &'a str,
+}
+
+impl<'a> Names<'a> {
+    pub fn of(about: &'a About) -> Self {
+        Self { plan: &about.plan, model: &about.model, provider: &about.provider }
+    }
+}
+
+/// What the row of a request will say that never ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Expected<'a> {
+    pub names: Names<'a>,
+    /// Picodollars of its input.
+    pub cost: u64,
+}
 
 /// Opened: what the next start has to charge if no [`Settled`] follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,17 +87,24 @@ pub struct Request<'a> {
     pub texts: [&'a str; 7],
     /// Input, output, cached, reasoning, charged, status, ms, attempts.
     pub numbers: [u64; 8],
-    /// Picodollars.
+    pub cache_write: u64,
+    /// Tokens that the app did not get, beside those in `numbers`.
+    pub wasted: u64,
+    /// Picodollars, waste included.
     pub cost: u64,
-    /// A provider was asked.
+    /// Part of `cost`.
+    pub wasted_cost: u64,
+    /// It is a message, and no entry of its settling says so: of a former version, where requests that
+    /// reached a provider were counted as messages.
     pub message: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant, reason = "read one by one, and most are requests")]
 pub enum Entry<'a> {
-    Reserved(Reserved),
-    Settled(Settled),
+    Reserved(Reserved, Expected<'a>),
+    /// Without names it counts in no row of `daily`: a former version counted it with its request.
+    Settled(Settled, Option<Names<'a>>),
     Request(Request<'a>),
     Action(Action<'a>),
 }
@@ -80,33 +114,40 @@ pub enum Entry<'a> {
 pub struct Frame(Vec<u8>);
 
 impl Frame {
-    pub fn reserved(entry: &Reserved) -> Self {
-        let mut frame = Self::begin(RESERVE, 96);
+    pub fn reserved(entry: &Reserved, expected: &Expected<'_>) -> Self {
+        let mut frame = Self::begin(RESERVE, 160);
         frame.number(entry.hold);
         frame.bytes(&entry.license.0);
         frame.number(entry.time.0);
         frame.number(entry.input);
         frame.number(entry.group);
         frame.time(entry.message);
+        frame.number(expected.cost);
+        frame.names(&expected.names);
         frame.end()
     }
 
-    pub fn settled(entry: &Settled) -> Self {
-        let mut frame = Self::begin(SETTLE, 96);
+    pub fn settled(entry: &Settled, names: &Names<'_>) -> Self {
+        let mut frame = Self::begin(SETTLE, 160);
         frame.number(entry.hold);
         frame.bytes(&entry.license.0);
         frame.number(entry.time.0);
         frame.number(entry.tokens);
         frame.number(entry.group);
         frame.time(entry.message);
+        frame.names(names);
         frame.end()
+    }
+
+    fn names(&mut self, names: &Names<'_>) {
+        [names.plan, names.model, names.provider].iter().for_each(|name| self.text(name));
     }
 
     pub fn request(record: &Record) -> Self {
         let mut frame = Self::begin(REQUEST, 320);
         frame.record(record);
-        frame.number(record.cost);
-        frame.bytes(&[u8::from(record.message)]);
+        let Record { usage, wasted, cost, wasted_cost, .. } = record;
+        [usage.cache_write, *wasted, *cost, *wasted_cost].iter().for_each(|n| frame.number(*n));
         frame.end()
     }
 
@@ -119,11 +160,34 @@ impl Frame {
         self.0
     }
 
-    /// As the former version wrote it.
+    /// As a former version wrote it.
     #[cfg(test)]
     pub fn costless(record: &Record) -> Self {
         let mut frame = Self::begin(COSTLESS, 320);
         frame.record(record);
+        frame.end()
+    }
+
+    /// The same of a later one.
+    #[cfg(test)]
+    pub fn wasteless(record: &Record) -> Self {
+        let mut frame = Self::begin(WASTELESS, 320);
+        frame.record(record);
+        frame.number(record.cost);
+        frame.bytes(&[u8::from(record.sent)]);
+        frame.end()
+    }
+
+    /// The same of a settling.
+    #[cfg(test)]
+    pub fn nameless(entry: &Settled) -> Self {
+        let mut frame = Self::begin(NAMELESS_SETTLE, 96);
+        frame.number(entry.hold);
+        frame.bytes(&entry.license.0);
+        frame.number(entry.time.0);
+        frame.number(entry.tokens);
+        frame.number(entry.group);
+        frame.time(entry.message);
         frame.end()
     }
 
@@ -268,31 +332,63 @@ struct Fields<'a>(&'a [u8]);
 impl<'a> Fields<'a> {
     fn entry(&mut self) -> Option<Entry<'a>> {
         match self.byte()? {
-            RESERVE => Some(Entry::Reserved(Reserved {
-                hold: self.number()?,
-                license: LicenseId(self.array()?),
-                time: UnixMs(self.number()?),
-                input: self.number()?,
-                group: self.number()?,
-                message: self.time()?,
-            })),
-            SETTLE => Some(Entry::Settled(Settled {
-                hold: self.number()?,
-                license: LicenseId(self.array()?),
-                time: UnixMs(self.number()?),
-                tokens: self.number()?,
-                group: self.number()?,
-                message: self.time()?,
-            })),
-            COSTLESS => self.request().map(Entry::Request),
-            REQUEST => {
+            NAMELESS_RESERVE => Some(Entry::Reserved(self.reserved()?, Expected::default())),
+            NAMELESS_SETTLE => Some(Entry::Settled(self.settled()?, None)),
+            RESERVE => {
+                let reserved = self.reserved()?;
+                let cost = self.number()?;
+                Some(Entry::Reserved(reserved, Expected { cost, names: self.names()? }))
+            }
+            SETTLE => Some(Entry::Settled(self.settled()?, Some(self.names()?))),
+            COSTLESS => {
+                let request = self.request()?;
+                let [.., attempts] = request.numbers;
+                Some(Entry::Request(Request { message: attempts > 0, ..request }))
+            }
+            WASTELESS => {
                 let request = self.request()?;
                 let (cost, message) = (self.number()?, self.byte()? == 1);
                 Some(Entry::Request(Request { cost, message, ..request }))
             }
+            REQUEST => {
+                let request = self.request()?;
+                Some(Entry::Request(Request {
+                    cache_write: self.number()?,
+                    wasted: self.number()?,
+                    cost: self.number()?,
+                    wasted_cost: self.number()?,
+                    ..request
+                }))
+            }
             ACTION => self.action().map(Entry::Action),
             _ => None,
         }
+    }
+
+    fn reserved(&mut self) -> Option<Reserved> {
+        Some(Reserved {
+            hold: self.number()?,
+            license: LicenseId(self.array()?),
+            time: UnixMs(self.number()?),
+            input: self.number()?,
+            group: self.number()?,
+            message: self.time()?,
+        })
+    }
+
+    fn settled(&mut self) -> Option<Settled> {
+        Some(Settled {
+            hold: self.number()?,
+            license: LicenseId(self.array()?),
+            time: UnixMs(self.number()?),
+            tokens: self.number()?,
+            group: self.number()?,
+            message: self.time()?,
+        })
+    }
+
+    fn names(&mut self) -> Option<Names<'a>> {
+        Some(Names { plan: self.text()?, model: self.text()?, provider: self.text()? })
     }
 
     fn request(&mut self) -> Option<Request<'a>> {
@@ -306,8 +402,6 @@ impl<'a> Fields<'a> {
         for number in &mut request.numbers {
             *number = self.number()?;
         }
-        let [.., attempts] = request.numbers;
-        request.message = attempts > 0;
         Some(request)
     }
 

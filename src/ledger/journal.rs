@@ -127,7 +127,7 @@ impl Journal {
         let settled = |frame: &Frame| {
             let mut frame = frame.clone();
             match Scan::new(frame.stamp(0)).next() {
-                Some((_, Entry::Settled(settled))) => Some(settled),
+                Some((_, Entry::Settled(settled, _))) => Some(settled),
                 _ => None,
             }
         };

@@ -24,6 +24,10 @@ const REQUESTS: u8 = 10;
 /// Ids remembered per licence; the oldest goes first.
 const REMEMBERED: usize = 1_000;
 
+/// The group of a request whose message another gateway, or another request, pays: no group here is
+/// numbered like that.
+pub const ELSEWHERE: u64 = u64::MAX;
+
 /// When a message was taken, and so which windows it counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {

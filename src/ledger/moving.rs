@@ -18,6 +18,7 @@ use super::{
     account::Rate,
     batch::Batch,
     embedded::{Embedded, OpenError, beside},
+    entry::Names,
     message_ids::KnownId,
     owner::Owner,
     recovery,
@@ -103,9 +104,13 @@ impl Embedded {
         live.extend(waiting.iter().map(|settled| settled.hold));
         let found = recovery::recover(&mut db, &self.path, &dir, &live)?;
         if !waiting.is_empty() {
+            let known = db.orphans().map_err(sqlite)?;
             let mut batch = Batch::default();
             batch.reaches = found.reaches;
-            waiting.iter().for_each(|settled| batch.settle(settled));
+            for settled in &waiting {
+                let names = known.iter().find(|row| row.reserved.hold == settled.hold);
+                batch.settle(settled, names.map(|row| Names::of(&row.about)));
+            }
             db.apply(&batch).map_err(sqlite)?;
             self.journal.forget_waiting(waiting.len());
         }
@@ -130,7 +135,8 @@ impl Embedded {
     pub fn inputs(&self, volatile: &Volatile) -> rusqlite::Result<Vec<(u64, u64)>> {
         let live = volatile.live();
         let rows = self.db.lock().orphans()?;
-        Ok(rows.iter().filter(|row| live.contains(&row.hold)).map(|r| (r.hold, r.input)).collect())
+        let rows = rows.iter().map(|row| &row.reserved);
+        Ok(rows.filter(|row| live.contains(&row.hold)).map(|r| (r.hold, r.input)).collect())
     }
 
     /// Charges what is still open when the process ends, as its next start would. After
@@ -151,7 +157,9 @@ pub(super) fn owner(
 ) -> Result<Owner, OpenError> {
     match inherited {
         None => take(),
-        Some(lock) => Owner::adopt(lock)
-            .map_err(|source| OpenError::File { path: beside(path, ".lock"), source }),
+        Some(lock) => {
+            let note = beside(path, ".lock");
+            Owner::adopt(lock, &note).map_err(|source| OpenError::File { path: note, source })
+        }
     }
 }

@@ -12,10 +12,15 @@ use rustix::{
     io::Errno,
 };
 
-/// Held as long as this lives; the kernel lets go of it when the process ends, however it ends.
+/// Held as long as this lives; the kernel lets go of it when the process ends, however it ends. The lock
+/// is on the database itself, so that it holds by whatever path that is reached: a link, another mount.
+/// (SQLite locks ranges of the same file in another way; the two do not see each other.)
 #[derive(Debug)]
 pub struct Owner {
     file: File,
+    /// The file beside it that says whose the store is. Earlier versions lock this one alone, so it is
+    /// locked, too, where that can be had.
+    note: File,
     /// Another process holds the same lock; letting go of it here would take it from there.
     pub is_shared: bool,
     /// It came from another process, which takes the store back if this one fails.
@@ -28,8 +33,19 @@ impl Drop for Owner {
     fn drop(&mut self) {
         if !self.is_shared && !self.is_lent {
             let _ = flock(&self.file, FlockOperation::Unlock);
+            let _ = flock(&self.note, FlockOperation::Unlock);
         }
     }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+fn open(path: &Path) -> Result<File, Taken> {
+    options().open(path).map_err(Taken::Failed)
 }
 
 pub enum Taken {
@@ -39,44 +55,48 @@ pub enum Taken {
 }
 
 impl Owner {
-    pub fn take(path: &Path) -> Result<Self, Taken> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(path).map_err(Taken::Failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    /// Takes the store, making its file when missing; `note` is the file that says whose it is.
+    pub fn take(store: &Path, note: &Path) -> Result<Self, Taken> {
+        let (file, mut note) = (open(store)?, open(note)?);
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        match flock(&note, exclusive).and_then(|()| flock(&file, exclusive)) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(Taken::Held(holder(&mut file))),
+            Err(Errno::WOULDBLOCK) => return Err(Taken::Held(holder(&mut note))),
             Err(errno) => return Err(Taken::Failed(errno.into())),
         }
-        let mut owner = Self { file, is_shared: false, is_lent: false };
+        let mut owner = Self { file, note, is_shared: false, is_lent: false };
         owner.sign();
         Ok(owner)
     }
 
     /// Takes a lock that another process holds and gave away.
-    pub fn adopt(lock: OwnedFd) -> io::Result<Self> {
+    pub fn adopt(lock: OwnedFd, note: &Path) -> io::Result<Self> {
         let file = File::from(lock);
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        let mut owner = Self { file, is_shared: false, is_lent: true };
+        let note = options().open(note)?;
+        let _ = flock(&note, FlockOperation::NonBlockingLockExclusive);
+        let mut owner = Self { file, note, is_shared: false, is_lent: true };
         owner.sign();
         Ok(owner)
     }
 
     /// Takes it once more, in case a process that shared it let go; whether nobody else has it.
     pub fn renew(&self) -> bool {
+        let _ = flock(&self.note, FlockOperation::NonBlockingLockExclusive);
         flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 
-    /// The same lock, for another process.
+    /// The same lock, for another process, which is to have the note, too.
     pub fn copy(&self) -> io::Result<OwnedFd> {
+        let _ = flock(&self.note, FlockOperation::Unlock);
         self.file.try_clone().map(OwnedFd::from)
     }
 
     /// The number only helps a person; the lock itself does not need it.
     pub fn sign(&mut self) {
-        let _ = ftruncate(&self.file, 0);
-        let _ = self.file.rewind();
-        let _ = write!(self.file, "{}", std::process::id());
+        let _ = ftruncate(&self.note, 0);
+        let _ = self.note.rewind();
+        let _ = write!(self.note, "{}", std::process::id());
     }
 }
 
@@ -90,13 +110,21 @@ fn holder(file: &mut File) -> Option<u32> {
 mod tests {
     use super::*;
 
+    fn take(dir: &Path, store: &str) -> Result<Owner, Taken> {
+        Owner::take(&dir.join(store), &dir.join(format!("{store}.lock")))
+    }
+
+    fn taken(dir: &Path) -> Owner {
+        take(dir, "store").unwrap_or_else(|_| panic!("it is free"))
+    }
+
     #[test]
-    fn whoever_adopts_a_lock_and_fails_leaves_it_held() {
+    fn who_adopts_a_lock_and_fails_leaves_it_held() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.lock");
-        let is_held = || matches!(Owner::take(&path), Err(Taken::Held(_)));
-        let mut old = Owner::take(&path).unwrap_or_else(|_| panic!("nobody has it"));
-        let new = Owner::adopt(old.copy().unwrap()).unwrap();
+        let dir = dir.path();
+        let is_held = || matches!(take(dir, "store"), Err(Taken::Held(_)));
+        let mut old = taken(dir);
+        let new = Owner::adopt(old.copy().unwrap(), &dir.join("store.lock")).unwrap();
         old.is_shared = true;
         drop(new);
         assert!(is_held());
@@ -107,18 +135,35 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_was_let_go_is_had_again_unless_somebody_else_has_it() {
+    fn a_lock_that_was_let_go_is_had_again_unless_another_has_it() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.lock");
-        let old = Owner::take(&path).unwrap_or_else(|_| panic!("nobody has it"));
+        let dir = dir.path();
+        let old = taken(dir);
         // As a process that shared it might.
         flock(File::from(old.copy().unwrap()), FlockOperation::Unlock).unwrap();
         assert!(old.renew());
-        assert!(Owner::take(&path).is_err());
+        assert!(take(dir, "store").is_err());
         flock(File::from(old.copy().unwrap()), FlockOperation::Unlock).unwrap();
-        let other = Owner::take(&path).unwrap_or_else(|_| panic!("nobody has it"));
+        let _ = flock(&old.note, FlockOperation::Unlock);
+        let other = taken(dir);
         assert!(!old.renew());
         drop(other);
         assert!(old.renew());
+    }
+
+    #[test]
+    fn one_file_has_one_owner_by_whatever_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let old = taken(dir);
+        std::fs::hard_link(dir.join("store"), dir.join("hard")).unwrap();
+        std::os::unix::fs::symlink(dir.join("store"), dir.join("soft")).unwrap();
+        for name in ["hard", "soft", "./store"] {
+            assert!(matches!(take(dir, name), Err(Taken::Held(_))), "{name}");
+        }
+        drop(old);
+        let hard = take(dir, "hard").unwrap_or_else(|_| panic!("it is free"));
+        assert!(take(dir, "store").is_err());
+        drop(hard);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! An account keeps two windows of each kind, which is enough for a clock that goes forward, and for one
 //! step. A clock that was set back may come to any window again. From then on a window that is not in
-//! memory is looked up before anything is granted in it.
+//! memory is looked up before anything is granted in it: after a step of less than five minutes until
+//! the clock is where it was, after a longer one for good.
 
 use std::{
     sync::{
@@ -16,23 +17,29 @@ use gatekeeper_filters::kernel::{LicenseId, Period, StoreDown, UnixMs};
 
 use super::{embedded::Embedded, journal::Journal};
 
-/// A step back of less stays within the two windows of each kind that are kept, or is no harm.
+/// A step back of less comes to other minutes alone.
 const SLACK: u64 = 5 * 60 * 1000;
+/// Requests that overtake each other are no step back, if they do so within this.
+const OVERTAKEN: u64 = 2_000;
+/// The longest of the windows that a small step may come to again.
+const MINUTE: u64 = 60_000;
 /// How exact the latest moment is kept: writing it each time would cost every request a cache line.
 const STEP: u64 = 1000;
 /// How long SQLite may take to catch up with the journal.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Whether the clock was ever set back in this process.
+/// Whether the clock was set back in this process.
 #[derive(Default)]
 pub struct SetBack {
     latest: AtomicU64,
+    /// By a small step: until then there may be windows that memory has let go of.
+    until: AtomicU64,
     ever: AtomicBool,
 }
 
 impl SetBack {
-    /// Takes in the time of a request; whether the clock was ever set back.
+    /// Takes in the time of a request; whether the windows of it may be known to SQLite alone.
     pub fn hear(&self, now: UnixMs) -> bool {
         let latest = self.latest.load(Relaxed);
         if now.0 > latest + STEP {
@@ -45,8 +52,10 @@ impl SetBack {
                     (latest - now.0) / 1000
                 );
             }
+        } else if now.0 + OVERTAKEN < latest {
+            self.until.fetch_max(latest + STEP + MINUTE, Relaxed);
         }
-        self.ever.load(Relaxed)
+        now.0 < self.until.load(Relaxed) || self.ever.load(Relaxed)
     }
 }
 
@@ -113,11 +122,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_steps_are_none_and_one_large_step_is_remembered() {
+    fn a_small_step_counts_until_the_clock_is_back_and_a_large_one_for_good() {
         let clock = SetBack::default();
-        for now in [10_000_000, 10_500_000, 10_400_000, 10_600_000, 10_300_500] {
+        for now in [10_000_000, 10_500_000, 10_499_000] {
             assert!(!clock.hear(UnixMs(now)), "{now}");
         }
+        for now in [10_400_000, 10_200_500, 10_500_000, 10_559_000] {
+            assert!(clock.hear(UnixMs(now)), "{now}");
+        }
+        assert!(!clock.hear(UnixMs(10_570_000)));
         assert!(clock.hear(UnixMs(10_200_000)));
         assert!(clock.hear(UnixMs(99_000_000)));
     }

@@ -2,13 +2,14 @@
 
 use std::{fs, path::Path};
 
+use gatekeeper_filters::kernel::Source;
 use rustc_hash::FxHashSet;
 
 use super::{
     batch::Batch,
-    database::Database,
+    database::{Database, Orphan},
     embedded::OpenError,
-    entry::{Scan, Settled},
+    entry::{Names, Request, Scan, Settled},
     journal,
     segment::MAGIC,
 };
@@ -91,28 +92,50 @@ fn replay<'a>(bytes: &'a [u8], found: &mut Found) -> Batch<'a> {
 }
 
 /// One message and the input estimate each: what they cost at least. Requests that share a message
-/// id cost one message together.
+/// id cost one message together. Each has its row, so that what was charged is explained, and its cost
+/// is in the budget.
 fn charge_orphans(
     db: &mut Database,
     found: &mut Found,
     live: &FxHashSet<u64>,
 ) -> rusqlite::Result<()> {
+    let orphans = db.orphans()?;
     let mut batch = Batch::default();
     batch.reaches = found.reaches;
-    for orphan in db.orphans()?.into_iter().filter(|orphan| !live.contains(&orphan.hold)) {
-        let charged = orphan.group != 0 && batch.charged.contains(&orphan.group);
-        batch.settle(&Settled {
-            hold: orphan.hold,
-            license: orphan.license,
-            time: orphan.time,
-            tokens: orphan.input,
-            group: orphan.group,
-            message: orphan.message.filter(|_| !charged),
-        });
+    for Orphan { reserved, about, cost } in &orphans {
+        if live.contains(&reserved.hold) {
+            continue;
+        }
+        let charged = reserved.group != 0 && batch.charged.contains(&reserved.group);
+        let names = Names::of(about);
+        let settled = Settled {
+            hold: reserved.hold,
+            license: reserved.license,
+            time: reserved.time,
+            tokens: reserved.input,
+            group: reserved.group,
+            message: reserved.message.filter(|_| !charged),
+        };
+        batch.settle(&settled, Some(names));
+        batch.record(vanished(&settled, names, *cost));
         found.orphans += 1;
     }
     if found.orphans > 0 {
         db.apply(&batch)?;
     }
     Ok(())
+}
+
+/// The row of a request whose end nobody saw. Its status is 0.
+fn vanished<'a>(settled: &Settled, names: Names<'a>, cost: u64) -> Request<'a> {
+    let Names { plan, model, provider } = names;
+    let estimated = Source::Estimated.name();
+    Request {
+        time: settled.time,
+        license: Some(settled.license),
+        texts: ["", plan, model, "", provider, "", estimated],
+        numbers: [settled.tokens, 0, 0, 0, settled.tokens, 0, 0, 1],
+        cost,
+        ..Request::default()
+    }
 }

@@ -36,11 +36,16 @@ CREATE TABLE IF NOT EXISTS requests (
     status    INTEGER NOT NULL,
     ms        INTEGER NOT NULL,
     attempts  INTEGER NOT NULL,
-    cost      INTEGER NOT NULL DEFAULT 0 -- picodollars: 10^12 are one dollar
+    cost      INTEGER NOT NULL DEFAULT 0, -- picodollars, waste included: 10^12 are one dollar
+    cache_write INTEGER NOT NULL DEFAULT 0, -- part of input
+    wasted    INTEGER NOT NULL DEFAULT 0, -- tokens of attempts whose answers the app did not get
+    wasted_cost INTEGER NOT NULL DEFAULT 0 -- part of cost
 ) STRICT;
+-- status 0: the gateway was killed meanwhile, the input was charged.
 
--- What known licences did on each day (UTC). messages are requests that reached a provider, cost is
--- in picodollars. `gatekeeper usage` reads this.
+-- What known licences did on each day (UTC). requests are all that ended, messages what was charged
+-- (until schema 5: requests that reached a provider), wasted are tokens of attempts whose answers no
+-- app got, costs are in picodollars. `gatekeeper usage` reads this.
 CREATE TABLE IF NOT EXISTS daily (
     day      TEXT    NOT NULL,
     license  TEXT    NOT NULL,
@@ -53,6 +58,9 @@ CREATE TABLE IF NOT EXISTS daily (
     output   INTEGER NOT NULL,
     cached   INTEGER NOT NULL,
     cost     INTEGER NOT NULL,
+    cache_write INTEGER NOT NULL DEFAULT 0,
+    wasted   INTEGER NOT NULL DEFAULT 0,
+    wasted_cost INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (day, license, plan, model, provider)
 ) STRICT, WITHOUT ROWID;
 
@@ -63,8 +71,19 @@ CREATE TABLE IF NOT EXISTS open (
     time    INTEGER NOT NULL,
     input   INTEGER NOT NULL,
     grp     INTEGER NOT NULL,
-    message INTEGER
+    message INTEGER,
+    plan     TEXT    NOT NULL DEFAULT '',
+    model    TEXT    NOT NULL DEFAULT '',
+    provider TEXT    NOT NULL DEFAULT '',
+    cost     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+-- What answers of each target had that no app saw, so that an answer that is cut off can be estimated
+-- (src/unseen.rs). JSON.
+CREATE TABLE IF NOT EXISTS unseen (
+    target TEXT NOT NULL PRIMARY KEY,
+    known  TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Requests so far in a rate's current hour, day or month.
 CREATE TABLE IF NOT EXISTS rates (

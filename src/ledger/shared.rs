@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! reserve ──► store (one script: rate, places, messages, tokens) ──► own book and journal ──► granted
-//! settle  ──► own book and journal ──► queue ──► store: "this is what I have settled so far"
+//! settle  ──► own book and journal ──► queue ──► store: "this is what I have settled so far, and these
+//!                                                 requests are over", in one script
 //! ```
 //! Each gateway counts what it settles itself, in the ledger of one machine ([`Embedded`]: journal,
 //! SQLite), and tells the store the sum, not the step. So telling it twice, late or out of order
@@ -17,6 +18,10 @@
 //!   403 are never said without a decision.
 //! - Until the gateways that live have put back what the store may have lost, they grant nothing but
 //!   leases (for a second and a half at most, where one of them can't).
+//! - Requests that share a message by an id: one of them owns it and pays as a request alone does, the
+//!   others pay nothing. Only where the owner gives back what another one costs does the store say so.
+//! - A request that was given up, or whose answer came late, leaves nothing open: it is cancelled by its
+//!   name, before or after it reaches the store.
 //! - What operators give through a gateway is kept and told as its own sums are, so nothing is lost
 //!   with the store, and nothing counts twice.
 
@@ -49,19 +54,28 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use self::{
-    answer::{Answer, Count},
-    holds::{Holds, Open},
+    answer::{Answer, Count, Role},
+    holds::{Group, Holds, Left, Open},
     lease::{Lease, Seen},
     peers::Peers,
-    scripts::{Scripts, Speaker},
+    scripts::{GivenUp, Question, Scripts, Speaker},
     speak::Said,
 };
-pub use self::{holds::Held, lease::Kept};
+pub use self::{holds::Held, lease::Kept, scripts::Naming};
 use super::{Embedded, windows::Windows};
-use crate::{config::settings::OnStoreDown, store::Store};
+use crate::{
+    config::settings::OnStoreDown,
+    store::{Failed, Store, patience::Patience},
+};
 
 /// How long a request that only just does not fit waits for what this gateway has still to tell.
-const PATIENCE: Duration = Duration::from_millis(30);
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a request waits for the store that can be granted without it.
+const WITH_LEASE: Duration = Duration::from_millis(100);
+/// How long one waits in all that can't.
+const WITHOUT_LEASE: Duration = Duration::from_secs(1);
+/// Between two questions about one request.
+const AGAIN: Duration = Duration::from_millis(5);
 /// Script calls for one reservation: the clock may be corrected, and what was settled told.
 const TRIES: usize = 3;
 
@@ -79,6 +93,8 @@ pub struct Shared {
     said: mpsc::UnboundedSender<Said>,
     /// Something settled has been told.
     told: Notify,
+    /// Everything was put back.
+    came_back: Notify,
     peers: Mutex<Peers>,
     /// Another process speaks for this gateway.
     away: AtomicBool,
@@ -91,6 +107,7 @@ impl Shared {
         local: Arc<Embedded>,
         store: Arc<Store>,
         on_down: OnStoreDown,
+        naming: Naming,
     ) -> rusqlite::Result<Arc<Self>> {
         let (gateway, boot) = local.identity()?;
         let leases = local.db.lock().leases()?;
@@ -100,12 +117,13 @@ impl Shared {
             store,
             speaker: Speaker { gateway, boot: AtomicU64::new(boot) },
             on_down,
-            scripts: Scripts::new(),
+            scripts: Scripts::new(naming),
             holds: Holds::new(),
             clock: AtomicI64::new(0),
             whole: AtomicU64::new(0),
             said,
             told: Notify::new(),
+            came_back: Notify::new(),
             peers: Mutex::default(),
             away: AtomicBool::new(false),
         });
@@ -137,87 +155,134 @@ impl Shared {
         LAST.with_borrow_mut(|windows| *windows.turn(self.now()))
     }
 
+    /// Until requests are decided on the store.
+    async fn is_back(&self) {
+        loop {
+            let (mut ups, came_back) = (self.store.ups(), self.came_back.notified());
+            if self.is_up() {
+                return;
+            }
+            tokio::select! {
+                _ = ups.changed() => {}
+                () = came_back => {}
+            }
+        }
+    }
+
     /// Asks the store. `Err` when it does not decide.
-    async fn decide(&self, demand: &Demand) -> Result<Result<Grant, Denied>, StoreDown> {
+    async fn decide(
+        &self,
+        asking: &mut Asking<'_>,
+        demand: &Demand,
+        patience: &mut Patience,
+    ) -> Result<Result<Grant, Denied>, Failed> {
         let mut demand = demand.clone();
         for last in (0..TRIES).map(|nth| nth + 1 == TRIES) {
-            let asking = Asking::begin(self, demand.license);
+            let loss = *self.store.losses().borrow();
+            let (has_spoken, was_untold) = self.holds.heard(&demand.license);
             let windows = self.windows();
-            let call = self.scripts.reserve(
-                &self.speaker,
-                asking.hold,
-                &demand,
-                &windows,
-                asking.has_spoken,
-            );
-            let numbers: Vec<i64> = self.store.call(call).await.map_err(|_| StoreDown)?;
-            let (now, answer) = Answer::read(&numbers).ok_or(StoreDown)?;
+            let question = Question {
+                demand: &demand,
+                group: asking.group.clone(),
+                hold: asking.hold,
+                asked: asking.asked.is_some(),
+            };
+            let call = self.scripts.reserve(&self.speaker, &question, &windows, has_spoken);
+            asking.asked.get_or_insert_with(UnixMs::now);
+            let numbers: Vec<i64> = self.store.call_within(call, patience).await?;
+            let (now, answer) = Answer::read(&numbers).ok_or(Failed::Refused)?;
+            if !matches!(answer, Answer::Granted { .. }) {
+                // It is not on its way any more, and nothing is open.
+                asking.asked = None;
+            }
             match answer {
-                Answer::Granted { output, messages, tokens, covered, .. } => {
-                    let seen = Seen::new(&demand, now, messages, tokens);
-                    self.holds.with(&demand.license, |local| local.seen = Some(seen));
-                    let balance = Balance {
-                        messages: spent(demand.messages, messages, &windows),
-                        tokens: spent(demand.tokens, tokens, &windows),
-                    };
-                    let granted = Demand { now, output, message_id: None, ..demand.clone() };
-                    return Ok(self.book(asking, &demand, &granted, covered, balance));
+                Answer::Granted { .. } => {
+                    return Ok(self.granted(asking, &demand, now, answer, (&windows, loss)));
                 }
                 // Asked again with the store's time.
-                Answer::Clock(_) => {
-                    self.correct_clock(now);
-                    asking.refused();
-                }
+                Answer::Clock(_) => self.correct_clock(now),
                 Answer::Lost => {
-                    asking.refused();
                     self.lost();
-                    return Err(StoreDown);
+                    return Err(Failed::Away);
                 }
-                Answer::Busy | Answer::Tokens { .. }
-                    if !last && self.has_news(&asking) && self.heard_out(&demand).await =>
+                Answer::Busy | Answer::Tokens { .. } | Answer::Messages(_)
+                    if !last
+                        && (was_untold || self.holds.is_untold(&demand.license))
+                        && self.heard_out(&demand).await =>
                 {
-                    asking.refused();
                     // It is one request, and was counted.
                     demand.pace = demand.pace.map(|pace| Pace { rate: None, ..pace });
                 }
                 denied => {
-                    asking.refused();
-                    return Ok(Err(refusal(denied, &demand, now, &windows)));
+                    if Answer::has_presumed(&numbers) {
+                        let _ = self.said.send(Said::Presumed { license: demand.license });
+                    }
+                    let denied = refusal(denied, &demand, now, &windows);
+                    if let Some(until) = used_up(&denied) {
+                        self.holds.with(&demand.license, |local| {
+                            local.seen = Some(Seen::refused(&demand, now, until));
+                        });
+                    }
+                    return Ok(Err(denied));
                 }
             }
         }
-        Err(StoreDown)
+        Err(Failed::Refused)
+    }
+
+    /// Takes in a grant of the store, which was asked after this loss.
+    fn granted(
+        &self,
+        asking: &mut Asking<'_>,
+        demand: &Demand,
+        now: UnixMs,
+        answer: Answer,
+        (windows, loss): (&Windows, u64),
+    ) -> Result<Grant, Denied> {
+        let Answer::Granted { output, messages, tokens, role, .. } = answer else {
+            return Err(Denied::StoreDown);
+        };
+        let seen = Seen::new(demand, now, messages, tokens);
+        let is_same = loss == *self.store.losses().borrow();
+        self.holds.with(&demand.license, |local| {
+            local.seen = Some(seen);
+            // The store has a place for what this gateway settles, and it must not be missing later.
+            local.spoken |= is_same;
+        });
+        let balance = Balance {
+            messages: spent(demand.messages, messages, windows),
+            tokens: spent(demand.tokens, tokens, windows),
+        };
+        let granted = Demand { now, output, ..demand.clone() };
+        self.book(asking, &granted, role, balance)
     }
 
     /// Writes a grant of the store into this gateway's own book.
     fn book(
         &self,
-        asking: Asking<'_>,
-        demand: &Demand,
+        asking: &mut Asking<'_>,
         granted: &Demand,
-        covered: bool,
+        role: Role,
         balance: Balance,
     ) -> Result<Grant, Denied> {
-        let unlimited = Demand { messages: None, tokens: None, ..granted.clone() };
-        let booked = self.local.book.reserve(&unlimited, &self.local.journal)?;
-        let open = Open {
-            booked: booked.hold,
-            input: demand.input,
-            tokens: demand.input.saturating_add(granted.output.unwrap_or(0)),
-            taken: granted.now,
-            message_id: demand.message_id.clone(),
-            covered,
-            leased: None,
-            ending: false,
-            told: Instant::now(),
+        let unlimited =
+            Demand { messages: None, tokens: None, message_id: None, ..granted.clone() };
+        let pays = matches!(role, Role::Alone | Role::Owns);
+        let booked = match pays {
+            true => self.local.book.reserve(&unlimited, &self.local.journal)?,
+            false => self.local.book.reserve_covered(&unlimited, &self.local.journal)?,
         };
-        let hold = asking.granted(open);
-        Ok(Grant { hold, output: granted.output, input: demand.input, balance })
-    }
-
-    /// Whether the store did not know everything that was settled here when it decided.
-    fn has_news(&self, asking: &Asking<'_>) -> bool {
-        asking.was_untold || self.holds.is_untold(&asking.license)
+        let hold = asking.granted(Open {
+            booked: booked.hold,
+            input: granted.input,
+            tokens: granted.input.saturating_add(granted.output.unwrap_or(0)),
+            taken: granted.now,
+            group: asking.group.clone().filter(|_| matches!(role, Role::Owns | Role::Shares)),
+            pays,
+            leased: None,
+            told: Instant::now(),
+        });
+        Ok(Grant { hold, output: granted.output, input: granted.input, balance })
     }
 
     /// Waits until the store has been told what was settled here of a licence; whether it was.
@@ -234,41 +299,44 @@ impl Shared {
         tokio::time::timeout(PATIENCE, heard).await.is_ok()
     }
 
-    /// Without the store.
-    fn lease(&self, demand: &Demand) -> Result<Grant, Denied> {
+    /// Without the store; `None` where that grants nothing.
+    fn lease(&self, demand: &Demand) -> Option<Result<Grant, Denied>> {
         if self.on_down == OnStoreDown::Closed {
-            return Err(Denied::StoreDown);
+            return None;
         }
         let now = self.now();
         let demand = Demand { now, ..demand.clone() };
         let absence = *self.store.losses().borrow();
         let leased = self.holds.with(&demand.license, |local| {
             let seen = local.seen?;
+            let leased = Lease::spend(&mut local.lease, &seen, &demand, absence, Instant::now())?;
             local.leased = true;
-            Lease::spend(&mut local.lease, &seen, &demand, absence, Instant::now())
-        });
-        let leased = leased.ok_or(Denied::StoreDown)?;
+            Some(leased)
+        })?;
+        // Requests of one id that are granted here meanwhile share a message in the own book.
         let unlimited =
             Demand { messages: None, tokens: None, output: leased.output, ..demand.clone() };
         let booked = self.local.book.reserve(&unlimited, &self.local.journal);
-        let booked = booked.inspect_err(|_| {
-            self.give_back(&demand.license, leased, false, 0);
-        })?;
-        let asking = Asking::begin(self, demand.license);
-        let hold = asking.granted(Open {
+        let booked = match booked {
+            Ok(booked) => booked,
+            Err(denied) => {
+                self.give_back(&demand.license, leased, false, 0);
+                return Some(Err(denied));
+            }
+        };
+        let hold = Asking::begin(self, &demand).granted(Open {
             booked: booked.hold,
             input: demand.input,
             tokens: leased.tokens,
             taken: now,
-            message_id: None,
-            covered: false,
+            group: None,
+            pays: true,
             leased: Some(leased),
-            ending: false,
             told: Instant::now(),
         });
         // What is left is known again when the store is back.
         let balance = Balance::default();
-        Ok(Grant { hold, output: leased.output, input: demand.input, balance })
+        Some(Ok(Grant { hold, output: leased.output, input: demand.input, balance }))
     }
 
     fn give_back(&self, license: &LicenseId, leased: lease::Leased, message: bool, tokens: u64) {
@@ -280,54 +348,77 @@ impl Shared {
         });
     }
 
-    /// Charges in this gateway's own book, and has the store told.
-    fn charge(&self, license: LicenseId, hold: u64, open: &Open, charge: Charge) {
-        if !self.holds.settle(hold, || self.local.settle(open.booked, charge)) {
-            return;
-        }
-        if let Some(leased) = open.leased {
-            self.give_back(&license, leased, charge.message, charge.tokens);
-        }
+    /// Writes into the own book that a request of a group pays the message that it thought another one
+    /// pays, and has the store told.
+    fn charge_late(&self, license: LicenseId, ended: &holds::Ended) {
+        let message = Demand {
+            license,
+            now: ended.taken,
+            about: ended.about.clone(),
+            messages: None,
+            tokens: None,
+            input: 0,
+            input_cost: 0,
+            output: None,
+            min_output: 0,
+            pace: None,
+            message_id: None,
+        };
+        self.holds.settle_late(&license, ended, || {
+            if let Ok(booked) = self.local.book.reserve(&message, &self.local.journal) {
+                self.local.settle(booked.hold, Charge::vanished(0));
+            }
+        });
         let _ = self.said.send(Said::Settled { license });
     }
 }
 
-/// A request that the store is asked about. Given up, the store is told so later.
+/// A request that the store is asked about. Given up, it is cancelled there.
 struct Asking<'a> {
     shared: &'a Shared,
     license: LicenseId,
+    group: Option<Group>,
     hold: u64,
-    has_spoken: bool,
-    /// The store had still to hear of something settled.
-    was_untold: bool,
+    /// When the store was first asked, as long as its answer is out.
+    asked: Option<UnixMs>,
     is_open: bool,
 }
 
 impl<'a> Asking<'a> {
-    fn begin(shared: &'a Shared, license: LicenseId) -> Self {
-        let (hold, has_spoken, was_untold) = shared.holds.begin(&license);
-        Self { shared, license, hold, has_spoken, was_untold, is_open: true }
+    fn begin(shared: &'a Shared, demand: &Demand) -> Self {
+        let license = demand.license;
+        let group = demand.message_id.as_deref().map(|id| shared.scripts.group(&license, id));
+        let hold = shared.holds.begin(&license);
+        Self { shared, license, group, hold, asked: None, is_open: true }
     }
 
-    fn granted(mut self, open: Open) -> u64 {
+    fn granted(&mut self, open: Open) -> u64 {
         self.is_open = false;
         self.shared.holds.open(self.hold, open);
         self.hold
-    }
-
-    fn refused(mut self) {
-        self.is_open = false;
-        self.shared.holds.end(self.hold);
     }
 }
 
 impl Drop for Asking<'_> {
     /// The store may have granted it, or may do so any moment.
     fn drop(&mut self) {
-        if self.is_open {
-            self.shared.holds.end(self.hold);
-            let _ = self.shared.said.send(Said::Doubted { license: self.license });
+        if !self.is_open {
+            return;
         }
+        self.shared.holds.end(self.hold);
+        if let Some(taken) = self.asked {
+            let (license, hold, group) = (self.license, self.hold, self.group.take());
+            let given_up = GivenUp { license, hold, group, taken };
+            let _ = self.shared.said.send(Said::GivenUp(given_up));
+        }
+    }
+}
+
+/// Until when a licence has used up what a limit grants, if it is refused for that.
+fn used_up(denied: &Denied) -> Option<UnixMs> {
+    match denied {
+        Denied::Messages { resets_at, .. } | Denied::Tokens { resets_at, .. } => Some(*resets_at),
+        _ => None,
     }
 }
 
@@ -390,23 +481,46 @@ impl Ledger for Shared {
     }
 
     async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied> {
-        if self.is_up()
-            && let Ok(decided) = self.decide(demand).await
-        {
-            return decided;
+        let mut asking = Asking::begin(self, demand);
+        let mut patience = Patience::of(WITH_LEASE);
+        let mut failed = Failed::Away;
+        if self.is_up() {
+            match self.decide(&mut asking, demand, &mut patience).await {
+                Ok(decided) => return decided,
+                Err(problem) => failed = problem,
+            }
         }
-        self.lease(demand)
+        if let Some(leased) = self.lease(demand) {
+            return leased;
+        }
+        let mut patience = Patience::of(WITHOUT_LEASE - WITH_LEASE);
+        while failed == Failed::Away && patience.wait(self.is_back()).await.is_some() {
+            match self.decide(&mut asking, demand, &mut patience).await {
+                Ok(decided) => return decided,
+                Err(problem) => failed = problem,
+            }
+            patience.wait(tokio::time::sleep(AGAIN)).await;
+        }
+        Err(Denied::StoreDown)
     }
 
     fn settle(&self, hold: u64, charge: Charge) {
-        let Some((license, open)) = self.holds.begin_end(hold) else { return };
-        match open.message_id.clone() {
-            // Which request of an id is charged the message is decided on the store.
-            Some(id) => {
-                let _ = self.said.send(Said::Shared { license, hold, open, id, charge });
+        let (message, tokens) = (charge.message, charge.tokens);
+        let about = charge.about.clone().unwrap_or_default();
+        let charged = self.holds.settle(hold, about, |open| {
+            // The message of a group is paid by the request that owns it.
+            self.local.settle(open.booked, Charge { message: message && open.pays, ..charge });
+            match (message, open.pays) {
+                (true, true) => Left::Paid,
+                (true, false) => Left::Costs,
+                (false, _) => Left::Free,
             }
-            None => self.charge(license, hold, &open, charge),
+        });
+        let Some((license, open)) = charged else { return };
+        if let Some(leased) = open.leased {
+            self.give_back(&license, leased, message, tokens);
         }
+        let _ = self.said.send(Said::Settled { license });
     }
 
     async fn balance(

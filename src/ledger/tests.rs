@@ -19,8 +19,8 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record, Source,
-    TooFast, UnixMs, Usage,
+    About, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record,
+    Source, TooFast, UnixMs, Usage,
 };
 
 use super::{
@@ -76,13 +76,19 @@ fn order(license: LicenseId, id: &str) -> Order<'_> {
     Order { license, id, note: "", messages: month(1), tokens: month(1) }
 }
 
+fn about() -> About {
+    About { plan: "pro".into(), model: "fast".into(), provider: "groq".into() }
+}
+
 fn ask(license: LicenseId) -> Demand {
     Demand {
         license,
         now: NOW,
+        about: about(),
         messages: None,
         tokens: None,
         input: 10,
+        input_cost: 50,
         output: Some(90),
         min_output: 20,
         pace: None,
@@ -95,10 +101,10 @@ fn reserve(ledger: &Embedded, demand: &Demand) -> Result<Grant, Denied> {
 }
 
 fn charge(tokens: u64) -> Charge {
-    Charge { message: true, tokens, source: Source::Reported }
+    Charge { message: true, tokens, source: Source::Reported, about: None }
 }
 
-const BACK: Charge = Charge { message: false, tokens: 0, source: Source::Estimated };
+const BACK: Charge = Charge::NOTHING;
 
 fn balance_at(ledger: &Embedded, license: LicenseId, per: Period, now: UnixMs) -> Balance {
     let limit = Some(Limit { count: 1_000_000, per });
@@ -436,11 +442,20 @@ fn record(time: UnixMs, model: &str) -> Record {
         served: "groq/llama".into(),
         provider: "groq".into(),
         key: "groq-1".into(),
-        usage: Usage { input: 1, output: 2, cached: 3, reasoning: 4, ..Usage::default() },
+        usage: Usage {
+            input: 1,
+            output: 2,
+            cached: 3,
+            cache_write: 1,
+            cache_write_1h: 0,
+            reasoning: 4,
+        },
         source: Source::Reported,
         charged: 3,
+        wasted: 6,
         cost: 5,
-        message: true,
+        wasted_cost: 4,
+        sent: true,
         status: 200,
         ms: 12,
         attempts: 1,
@@ -582,4 +597,61 @@ fn a_pepper_never_changes_unnoticed() {
     let differs = ledger.pepper(Some(&[8; 32])).unwrap_err();
     assert!(differs.to_string().contains("every buyer's used quota would read 0"));
     assert!(matches!(ledger.pepper(None), Err(PepperError::Missing)));
+}
+
+/// Ten a minute are ten a minute, whichever of the last five minutes the clock comes to again, with
+/// requests that are open meanwhile and rates, too.
+#[test]
+fn a_minute_is_handed_out_once_by_a_clock_that_is_set_by_less_than_five() {
+    let store = Store::new();
+    let ledger = store.open();
+    let minute = |count| Some(Limit { count, per: Period::Minute });
+    let mut had = std::collections::HashMap::<u64, [u64; 2]>::new();
+    let mut open = Vec::new();
+    for step in [0, 1, 2, 3, 0, 4, 1, 2, 0, 3, 4, 1, 0] {
+        let now = UnixMs(NOW.0 + step * 60_000);
+        let [messages, rate] = had.entry(step).or_default();
+        for turn in 0..6 {
+            let demand = Demand { now, messages: minute(3), ..ask(ANNA) };
+            if let Ok(grant) = reserve(&ledger, &demand) {
+                *messages += 1;
+                match turn % 2 {
+                    0 => ledger.settle(grant.hold, charge(1)),
+                    _ => open.push(grant.hold),
+                }
+            }
+            let pace = Pace { license: BERT, rate: minute(2), concurrency: None };
+            *rate += u64::from(ready(ledger.enter(&pace, now)).is_ok());
+        }
+        assert_eq!([*messages, *rate], [3, 2], "minute {step}");
+    }
+    open.iter().for_each(|hold| ledger.settle(*hold, charge(1)));
+}
+
+/// One file has one owner, and one journal, by whatever path it is reached.
+#[test]
+fn a_store_has_one_owner_by_whatever_path_it_is_reached() {
+    let store = Store::new();
+    let ledger = store.open();
+    let other = store.dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    let (soft, hard, dotted) = (
+        other.join("soft.db"),
+        other.join("hard.db"),
+        store.dir.path().join("./data/./gatekeeper.db"),
+    );
+    std::os::unix::fs::symlink(store.path(), &soft).unwrap();
+    std::fs::hard_link(store.path(), &hard).unwrap();
+    for path in [&soft, &hard, &dotted] {
+        let opened = Embedded::open_at(path, KEEP, SMALL, NOW, None);
+        assert!(matches!(opened, Err(OpenError::InUse { .. })), "{}", path.display());
+    }
+    let grant = reserve(&ledger, &Demand { messages: month(1), ..ask(ANNA) }).unwrap();
+    ledger.settle(grant.hold, charge(7));
+    ledger.close();
+    drop(ledger);
+    let linked = Embedded::open_at(&soft, KEEP, SMALL, NOW, None).unwrap();
+    assert_eq!(used(&linked, ANNA), (1, 7));
+    assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })));
+    linked.close();
 }

@@ -44,6 +44,11 @@ impl Hasher {
         self.short(&format!("device\n{}\n{instance}", license.to_hex()))
     }
 
+    /// A message of a licence by the id that its app gave it, 128 bits in hex.
+    pub fn message(&self, license: &LicenseId, id: &str) -> String {
+        self.short(&format!("message\n{}\n{id}", license.to_hex()))
+    }
+
     /// A master key, 128 bits in hex: gateways that share a store tell each other which ones rest.
     pub fn secret(&self, provider: &str, secret: &str) -> String {
         self.short(&Zeroizing::new(format!("secret\n{provider}\n{secret}")))

@@ -55,13 +55,21 @@ struct Clock {
 }
 
 impl Clock {
-    /// How far the wall clock was set back since the last look, if it was.
-    fn set_back(&mut self, wall: UnixMs, steady: Instant) -> Option<Duration> {
+    /// How far the wall clock was set since the last look, if it was.
+    fn jump(&mut self, wall: UnixMs, steady: Instant) -> Option<Jump> {
         let expected = self.wall.plus(steady.saturating_duration_since(self.steady));
         *self = Self { wall, steady };
-        let back = Duration::from_millis(expected.0.saturating_sub(wall.0));
-        (back > SLACK).then_some(back)
+        let by = Duration::from_millis(expected.0.abs_diff(wall.0));
+        let jump = if wall < expected { Jump::Back(by) } else { Jump::Forward(by) };
+        (by > SLACK).then_some(jump)
     }
+}
+
+/// A wall clock that was set.
+#[derive(Debug, PartialEq)]
+enum Jump {
+    Back(Duration),
+    Forward(Duration),
 }
 
 impl Desk {
@@ -70,12 +78,18 @@ impl Desk {
         let mut clock = Clock { wall: UnixMs::now(), steady: Instant::now() };
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Some(back) = clock.set_back(UnixMs::now(), Instant::now()) {
-                log::warn!(
-                    "The clock was set back by {} s: licences are checked anew.",
-                    back.as_secs()
-                );
-                self.forget_the_future(UnixMs::now());
+            match clock.jump(UnixMs::now(), Instant::now()) {
+                Some(Jump::Back(by)) => {
+                    log::warn!(
+                        "The clock was set back by {} s: licences are checked anew.",
+                        by.as_secs()
+                    );
+                    self.forget_the_future(UnixMs::now());
+                }
+                Some(Jump::Forward(by)) => {
+                    log::info!("The clock was set forward by {} s.", by.as_secs());
+                }
+                None => {}
             }
         }
     }
@@ -106,17 +120,19 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
 
     #[test]
-    fn only_steps_back_count_and_small_ones_do_not() {
+    fn steps_count_and_small_ones_do_not() {
         let start = Instant::now();
         let mut clock = Clock { wall: NOW, steady: start };
         let minute = Duration::from_secs(60);
-        assert_eq!(clock.set_back(NOW.plus(minute), start + minute), None, "time passes");
-        assert_eq!(clock.set_back(NOW.plus(DAY), start + minute), None, "it is set forward");
-        let back = clock.set_back(NOW.plus(minute), start + minute);
-        assert_eq!(back, Some(DAY - minute));
-        assert_eq!(clock.set_back(NOW, start + minute), None, "a minute is no step");
-        let stopped = start + minute + Duration::from_secs(3600);
-        assert_eq!(clock.set_back(NOW, stopped), Some(Duration::from_secs(3600)), "it stood still");
+        assert_eq!(clock.jump(NOW.plus(minute), start + minute), None, "time passes");
+        let forward = clock.jump(NOW.plus(DAY), start + minute);
+        assert_eq!(forward, Some(Jump::Forward(DAY - minute)));
+        let back = clock.jump(NOW.plus(minute), start + minute);
+        assert_eq!(back, Some(Jump::Back(DAY - minute)));
+        assert_eq!(clock.jump(NOW, start + minute), None, "a minute is no step");
+        let hour = Duration::from_secs(3600);
+        let stopped = clock.jump(NOW, start + minute + hour);
+        assert_eq!(stopped, Some(Jump::Back(hour)), "it stood still");
     }
 
     #[test]

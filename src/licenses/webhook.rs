@@ -24,7 +24,7 @@ use super::{
 use crate::config::settings::LemonSqueezy;
 
 /// Bytes of a webhook's body.
-pub const LONGEST: u64 = 64 * 1024;
+pub const LONGEST: u64 = 256 * 1024;
 /// How long a body is known again, and how many are.
 const SEEN: Duration = Duration::from_secs(72 * 3600);
 const BODIES: u64 = 100_000;
@@ -37,9 +37,9 @@ pub fn seen() -> Cache<[u8; 32], ()> {
 /// Why a webhook is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// No source of that shop takes webhooks, or the secret in the path is wrong.
+    /// No source of that shop takes webhooks.
     NotHere,
-    /// The signature is missing or wrong.
+    /// The signature, or the secret in the path, is missing or wrong.
     Unsigned,
     /// Signed, but nothing of ours.
     Unreadable,
@@ -94,8 +94,37 @@ pub(crate) fn read(event: &Value, source: &LemonSqueezy, hasher: &Hasher) -> Opt
     Some(Event { subject, spelling, refund })
 }
 
+/// What the head of a webhook of Lemon Squeezy must have: a signature, 32 bytes in hex. Its scheme has no time stamp.
+///
+/// # Errors
+/// No source takes webhooks, or there is no such signature.
+pub fn lemon_squeezy_signature(
+    sources: &Sources,
+    header: Option<&[u8]>,
+) -> Result<[u8; 32], Refused> {
+    if sources.lemon_squeezy.iter().all(|source| source.webhook_secret.is_none()) {
+        return Err(Refused::NotHere);
+    }
+    header.and_then(unhex).ok_or(Refused::Unsigned)
+}
+
+/// What the path of a ping of Gumroad must end in.
+///
+/// # Errors
+/// No source takes webhooks, or none has this secret.
+pub fn gumroad_secret(sources: &Sources, secret: &str) -> Result<(), Refused> {
+    let known = || sources.gumroad.iter().filter_map(|source| source.webhook_secret.as_ref());
+    if known().next().is_none() {
+        return Err(Refused::NotHere);
+    }
+    let ours = known().fold(subtle::Choice::from(0), |ours, known| {
+        ours | known.expose_secret().as_bytes().ct_eq(secret.as_bytes())
+    });
+    if bool::from(ours) { Ok(()) } else { Err(Refused::Unsigned) }
+}
+
 impl Desk {
-    /// Lemon Squeezy: `signature` is the hex HMAC-SHA256 of the raw body
+    /// Lemon Squeezy: `signature` is the HMAC-SHA256 of the raw body
     /// (<https://docs.lemonsqueezy.com/help/webhooks/signing-requests>).
     ///
     /// # Errors
@@ -104,13 +133,8 @@ impl Desk {
         self: &Arc<Self>,
         sources: &Sources,
         body: &[u8],
-        signature: Option<&[u8]>,
+        signature: &[u8; 32],
     ) -> Result<(), Refused> {
-        let with_secret = |source: &&LemonSqueezy| source.webhook_secret.is_some();
-        if !sources.lemon_squeezy.iter().any(|source| with_secret(&source)) {
-            return Err(Refused::NotHere);
-        }
-        let signature = signature.ok_or(Refused::Unsigned)?;
         let signed = |source: &&LemonSqueezy| is_signed(source, body, signature);
         // Two stores may have one secret.
         let signers: Vec<_> = sources.lemon_squeezy.iter().filter(signed).collect();
@@ -134,22 +158,8 @@ impl Desk {
     /// (<https://gumroad.com/ping>).
     ///
     /// # Errors
-    /// The secret is of no source.
-    pub async fn gumroad_webhook(
-        self: &Arc<Self>,
-        sources: &Sources,
-        secret: &str,
-        body: &[u8],
-    ) -> Result<(), Refused> {
-        let mut ours = subtle::Choice::from(0);
-        for source in &sources.gumroad {
-            if let Some(known) = &source.webhook_secret {
-                ours |= known.expose_secret().as_bytes().ct_eq(secret.as_bytes());
-            }
-        }
-        if !bool::from(ours) {
-            return Err(Refused::NotHere);
-        }
+    /// It could not be written down.
+    pub async fn gumroad_webhook(self: &Arc<Self>, body: &[u8]) -> Result<(), Refused> {
         let field = |name: &str| {
             let mut fields = url::form_urlencoded::parse(body);
             fields.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
@@ -237,15 +247,14 @@ impl Desk {
     }
 }
 
-fn is_signed(source: &LemonSqueezy, body: &[u8], signature: &[u8]) -> bool {
+fn is_signed(source: &LemonSqueezy, body: &[u8], signature: &[u8; 32]) -> bool {
     let Some(secret) = &source.webhook_secret else { return false };
-    let Some(given) = unhex(signature) else { return false };
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
         return false;
     };
     mac.update(body);
     // In constant time.
-    mac.verify_slice(&given).is_ok()
+    mac.verify_slice(signature).is_ok()
 }
 
 fn unhex(text: &[u8]) -> Option<[u8; 32]> {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    firewall::Firewall,
     health::Streak,
     rest::{jitter, millis},
 };
@@ -74,6 +75,8 @@ pub struct Breaker {
     on_trial: AtomicBool,
     pub probes: Streak,
     buckets: [Bucket; BUCKETS],
+    /// Of a provider's breaker.
+    pub firewall: Firewall,
 }
 
 #[derive(Debug, Default)]

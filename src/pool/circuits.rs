@@ -110,7 +110,9 @@ impl Circuits {
         for account in self.accounts.iter().filter(|account| account.in_use) {
             let tally = account.breaker.tally(now);
             count += 1;
-            if tally.is_failing() || account.breaker.circuit() != Circuit::Closed {
+            // One fault of one attempt says nothing yet.
+            let fails = tally.failed > 1 && tally.is_failing();
+            if fails || account.breaker.circuit() != Circuit::Closed {
                 sum.add(tally);
                 failing += 1;
             }

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     allowance::Allowance,
+    doubt::Doubt,
     model_limits::ModelLimits,
     pace::Pace,
     rest::{Cooling, Quarantine, millis},
@@ -56,6 +57,8 @@ impl Why {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Ready,
+    /// It serves where no other key can: somebody was refused with it, and a probe finds out whether all are.
+    Doubtful,
     Cooling {
         left_ms: u64,
     },
@@ -73,7 +76,7 @@ impl State {
     pub fn left_ms(self) -> u64 {
         match self {
             State::Cooling { left_ms } | State::Quarantined { left_ms, .. } => left_ms,
-            State::Ready | State::Off => 0,
+            State::Ready | State::Doubtful | State::Off => 0,
         }
     }
 
@@ -81,13 +84,19 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             State::Ready => "ready",
+            State::Doubtful => "doubtful",
             State::Cooling { .. } => "cooling",
             State::Quarantined { .. } => "quarantined",
             State::Off => "off",
         }
     }
 
-    pub const NAMES: [&'static str; 4] = ["ready", "cooling", "quarantined", "off"];
+    /// Whether requests may go to it.
+    pub fn serves(self) -> bool {
+        matches!(self, State::Ready | State::Doubtful)
+    }
+
+    pub const NAMES: [&'static str; 5] = ["ready", "doubtful", "cooling", "quarantined", "off"];
 }
 
 /// Shared by the keys of one account: limits and money belong to it.
@@ -151,6 +160,7 @@ impl Streak {
 pub struct KeyHealth {
     pub quarantine: Quarantine,
     pub probes: Streak,
+    pub doubt: Doubt,
     /// The operator wants it left alone.
     pub paused: Paused,
     /// The live configuration has it no more, or has it off: requests that began under another one leave it, too.

@@ -1,4 +1,4 @@
-//! A master key: its secret as a header value, its group, and the lease of one attempt on it.
+//! A master key: its secret as a header value, its account, and how it is for the models it serves.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -7,19 +7,17 @@ use std::{
 
 use gatekeeper_filters::kernel::Dialect;
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
-use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 
 use super::{
     Unusable,
-    allowance::Left,
-    breaker::Fault,
-    circuits::{Circuits, Trials},
     health::{GroupHealth, KeyHealth, State, Why},
     model_limits::Scope,
     news::{Change, Subject, Teller},
 };
 use crate::config::settings;
+
+mod suspicion;
 
 pub struct Key {
     pub id: Arc<str>,
@@ -30,11 +28,11 @@ pub struct Key {
     credential: (HeaderName, HeaderValue),
     pub health: Arc<KeyHealth>,
     pub group: Arc<GroupHealth>,
-    /// Its account's place in the provider's [`Circuits`].
+    /// Its account's place in the provider's [`super::circuits::Circuits`].
     pub account: usize,
     /// The models that the configuration has it serve.
     pub models: Arc<[Arc<str>]>,
-    told: Told,
+    pub(super) told: Told,
 }
 
 /// Where a key stands at its provider.
@@ -68,6 +66,8 @@ pub enum KeyNews {
     Spent(Why, Scope, Option<Duration>),
     /// The key itself is not taken, until a probe says otherwise.
     Refused(Why),
+    /// It was refused, which may be this request's own fault: [`Key::doubt`] has to be told whose it was.
+    Doubtful,
     /// A fault of the provider's or of the account's, which says nothing about the key.
     Fault,
     /// Nothing came in time, or nobody could be reached.
@@ -126,8 +126,15 @@ impl Key {
 
     /// How it is for all that it serves: it cools while some of its models do, whose account others use.
     pub fn state(&self, now: Instant) -> State {
-        match self.own_state(now) {
+        self.or_doubtful(match self.own_state(now) {
             State::Ready => self.group.models.state_of(&self.models, now),
+            state => state,
+        })
+    }
+
+    fn or_doubtful(&self, state: State) -> State {
+        match state {
+            State::Ready if self.health.doubt.holds() => State::Doubtful,
             state => state,
         }
     }
@@ -139,12 +146,12 @@ impl Key {
 
     /// How it is for one model.
     pub fn state_for(&self, model: &str, now: Instant) -> State {
-        match self.own_state(now) {
+        self.or_doubtful(match self.own_state(now) {
             State::Ready => {
                 self.group.models.get(model).map_or(State::Ready, |health| health.state(now))
             }
             state => state,
-        }
+        })
     }
 
     /// Its own and its account's, whatever the model.
@@ -178,6 +185,7 @@ impl Key {
     pub fn in_state_for_ms(&self, now: Instant) -> Option<u64> {
         match self.state(now) {
             State::Ready => None,
+            State::Doubtful => Some(self.health.doubt.age_ms(now)),
             State::Off if self.off => None,
             State::Off => Some(self.health.paused.age_ms(now)),
             State::Cooling { .. } if self.group.cooling.left_ms(now) > 0 => {
@@ -215,7 +223,7 @@ impl Key {
                     Some(due) => due.quarantine.try_now(now).then_some(Entry::ModelTrial),
                 };
             }
-            State::Cooling { .. } | State::Off => return None,
+            State::Cooling { .. } | State::Doubtful | State::Off => return None,
         };
         // A trial is a request: whose account rests has none.
         let rests = self.group.cooling.left_ms(now) > 0
@@ -244,6 +252,7 @@ impl Key {
             self.told.teller.tell(self.subject(), Change::Resumed);
         }
         self.sound();
+        self.health.doubt.lift();
         let (cooled, quarantined) = (self.group.cooling.lift(), self.group.quarantine.lift());
         if cooled || quarantined {
             self.tell_group(Change::Sound);
@@ -276,12 +285,12 @@ impl Key {
         Subject::Key { provider: provider.clone(), key: self.id.clone(), mark: mark.clone() }
     }
 
-    fn tell_group(&self, change: Change) {
+    pub(super) fn tell_group(&self, change: Change) {
         let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
         self.told.teller.tell(Subject::Group { provider, group }, change);
     }
 
-    fn tell_model(&self, model: &Arc<str>, change: Change) {
+    pub(super) fn tell_model(&self, model: &Arc<str>, change: Change) {
         let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
         self.told.teller.tell(Subject::Model { provider, group, model: model.clone() }, change);
     }
@@ -294,7 +303,13 @@ impl Key {
     }
 
     /// A model rests at its whole account, or all of the account does.
-    fn cool(&self, scope: Scope, model: &Arc<str>, stated: Option<Duration>, now: Instant) {
+    pub(super) fn cool(
+        &self,
+        scope: Scope,
+        model: &Arc<str>,
+        stated: Option<Duration>,
+        now: Instant,
+    ) {
         let of_model = (scope == Scope::Model).then(|| self.group.models.of(model, now));
         let cooling = of_model.as_ref().map_or(&self.group.cooling, |health| &health.cooling);
         let before = cooling.left_ms(now);
@@ -305,7 +320,7 @@ impl Key {
         }
     }
 
-    fn refuse(&self, why: Why, now: Instant) {
+    pub(super) fn refuse(&self, why: Why, now: Instant) {
         let before = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
         self.health.quarantine.begin(why, None, now);
         let left = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
@@ -322,7 +337,7 @@ impl Key {
         }
     }
 
-    fn spend(
+    pub(super) fn spend(
         &self,
         why: Why,
         scope: Scope,
@@ -352,152 +367,5 @@ impl Key {
             let change = Change::Quarantined(why, Duration::from_millis(left));
             self.tell_scope(scope, model, change);
         }
-    }
-}
-
-/// One attempt's hold on a key. Dropped without news it counts as an attempt and nothing else.
-pub struct Lease {
-    key: Arc<Key>,
-    /// Asked for.
-    model: Arc<str>,
-    circuits: Arc<Circuits>,
-    /// What this attempt finds out for others.
-    trial: Mutex<Trial>,
-}
-
-/// What an attempt finds out for others, and has to end.
-#[derive(Clone, Copy)]
-pub(super) struct Trial {
-    pub entry: Entry,
-    pub circuits: Trials,
-}
-
-impl Lease {
-    pub(super) fn new(
-        key: Arc<Key>,
-        model: Arc<str>,
-        circuits: Arc<Circuits>,
-        trial: Trial,
-    ) -> Self {
-        key.health.requests.fetch_add(1, Relaxed);
-        key.health.open.fetch_add(1, Relaxed);
-        Self { key, model, circuits, trial: Mutex::new(trial) }
-    }
-
-    pub fn key(&self) -> &Arc<Key> {
-        &self.key
-    }
-
-    /// What the answer's head says of the account's limits.
-    pub fn allows(&self, limits: impl Iterator<Item = Left>, now: Instant) {
-        self.key.group.allowance.note(limits, now);
-    }
-
-    /// The first output came so long after the attempt began.
-    pub fn first_output(&self, took: Duration, now: Instant) {
-        self.key.health.pace.note(took, now);
-    }
-
-    /// Output goes to the app: what was tried by this attempt is sound now, however long its answer takes.
-    pub fn serves(&self, now: Instant) {
-        let is_trial = {
-            let trial = self.trial.lock();
-            trial.circuits.is_any() || trial.entry != Entry::Ready
-        };
-        if is_trial {
-            self.report(KeyNews::Good, now);
-        }
-    }
-
-    pub fn report(&self, news: KeyNews, now: Instant) {
-        // Nobody found anything out: the next request may try.
-        if news == KeyNews::None {
-            return;
-        }
-        let (key, model) = (&self.key, &self.model);
-        match news {
-            KeyNews::Fault => self.failed(Fault::Quick, now),
-            KeyNews::TimedOut => self.failed(Fault::Silent, now),
-            _ => self.answered(now),
-        }
-        match news {
-            KeyNews::Good => return self.is_good(now),
-            KeyNews::Heard => {
-                let trial = &mut self.trial.lock().entry;
-                key.health.quarantine.answered(*trial == Entry::KeyTrial);
-                if *trial == Entry::KeyTrial {
-                    *trial = Entry::Ready;
-                }
-                return;
-            }
-            KeyNews::Limited(scope, stated) => key.cool(scope, model, stated, now),
-            KeyNews::Spent(why, scope, stated) => key.spend(why, scope, model, stated, now),
-            KeyNews::Refused(why) => key.refuse(why, now),
-            KeyNews::Fault | KeyNews::TimedOut | KeyNews::Unfit | KeyNews::None => {}
-        }
-        key.health.errors.fetch_add(1, Relaxed);
-    }
-
-    fn is_good(&self, now: Instant) {
-        let key = &self.key;
-        let entry = std::mem::replace(&mut self.trial.lock().entry, Entry::Ready);
-        key.group.cooling.answered(now);
-        key.health.quarantine.answered(entry == Entry::KeyTrial);
-        if key.group.quarantine.answered(entry == Entry::GroupTrial) {
-            key.tell_group(Change::Sound);
-        }
-        if let Some(limits) = key.group.models.get(&self.model) {
-            limits.cooling.answered(now);
-            if limits.quarantine.answered(entry == Entry::ModelTrial) {
-                key.tell_model(&self.model, Change::Sound);
-            }
-        }
-    }
-
-    fn failed(&self, fault: Fault, now: Instant) {
-        let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
-        let opened = self.circuits.failed(key.account, fault, trials, now);
-        let Told { provider, teller, .. } = &key.told;
-        if let Some(fault) = opened.provider {
-            log::error!("A provider fails: others serve where they can. provider={provider}");
-            teller.tell(Subject::Provider { provider: provider.clone() }, Change::Sick(fault));
-        } else if opened.account {
-            let group = &key.group_name;
-            log::error!(
-                "An account fails, and others of its provider do not: they serve. \
-                 provider={provider} group={group}"
-            );
-        }
-    }
-
-    fn answered(&self, now: Instant) {
-        let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
-        let closed = self.circuits.answered(key.account, trials, now);
-        let Told { provider, teller, .. } = &key.told;
-        if closed.provider {
-            log::info!("A provider serves again. provider={provider}");
-            teller.tell(Subject::Provider { provider: provider.clone() }, Change::Sound);
-        } else if closed.account {
-            let group = &key.group_name;
-            log::info!("An account serves again. provider={provider} group={group}");
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.key.health.open.fetch_sub(1, Relaxed);
-        let trial = *self.trial.get_mut();
-        match trial.entry {
-            Entry::Ready => {}
-            Entry::KeyTrial => self.key.health.quarantine.end_trial(),
-            Entry::GroupTrial => self.key.group.quarantine.end_trial(),
-            Entry::ModelTrial => {
-                if let Some(limits) = self.key.group.models.get(&self.model) {
-                    limits.quarantine.end_trial();
-                }
-            }
-        }
-        self.circuits.end(self.key.account, trial.circuits);
     }
 }

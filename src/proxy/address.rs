@@ -6,6 +6,8 @@ use http::HeaderMap;
 use ipnet::IpNet;
 use pingora_core::protocols::http::ServerSession;
 
+use crate::config::settings::Server;
+
 pub const FORWARDED: &str = "x-forwarded-for";
 
 /// The peer, or what a trusted peer says in `X-Forwarded-For`; `None` where it says nothing usable:
@@ -21,6 +23,12 @@ pub fn of(session: &ServerSession, trusted: &[IpNet]) -> Option<IpAddr> {
     } else {
         Some(peer)
     }
+}
+
+/// The same where it is the app's for sure: behind something that speaks TLS for the gateway and is not said to be trusted,
+/// all apps come from one address.
+pub fn limited(session: &ServerSession, server: &Server) -> Option<IpAddr> {
+    if server.limits_by_address() { of(session, &server.trusted_proxies) } else { None }
 }
 
 /// The right-most entry that is not one of ours: everything to its left could be invented.

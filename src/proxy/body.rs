@@ -1,27 +1,23 @@
 //! The body of a request: read with bounds.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    future::Future,
+    pin::pin,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use gatekeeper_filters::kernel::{Code, Reject};
 use pingora_core::{
     Error, ErrorType,
     protocols::http::{ServerSession, v1::common::is_expect_continue_req},
 };
 
-use super::respond;
+use super::{buffered::Held, respond};
 
 /// From the end of the head to the end of the body: even 10 MiB on a slow line come in time.
 const BODY_TIME: Duration = Duration::from_secs(120);
-
-/// What the operator is told where too much is held.
-pub const FULL: &str = "`server.limits.buffered` is reached";
 
 /// Why there is no body.
 pub enum BodyError {
@@ -41,10 +37,23 @@ impl From<Reject> for BodyError {
 ///
 /// # Errors
 /// 413 above the limit, 415 when it is compressed, 400 when it does not come in time.
-/// 503 when all requests together hold too much.
+/// 503 when all requests together, or those of one licence or address, hold too much.
 pub async fn read(
     session: &mut ServerSession,
     limit: u64,
+    held: &mut Held,
+) -> Result<Bytes, BodyError> {
+    read_at(session, limit, Pace::OF_APPS, held).await
+}
+
+/// The same at another pace.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_at(
+    session: &mut ServerSession,
+    limit: u64,
+    pace: Pace,
     held: &mut Held,
 ) -> Result<Bytes, BodyError> {
     let headers = &session.req_header().headers;
@@ -67,10 +76,55 @@ pub async fn read(
         session.set_close_on_response_before_downstream_finish(false);
         session.write_continue_response().await.map_err(BodyError::Gone)?;
     }
-    let read = collect(session, limit, stated.unwrap_or(0) as usize, held);
-    let body = tokio::time::timeout(BODY_TIME, read).await;
+    let body = collect(session, limit, stated.unwrap_or(0) as usize, pace, held).await;
     session.set_close_on_response_before_downstream_finish(true);
-    body.unwrap_or_else(|_| Err(late().into()))
+    body
+}
+
+/// How fast a body has to come.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Bytes a second.
+    pub rate: u32,
+    /// How long it may be slower, or silent, at one time.
+    pub patience: Duration,
+    /// From the end of the head to the end of the body.
+    pub whole: Duration,
+}
+
+impl Pace {
+    /// An app on the slowest line that still works.
+    const OF_APPS: Self = Self { rate: 1024, patience: Duration::from_secs(8), whole: BODY_TIME };
+}
+
+/// When a body is too slow: later with each byte, but never further off than the patience. Begins with the first wait; a
+/// body that has come already needs no clock.
+struct Due {
+    pace: Pace,
+    /// When it ends in any case, and when it is too slow.
+    clock: Option<(Instant, Instant)>,
+}
+
+impl Due {
+    fn new(pace: Pace) -> Self {
+        Self { pace, clock: None }
+    }
+
+    fn at(&mut self) -> Instant {
+        let pace = self.pace;
+        let clock = self.clock.get_or_insert_with(|| {
+            let now = Instant::now();
+            (now + pace.whole, now + pace.patience)
+        });
+        clock.0.min(clock.1)
+    }
+
+    fn came(&mut self, bytes: usize) {
+        if let Some((_, due)) = &mut self.clock {
+            let worth = Duration::from_micros(bytes as u64 * 1_000_000 / u64::from(self.pace.rate));
+            *due = (*due + worth).min(Instant::now() + self.pace.patience);
+        }
+    }
 }
 
 fn late() -> Reject {
@@ -90,13 +144,16 @@ async fn collect(
     session: &mut ServerSession,
     limit: u64,
     stated: usize,
+    pace: Pace,
     held: &mut Held,
 ) -> Result<Bytes, BodyError> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut length = 0u64;
+    let mut due = Due::new(pace);
     loop {
-        let chunk = match session.read_request_body().await {
+        let read = in_time(session.read_request_body(), &mut due).await;
+        let chunk = match read.ok_or_else(late)? {
             Ok(Some(chunk)) => chunk,
             Ok(None) => break,
             Err(error) => {
@@ -109,8 +166,9 @@ async fn collect(
         if length > limit {
             return Err(too_large(limit).into());
         }
-        if !held.grow(chunk.len()) {
-            return Err(respond::too_busy(FULL).into());
+        due.came(chunk.len());
+        if let Err(why) = held.grow(chunk.len(), session.is_body_done()) {
+            return Err(respond::too_busy(why).into());
         }
         match &first {
             None if rest.is_empty() => first = Some(chunk),
@@ -129,61 +187,13 @@ async fn collect(
     Ok(first.unwrap_or_else(|| rest.freeze()))
 }
 
-/// Bytes of requests and answers that are held at one time, over all requests.
-#[derive(Default)]
-pub struct Buffered {
-    used: AtomicU64,
-    limit: AtomicU64,
-}
-
-/// One request's share; given back when dropped.
-pub struct Held {
-    of: Arc<Buffered>,
-    body: u64,
-    answer: u64,
-}
-
-impl Buffered {
-    /// Sets the limit, in bytes. What is held already stays.
-    pub fn resize(&self, limit: u64) {
-        self.limit.store(limit, Relaxed);
+/// `None` when it is late. Almost always it is done at once, and then no clock is looked at.
+async fn in_time<T>(read: impl Future<Output = T>, due: &mut Due) -> Option<T> {
+    let mut read = pin!(read);
+    if let Some(done) = (&mut read).now_or_never() {
+        return Some(done);
     }
-
-    pub fn share(self: &Arc<Self>) -> Held {
-        Held { of: self.clone(), body: 0, answer: 0 }
-    }
-
-    /// Whether so many bytes more fit. They are counted in any case.
-    fn take(&self, bytes: u64) -> bool {
-        self.used.fetch_add(bytes, Relaxed) + bytes <= self.limit.load(Relaxed)
-    }
-}
-
-impl Held {
-    /// Whether so many bytes more of the body fit.
-    fn grow(&mut self, bytes: usize) -> bool {
-        self.body += bytes as u64;
-        self.of.take(bytes as u64)
-    }
-
-    /// Sets how many bytes of an answer are held; whether they fit.
-    pub fn set_answer(&mut self, bytes: usize) -> bool {
-        let before = std::mem::replace(&mut self.answer, bytes as u64);
-        match self.answer.checked_sub(before) {
-            Some(0) => true,
-            Some(more) => self.of.take(more),
-            None => {
-                self.of.used.fetch_sub(before - self.answer, Relaxed);
-                true
-            }
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.of.used.fetch_sub(self.body + self.answer, Relaxed);
-    }
+    tokio::time::timeout_at(due.at().into(), read).await.ok()
 }
 
 fn too_large(limit: u64) -> Reject {
@@ -198,18 +208,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_and_answers_share_one_limit_and_give_back_what_they_took() {
-        let buffered = Arc::new(Buffered::default());
-        buffered.resize(100);
-        let (mut one, mut other) = (buffered.share(), buffered.share());
-        assert!(one.grow(60) && other.set_answer(40));
-        assert!(other.set_answer(40), "nothing more is nothing to refuse");
-        assert!(!other.set_answer(41));
-        assert!(other.set_answer(0) && one.set_answer(40));
-        assert!(!other.grow(1));
-        drop(one);
-        assert!(other.grow(99) && !other.grow(1));
-        drop(other);
-        assert_eq!(buffered.used.load(Relaxed), 0);
+    fn a_slow_body_is_due_when_its_patience_is_used_up() {
+        let second = Duration::from_secs(1);
+        let pace = Pace { rate: 1024, patience: 8 * second, whole: 60 * second };
+        let mut due = Due::new(pace);
+        let began = Instant::now();
+        let first = due.at();
+        assert!(first >= began + 8 * second && first < began + 9 * second);
+        due.came(1);
+        assert!(due.at() < first + second / 100, "one byte is worth a thousandth of a second");
+        due.came(1 << 20);
+        let now = Instant::now();
+        assert!(due.at() <= now + 8 * second, "a fast beginning buys no long pause");
+        assert!(due.at() <= began + 61 * second);
     }
 }

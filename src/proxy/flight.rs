@@ -5,14 +5,19 @@ use std::{sync::Arc, time::Instant};
 use gatekeeper_filters::kernel::{Ask, Exchange, Outcome, Reject};
 use pingora_core::{Error, ErrorType};
 
-use super::body::Held;
-use crate::{snapshot::Snapshot, telemetry::InFlight};
+use super::buffered::Held;
+use crate::{
+    snapshot::Snapshot,
+    telemetry::{InFlight, Open},
+};
 
 pub struct Flight {
     pub arrived: Instant,
     /// Pinned once per request, so a reload in the middle changes nothing for it.
     pub snapshot: Option<Arc<Snapshot>>,
     pub in_flight: Option<InFlight>,
+    /// Counts among `server.limits.requests`: its licence may ask.
+    pub open: Option<Open>,
     /// Where the process listens that has taken over, and serves this request.
     pub elsewhere: Option<Arc<String>>,
     /// From the gate on, for requests that go to a provider.
@@ -50,6 +55,7 @@ impl Default for Flight {
             arrived: Instant::now(),
             snapshot: None,
             in_flight: None,
+            open: None,
             elsewhere: None,
             exchange: None,
             ask: None,

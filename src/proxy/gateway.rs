@@ -9,7 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Code, Credential, Delivery, Endpoint, Exchange, Outcome, Reject, UnixMs,
+    Code, Credential, Delivery, Doubt, Endpoint, Exchange, LicenseId, Outcome, Record, Reject,
+    Source, UnixMs, Usage,
 };
 use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer};
 use pingora_http::RequestHeader;
@@ -18,7 +19,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::{
     address, ask,
     body::{self, BodyError},
-    conversation, deadline,
+    conversation,
     flight::Flight,
     gate::{self, Entry},
     local,
@@ -26,6 +27,7 @@ use super::{
     respond,
 };
 use crate::{
+    downstream::{connection::Connection, serve::KEEPALIVE},
     server::phase::Phase,
     snapshot::Snapshot,
     upstream::{self, Served, downstream::Downstream, peer::Connector},
@@ -44,12 +46,17 @@ pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub connector: Connector,
     phase: Arc<Phase>,
-    ids: RequestIds,
+    ids: Arc<RequestIds>,
 }
 
 impl Gateway {
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, connector: Connector, phase: Arc<Phase>) -> Self {
-        Self { snapshot, connector, phase, ids: RequestIds::new() }
+    pub fn new(
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        connector: Connector,
+        phase: Arc<Phase>,
+        ids: Arc<RequestIds>,
+    ) -> Self {
+        Self { snapshot, connector, phase, ids }
     }
 
     /// Gate, filters that need no body, body, filters that need it.
@@ -79,7 +86,18 @@ impl Gateway {
             flight.waited += flight.arrived.elapsed();
             return Err(reject.into());
         }
-        let held = flight.held.insert(snapshot.buffered.share());
+        if let Some(connection) = Connection::of(session) {
+            connection.license();
+        }
+        flight.open = snapshot.telemetry.open(snapshot.most_open);
+        if flight.open.is_none() {
+            // Before its body is read, and so that somebody else's connection finds room.
+            session.set_keepalive(None);
+            return Err(respond::too_busy("`server.limits.requests` are open").into());
+        }
+        let license = exchange.license.as_ref().map(|license| &license.id);
+        let address = exchange.address.filter(|_| snapshot.settings.server.limits_by_address());
+        let held = flight.held.insert(snapshot.buffered.share_of(license, address));
         let read = body::read(session, snapshot.settings.server.limits.body, held).await;
         // From the head on: what the filters above took is microseconds.
         flight.waited += flight.arrived.elapsed();
@@ -100,10 +118,12 @@ impl Gateway {
     ) -> pingora_core::Result<()> {
         flight.outcome = Some(refused(&reject));
         log_refusal(flight, &reject);
+        // What is refused takes no place of what is served.
+        (flight.held, flight.open) = (None, None);
         let reject = flight.reject.insert(reject);
         let session = session.as_downstream_mut();
         let dialect = gate::dialect(session.req_header().raw_path());
-        // What is left of the body is waited for.
+        // What is left of the body is taken in for a moment.
         let began = Instant::now();
         let refused = respond::refuse(session, reject, dialect, &flight.request_id).await;
         flight.waited += began.elapsed();
@@ -124,17 +144,21 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         flight: &mut Flight,
     ) -> pingora_core::Result<()> {
-        deadline::head_is_here();
+        let session = session.as_downstream_mut();
+        // A connection that ends with this answer says so in it.
+        let is_last = Connection::of(session).is_some_and(|connection| {
+            connection.accept();
+            connection.is_last()
+        });
         let snapshot = self.snapshot.load_full();
         flight.request_id = self.ids.next();
         if !self.phase.is_draining() {
             flight.in_flight = Some(snapshot.telemetry.enter());
         }
         flight.snapshot = Some(snapshot);
-        let session = session.as_downstream_mut();
         // Pingora makes HTTP/1.1 keep-alive endless. Where it switched keep-alive off, it stays off.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(deadline::KEEPALIVE));
+            session.set_keepalive(Some(KEEPALIVE).filter(|_| !is_last));
         }
         session.set_read_timeout(Some(READ_TIME));
         session.set_write_timeout(Some(respond::WRITE_TIME));
@@ -149,7 +173,7 @@ impl ProxyHttp for Gateway {
         let snapshot = flight.pinned()?;
         let request = session.as_downstream().req_header();
         let entry = gate::enter(&request.method, request.raw_path());
-        let entry = match gate::check_framing(session.as_downstream()) {
+        let entry = match gate::check_head(session.as_downstream()) {
             Ok(()) => entry,
             Err(reject) => {
                 // Where this message ends is unclear, so nothing after it can be a request.
@@ -161,11 +185,6 @@ impl ProxyHttp for Gateway {
             Ok(entry) if flight.in_flight.is_none() && entry != Entry::Health => {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(shutting_down())
-            }
-            Ok(Entry::Provider(_)) if snapshot.telemetry.in_flight() > snapshot.most_open => {
-                // Before its body is read, and so that somebody else's connection finds room.
-                session.as_downstream_mut().set_keepalive(None);
-                Err(respond::too_busy("`server.limits.requests` are open"))
             }
             entry => entry,
         };
@@ -214,7 +233,10 @@ impl ProxyHttp for Gateway {
         let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
         let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
         let dialect = gate::dialect(session.req_header().raw_path());
-        let mut down = Downstream::new(session, id, dialect, is_stream, &snapshot.drains);
+        let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+        let license = license.map_or(LicenseId([0; 32]), |license| license.id);
+        let drains = &snapshot.drains;
+        let mut down = Downstream::new(session, id, dialect, is_stream, drains, license);
         let live = &self.snapshot;
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
@@ -304,6 +326,7 @@ impl ProxyHttp for Gateway {
             snapshot.chain.settle(exchange, &outcome);
         }
         let record = snapshot.telemetry.finished(flight, outcome);
+        settle_doubts(flight, &snapshot, &record);
         // Of nobody's requests there are counts, no records: random keys must not fill the disk.
         if record.license.is_some() {
             snapshot.ledger.record(record);
@@ -318,6 +341,37 @@ impl ProxyHttp for Gateway {
     /// Apps that leave are no errors.
     fn suppress_error_log(&self, _session: &Session, _flight: &Flight, error: &Error) -> bool {
         *error.esource() == pingora_core::ErrorSource::Downstream
+    }
+}
+
+/// What counts only if a target proves to work waits for it; this request may be the proof for others.
+fn settle_doubts(flight: &mut Flight, snapshot: &Snapshot, record: &Record) {
+    let Some(exchange) = &mut flight.exchange else { return };
+    for Doubt { target, tokens, cost } in std::mem::take(&mut exchange.doubtful) {
+        let empty: Arc<str> = Arc::default();
+        let late = Record {
+            endpoint: "",
+            served: empty.clone(),
+            provider: target.provider_name.clone(),
+            key: empty,
+            usage: Usage::default(),
+            source: Source::Estimated,
+            charged: 0,
+            wasted: tokens,
+            cost,
+            wasted_cost: cost,
+            sent: false,
+            status: 0,
+            ms: 0,
+            attempts: 0,
+            ..record.clone()
+        };
+        snapshot.budgets.doubt(&target, late);
+    }
+    if let (true, Some(target)) = (exchange.progress.delivered, &exchange.served) {
+        for late in snapshot.budgets.prove(target) {
+            snapshot.ledger.record(late);
+        }
     }
 }
 

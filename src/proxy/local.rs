@@ -17,7 +17,7 @@ use super::{
     gate::{self, Entry},
     respond, webhooks,
 };
-use crate::snapshot::Snapshot;
+use crate::{downstream::connection::Connection, snapshot::Snapshot};
 
 /// Metric label.
 pub fn name(entry: Entry) -> &'static str {
@@ -95,6 +95,9 @@ pub(super) async fn license(
         Device::IsTheMatter => snapshot.licenses.identify(&asking).await,
     };
     let license = license::decide(standing, snapshot.settings.licenses.buy_url.as_ref())?;
+    if let Some(connection) = Connection::of(session) {
+        connection.license();
+    }
     Ok((license, credential))
 }
 

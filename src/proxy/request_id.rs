@@ -17,8 +17,8 @@ pub struct RequestIds {
     next: AtomicU64,
 }
 
-impl RequestIds {
-    pub fn new() -> Self {
+impl Default for RequestIds {
+    fn default() -> Self {
         let mut key = [0u8; 16];
         if getrandom::fill(&mut key).is_err() {
             // The standard library's own seed, of the same source, read when there was one.
@@ -28,7 +28,9 @@ impl RequestIds {
         }
         Self { cipher: Aes128::new(&key.into()), next: AtomicU64::new(0) }
     }
+}
 
+impl RequestIds {
     pub fn next(&self) -> Arc<str> {
         let mut block = u128::from(self.next.fetch_add(1, Relaxed)).to_ne_bytes().into();
         self.cipher.encrypt_block(&mut block);
@@ -51,7 +53,7 @@ mod tests {
 
     #[test]
     fn ids_look_alike_and_tell_no_count() {
-        let ids = RequestIds::new();
+        let ids = RequestIds::default();
         let numbers: Vec<u64> = (0..10_000)
             .map(|_| u64::from_str_radix(ids.next().strip_prefix("req_").unwrap(), 16).unwrap())
             .collect();
@@ -61,6 +63,6 @@ mod tests {
         assert_eq!(steps.len(), numbers.len() - 1);
         let odd = numbers.iter().filter(|number| *number & 1 == 1).count();
         assert!((4_500..5_500).contains(&odd), "{odd}");
-        assert_ne!(RequestIds::new().next(), RequestIds::new().next());
+        assert_ne!(RequestIds::default().next(), RequestIds::default().next());
     }
 }

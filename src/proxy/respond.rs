@@ -16,10 +16,7 @@ use pingora_core::{
 };
 use pingora_http::ResponseHeader;
 
-/// Unread request bytes taken in after a refusal, so that closing does not reset the connection
-/// before the app has read the answer.
-const DRAIN_BYTES: usize = 16 * 1024 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+use crate::downstream::refusal::{LINGER, LINGER_BYTES};
 
 /// The gateway itself is short of something, which `why` names for the operator.
 pub fn too_busy(why: &str) -> Reject {
@@ -69,8 +66,8 @@ fn head(
     Ok(head)
 }
 
-/// Writes a refusal. Keeps the connection when the rest of the request is small and came in time,
-/// otherwise closes it: bytes of a body are never taken for the next request.
+/// Writes a refusal. Keeps the connection when the rest of the request is here already, otherwise closes it: bytes of a
+/// body are never taken for the next request. What is still on its way is taken in for a moment after the answer.
 ///
 /// # Errors
 /// The app's connection failed.
@@ -82,40 +79,49 @@ pub async fn refuse(
 ) -> pingora_core::Result<()> {
     let body = envelope::refusal(reject, dialect, request_id);
     let head = head(reject, dialect, request_id, body.len())?;
-    // Pingora reads on by itself before it uses a connection again, without end if it is let.
-    session.set_total_drain_timeout(Some(DRAIN_TIME));
-    let waits = session.response_written().is_none()
-        && pingora_core::protocols::http::v1::common::is_expect_continue_req(session.req_header());
-    // An app that waits for 100 sends nothing; reading would only wait for it.
-    let http1 = !session.is_http2() && !waits;
-    let over = !http1 || drain(session).await;
-    if !over {
-        session.set_keepalive(None);
-    }
+    let is_over = take_what_is_here(session);
     write(session, head, body).await?;
-    if http1 && !over {
-        drain(session).await;
+    if !is_over {
+        linger(session).await;
     }
     Ok(())
 }
 
-/// Reads on, bounded; whether the body has come to its end.
-pub async fn drain(session: &mut ServerSession) -> bool {
+/// Reads what has come of the body already; whether that is all of it. Otherwise the connection is to be closed.
+pub fn take_what_is_here(session: &mut ServerSession) -> bool {
+    use futures_util::FutureExt;
+    // Pingora reads on by itself before it uses a connection again, without end if it is let.
+    session.set_total_drain_timeout(Some(LINGER));
+    // An app that waits for 100 sends nothing; reading would only wait for it.
+    let waits = session.response_written().is_none()
+        && pingora_core::protocols::http::v1::common::is_expect_continue_req(session.req_header());
+    let is_over = session.is_body_done() || !waits && drain(session).now_or_never() == Some(true);
+    if !is_over {
+        session.set_keepalive(None);
+    }
+    is_over
+}
+
+/// Takes in what is on its way, for a moment: closing would reset the connection before the app has read the answer, and
+/// each frame that follows would count against a connection of HTTP/2.
+pub async fn linger(session: &mut ServerSession) {
+    let _ = tokio::time::timeout(LINGER, drain(session)).await;
+}
+
+/// Reads on, bounded in bytes; whether the body has come to its end.
+async fn drain(session: &mut ServerSession) -> bool {
     let mut taken = 0;
-    let read = async {
-        while !session.is_body_done() {
-            match session.read_request_body().await {
-                Ok(Some(chunk)) => taken += chunk.len(),
-                Ok(None) => return true,
-                Err(_) => return false,
-            }
-            if taken > DRAIN_BYTES {
-                return false;
-            }
+    while !session.is_body_done() {
+        match session.read_request_body().await {
+            Ok(Some(chunk)) => taken += chunk.len(),
+            Ok(None) => return true,
+            Err(_) => return false,
         }
-        true
-    };
-    tokio::time::timeout(DRAIN_TIME, read).await.unwrap_or(false)
+        if taken > LINGER_BYTES {
+            return false;
+        }
+    }
+    true
 }
 
 /// Writes a whole answer.

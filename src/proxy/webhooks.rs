@@ -1,37 +1,154 @@
 //! `POST /webhooks/...`: what shops send.
+//!
+//! Who sends is unknown until the body is checked, so as little as possible is spent before: whether a source
+//! takes it, and what its head must have, is decided first; then few bodies are read at one time, small and quick,
+//! outside of what buyers share.
+
+use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use gatekeeper_filters::kernel::{Code, Reject};
+use parking_lot::Mutex;
 use pingora_core::protocols::http::ServerSession;
+use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::body::{self, BodyError};
+use super::{
+    address,
+    body::{self, BodyError, Pace},
+    buffered::Buffered,
+    respond,
+};
 use crate::{
-    licenses::webhook::{LONGEST, Refused},
+    licenses::webhook::{self, LONGEST, Refused},
     snapshot::Snapshot,
 };
 
+/// Bodies that are read at one time.
+const AT_ONCE: usize = 16;
+/// Beside them, from addresses whose last event was genuine.
+const FOR_KNOWN: usize = 4;
+/// Of one address.
+const OF_ADDRESS: usize = 2;
+/// Addresses that are remembered; a shop sends from a few.
+const KNOWN: usize = 64;
+const PACE: Pace =
+    Pace { rate: 16 * 1024, patience: Duration::from_secs(1), whole: Duration::from_secs(10) };
+
+/// Places for webhooks whose bodies are being read.
+#[derive(Default)]
+pub struct Places {
+    taken: Mutex<Taken>,
+    /// Theirs alone: each body has its own bound.
+    buffered: Arc<Buffered>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by_address: FxHashMap<IpAddr, usize>,
+    /// The latest at the back.
+    known: VecDeque<IpAddr>,
+}
+
+/// One place, until it is dropped.
+struct Place<'a> {
+    of: &'a Places,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.of.taken.lock();
+        taken.all -= 1;
+        if let Some(address) = &self.address
+            && let Some(count) = taken.by_address.get_mut(address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_address.remove(address);
+            }
+        }
+    }
+}
+
+impl Places {
+    fn take(&self, address: Option<IpAddr>) -> Result<Place<'_>, Reject> {
+        let mut taken = self.taken.lock();
+        let is_known = address.is_some_and(|address| taken.known.contains(&address));
+        if taken.all >= AT_ONCE + if is_known { FOR_KNOWN } else { 0 } {
+            return Err(respond::too_busy("webhooks: all places are taken"));
+        }
+        if let Some(address) = address {
+            let count = taken.by_address.entry(address).or_default();
+            if *count >= OF_ADDRESS {
+                let message = "Too many webhooks at one time. Please send it again in a moment.";
+                return Err(Reject::new(Code::RateLimited, message).retry_after(1));
+            }
+            *count += 1;
+        }
+        taken.all += 1;
+        Ok(Place { of: self, address })
+    }
+
+    /// Remembers whether an address' last event was genuine.
+    fn heard(&self, address: Option<IpAddr>, is_genuine: bool) {
+        let Some(address) = address else { return };
+        let mut taken = self.taken.lock();
+        taken.known.retain(|known| *known != address);
+        if is_genuine {
+            if taken.known.len() >= KNOWN {
+                taken.known.pop_front();
+            }
+            taken.known.push_back(address);
+        }
+    }
+}
+
 /// # Errors
-/// 401 without a right signature, 404 where no source takes webhooks, 413 above 64 KiB.
+/// 404 where no source takes webhooks, 401 without a right signature, 413 above 256 KiB, 429 and 503 while too
+/// many come at one time.
 pub async fn lemon_squeezy(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let signature = session.req_header().headers.get("x-signature").cloned();
-    let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await?;
     let book = &snapshot.licenses;
+    let signature = session.req_header().headers.get("x-signature").cloned();
     let signature = signature.as_ref().map(|value| value.as_bytes());
-    let taken = book.desk.lemon_squeezy_webhook(&book.sources, &body, signature).await;
-    taken.map(|()| json!({"status": "ok"})).map_err(|refused| reject(refused).into())
+    let signature = webhook::lemon_squeezy_signature(&book.sources, signature).map_err(reject)?;
+    let (place, body) = read(session, snapshot).await?;
+    let taken = book.desk.lemon_squeezy_webhook(&book.sources, &body, &signature).await;
+    answer(&place, taken)
 }
 
 /// # Errors
-/// 404 for a wrong secret, 413 above 64 KiB.
+/// 404 where no source takes webhooks, 401 for a wrong secret, 413 above 256 KiB, 429 and 503 while too many come
+/// at one time.
 pub async fn gumroad(session: &mut ServerSession, snapshot: &Snapshot) -> Result<Value, BodyError> {
-    let path = session.req_header().uri.path().to_owned();
-    let secret = path.strip_prefix(super::gate::GUMROAD).unwrap_or_default();
-    let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await?;
     let book = &snapshot.licenses;
-    let taken = book.desk.gumroad_webhook(&book.sources, secret, &body).await;
+    let path = session.req_header().uri.path();
+    let secret = path.strip_prefix(super::gate::GUMROAD).unwrap_or_default();
+    webhook::gumroad_secret(&book.sources, secret).map_err(reject)?;
+    let (place, body) = read(session, snapshot).await?;
+    answer(&place, book.desk.gumroad_webhook(&body).await)
+}
+
+async fn read<'a>(
+    session: &mut ServerSession,
+    snapshot: &'a Snapshot,
+) -> Result<(Place<'a>, bytes::Bytes), BodyError> {
+    let places = &snapshot.webhooks;
+    let place = places.take(address::limited(session, &snapshot.settings.server))?;
+    places.buffered.resize(u64::MAX, LONGEST);
+    let body = body::read_at(session, LONGEST, PACE, &mut places.buffered.share()).await?;
+    Ok((place, body))
+}
+
+fn answer(place: &Place<'_>, taken: Result<(), Refused>) -> Result<Value, BodyError> {
+    match taken {
+        // That it could not be written down is no fault of the sender.
+        Ok(()) | Err(Refused::NotTaken) => place.of.heard(place.address, true),
+        Err(_) => place.of.heard(place.address, false),
+    }
     taken.map(|()| json!({"status": "ok"})).map_err(|refused| reject(refused).into())
 }
 
@@ -49,5 +166,33 @@ fn reject(refused: Refused) -> Reject {
         .internal("a webhook could not be written down")
         .retry_after(5),
         Refused::Unreadable => Reject::new(Code::InvalidRequest, "The body is not valid JSON."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn places_are_few_and_some_are_for_the_known() {
+        let places = Places::default();
+        places.heard(at(100), true);
+        let mut taken: Vec<_> = (0..16).map(|n| places.take(at(n / 2)).ok().unwrap()).collect();
+        let refused = |address| places.take(address).err().map(|reject| reject.code);
+        assert_eq!(refused(at(200)), Some(Code::UpstreamExhausted));
+        assert_eq!(refused(None), Some(Code::UpstreamExhausted));
+        taken.extend((0..2).map(|_| places.take(at(100)).ok().unwrap()));
+        assert_eq!(refused(at(100)), Some(Code::RateLimited));
+        taken.drain(..3);
+        assert_eq!(refused(at(7)), Some(Code::RateLimited), "two of one address");
+        assert_eq!(refused(at(200)), None);
+        places.heard(at(100), false);
+        drop(taken);
+        let taken = places.taken.lock();
+        assert_eq!((taken.all, taken.by_address.len(), taken.known.len()), (0, 0, 0));
     }
 }

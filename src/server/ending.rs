@@ -15,19 +15,23 @@ use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use super::phase::Phase;
-use super::{listen::Ports, notify};
+use super::{keeping::Keeper, listen::Ports, notify};
 use crate::{
     handover::{Handover, Movable, Predecessor},
     ledger::{Embedded, Shared},
     licenses::Desk,
     reload::Reload,
     snapshot::Snapshot,
+    spending::Spending,
     telemetry::Telemetry,
 };
 
 /// Between the end of the last request and the end of the process: an HTTP/2 stream's last frame is
 /// only queued when its hook returns.
 const FLUSH: Duration = Duration::from_millis(200);
+
+/// How long answers that are cut off may take to notice: silent ones look after a moment.
+const CUT: Duration = Duration::from_millis(500);
 
 /// How long a process that another one has taken over from waits for a next request on connections that
 /// apps keep. As at any end of a kept connection, an app that asks in the very moment has to ask again.
@@ -65,6 +69,7 @@ pub struct Ending {
     pub sessions: Arc<AtomicUsize>,
     pub handover: Option<Arc<Handover>>,
     pub predecessor: Option<Arc<Predecessor>>,
+    pub spending: Arc<Spending>,
 }
 
 struct Signals {
@@ -159,8 +164,9 @@ impl Ending {
                     log::warn!("The grace period is over: open requests are cut.");
                 }
             }
-            // What is read without an app is charged for what came of it before the process ends.
-            self.snapshot.load().drains.end();
+        }
+        self.cut().await;
+        if gentle {
             tokio::time::sleep(FLUSH).await;
         }
         self.end().await
@@ -176,9 +182,20 @@ impl Ending {
                 log::warn!("The grace period is over: open requests are cut.");
             }
         }
-        self.snapshot.load().drains.end();
+        self.cut().await;
         tokio::time::sleep(FLUSH).await;
         self.end().await
+    }
+
+    /// Open answers are charged for what came of them before the process ends.
+    async fn cut(&self) {
+        self.snapshot.load().drains.cut();
+        let cut = async {
+            while self.telemetry.in_flight() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(CUT, cut).await;
     }
 
     /// Until nothing is open, here and in the process before this one.
@@ -223,6 +240,7 @@ impl Ending {
         let is_here = self.ledger.call().is_some();
         let is_still = self.ledger.retire();
         self.licenses.close();
+        Keeper { store: self.store.clone(), spending: self.spending.clone() }.keep();
         self.store.close();
         if is_here && is_still && self.store.open_reservations() > 0 {
             self.store.charge_open();

@@ -4,7 +4,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixListener,
     },
     sync::{
@@ -17,20 +17,16 @@ use anyhow::Context;
 use async_trait::async_trait;
 use pingora_core::{
     apps::HttpServerApp,
-    listeners::{ListenerConfig, tls::TlsSettings},
-    protocols::l4::stream::L4BufferSettings,
+    listeners::tls::Acceptor,
     server::{ListenFds, ShutdownWatch},
-    services::{Service as _, listening::Service},
 };
 use tokio::sync::watch;
 
-use super::descriptors::Descriptors;
-use crate::{certificate::Shown, proxy::deadline::Deadline};
-
-/// Read buffer of an app's connection, in bytes. Pingora's own 64 KiB are allocated and zeroed for
-/// each connection, which is most of what an open stream costs.
-const READ_BUFFER: usize = 4 * 1024;
-const WRITE_BUFFER: usize = 1460;
+use crate::{
+    certificate::Shown,
+    downstream::accept::{Doorway, Listener, Rules},
+    downstream::serve::Service,
+};
 
 /// A socket that listens, by the address it has in the configuration.
 #[derive(Debug, Clone)]
@@ -117,66 +113,46 @@ pub struct Port<A> {
     name: &'static str,
     threads: usize,
     socket: Socket,
-    app: Deadline<A>,
-    /// What apps are shown, on a port with TLS.
-    tls: Option<Arc<Shown>>,
+    doorway: Arc<Doorway<A>>,
     doors: watch::Receiver<Doors>,
     open: Arc<AtomicUsize>,
-    /// What holds up connections while there are too few file descriptors.
-    descriptors: Option<Arc<Descriptors>>,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
-    /// # Errors
-    /// The certificate can't be used.
     pub fn new(
         name: &'static str,
         threads: usize,
         socket: Socket,
-        app: Deadline<A>,
-        tls: Option<Arc<Shown>>,
+        service: Service<A>,
+        rules: Arc<dyn Rules>,
         ports: &Ports,
-    ) -> anyhow::Result<Self> {
+    ) -> Self {
         let (doors, open) = (ports.doors.subscribe(), ports.open.clone());
-        let port = Self { name, threads, socket, app, tls, doors, open, descriptors: None };
-        port.listener()?;
-        Ok(port)
+        let doorway = Arc::new(Doorway { service, rules, tls: None });
+        Self { name, threads, socket, doorway, doors, open }
     }
 
-    /// Takes connections only while file descriptors are left for them.
+    /// The same with TLS; `shown` is what apps are shown.
     #[must_use]
-    pub fn while_there_is_room(mut self, descriptors: Arc<Descriptors>) -> Self {
-        self.descriptors = Some(descriptors);
+    pub fn with_tls(mut self, shown: Arc<Shown>) -> Self {
+        let versions = [&rustls::version::TLS12, &rustls::version::TLS13];
+        let mut config = rustls::ServerConfig::builder_with_protocol_versions(&versions)
+            .with_no_client_auth()
+            .with_cert_resolver(shown);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let tls = Arc::new(Acceptor::from_server_config(Arc::new(config)));
+        let Doorway { service, rules, .. } = &*self.doorway;
+        let (service, rules) = (service.clone(), rules.clone());
+        self.doorway = Arc::new(Doorway { service, rules, tls: Some(tls) });
         self
     }
 
-    fn listener(&self) -> anyhow::Result<ListenerConfig> {
-        let address = &*self.socket.address;
-        let config = match address.starts_with('/') {
-            true => ListenerConfig::uds(address),
-            false => ListenerConfig::tcp(address),
-        };
-        let config = config.l4_buffer(L4BufferSettings::new(READ_BUFFER, WRITE_BUFFER));
-        let Some(tls) = &self.tls else { return Ok(config) };
-        // Paths would be read once; what is shown here can be swapped.
-        let mut acceptor = TlsSettings::intermediate("", "").context("server.tls")?;
-        acceptor.set_cert_resolver(tls.clone());
-        acceptor.enable_h2();
-        Ok(config.tls(acceptor))
-    }
-
     /// Takes connections until the doors change.
-    async fn listen(&mut self, fds: &ListenFds) -> anyhow::Result<()> {
-        let mut service = Service::new(self.name.into(), self.app.clone());
-        service.add_listener(self.listener()?);
-        if let Some(descriptors) = &self.descriptors {
-            service.set_connection_filter(descriptors.clone());
-        }
-        // Pingora takes it and closes it when it stops to listen; this process keeps its own.
-        let own = self.socket.fd.try_clone()?;
-        fds.lock().add(self.socket.address.to_string(), own.into_raw_fd());
+    async fn listen(&mut self) -> anyhow::Result<()> {
+        let is_path = self.socket.address.starts_with('/');
+        let listener = Listener::new(self.socket.fd.try_clone()?, is_path)?;
         let (leave, stays) = watch::channel(false);
-        let listening = service.start_service(Some(fds.clone()), stays, 1);
+        let listening = self.doorway.clone().run(listener, stays);
         tokio::pin!(listening);
         self.open.fetch_add(1, Relaxed);
         let listens = tokio::select! {
@@ -196,16 +172,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Port<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> pingora_core::services::Service for Port<A> {
     async fn start_service(
         &mut self,
-        fds: Option<ListenFds>,
+        _fds: Option<ListenFds>,
         _shutdown: ShutdownWatch,
         _listeners_per_fd: usize,
     ) {
-        let Some(fds) = fds else { return };
         loop {
             let doors = *self.doors.borrow_and_update();
             let changed = match doors {
                 Doors::Closed => self.doors.changed().await.is_ok(),
-                Doors::Open(_) => match self.listen(&fds).await {
+                Doors::Open(_) => match self.listen().await {
                     Ok(()) => self.doors.has_changed().is_ok(),
                     Err(problem) => {
                         log::error!("{}: {problem:#}", self.socket.address);

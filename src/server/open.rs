@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
+use gatekeeper_filters::kernel::LicenseId;
 use secrecy::ExposeSecret;
 
 use crate::{
@@ -63,11 +64,15 @@ impl Opened {
         let telemetry = Telemetry::new(access);
         let redis = settings.store.redis.as_ref().map(open_redis).transpose()?;
         let hasher = Hasher::new(&pepper);
-        let licenses = Desk::open(&settings.store, redis.clone(), hasher, telemetry.clone())
-            .context("licences can't be looked up")?;
+        let licenses =
+            Desk::open(&settings.store, redis.clone(), hasher.clone(), telemetry.clone())
+                .context("licences can't be looked up")?;
         let shared = match (&redis, &settings.store.redis) {
             (Some(redis), Some(settings)) => {
-                Some(Shared::open(store.clone(), redis.clone(), settings.on_store_down)?)
+                let (local, redis, on_down) =
+                    (store.clone(), redis.clone(), settings.on_store_down);
+                let naming = move |license: &LicenseId, id: &str| hasher.message(license, id);
+                Some(Shared::open(local, redis, on_down, Box::new(naming))?)
             }
             _ => None,
         };

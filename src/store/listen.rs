@@ -13,7 +13,7 @@ use super::{Away, BEAT, CONNECT, Store, wire};
 
 /// A subscription on which no beat comes for so long is dead.
 const SILENCE: Duration = Duration::from_secs(3);
-const BEATS: &str = "gk:beats";
+pub(super) const BEATS: &str = "gk:beats";
 
 /// What is done with a message: of which boot, and what it says.
 type Heard = dyn Fn(&str, &str) + Send + Sync;
@@ -35,10 +35,6 @@ impl Store {
     pub async fn publish(&self, channel: &str, text: &str) -> Result<(), Away> {
         let _: u64 = self.run(Cmd::publish(channel, self.message(text))).await?;
         Ok(())
-    }
-
-    pub(super) async fn publish_beat(&self) -> Result<(), Away> {
-        self.publish(BEATS, "beat").await
     }
 
     /// Listens for ever. A lost subscription may have lost messages.

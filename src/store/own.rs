@@ -2,8 +2,9 @@
 //! the store, and what its thread asks at one time goes out together.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -11,6 +12,10 @@ use super::{
     address::Address,
     wire::{self, Wire},
 };
+
+/// So many late operations within this time, and the connection of a thread is made anew.
+const LATE: u32 = 3;
+const WITHIN: Duration = Duration::from_secs(2);
 
 /// What a thread has.
 pub enum Own {
@@ -30,6 +35,22 @@ pub fn next_epoch() -> u64 {
 thread_local! {
     /// Of the connection with this number.
     static OWN: RefCell<(u64, Option<Wire>)> = const { RefCell::new((0, None)) };
+}
+
+/// An operation was late on this thread while others were answered in time.
+pub fn late() {
+    thread_local! {
+        static SINCE: Cell<(u32, Option<Instant>)> = const { Cell::new((0, None)) };
+    }
+    let (count, since) = match SINCE.get() {
+        (count, Some(since)) if since.elapsed() < WITHIN => (count + 1, since),
+        _ => (1, Instant::now()),
+    };
+    SINCE.set((count, Some(since)));
+    if count >= LATE {
+        SINCE.set((0, None));
+        OWN.set((0, None));
+    }
 }
 
 pub fn find(epoch: u64) -> Own {

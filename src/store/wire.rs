@@ -12,6 +12,9 @@ use redis::{
 
 use super::address::Address;
 
+/// A server that answers nothing for so long has lost the connection; callers give up sooner.
+const ANSWER: Duration = Duration::from_secs(5);
+
 #[derive(Clone)]
 pub enum Wire {
     One(MultiplexedConnection),
@@ -61,7 +64,7 @@ pub async fn connect(address: &Address, within: Duration) -> RedisResult<Wire> {
     };
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(within))
-        .set_response_timeout(Some(within));
+        .set_response_timeout(Some(ANSWER));
     let mut wire = client.get_multiplexed_async_connection_with_config(&config).await?;
     if let Address::One(info) = address {
         let mut ask = Cmd::new();

@@ -308,10 +308,12 @@ fn line(flight: &Flight, record: &Record) -> Vec<u8> {
     text(&mut line, "source", record.source.name());
     let _ = writeln!(
         line,
-        ",\"input\":{},\"output\":{},\"cached\":{},\"charged\":{},\"cost\":{}.{:012},\"status\":{},\"ms\":{},\"attempts\":{}}}",
+        ",\"input\":{},\"output\":{},\"cached\":{},\"cache_write\":{},\"wasted\":{},\"charged\":{},\"cost\":{}.{:012},\"status\":{},\"ms\":{},\"attempts\":{}}}",
         record.usage.input,
         record.usage.output,
         record.usage.cached,
+        record.usage.cache_write,
+        record.wasted,
         record.charged,
         record.cost / DOLLAR,
         record.cost % DOLLAR,

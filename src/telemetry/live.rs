@@ -179,7 +179,7 @@ impl Live {
         if let Some(first) = first {
             sums.first.observe(first.as_millis() as u64);
         }
-        if record.message {
+        if record.sent {
             sums.took.observe(record.ms);
             counted.overhead.observe(times.own_us);
         }
@@ -357,8 +357,10 @@ mod tests {
             usage: Usage { input: 10, output: 5, ..Usage::default() },
             source: Source::Reported,
             charged: 15,
+            wasted: 0,
             cost: 3,
-            message: true,
+            wasted_cost: 0,
+            sent: true,
             status: 200,
             ms: 40,
             attempts: 1,

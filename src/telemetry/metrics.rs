@@ -31,6 +31,7 @@ pub struct Metrics {
     pub scraping: Mutex<()>,
     requests: IntCounterVec,
     broken: IntCounterVec,
+    unseen: IntCounterVec,
     duration: HistogramVec,
     overhead: Histogram,
     first_token: HistogramVec,
@@ -99,6 +100,11 @@ impl Metrics {
                 "gatekeeper_responses_broken_total",
                 "Answers that broke off after they had begun: their status was 200 by then.",
                 &["endpoint", "plan"],
+            ),
+            unseen: counters(
+                "gatekeeper_malformed_requests_total",
+                "Requests whose head could not be read; on the public listener they count as requests, too.",
+                &["listener"],
             ),
             duration: histograms(
                 "gatekeeper_request_duration_seconds",
@@ -275,6 +281,11 @@ impl Metrics {
 
     pub fn license_checks(&self, source: &str, verdict: &str) -> IntCounter {
         self.license_checks.with_label_values(&[source, verdict])
+    }
+
+    /// A request was refused before any hook saw it, on this listener.
+    pub fn unseen(&self, listener: &str) {
+        self.unseen.with_label_values(&[listener]).inc();
     }
 
     pub(super) fn finished(

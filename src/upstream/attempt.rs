@@ -3,24 +3,24 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Exchange, Members, Metered, OnDisconnect, Target};
+use gatekeeper_filters::kernel::{Ask, Exchange, Members, OnDisconnect, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
 use super::{
     classify::{self, Cause, Failure},
     downstream::Downstream,
-    limits,
+    events, limits,
     peer::{self, Connection, Connector},
     relay::{self, Relay},
     request, socket,
     watch::{CONNECTION, FIRST_BYTE, Stop, watch},
     watchdog::Watchdog,
-    wire::{brief, ended, read_head, was_closed, write_body},
+    wire::{brief, ended, read_head, was_closed, was_refused, write_body},
 };
 use crate::{
     config::settings::Timeouts,
-    pool::{Provider, key::Lease},
+    pool::{Provider, lease::Lease},
     proxy::flight::Flight,
     snapshot::Snapshot,
 };
@@ -40,6 +40,8 @@ pub struct Attempt<'a> {
     pub timeouts: Timeouts,
     /// The clock as it was read for the selection.
     pub began: std::time::Instant,
+    /// An answer without output is handed on like any other.
+    pub takes_hollow: bool,
 }
 
 impl Attempt<'_> {
@@ -59,10 +61,9 @@ impl Attempt<'_> {
         else {
             return Err(Failure::broken("the request has no body").into());
         };
-        exchange.served = Some(self.target.clone());
+        exchange.begin_attempt(self.target);
         exchange.served_key = Some(self.lease.key().id.clone());
-        // A buyer does not pay for what an attempt said that failed.
-        exchange.metered = Metered::default();
+        exchange.streamed = ask.stream;
         flight.first_said = None;
         let body = request::body(ask, self.translated, exchange, self.provider(), self.target);
         let began = Instant::from_std(self.began);
@@ -89,6 +90,7 @@ impl Attempt<'_> {
                     waited: &mut flight.waited,
                     floor: None,
                     held: &mut flight.held,
+                    takes_hollow: self.takes_hollow,
                 };
                 self.receive(&mut connection.session, &mut relay).await
             }
@@ -114,7 +116,8 @@ impl Attempt<'_> {
     }
 
     /// A connection with the head of an answer, or what went wrong on it. A pooled connection that
-    /// the provider had closed meanwhile says nothing about the provider: a fresh one is tried.
+    /// the provider had closed meanwhile says nothing about the provider: a fresh one is tried. One that refused the
+    /// stream has done nothing (RFC 9113, 8.7), and is tried anew once, fresh as it may be.
     async fn open(
         &self,
         exchange: &mut Exchange,
@@ -123,7 +126,7 @@ impl Attempt<'_> {
         down: &mut Downstream<'_>,
         watchdog: &mut Watchdog,
     ) -> Result<(Box<Connection>, Result<(), Stop>), Stop> {
-        let mut fresh = false;
+        let (mut fresh, mut refused) = (false, false);
         loop {
             let mut connection = self.connect(down, watchdog, fresh).await?;
             // A connection may take seconds, and a configuration meanwhile go live.
@@ -131,9 +134,15 @@ impl Attempt<'_> {
                 return Ok((connection, Err(Failure::key_gone().into())));
             }
             let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
-            let closed = matches!(sent, Err(Sending::Closed(_)));
+            let again = match sent {
+                Err(Sending::Closed(_)) => connection.reused,
+                Err(Sending::Refused(_)) => {
+                    connection.reused || !std::mem::replace(&mut refused, true)
+                }
+                _ => false,
+            };
             // Nobody waits for an answer that a provider has not begun.
-            if closed && connection.reused && !down.is_gone() {
+            if again && !down.is_gone() {
                 self.connector.release(connection).await;
                 fresh = true;
                 continue;
@@ -215,6 +224,7 @@ impl Attempt<'_> {
         };
         // A provider does not begin to answer half a request: nothing is there to be drained.
         watch(down, watchdog, OnDisconnect::Cut, FIRST_BYTE, pin!(write)).await??;
+        exchange.written = Some(std::time::Instant::now()).filter(|_| *sent_whole);
         let (leaving, answer) = (exchange.on_disconnect(), pin!(read_head(session)));
         Ok(watch(down, watchdog, leaving, FIRST_BYTE, answer).await??)
     }
@@ -232,26 +242,31 @@ impl Attempt<'_> {
         let left = limits::left(self.target.dialect, &head.headers);
         self.lease.allows(left, relay.now.into_std());
         if !(200..300).contains(&status) {
+            // What is refused is not worked on.
+            relay.exchange.written = None;
             let headers = head.headers.clone();
             let body = read_error(session, relay).await?;
             return Err(classify::judge(self.target.dialect, status, &headers, &body).into());
         }
         relay.exchange.progress.answered = true;
+        relay.exchange.headed = Some(relay.now.into_std());
         let encoded = head.headers.get(http::header::CONTENT_ENCODING);
         if encoded.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(Failure::broken("a compressed answer though none was asked for").into());
         }
-        let kind = head.headers.get(http::header::CONTENT_TYPE);
-        let is_events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        match (relay.ask.stream, is_events) {
-            (true, true) => return relay::stream(session, relay, self.first_token()).await,
+        let kind = BodyType::of(head.headers.get(http::header::CONTENT_TYPE));
+        match (relay.ask.stream, kind) {
+            (true, BodyType::Events | BodyType::Unsure) => {
+                let odd_type = kind == BodyType::Unsure;
+                return relay::stream(session, relay, self.first_token(), odd_type).await;
+            }
             // An SDK that waits for events would take a JSON answer for an empty stream. Some say in one
             // what is wrong.
-            (true, false) => {
+            (true, BodyType::Other) => {
                 let body = read_error(session, relay).await?;
                 return Err(match classify::says_error(&body) {
                     true => classify::judge_inside(self.target.dialect, &body).into(),
-                    false => Failure::broken("no events though a stream was asked for").into(),
+                    false => Failure::broken(events::NO_EVENTS).into(),
                 });
             }
             (false, _) => {}
@@ -261,6 +276,30 @@ impl Attempt<'_> {
         match read_bounded(session, relay, relay::WHOLE, &mut body).await? {
             true => relay::whole(relay, body.into_bytes()).await,
             false => Err(Failure::broken("an answer over 8 MiB").into()),
+        }
+    }
+}
+
+/// What a provider says its answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyType {
+    Events,
+    /// Some servers send proper events under such a type, or without one.
+    Unsure,
+    Other,
+}
+
+impl BodyType {
+    /// Media types are compared without regard to case (RFC 9110, 8.3.1).
+    fn of(said: Option<&http::HeaderValue>) -> Self {
+        let Some(said) = said else { return BodyType::Unsure };
+        let said = said.as_bytes();
+        let end = memchr::memchr(b';', said).unwrap_or(said.len());
+        let is = |kind: &str| said[..end].trim_ascii().eq_ignore_ascii_case(kind.as_bytes());
+        match () {
+            () if is("text/event-stream") => BodyType::Events,
+            () if is("text/plain") || is("application/x-ndjson") => BodyType::Unsure,
+            () => BodyType::Other,
         }
     }
 }
@@ -282,18 +321,20 @@ enum Sending {
     /// The connection was closed before a byte of an answer: on a pooled one, probably before the
     /// request came.
     Closed(Failure),
+    /// HTTP/2: the stream was refused, or its connection went away, before the request was looked at.
+    Refused(Failure),
     Stop(Stop),
 }
 
 impl From<Box<Error>> for Sending {
     fn from(error: Box<Error>) -> Self {
-        let detail = format!("before an answer: {}", brief(&error));
-        if was_closed(&error) {
-            return Sending::Closed(Failure::reset(detail));
+        let failure = Failure::reset(format!("before an answer: {}", brief(&error)));
+        match () {
+            () if was_refused(&error) => Sending::Refused(failure),
+            () if was_closed(&error) => Sending::Closed(failure),
+            // What came was no HTTP: it would come again.
+            () => Sending::Stop(Failure { again: false, ..failure }.into()),
         }
-        // What came was no HTTP: it would come again.
-        let failure = Failure { again: false, ..Failure::reset(detail) };
-        Sending::Stop(failure.into())
     }
 }
 
@@ -306,7 +347,7 @@ impl From<Stop> for Sending {
 impl From<Sending> for Stop {
     fn from(sending: Sending) -> Self {
         match sending {
-            Sending::Closed(failure) => failure.into(),
+            Sending::Closed(failure) | Sending::Refused(failure) => failure.into(),
             Sending::Stop(stop) => stop,
         }
     }

@@ -4,16 +4,15 @@
 //! Sources: the error references of OpenAI (with the billing codes of 2026), Groq, Gemini
 //! (`google.rpc.ErrorInfo`, `QuotaFailure`, `RetryInfo`), Anthropic and OpenRouter.
 
-use std::time::Duration;
-
-use gatekeeper_filters::kernel::{
-    Dialect,
-    json::{Kind, Reader, Value},
-};
+use gatekeeper_filters::kernel::{Dialect, json::Reader};
 use http::HeaderMap;
 
+use self::said::{Said, error_in, first_of, plain};
 use super::{limits, scrub, watch::Stop};
 use crate::pool::{health::Why, key::KeyNews, model_limits::Scope};
+
+mod said;
+mod words;
 
 /// Where the request goes from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +29,10 @@ pub enum Next {
     Target,
     /// No target of this provider can: nobody answers at its address.
     Provider,
+    /// Another target, else another account of this one: a larger one may do.
+    Larger,
+    /// Once more, wherever: what came was neither's fault, and may not come again.
+    Again,
 }
 
 /// The closed list of outcomes an attempt can have; a metric label.
@@ -45,11 +48,35 @@ pub enum Cause {
     ConnectError,
     Timeout,
     BrokenAnswer,
+    /// An answer that ended well and said nothing.
+    EmptyAnswer,
+    /// The model wrote a tool call that its provider could not read.
+    ToolUseFailed,
+    /// More than this target, or this account, takes in one request.
+    TooLarge,
+    /// What the app's user wrote is not liked by a filter.
+    ContentRefused,
+    /// Something in front of the provider did not let the request through.
+    Firewall,
     /// The operator took the key away before the request was written.
     KeyGone,
 }
 
 impl Cause {
+    /// Whether a provider that a request was written to may have worked on it. One that has no room, no
+    /// money, no key or no such model for it has not.
+    pub fn is_work(self) -> bool {
+        matches!(
+            self,
+            Cause::Timeout
+                | Cause::BrokenAnswer
+                | Cause::EmptyAnswer
+                | Cause::ToolUseFailed
+                | Cause::ConnectError
+                | Cause::ProviderError
+        )
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Cause::RateLimited => "rate_limited",
@@ -62,6 +89,11 @@ impl Cause {
             Cause::ConnectError => "connect_error",
             Cause::Timeout => "timeout",
             Cause::BrokenAnswer => "broken_answer",
+            Cause::EmptyAnswer => "empty_answer",
+            Cause::ToolUseFailed => "tool_use_failed",
+            Cause::TooLarge => "too_large",
+            Cause::ContentRefused => "content_refused",
+            Cause::Firewall => "firewall",
             Cause::KeyGone => "key_gone",
         }
     }
@@ -77,6 +109,8 @@ pub struct Failure {
     pub again: bool,
     /// For the operator's log. Holds no secret and no text of the app.
     pub detail: String,
+    /// What the app is told if no attempt comes after this one; else the gateway says that nothing could serve.
+    pub instead: Option<Box<Relayed>>,
 }
 
 /// A provider's 4xx about the request itself, cleaned of what belongs to the account.
@@ -95,13 +129,20 @@ pub enum Judgement {
 
 impl Failure {
     pub fn new(cause: Cause, news: KeyNews, next: Next, detail: impl Into<String>) -> Self {
-        Self { cause, news, next, again: false, detail: detail.into() }
+        Self { cause, news, next, again: false, detail: detail.into(), instead: None }
     }
 
     /// The same key may be asked once more where nothing else is left: what went wrong may have passed.
     #[must_use]
     pub fn again(mut self) -> Self {
         self.again = true;
+        self
+    }
+
+    /// The app is told so where nobody else can serve it.
+    #[must_use]
+    fn or_else(mut self, status: u16, said: scrub::Said) -> Self {
+        self.instead = Some(Box::new(Relayed { status, said }));
         self
     }
 
@@ -149,30 +190,24 @@ impl Failure {
     pub fn cut(detail: impl Into<String>) -> Self {
         Self::broken(detail).again()
     }
+
+    /// It ended well, and said nothing.
+    pub fn hollow() -> Self {
+        Self::new(Cause::EmptyAnswer, KeyNews::Heard, Next::Again, "an answer without output")
+    }
+
+    /// What is in front of the provider refuses this machine, whatever is asked.
+    pub fn walled_off() -> Self {
+        let detail = "the provider's firewall refuses this server (403, not the provider's JSON)";
+        Self::new(Cause::Firewall, KeyNews::Fault, Next::Target, detail)
+    }
 }
 
 /// Statuses of a provider's passing weakness.
 const PASSING: [u16; 4] = [500, 502, 503, 529];
 
-/// What a body says of its error, whatever the wrapping: an object, or Gemini's array of one.
-#[derive(Debug, Default)]
-struct Said {
-    code: String,
-    kind: String,
-    message: String,
-    param: String,
-    /// `details[].reason` (Google), `details.error_code` (Anthropic).
-    reason: String,
-    retry: Option<Duration>,
-    /// A quota of a day ran out (Google's `quotaId`, Groq's words).
-    is_daily: bool,
-    /// A filter of the provider's does not like what the app's user wrote (OpenRouter's "moderation errors").
-    is_refused_content: bool,
-    /// A quota of nothing at all: this account's tier does not have the model.
-    is_zero: bool,
-    /// What the quota holds for that ran out, where the answer says so.
-    scope: Option<Scope>,
-}
+/// Money is the account's, whatever the model.
+const NO_MONEY: KeyNews = KeyNews::Spent(Why::NoMoney, Scope::Account, None);
 
 /// Judges an answer that is not 2xx. `body` is what came of it, bounded.
 pub fn judge(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
@@ -185,6 +220,12 @@ pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Judgement {
     let said = Said::read(body);
     let status = said.status().unwrap_or(500);
     match decide(dialect, status, &HeaderMap::new(), &said) {
+        // What the content causes is no fault of the provider's, however it is told.
+        Judgement::Relay(relayed) if said.is_about_content() => {
+            let detail = "an error inside a 200: the content is refused";
+            let failure = Failure::new(Cause::ContentRefused, KeyNews::Heard, Next::Target, detail);
+            Judgement::Failed(failure.or_else(relayed.status, relayed.said))
+        }
         // Whoever sent 200 is not believed that it was the app's fault; another may see it otherwise.
         Judgement::Relay(_) => {
             let detail =
@@ -205,237 +246,125 @@ pub fn says_error(body: &[u8]) -> bool {
 }
 
 fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Judgement {
-    let failed = |cause, news, next| {
+    let failure = |cause, news, next| {
         let detail = format!("HTTP {status} {} {}", plain(&said.kind), plain(&said.code));
-        Judgement::Failed(Failure::new(cause, news, next, detail.trim_end()))
+        Failure::new(cause, news, next, detail.trim_end())
     };
+    let failed = |cause, news, next| Judgement::Failed(failure(cause, news, next));
     let refused = |cause, why| failed(cause, KeyNews::Refused(why), Next::Key);
     let stated = || limits::stated_pause(headers).or(said.retry);
     match status {
         401 => refused(Cause::BadCredential, Why::BadCredential),
-        400 if said.reason == "API_KEY_INVALID" => {
+        400 | 403 if said.is_about_the_credential() => {
             refused(Cause::BadCredential, Why::BadCredential)
+        }
+        // OpenRouter: too little money for what this request may cost, and enough for others.
+        402 if said.affordable().is_some_and(|tokens| tokens > 0) => {
+            let mut failure = failure(Cause::TooLarge, KeyNews::Unfit, Next::Account);
+            failure.detail.push_str(": the account can't afford so many tokens; it needs credit");
+            Judgement::Failed(failure)
         }
         402 => failed(Cause::NoMoney, NO_MONEY, Next::Key),
         400 | 403 | 429 if said.is_about_money() => failed(Cause::NoMoney, NO_MONEY, Next::Key),
-        // The account lacks this model, and serves others.
-        403 if said.is_about_the_model() => {
-            failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account)
-        }
-        // In the gateway's own words: what a 403 says is about the seller's account.
-        403 if said.is_refused_content => Judgement::Relay(Relayed {
-            status: 400,
-            said: scrub::scrubbed(&scrub::Said::default()),
-        }),
-        403 => refused(Cause::NoPermission, Why::NoPermission),
+        403 => forbidden(said, &failure),
         // Gemini: the account may not be used from here, or not without billing.
         400 if dialect != Dialect::Anthropic && said.kind == "FAILED_PRECONDITION" => {
             refused(Cause::NoPermission, Why::NoPermission)
         }
         429 if said.is_zero => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account),
+        // OpenAI, and Groq by a 413: larger than the account's tokens a minute. Waiting helps nobody.
+        429 | 413 if said.is_about_one_request(status) => {
+            let failure = failure(Cause::TooLarge, KeyNews::Unfit, Next::Larger);
+            Judgement::Failed(failure.or_else(413, too_large()))
+        }
         429 if said.is_daily => {
             let until = said.until_tomorrow(stated());
             let news = KeyNews::Spent(Why::DailyLimit, said.scope(), until);
             failed(Cause::DailyLimit, news, Next::Key)
         }
         429 => failed(Cause::RateLimited, KeyNews::Limited(said.scope(), stated()), Next::Key),
-        // Groq: the request is larger than the account's tokens a minute; another account's may do.
-        413 if said.is_about_rate() => failed(Cause::RateLimited, KeyNews::Unfit, Next::Account),
         404 => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
         400 if said.is_about_the_model() => {
             failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target)
         }
         408 => failed(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
-        400 | 413 | 422 => {
-            Judgement::Relay(Relayed { status, said: scrub::scrubbed(&said.words()) })
+        400 | 413 | 422 => about_the_request(status, said, &failure),
+        _ => {
+            let failure = failure(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey);
+            Judgement::Failed(Failure { again: PASSING.contains(&status), ..failure })
         }
-        _ => match failed(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey) {
-            Judgement::Failed(failure) if PASSING.contains(&status) => {
-                Judgement::Failed(failure.again())
-            }
-            judgement => judgement,
-        },
     }
 }
 
-/// Money is the account's, whatever the model.
-const NO_MONEY: KeyNews = KeyNews::Spent(Why::NoMoney, Scope::Account, None);
-
-/// Google wraps an error in a list.
-fn first_of(root: Value<'_>) -> Option<Value<'_>> {
-    if root.kind() == Kind::Array { root.items().next() } else { Some(root) }
+/// A 403 is about a key, its account, the model, the content, or not of the provider at all.
+fn forbidden(said: &Said, failure: &impl Fn(Cause, KeyNews, Next) -> Failure) -> Judgement {
+    // The account lacks this model, and serves others.
+    if said.is_about_the_model() {
+        return Judgement::Failed(failure(Cause::ModelMissing, KeyNews::Unfit, Next::Account));
+    }
+    // In the gateway's own words: what a 403 says is about the seller's account.
+    if said.is_about_content() {
+        return Judgement::Relay(Relayed { status: 400, said: refused_content() });
+    }
+    if said.is_about_the_project() {
+        let news = KeyNews::Refused(Why::NoPermission);
+        return Judgement::Failed(failure(Cause::NoPermission, news, Next::Key));
+    }
+    // A page of something in front of the provider, which may not have liked a word of this one prompt.
+    if !said.is_json {
+        let mut failure = failure(Cause::Firewall, KeyNews::None, Next::Target);
+        failure.detail.push_str(", not the provider's JSON: probably a firewall in front of it");
+        return Judgement::Failed(failure.or_else(400, walled()));
+    }
+    // Perhaps of the key, perhaps of this request: a probe finds out.
+    Judgement::Failed(failure(Cause::NoPermission, KeyNews::Doubtful, Next::Key))
 }
 
-/// Where an answer or an event says what is wrong. OpenAI's responses say it of the response, or, in an event of
-/// type `error`, beside that type.
-fn error_in(root: Value<'_>) -> Option<Value<'_>> {
-    let is_error = |kind: Value<'_>| kind.as_str().is_some_and(|kind| kind == "error");
-    let beside_its_type = || root.get("type").is_some_and(is_error).then_some(root);
-    told(root, "error").or_else(|| told(told(root, "response")?, "error")).or_else(beside_its_type)
+/// A 400, 413 or 422 that is the app's fault, or that another target would not give.
+fn about_the_request(
+    status: u16,
+    said: &Said,
+    failure: &impl Fn(Cause, KeyNews, Next) -> Failure,
+) -> Judgement {
+    let words = || scrub::scrubbed(&said.words());
+    // Groq: the model wrote a call that can't be read.
+    if status == 400 && said.code == "tool_use_failed" {
+        let failure = failure(Cause::ToolUseFailed, KeyNews::Heard, Next::Again);
+        return Judgement::Failed(failure.or_else(status, words()));
+    }
+    if status == 413 || said.is_about_size() {
+        let failure = failure(Cause::TooLarge, KeyNews::Heard, Next::Target);
+        // A proxy's page says nothing that is worth relaying.
+        let words = if said.is_json { words() } else { too_large() };
+        return Judgement::Failed(failure.or_else(status, words));
+    }
+    Judgement::Relay(Relayed { status, said: words() })
 }
 
-fn told<'a>(value: Value<'a>, name: &str) -> Option<Value<'a>> {
-    value.get(name).filter(|value| !value.is_null())
+fn own_words(message: &str, code: &str) -> scrub::Said {
+    scrub::Said {
+        message: message.into(),
+        kind: "invalid_request_error".into(),
+        code: code.into(),
+        ..scrub::Said::default()
+    }
 }
 
-/// A word of a provider's, fit for a line of the log.
-fn plain(word: &str) -> String {
-    let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    word.chars().filter(fits).take(64).collect()
+fn too_large() -> scrub::Said {
+    let message = "This message, with all that came before it, is too large for the AI service. \
+                   Please shorten it or begin a new conversation.";
+    own_words(message, "body_too_large")
 }
 
-impl Said {
-    fn read(body: &[u8]) -> Self {
-        let mut reader = Reader::lenient();
-        let Ok(root) = reader.parse(body) else { return Self::default() };
-        let Some(error) = first_of(root).and_then(error_in) else { return Self::default() };
-        if let Some(text) = error.as_str() {
-            return Self { message: text.into_owned(), ..Self::default() };
-        }
-        let text = |name: &str| error.get(name).map(|value| word(&value)).unwrap_or_default();
-        let mut said = Self {
-            code: text("code"),
-            kind: text("type"),
-            message: text("message"),
-            param: text("param"),
-            ..Self::default()
-        };
-        if said.kind.is_empty() {
-            said.kind = text("status");
-        }
-        for detail in error.get("details").iter().flat_map(Value::items) {
-            said.read_detail(&detail);
-        }
-        if let Some(code) = error.get("details").and_then(|details| details.get("error_code")) {
-            said.reason = word(&code);
-        }
-        said.read_message();
-        said.is_refused_content =
-            error.get("metadata").is_some_and(|more| more.get("flagged_input").is_some());
-        said
-    }
+fn refused_content() -> scrub::Said {
+    let message = "The AI service declined this message because of its content. Please change it.";
+    own_words(message, "invalid_request")
+}
 
-    fn words(&self) -> scrub::Said {
-        scrub::Said {
-            message: self.message.clone(),
-            kind: self.kind.clone(),
-            code: self.code.clone(),
-            param: self.param.clone(),
-        }
-    }
-
-    /// One of Google's details.
-    fn read_detail(&mut self, detail: &Value<'_>) {
-        if let Some(reason) = detail.get("reason") {
-            self.reason = word(&reason);
-        }
-        if let Some(delay) = detail.get("retryDelay") {
-            self.retry = limits::duration(&word(&delay));
-        }
-        for violation in detail.get("violations").iter().flat_map(Value::items) {
-            let text = |name: &str| violation.get(name).map(|it| word(&it)).unwrap_or_default();
-            self.is_daily |= text("quotaId").contains("PerDay");
-            self.is_zero |= text("quotaValue") == "0";
-            if !text("quotaId").is_empty() {
-                let model = violation.get("quotaDimensions").and_then(|of| of.get("model"));
-                let of_model = text("quotaId").contains("PerModel") || model.is_some();
-                // Of several that ran out at once, the wider one counts.
-                if self.scope != Some(Scope::Account) {
-                    self.scope = Some(if of_model { Scope::Model } else { Scope::Account });
-                }
-            }
-        }
-    }
-
-    /// Whose limit it is. Providers limit by model (Groq, Gemini, OpenAI; Anthropic by family): the whole
-    /// account rests only where the answer says so.
-    fn scope(&self) -> Scope {
-        self.scope.unwrap_or_else(|| scope_in_words(&self.message))
-    }
-
-    /// What is said in words only: Groq's days and pauses, Gemini's pause where its details are missing.
-    fn read_message(&mut self) {
-        let message = self.message.as_str();
-        self.is_daily |= message.contains("per day");
-        // Not of 0.5; of 0 before a full stop.
-        let is_number =
-            |rest: &str| rest.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit());
-        self.is_zero |= message.split("limit: 0").skip(1).any(|rest| !is_number(rest));
-        if self.retry.is_none() {
-            let after = ["try again in ", "retry in "].iter().find_map(|words| {
-                let at = message.find(words)? + words.len();
-                message[at..].split_whitespace().next()
-            });
-            self.retry = after.and_then(|text| limits::duration(text.trim_end_matches('.')));
-        }
-    }
-
-    /// The status that an error inside a 200 would have had.
-    fn status(&self) -> Option<u16> {
-        let status = match (self.kind.as_str(), self.code.as_str()) {
-            (_, code) if code.len() == 3 && code.parse::<u16>().is_ok_and(|code| code >= 400) => {
-                code.parse().ok()?
-            }
-            ("authentication_error", _) | (_, "invalid_api_key") => 401,
-            ("billing_error", _) => 402,
-            ("permission_error" | "PERMISSION_DENIED", _) => 403,
-            ("not_found_error" | "NOT_FOUND", _) | (_, "model_not_found") => 404,
-            ("request_too_large", _) => 413,
-            ("rate_limit_error" | "RESOURCE_EXHAUSTED" | "tokens" | "requests", _)
-            | (_, "rate_limit_exceeded") => 429,
-            _ if self.is_about_money() => 429,
-            ("invalid_request_error" | "INVALID_ARGUMENT", _) => 400,
-            _ => return None,
-        };
-        Some(status)
-    }
-
-    /// An account without money is of no use until somebody pays: OpenAI says so by `type` (2023)
-    /// or by one of the codes of 2026, Anthropic by a code of its limits or in words alone.
-    fn is_about_money(&self) -> bool {
-        const CODES: [&str; 6] = [
-            "insufficient_quota",
-            "credit_balance_exhausted",
-            "billing_hard_limit_reached",
-            "organization_spend_limit_exceeded",
-            "project_spend_limit_exceeded",
-            "organization_usage_limit_exceeded",
-        ];
-        // How a message begins is the provider's; what it quotes later may be an app's.
-        const WORDS: [&str; 2] =
-            ["Your credit balance is too low", "You have reached your specified API usage limits"];
-        CODES.contains(&&*self.code)
-            || matches!(&*self.kind, "insufficient_quota" | "billing_error")
-            || self.reason == "enforced_spend_limit_reached"
-            || WORDS.iter().any(|words| self.message.starts_with(words))
-    }
-
-    fn is_about_rate(&self) -> bool {
-        self.code == "rate_limit_exceeded" || self.kind == "tokens" || self.kind == "requests"
-    }
-
-    /// The model is gone, or the account lacks it or has to accept something first: the configuration's matter.
-    fn is_about_the_model(&self) -> bool {
-        const CODES: [&str; 6] = [
-            "model_not_found",
-            "model_decommissioned",
-            "model_not_active",
-            "model_terms_required",
-            // Groq's console, "model permissions".
-            "model_permission_blocked_org",
-            "model_permission_blocked_project",
-        ];
-        CODES.contains(&&*self.code)
-    }
-
-    /// Google's own hint is of seconds even where the quota is a day's; the day ends at midnight in
-    /// California. Groq's days are windows, and what it states is true.
-    fn until_tomorrow(&self, stated: Option<Duration>) -> Option<Duration> {
-        match self.kind.as_str() {
-            "RESOURCE_EXHAUSTED" => limits::until_pacific_midnight(jiff::Timestamp::now()),
-            _ => stated,
-        }
-    }
+fn walled() -> scrub::Said {
+    let message = "A firewall of the AI service did not let this message through. \
+                   Please put it in other words.";
+    own_words(message, "invalid_request")
 }
 
 impl From<Judgement> for Stop {
@@ -444,35 +373,6 @@ impl From<Judgement> for Stop {
             Judgement::Failed(failure) => Stop::Failed(failure),
             Judgement::Relay(relayed) => Stop::Relay(relayed),
         }
-    }
-}
-
-/// OpenAI: "Rate limit reached for gpt-4o in organization org-x on tokens per min"; Groq: "for model `m` in
-/// organization `o`"; Anthropic: "your organization's rate limit of 30,000 input tokens per minute (org: o, model: m)".
-fn scope_in_words(message: &str) -> Scope {
-    const WHOLE: [&str; 5] =
-        ["organization", "your account", "your project", "your workspace", "your team"];
-    let message = message.to_ascii_lowercase();
-    let has = |words: &str| message.contains(words);
-    let names_one = || {
-        let named = message.split_once("reached for ").and_then(|(_, rest)| rest.split_once(' '));
-        named.is_some_and(|(_, rest)| rest.starts_with("in organization"))
-    };
-    if has("all models") || has("any model") {
-        Scope::Account
-    } else if has("model") || names_one() || !WHOLE.iter().any(|words| has(words)) {
-        Scope::Model
-    } else {
-        Scope::Account
-    }
-}
-
-/// A string, or a number as text (OpenRouter's `code`).
-fn word(value: &Value<'_>) -> String {
-    match value.as_str() {
-        Some(text) => text.into_owned(),
-        None if value.kind() == Kind::Number => String::from_utf8_lossy(value.raw()).into_owned(),
-        None => String::new(),
     }
 }
 

@@ -12,10 +12,11 @@ use std::{
 
 use gatekeeper_filters::kernel::{Code, Reject, Target};
 
-use super::classify::{Cause, Failure, Next};
+use super::classify::{Cause, Failure, Next, Relayed};
 use crate::pool::{
     Provider, State, Tried, Wish,
-    key::{Key, KeyNews, Lease},
+    key::{Key, KeyNews},
+    lease::Lease,
     rest::jitter,
 };
 
@@ -70,6 +71,8 @@ pub struct Course<'a> {
     /// It went through an open circuit: once is enough.
     through: bool,
     again: Again,
+    /// An attempt showed nobody's fault: that is tried once more, not twice.
+    blameless: bool,
     last: Option<Failure>,
     /// Targets that were not asked because their dialect has no words for the request; why.
     passed_over: usize,
@@ -100,6 +103,7 @@ impl<'a> Course<'a> {
             faults: 0,
             through: false,
             again: Again::Nobody,
+            blameless: false,
             last: None,
             passed_over: 0,
             unfit: None,
@@ -215,7 +219,7 @@ impl<'a> Course<'a> {
             Again::Later(at, key) => {
                 let target = &self.targets[at];
                 let pause = match key.state_for(&target.model, now) {
-                    State::Ready => MOMENT.0 + jitter(MOMENT.1),
+                    State::Ready | State::Doubtful => MOMENT.0 + jitter(MOMENT.1),
                     State::Cooling { left_ms } => Duration::from_millis(left_ms),
                     State::Quarantined { .. } | State::Off => return Step::End,
                 };
@@ -254,7 +258,11 @@ impl<'a> Course<'a> {
                 key.id
             );
         }
-        self.tried.key(self.at, key);
+        if failure.next != Next::Again {
+            self.tried.key(self.at, key);
+        } else if std::mem::replace(&mut self.blameless, true) {
+            self.attempts = self.most();
+        }
         if failure.cause == Cause::RateLimited {
             self.limited = true;
             // Whoever waited for an account is not sent on to the next one: all that waited would be.
@@ -274,6 +282,11 @@ impl<'a> Course<'a> {
                 self.leaves = self.faults > 1;
             }
             Next::Elsewhere => self.leaves = true,
+            Next::Larger => {
+                self.tried.group(self.at, key);
+                self.leaves = true;
+            }
+            Next::Again => {}
             Next::Target => self.leave_target(),
             Next::Provider => self.leave_provider(target.provider),
         }
@@ -312,6 +325,30 @@ impl<'a> Course<'a> {
         }
     }
 
+    /// Whether somebody can serve if the attempt on `key`, which is under way, brings nothing in time: another
+    /// target, or another account of this one.
+    pub fn has_another(&self, key: &Key, providers: &[Provider], now: Instant) -> bool {
+        let can_serve = |at: usize| {
+            let provider = &providers[self.targets[at].provider];
+            self.closed & bit(at) == 0
+                && match at == self.at {
+                    true => provider.can_serve_beside(key, &self.wish(at), now),
+                    false => provider.can_serve(&self.wish(at), now),
+                }
+        };
+        self.attempts < self.most() && (0..self.targets.len()).any(can_serve)
+    }
+
+    /// An attempt that was nobody's fault was made: another one like it is taken as it is.
+    pub fn tries_again(&self) -> bool {
+        self.blameless
+    }
+
+    /// What a provider said of the request itself, if that is what it was refused for in the end.
+    pub fn relayed(&self) -> Option<Relayed> {
+        self.last.as_ref()?.instead.as_deref().cloned()
+    }
+
     /// What the app is told when nothing served.
     pub fn reject(&self, providers: &[Provider], now: Instant) -> Reject {
         if let Some(unfit) = &self.unfit
@@ -334,7 +371,8 @@ impl<'a> Course<'a> {
     /// tried failed on its keys only.
     fn is_waiting(&self) -> bool {
         let on_keys = |failure: &Failure| {
-            failure.cause != Cause::Timeout && matches!(failure.next, Next::Key | Next::Account)
+            failure.cause != Cause::Timeout
+                && matches!(failure.next, Next::Key | Next::Account | Next::Larger)
         };
         self.limited || self.last.as_ref().is_none_or(on_keys)
     }

@@ -6,13 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{Dialect, Reject, ResponseHead};
+use gatekeeper_filters::kernel::{Dialect, LicenseId, Reject, ResponseHead};
 use http::{
     HeaderName, HeaderValue, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use pingora_core::{
-    ErrorType::InvalidHTTPHeader,
+    Error,
+    ErrorType::{self, InvalidHTTPHeader},
     OrErr,
     protocols::http::{HttpTask, ServerSession},
 };
@@ -39,6 +40,8 @@ pub struct Downstream<'a> {
     /// A 200 head for a stream has gone out: a failure can only be told in the stream.
     head_sent: bool,
     drains: &'a Drains,
+    /// Whose places among them are taken.
+    license: LicenseId,
     /// The app is gone, and its answer is read on.
     drain: Option<Box<Drain<'a>>>,
     /// How long the app has kept writes waiting since the provider was last waited for.
@@ -52,9 +55,10 @@ impl<'a> Downstream<'a> {
         dialect: Dialect,
         is_stream: bool,
         drains: &'a Drains,
+        license: LicenseId,
     ) -> Self {
         let (head_sent, drain, held_up) = (false, None, Duration::ZERO);
-        Self { session, request_id, dialect, is_stream, head_sent, drains, drain, held_up }
+        Self { session, request_id, dialect, is_stream, head_sent, drains, license, drain, held_up }
     }
 
     /// How long the app has kept writes waiting since this was asked last.
@@ -77,7 +81,7 @@ impl<'a> Downstream<'a> {
         if self.is_gone() {
             return false;
         }
-        self.drain = self.drains.begin().map(Box::new);
+        self.drain = self.drains.begin(self.license).map(Box::new);
         if self.is_gone() {
             self.session.set_keepalive(None);
             let _ = tokio::time::timeout(SHUTDOWN, self.session.shutdown()).await;
@@ -100,7 +104,10 @@ impl<'a> Downstream<'a> {
         if let Some(drain) = &mut self.drain {
             return drain.ended().await;
         }
-        let _ = self.session.read_body_or_idle(true).await;
+        tokio::select! {
+            _ = self.session.read_body_or_idle(true) => {}
+            () = self.drains.cut_off() => {}
+        }
         // A byte may have been taken off the connection: its next request would start one late.
         self.session.set_keepalive(None);
     }
@@ -130,6 +137,9 @@ impl<'a> Downstream<'a> {
         bytes: Bytes,
         end: bool,
     ) -> pingora_core::Result<()> {
+        if self.drains.is_cut() && !end {
+            return Err(Error::explain(ErrorType::ConnectionClosed, "the process ends"));
+        }
         if self.head_sent && !end {
             let write = within_write_time(self.session.write_response_body(bytes, false));
             let (waited, written) = write.await;

@@ -3,12 +3,20 @@
 //! The request stays what it is meanwhile: its reservation is open, its licence's place is taken, it
 //! counts as in flight. Only the app is spared: its connection ends at once.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use gatekeeper_filters::kernel::LicenseId;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 /// Answers that are drained at one time in this process; further ones are cut.
 const PLACES: usize = 32;
+/// Of those, by one licence: else one buyer takes them all.
+const EACH: u8 = 2;
 /// From the app's leaving on.
 pub const TIME: Duration = Duration::from_secs(30);
 /// Bytes of one answer that are read after its app has left.
@@ -17,20 +25,34 @@ const BYTES: usize = 1024 * 1024;
 /// The places there are, and whether the process is about to end.
 pub struct Drains {
     places: Semaphore,
+    /// Places taken, by licence.
+    taken: Mutex<FxHashMap<LicenseId, u8>>,
     ending: watch::Sender<bool>,
+    /// Open answers are cut off, whether their apps are there or not.
+    is_cut: AtomicBool,
+    cutting: Notify,
 }
 
 impl Default for Drains {
     fn default() -> Self {
-        Self { places: Semaphore::new(PLACES), ending: watch::Sender::new(false) }
+        let (places, ending) = (Semaphore::new(PLACES), watch::Sender::new(false));
+        let (is_cut, cutting) = (AtomicBool::new(false), Notify::new());
+        Self { places, taken: Mutex::default(), ending, is_cut, cutting }
     }
 }
 
 impl Drains {
-    /// A place, if one is free.
-    pub fn begin(&self) -> Option<Drain<'_>> {
+    /// A place for an answer of this licence, if one is free.
+    pub fn begin(&self, license: LicenseId) -> Option<Drain<'_>> {
         let place = self.places.try_acquire().ok()?;
-        Some(Drain { _place: place, ending: self.ending.subscribe(), bytes: BYTES })
+        let mut taken = self.taken.lock();
+        let count = taken.entry(license).or_default();
+        if *count == EACH {
+            return None;
+        }
+        *count += 1;
+        let share = Share { drains: self, license };
+        Some(Drain { _place: place, _share: share, ending: self.ending.subscribe(), bytes: BYTES })
     }
 
     /// Ends all drains, and lets none begin: what came until now is charged.
@@ -38,11 +60,49 @@ impl Drains {
         self.places.close();
         self.ending.send_replace(true);
     }
+
+    /// Cuts all answers off: what came until now is charged.
+    pub fn cut(&self) {
+        self.is_cut.store(true, Relaxed);
+        self.cutting.notify_waiters();
+        self.end();
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.is_cut.load(Relaxed)
+    }
+
+    /// Resolves when answers are cut off. Cancel-safe.
+    pub async fn cut_off(&self) {
+        let cut = self.cutting.notified();
+        if !self.is_cut() {
+            cut.await;
+        }
+    }
+}
+
+/// One of a licence's places, until dropped.
+struct Share<'a> {
+    drains: &'a Drains,
+    license: LicenseId,
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.drains.taken.lock();
+        if let Some(count) = taken.get_mut(&self.license) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.license);
+            }
+        }
+    }
 }
 
 /// One answer's place among those that are drained, until dropped.
 pub struct Drain<'a> {
     _place: SemaphorePermit<'a>,
+    _share: Share<'a>,
     ending: watch::Receiver<bool>,
     bytes: usize,
 }
@@ -69,16 +129,33 @@ mod tests {
     #[test]
     fn there_are_so_many_places_and_each_comes_back() {
         let drains = Drains::default();
-        let mut taken: Vec<_> = (0..PLACES).map(|_| drains.begin().unwrap()).collect();
-        assert!(drains.begin().is_none());
+        let mut taken: Vec<_> =
+            (0..PLACES).map(|nth| drains.begin(license(nth / 2)).unwrap()).collect();
+        assert!(drains.begin(license(99)).is_none());
         taken.pop();
-        assert!(drains.begin().is_some());
+        assert!(drains.begin(license(99)).is_some());
+        drop(taken);
+        assert!(drains.taken.lock().is_empty());
+    }
+
+    #[test]
+    fn one_licence_takes_two_places_at_most() {
+        let drains = Drains::default();
+        let (first, _second) = (drains.begin(license(1)), drains.begin(license(1)));
+        assert!(first.is_some() && drains.begin(license(1)).is_none());
+        assert!(drains.begin(license(2)).is_some());
+        drop(first);
+        assert!(drains.begin(license(1)).is_some());
+    }
+
+    fn license(nth: usize) -> LicenseId {
+        LicenseId([nth as u8; 32])
     }
 
     #[test]
     fn bytes_have_an_end() {
         let drains = Drains::default();
-        let mut drain = drains.begin().unwrap();
+        let mut drain = drains.begin(license(1)).unwrap();
         assert!(drain.take(BYTES - 1) && drain.take(1) && drain.take(0));
         assert!(!drain.take(1));
     }
@@ -86,11 +163,11 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_the_process_ends_those_that_go_on_and_lets_none_begin() {
         let drains = Drains::default();
-        let mut drain = drains.begin().unwrap();
+        let mut drain = drains.begin(license(1)).unwrap();
         let early = tokio::time::timeout(Duration::from_millis(10), drain.ended()).await;
         assert!(early.is_err());
         drains.end();
         drain.ended().await;
-        assert!(drains.begin().is_none());
+        assert!(drains.begin(license(1)).is_none());
     }
 }

@@ -1,5 +1,7 @@
 //! The events of one stream: what they say, and the bytes of those that go to the app.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use gatekeeper_filters::{
     kernel::Endpoint,
@@ -9,7 +11,10 @@ use gatekeeper_filters::{
     },
 };
 
-use super::translate;
+use self::conclusion::Conclusion;
+use super::{classify, translate};
+
+mod conclusion;
 
 pub struct Events {
     splitter: Splitter,
@@ -26,6 +31,11 @@ pub struct Events {
     pub commits: bool,
     /// The answer said that it is finished.
     finished: bool,
+    conclusion: Conclusion,
+    /// An answer without output is handed on like any other.
+    takes_hollow: bool,
+    /// The provider says of the body that it is something else than events.
+    odd_type: bool,
     /// Nothing that counts can follow.
     pub complete: bool,
     broken: Option<Broken>,
@@ -40,6 +50,8 @@ pub enum Broken {
     Seen(String),
     /// The connection broke.
     Cut(String),
+    /// It ended well, and said nothing.
+    Hollow,
 }
 
 impl Events {
@@ -53,9 +65,26 @@ impl Events {
             out: Outgoing::default(),
             commits: false,
             finished: false,
+            conclusion: Conclusion::default(),
+            takes_hollow: false,
+            odd_type: false,
             complete: false,
             broken: None,
         }
+    }
+
+    /// Whether an answer without output is an answer.
+    #[must_use]
+    pub fn taking_hollow(mut self, takes: bool) -> Self {
+        self.takes_hollow = takes;
+        self
+    }
+
+    /// Whether the body may be no stream of events at all: then all of it has to look like one.
+    #[must_use]
+    pub fn of_odd_type(mut self, odd: bool) -> Self {
+        self.odd_type = odd;
+        self
     }
 
     /// The same for an app of OpenAI's chat; `created` in Unix seconds.
@@ -85,6 +114,9 @@ impl Events {
         {
             self.read(event, &mut watch);
         }
+        if self.conclude() {
+            return;
+        }
         // Anthropic's SDKs take no message for whole that was not stopped.
         let needs_stop = self.endpoint == Endpoint::Messages;
         if !self.complete && (needs_stop || !self.finished) {
@@ -93,20 +125,60 @@ impl Events {
         self.complete = true;
     }
 
-    /// The stream broke; the first reason counts.
+    /// The stream broke; the first reason counts. What breaks behind the end of an answer is none.
     pub fn fail(&mut self, why: impl Into<String>) {
-        self.broken.get_or_insert_with(|| Broken::Seen(why.into()));
+        if !self.conclude() {
+            self.broken.get_or_insert_with(|| Broken::Seen(why.into()));
+        }
     }
 
-    /// The connection broke; the first reason counts.
+    /// The connection broke; the same holds.
     pub fn cut(&mut self, why: impl Into<String>) {
-        self.broken.get_or_insert_with(|| Broken::Cut(why.into()));
+        if !self.conclude() {
+            self.broken.get_or_insert_with(|| Broken::Cut(why.into()));
+        }
+    }
+
+    /// Ends an answer whose end was said, as its end marker would, which the app gets from here. Whether that is so
+    /// now, or was before.
+    pub fn conclude(&mut self) -> bool {
+        if self.complete || self.broken.is_some() || !self.conclusion.holds() {
+            return self.complete && self.broken.is_none();
+        }
+        self.complete = true;
+        let (name, data, event): (_, &[u8], &'static [u8]) = match self.endpoint {
+            Endpoint::Chat | Endpoint::Embeddings => (None, b"[DONE]", b"data: [DONE]\n\n"),
+            Endpoint::Messages => {
+                (Some("message_stop"), br#"{"type":"message_stop"}"#, MESSAGE_STOP)
+            }
+            Endpoint::Responses | Endpoint::Generate => return true,
+        };
+        let stop = Reading { done: true, ..Reading::default() };
+        self.out.push(match &mut self.translation {
+            Some(translation) => translation.event(name, data, &stop),
+            None => Bytes::from_static(event),
+        });
+        true
+    }
+
+    /// How much longer a provider may be silent, now that its answer seems to have ended; `None` while it has not.
+    pub fn patience(&self) -> Option<Duration> {
+        self.conclusion.patience()
+    }
+
+    /// Whether an event came since this was asked last; comments are none.
+    pub fn take_stirred(&mut self) -> bool {
+        self.conclusion.take_stirred()
     }
 
     /// Why the stream can't go on, if it can't.
     pub fn broken(&mut self) -> Option<Broken> {
-        if self.complete && !self.commits {
-            self.fail("the stream held no answer");
+        if self.complete && !self.commits && self.broken.is_none() {
+            match (self.finished, self.conclusion.is_hollow() && !self.takes_hollow) {
+                (true, false) => self.commits = true,
+                (true, true) => self.broken = Some(Broken::Hollow),
+                (false, _) => self.broken = Some(Broken::Seen("the stream held no answer".into())),
+            }
         }
         self.broken.take()
     }
@@ -127,6 +199,15 @@ impl Events {
 
     fn read(&mut self, event: Event, watch: &mut impl FnMut(&Reading)) {
         let Some(data) = event.data() else {
+            if self.odd_type && !is_stream_field(&event.raw) {
+                // Some say under such a type what is wrong.
+                if classify::says_error(&event.raw) {
+                    self.broken.get_or_insert(Broken::Told(event.raw));
+                } else {
+                    self.fail(NO_EVENTS);
+                }
+                return;
+            }
             // A beat of the provider's own; in another dialect it could be anything.
             if event.complete && self.translation.is_none() {
                 self.out.push(event.raw);
@@ -136,6 +217,9 @@ impl Events {
         let reading = self.stream.read(event.name(), data);
         watch(&reading);
         if reading.failed {
+            if self.conclude() {
+                return;
+            }
             self.broken.get_or_insert(Broken::Told(Bytes::copy_from_slice(data)));
             return;
         }
@@ -146,7 +230,9 @@ impl Events {
             }
             return;
         }
-        self.commits |= reading.commits;
+        self.conclusion.take(&reading);
+        // An end alone may be one of an answer that says nothing: it commits when that is known.
+        self.commits |= reading.commits && !self.conclusion.may_be_hollow();
         self.finished |= reading.finished;
         self.complete |= reading.done;
         // A stream of responses has no end marker: its last event is the one that says so.
@@ -164,6 +250,17 @@ impl Events {
             self.out.push(event.raw);
         }
     }
+}
+
+pub const NO_EVENTS: &str = "no events though a stream was asked for";
+
+const MESSAGE_STOP: &[u8] = b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
+/// Whether lines without data can be a stream's: a comment, a field beside the data, blank lines.
+fn is_stream_field(raw: &[u8]) -> bool {
+    let line = raw.trim_ascii_start();
+    let begins = |field: &&[u8]| line.starts_with(field);
+    line.is_empty() || [&b":"[..], b"event", b"id", b"retry"].iter().any(begins)
 }
 
 /// Bytes that go out with the next write. One event by itself, as in a stream of ordinary pace, is
@@ -249,7 +346,7 @@ mod tests {
         let (out, broken) = run(Endpoint::Chat, false, &[TEXT, "data: {\"choi"]);
         assert_eq!(out, TEXT);
         assert!(broken.is_some());
-        assert!(run(Endpoint::Chat, false, &[TEXT, STOP]).1.is_none());
+        assert_eq!(run(Endpoint::Chat, false, &[TEXT, STOP]), ([TEXT, STOP, DONE].concat(), None));
         let (out, broken) = run(Endpoint::Chat, false, &[TEXT, STOP, "data: [DONE]"]);
         assert!(broken.is_none() && out.ends_with("data: [DONE]"));
     }

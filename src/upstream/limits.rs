@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gatekeeper_filters::kernel::Dialect;
 use http::{HeaderMap, HeaderName};
+use jiff::fmt::rfc2822::DateTimeParser;
 
 use crate::pool::allowance::Left;
 
@@ -80,11 +81,19 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 /// From now to a moment. Now is what the answer says: with our own clock a day behind, a key would rest
 /// a day too long.
 fn until(moment: &str, headers: &HeaderMap) -> Option<Duration> {
-    let moment: jiff::Timestamp = moment.parse().ok()?;
-    let date = text(headers, &http::header::DATE);
-    let stated = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-    let now = stated.map_or_else(jiff::Timestamp::now, |date| date.timestamp());
-    Some(Duration::try_from(moment.duration_since(now)).unwrap_or_default())
+    Some(time_to(moment.parse().ok()?, headers))
+}
+
+fn time_to(moment: jiff::Timestamp, headers: &HeaderMap) -> Duration {
+    let stated = text(headers, &http::header::DATE).and_then(date);
+    let now = stated.unwrap_or_else(jiff::Timestamp::now);
+    Duration::try_from(moment.duration_since(now)).unwrap_or_default()
+}
+
+/// A date of HTTP's (RFC 9110, 5.6.7): `Fri, 27 Nov 2020 21:50:00 GMT`.
+fn date(text: &str) -> Option<jiff::Timestamp> {
+    static DATES: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
+    DATES.parse_timestamp(text).ok()
 }
 
 /// What is left of each limit that an answer states. Every answer is asked for them: only names that its
@@ -102,7 +111,7 @@ pub fn left(dialect: Dialect, headers: &HeaderMap) -> impl Iterator<Item = Left>
     })
 }
 
-/// `retry-after-ms`, else `retry-after` (seconds), else the reset of the limit that ran out.
+/// `retry-after-ms`, else `retry-after` (seconds, or a date), else the reset of the limit that ran out.
 pub fn stated_pause(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<f64>().ok();
     if let Some(ms) = number("retry-after-ms") {
@@ -110,6 +119,9 @@ pub fn stated_pause(headers: &HeaderMap) -> Option<Duration> {
     }
     if let Some(pause) = number("retry-after") {
         return seconds(pause);
+    }
+    if let Some(pause) = text(headers, &http::header::RETRY_AFTER).and_then(date) {
+        return Some(time_to(pause, headers));
     }
     let resets: Vec<(bool, Duration)> = all()
         .filter_map(|name| Some((name.remaining(headers) == Some(0), name.reset(headers)?)))
@@ -197,7 +209,17 @@ mod tests {
             ]),
             Some(2000)
         );
-        assert_eq!(pause(&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]), None);
+        for (date, expected) in [
+            ("Fri, 27 Nov 2020 21:50:20 GMT", Some(20_000)),
+            // A wrong weekday is not the moment's fault; a past one is now.
+            ("Mon, 27 Nov 2020 21:50:20 GMT", Some(20_000)),
+            ("Fri, 27 Nov 2020 21:49:00 GMT", Some(0)),
+            ("soon", None),
+            ("", None),
+        ] {
+            let headers = [("date", "Fri, 27 Nov 2020 21:50:00 GMT"), ("retry-after", date)];
+            assert_eq!(pause(&headers), expected, "{date}");
+        }
         assert_eq!(pause(&[]), None);
         let moment = (jiff::Timestamp::now() + Duration::from_secs(90)).to_string();
         let headers = [

@@ -1,4 +1,4 @@
-//! Probes: whether a key whose credential was refused is taken again, and whether a provider or an account
+//! Probes: whether a key whose credential was refused is taken again, whether one in doubt is, and whether a provider or an account
 //! whose circuit is open answers at all. Each is a `HealthCheck` of the load balancer's kind that asks for the
 //! list of models, which costs nothing; as many in a row as the check's threshold says decide. A key that is
 //! ready or cooling is never probed for itself, nor is any at the start.
@@ -92,7 +92,7 @@ impl Finding {
         }
         match classify::judge(provider.settings.dialect, status, headers, body) {
             Judgement::Failed(failure) => match failure.news {
-                KeyNews::Refused(_) => Finding::Refused,
+                KeyNews::Refused(_) | KeyNews::Doubtful => Finding::Refused,
                 // Whoever is told to slow down, or to pay, has been let in.
                 KeyNews::Limited(..) | KeyNews::Spent(..) => Finding::Taken,
                 _ => Finding::Unwell,
@@ -190,11 +190,10 @@ impl HealthCheck for ModelList<'_> {
 /// What a probe found, and whether as many in a row found the same as it takes to believe it.
 async fn probed(
     check: &(impl HealthCheck + Sync),
-    place: usize,
-    key: &Arc<Key>,
+    key: &Backend,
     streak: &Streak,
 ) -> (Finding, bool) {
-    let found = Finding::of_check(&check.check(&selection::backend(place, key)).await);
+    let found = Finding::of_check(&check.check(key).await);
     let passed = found == Finding::Taken;
     let in_a_row = streak.note(passed);
     (found, in_a_row >= check.health_threshold(passed))
@@ -233,7 +232,7 @@ impl Prober {
                 });
             }
             for (place, key) in provider.keys().iter().enumerate() {
-                if key.is_due_for_probe(now) {
+                if key.is_due_for_probe(now) || key.is_doubt_due(now) {
                     let (snapshot, connector) = (snapshot.clone(), self.connector.clone());
                     probes.spawn(async move {
                         let provider = &snapshot.providers[index];
@@ -259,8 +258,9 @@ async fn probe_circuit(connector: &Connector, provider: &Provider, account: Opti
     let now = Instant::now();
     let rank = |key: &Key| match key.state(now) {
         State::Ready => Some(0),
-        State::Cooling { .. } => Some(1),
-        State::Quarantined { .. } => Some(2),
+        State::Doubtful => Some(1),
+        State::Cooling { .. } => Some(2),
+        State::Quarantined { .. } => Some(3),
         State::Off => None,
     };
     let own = provider.keys().iter().enumerate();
@@ -273,9 +273,13 @@ async fn probe_circuit(connector: &Connector, provider: &Provider, account: Opti
         return;
     };
     let list = ModelList { connector, provider };
-    let (found, is_believed) = probed(&list, place, key, &breaker.probes).await;
+    let (found, is_believed) =
+        probed(&list, &selection::backend(place, key), &breaker.probes).await;
     let (name, group) = (provider.name(), account.map_or("all", |_| &key.group_name));
     log::debug!("An open circuit was probed: {}. provider={name} group={group}", found.name());
+    if found == Finding::Taken {
+        key.list_shown(Instant::now());
+    }
     match found {
         Finding::Taken if !is_believed => breaker.end_trial(),
         Finding::Taken | Finding::Refused | Finding::NoList => breaker.half_open(),
@@ -287,17 +291,84 @@ async fn probe_circuit(connector: &Connector, provider: &Provider, account: Opti
 pub async fn probe_key(connector: &Connector, provider: &Provider, key: &Arc<Key>) -> Finding {
     let list = ModelList { connector, provider };
     let place = provider.keys().iter().position(|known| Arc::ptr_eq(known, key)).unwrap_or(0);
-    let (found, is_believed) = probed(&list, place, key, &key.health.probes).await;
+    let (found, is_believed) =
+        probed(&list, &selection::backend(place, key), &key.health.probes).await;
     let (provider, id) = (provider.name(), &key.id);
     log::info!("A key was probed: {}. provider={provider} key={id}", found.name());
+    let now = Instant::now();
     match found {
-        Finding::NoList => key.health.quarantine.cannot_be_probed(),
+        Finding::NoList => {
+            key.health.quarantine.cannot_be_probed();
+            key.list_refused(now);
+        }
         // The next look probes again.
-        _ if !is_believed => key.health.quarantine.end_trial(),
-        Finding::Taken => key.sound(),
-        Finding::Refused | Finding::Unwell | Finding::Silent => {
-            key.health.quarantine.put_off(Instant::now());
+        _ if !is_believed => {
+            key.health.quarantine.end_trial();
+            key.health.doubt.put_off(now);
+        }
+        Finding::Taken => {
+            key.list_shown(now);
+            key.sound();
+        }
+        Finding::Refused => {
+            key.health.quarantine.put_off(now);
+            key.list_refused(now);
+        }
+        Finding::Unwell | Finding::Silent => {
+            key.health.quarantine.put_off(now);
+            key.health.doubt.put_off(now);
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Answers as told, and wants two in a row to believe a success, three a failure.
+    struct Told(Mutex<VecDeque<Finding>>);
+
+    #[async_trait]
+    impl HealthCheck for Told {
+        async fn check(&self, _target: &Backend) -> pingora_core::Result<()> {
+            match self.0.lock().pop_front() {
+                Some(Finding::Taken) => Ok(()),
+                Some(other) => Error::e_explain(ErrorType::Custom(other.name()), "told"),
+                None => Error::e_explain(ErrorType::ConnectTimedout, "told"),
+            }
+        }
+
+        fn health_threshold(&self, success: bool) -> usize {
+            if success { 2 } else { 3 }
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_in_a_row_as_the_check_says_are_believed() {
+        use Finding::{NoList, Refused, Silent, Taken};
+        let told = [Taken, Refused, Taken, Taken, Refused, NoList, Refused];
+        let check = Told(Mutex::new(told.into()));
+        let streak = Streak::default();
+        let backend = Backend::new("127.0.0.1:1").unwrap();
+        let mut found = Vec::new();
+        for _ in 0..told.len() + 1 {
+            found.push(probed(&check, &backend, &streak).await);
+        }
+        let expected = [
+            (Taken, false),
+            (Refused, false),
+            (Taken, false),
+            (Taken, true),
+            (Refused, false),
+            (NoList, false),
+            (Refused, true),
+            (Silent, true),
+        ];
+        assert_eq!(found, expected);
+    }
 }

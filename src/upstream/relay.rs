@@ -32,8 +32,8 @@ use super::{
 };
 use crate::{
     config::settings::Timeouts,
-    pool::key::{KeyNews, Lease},
-    proxy::body::{FULL, Held},
+    pool::{key::KeyNews, lease::Lease},
+    proxy::buffered::{FULL, Held},
     snapshot::Snapshot,
 };
 
@@ -85,6 +85,8 @@ pub struct Relay<'a, 'd> {
     pub floor: Option<Metered>,
     /// The request's share of `server.limits.buffered`.
     pub held: &'a mut Option<Held>,
+    /// An answer without output is handed on like any other.
+    pub takes_hollow: bool,
 }
 
 impl Relay<'_, '_> {
@@ -183,7 +185,12 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
     }
     relay.snapshot.chain.chunk(relay.exchange, &reading);
     if relay.down.is_gone() {
+        // All of it was seen here.
+        relay.exchange.written = None;
         return Ok(());
+    }
+    if reading.is_hollow() && !relay.takes_hollow {
+        return Err(Failure::hollow().into());
     }
     let body = if relay.is_translated() {
         let created = relay.exchange.now.0 / 1000;
@@ -198,7 +205,7 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
     relay.down.whole(&head, body).await.map_err(|_| Stop::AppLeft)
 }
 
-/// A stream of events.
+/// A stream of events; `odd_type` where the head calls it something else.
 ///
 /// # Errors
 /// Before the commit a failure that another key may mend; after it [`Stop::Broken`].
@@ -206,15 +213,18 @@ pub async fn stream(
     session: &mut HttpSession,
     relay: &mut Relay<'_, '_>,
     first_token: Instant,
+    odd_type: bool,
 ) -> Result<(), Stop> {
-    let mut events = Events::new(relay.endpoint, relay.ask.wants_usage);
+    let mut events = Events::new(relay.endpoint, relay.ask.wants_usage)
+        .taking_hollow(relay.takes_hollow)
+        .of_odd_type(odd_type);
     if relay.is_translated() {
         events = events.translated(relay.exchange.now.0 / 1000);
     }
     let result = relay_events(session, relay, &mut events, first_token).await;
     if let (Err(_), false, Some(floor)) = (&result, events.is_finished(), relay.floor) {
-        let (input, vocabulary) = (relay.exchange.input_estimate(), relay.exchange.vocabulary());
-        relay.exchange.metered.raise_to(floor, input, vocabulary);
+        let input = relay.exchange.input_estimate();
+        relay.exchange.metered.raise_to(floor, input);
     }
     result
 }
@@ -226,10 +236,17 @@ async fn relay_events(
     first_token: Instant,
 ) -> Result<(), Stop> {
     let mut written = None;
+    let mut stirred = relay.now;
     let whole = relay.exchange.route.as_ref().is_some_and(|route| route.model.whole);
     loop {
         let committed = written.is_some();
-        if committed || events.commits {
+        if events.take_stirred() {
+            stirred = relay.now;
+        }
+        if let Some(patience) = events.patience() {
+            let idle = relay.now + relay.timeouts.idle;
+            relay.watchdog.expect_before(relay.now, idle.min(stirred + patience));
+        } else if committed || events.commits {
             relay.watchdog.expect_within(relay.now, relay.timeouts.idle);
         } else {
             relay.watchdog.expect_before(relay.now, first_token);
@@ -238,6 +255,8 @@ async fn relay_events(
         let read = read.and_then(|ended| relay.hold(events.held()).map(|()| ended));
         let ended = match read {
             Ok(ended) => ended,
+            // Nothing more was to come of it.
+            Err(Stop::Failed(_) | Stop::Deadline) if events.conclude() => true,
             Err(stop) if committed => return Err(break_off(relay, stop, events).await),
             Err(stop) => return Err(stop),
         };
@@ -246,6 +265,7 @@ async fn relay_events(
                 Broken::Told(event) => classify::judge_inside(relay.dialect, &event).into(),
                 Broken::Seen(why) => Stop::Failed(Failure::broken(why)),
                 Broken::Cut(why) => Stop::Failed(Failure::cut(why)),
+                Broken::Hollow => Stop::Failed(Failure::hollow()),
             };
             return Err(if committed { break_off(relay, stop, events).await } else { stop });
         }

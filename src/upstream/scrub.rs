@@ -7,10 +7,14 @@ pub struct Said {
     pub kind: String,
     pub code: String,
     pub param: String,
+    /// What a model wrote that was to be a tool call; it is the app's own answer.
+    pub failed_generation: String,
 }
 
 /// Longest message relayed, in characters.
 const LONGEST: usize = 1000;
+/// Longest `failed_generation` relayed, in characters.
+const LONGEST_GENERATION: usize = 16 * 1024;
 
 /// The same with the account's identifiers taken out, and words where there were none.
 pub fn scrubbed(said: &Said) -> Said {
@@ -23,6 +27,7 @@ pub fn scrubbed(said: &Said) -> Said {
         kind: or(&said.kind, "invalid_request_error"),
         code: or(&said.code, "invalid_request"),
         param: clean(&said.param),
+        failed_generation: bounded(&said.failed_generation, LONGEST_GENERATION),
     }
 }
 
@@ -86,9 +91,13 @@ fn clean(text: &str) -> String {
         };
         rest = &rest[end..];
     }
-    match out.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &out[..end]),
-        None => out,
+    bounded(&out, LONGEST)
+}
+
+fn bounded(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

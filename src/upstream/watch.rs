@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin};
 
-use gatekeeper_filters::kernel::OnDisconnect;
+use gatekeeper_filters::kernel::{Exchange, OnDisconnect};
 use tokio::time::Instant;
 
 use super::{
@@ -31,6 +31,27 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// Whether a provider may have worked on what nobody gets. What it refused, and what was refused before
+    /// it was written whole, cost nothing.
+    pub fn wastes(&self, exchange: &Exchange) -> bool {
+        let worked = exchange.written.is_some() && !exchange.progress.delivered;
+        worked
+            && match self {
+                Stop::Failed(failure) => failure.cause.is_work(),
+                Stop::Deadline => true,
+                Stop::Crowded(_) => exchange.progress.answered,
+                Stop::Relay(_) | Stop::AppLeft | Stop::Broken(..) => false,
+            }
+    }
+
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Stop::Failed(failure) => failure.cause == Cause::Timeout,
+            Stop::Deadline => true,
+            _ => false,
+        }
+    }
+
     /// Metric label, and what the key showed.
     pub fn account(&self) -> (&'static str, KeyNews) {
         match self {

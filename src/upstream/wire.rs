@@ -12,9 +12,13 @@ const SLICE: usize = 64 * 1024;
 /// The connection was closed under the request.
 pub fn was_closed(error: &Error) -> bool {
     use pingora_core::ErrorType::{ConnectionClosed, ReadError, WriteError};
-    // Pingora decides for HTTP/2: a refused stream, a connection that was going away.
-    matches!(error.etype(), ConnectionClosed | ReadError | WriteError)
-        || matches!(error.retry, pingora_core::RetryType::Decided(true))
+    matches!(error.etype(), ConnectionClosed | ReadError | WriteError) || was_refused(error)
+}
+
+/// HTTP/2: the provider says that it did nothing with the request, which Pingora decides: a refused stream, a
+/// connection that was going away.
+pub fn was_refused(error: &Error) -> bool {
+    matches!(error.retry, pingora_core::RetryType::Decided(true))
 }
 
 /// Writes the body; whether all of it: an answer may come before.

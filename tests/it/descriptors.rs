@@ -30,56 +30,6 @@ async fn nobody_is_blamed(gateway: &Gateway) {
     }
 }
 
-#[tokio::test]
-async fn idle_connections_use_up_none_that_others_need() {
-    let gate = Gate::new();
-    let open = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")])
-        .then(Step::Gate(gate.clone()))
-        .write(sse::text("lo"))
-        .write(sse::FINISH)
-        .write(sse::DONE);
-    let mock = Mock::sequence([vec![open; 10], vec![Reply::chat()]].concat()).await;
-    let gateway = Gateway::start(config(&mock)).await;
-    let mut streams = Vec::new();
-    for _ in 0..10 {
-        let mut stream = gateway.app().open(&client::chat(&json!({ "stream": true }))).await;
-        assert!(stream.chunk().await.unwrap().is_some());
-        streams.push(stream);
-    }
-    // More than there are files for. The kernel takes them all; the gateway takes what it can.
-    let mut idle = Vec::new();
-    for _ in 0..400 {
-        idle.push(TcpStream::connect(gateway.public).await.unwrap());
-    }
-    eventually("it notices", Duration::from_secs(5), || async {
-        gateway.logs().contains("Open files:")
-    })
-    .await;
-    let (began, before) = (Instant::now(), gateway.cpu());
-    while began.elapsed() < Duration::from_secs(1) {
-        assert!(gateway.descriptors() <= 220, "{} are open", gateway.descriptors());
-        assert_eq!(gateway.readyz().await, Some(200), "operators are let in");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let used = gateway.cpu() - before;
-    assert!(used < began.elapsed() / 4, "it spins: {used:?}");
-    gate.open();
-    for stream in streams {
-        let answer = soon("a stream that was open", Answer::read(stream)).await;
-        assert!(answer.ok().text().ends_with(sse::DONE), "{}", answer.text());
-    }
-    drop(idle);
-    let freed = Instant::now();
-    gateway.app().chat().await.ok();
-    let took = freed.elapsed();
-    assert!(took < Duration::from_secs(1), "it recovers only after {took:?}");
-    nobody_is_blamed(&gateway).await;
-    assert_eq!(gateway.logs().matches("Open files:").count(), 1, "{}", gateway.logs());
-    println!(
-        "256 files, 400 idle connections: {used:?} of processor time a second, back in {took:?}"
-    );
-}
-
 /// Idle connections that nobody closes end by themselves, and then whoever waits is served.
 #[tokio::test]
 async fn who_waits_in_the_queue_is_served_when_others_time_out() {
@@ -159,4 +109,59 @@ async fn a_low_soft_limit_is_raised_to_the_hard_one() {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().nth(3), Some("4096"), "{line}");
+}
+
+/// They measure the machine, or keep all of it busy: `make test` runs them with nothing beside them.
+mod alone {
+    use super::*;
+
+    #[tokio::test]
+    async fn idle_connections_use_up_none_that_others_need() {
+        let gate = Gate::new();
+        let open = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")])
+            .then(Step::Gate(gate.clone()))
+            .write(sse::text("lo"))
+            .write(sse::FINISH)
+            .write(sse::DONE);
+        let mock = Mock::sequence([vec![open; 10], vec![Reply::chat()]].concat()).await;
+        let gateway = Gateway::start(config(&mock)).await;
+        let mut streams = Vec::new();
+        for _ in 0..10 {
+            let mut stream = gateway.app().open(&client::chat(&json!({ "stream": true }))).await;
+            assert!(stream.chunk().await.unwrap().is_some());
+            streams.push(stream);
+        }
+        // More than there are files for. The kernel takes them all; the gateway takes what it can.
+        let mut idle = Vec::new();
+        for _ in 0..400 {
+            idle.push(TcpStream::connect(gateway.public).await.unwrap());
+        }
+        eventually("it notices", Duration::from_secs(5), || async {
+            gateway.logs().contains("Open files:")
+        })
+        .await;
+        let (began, before) = (Instant::now(), gateway.cpu());
+        while began.elapsed() < Duration::from_secs(1) {
+            assert!(gateway.descriptors() <= 220, "{} are open", gateway.descriptors());
+            assert_eq!(gateway.readyz().await, Some(200), "operators are let in");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let used = gateway.cpu() - before;
+        assert!(used < began.elapsed() / 4, "it spins: {used:?}");
+        gate.open();
+        for stream in streams {
+            let answer = soon("a stream that was open", Answer::read(stream)).await;
+            assert!(answer.ok().text().ends_with(sse::DONE), "{}", answer.text());
+        }
+        drop(idle);
+        let freed = Instant::now();
+        gateway.app().chat().await.ok();
+        let took = freed.elapsed();
+        assert!(took < Duration::from_secs(1), "it recovers only after {took:?}");
+        nobody_is_blamed(&gateway).await;
+        assert_eq!(gateway.logs().matches("Open files:").count(), 1, "{}", gateway.logs());
+        println!(
+            "256 files, 400 idle connections: {used:?} of processor time a second, back in {took:?}"
+        );
+    }
 }

@@ -6,8 +6,10 @@ use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 use crate::{
-    disconnect::{COUNTED, WORDS, ask, config, counted, logged, over, plan, stream, used, words},
-    support::{Gate, Gateway, Mock, Reply, Step, eventually, sse},
+    disconnect::{
+        COUNTED, WORDS, ask, config, counted, logged, over, plan, question, stream, used, words,
+    },
+    support::{Gate, Gateway, LICENSE, Mock, Raw, Reply, Step, client, eventually, sse},
 };
 
 /// Leaves after two words; what it is charged.
@@ -123,30 +125,46 @@ async fn a_provider_that_fails_when_the_app_is_gone_is_not_made_good() {
 }
 
 #[tokio::test]
-async fn there_are_32_places_and_the_33rd_is_cut() {
+async fn a_licence_has_two_places_and_all_have_32_and_what_finds_none_is_cut() {
     let gate = Gate::new();
     let mock = Mock::start(stream(1, &gate)).await;
-    let gateway = Gateway::start(config(&mock, "drain")).await;
+    let others: Vec<String> = (1..16).map(|nth| format!("JSTAR-OTHER-{nth:04}")).collect();
+    let mut config = config(&mock, "drain").license(LATE, "free");
+    for key in &others {
+        config = config.license(key, "free");
+    }
+    let gateway = Gateway::start(config).await;
     let mut leaving = JoinSet::new();
-    for _ in 0..32 {
-        let mut app = ask(&gateway, true).await;
-        app.until(WORDS[0]).await;
-        leaving.spawn(app.leave());
+    let keys = || std::iter::once(LICENSE).chain(others.iter().map(String::as_str));
+    for key in keys().chain(keys()) {
+        leaving.spawn(begun(&gateway, key).await.leave());
     }
     // Each has been let go of: all places are taken.
     leaving.join_all().await;
-    let mut last = ask(&gateway, true).await;
-    last.until(WORDS[0]).await;
-    assert_eq!(gateway.status().await["in_flight"], 33);
-    last.leave().await;
-    mock.left(32).await;
+    for (place, key) in [(32, LICENSE), (33, LATE)] {
+        let last = begun(&gateway, key).await;
+        assert_eq!(gateway.status().await["in_flight"], 33);
+        last.leave().await;
+        mock.left(place).await;
+    }
     assert!(mock.seen()[..32].iter().all(|seen| seen.left.is_none()));
     let cut = used(&gateway).await.1;
     assert!(cut > 5 && cut < 100, "{cut}");
     gate.open();
     over(&gateway).await;
-    assert_eq!(used(&gateway).await, (33, cut + 32 * COUNTED));
+    assert_eq!(used(&gateway).await, (3, cut + 2 * COUNTED));
     assert_eq!(left_after_two_words(&gateway).await, COUNTED, "places are free again");
+}
+
+const LATE: &str = "JSTAR-OTHER-9999";
+
+/// An answer of this licence whose first word has come.
+async fn begun(gateway: &Gateway, key: &str) -> Raw {
+    let mut app = gateway.raw().await;
+    let request = client::post("/v1/chat/completions", &question(true)).replace(LICENSE, key);
+    app.send(request).await;
+    app.until(WORDS[0]).await;
+    app
 }
 
 #[tokio::test]

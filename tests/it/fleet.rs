@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     healing,
     shared_ledger::start,
-    support::{Config, Gateway, LICENSE, Mock, Redis, Reply, eventually, run, sse},
+    support::{Config, Gateway, LICENSE, Mock, Redis, Reply, client, eventually, run, sse},
 };
 
 const SOON: Duration = Duration::from_secs(15);
@@ -122,8 +122,8 @@ async fn a_budget_is_that_of_all_gateways() {
 
 #[tokio::test]
 async fn a_key_that_rests_at_one_gateway_rests_at_all() {
-    let (mock, _redis, gateways) = pair(|config| config).await;
-    mock.key("sk-one", [Reply::status(429).header("retry-after", "60")]);
+    let (mock, _redis, gateways) = pair(|config| config.model("other", "[p/m2]")).await;
+    mock.key("sk-one", [Reply::status(429).header("retry-after", "60"), Reply::chat()]);
     mock.key("sk-two", [Reply::chat()]);
     for _ in 0..4 {
         gateways[0].app().chat().await.ok();
@@ -141,6 +141,13 @@ async fn a_key_that_rests_at_one_gateway_rests_at_all() {
         gateways[1].app().chat().await.ok();
     }
     assert!(mock.keys().iter().all(|key| key.contains("sk-two")), "{:?}", mock.keys());
+    // One model of it does: the other one serves.
+    let resting = gateways[1].status().await["keys"][0]["models"].clone();
+    assert_eq!((&resting[0]["model"], &resting[1]), (&json!("m1"), &Value::Null));
+    for _ in 0..2 {
+        gateways[1].app().ask(&client::chat(&json!({ "model": "other" }))).await.ok();
+    }
+    assert!(mock.keys().iter().any(|key| key.contains("sk-one")), "{:?}", mock.keys());
     // A credential that is no good, too; and a gateway that starts later hears of both.
     mock.key("sk-two", [Reply::error(401)]);
     assert_ne!(gateways[1].app().chat().await.status, 200);

@@ -246,10 +246,13 @@ async fn a_connection_serves_one_request_after_the_other(wire: Wire) {
     for _ in 0..5 {
         raw.send(format!("{head}content-length: {}\r\n\r\n{body}", body.len())).await;
         assert_eq!(raw.answer().await.unwrap().status, 200);
-        raw.send(format!("{head}transfer-encoding: chunked\r\n\r\n{}", chunked(&body))).await;
-        assert_eq!(raw.answer().await.unwrap().status, 200);
     }
-    assert_eq!(mock.count(), 10);
+    // Chunks end their connection: the parser below is lax about where they end.
+    raw.send(format!("{head}transfer-encoding: chunked\r\n\r\n{}", chunked(&body))).await;
+    let last = raw.answer().await.unwrap();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert_eq!(raw.rest(Duration::from_secs(3)).await.as_deref(), Some(&b""[..]));
+    assert_eq!(mock.count(), 6);
     drop(raw);
     eventually("all are done", Duration::from_secs(3), || async {
         gateway.status().await["in_flight"] == 0

@@ -16,8 +16,8 @@ use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::support::{
-    Config, Gate, Gateway, Http, LICENSE, Mock, Redis, Reply, Step, Wire, client, eventually, run,
-    soon, sse,
+    Config, Gate, Gateway, Http, LICENSE, Mock, Redis, Reply, Step, Wire, client, eventually,
+    repeat, run, soon, sse,
 };
 
 /// Apps that ask all the time.
@@ -25,10 +25,6 @@ const WORKERS: usize = 6;
 /// Messages of a plan that is used up while processes change.
 const FEW: u64 = 150;
 const WORDS: [&str; 2] = ["Hel", "lo"];
-
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |count| count.parse().expect("a number"))
-}
 
 fn worker(place: usize) -> String {
     format!("JSTAR-WORK-{place:04}")
@@ -60,12 +56,15 @@ fn work(http: Http, license: String, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
 /// Asks for a licence with few messages until they are used up, and then on; the number of answers.
 fn use_up(http: Http, license: &'static str, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
     tokio::spawn(async move {
-        let mut delivered = 0;
-        while !stop.load(Relaxed) {
+        let (mut delivered, mut refused) = (0, false);
+        while !(stop.load(Relaxed) && refused) {
             let answer = http.chat_as(license).await;
             match answer.status {
                 200 => delivered += 1,
-                _ => drop(answer.is(402, "quota_exceeded")),
+                _ => {
+                    answer.is(402, "quota_exceeded");
+                    refused = true;
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -105,8 +104,8 @@ async fn are_whole(streams: Vec<reqwest::Response>) {
 }
 
 async fn changes_under_load(redis: Option<&Redis>, wire: Wire) {
-    let (changes, count) =
-        (number("GATEKEEPER_HANDOVERS", 3), number("GATEKEEPER_HANDOVER_STREAMS", 50));
+    let changes: usize = repeat::times("GATEKEEPER_HANDOVERS", 2);
+    let count: usize = repeat::times("GATEKEEPER_HANDOVER_STREAMS", 20);
     let mock = Mock::start(Reply::chat()).await;
     let mut config = Config::new(&mock)
         .plan("free", "messages: 100000000/month, tokens: 100000000000/month, models: [\"*\"]")

@@ -13,7 +13,8 @@ use crate::{
     handover::upgrade,
     kills::{App, TOKENS, exact},
     support::{
-        Config, Gate, Gateway, LICENSE, Mock, Noise, Reply, Step, client, eventually, soon, sse,
+        Config, Gate, Gateway, LICENSE, Mock, Noise, Reply, Step, client, eventually, repeat, soon,
+        sse,
     },
 };
 
@@ -191,8 +192,7 @@ async fn a_successor_that_dies_later_gives_everything_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_of_either_in_the_middle_loses_nothing() {
     const APPS: usize = 6;
-    let rounds: u64 = std::env::var("GATEKEEPER_HANDOVER_KILLS")
-        .map_or(8, |count| count.parse().expect("GATEKEEPER_HANDOVER_KILLS is a number"));
+    let rounds: u64 = repeat::times("GATEKEEPER_HANDOVER_KILLS", 4);
     let mut apps: Vec<App> = (0..APPS).map(App::new).collect();
     let (_mock, config) = exact(&apps).await;
     let mut gateway = Gateway::start(config).await;

@@ -8,7 +8,9 @@ use std::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Answer, Config, Gate, Gateway, Mock, Reply, Step, client, eventually, sse};
+use crate::support::{
+    Answer, Config, Gate, Gateway, Mock, Reply, Step, client, eventually, repeat, sse,
+};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -218,8 +220,7 @@ async fn a_provider_is_well_again_while_the_first_answer_still_streams() {
 /// Down, it costs nobody an answer, is asked hardly ever, and serves again soon after it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flapping_provider_is_left_and_returned_to() {
-    let down = std::env::var("GATEKEEPER_DOWN_SECONDS").ok().and_then(|s| s.parse().ok());
-    let down = Duration::from_secs(down.unwrap_or(20));
+    let down = repeat::time("GATEKEEPER_DOWN_SECONDS", 6.0);
     let (sick, well) = (Mock::start(Reply::chat()).await, Mock::start(Reply::chat()).await);
     let config = Config::new(&sick)
         .provider("p", &sick, &["sk-one", "sk-two"])

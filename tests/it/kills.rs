@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Config, Gateway, Http, Mock, Noise, Reply, client, sse};
+use crate::support::{Config, Gateway, Http, Mock, Noise, Reply, client, repeat, sse};
 
 const APPS: usize = 8;
 /// What an answer reports: far more than the estimate of a question that was cut off.
@@ -87,10 +87,7 @@ pub async fn exact(apps: &[App]) -> (Mock, Config) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_delivered_is_lost_and_nobody_is_locked_out() {
-    let kills: u64 = match std::env::var("GATEKEEPER_KILLS") {
-        Ok(count) => count.parse().expect("GATEKEEPER_KILLS is a number"),
-        Err(_) => 20,
-    };
+    let kills: u64 = repeat::times("GATEKEEPER_KILLS", 6);
     let mut apps: Vec<App> = (0..APPS).map(App::new).collect();
     let (_mock, config) = exact(&apps).await;
     let mut gateway = Gateway::start(config).await;

@@ -33,6 +33,12 @@ fn copy(store: &Path, model: &str, keys: &[String]) {
     change.commit().unwrap();
 }
 
+/// How many licences the store of a running gateway knows.
+pub fn licenses(store: &Path) -> i64 {
+    let db = Connection::open(store).unwrap();
+    db.query_row("SELECT count(*) FROM licenses", [], |row| row.get(0)).unwrap()
+}
+
 /// Ends the gateway, which knows `model` from its shop, and starts it again knowing all `keys`.
 pub async fn restart_knowing(gateway: &mut Gateway, model: &str, keys: &[String]) {
     gateway.signal(rustix::process::Signal::TERM);

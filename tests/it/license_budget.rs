@@ -18,6 +18,7 @@ use crate::{
     licenses::{start, unavailable},
     support::{
         Config, Gateway, Http, LICENSE, Mock, Mood, Noise, Raw, Reply, Says, Shop, eventually,
+        repeat,
         shop::{BOUGHT, license_key},
         within,
     },
@@ -29,10 +30,10 @@ const BUDGET: usize = 50;
 const NEW: usize = 30;
 /// Never-seen keys a minute and address.
 const TRIES: usize = 20;
-/// Keys and addresses of [`flood`].
-const KEYS: usize = 100_000;
+/// Addresses of [`Flood`].
 const ADDRESSES: usize = 50;
-/// How long the flood takes where the machine keeps up, and how long it goes on at most.
+/// How long the flood takes where the machine keeps up, and how long it goes on at most, however many keys it tries:
+/// calls are counted by the minute.
 const PACE: Duration = Duration::from_secs(45);
 const LIMIT: Duration = Duration::from_secs(58);
 
@@ -153,38 +154,46 @@ async fn new_keys_leave_a_part_of_the_budget_to_known_licences() {
     assert!(shop.most_in_a_minute() <= BUDGET);
 }
 
-#[derive(Default)]
-struct Tally {
+/// Addresses that try keys nobody has.
+struct Flood {
+    gateway: SocketAddr,
+    keys: usize,
+    began: Instant,
     sent: AtomicUsize,
     statuses: parking_lot::Mutex<HashMap<u16, usize>>,
 }
 
-/// One address that tries keys, over one connection as long as that lasts.
-async fn flood(gateway: SocketAddr, place: usize, began: Instant, tally: Arc<Tally>) {
-    let mut noise = Noise::new(1_000 + place as u64);
-    let mut raw = None;
-    let turns = KEYS / ADDRESSES;
-    for turn in 0..turns {
-        if began.elapsed() > LIMIT {
-            return;
-        }
-        let due = began + PACE * turn as u32 / turns as u32;
-        tokio::time::sleep_until(due.into()).await;
-        let mut connection = match raw.take() {
-            Some(connection) => connection,
-            None => Raw::to(gateway).await.unwrap(),
-        };
-        let key = random_key(&mut noise);
-        connection
-            .send(format!(
-                "GET /v1/me HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 203.0.113.{place}\r\n\
-                 authorization: Bearer {key}\r\n\r\n"
-            ))
-            .await;
-        tally.sent.fetch_add(1, Ordering::Relaxed);
-        if let Some(answer) = connection.answer().await {
-            *tally.statuses.lock().entry(answer.status).or_default() += 1;
-            raw = Some(connection);
+impl Flood {
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// One address, over one connection as long as that lasts.
+    async fn from(self: Arc<Self>, place: usize, mut noise: Noise) {
+        let mut raw = None;
+        let turns = self.keys / ADDRESSES;
+        for turn in 0..turns {
+            if self.began.elapsed() > LIMIT {
+                return;
+            }
+            let due = self.began + PACE * turn as u32 / turns as u32;
+            tokio::time::sleep_until(due.into()).await;
+            let mut connection = match raw.take() {
+                Some(connection) => connection,
+                None => Raw::to(self.gateway).await.unwrap(),
+            };
+            let key = random_key(&mut noise);
+            connection
+                .send(format!(
+                    "GET /v1/me HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 203.0.113.{place}\r\n\
+                     authorization: Bearer {key}\r\n\r\n"
+                ))
+                .await;
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            if let Some(answer) = connection.answer().await {
+                *self.statuses.lock().entry(answer.status).or_default() += 1;
+                raw = Some(connection);
+            }
         }
     }
 }
@@ -205,30 +214,36 @@ async fn a_flood_of_random_keys_costs_fifty_calls_and_keeps_no_buyer_out() {
         app.chat_from("198.51.100.1", LICENSE).await.ok();
     }
     let before = memory(gateway.pid());
-    let (tally, began) = (Arc::new(Tally::default()), Instant::now());
+    let flood = Arc::new(Flood {
+        gateway: gateway.public,
+        keys: repeat::times("GATEKEEPER_FLOOD_KEYS", 10_000),
+        began: Instant::now(),
+        sent: AtomicUsize::default(),
+        statuses: parking_lot::Mutex::default(),
+    });
     let mut flooding = JoinSet::new();
     for place in 1..=ADDRESSES {
-        flooding.spawn(flood(gateway.public, place, began, tally.clone()));
+        flooding.spawn(flood.clone().from(place, Noise::new(1_000 + place as u64)));
     }
     eventually("the flood is in its second half", LIMIT, || async {
-        tally.sent.load(Ordering::Relaxed) > KEYS / 2 || began.elapsed() > LIMIT / 2
+        flood.sent() > flood.keys / 2 || flood.began.elapsed() > LIMIT / 2
     })
     .await;
     let answer =
         within(Duration::from_secs(2), "a buyer", app.chat_from("192.0.2.1", BOUGHT)).await;
     answer.ok();
-    assert!(tally.sent.load(Ordering::Relaxed) < KEYS, "the flood was over");
+    assert!(flood.sent() < flood.keys, "the flood was over");
     flooding.join_all().await;
-    let sent = tally.sent.load(Ordering::Relaxed);
+    let sent = flood.sent();
     let grown = memory(gateway.pid()) - before;
-    let statuses = tally.statuses.lock().clone();
+    let statuses = flood.statuses.lock().clone();
     println!(
         "{sent} random keys from {ADDRESSES} addresses in {:?}: {} calls to the shop, {grown} KiB \
          more memory, answers {statuses:?}",
-        began.elapsed(),
+        flood.began.elapsed(),
         shop.calls().len(),
     );
-    assert!(sent > KEYS / 5, "no flood: {sent} keys");
+    assert!(sent > flood.keys / 5, "no flood: {sent} keys");
     assert!(statuses.keys().all(|status| [403, 429, 503].contains(status)), "{statuses:?}");
     assert!(shop.most_in_a_minute() <= BUDGET, "{} calls", shop.most_in_a_minute());
     assert!(grown < 40 * 1024, "{grown} KiB more");

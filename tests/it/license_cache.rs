@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
+    known,
     licenses::{both, start},
     support::{
-        Config, Gateway, Mock, Mood, Reply, Says, Shop, eventually,
+        Config, Gateway, LICENSE, Mock, Mood, Reply, Says, Shop, client, eventually,
         shop::{BOUGHT, GUMROAD, gumroad_key, license_key},
     },
 };
@@ -53,16 +54,19 @@ async fn the_same_wrong_key_a_hundred_times_at_once_is_one_call() {
 #[tokio::test]
 async fn who_leaves_does_not_spoil_it_for_the_others() {
     let (_mock, shop, gateway) = both().await;
-    shop.sells(BOUGHT, Says::license()).mood(Mood::Slow(Duration::from_millis(500)));
-    let app = gateway.app();
-    let leaves = tokio::spawn({
-        let app = app.clone();
-        async move { app.chat_as(BOUGHT).await.status }
-    });
+    shop.sells(BOUGHT, Says::license()).mood(Mood::Held);
+    let mut leaves = gateway.raw().await;
+    let question = client::post("/v1/chat/completions", &client::chat(&json!({})));
+    leaves.send(question.replace(LICENSE, BOUGHT)).await;
     shop.saw(BOUGHT, 1).await;
+    let app = gateway.app();
     let stays = tokio::spawn(async move { app.chat_as(BOUGHT).await.status });
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    leaves.abort();
+    eventually("both ask", Duration::from_secs(10), async || {
+        gateway.status_now().await["in_flight"] == 2
+    })
+    .await;
+    drop(leaves);
+    shop.mood(Mood::Well);
     assert_eq!(stays.await.unwrap(), 200);
     assert_eq!(shop.calls_for(BOUGHT).len(), 1);
 }
@@ -97,7 +101,10 @@ async fn a_kill_right_after_the_first_answer_loses_nothing_for_long() {
     let (_mock, shop, mut gateway) = both().await;
     shop.sells(BOUGHT, Says::license());
     gateway.app().chat_as(BOUGHT).await.ok();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    eventually("the answer is on the disk", Duration::from_secs(5), async || {
+        known::licenses(&gateway.store()) == 1
+    })
+    .await;
     gateway.kill();
     gateway.restart().await;
     gateway.app().chat_as(BOUGHT).await.ok();

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::{
-    Answer, Config, Gate, Gateway, LICENSE, Mock, Reply, Step, body_of, client, eventually, sse,
+    Answer, Config, Gate, Gateway, LICENSE, Mock, Reply, Step, body_of,
+    client::{self, post_head},
+    eventually, sse,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -14,33 +16,30 @@ const MIB: usize = 1024 * 1024;
 /// came and as it is sent, and each open request has its buffers.
 const BUFFERED: u64 = 32;
 const BESIDE: u64 = 48;
+/// How many ask at once.
+const ASKED: usize = 60;
 
 async fn start(mock: &Mock, model: &str) -> Gateway {
     let server = format!("grace: 5s, limits: {{ buffered: {BUFFERED}MiB }}");
     Gateway::start(Config::new(mock).server(&server).model("fast", model)).await
 }
 
-/// Asks 60 times at once, opens the gate when all have got as far as they can, and counts those that
-/// were served and those that were refused.
+/// Asks 60 times at once, opens the gate when all have got as far as they can (answered, or waiting at the
+/// provider's gate), and counts those that were served and those that were refused.
 async fn flood(mock: &Mock, gateway: &Gateway, gate: &Gate, body: Vec<u8>) -> (usize, usize) {
     let before = gateway.memory("VmRSS");
-    let asked: Vec<_> = (0..60)
+    let asked: Vec<_> = (0..ASKED)
         .map(|_| {
             let (app, body) = (gateway.app(), body.clone());
             tokio::spawn(async move { Answer::of(app.post("/chat", body)).await })
         })
         .collect();
     let finished = || asked.iter().filter(|answer| answer.is_finished()).count();
-    let (mut last, began) = (0, Instant::now());
-    loop {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        let now = finished();
-        // Nothing moves any more.
-        if now > 0 && std::mem::replace(&mut last, now) == now {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "nobody is refused");
-    }
+    eventually("some are refused and the others wait", Duration::from_secs(30), || async {
+        let refused = finished();
+        refused > 0 && refused + gate.waiting() == ASKED
+    })
+    .await;
     gate.open();
     let (mut served, mut refused) = (0, 0);
     for answer in asked {
@@ -179,4 +178,90 @@ async fn events_without_an_end() {
     let most = gateway.memory("VmHWM").saturating_sub(before) / 1024;
     assert!(most <= 16 + BESIDE, "{most} MiB more");
     assert_eq!(gateway.status().await["keys"][0]["errors"], 0);
+}
+
+/// One licence, one address: a quarter of what may be held, however slow its bodies are.
+#[tokio::test]
+async fn what_one_licence_holds_leaves_room_for_the_others() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock).license("JSTAR-TEST-0002", "free").server(
+        "grace: 5s, limits: { body: 2MiB, buffered: 16MiB }, trusted_proxies: [127.0.0.0/8]",
+    );
+    let gateway = Gateway::start(config).await;
+    let mut open = Vec::new();
+    let (mut waiting, mut refused) = (0, 0);
+    for address in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"].into_iter().cycle().take(16)
+    {
+        let mut raw = gateway.raw().await;
+        let head = post_head("/chat");
+        raw.send(format!("{head}x-forwarded-for: {address}\r\ncontent-length: 1900000\r\n\r\n"))
+            .await;
+        raw.send(vec![b' '; 1_800_000]).await;
+        match tokio::time::timeout(Duration::from_millis(150), raw.answer()).await {
+            Ok(answer) => {
+                let answer = answer.expect("an answer");
+                assert_eq!((answer.status, answer.code().as_str()), (503, "upstream_exhausted"));
+                assert_eq!(answer.header("retry-after"), Some("1"));
+                refused += 1;
+            }
+            Err(_) => waiting += 1,
+        }
+        open.push(raw);
+        gateway.app().chat_from("192.0.2.9", "JSTAR-TEST-0002").await.ok();
+    }
+    println!("{waiting} bodies of one licence wait, {refused} are refused");
+    assert!((1..=2).contains(&waiting) && refused >= 14, "{waiting} wait, {refused} are refused");
+}
+
+/// A byte now and then keeps nothing open.
+#[tokio::test]
+async fn a_body_must_keep_a_kibibyte_a_second() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    let body = body_of(40_000);
+    let head = format!("{}content-length: {}\r\n\r\n", post_head("/chat"), body.len());
+    let began = Instant::now();
+    let fine = async {
+        let mut raw = gateway.raw().await;
+        raw.send(&head).await;
+        // 4 KiB a second.
+        for piece in body.chunks(4096) {
+            raw.send(piece).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        raw.answer().await.expect("an answer").status
+    };
+    let slow = async {
+        let (mut read, mut write) = gateway.raw().await.into_halves();
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        write.write_all(head.as_bytes()).await.unwrap();
+        write.write_all(&body[..2000]).await.unwrap();
+        let drip = async {
+            for byte in body[2000..].chunks(1) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if write.write_all(byte).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let mut answer = vec![0; 12];
+        tokio::select! {
+            read = read.read_exact(&mut answer) => drop(read.expect("an answer")),
+            () = drip => {}
+        }
+        (String::from_utf8_lossy(&answer).into_owned(), began.elapsed())
+    };
+    let (fine, (slow, took)) = tokio::join!(fine, slow);
+    assert_eq!(fine, 200);
+    assert_eq!(slow, "HTTP/1.1 400");
+    assert!((7..13).contains(&took.as_secs()), "after {took:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_would_never_fit_is_made_smaller() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock).server("limits: { buffered: 2MiB }")).await;
+    assert!(gateway.logs().contains("server.limits.body: "), "{}", gateway.logs());
+    Answer::of(gateway.app().post("/chat", body_of(1_500_000))).await.ok();
+    Answer::of(gateway.app().post("/chat", body_of(2_000_000))).await.is(413, "body_too_large");
 }

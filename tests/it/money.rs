@@ -249,13 +249,13 @@ async fn usage_reads_a_running_store_and_says_what_it_can_not_read() {
     let table = String::from_utf8(usage(&gateway, &["--by", "model"]).stdout).unwrap();
     let lines: Vec<Vec<&str>> =
         table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[1], ["fast", "1", "1", "11", "7", "0", "$0.0180"]);
-    assert_eq!(lines[2], ["total", "1", "1", "11", "7", "0", "$0.0180"]);
+    assert_eq!(lines[1], ["fast", "1", "1", "1", "11", "7", "0", "0", "0", "$0.0180"]);
+    assert_eq!(lines[2], ["total", "1", "1", "1", "11", "7", "0", "0", "0", "$0.0180"]);
     let widths: Vec<usize> = table.lines().map(str::len).collect();
     assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
     let before = usage(&gateway, &["--csv", "--month", "2020-02"]);
     let text = String::from_utf8(before.stdout).unwrap();
-    assert!(text.ends_with("margin\r\ntotal,0,0,0,0,0,0,,\r\n"), "{text}");
+    assert!(text.ends_with("margin\r\ntotal,0,0,0,0,0,0,0,0,0,,\r\n"), "{text}");
     assert!(!usage(&gateway, &["--month", "2020-13"]).status.success());
 
     let empty = tempfile::tempdir().unwrap();

@@ -42,6 +42,20 @@ impl Scene {
         .await;
     }
 
+    /// How often the thread that watches the file was woken: twice a second, for a look.
+    fn looks(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.gateway.pid())).unwrap();
+        let status = tasks.filter_map(|task| {
+            let folder = task.unwrap().path();
+            let name = fs::read_to_string(folder.join("comm")).ok()?;
+            (name.trim() == "config-watch")
+                .then(|| fs::read_to_string(folder.join("status")).ok())?
+        });
+        let status = status.last().expect("the thread runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
     async fn reloads(&self, result: &str) -> f64 {
         let metrics = self.gateway.metrics().await;
         metrics.sum("gatekeeper_config_reload_total", &[("result", result)])
@@ -100,7 +114,9 @@ async fn a_file_that_can_not_be_used_is_told_once_and_the_next_good_one_is_live(
         eventually("it is refused", SOON, || async { scene.reloads("failure").await == times })
             .await;
         // Nothing more comes of it, however often it is looked at.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let seen = scene.looks();
+        eventually("it is looked at twice more", SOON, || async { scene.looks() >= seen + 2 })
+            .await;
         assert_eq!(scene.reloads("failure").await, times, "{}", scene.gateway.logs());
         scene.gateway.app().chat().await.ok();
     };

@@ -17,14 +17,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject
 
 use crate::support::{
     Config, Gateway, Http, LICENSE, Mock, Noise, Reply, Wire, ca, eventually, gateway::program,
-    run_with_input, yaml::write_private,
+    repeat, run_with_input, yaml::write_private,
 };
 
 const SOON: Duration = Duration::from_secs(10);
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
 
 /// Apps that ask one question after the other, each answered with 200.
 struct Load {
@@ -74,54 +70,6 @@ fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_sighup_fails_no_request_and_takes_no_memory() {
-    let seconds = number("GATEKEEPER_RELOAD_SECONDS", 6);
-    let mock = Mock::start(Reply::chat()).await;
-    // A minute of load is more than a plan usually has.
-    let plenty = "messages: 1000000000/month, models: [\"*\"]";
-    let gateway = Gateway::start(Config::new(&mock).plan("free", plenty)).await;
-    let file = gateway.dir.path().join("gatekeeper.yaml");
-    let text = fs::read_to_string(&file).unwrap();
-    let load = Load::start(&gateway.app(), 4);
-    let began = Instant::now();
-    let (mut sent, mut settled) = (0_u32, None);
-    while began.elapsed() < Duration::from_secs(seconds) {
-        gateway.signal(Signal::HUP);
-        sent += 1;
-        if sent.is_multiple_of(25) {
-            // Another configuration each time, and now and then a broken one.
-            let other = match sent / 25 % 3 {
-                0 => format!("{text}  extra-{sent}: [p/m2]\n"),
-                1 => text.clone(),
-                _ => text.replace("models:", "modles:"),
-            };
-            let beside = file.with_extension("new");
-            fs::write(&beside, other).unwrap();
-            fs::rename(&beside, &file).unwrap();
-        }
-        if settled.is_none() && began.elapsed() > Duration::from_secs(seconds) / 2 {
-            settled = Some(resident(gateway.pid()));
-        }
-        let next = began + Duration::from_millis(10) * sent;
-        tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
-    }
-    load.goes_on(10).await;
-    let (before, after) = (settled.unwrap(), resident(gateway.pid()));
-    let served = load.end().await;
-    let metrics = gateway.metrics().await;
-    let reloads = metrics.sum("gatekeeper_config_reload_total", &[]);
-    println!(
-        "{sent} SIGHUP in {seconds} s: {reloads} reloads, {served} requests, none failed; \
-         {before} KiB half-way, {after} KiB at the end"
-    );
-    assert!(reloads >= 2.0 * seconds as f64, "{reloads} reloads: is anything read?");
-    assert!(reloads <= 4.0 * seconds as f64 + 3.0, "{reloads} reloads are too many");
-    assert!(metrics.sum("gatekeeper_config_reload_total", &[("result", "failure")]) > 0.0);
-    assert!(after < before + 8 * 1024, "{before} KiB, then {after} KiB");
-    assert_eq!(gateway.messages(LICENSE).await, served);
 }
 
 /// The certificate that a new connection is shown, DER.
@@ -249,7 +197,7 @@ fn only_kek(text: &str) -> String {
 /// one, never a mixture, and the gateway serves all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_kek_is_rotated_under_load_with_rewrap_killed_at_any_moment() {
-    let kills = number("GATEKEEPER_REWRAP_KILLS", 60);
+    let kills: u64 = repeat::times("GATEKEEPER_REWRAP_KILLS", 30);
     let mock = Mock::start(Reply::chat()).await;
     let dir = Arc::new(tempfile::TempDir::new().unwrap());
     let config = sealed(dir.path(), &mock);
@@ -330,4 +278,57 @@ fn save(file: &Path, text: &str) {
     let beside = file.with_extension("new");
     fs::write(&beside, text).unwrap();
     fs::rename(&beside, file).unwrap();
+}
+
+/// They measure the machine, or keep all of it busy: `make test` runs them with nothing beside them.
+mod alone {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_storm_of_sighup_fails_no_request_and_takes_no_memory() {
+        let seconds: u64 = repeat::times("GATEKEEPER_RELOAD_SECONDS", 6);
+        let mock = Mock::start(Reply::chat()).await;
+        // A minute of load is more than a plan usually has.
+        let plenty = "messages: 1000000000/month, models: [\"*\"]";
+        let gateway = Gateway::start(Config::new(&mock).plan("free", plenty)).await;
+        let file = gateway.dir.path().join("gatekeeper.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        let load = Load::start(&gateway.app(), 4);
+        let began = Instant::now();
+        let (mut sent, mut settled) = (0_u32, None);
+        while began.elapsed() < Duration::from_secs(seconds) {
+            gateway.signal(Signal::HUP);
+            sent += 1;
+            if sent.is_multiple_of(25) {
+                // Another configuration each time, and now and then a broken one.
+                let other = match sent / 25 % 3 {
+                    0 => format!("{text}  extra-{sent}: [p/m2]\n"),
+                    1 => text.clone(),
+                    _ => text.replace("models:", "modles:"),
+                };
+                let beside = file.with_extension("new");
+                fs::write(&beside, other).unwrap();
+                fs::rename(&beside, &file).unwrap();
+            }
+            if settled.is_none() && began.elapsed() > Duration::from_secs(seconds) / 2 {
+                settled = Some(resident(gateway.pid()));
+            }
+            let next = began + Duration::from_millis(10) * sent;
+            tokio::time::sleep(next.saturating_duration_since(Instant::now())).await;
+        }
+        load.goes_on(10).await;
+        let (before, after) = (settled.unwrap(), resident(gateway.pid()));
+        let served = load.end().await;
+        let metrics = gateway.metrics().await;
+        let reloads = metrics.sum("gatekeeper_config_reload_total", &[]);
+        println!(
+            "{sent} SIGHUP in {seconds} s: {reloads} reloads, {served} requests, none failed; \
+         {before} KiB half-way, {after} KiB at the end"
+        );
+        assert!(reloads >= 2.0 * seconds as f64, "{reloads} reloads: is anything read?");
+        assert!(reloads <= 4.0 * seconds as f64 + 3.0, "{reloads} reloads are too many");
+        assert!(metrics.sum("gatekeeper_config_reload_total", &[("result", "failure")]) > 0.0);
+        assert!(after < before + 8 * 1024, "{before} KiB, then {after} KiB");
+        assert_eq!(gateway.messages(LICENSE).await, served);
+    }
 }

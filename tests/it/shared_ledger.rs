@@ -345,3 +345,17 @@ async fn a_changed_limit_holds_for_what_was_used_before() {
     }
     fleet.used_is(8, 8 * sse::TOKENS).await;
 }
+
+/// What an app calls its messages lies on Redis as a hash alone.
+#[tokio::test]
+async fn what_an_app_calls_a_message_is_not_on_redis() {
+    let fleet = Fleet::start(1, "messages: 9/month, models: [fast]", Reply::chat(), "").await;
+    let body = client::chat(&json!({})).to_string();
+    let request = fleet.apps()[0].post("/v1/chat/completions", body);
+    Answer::of(request.header("x-message-id", "anna-4711")).await.ok();
+    fleet.used_is(1, sse::TOKENS).await;
+    for kept in [fleet.redis.content(), fleet.redis.files()] {
+        assert!(!crate::support::contains(&kept, "anna-4711"));
+        assert!(crate::support::contains(&kept, ":message:"));
+    }
+}

@@ -14,7 +14,7 @@ use gatekeeper::{
     store::{Store, address::Address},
 };
 use gatekeeper_filters::kernel::{
-    Charge, Demand, Denied, Ledger, LicenseId, Limit, Pace, Period, Source, TooFast, UnixMs,
+    About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Pace, Period, Source, TooFast, UnixMs,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -33,7 +33,9 @@ async fn gateway(redis: &Redis) -> Gateway {
     let dir = TempDir::new().unwrap();
     let local = Embedded::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
     let store = Store::new(Address::parse(&redis.url()).unwrap(), false).unwrap();
-    let ledger = Shared::open(local, store.clone(), OnStoreDown::Closed).unwrap();
+    let naming = |_: &LicenseId, id: &str| id.to_owned();
+    let closed = OnStoreDown::Closed;
+    let ledger = Shared::open(local, store.clone(), closed, Box::new(naming)).unwrap();
     store.start(vec![ledger.listener()]);
     eventually("the store is up", Duration::from_secs(10), || async { ledger.is_up() }).await;
     Gateway { ledger, _dir: dir }
@@ -144,6 +146,8 @@ fn demand(license: LicenseId, input: u64, output: u64, id: Option<u8>) -> Demand
     Demand {
         license,
         now: UnixMs::now(),
+        about: About::default(),
+        input_cost: 0,
         messages: month(MESSAGES),
         tokens: month(TOKENS),
         input,
@@ -190,8 +194,8 @@ async fn walk(gateways: &[Gateway; 2], license: LicenseId, steps: Vec<Step>) {
                 let open = model.open.remove(which % model.open.len());
                 let tokens = open.tokens * share / 100;
                 let ledger = &gateways[open.at].ledger;
-                let charge = Charge { message, tokens, source: Source::Reported };
-                ledger.settle(open.hold, charge);
+                let charge = Charge { message, tokens, source: Source::Reported, about: None };
+                ledger.settle(open.hold, charge.clone());
                 // Once more changes nothing.
                 ledger.settle(open.hold, charge);
                 ledger.flush().await;
@@ -250,7 +254,8 @@ async fn a_request_that_is_asked_about_twice_counts_once() {
         let demand = Demand { pace, min_output: 200, ..demand(license, 10, 270, None) };
         for _ in 0..2 {
             let grant = gateway.ledger.reserve(&demand).await.expect("room for both");
-            let charge = Charge { message: true, tokens: 20, source: Source::Reported };
+            let source = Source::Reported;
+            let charge = Charge { message: true, tokens: 20, source, about: None };
             gateway.ledger.settle(grant.hold, charge);
         }
         let third = gateway.ledger.reserve(&demand).await;

@@ -8,13 +8,8 @@ use std::{
 use crate::{
     shared_ledger::Fleet,
     shared_trouble::Load,
-    support::{Gateway, Noise, Reply, eventually, sse},
+    support::{Gateway, Noise, Reply, eventually, repeat, sse},
 };
-
-fn time() -> Duration {
-    let seconds = std::env::var("GATEKEEPER_SOAK_SECONDS").ok();
-    Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(60))
-}
 
 /// Resident memory, in KiB.
 fn memory(gateway: &Gateway) -> u64 {
@@ -30,9 +25,10 @@ async fn a_soak_with_one_fault_after_the_other_counts_every_answer_once() {
     let mut fleet = Fleet::start(3, plan, Reply::chat(), "").await;
     let load = Load::on(&fleet.gateways, 6, &[200, 503]);
     let (began, mut noise) = (Instant::now(), Noise::new(7));
+    let time = repeat::time("GATEKEEPER_SOAK_SECONDS", 12.0);
     let mut faults = 0;
     let mut settled_in = Vec::new();
-    while began.elapsed() < time() {
+    while began.elapsed() < time {
         tokio::time::sleep(Duration::from_secs(2)).await;
         match noise.below(4) {
             0 => fleet.redis.flush(),
@@ -47,7 +43,7 @@ async fn a_soak_with_one_fault_after_the_other_counts_every_answer_once() {
         faults += 1;
         tokio::time::sleep(Duration::from_secs(2)).await;
         fleet.is_counting().await;
-        if began.elapsed() > time() / 3 {
+        if began.elapsed() > time / 3 {
             settled_in.push(fleet.gateways.iter().map(memory).max().unwrap());
         }
     }

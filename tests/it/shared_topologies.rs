@@ -6,7 +6,7 @@ use crate::{
     shared_ledger::{agree, are_counting, start},
     shared_trouble::Load,
     support::{
-        Config, LICENSE, Mock, Redis, Reply, ca, eventually, sse,
+        Config, LICENSE, Mock, Redis, Reply, ca, eventually, repeat, sse,
         topology::{Cluster, Watched},
     },
 };
@@ -22,7 +22,8 @@ async fn a_failover_costs_no_answer_and_no_count() {
         gateway.app().chat().await.ok();
     }
     let load = Load::on(&gateways, 4, &[200]);
-    for turn in 0..failovers() {
+    let failovers: usize = repeat::times("GATEKEEPER_FAILOVERS", 2);
+    for turn in 0..failovers {
         if turn > 0 {
             watched.knows_a_copy().await;
         }
@@ -34,12 +35,7 @@ async fn a_failover_costs_no_answer_and_no_count() {
     let served = load.end().await + 2;
     assert_eq!(mock.count() as u64, served);
     agree(&gateways, LICENSE, served, served * sse::TOKENS).await;
-    println!("{} failovers under load: {served} answers, all of them counted once", failovers());
-}
-
-fn failovers() -> usize {
-    let often = std::env::var("GATEKEEPER_FAILOVERS").ok();
-    often.and_then(|often| often.parse().ok()).unwrap_or(2)
+    println!("{failovers} failovers under load: {served} answers, all of them counted once");
 }
 
 /// Licences lie on all three servers. When one dies, those of the others are served as ever.

@@ -11,6 +11,8 @@ pub mod gateway;
 pub mod mock;
 #[path = "support/redis.rs"]
 pub mod redis;
+#[path = "support/repeat.rs"]
+pub mod repeat;
 #[path = "support/shop.rs"]
 pub mod shop;
 #[path = "support/sse.rs"]
@@ -60,7 +62,9 @@ pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output =
 pub struct Noise(u64);
 
 impl Noise {
+    /// Prints the seed: the captured output of a test that fails names it.
     pub fn new(seed: u64) -> Self {
+        eprintln!("seed {seed}");
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 

@@ -161,3 +161,18 @@ async fn many_requests_share_few_connections() {
     assert!(connections <= 2, "{connections} connections for 60 requests");
     assert_eq!(gateway.tokens(LICENSE).await, 61 * sse::TOKENS);
 }
+
+/// A refused stream was not looked at (RFC 9113, 8.7): it is tried anew, on the first connection, too.
+#[tokio::test]
+async fn a_refused_stream_is_tried_on_a_fresh_connection() {
+    let refused = Reply::instead([Step::Refuse]);
+    let mock = Mock::h2([refused.clone(), Reply::chat(), refused, Reply::chat()]).await;
+    let gateway = start_with(Config::new(&mock).keys("p", &["sk-one"])).await;
+    for _ in 0..2 {
+        assert_eq!(gateway.app().chat().await.ok().number("x-gatekeeper-attempts"), 1);
+    }
+    assert_eq!(mock.count(), 4);
+    let connections: std::collections::BTreeSet<_> =
+        mock.seen().iter().map(|seen| seen.connection).collect();
+    assert!(connections.len() > 1, "{connections:?}");
+}

@@ -159,10 +159,11 @@ async fn without_usage_the_record_is_an_estimate() {
 }
 
 #[tokio::test]
-async fn a_reported_nought_is_nought() {
+async fn a_reported_nought_is_nought_where_nothing_was_said() {
     let none = "\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}";
     let body = format!("{}{none}}}", &sse::CHAT[..sse::CHAT.find("\"usage\"").unwrap()]);
-    let mock = Mock::start(Reply::json(200, body)).await;
+    let silent = body.replace("\"Hel\\u006co\"", "\"\"");
+    let mock = Mock::start(Reply::json(200, silent)).await;
     let gateway = start(&mock).await;
     gateway.app().chat().await.ok();
     assert_eq!(gateway.tokens(LICENSE).await, 0);

@@ -1,6 +1,6 @@
 //! The Responses API: named events, each of which also carries its name as `type`.
 
-use super::{Output, counts, failed, is_empty, member_text, text};
+use super::{Carries, Ending, Output, counts, failed, is_empty, member_text, text};
 use crate::{
     kernel::json::{Kind, Value},
     meter::{Reading, estimate::Estimate},
@@ -21,19 +21,27 @@ pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
         "response.completed" | "response.incomplete" | "response.failed" => {
             reading.finished = true;
             reading.commits = true;
+            reading.ending = ending(kind == "response.completed");
+            // What no event brought before.
+            let output = response.and_then(|response| response.get("output"));
+            reading.output = carries(output.is_some_and(|output| !is_empty(output)));
         }
         // The call is shown, by name, before its arguments come.
         "response.output_item.added" => {
             if let Some(item) = root.get("item").filter(|item| is_call(*item)) {
                 reading.commits = true;
-                reading.output = member_text(item, "name");
+                reading.output = Carries::Answer;
+                reading.output_millitokens = member_text(item, "name");
             }
         }
         _ if kind.ends_with(".delta") => {
             if let Some(delta) = root.get("delta").filter(|delta| !is_empty(*delta)) {
                 reading.commits = true;
+                let thinks = kind.starts_with("response.reasoning");
+                reading.output = if thinks { Carries::Reasoning } else { Carries::Answer };
                 let sound = kind == "response.audio.delta";
-                reading.output = if sound { Estimate::default() } else { text(delta) };
+                reading.output_millitokens =
+                    if sound { Estimate::default() } else { text(delta) };
             }
         }
         // What `.done` events say was said in pieces before.
@@ -41,6 +49,14 @@ pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
     }
     reading.commits &= !reading.failed;
     reading
+}
+
+fn ending(completed: bool) -> Ending {
+    if completed { Ending::Natural } else { Ending::Other }
+}
+
+fn carries(said: bool) -> Carries {
+    if said { Carries::Answer } else { Carries::None }
 }
 
 fn is_call(item: Value<'_>) -> bool {
@@ -57,9 +73,12 @@ pub(super) fn answer(root: Value<'_>) -> Reading {
     let said = output.is_some_and(|output| !is_empty(output));
     Reading {
         usage: root.get("usage").and_then(|usage| counts(usage, Output::Counted)),
-        output: output.map_or(Estimate::default(), |output| output.items().map(item).sum()),
+        output_millitokens: output
+            .map_or(Estimate::default(), |output| output.items().map(item).sum()),
         commits: (said || finished) && !failed,
+        output: carries(said),
         finished,
+        ending: ending(status == "completed"),
         failed,
         ..Reading::default()
     }

@@ -8,7 +8,7 @@
 use super::chat_event;
 use crate::{
     kernel::json::Reader,
-    meter::{Reading, estimate},
+    meter::{Output, Reading, estimate},
 };
 
 /// Chunks in a row that were like no other; after that the stream is one whose chunks differ (by
@@ -46,7 +46,12 @@ impl ChatStream {
 
 /// The reading of a chunk that holds words and nothing else.
 fn said(words: &str) -> Reading {
-    Reading { commits: !words.is_empty(), output: estimate::piece(words), ..Reading::default() }
+    Reading {
+        commits: !words.is_empty(),
+        output: if words.is_empty() { Output::None } else { Output::Answer },
+        output_millitokens: estimate::piece(words),
+        ..Reading::default()
+    }
 }
 
 impl Shape {

@@ -35,7 +35,7 @@ struct Seen {
 impl Seen {
     fn add(&mut self, reading: &Reading) {
         self.usage = reading.usage.or(self.usage);
-        self.millitokens += reading.output;
+        self.millitokens += reading.output_millitokens;
         if reading.commits && self.committed.is_none() {
             self.committed = Some(self.events);
         }
@@ -165,8 +165,13 @@ fn without_usage_the_text_is_estimated() {
     let seen = watch(Endpoint::Chat, [&fixture("openai_chat_stream_nousage.sse")[..]]);
     let text = "Reykjavík is the capital of Iceland. ☀️";
     assert_near(seen.millitokens, text);
-    let metered = Metered { reported: seen.usage, output: seen.millitokens, ..Metered::default() };
-    let (usage, source) = metered.usage(24, Vocabulary::O200k);
+    let metered = Metered {
+        reported: seen.usage,
+        seen_millitokens: seen.millitokens,
+        vocabulary: Vocabulary::O200k,
+        ..Metered::default()
+    };
+    let (usage, source) = metered.usage(24);
     assert_eq!((usage.input, source), (24, Source::Estimated));
     assert!((6..=16).contains(&usage.output), "{}", usage.output);
 }
@@ -237,13 +242,13 @@ fn whole_answers() {
     }
     let text = estimate::piece("Reykjavík is the capital of Iceland.");
     let responses = answer(Endpoint::Responses, &fixture("openai_responses.json")).unwrap();
-    assert_eq!(responses.output, text);
+    assert_eq!(responses.output_millitokens, text);
     let counted = String::from_utf8(fixture("openai_chat.json").to_vec()).unwrap();
     let chat = answer(Endpoint::Chat, counted.as_bytes()).unwrap();
-    assert_eq!(chat.output, Estimate::default(), "counted by the provider");
+    assert_eq!(chat.output_millitokens, Estimate::default(), "counted by the provider");
     let uncounted = counted.replace("\"usage\"", "\"uncounted\"");
     let chat = answer(Endpoint::Chat, uncounted.as_bytes()).unwrap();
-    assert_eq!(chat.output, estimate::piece("Reykjavík is the capital of Iceland. ☀️"));
+    assert_eq!(chat.output_millitokens, estimate::piece("Reykjavík is the capital of Iceland. ☀️"));
 }
 
 #[test]
@@ -328,7 +333,7 @@ fn groq_tells_usage_without_being_asked() {
 fn delta(delta: serde_json::Value) -> (bool, Estimate) {
     let event = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
     let reading = chat_event(event.to_string().as_bytes());
-    (reading.commits, reading.output)
+    (reading.commits, reading.output_millitokens)
 }
 
 #[test]
@@ -393,7 +398,7 @@ fn errors_inside_an_answer() {
 fn the_events_of_a_responses_stream() {
     let read = |event: serde_json::Value| responses_event(None, event.to_string().as_bytes());
     let call = json!({"type": "response.output_item.added", "item": {"type": "function_call", "name": "abc", "arguments": ""}});
-    assert_eq!((read(call.clone()).commits, read(call).output), (true, estimate::piece("abc")));
+    assert_eq!((read(call.clone()).commits, read(call).output_millitokens), (true, estimate::piece("abc")));
     let message =
         json!({"type": "response.output_item.added", "item": {"type": "message", "content": []}});
     assert_eq!(read(message), Reading::default());
@@ -406,7 +411,7 @@ fn the_events_of_a_responses_stream() {
     ] {
         let delta = json!({"type": format!("response.{kind}.delta"), "delta": "abc"});
         assert_eq!(
-            (read(delta.clone()).commits, read(delta).output),
+            (read(delta.clone()).commits, read(delta).output_millitokens),
             (true, estimate::piece("abc"))
         );
         let delta = json!({"type": format!("response.{kind}.delta"), "delta": ""});
@@ -435,7 +440,7 @@ fn whole_answers_of_the_responses_api() {
         {"type": "message", "content": [{"type": "refusal", "refusal": "abc"}]}]});
     let reading = answer(Endpoint::Responses, body.to_string().as_bytes()).unwrap();
     assert_eq!(
-        (reading.output, reading.finished),
+        (reading.output_millitokens, reading.finished),
         ([estimate::piece("abc"); 4].into_iter().sum(), true)
     );
     let body = json!({"status": "failed", "error": {"code": "server_error"}, "output": []});

@@ -10,6 +10,7 @@ use crate::config::{problem::Report, values};
 pub fn compile(view: &View<'_>, model: &mut Model, report: &mut Report) {
     model.accepts = view.texts("accepts").into_iter().map(Arc::from).collect();
     model.whole = view.text("delivery") == Some("whole");
+    model.delivers_hollow = view.text("on_empty") == Some("deliver");
     model.sticky = view.bool("sticky");
     model.timeouts = timeouts(&view.sub("timeouts"), report);
     for target in &mut model.targets {

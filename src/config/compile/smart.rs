@@ -48,6 +48,7 @@ fn smart(
         "targets",
         "accepts",
         "delivery",
+        "on_empty",
         "timeouts",
         "sticky",
         "vocabulary",

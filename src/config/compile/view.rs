@@ -115,6 +115,12 @@ impl<'a> View<'a> {
         values::dollars(self.sub("budget").text("day")?).ok()
     }
 
+    /// Hundredths of a percent of `budget.waste_per_licence`.
+    pub fn waste_per_licence(&self) -> u64 {
+        let text = self.sub("budget").text("waste_per_licence");
+        text.and_then(|text| values::percent(text).ok()).unwrap_or(1_000)
+    }
+
     /// The texts of a list.
     pub fn texts(&self, name: &str) -> Vec<&'a str> {
         let items = self.node(name).map(Node::items).unwrap_or_default();

@@ -210,10 +210,6 @@ const LINES: &[(&str, &str)] = &[
         "13:27: server.limits.body: expected a size like `64KiB`, `10MiB` or `1GiB`",
     ),
     (
-        "server: { limits: { body: 1GiB } }",
-        "13:19: server.limits.buffered: smaller than `body`: the largest request would never fit",
-    ),
-    (
         "server: { tls: { cert: a.pem } }",
         "13:16: server.tls.key: missing: PEM file: the private key.",
     ),
@@ -241,6 +237,14 @@ const LINES: &[(&str, &str)] = &[
     ("store: { url: redis://localhost }", "13:10: store.url: goes with `kind: redis` only"),
     ("budget: { day: $20.125 }", "13:16: budget.day: expected dollars like `$20` or `$0.50`"),
     ("budget: { day: $0 }", "13:16: budget.day: must be more than zero"),
+    (
+        "budget: { day: $20, waste_per_licence: 0.1 }",
+        "13:40: budget.waste_per_licence: expected a share like `10%`, found a number",
+    ),
+    (
+        "budget: { day: $20, waste_per_licence: 101% }",
+        "13:40: budget.waste_per_licence: expected a share like `10%` or `2.5%`, at most `100%`",
+    ),
     ("budget: { month: $20 }", "13:11: budget.month: unknown field"),
     ("budget:", "13:7: budget.day: missing: Dollars a day (UTC), like `$20`."),
     (

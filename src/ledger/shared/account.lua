@@ -2,17 +2,29 @@
 --
 -- KEYS[1] the account of one licence, a hash. Windows come by fours (minute, hour, day, month), a
 --         list of them is flat: start, messages, tokens, start, ...
---   u:GATEWAY  {boot, sequence, windows}   what this gateway has settled; it alone writes it
+--   u:GATEWAY  {boot, sequence, windows, epoch}   what this gateway has settled; it alone writes it.
+--              The epoch is that of its last sync
 --   p:GATEWAY  windows                     presumed of it: requests that it did not renew. Gone as
 --                                          soon as it speaks again
---   o          {places, earliest, windows, kept} sums over KEYS[2], when its first entry ends, and
---              until when both keys are kept
+--   o          {places, earliest, windows, kept, entries, dead} sums over KEYS[2], when its first
+--              entry ends, until when both keys are kept, how many entries there are, and how many
+--              of them stand for requests that were given up
+--   e          grows when KEYS[2] has not the entries that were counted: what a gateway told before
+--              is not all there then
 --   r          {start, requests, ...}      requests counted for the rate
 --   x:GATEWAY  {start, extra messages, extra tokens, forgiven messages, forgiven tokens, ...}
 --              what operators gave through this gateway; it alone writes it
--- KEYS[2] its open requests, a hash by name:
---   {until, message, input, tokens, starts, boot, gateway, place}
---   A message that requests with one id share is an entry of its own: no place, no tokens.
+-- KEYS[2] its open requests, a hash by name (GATEWAY:BOOT:NUMBER):
+--   {until, message, input, tokens, starts, boot, gateway, place, owes, role}
+--   Without a place: a message that was decided on and is not told yet (owes 1), or a request that
+--   was given up while it was on its way here, so that it is not granted when it comes.
+-- KEYS[3..] groups of requests that share a message id:
+--   {first, requests, charged, owner, wanted, {names}, older}
+--   The request that found no message in its group owns it: its entry holds the message as that of a
+--   request without an id does, and closes in the same script that takes the charge. The others pay
+--   nothing, unless the owner gives back: then one that is open owns it. Wanted: another one was
+--   charged, so the owner pays even if it gives back. Older: the group of the same id before, while
+--   requests of it are open. The owner is named without its boot.
 --
 -- Lists are in MessagePack: half the size of text, and read in C.
 
@@ -54,7 +66,7 @@ local function read_account()
   return account
 end
 
-local changed = {}
+local changed = {} -- field, value, ...
 local function write(field, value)
   changed[#changed + 1] = field
   changed[#changed + 1] = cmsgpack.pack(value)
@@ -75,16 +87,24 @@ local function save(account, now)
   end
 end
 
+local function is_dead(entry)
+  return entry[8] == 0 and entry[2] == 0 and entry[4] == 0
+end
+
 local function count_open(open, entry)
   open[1] = open[1] + entry[8]
+  open[5] = open[5] + 1
+  if is_dead(entry) then open[6] = open[6] + 1 end
   if open[2] == 0 or entry[1] < open[2] then open[2] = entry[1] end
   add(open[3], entry[5], entry[2], entry[4])
 end
 
 -- Counts the open requests anew. One whose time is over is charged its message and its input, to
 -- the gateway that did not renew it; unless that gateway lives again, then it has charged it itself.
+local counted = false
 local function recount(account, now)
-  local open, presumed = {0, 0, none()}, {}
+  counted = true
+  local open, presumed = {0, 0, none(), false, 0, 0}, {}
   local flat = redis.call('HGETALL', KEYS[2])
   for at = 1, #flat, 2 do
     local entry = cmsgpack.unpack(flat[at + 1])
@@ -93,7 +113,7 @@ local function recount(account, now)
     else
       redis.call('HDEL', KEYS[2], flat[at])
       local known = account['u:' .. entry[7]]
-      if not known or known[1] <= entry[6] then
+      if not is_dead(entry) and (not known or known[1] <= entry[6]) then
         local field = 'p:' .. entry[7]
         account[field] = account[field] or none()
         add(account[field], entry[5], entry[2], entry[3])
@@ -111,18 +131,36 @@ local function close(account, names)
   local known, open = redis.call('HMGET', KEYS[2], unpack(names)), account.o
   redis.call('HDEL', KEYS[2], unpack(names))
   for at = 1, #names do
-    if known[at] and open then
+    if known[at] then
       local entry = cmsgpack.unpack(known[at])
       open[1] = math.max(0, open[1] - entry[8])
       add(open[3], entry[5], -entry[2], -entry[4])
+      open[5] = open[5] - 1
+      if is_dead(entry) then open[6] = open[6] - 1 end
     end
   end
 end
 
--- Whether what a gateway once said of this licence is gone: the store was emptied, or is an older copy.
--- Nothing is written then before all gateways know.
+-- Whether what a gateway once said of this licence is gone: the store was emptied, or is an older copy,
+-- or open requests are missing. Nothing is granted then before all gateways have told all they know.
 local function is_lost(account, gateway, has_spoken)
-  return has_spoken == '1' and not account['u:' .. gateway]
+  local known = account['u:' .. gateway]
+  return has_spoken == '1' and (not known or (known[4] or 0) ~= (account.e or 0))
+end
+
+-- Counts the open requests where that is due. Entries that were counted and are not there are a loss:
+-- whether it is one.
+local function look_over(account, now)
+  local open = account.o
+  local missing = open and open[5] and open[5] ~= redis.call('HLEN', KEYS[2])
+  if missing then
+    account.e = (account.e or 0) + 1
+    write('e', account.e)
+  elseif open and open[5] and (open[2] == 0 or open[2] > now) then
+    return false
+  end
+  recount(account, now)
+  return missing
 end
 
 -- The numbers in a text, or nil where there are none.
@@ -139,7 +177,7 @@ local function settle(account, gateway, boot, sequence, windows, given)
   local field = 'u:' .. gateway
   local known = account[field]
   if known and (known[1] > boot or (known[1] == boot and known[2] >= sequence)) then return false end
-  account[field] = {boot, sequence, windows}
+  account[field] = {boot, sequence, windows, known and known[4] or account.e or 0}
   write(field, account[field])
   if account['p:' .. gateway] then
     redis.call('HDEL', KEYS[1], 'p:' .. gateway)
@@ -188,4 +226,113 @@ local function adjusted(account, period, start)
     end
   end
   return messages, tokens, forgiven_messages, forgiven_tokens
+end
+
+-- Whether anything is presumed of a gateway: it may know better.
+local function has_presumed(account)
+  for field in pairs(account) do
+    if string.sub(field, 1, 2) == 'p:' then return 1 end
+  end
+  return 0
+end
+
+local function read_entry(name)
+  local packed = redis.call('HGET', KEYS[2], name)
+  return packed and cmsgpack.unpack(packed)
+end
+
+local function write_entry(name, entry)
+  redis.call('HSET', KEYS[2], name, cmsgpack.pack(entry))
+end
+
+-- A request by any boot of its gateway: it may go on in another process.
+local function own_name(name)
+  local gateway, number = string.match(name, '^(.-):%d+:(%d+)$')
+  return gateway and (gateway .. ':' .. number) or name
+end
+
+local function place_of(group, own)
+  for at, name in ipairs(group[6]) do
+    if own_name(name) == own then return at end
+  end
+end
+
+-- The owner gave the message back: one that is open has it now, or nobody.
+local function pass_on(account, group)
+  group[4] = ''
+  for _, name in ipairs(group[6]) do
+    local entry = read_entry(name)
+    if entry and entry[8] == 1 then
+      entry[2] = 1
+      write_entry(name, entry)
+      add(account.o[3], entry[5], 1, 0)
+      group[4] = own_name(name)
+      return
+    end
+  end
+end
+
+-- The request `name` of a group ended. `state`: 2 it is charged the message, and what its gateway
+-- tells has it in it; 1 it is charged, and has paid nothing; 0 it gives back; 3 it was given up.
+-- Whether it has to pay after all: then its entry stays, without a place, and holds the message until
+-- the gateway has told that too. Said again, it changes nothing.
+local function leave(account, key, name, state)
+  local entry = read_entry(name)
+  local packed = redis.call('GET', key)
+  local whole, own = packed and cmsgpack.unpack(packed), own_name(name)
+  local group, at = whole, nil
+  while group do
+    at = place_of(group, own)
+    if at then break end
+    group = group[7]
+  end
+  if not group then return entry and entry[9] == 1 end
+  table.remove(group[6], at)
+  if state == 3 then group[2] = group[2] - 1 end
+  local owes = false
+  if group[3] == 0 then
+    local owns = group[4] == own
+    if state == 2 then
+      group[3] = 1
+    elseif state == 1 and not owns and group[4] ~= '' then
+      group[5] = 1
+    elseif state == 1 or (owns and group[5] == 1) then
+      group[3], owes = 1, true
+    elseif owns then
+      pass_on(account, group)
+    end
+  end
+  redis.call('SET', key, cmsgpack.pack(whole), 'KEEPTTL')
+  if owes and entry then
+    local open = account.o
+    open[1] = math.max(0, open[1] - entry[8])
+    add(open[3], entry[5], 1 - entry[2], -entry[4])
+    entry[2], entry[3], entry[4], entry[8], entry[9] = 1, 0, 0, 0, 1
+    write_entry(name, entry)
+  end
+  return owes
+end
+
+-- Ends requests: from ARGV[at] on a count and names, then for each of a group its name, the place of
+-- the group in KEYS, and its state. The names of those that have to pay after all.
+local function finish(account, at)
+  local owing, names, count = {}, {}, tonumber(ARGV[at])
+  local function done(name)
+    names[#names + 1] = name
+    if #names == 1000 then -- Lua's stack holds some thousand
+      close(account, names)
+      names = {}
+    end
+  end
+  for place = at + 1, at + count do done(ARGV[place]) end
+  for place = at + count + 1, #ARGV, 3 do
+    local name = ARGV[place]
+    if leave(account, KEYS[tonumber(ARGV[place + 1])], name, tonumber(ARGV[place + 2])) then
+      owing[#owing + 1] = name
+    else
+      done(name)
+    end
+  end
+  close(account, names)
+  return owing
 end

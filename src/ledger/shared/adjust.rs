@@ -6,11 +6,14 @@ use std::time::Duration;
 use gatekeeper_filters::kernel::{Balance, LicenseId, Limit, StoreDown, UnixMs};
 use tokio::sync::oneshot;
 
-use super::{Shared, TRIES, answer::Count, speak::Said, spent};
-use crate::ledger::{
-    action::Kind,
-    actions::{Adjusted, Order, Overview, periods},
-    journal::Full,
+use super::{Shared, TRIES, WITHOUT_LEASE, answer::Count, speak::Said, spent};
+use crate::{
+    ledger::{
+        action::Kind,
+        actions::{Adjusted, Order, Overview, periods},
+        journal::Full,
+    },
+    store::patience::Patience,
 };
 
 /// How long an operator waits for the store to be told.
@@ -135,9 +138,8 @@ impl Shared {
         messages: Option<Limit>,
         tokens: Option<Limit>,
     ) -> Result<Known, StoreDown> {
-        if !self.is_up() {
-            return Err(StoreDown);
-        }
+        // It comes back, or the answer would have been a guess.
+        Patience::of(WITHOUT_LEASE).wait(self.is_back()).await.ok_or(StoreDown)?;
         let [of_messages, of_tokens] = periods(messages, tokens);
         for _ in 0..TRIES {
             let windows = self.windows();
@@ -148,11 +150,25 @@ impl Shared {
                 self.correct_clock(UnixMs(now));
                 continue;
             }
-            let [0, _, settled, held, extra, forgiven, settled_tokens, more, forgiven_tokens, open] =
-                numbers[..]
+            let [
+                0,
+                _,
+                settled,
+                held,
+                extra,
+                forgiven,
+                settled_tokens,
+                more,
+                forgiven_tokens,
+                open,
+                presumed,
+            ] = numbers[..]
             else {
                 break;
             };
+            if presumed == 1 {
+                let _ = self.said.send(Said::Presumed { license: *license });
+            }
             let count = |limit: Option<Limit>, used: u64, forgiven: u64, extra: u64| Count {
                 used: used.saturating_sub(forgiven),
                 limit: limit.map_or(0, |limit| limit.count.saturating_add(extra)),

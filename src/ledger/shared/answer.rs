@@ -11,8 +11,7 @@ pub enum Answer {
         output: Option<u64>,
         messages: Count,
         tokens: Count,
-        /// The message is one that was counted before.
-        covered: bool,
+        role: Role,
     },
     /// The windows were not those of the store's clock.
     Clock(UnixMs),
@@ -27,6 +26,19 @@ pub enum Answer {
     Busy,
     /// What this gateway had written is gone.
     Lost,
+}
+
+/// What a request is to the message that it shares by an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It has no id.
+    Alone,
+    /// Its group had no message: this one holds it.
+    Owns,
+    /// Another open request holds it.
+    Shares,
+    /// It was charged before.
+    Paid,
 }
 
 /// Used and allowed, what the operator gave included; `limit` means nothing where the plan has none.
@@ -55,7 +67,12 @@ impl Answer {
                 output: rest.first().filter(|cap| **cap >= 0).map(|cap| *cap as u64),
                 messages: count(1, 2)?,
                 tokens: count(3, 4)?,
-                covered: at(5)? == 1,
+                role: match at(5)? {
+                    0 => Role::Alone,
+                    1 => Role::Owns,
+                    2 => Role::Shares,
+                    _ => Role::Paid,
+                },
             },
             1 => Answer::Clock(now),
             2 => Answer::Places,
@@ -68,6 +85,11 @@ impl Answer {
         };
         Some((now, answer))
     }
+
+    /// Whether something stood in the way that is only presumed of a gateway, which may know better.
+    pub fn has_presumed(numbers: &[i64]) -> bool {
+        matches!(numbers, [4, _, _, _, 1] | [5, _, _, _, _, _, 1] | [6, _, 1])
+    }
 }
 
 #[cfg(test)]
@@ -79,10 +101,12 @@ mod tests {
         let count = |used, limit| Count { used, limit };
         let now = UnixMs(5);
         let (messages, tokens) = (count(1, 50), count(90, 100));
-        let granted = Answer::Granted { now, output: Some(9), messages, tokens, covered: false };
+        let granted = Answer::Granted { now, output: Some(9), messages, tokens, role: Role::Alone };
         assert_eq!(Answer::read(&[0, 5, 9, 1, 50, 90, 100, 0]), Some((now, granted)));
         let uncapped = Answer::read(&[0, 5, -1, 1, -1, 90, -1, 1]);
-        assert!(matches!(uncapped, Some((_, Answer::Granted { output: None, covered: true, .. }))));
+        let (messages, tokens) = (count(1, 0), count(90, 0));
+        let owns = Answer::Granted { now, output: None, messages, tokens, role: Role::Owns };
+        assert_eq!(uncapped, Some((now, owns)));
         let denied = Answer::Tokens { count: count(90, 100), left: 10, needed: 20 };
         assert_eq!(Answer::read(&[5, 5, 90, 10, 20, 100]), Some((now, denied)));
         assert_eq!(Answer::read(&[4, 5, 50, 50]), Some((now, Answer::Messages(count(50, 50)))));

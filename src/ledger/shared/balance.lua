@@ -1,7 +1,8 @@
 -- What a licence has used, and what operators gave it.
 -- ARGV 1 period of messages  2 period of tokens  3.. start and end of each window
 -- Answers {0, now, messages settled, open, extra, forgiven, tokens settled, extra, forgiven, requests
--- open}, or {1, now} when the windows are not those of the store's time.
+-- open, whether anything is presumed of a gateway}, or {1, now} when the windows are not those of the
+-- store's time.
 local now = clock()
 local starts = {}
 for period = 1, 4 do
@@ -10,9 +11,9 @@ for period = 1, 4 do
   starts[period] = start
 end
 local account = read_account()
-if account.o and account.o[2] > 0 and account.o[2] <= now then
-  recount(account, now)
-  save(account, now)
+if account.o then
+  look_over(account, now)
+  if counted then save(account, now) end
 end
 local period = tonumber(ARGV[1])
 local messages = settled(account, period, starts[period])
@@ -22,4 +23,5 @@ local token_period = tonumber(ARGV[2])
 local _, tokens = settled(account, token_period, starts[token_period])
 local _, extra_tokens, _, forgiven_tokens = adjusted(account, token_period, starts[token_period])
 local places = account.o and account.o[1] or 0
-return {0, now, messages, open, extra, forgiven, tokens, extra_tokens, forgiven_tokens, places}
+return {0, now, messages, open, extra, forgiven, tokens, extra_tokens, forgiven_tokens, places,
+  has_presumed(account)}

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use gatekeeper_filters::kernel::{About, LicenseId, UnixMs};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
@@ -41,18 +41,43 @@ pub struct Open {
     pub input: u64,
     pub tokens: u64,
     pub taken: UnixMs,
+    /// The group whose message it shares; `None` where it has no id, or that message was charged
+    /// before.
     #[serde(with = "gatekeeper_filters::kernel::text")]
-    pub message_id: Option<Arc<str>>,
-    /// Its message was counted before.
-    pub covered: bool,
+    pub group: Option<Group>,
+    /// It stands on a message of its own: it has no id, or is the first of its group.
+    pub pays: bool,
     /// Granted without the store.
     pub leased: Option<Leased>,
-    /// It is being settled.
-    #[serde(skip)]
-    pub ending: bool,
     /// When the store last heard of it.
     #[serde(skip, default = "Instant::now")]
     pub told: Instant,
+}
+
+/// Requests that share a message, by the end of their key on the store.
+pub type Group = Arc<str>;
+
+/// A settled request of which the store has yet to be told.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub hold: u64,
+    /// When it was taken.
+    pub taken: UnixMs,
+    /// The row that it counts in.
+    pub about: About,
+    /// What it leaves, and how.
+    pub group: Option<(Group, Left)>,
+}
+
+/// How a request leaves its group; the numbers are those of account.lua.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It costs no message.
+    Free = 0,
+    /// It costs the message of the group, which another one pays.
+    Costs = 1,
+    /// It has paid the message of the group.
+    Paid = 2,
 }
 
 /// What is remembered of a licence.
@@ -66,7 +91,7 @@ pub struct Local {
     pub spoken: bool,
     holds: FxHashSet<u64>,
     /// Settled requests of which the store has yet to be told.
-    ended: Vec<u64>,
+    ended: Vec<Ended>,
     /// How many settled requests the store has not heard of: `ended`, and those on their way.
     untold: usize,
 }
@@ -85,7 +110,7 @@ pub struct Held {
 pub struct News {
     pub contribution: Contribution,
     /// Requests that the contribution has in it, and the store as open.
-    pub ended: Vec<u64>,
+    pub ended: Vec<Ended>,
     pub has_spoken: bool,
 }
 
@@ -95,6 +120,8 @@ pub struct Listed {
     pub open: Vec<(u64, Open)>,
     /// The store is being asked.
     pub pending: Vec<u64>,
+    /// Settled requests that the store may have as open.
+    pub ended: Vec<Ended>,
     /// Later requests are not among them.
     pub horizon: u64,
     pub has_spoken: bool,
@@ -148,16 +175,20 @@ impl Holds {
         }
     }
 
-    /// A request that the store will be asked about; whether the store has heard of its licence, and
-    /// whether it has still to hear of something settled.
-    pub fn begin(&self, license: &LicenseId) -> (u64, bool, bool) {
+    /// A request that the store will be asked about.
+    pub fn begin(&self, license: &LicenseId) -> u64 {
         let mut shard = self.shard(license).lock();
         // Numbered under the lock, so that a list and its horizon belong together.
         let hold = (self.next.fetch_add(1, Relaxed) << SHARD_BITS) | index(license) as u64;
         shard.requests.insert(hold, (*license, None));
-        let local = shard.licenses.entry(*license).or_default();
-        local.holds.insert(hold);
-        (hold, local.spoken, local.untold > 0)
+        shard.licenses.entry(*license).or_default().holds.insert(hold);
+        hold
+    }
+
+    /// Whether the store has heard of a licence, and whether it has still to hear of something settled.
+    pub fn heard(&self, license: &LicenseId) -> (bool, bool) {
+        let shard = self.shard(license).lock();
+        shard.licenses.get(license).map_or((false, false), |l| (l.spoken, l.untold > 0))
     }
 
     pub fn open(&self, hold: u64, open: Open) {
@@ -167,30 +198,40 @@ impl Holds {
         }
     }
 
-    /// A granted request that is settled now; `None` when it was before.
-    pub fn begin_end(&self, hold: u64) -> Option<(LicenseId, Open)> {
-        let mut shard = self.shards[hold as usize % SHARDS].lock();
-        let (license, open) = shard.requests.get_mut(&hold)?;
-        let open = open.as_mut().filter(|open| !open.ending)?;
-        open.ending = true;
-        Some((*license, open.clone()))
-    }
-
     /// The store was asked for nothing, or in vain.
     pub fn end(&self, hold: u64) {
         self.shards[hold as usize % SHARDS].lock().remove(hold);
     }
 
-    /// `charge` writes into the own book what a granted request costs, and the request is over. To
-    /// [`Holds::news`] and [`Holds::list`] both happen at once, so that the store never counts a
-    /// request as open and as settled. Whether it was open.
-    pub fn settle(&self, hold: u64, charge: impl FnOnce()) -> bool {
+    /// `charge` writes into the own book what a granted request costs, and says how it leaves its
+    /// group; the request is over. To [`Holds::news`] and [`Holds::list`] both happen at once, so that
+    /// the store never counts a request as open and as settled. `None` when it was over before.
+    pub fn settle(
+        &self,
+        hold: u64,
+        about: About,
+        charge: impl FnOnce(&Open) -> Left,
+    ) -> Option<(LicenseId, Open)> {
         let mut shard = self.shards[hold as usize % SHARDS].lock();
-        charge();
-        let Some(local) = shard.remove(hold) else { return false };
-        local.ended.push(hold);
+        let (license, open) = match shard.requests.get_mut(&hold)? {
+            (license, open) => (*license, open.take()?),
+        };
+        let left = charge(&open);
+        let local = shard.remove(hold)?;
+        let group = open.group.clone().map(|group| (group, left));
+        local.ended.push(Ended { hold, taken: open.taken, about, group });
         local.untold += 1;
-        true
+        Some((license, open))
+    }
+
+    /// The store has decided that a settled request pays the message of its group after all. `charge`
+    /// writes it into the own book.
+    pub fn settle_late(&self, license: &LicenseId, ended: &Ended, charge: impl FnOnce()) {
+        self.with(license, |local| {
+            charge();
+            local.ended.push(Ended { group: None, ..ended.clone() });
+            local.untold += 1;
+        });
     }
 
     /// What the store has not heard of a licence; `None` when that is nothing, or on its way.
@@ -206,11 +247,16 @@ impl Holds {
         })
     }
 
-    /// The store was told of so many settled requests of a licence; whether it took that.
-    pub fn told(&self, license: &LicenseId, ended: usize, took: bool) {
+    /// The store was told of settled requests of a licence; whether it took that. If not, it is told
+    /// again.
+    pub fn told(&self, license: &LicenseId, ended: Vec<Ended>, took: bool) {
         self.with(license, |local| {
-            local.untold = local.untold.saturating_sub(ended);
-            local.spoken |= took;
+            if took {
+                local.untold = local.untold.saturating_sub(ended.len());
+                local.spoken = true;
+            } else {
+                local.ended.splice(0..0, ended);
+            }
         });
     }
 
@@ -232,11 +278,13 @@ impl Holds {
             contribution: contribution(),
             open: Vec::new(),
             pending: Vec::new(),
+            ended: Vec::new(),
             horizon: self.next.load(Relaxed) << SHARD_BITS,
             has_spoken: false,
         };
-        let Some(local) = shard.licenses.get(license) else { return listed };
+        let Some(local) = shard.licenses.get_mut(license) else { return listed };
         listed.has_spoken = local.spoken;
+        listed.ended = std::mem::take(&mut local.ended);
         let now = Instant::now();
         for hold in &local.holds {
             match shard.requests.get_mut(hold) {
@@ -306,13 +354,27 @@ mod tests {
 
     use super::*;
 
+    fn open() -> Open {
+        Open {
+            booked: 0,
+            input: 1,
+            tokens: 2,
+            taken: UnixMs(0),
+            group: None,
+            pays: true,
+            leased: None,
+            told: Instant::now(),
+        }
+    }
+
     /// What the store is told of settled requests is exactly what it is told to close, however many
     /// settle meanwhile.
     #[test]
     fn what_is_settled_and_what_ended_agree() {
         const REQUESTS: usize = 20_000;
         let (holds, license) = (Holds::new(), LicenseId([7; 32]));
-        let requests: Vec<u64> = (0..REQUESTS).map(|_| holds.begin(&license).0).collect();
+        let requests: Vec<u64> = (0..REQUESTS).map(|_| holds.begin(&license)).collect();
+        requests.iter().for_each(|hold| holds.open(*hold, open()));
         let (settled, mut ended) = (AtomicU64::new(0), 0);
         let contribution =
             || Contribution { sequence: settled.load(Relaxed), ..Contribution::default() };
@@ -321,10 +383,14 @@ mod tests {
             for some in requests.chunks(REQUESTS / 2) {
                 scope.spawn(move || {
                     for hold in some {
-                        let was_open = holds.settle(*hold, || {
+                        let was_open = holds.settle(*hold, About::default(), |_| {
                             settled.fetch_add(1, Relaxed);
+                            Left::Free
                         });
-                        assert!(was_open && !holds.settle(*hold, || ()));
+                        assert!(
+                            was_open.is_some()
+                                && holds.settle(*hold, About::default(), |_| Left::Free).is_none()
+                        );
                     }
                 });
             }
@@ -332,14 +398,16 @@ mod tests {
                 let listed = holds.list(&license, contribution);
                 let open = listed.open.len() + listed.pending.len();
                 assert_eq!(listed.contribution.sequence as usize + open, REQUESTS);
+                // Not told: they are told again.
+                holds.told(&license, listed.ended, false);
                 if let Some(news) = holds.news(&license, contribution) {
                     ended += news.ended.len();
                     assert_eq!(news.contribution.sequence as usize, ended);
+                    assert!(holds.is_untold(&license));
+                    holds.told(&license, news.ended, true);
                 }
             }
         });
-        assert!(holds.news(&license, contribution).is_none() && holds.is_untold(&license));
-        holds.told(&license, REQUESTS, true);
-        assert!(!holds.is_untold(&license));
+        assert!(holds.news(&license, contribution).is_none() && !holds.is_untold(&license));
     }
 }

@@ -26,6 +26,9 @@ pub struct Seen {
     pub at: UnixMs,
     messages: Left,
     tokens: Left,
+    /// It was last refused because something was used up, until then; 0 when it was not.
+    #[serde(default)]
+    refused_until: UnixMs,
 }
 
 /// What was left in the window that began at `start`; `None` where there is no limit.
@@ -73,7 +76,14 @@ impl Seen {
             at: now,
             messages: left(demand.messages, messages),
             tokens: left(demand.tokens, tokens),
+            refused_until: UnixMs(0),
         }
+    }
+
+    /// It was refused, as what a limit grants is used up until then.
+    pub fn refused(demand: &Demand, now: UnixMs, until: UnixMs) -> Self {
+        let nothing = Count { used: 0, limit: 0 };
+        Self { refused_until: until, ..Self::new(demand, now, nothing, nothing) }
     }
 
     /// Whether it tells too little of the licence by now.
@@ -141,7 +151,7 @@ impl Lease {
         absence: u64,
         at: Instant,
     ) -> Option<Leased> {
-        if seen.is_old(demand.now) {
+        if seen.is_old(demand.now) || demand.now < seen.refused_until {
             return None;
         }
         let before = lease.filter(|lease| lease.absence == absence);
@@ -192,7 +202,7 @@ fn fit(demand: &Demand, left: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use gatekeeper_filters::kernel::{LicenseId, Period};
+    use gatekeeper_filters::kernel::{About, LicenseId, Period};
     use proptest::prelude::*;
 
     use super::*;
@@ -204,6 +214,8 @@ mod tests {
         Demand {
             license: LicenseId([7; 32]),
             now: NOW,
+            about: About::default(),
+            input_cost: 0,
             messages: messages.map(month),
             tokens: tokens.map(month),
             input: 10,
@@ -235,6 +247,22 @@ mod tests {
             let demand = demand(Some(limit), None);
             assert_eq!(spends(&demand, &seen(&demand, left, 0)), expected, "{limit} {left}");
         }
+    }
+
+    /// Whose last decision was that everything is used up gets nothing in that window, whatever its
+    /// share would be; in the next one it does.
+    #[test]
+    fn who_was_refused_last_spends_nothing_in_that_window() {
+        let demand = demand(Some(1_000), None);
+        let until = UnixMs(NOW.0 + 3_600_000);
+        let refused = Seen::refused(&demand, NOW, until);
+        assert_eq!(spends(&demand, &refused), 0);
+        let last = Demand { now: UnixMs(until.0 - 1), ..demand.clone() };
+        assert_eq!(spends(&last, &refused), 0);
+        let granted = seen(&demand, 1_000, 0);
+        assert_eq!(spends(&last, &granted), 20);
+        let next = Demand { now: until, messages: None, ..demand };
+        assert!(spends(&next, &refused) > 0);
     }
 
     #[test]

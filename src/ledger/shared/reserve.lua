@@ -1,13 +1,14 @@
 -- Grants a request or says what stands in the way: rate, places, messages and tokens in one go.
--- KEYS[3] the group of its message id, if it has one:
---   {first, requests, open, charged, name of the entry that holds its message}
+-- KEYS[3] the group of its message id, if it has one
 -- ARGV  1 gateway   2 boot   3 name   4 lifetime, ms   5 input   6 output or -1   7 least output
 --       8 messages, 9 their period   10 tokens, 11   12 rate, 13   14 places   (-1: no limit)
 --      15-22 start and end of each window, as the gateway sees the time   23 whether the gateway has
---      spoken of this licence before (1)
+--      spoken of this licence before (1)   24 whether it asks again about the same request (1)
 -- Answers {code, the store's time, ...}: the codes are those of `Answer` in answer.rs.
 local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST = 0, 1, 2, 3, 4, 5, 6, 7
-local GROUP_LIFE, GROUP_REQUESTS, GROUP_KEEP = 600000, 10, 1200000
+local GROUP_LIFE, GROUP_REQUESTS, GROUP_KEEP, GROUP_DEPTH = 600000, 10, 1200000, 8
+-- What a request is to the message of its group.
+local ALONE, OWNS, SHARES, PAID = 0, 1, 2, 3
 
 local now = clock()
 local starts = {}
@@ -20,11 +21,16 @@ end
 local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local input, output, least = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local account = read_account()
-if is_lost(account, gateway, ARGV[23]) then return {LOST, now} end
-if not account.o or (account.o[2] > 0 and account.o[2] <= now) then recount(account, now) end
+local missing = look_over(account, now)
+if counted then save(account, now) end
+if missing or is_lost(account, gateway, ARGV[23]) then return {LOST, now} end
+
+-- An answer that came too late, or a request that was given up before it came.
+local known = (ARGV[24] == '1' or account.o[6] > 0) and read_entry(name)
+if known and known[8] == 0 then return {BUSY, now, 0} end
 
 local places = tonumber(ARGV[14])
-if places >= 0 and account.o[1] >= places then return {PLACES, now} end
+if not known and places >= 0 and account.o[1] >= places then return {PLACES, now} end
 
 local rates = account.r or {0, 0, 0, 0, 0, 0, 0, 0}
 for period = 1, 4 do
@@ -32,22 +38,34 @@ for period = 1, 4 do
   if rates[at] ~= starts[period] then rates[at], rates[at + 1] = starts[period], 0 end
 end
 local rate, rate_period = tonumber(ARGV[12]), tonumber(ARGV[13])
-if rate >= 0 then
+if rate >= 0 and not known then
   if rates[2 * rate_period] >= rate then return {RATE, now} end
   for period = 1, 4 do rates[2 * period] = rates[2 * period] + 1 end
   write('r', rates)
 end
 
+-- The group before, as far as requests of it still stand on its message.
+local function unfinished(group, depth)
+  if not group or depth > GROUP_DEPTH then return false end
+  local older = unfinished(group[7], depth + 1)
+  if group[3] == 1 or #group[6] == 0 then return older end
+  group[7] = older
+  return group
+end
+
 -- A message that requests of this id have, or hold, is not needed again.
-local group, covered
-if KEYS[3] then
+local group, role = nil, ALONE
+if known then
+  role = known[10]
+elseif KEYS[3] then
   local packed = redis.call('GET', KEYS[3])
   group = packed and cmsgpack.unpack(packed)
   if not group or now - group[1] >= GROUP_LIFE or group[2] >= GROUP_REQUESTS then
-    group = {now, 0, 0, 0, ''}
+    group = {now, 0, 0, '', 0, {}, unfinished(group, 1)}
   end
-  covered = group[4] == 1 or (group[5] ~= '' and redis.call('HEXISTS', KEYS[2], group[5]) == 1)
+  role = (group[3] == 1 and PAID) or (group[4] ~= '' and SHARES) or OWNS
 end
+local covered = known or role > OWNS
 
 local limit, period = tonumber(ARGV[8]), tonumber(ARGV[9])
 local messages = settled(account, period, starts[period])
@@ -56,7 +74,7 @@ local extra, _, forgiven = adjusted(account, period, starts[period])
 local used = math.max(0, messages + held - forgiven)
 if limit >= 0 and not covered and used >= limit + extra then
   save(account, now)
-  return {MESSAGES, now, used, limit + extra}
+  return {MESSAGES, now, used, limit + extra, has_presumed(account)}
 end
 
 local cap = output
@@ -73,30 +91,32 @@ if token_limit >= 0 then
   local wanted = output >= 0 and output or left
   -- An embedding has no output to shrink; an answer needs at least one token.
   local floor = output == 0 and 0 or math.max(1, output >= 0 and math.min(least, output) or least)
-  if input + floor > left then
+  if not known and input + floor > left then
     save(account, now)
-    if input + floor <= unsettled then return {BUSY, now} end
-    return {TOKENS, now, tokens, unsettled, input + floor, token_limit}
+    if input + floor <= unsettled then return {BUSY, now, has_presumed(account)} end
+    return {TOKENS, now, tokens, unsettled, input + floor, token_limit, has_presumed(account)}
   end
   cap = math.min(wanted, left - input)
 end
 
-local function hold(entry_name, entry)
-  redis.call('HSET', KEYS[2], entry_name, cmsgpack.pack(entry))
-  count_open(account.o, entry)
-end
-
-local message = 1
-if group then
-  message = 0
-  if not covered then
-    group[5] = name .. ':message'
-    hold(group[5], {now + GROUP_KEEP, 1, 0, 0, starts, boot, gateway, 0})
+if known then
+  if output >= 0 or token_limit >= 0 then cap = known[4] - known[3] end
+else
+  if group then
+    if role == OWNS then group[4], group[5] = own_name(name), 0 end
+    group[2] = group[2] + 1
+    group[6][#group[6] + 1] = name
+    redis.call('SET', KEYS[3], cmsgpack.pack(group), 'PX', GROUP_KEEP)
   end
-  group[2], group[3] = group[2] + 1, group[3] + 1
-  redis.call('SET', KEYS[3], cmsgpack.pack(group), 'PX', GROUP_KEEP)
+  local message = covered and 0 or 1
+  local entry = {now + ARGV[4], message, input, input + math.max(0, cap), starts, boot, gateway, 1,
+    0, role}
+  write_entry(name, entry)
+  count_open(account.o, entry)
+  if not account['u:' .. gateway] then
+    write('u:' .. gateway, {boot, 0, none(), account.e or 0})
+  end
+  used = used + message
 end
-hold(name, {now + ARGV[4], message, input, input + math.max(0, cap), starts, boot, gateway, 1})
 save(account, now)
-if not covered then used = used + 1 end
-return {GRANTED, now, cap, used, limit + extra, tokens, token_limit, covered and 1 or 0}
+return {GRANTED, now, cap, used, limit + extra, tokens, token_limit, role}

@@ -5,9 +5,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period};
+use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period, UnixMs};
 
-use super::holds::{Listed, News};
+use super::holds::{Ended, Group, Listed, News};
 use crate::{
     ledger::{book::Contribution, windows::Windows},
     store::script::{Call, Script},
@@ -16,9 +16,13 @@ use crate::{
 /// An open request that is not renewed ends after this, in milliseconds.
 pub const LIFETIME_MS: u64 = 60_000;
 
+/// Names the group of a licence's message id: what apps choose does not lie on the store.
+pub type Naming = Box<dyn Fn(&LicenseId, &str) -> String + Send + Sync>;
+
 pub struct Scripts {
+    naming: Naming,
     reserve: Script,
-    message: Script,
+    cancel: Script,
     settle: Script,
     sync: Script,
     balance: Script,
@@ -40,30 +44,41 @@ impl Speaker {
     pub fn name(&self, hold: u64) -> String {
         format!("{}:{}:{hold}", self.gateway, self.boot())
     }
+
+    /// The request with this name.
+    pub fn hold(name: &str) -> Option<u64> {
+        name.rsplit(':').next()?.parse().ok()
+    }
 }
 
 impl Scripts {
-    pub fn new() -> Self {
+    pub fn new(naming: Naming) -> Self {
         let script = |own: &str| Script::new([include_str!("account.lua"), own].concat());
         Self {
+            naming,
             reserve: script(include_str!("reserve.lua")),
-            message: script(include_str!("message.lua")),
+            cancel: script(include_str!("cancel.lua")),
             settle: script(include_str!("settle.lua")),
             sync: script(include_str!("sync.lua")),
             balance: script(include_str!("balance.lua")),
         }
     }
 
+    /// The group of a message id.
+    pub fn group(&self, license: &LicenseId, id: &str) -> Group {
+        (self.naming)(license, id).into()
+    }
+
     pub fn reserve(
         &self,
         speaker: &Speaker,
-        hold: u64,
-        demand: &Demand,
+        question: &Question<'_>,
         windows: &Windows,
         has_spoken: bool,
     ) -> Call<'_> {
-        let mut call = of(&self.reserve, &demand.license, demand.message_id.as_deref());
-        call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(hold)).arg(LIFETIME_MS);
+        let Question { demand, group, hold, asked } = question;
+        let mut call = of(&self.reserve, &demand.license, group.iter());
+        call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(*hold)).arg(LIFETIME_MS);
         call.arg(demand.input).arg(number(demand.output)).arg(demand.min_output);
         let pace = demand.pace.as_ref();
         limit(&mut call, demand.messages);
@@ -71,42 +86,42 @@ impl Scripts {
         limit(&mut call, pace.and_then(|pace| pace.rate));
         call.arg(number(pace.and_then(|pace| pace.concurrency).map(u64::from)));
         self::windows(&mut call, windows);
-        call.arg(u8::from(has_spoken));
+        call.arg(u8::from(has_spoken)).arg(u8::from(*asked));
         call
     }
 
-    /// Whether the request of a message id is charged its message.
-    pub fn message(&self, license: &LicenseId, id: &str, charge: bool) -> Call<'_> {
-        let mut call = of(&self.message, license, Some(id));
-        call.arg(u8::from(charge));
+    /// Ends a request that was given up.
+    pub fn cancel(&self, speaker: &Speaker, given_up: &GivenUp) -> Call<'_> {
+        let mut call = of(&self.cancel, &given_up.license, given_up.group.iter());
+        call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(given_up.hold));
         call
     }
 
     pub fn settle(&self, speaker: &Speaker, license: &LicenseId, news: &News) -> Call<'_> {
-        let mut call = of(&self.settle, license, None);
+        let mut call = of(&self.settle, license, groups(&news.ended));
         contributed(&mut call, speaker, &news.contribution);
         call.arg(u8::from(news.has_spoken));
-        for hold in &news.ended {
-            call.arg(speaker.name(*hold));
-        }
+        ended(&mut call, speaker, &news.ended);
         call
     }
 
     pub fn sync(&self, speaker: &Speaker, license: &LicenseId, listed: &Listed) -> Call<'_> {
-        let mut call = of(&self.sync, license, None);
+        let mut call = of(&self.sync, license, groups(&listed.ended));
         contributed(&mut call, speaker, &listed.contribution);
         call.arg(u8::from(listed.has_spoken));
         call.arg(LIFETIME_MS).arg(listed.horizon).arg(listed.pending.len());
         for hold in &listed.pending {
             call.arg(speaker.name(*hold));
         }
+        call.arg(listed.open.len());
         for (hold, open) in &listed.open {
-            let alone = u8::from(open.message_id.is_none());
-            call.arg(speaker.name(*hold)).arg(alone).arg(open.input).arg(open.tokens);
+            let pays = u8::from(open.pays);
+            call.arg(speaker.name(*hold)).arg(pays).arg(open.input).arg(open.tokens);
             for start in Windows::at(open.taken).starts() {
                 call.arg(start.0);
             }
         }
+        ended(&mut call, speaker, &listed.ended);
         call
     }
 
@@ -117,23 +132,64 @@ impl Scripts {
         tokens: Period,
         windows: &Windows,
     ) -> Call<'_> {
-        let mut call = of(&self.balance, license, None);
+        let mut call = of(&self.balance, license, None.into_iter());
         call.arg(place(messages)).arg(place(tokens));
         self::windows(&mut call, windows);
         call
     }
 }
 
-/// A call about a licence, and the group of a message id.
-fn of<'a>(script: &'a Script, license: &LicenseId, message: Option<&str>) -> Call<'a> {
+/// A request that the store is asked about.
+pub struct Question<'a> {
+    pub demand: &'a Demand,
+    pub group: Option<Group>,
+    pub hold: u64,
+    /// It was asked about before, and the answer did not come.
+    pub asked: bool,
+}
+
+/// A request that was given up before its answer came.
+#[derive(Debug)]
+pub struct GivenUp {
+    pub license: LicenseId,
+    pub hold: u64,
+    pub group: Option<Group>,
+    /// When it was asked about.
+    pub taken: UnixMs,
+}
+
+/// A call about a licence, and groups of its message ids.
+fn of<'a, 'b>(
+    script: &'a Script,
+    license: &LicenseId,
+    groups: impl Iterator<Item = &'b Group>,
+) -> Call<'a> {
     let id = license.to_hex();
-    let keys = [format!("gk:{{{id}}}:used"), format!("gk:{{{id}}}:open")];
-    match message {
-        None => script.call(&keys),
-        Some(message) => {
-            let [used, open] = keys;
-            script.call(&[used, open, format!("gk:{{{id}}}:message:{message}")])
-        }
+    let own = [format!("gk:{{{id}}}:used"), format!("gk:{{{id}}}:open")];
+    let mut groups = groups.map(|group| format!("gk:{{{id}}}:message:{group}")).peekable();
+    if groups.peek().is_none() {
+        return script.call(&own);
+    }
+    let keys: Vec<String> = own.into_iter().chain(groups).collect();
+    script.call(&keys)
+}
+
+/// What requests leave, in the order in which [`ended`] counts on.
+fn groups(ended: &[Ended]) -> impl Iterator<Item = &Group> {
+    ended.iter().filter_map(|ended| ended.group.as_ref().map(|(group, _)| group))
+}
+
+/// Requests that ended: those without a group, and those with one.
+fn ended(call: &mut Call<'_>, speaker: &Speaker, ended: &[Ended]) {
+    const FIRST_GROUP: usize = 3;
+    let alone = ended.iter().filter(|ended| ended.group.is_none());
+    call.arg(alone.clone().count());
+    for ended in alone {
+        call.arg(speaker.name(ended.hold));
+    }
+    let grouped = ended.iter().filter_map(|ended| Some((ended.hold, ended.group.as_ref()?.1)));
+    for (place, (hold, left)) in grouped.enumerate() {
+        call.arg(speaker.name(hold)).arg(FIRST_GROUP + place).arg(left as u8);
     }
 }
 

@@ -8,12 +8,16 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use gatekeeper_filters::kernel::{Charge, Ledger, LicenseId, UnixMs};
-use rustc_hash::FxHashSet;
+use gatekeeper_filters::kernel::{About, LicenseId, UnixMs};
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
-use super::{Shared, holds::Open};
-use crate::store::{Away, listen::Listener};
+use super::{
+    Shared,
+    holds::Ended,
+    scripts::{GivenUp, Speaker},
+};
+use crate::store::{Failed, SILENCE, listen::Listener, patience::Patience, script::Call};
 
 /// Settlements told in one go, and licences synced at one time.
 const BATCH: usize = 256;
@@ -25,8 +29,8 @@ const GATHER: Duration = Duration::from_millis(1);
 const LOOK: Duration = Duration::from_secs(1);
 /// An open request is renewed after this.
 const RENEW: Duration = Duration::from_secs(20);
-/// A request that was given up may still reach the store while a connection dies; after this it has
-/// ended by itself there, and what it left is put right.
+/// A request that was given up is cancelled on the store. If the store forgets that, it may still be
+/// granted what it asked for while a connection dies; after this what it left is put right.
 const DOUBT: Duration = Duration::from_secs(70);
 const SWEEP: Duration = Duration::from_secs(600);
 /// How long the end of the process waits for the store.
@@ -35,10 +39,15 @@ const FLUSH: Duration = Duration::from_millis(300);
 const SETTLE_UP: Duration = Duration::from_secs(3);
 const CHANNEL: &str = "gk:ledger";
 const LOST: &str = "lost";
-/// What settle.lua and sync.lua answer then.
-const LOST_CODE: u8 = 2;
+/// What scripts answer that took what they were told.
+const TOOK: &str = "1";
+/// What they answer when something told before is gone.
+const LOST_CODE: &str = "2";
 const ASKS: &str = "asks";
 const WHOLE: &str = "whole";
+const PRESUMED: &str = "presumed";
+/// Between two questions about what is presumed of gateways, for one licence.
+const PRESUMED_EVERY: Duration = Duration::from_secs(5);
 /// How long a gateway that has put back everything waits for the others that live to do so.
 const OTHERS: Duration = Duration::from_millis(1_500);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -47,10 +56,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 pub enum Said {
     /// Something of the licence was settled.
     Settled { license: LicenseId },
-    /// A request is to be settled whose message is shared by an id.
-    Shared { license: LicenseId, hold: u64, open: Open, id: Arc<str>, charge: Charge },
-    /// Something was asked for, and nobody knows whether the store granted it.
-    Doubted { license: LicenseId },
+    /// Something was asked for, and it is not known whether the store granted it.
+    GivenUp(GivenUp),
+    /// Something was refused, and part of what stands in the way is presumed of gateways: they may
+    /// know better.
+    Presumed { license: LicenseId },
+    /// Another gateway met something that is presumed.
+    Tell { license: LicenseId },
     /// An operator gave the licence something; told whether the store took it.
     Adjusted { license: LicenseId, done: oneshot::Sender<bool> },
     /// The store was found empty: the other gateways have to put back what they know, too.
@@ -67,12 +79,25 @@ struct Due {
     now: FxHashSet<LicenseId>,
     /// In the order of their moments.
     later: VecDeque<(Instant, LicenseId)>,
+    /// Requests that are to be cancelled on the store.
+    given_up: Vec<GivenUp>,
+    /// When the other gateways were last asked about what is presumed of them.
+    asked: FxHashMap<LicenseId, Instant>,
 }
 
 impl Due {
-    fn doubt(&mut self, license: LicenseId) {
-        self.now.insert(license);
-        self.later.push_back((Instant::now() + DOUBT, license));
+    fn give_up(&mut self, given_up: GivenUp) {
+        self.later.push_back((Instant::now() + DOUBT, given_up.license));
+        self.given_up.push(given_up);
+    }
+
+    /// Whether the other gateways are to be asked about a licence.
+    fn ask(&mut self, license: LicenseId) -> bool {
+        let now = Instant::now();
+        self.asked.retain(|_, at| now.duration_since(*at) < PRESUMED_EVERY);
+        let is_first = !self.asked.contains_key(&license);
+        self.asked.entry(license).or_insert(now);
+        is_first
     }
 
     fn take(&mut self) -> Vec<LicenseId> {
@@ -86,7 +111,7 @@ impl Due {
 
 impl Shared {
     pub(super) async fn speak(self: Arc<Self>, mut hearing: UnboundedReceiver<Said>) {
-        let mut losses = self.store.losses();
+        let (mut losses, mut ups) = (self.store.losses(), self.store.ups());
         losses.mark_changed();
         let mut due = Due::default();
         let mut look = tokio::time::interval(LOOK);
@@ -105,6 +130,15 @@ impl Shared {
                     }
                     self.put_back(loss, &mut hearing, &mut due).await;
                 }
+                // What could not be told meanwhile.
+                changed = ups.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    if !self.is_away() {
+                        self.catch_up(&mut hearing, &mut due).await;
+                    }
+                }
                 count = hearing.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return;
@@ -119,15 +153,24 @@ impl Shared {
                         continue;
                     }
                     self.keep_leases();
-                    if self.store.is_up() {
-                        self.renew(&mut due).await;
-                    }
+                    self.catch_up(&mut hearing, &mut due).await;
                     if swept.elapsed() >= SWEEP {
                         swept = Instant::now();
                         self.holds.sweep(UnixMs::now());
                     }
                 }
             }
+        }
+    }
+
+    /// Tells the store what it has still to hear.
+    async fn catch_up(&self, hearing: &mut UnboundedReceiver<Said>, due: &mut Due) {
+        let loss = *self.store.losses().borrow();
+        if self.whole.load(Relaxed) != loss {
+            // It fell silent while everything was put back.
+            self.put_back(loss, hearing, due).await;
+        } else if self.store.is_up() {
+            self.renew(due).await;
         }
     }
 
@@ -143,9 +186,11 @@ impl Shared {
         self.holds.forget_spoken();
         let licenses = self.local.book.licenses();
         for some in licenses.chunks(SYNCED) {
-            due.now.extend(self.sync(some).await);
+            let untold = self.sync(some).await;
+            // Once more: nothing is granted before all of it is there.
+            due.now.extend(self.sync(&untold).await);
             if !self.store.is_up() {
-                // Once it is back, that is a new loss.
+                // Begun anew once it is back.
                 return;
             }
             let mut waiting = Vec::new();
@@ -158,7 +203,7 @@ impl Shared {
         match self.store.life().await {
             Ok(now) if now == life => {}
             Ok(_) => return self.store.lost(),
-            Err(Away) => return,
+            Err(_) => return,
         }
         self.peers.lock().begin(life, loss);
         self.announce(WHOLE).await;
@@ -177,6 +222,7 @@ impl Shared {
             tokio::time::sleep(GATHER).await;
         }
         self.whole.store(loss, Relaxed);
+        self.came_back.notify_waiters();
         log::info!(
             "The shared store has what {} licences have used here, after {} ms.",
             licenses.len(),
@@ -212,6 +258,7 @@ impl Shared {
     }
 
     async fn renew(&self, due: &mut Due) {
+        self.cancel(due).await;
         let mut licenses = self.holds.untold_for(RENEW);
         licenses.extend(due.take());
         for some in licenses.chunks(SYNCED) {
@@ -224,22 +271,79 @@ impl Shared {
         let told = join_all(licenses.iter().map(async |license| {
             let listed = self.holds.list(license, || self.local.book.contribution(license));
             let call = self.scripts.sync(&self.speaker, license, &listed);
-            let took = self.took(self.store.call(call).await);
-            if took {
-                self.holds.told(license, 0, true);
-            }
-            took
+            let answer = self.tell_it(call).await;
+            self.told_of(license, listed.ended, answer)
         }));
         let told = told.await.into_iter().zip(licenses);
         told.filter(|(told, _)| !told).map(|(_, license)| *license).collect()
     }
 
-    /// Whether the store took what it was told; if what it was told before is gone, all are to know.
-    fn took(&self, answer: Result<u8, Away>) -> bool {
-        if answer == Ok(LOST_CODE) {
-            self.lost();
+    async fn tell_it(&self, call: Call<'_>) -> Result<Vec<String>, Failed> {
+        self.store.call_within(call, &mut Patience::of(SILENCE)).await
+    }
+
+    /// Takes in what the store answers about settled requests; whether it took what it was told.
+    fn told_of(
+        &self,
+        license: &LicenseId,
+        ended: Vec<Ended>,
+        answer: Result<Vec<String>, Failed>,
+    ) -> bool {
+        let owing = self.took(answer);
+        for hold in owing.iter().flatten() {
+            if let Some(ended) = ended.iter().find(|ended| ended.hold == *hold) {
+                self.charge_late(*license, ended);
+            }
         }
-        answer == Ok(1)
+        self.holds.told(license, ended, owing.is_some());
+        owing.is_some()
+    }
+
+    /// The requests that have to pay a shared message, of what the store took; if what it was told
+    /// before is gone, all are to know.
+    fn took(&self, answer: Result<Vec<String>, Failed>) -> Option<Vec<u64>> {
+        let answer = answer.ok()?;
+        match &*answer {
+            [code, owing @ ..] if code == TOOK => {
+                Some(owing.iter().filter_map(|name| Speaker::hold(name)).collect())
+            }
+            [code] if code == LOST_CODE => {
+                self.lost();
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Cancels requests that were given up; those that can't be told now are told later.
+    async fn cancel(&self, due: &mut Due) {
+        let given_up = std::mem::take(&mut due.given_up);
+        let cancelled = join_all(given_up.iter().map(async |given_up| {
+            let call = self.scripts.cancel(&self.speaker, given_up);
+            let answer = self.tell_it(call).await;
+            let refused = matches!(answer, Err(Failed::Refused));
+            (self.took(answer), refused)
+        }));
+        for ((owing, refused), given_up) in cancelled.await.into_iter().zip(given_up) {
+            let license = given_up.license;
+            if refused {
+                // Telling everything puts right what is wrong there.
+                due.now.insert(license);
+            }
+            match owing {
+                Some(owing) if owing.is_empty() => {}
+                Some(_) => {
+                    let ended = Ended {
+                        hold: given_up.hold,
+                        taken: given_up.taken,
+                        about: About::default(),
+                        group: None,
+                    };
+                    self.charge_late(license, &ended);
+                }
+                None => due.given_up.push(given_up),
+            }
+        }
     }
 
     /// The store was found empty.
@@ -251,15 +355,13 @@ impl Shared {
     /// Tells what was settled, licence by licence.
     async fn tell(&self, said: Vec<Said>, due: &mut Due) {
         let mut settled = FxHashSet::default();
-        let (mut shared, mut adjusted, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut adjusted, mut flushed) = (Vec::new(), Vec::new());
         for said in said {
             match said {
                 Said::Settled { license } => drop(settled.insert(license)),
-                Said::Shared { license, hold, open, id, charge } => {
-                    settled.insert(license);
-                    shared.push((license, hold, open, id, charge));
-                }
-                Said::Doubted { license } => due.doubt(license),
+                Said::GivenUp(given_up) => due.give_up(given_up),
+                Said::Presumed { license } => self.ask_about(license, due).await,
+                Said::Tell { license } => drop(due.now.insert(license)),
                 Said::Adjusted { license, done } => adjusted.push((license, done)),
                 Said::Lost => drop(self.store.publish(CHANNEL, LOST).await),
                 // Whether the others have, too, is nothing to wait for: two would wait for each other.
@@ -269,26 +371,31 @@ impl Shared {
                 Said::Flush(done) => flushed.push(done),
             }
         }
-        join_all(shared.iter().map(async |(license, hold, open, id, charge)| {
-            let message = self.pays(license, open, id, *charge).await;
-            let charge = Charge { message, ..*charge };
-            self.holds.settle(*hold, || self.local.settle(open.booked, charge));
-        }))
-        .await;
         let untold = join_all(settled.iter().map(async |license| {
             let news = self.holds.news(license, || self.local.book.contribution(license));
             // Told together with others before.
             let news = news?;
             let call = self.scripts.settle(&self.speaker, license, &news);
-            let took = self.took(self.store.call(call).await);
-            self.holds.told(license, news.ended.len(), took);
-            (!took).then_some(*license)
+            let answer = self.tell_it(call).await;
+            (!self.told_of(license, news.ended, answer)).then_some(*license)
         }));
         due.now.extend(untold.await.into_iter().flatten());
+        if !due.given_up.is_empty() {
+            self.cancel(due).await;
+        }
         self.told.notify_waiters();
         self.tell_adjusted(adjusted, due).await;
         for done in flushed {
             let _ = done.send(());
+        }
+    }
+
+    /// Has every gateway tell what it knows of a licence, this one too.
+    async fn ask_about(&self, license: LicenseId, due: &mut Due) {
+        if due.ask(license) {
+            due.now.insert(license);
+            let text = format!("{PRESUMED} {}", license.to_hex());
+            let _ = self.store.publish(CHANNEL, &text).await;
         }
     }
 
@@ -312,6 +419,11 @@ impl Shared {
         let heard = move |boot: &str, text: &str| match text.split_once(' ') {
             None if text == LOST => shared.store.lost(),
             Some((ASKS, _)) => drop(shared.said.send(Said::Asked)),
+            Some((PRESUMED, license)) => {
+                if let Some(license) = LicenseId::from_hex(license) {
+                    let _ = shared.said.send(Said::Tell { license });
+                }
+            }
             Some((WHOLE, said)) => {
                 if let Some((life, gateway)) = said.split_once(' ') {
                     shared.peers.lock().hear(boot, life, gateway);
@@ -336,16 +448,6 @@ impl Shared {
         let (done, is_done) = oneshot::channel();
         if self.store.is_up() && self.said.send(Said::Flush(done)).is_ok() {
             let _ = tokio::time::timeout(FLUSH, is_done).await;
-        }
-    }
-
-    /// Whether a request is charged the message that it shares with others. Without the store it is
-    /// the one that was granted it.
-    async fn pays(&self, license: &LicenseId, open: &Open, id: &str, charge: Charge) -> bool {
-        let call = self.scripts.message(license, id, charge.message);
-        match self.store.call::<u8>(call).await {
-            Ok(pays) => pays == 1,
-            Err(_) => charge.message && !open.covered,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 use crate::ledger::{
-    entry::{Entry, Frame, Reserved, Scan},
+    entry::{Entry, Expected, Frame, Names, Reserved, Scan},
     journal,
 };
 
@@ -297,12 +297,14 @@ fn an_entry_reads_back_as_it_was_written() {
         group: 0,
         message: Some(UnixMs(0)),
     };
-    let mut bytes = Frame::reserved(&reserved).stamp(41).to_vec();
+    let about = about();
+    let expected = Expected { names: Names::of(&about), cost: 7 };
+    let mut bytes = Frame::reserved(&reserved, &expected).stamp(41).to_vec();
     let long = "é".repeat(400);
     bytes.extend(Frame::request(&record(NOW, &long)).stamp(42));
     bytes.extend([0; 32]);
     let mut scan = Scan::new(&bytes);
-    assert_eq!(scan.next(), Some((41, Entry::Reserved(reserved))));
+    assert_eq!(scan.next(), Some((41, Entry::Reserved(reserved, expected))));
     let Some((42, Entry::Request(request))) = scan.next() else { panic!("a request") };
     assert_eq!(request.texts[2], "é".repeat(127));
     assert_eq!((scan.next(), scan.is_torn()), (None, false));

@@ -5,7 +5,7 @@ use std::fs;
 use super::*;
 use crate::ledger::{
     daily::{self, DailyRow},
-    entry::Frame,
+    entry::{Frame, Names, Settled},
     journal,
 };
 
@@ -44,8 +44,9 @@ fn a_day_is_added_up_by_licence_plan_model_and_provider() {
     ledger.record(Record { plan: "free".into(), ..record(NOW, "fast") });
     ledger.record(record(NOW, "strong"));
     ledger.record(Record { provider: "openai".into(), cost: 1 << 50, ..record(NOW, "fast") });
+    let usage = Usage::default();
     let nothing =
-        Record { message: false, cost: 0, usage: Usage::default(), ..record(NOW, "fast") };
+        Record { sent: false, wasted: 0, cost: 0, wasted_cost: 0, usage, ..record(NOW, "fast") };
     ledger.record(nothing);
     ledger.close();
     drop(ledger);
@@ -61,14 +62,16 @@ fn a_day_is_added_up_by_licence_plan_model_and_provider() {
         };
         numbers(rows.iter().find(is).unwrap())
     };
-    assert_eq!(row(&anna, "pro", "fast", "groq"), [4, 3, 3, 6, 9, 15]);
+    assert_eq!(row(&anna, "pro", "fast", "groq"), [4, 0, 3, 6, 9, 15]);
     for (license, plan, model) in
         [(&bert, "pro", "fast"), (&anna, "free", "fast"), (&anna, "pro", "strong")]
     {
-        assert_eq!(row(license, plan, model, "groq"), [1, 1, 1, 2, 3, 5]);
+        assert_eq!(row(license, plan, model, "groq"), [1, 0, 1, 2, 3, 5]);
     }
-    assert_eq!(row(&anna, "pro", "fast", "openai"), [1, 1, 1, 2, 3, 1 << 50]);
+    assert_eq!(row(&anna, "pro", "fast", "openai"), [1, 0, 1, 2, 3, 1 << 50]);
     assert!(rows.iter().all(|row| row.day == "2026-11-15"));
+    let waste = |row: &DailyRow| (row.cache_write, row.wasted) == (row.input, 6 * row.input);
+    assert!(rows.iter().all(waste));
     let ledger = store.open();
     let spent = ledger.spent(NOW).unwrap();
     assert_eq!(spent, [("groq".to_owned(), 30), ("openai".to_owned(), 1 << 50)]);
@@ -99,7 +102,7 @@ fn replayed_twice_it_is_counted_once() {
     let journal = fs::read(dir.join("0000000001.log")).unwrap();
     for _ in 0..3 {
         drop(dead.open());
-        assert_eq!(rows(&dead).iter().map(numbers).collect::<Vec<_>>(), [[2, 2, 2, 4, 6, 10]]);
+        assert_eq!(rows(&dead).iter().map(numbers).collect::<Vec<_>>(), [[2, 0, 2, 4, 6, 10]]);
         // As if the process had died before it could remove what it had applied.
         for (_, file) in journal::files(&dir).unwrap() {
             fs::remove_file(file).unwrap();
@@ -114,10 +117,65 @@ fn a_journal_of_the_former_version_is_read() {
     let dead = journal_of(vec![
         Frame::costless(&record(NOW, "fast")),
         Frame::costless(&tried),
+        Frame::wasteless(&record(NOW, "fast")),
+        Frame::nameless(&settled(3)),
         Frame::request(&record(NOW, "fast")),
+        Frame::settled(&settled(4), &Names::of(&about())),
     ]);
     drop(dead.open());
-    assert_eq!(rows(&dead).iter().map(numbers).collect::<Vec<_>>(), [[3, 2, 3, 6, 9, 5]]);
+    // Former versions said with the request that it was a message, this one says so with its settling.
+    assert_eq!(rows(&dead).iter().map(numbers).collect::<Vec<_>>(), [[4, 3, 4, 8, 12, 10]]);
+    assert_eq!(used(&dead.open(), ANNA), (2, 14));
+}
+
+fn settled(hold: u64) -> Settled {
+    Settled { hold, license: ANNA, time: NOW, tokens: 7, group: 0, message: Some(NOW) }
+}
+
+/// Requests that share a message id are one message, those that gave it back none.
+#[test]
+fn messages_are_counted_as_they_are_charged() {
+    let store = Store::new();
+    let ledger = store.open();
+    let served = About { provider: "openai".into(), ..about() };
+    for (id, message) in [
+        (Some("a"), true),
+        (Some("a"), true),
+        (Some("b"), false),
+        (Some("b"), true),
+        (None, false),
+        (None, true),
+    ] {
+        let demand = Demand { message_id: id.map(Into::into), ..ask(ANNA) };
+        let grant = reserve(&ledger, &demand).unwrap();
+        ledger.settle(grant.hold, Charge { message, about: Some(served.clone()), ..charge(1) });
+        ledger.record(Record { provider: "openai".into(), ..record(NOW, "fast") });
+    }
+    ledger.close();
+    let rows = rows(&store);
+    assert_eq!(rows.iter().map(numbers).collect::<Vec<_>>(), [[6, 3, 6, 12, 18, 30]]);
+    assert_eq!((used(&ledger, ANNA).0, &*rows[0].provider), (3, "openai"));
+}
+
+/// What a kill leaves open is charged at the next start; it has a row, a day and a cost.
+#[test]
+fn what_is_charged_after_a_kill_has_a_row_and_is_in_the_budget() {
+    let store = Store::new();
+    let ledger = store.open();
+    for id in ["a", "a", "b"] {
+        let demand = Demand { message_id: Some(id.into()), ..ask(ANNA) };
+        reserve(&ledger, &demand).unwrap();
+    }
+    drop(ledger);
+    let next = store.open();
+    assert_eq!(used(&next, ANNA), (2, 30));
+    let days: Vec<_> = rows(&store).iter().map(numbers).collect();
+    assert_eq!(days, [[3, 2, 30, 0, 0, 150]]);
+    assert_eq!(next.spent(NOW).unwrap(), [("groq".to_owned(), 150)]);
+    let query = "SELECT count(*) || ' ' || min(plan || model || provider || source) || ' ' ||
+                 sum(input) || ' ' || sum(charged) || ' ' || max(status) FROM requests";
+    let row: String = next.db.lock().connection().query_row(query, [], |row| row.get(0)).unwrap();
+    assert_eq!(row, "3 profastgroqestimated 30 30 0");
 }
 
 #[test]
@@ -130,7 +188,12 @@ fn a_store_of_the_former_version_keeps_its_data_and_gets_its_days() {
     ledger.record(record(UnixMs(NOW.0 + 86_400_000), "fast"));
     ledger.record(Record { license: None, ..record(NOW, "fast") });
     ledger.close();
-    let former = "DROP TABLE daily; ALTER TABLE requests DROP COLUMN cost; PRAGMA user_version = 2";
+    let former = "DROP TABLE daily; DROP TABLE unseen;
+                  ALTER TABLE requests DROP COLUMN cost; ALTER TABLE requests DROP COLUMN cache_write;
+                  ALTER TABLE requests DROP COLUMN wasted; ALTER TABLE requests DROP COLUMN wasted_cost;
+                  ALTER TABLE open DROP COLUMN plan; ALTER TABLE open DROP COLUMN model;
+                  ALTER TABLE open DROP COLUMN provider; ALTER TABLE open DROP COLUMN cost;
+                  PRAGMA user_version = 2";
     ledger.db.lock().connection().execute_batch(former).unwrap();
     drop(ledger);
     for _ in 0..2 {
@@ -144,7 +207,28 @@ fn a_store_of_the_former_version_keeps_its_data_and_gets_its_days() {
         assert_eq!(days, [[1, 1, 1, 2, 3, 0], [1, 1, 1, 2, 3, 0]]);
     }
     store.open().record(record(NOW, "fast"));
-    assert_eq!(numbers(&rows(&store)[0]), [2, 2, 2, 4, 6, 5]);
+    assert_eq!(numbers(&rows(&store)[0]), [2, 1, 2, 4, 6, 5]);
+}
+
+#[test]
+fn a_store_of_the_version_before_keeps_its_days_and_their_messages() {
+    let store = Store::new();
+    let ledger = store.open();
+    ledger.settle(reserve(&ledger, &ask(ANNA)).unwrap().hold, charge(30));
+    ledger.record(record(NOW, "fast"));
+    ledger.close();
+    let former = "ALTER TABLE daily DROP COLUMN cache_write; ALTER TABLE daily DROP COLUMN wasted;
+                  ALTER TABLE daily DROP COLUMN wasted_cost; DROP TABLE unseen;
+                  ALTER TABLE requests DROP COLUMN wasted; PRAGMA user_version = 5";
+    ledger.db.lock().connection().execute_batch(former).unwrap();
+    drop(ledger);
+    let ledger = store.open();
+    ledger.settle(reserve(&ledger, &ask(ANNA)).unwrap().hold, charge(30));
+    ledger.record(record(NOW, "fast"));
+    ledger.close();
+    let rows = rows(&store);
+    assert_eq!(rows.iter().map(numbers).collect::<Vec<_>>(), [[2, 2, 2, 4, 6, 10]]);
+    assert_eq!((rows[0].cache_write, rows[0].wasted), (1, 6));
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn what_is_open_at_the_end_can_be_charged_at_once() {
     drop(ledger);
     let next = store.open();
     assert_eq!(used(&next, ANNA), (1, 10));
-    assert_eq!(next.db.lock().orphans().unwrap(), []);
+    assert!(next.db.lock().orphans().unwrap().is_empty());
 }
 
 proptest! {
@@ -167,7 +167,7 @@ proptest! {
                 3 | 4 if !open.is_empty() => {
                     let (one, other) = open.swap_remove(amount as usize % open.len());
                     let charge = if what == 3 { charge(amount) } else { BACK };
-                    here.settle(one, charge);
+                    here.settle(one, charge.clone());
                     there.settle(other, charge);
                 }
                 5 => {

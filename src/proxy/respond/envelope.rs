@@ -33,7 +33,11 @@ pub fn relayed(status: u16, said: &Said, dialect: Dialect, request_id: &str) -> 
         code: &said.code,
         param: Some(&*said.param).filter(|param| !param.is_empty()),
     };
-    error.written(status, dialect, Map::new(), request_id)
+    let mut details = Map::new();
+    if !said.failed_generation.is_empty() {
+        details.insert("failed_generation".into(), json!(said.failed_generation));
+    }
+    error.written(status, dialect, details, request_id)
 }
 
 /// An error as a stream's last event.

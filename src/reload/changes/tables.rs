@@ -43,8 +43,9 @@ fn server(settings: &Settings) -> Vec<Thing> {
         .says("trusted_proxies", proxies, NONE)
         .says("limits.body", size(limits.body), "")
         .says("limits.header_timeout", duration(limits.header_timeout), "")
-        .says("limits.buffered", size(limits.buffered), "")
-        .says("limits.requests", or(limits.requests, AUTO), AUTO);
+        .says("limits.buffered", or(limits.buffered.map(size), AUTO), AUTO)
+        .says("limits.requests", or(limits.requests, AUTO), AUTO)
+        .says("limits.connections_per_address", or(limits.connections_per_address, AUTO), AUTO);
     vec![thing]
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
@@ -53,7 +55,101 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             KeyNews::Unfit,
             Next::Account,
         ),
-        (403, "<html>", Cause::NoPermission, refused(Why::NoPermission), Next::Key),
+        (403, "<html>", Cause::Firewall, KeyNews::None, Next::Target),
+        (403, "", Cause::Firewall, KeyNews::None, Next::Target),
+        (403, r#"{"message":"Forbidden"}"#, Cause::NoPermission, KeyNews::Doubtful, Next::Key),
+        (
+            403,
+            r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"Permission denied."}}"#,
+            Cause::NoPermission,
+            KeyNews::Doubtful,
+            Next::Key,
+        ),
+        (
+            403,
+            r#"{"error":{"code":403,"status":"PERMISSION_DENIED","details":[{"reason":"CONSUMER_SUSPENDED"}]}}"#,
+            Cause::NoPermission,
+            refused(Why::NoPermission),
+            Next::Key,
+        ),
+        (
+            400,
+            r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***01. You can obtain an API key from https://console.x.ai."}"#,
+            Cause::BadCredential,
+            refused(Why::BadCredential),
+            Next::Key,
+        ),
+        (
+            403,
+            r#"{"code":"The caller does not have permission to execute the specified operation","error":"Your team 7f0e has either used all available credits or reached its monthly spending limit."}"#,
+            Cause::NoMoney,
+            money,
+            Next::Key,
+        ),
+        (
+            403,
+            r#"{"error":"Your newly created teams doesn't have any credits yet."}"#,
+            Cause::NoMoney,
+            money,
+            Next::Key,
+        ),
+        (
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"This organization has been disabled."}}"#,
+            Cause::NoMoney,
+            money,
+            Next::Key,
+        ),
+        (
+            402,
+            r#"{"error":{"code":402,"message":"This request requires more credits, or fewer max_tokens. You requested up to 65,536 tokens, but can only afford 4,012."}}"#,
+            Cause::TooLarge,
+            KeyNews::Unfit,
+            Next::Account,
+        ),
+        (
+            402,
+            r#"{"error":{"code":402,"message":"You requested up to 9 tokens, but can only afford 0."}}"#,
+            Cause::NoMoney,
+            money,
+            Next::Key,
+        ),
+        (
+            429,
+            r#"{"error":{"message":"Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 36278.","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            Cause::TooLarge,
+            KeyNews::Unfit,
+            Next::Larger,
+        ),
+        (413, "<html>", Cause::TooLarge, KeyNews::Heard, Next::Target),
+        (
+            400,
+            r#"{"error":{"code":"context_length_exceeded","message":"Too long."}}"#,
+            Cause::TooLarge,
+            KeyNews::Heard,
+            Next::Target,
+        ),
+        (
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 213462 tokens > 200000 maximum"}}"#,
+            Cause::TooLarge,
+            KeyNews::Heard,
+            Next::Target,
+        ),
+        (
+            400,
+            r#"{"error":{"code":400,"type":"exceed_context_size_error","message":"the request exceeds the available context size"}}"#,
+            Cause::TooLarge,
+            KeyNews::Heard,
+            Next::Target,
+        ),
+        (
+            400,
+            r#"{"error":{"code":"tool_use_failed","failed_generation":"<f>"}}"#,
+            Cause::ToolUseFailed,
+            KeyNews::Heard,
+            Next::Again,
+        ),
         (404, "{}", Cause::ModelMissing, KeyNews::Unfit, Next::Target),
         (
             400,
@@ -83,9 +179,9 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
         (
             413,
             r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
-            Cause::RateLimited,
+            Cause::TooLarge,
             KeyNews::Unfit,
-            Next::Account,
+            Next::Larger,
         ),
         (500, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
         (529, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
@@ -218,17 +314,79 @@ fn what_a_filter_refuses_is_the_request_s_fault_and_told_in_our_words() {
     assert!(!format!("{:?}", relayed.said).contains("acme"), "{:?}", relayed.said);
 }
 
+/// What an app is told of a fault of its request's, if nobody else can serve it.
+fn told(status: u16, body: &str) -> Relayed {
+    match judge(Dialect::OpenAi, status, &HeaderMap::new(), body.as_bytes()) {
+        Judgement::Relay(relayed) => relayed,
+        Judgement::Failed(failure) => *failure.instead.expect("something to tell"),
+    }
+}
+
 #[test]
 fn a_fault_of_the_request_is_relayed_without_the_account() {
-    let body = r#"{"error":{"message":"Too long for org-Zx81qLmN0pT7vRw2, key sk-proj-abcdef1234567890.",
-        "type":"invalid_request_error","code":"context_length_exceeded","param":"messages"}}"#;
-    let Judgement::Relay(relayed) = judge(Dialect::OpenAi, 400, &HeaderMap::new(), body.as_bytes())
-    else {
-        panic!("not relayed")
-    };
-    let text = relayed.said.message + &relayed.said.code;
-    assert!(text.contains("context_length_exceeded") && text.contains("Too long"), "{text}");
-    assert!(!text.contains("Zx81") && !text.contains("sk-proj"), "{text}");
+    for code in ["context_length_exceeded", "invalid_value", "tool_use_failed"] {
+        let body = format!(
+            r#"{{"error":{{"message":"Too long for org-Zx81qLmN0pT7vRw2, key sk-proj-abcdef1234567890.",
+            "type":"invalid_request_error","code":"{code}","param":"messages"}}}}"#
+        );
+        let relayed = told(400, &body);
+        let text = relayed.said.message + &relayed.said.code;
+        assert!(text.contains(code) && text.contains("Too long"), "{text}");
+        assert!(!text.contains("Zx81") && !text.contains("sk-proj"), "{text}");
+    }
+}
+
+/// A page, a tier and a filter say nothing that an app needs to read: it gets the gateway's words.
+#[test]
+fn what_is_not_worth_relaying_is_told_in_our_words() {
+    let xai = r#"{"error":"Content violates usage guidelines. Team: 7f0e, API key ID: 91d2, Failed check: SAFETY_CHECK_TYPE_BIO"}"#;
+    let tier = r#"{"error":{"message":"Request too large for gpt-4o in organization org-1","type":"tokens"}}"#;
+    for (status, body, expected) in [
+        (403, xai, 400),
+        (403, "<html>Ray ID: 7f0e</html>", 400),
+        (413, "<html>nginx/1.2</html>", 413),
+        (413, r#"{"error":{"type":"tokens","message":"7f0e"}}"#, 413),
+        (429, tier, 413),
+    ] {
+        let relayed = told(status, body);
+        assert_eq!(relayed.status, expected, "{body}");
+        let text = format!("{:?}", relayed.said);
+        for leak in ["Team", "7f0e", "nginx", "gpt-4o", "org-1", "SAFETY"] {
+            assert!(!text.contains(leak), "{text}");
+        }
+    }
+}
+
+/// An app's words, quoted in a provider's message, take no account out.
+#[test]
+fn quoted_words_are_not_believed() {
+    for quoted in [
+        "Incorrect API key provided",
+        "API key not valid",
+        "Your credit balance is too low",
+        "This organization has been disabled",
+        "Your team has used all available credits",
+    ] {
+        let body = format!(r#"{{"error":{{"message":"Invalid value: '{quoted}'."}}}}"#);
+        assert_eq!(told(400, &body).status, 400, "{quoted}");
+        let body = format!(r#"{{"error":{{"message":"'{quoted}' is not allowed here."}}}}"#);
+        assert_eq!(failure(403, &[], &body).news, KeyNews::Doubtful, "{quoted}");
+    }
+}
+
+#[test]
+fn content_refused_inside_a_200_is_no_fault_either() {
+    for body in [
+        r#"{"error":"Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"}"#,
+        r#"{"error":{"code":403,"metadata":{"flagged_input":"x"}}}"#,
+        r#"{"error":{"code":"content_filter"}}"#,
+    ] {
+        let Judgement::Failed(failure) = judge_inside(Dialect::OpenAi, body.as_bytes()) else {
+            panic!("{body} is relayed")
+        };
+        assert_eq!((failure.news, failure.next), (KeyNews::Heard, Next::Target), "{body}");
+        assert_eq!(failure.instead.unwrap().status, 400, "{body}");
+    }
 }
 
 /// Limits are of a model unless the answer says that they are the account's.

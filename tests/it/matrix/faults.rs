@@ -29,20 +29,17 @@ pub struct Fault {
     pub at: Position,
     pub name: String,
     pub class: Class,
-    /// A provider answered 2xx.
-    pub answered: bool,
+    /// Some attempt reports usage before it fails.
+    pub counted: bool,
     /// `None`: nobody listens.
     pub reply: Option<Reply>,
     /// Found out by a clock.
     pub quick: bool,
-    /// Of a whole answer: its end marker comes.
-    pub ended: bool,
 }
 
 fn fault(at: Position, name: impl Into<String>, class: Class, reply: Reply) -> Fault {
     let quick = matches!(class, Class::Silent | Class::Stalled);
-    let answered = at > Position::Head;
-    Fault { at, name: name.into(), class, answered, reply: Some(reply), quick, ended: true }
+    Fault { at, name: name.into(), class, counted: false, reply: Some(reply), quick }
 }
 
 /// `gate` is opened when the app has seen the first output.
@@ -91,8 +88,21 @@ fn heads(api: Api) -> Vec<Fault> {
             said(404, "invalid_request_error", "model_not_found", "No such model", Class::Model),
             said(400, "invalid_request_error", "invalid_value", OWN_FAULT, Class::Request(400)),
             said(422, "invalid_request_error", "invalid_value", OWN_FAULT, Class::Request(422)),
+            said(400, "invalid_request_error", "context_length_exceeded", OWN_FAULT, {
+                Class::Request(400)
+            }),
+            said(400, "invalid_request_error", "tool_use_failed", OWN_FAULT, {
+                Class::Unreadable(400)
+            }),
+            said(400, "", "", "Incorrect API key provided: xa***01", Class::Key),
+            said(402, "", "402", "You requested up to 9 tokens, but can only afford 8", {
+                Class::Account
+            }),
+            said(403, "", "", "Content violates usage guidelines. Team: SECRET", Class::Disliked),
+            said(403, "", "", "Your team SECRET has used all available credits", Class::Account),
             said(413, "invalid_request_error", "too_large", OWN_FAULT, Class::Request(413)),
-            said(413, "tokens", "rate_limit_exceeded", "Limit 6000 (TPM)", Class::Tier),
+            said(413, "tokens", "rate_limit_exceeded", "Limit 6000 (TPM)", Class::TooLarge),
+            said(429, "tokens", "rate_limit_exceeded", "Request too large for m1", Class::TooLarge),
             said(429, "insufficient_quota", "insufficient_quota", "Quota", Class::Account),
             said(429, "tokens", "rate_limit_exceeded", "tokens per day (TPD)", Class::Account),
         ],
@@ -103,6 +113,9 @@ fn heads(api: Api) -> Vec<Fault> {
             said(404, "not_found_error", "", "model: m1", Class::Model),
             said(400, "invalid_request_error", "", OWN_FAULT, Class::Request(400)),
             said(413, "request_too_large", "", OWN_FAULT, Class::Request(413)),
+            said(400, "invalid_request_error", "", "This organization has been disabled.", {
+                Class::Account
+            }),
             said(
                 400,
                 "invalid_request_error",
@@ -131,6 +144,12 @@ fn heads(api: Api) -> Vec<Fault> {
     let busy = api.error_body(429, "rate_limit_error", "rate_limit_exceeded", "Too fast");
     let busy = Reply::json(429, busy.to_string()).header("retry-after", "30");
     faults.push(fault(Position::Head, "429 with retry-after", Class::Limited, busy));
+    let page = |status: u16| {
+        let page = "<html><h1>No</h1>SECRET</html>";
+        Reply::status(status).header("content-type", "text/html").write(page)
+    };
+    faults.push(fault(Position::Head, "403 of a firewall", Class::Disliked, page(403)));
+    faults.push(fault(Position::Head, "413 of a proxy", Class::TooLong, page(413)));
     faults
 }
 
@@ -278,11 +297,17 @@ fn first_events(api: Api) -> Vec<Fault> {
         let marker = Reply::sse(&[end]);
         faults.push(fault(At, "the end marker alone", Class::Provider, marker));
     }
+    // Anthropic's first event counts the input.
+    for fault in &mut faults {
+        fault.counted = api == Api::Messages && fault.name.starts_with("a beginning");
+    }
     if api != Api::Generate {
         let limited = begun().write(error(limit));
         let spent = begun().write(error(money));
-        faults.push(fault(At, "a rate limit as an event", Class::Limited, limited));
-        faults.push(fault(At, "a lack of money as an event", Class::Account, spent));
+        let counted = api == Api::Messages;
+        let limited = fault(At, "a rate limit as an event", Class::Limited, limited);
+        let spent = fault(At, "a lack of money as an event", Class::Account, spent);
+        faults.extend([limited, spent].map(|fault| Fault { counted, ..fault }));
     }
     faults
 }
@@ -328,21 +353,22 @@ fn ends(api: Api, gate: &Gate) -> Vec<Fault> {
     let begun = || Reply::sse(&[script.committed()]).then(Step::Gate(gate.clone()));
     let said = || begun().write(script.words[1].clone());
     let finished = || begun().write(script.rest());
+    // A finish reason says it, and the gateway adds the end marker. The responses' last event is the one that says it.
+    let class = if api == Api::Responses { Class::Broken } else { Class::Fine };
     let mut faults = vec![
         fault(At, "no finish", Class::Broken, said()),
-        fault(At, "finished, then reset", Class::Broken, finished().then(Step::Reset)),
-        fault(At, "finished, then an error event", Class::Broken, {
+        fault(At, "finished, then reset", class, {
+            finished().then(Step::Wait(Duration::from_millis(50))).then(Step::Reset)
+        }),
+        fault(At, "finished, then an error event", class, {
             finished().write(api.error_event("server_error"))
         }),
         Fault {
             quick: true,
-            ..fault(At, "finished, then silence", Class::Broken, finished().then(Step::Hang))
+            ..fault(At, "finished, then silence", class, finished().then(Step::Hang))
         },
+        fault(At, "no end marker", class, finished()),
     ];
-    // Chat's finish reason says it; Anthropic's and the responses' SDKs wait for the last event.
-    let class = if matches!(api, Api::Chat | Api::Generate) { Class::Fine } else { Class::Broken };
-    let unmarked = fault(At, "no end marker", class, finished());
-    faults.push(Fault { ended: script.end.is_none(), ..unmarked });
     if let Some(end) = &script.end {
         let whole = || finished().write(end.clone());
         faults.extend([

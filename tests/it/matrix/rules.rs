@@ -9,8 +9,16 @@ pub enum Class {
     Account,
     /// Its account is too fast.
     Limited,
-    /// Its account is too small for this request.
+    /// Its account does not have the model in its tier.
     Tier,
+    /// Its account, or this target, takes no request so large.
+    TooLarge,
+    /// The same, of every account of the target.
+    TooLong,
+    /// What the app's user wrote is not liked, by the provider or by a firewall in front of it.
+    Disliked,
+    /// What the model wrote could not be read: the provider's status, if that happens twice.
+    Unreadable(u16),
     /// The target does not have the model.
     Model,
     /// The request itself is at fault; the provider's status.
@@ -34,6 +42,8 @@ pub enum Class {
 pub enum Mends {
     AnotherKey,
     AnotherAccount,
+    /// Asking once more, whatever the key.
+    Again,
     Nobody,
 }
 
@@ -45,6 +55,8 @@ pub enum Sees {
     Broken,
     /// The provider's words about the app's own mistake.
     Relayed(u16),
+    /// The gateway's about it.
+    Told(u16),
     Refused(u16, &'static str),
 }
 
@@ -54,6 +66,8 @@ pub enum Tokens {
     None,
     /// What was said so far: the input, and some of the output.
     Some,
+    /// The same, where something was said or counted; else nothing.
+    AtMost,
     Reported,
 }
 
@@ -66,13 +80,17 @@ pub struct Rule {
 }
 
 pub fn rule(class: Class) -> Rule {
-    use Mends::{AnotherAccount, AnotherKey, Nobody};
+    use Mends::{Again, AnotherAccount, AnotherKey, Nobody};
     let error = Sees::Refused(502, "upstream_error");
     let (mends, requests, sees) = match class {
         Class::Key => (AnotherKey, [1, 2, 3], error),
         Class::Account => (AnotherAccount, [1, 2, 2], error),
         Class::Limited => (AnotherAccount, [1, 2, 2], Sees::Refused(503, "upstream_exhausted")),
         Class::Tier => (AnotherAccount, [1, 2, 2], error),
+        Class::TooLarge => (AnotherAccount, [1, 2, 2], Sees::Told(413)),
+        Class::TooLong => (Nobody, [1, 1, 1], Sees::Told(413)),
+        Class::Disliked => (Nobody, [1, 1, 1], Sees::Told(400)),
+        Class::Unreadable(status) => (Again, [2, 2, 2], Sees::Relayed(status)),
         Class::Provider => (AnotherKey, [1, 2, 3], error),
         Class::Passing => (AnotherKey, [2, 3, 3], error),
         Class::Silent => (Nobody, [1, 1, 1], Sees::Refused(504, "upstream_timeout")),
@@ -85,13 +103,13 @@ pub fn rule(class: Class) -> Rule {
     Rule { mends, requests, sees }
 }
 
-/// Messages and tokens. `answered`: some provider answered 2xx.
-pub fn charge(sees: Sees, answered: bool) -> (u64, Tokens) {
+/// Messages and tokens. `counted`: some attempt reported usage.
+pub fn charge(sees: Sees, counted: bool) -> (u64, Tokens) {
     match sees {
         Sees::Whole => (1, Tokens::Reported),
         Sees::Broken => (1, Tokens::Some),
-        Sees::Relayed(_) => (0, Tokens::None),
-        Sees::Refused(..) if answered => (0, Tokens::Some),
+        Sees::Relayed(_) | Sees::Told(_) => (0, Tokens::None),
+        Sees::Refused(..) if counted => (0, Tokens::AtMost),
         Sees::Refused(..) => (0, Tokens::None),
     }
 }

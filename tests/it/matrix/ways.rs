@@ -268,8 +268,8 @@ impl Way {
         }
     }
 
-    /// The app has all that the provider said; `ended`: the end marker, too.
-    pub fn is_whole(&self, answer: &Answer, ended: bool) {
+    /// The app has all that the provider said, and the end marker whether or not the provider sent it.
+    pub fn is_whole(&self, answer: &Answer) {
         let text = answer.ok().text();
         let translated = self.app != self.provider;
         match (self.stream, translated) {
@@ -282,11 +282,7 @@ impl Way {
             (true, false) => {
                 let script = self.provider.script();
                 // The app did not ask for the usage chunk.
-                let mut whole = script.whole().replace(sse::USAGE, "");
-                if !ended {
-                    whole.truncate(whole.len() - script.end.map_or(0, |end| end.len()));
-                }
-                assert_eq!(text, whole);
+                assert_eq!(text, script.whole().replace(sse::USAGE, ""));
             }
             (true, true) => {
                 assert_eq!(sse::content(&answer.body), "Hello", "{text}");
@@ -341,6 +337,15 @@ impl Way {
         if self.app == Api::Messages {
             assert_eq!(body["type"], "error", "{body}");
         }
+    }
+
+    /// The gateway's own words about the request, in the app's envelope.
+    pub fn is_told(&self, answer: &Answer, status: u16) {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        let body = answer.json();
+        let words = body["error"]["message"].as_str().unwrap_or_default();
+        assert!(words.ends_with('.') && !answer.text().contains("SECRET"), "{body}");
+        assert!(answer.header("retry-after").is_none());
     }
 
     /// The provider's own words, without its account, in the app's envelope.

@@ -243,10 +243,19 @@ impl Raw {
         if wire == Wire::Plain {
             return plain;
         }
+        plain.shake(b"http/1.1").await.unwrap()
+    }
+
+    /// TLS on this connection, with this protocol.
+    pub async fn shake(self, alpn: &[u8]) -> io::Result<Self> {
         let name = ServerName::try_from("localhost").unwrap();
-        let connector = ca::connector(&[b"http/1.1"]);
-        let stream = connector.connect(name, plain.stream).await.unwrap();
-        Self { stream: Box::new(stream), pending: Vec::new() }
+        let stream = ca::connector(&[alpn]).connect(name, self.stream).await?;
+        Ok(Self { stream: Box::new(stream), pending: Vec::new() })
+    }
+
+    /// The stream itself.
+    pub fn into_stream(self) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
+        self.stream
     }
 
     /// Sends bytes; a connection that is closed already does not mind.

@@ -43,6 +43,8 @@ pub enum Step {
     Gate(Gate),
     /// Closes with RST.
     Reset,
+    /// HTTP/2: `REFUSED_STREAM`. Else as [`Step::Reset`].
+    Refuse,
     /// Closes without a word.
     Close,
     /// Silent until the other side leaves.
@@ -53,19 +55,32 @@ pub enum Step {
 
 /// Closed at first; opened by the test, for good.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Semaphore>);
+pub struct Gate(Arc<Semaphore>, Arc<AtomicUsize>);
 
 impl Gate {
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(0)))
+        Self(Arc::new(Semaphore::new(0)), Arc::default())
     }
 
     pub fn open(&self) {
         self.0.add_permits(1_000_000);
     }
 
+    /// How many wait in front of it.
+    pub fn waiting(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
+    }
+
     /// Waits until it is open.
     pub async fn pass(&self) {
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.1.fetch_add(1, Ordering::SeqCst);
+        let _waits = Waits(&self.1);
         let _permit = self.0.acquire().await.expect("a gate is never taken away");
     }
 }
@@ -273,6 +288,8 @@ impl Seen {
 struct State {
     by_path: HashMap<String, Reply>,
     by_key: HashMap<String, Vec<Reply>>,
+    /// By what stands in the body.
+    by_text: Vec<(String, Reply)>,
     default: Vec<Reply>,
     count: HashMap<String, usize>,
     seen: Vec<Seen>,
@@ -280,14 +297,19 @@ struct State {
 
 impl State {
     /// The answer for this request; the last of a list stays.
-    fn reply(&mut self, path: &str, key: &str) -> Reply {
-        if let Some(reply) = self.by_path.get(path) {
+    fn reply(&mut self, seen: &Seen) -> Reply {
+        if let Some(reply) = self.by_path.get(&seen.path) {
             return reply.clone();
         }
-        let known =
-            [key, family(key)].into_iter().find_map(|name| Some((name, self.by_key.get(name)?)));
-        let (name, replies) = known.unwrap_or(("", &self.default));
-        let count = self.count.entry(name.to_owned()).or_default();
+        let in_body = |text: &str| memchr::memmem::find(&seen.body, text.as_bytes()).is_some();
+        if let Some((_, reply)) = self.by_text.iter().find(|(text, _)| in_body(text)) {
+            return reply.clone();
+        }
+        let (key, method) = (&*seen.key, &*seen.method);
+        let names = [format!("{method} {key}"), method.into(), key.into(), family(key).into()];
+        let known = names.into_iter().find_map(|name| Some((self.by_key.get(&name)?, name)));
+        let (replies, name) = known.unwrap_or((&self.default, String::new()));
+        let count = self.count.entry(name).or_default();
         let reply = replies[(*count).min(replies.len() - 1)].clone();
         *count += 1;
         reply
@@ -364,19 +386,25 @@ impl Mock {
     }
 
     /// What requests with this bearer get, or with any of the family `BEARER.1`, `BEARER.2` and so on,
-    /// first to last; the last stays.
+    /// first to last; the last stays. `GET BEARER` and `GET` are the list of models alone.
     pub fn key(&self, bearer: &str, replies: impl Into<Vec<Reply>>) -> &Self {
         self.state.lock().by_key.insert(bearer.into(), replies.into());
         self
     }
 
-    /// What all others get from now on.
+    /// What requests get whose body holds `text`, whatever their key.
+    pub fn text(&self, text: &str, reply: Reply) -> &Self {
+        self.state.lock().by_text.push((text.into(), reply));
+        self
+    }
+
     /// Answers requests for this path alike, whichever key they carry.
     pub fn path(&self, path: &str, reply: Reply) -> &Self {
         self.state.lock().by_path.insert(path.to_owned(), reply);
         self
     }
 
+    /// What all others get from now on.
     pub fn answer(&self, replies: impl Into<Vec<Reply>>) {
         let mut state = self.state.lock();
         state.default = replies.into();
@@ -562,16 +590,20 @@ impl Connection {
     async fn serve(mut self) -> Result<(), End> {
         loop {
             let (mut seen, mut at) = (self.read_head().await?, None);
+            let by_text = !self.state.lock().by_text.is_empty();
+            if by_text {
+                self.read_body(&mut seen).await?;
+            }
             let (reply, place) = {
                 let mut state = self.state.lock();
-                let reply = state.reply(&seen.path, &seen.key);
+                let reply = state.reply(&seen);
                 if reply.early {
                     state.seen.push(seen.clone());
                     at = Some(state.seen.len() - 1);
                 }
                 (reply, at)
             };
-            if !reply.early {
+            if !reply.early && !by_text {
                 self.read_body(&mut seen).await?;
             }
             let place = place.unwrap_or_else(|| {
@@ -706,7 +738,7 @@ impl Connection {
                 let _ = self.io.shutdown().await;
                 Err(End::Ours)
             }
-            Step::Reset => {
+            Step::Reset | Step::Refuse => {
                 let _ = self.io.tcp().set_zero_linger();
                 Err(End::Ours)
             }

@@ -57,7 +57,7 @@ async fn one_request(
         left: None,
         answered: false,
     };
-    let reply = state.lock().reply(&seen.path, &seen.key);
+    let reply = state.lock().reply(&seen);
     if !reply.early && read_body(&mut receive, &mut seen).await.is_err() {
         return;
     }
@@ -91,6 +91,10 @@ async fn answer(respond: &mut SendResponse<Bytes>, reply: &Reply) -> Result<(), 
             Step::Hang => unless_left(respond, pending()).await?,
             Step::Reset | Step::Close => {
                 respond.send_reset(Reason::INTERNAL_ERROR);
+                return Err(End::Ours);
+            }
+            Step::Refuse => {
+                respond.send_reset(Reason::REFUSED_STREAM);
                 return Err(End::Ours);
             }
             Step::Write(_) | Step::Bytewise(_) | Step::Endless(..) => {}
@@ -128,7 +132,7 @@ async fn body_step(send: &mut SendStream<Bytes>, step: &Step) -> Result<(), End>
         Step::Wait(time) => unless_reset(send, sleep(*time)).await,
         Step::Gate(gate) => unless_reset(send, gate.pass()).await,
         Step::Hang => unless_reset(send, pending()).await,
-        Step::Reset | Step::Close => {
+        Step::Reset | Step::Refuse | Step::Close => {
             // What was written before goes out first.
             sleep(std::time::Duration::from_millis(50)).await;
             send.send_reset(Reason::INTERNAL_ERROR);

@@ -182,7 +182,7 @@ impl Said {
 /// One command over a connection of its own; `None` when nobody answers.
 fn ask(addr: SocketAddr, words: &[&[u8]]) -> Option<Said> {
     let mut tcp = TcpStream::connect(addr).ok()?;
-    tcp.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    tcp.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     let mut command = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
         command.extend(format!("${}\r\n", word.len()).into_bytes());

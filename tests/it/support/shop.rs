@@ -56,6 +56,8 @@ pub enum Mood {
     Html,
     /// Takes the call and never answers.
     Hangs,
+    /// Takes the call, and answers when it is in another mood.
+    Held,
     /// Gumroad wants a `product_id` of a product that has none; Lemon Squeezy is well.
     ProductId,
 }
@@ -222,7 +224,7 @@ impl State {
             Mood::TooMany(seconds) => return Some(too_many(seconds)),
             Mood::Html => return Some(page(200)),
             Mood::ProductId if gumroad => return Some(no_product()),
-            Mood::ProductId | Mood::Well | Mood::Slow(_) => {}
+            Mood::ProductId | Mood::Well | Mood::Held | Mood::Slow(_) => {}
         }
         Some(match call.path.as_str() {
             _ if call.method != "POST" => page(405),

@@ -1,6 +1,10 @@
 //! The shop's side of a connection, and the calls that come over it.
 
-use std::{future, io, sync::Arc, time::Instant};
+use std::{
+    future, io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -89,6 +93,9 @@ async fn serve(mut tcp: TcpStream, state: Arc<Mutex<State>>) -> io::Result<()> {
         let Some(says) = answer else { return future::pending().await };
         if let Mood::Slow(time) = mood {
             tokio::time::sleep(time).await;
+        }
+        while mood == Mood::Held && state.lock().mood == mood {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         tcp.write_all(&bytes(&says)).await?;
     }

@@ -176,6 +176,9 @@ fn a_stream_that_breaks_has_no_clean_end() {
     let stream = fixture("anthropic_stream.sse");
     let cut = stream.find("event: message_stop").unwrap();
     let (out, broken) = streamed(&[&stream.as_bytes()[..cut]], true);
+    assert!(!broken && out.ends_with("data: [DONE]\n\n"), "its stop reason was said");
+    let cut = stream.find("event: message_delta").unwrap();
+    let (out, broken) = streamed(&[&stream.as_bytes()[..cut]], true);
     assert!(broken && !out.contains("[DONE]"));
 }
 

@@ -1,0 +1,101 @@
+//! Whether something in front of a provider refuses one prompt, or this machine altogether.
+//!
+//! Services like Cloudflare's answer a prompt with a word in it that they do not like by a page of their own, with 403.
+//! That is the prompt's matter. Where several licences get such a page within a minute and nobody is answered, it is
+//! the provider's.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+
+use super::rest::millis;
+
+/// So many licences tell more of the provider than of what they wrote.
+const WITNESSES: usize = 3;
+const WITHIN_MS: u64 = 60_000;
+
+#[derive(Debug, Default)]
+pub struct Firewall {
+    /// Licences that met it, and when; one each.
+    met: Mutex<Vec<(u64, u64)>>,
+    /// When the provider answered last.
+    served: AtomicU64,
+    /// It refuses this machine.
+    refuses: AtomicBool,
+}
+
+impl Firewall {
+    pub fn refuses(&self) -> bool {
+        self.refuses.load(Relaxed)
+    }
+
+    /// A licence was turned away. Whether that is the provider's fault by now.
+    pub fn met(&self, license: u64, now: Instant) -> bool {
+        if self.refuses() {
+            return true;
+        }
+        let now = millis(now).max(1);
+        let since = |at: u64| now.saturating_sub(at);
+        let mut met = self.met.lock();
+        met.retain(|(known, at)| *known != license && since(*at) <= WITHIN_MS);
+        met.push((license, now));
+        let served = self.served.load(Relaxed);
+        let is_silent = served == 0 || since(served) > WITHIN_MS;
+        let refuses = is_silent && met.len() >= WITNESSES;
+        if refuses {
+            met.clear();
+            self.refuses.store(true, Relaxed);
+        } else if met.len() > WITNESSES {
+            met.remove(0);
+        }
+        refuses
+    }
+
+    /// Somebody was answered.
+    pub fn served(&self, now: Instant) {
+        self.served.store(millis(now).max(1), Relaxed);
+        if self.refuses() {
+            self.refuses.store(false, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn start() -> Instant {
+        super::super::rest::start_clock();
+        Instant::now() + Duration::from_secs(1000)
+    }
+
+    #[test]
+    fn three_licences_within_a_minute_and_no_answer_are_the_provider_s_fault() {
+        let (firewall, now) = (Firewall::default(), start());
+        for license in [1, 1, 1, 2, 2, 1] {
+            assert!(!firewall.met(license, now), "two licences are two prompts");
+        }
+        assert!(firewall.met(3, now) && firewall.refuses());
+        assert!(firewall.met(1, now), "and stays so");
+        firewall.served(now);
+        assert!(!firewall.refuses());
+        for license in 1..9 {
+            assert!(!firewall.met(license, now + Duration::from_secs(59)), "somebody is served");
+        }
+        assert!(firewall.met(9, now + Duration::from_secs(61)), "nobody any more");
+    }
+
+    #[test]
+    fn licences_that_met_it_long_ago_do_not_count() {
+        let (firewall, mut now) = (Firewall::default(), start());
+        for license in 1..9 {
+            assert!(!firewall.met(license, now));
+            now += Duration::from_secs(31);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What refusals that may be one request's own come to: see `pool::doubt` and `pool::firewall`.
+
+use std::time::Instant;
+
+use super::{Key, State};
+use crate::pool::{
+    breaker::Fault,
+    health::Why,
+    lease::Lease,
+    news::{Change, Subject},
+};
+
+impl Key {
+    /// A request of `witness`, a licence, was refused with this key.
+    pub fn doubt(&self, witness: u64, now: Instant) {
+        if self.own_state(now) != State::Ready {
+            return;
+        }
+        if !self.health.doubt.holds() {
+            log::warn!(
+                "A key was refused: others come first until a probe has asked whether it is the key. \
+                 provider={} key={}",
+                self.told.provider,
+                self.id
+            );
+        }
+        if self.health.doubt.raise(witness, now) {
+            self.set_aside(now);
+        }
+    }
+
+    /// Whether a probe has to find out now if it is the key; who is told so has to say what came of it.
+    pub fn is_doubt_due(&self, now: Instant) -> bool {
+        self.own_state(now) == State::Ready && self.health.doubt.try_probe(now)
+    }
+
+    /// The list of models is shown to it.
+    pub fn list_shown(&self, now: Instant) {
+        self.health.doubt.shown(now);
+    }
+
+    /// The list of models is not shown to it, or there is none.
+    pub fn list_refused(&self, now: Instant) {
+        if self.health.doubt.refused() {
+            self.set_aside(now);
+        }
+    }
+
+    /// The refusals are the key's. Where a list says nothing of it, one request has to find out when it is over.
+    fn set_aside(&self, now: Instant) {
+        if !self.health.doubt.was_shown() {
+            self.health.quarantine.cannot_be_probed();
+        }
+        self.health.doubt.lift();
+        self.refuse(Why::NoPermission, now);
+    }
+}
+
+impl Lease {
+    /// A request of `witness`, a licence, was turned away by something in front of the provider. Whether that refuses
+    /// everybody, and is the provider's fault.
+    pub fn met_firewall(&self, witness: u64, now: Instant) -> bool {
+        let breaker = &self.circuits.provider;
+        let known = breaker.firewall.refuses();
+        let refuses = breaker.firewall.met(witness, now);
+        if refuses && !known {
+            let provider = self.key.told.provider.clone();
+            log::error!(
+                "The provider's firewall refuses this server: several licences got a 403 that is not the \
+                 provider's own, and nothing succeeds. Others serve where they can; ask the provider about this \
+                 server's address. provider={provider}"
+            );
+            breaker.open(Fault::Quick, now);
+            self.key.told.teller.tell(Subject::Provider { provider }, Change::Sick(Fault::Quick));
+        }
+        refuses
+    }
+}
