@@ -5,7 +5,10 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use gatekeeper_filters::{
-    kernel::json::{Document, Reader},
+    kernel::{
+        Vocabulary,
+        json::{Document, Reader},
+    },
     meter::{estimate, openai, sse::Splitter},
 };
 
@@ -83,7 +86,7 @@ fn watch(chunks: impl IntoIterator<Item = Bytes>) -> u64 {
         splitter.push(black_box(chunk));
         for event in splitter.by_ref().flatten() {
             if let Some(data) = event.data() {
-                millitokens += openai::chat_event(data).output_millitokens;
+                millitokens += openai::chat_event(data).output.millitokens(Vocabulary::O200k);
             }
         }
     }

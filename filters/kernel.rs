@@ -4,6 +4,8 @@ pub mod ask;
 pub mod chain;
 pub mod exchange;
 pub mod filter;
+pub mod image;
+pub mod input;
 pub mod json;
 pub mod license;
 pub mod period;
@@ -13,14 +15,17 @@ pub mod price;
 pub mod reject;
 pub mod route;
 pub mod usage;
+pub mod vocabulary;
 
 pub use async_trait::async_trait;
 
 pub use self::{
     ask::{Ask, Members},
     chain::{Chain, ChainProblem, FilterUse, Registry},
-    exchange::{Delivery, Doubt, Endpoint, Exchange, Outcome, Progress},
+    exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome, Progress},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
+    image::{Detail, Image, ImageTokens},
+    input::{Counting, Input},
     license::{Asking, Credential, License, LicenseId, Standing},
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, OnDisconnect, Plan},
@@ -35,4 +40,5 @@ pub use self::{
         Smart, Target, Tier, Why,
     },
     usage::{Metered, Source, Usage},
+    vocabulary::Vocabulary,
 };

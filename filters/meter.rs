@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::json::NotJson;
+use self::{estimate::Estimate, json::NotJson};
 use crate::kernel::{Endpoint, Exchange, Filter, Hooks, Services, Spec, Usage, async_trait};
 
 /// What one event of a stream, or one whole JSON answer, says.
@@ -31,9 +31,9 @@ pub struct Reading {
     pub input: Option<Usage>,
     /// The provider's count of input and output together, where it tells nothing else.
     pub total: Option<u64>,
-    /// Thousandths of a token of output text in this event, by [`estimate`]. A whole answer's need not be
+    /// Output text in this event, by [`estimate`]. A whole answer's need not be
     /// weighed beside a count of the provider's.
-    pub output_millitokens: u64,
+    pub output_millitokens: Estimate,
     /// Carries output: text, a tool call, reasoning, a refusal or a finish. The commit point.
     pub commits: bool,
     /// What it carries, finishes aside.
@@ -186,10 +186,10 @@ impl Filter for Meter {
             }
             (None, None) => {}
         }
-        metered.seen_millitokens = metered.seen_millitokens.saturating_add(text);
+        metered.seen_millitokens += text;
         // A count includes what stands beside it.
         let is_count = reading.usage.is_some() || reading.total.is_some();
         let late = &mut metered.output_millitokens;
-        *late = if is_count { 0 } else { late.saturating_add(text) };
+        *late = if is_count { Estimate::default() } else { *late + text };
     }
 }

@@ -1,15 +1,19 @@
 //! Holds a buyer to the plan: reserves what a request may cost, settles what it did cost.
 
+mod oddities;
+
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
+use self::oddities::Oddities;
 use crate::{
     kernel::{
-        About, Ask, Charge, Code, Delivery, Demand, Denied, Endpoint, Exchange, Expenses, Filter,
-        Hooks, Ledger, License, Outcome, Plan, QuotaDetail, Reject, Reservation, ResponseHead,
-        Services, Source, Spec, TooFast, UnixMs, Usage, Verdict, async_trait, exchange::Settled,
+        About, Ask, Charge, Code, Counting, Delivery, Demand, Denied, Endpoint, Exchange, Expenses,
+        Filter, Hooks, Ledger, License, MOST_OUTPUT, Outcome, Plan, QuotaDetail, Reject,
+        Reservation, ResponseHead, Services, Source, Spec, TooFast, UnixMs, Usage, Verdict,
+        async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -17,12 +21,6 @@ use crate::{
 /// The cap of a request that sets none, where the plan limits tokens: without one, nothing could
 /// be reserved.
 const DEFAULT_OUTPUT_CAP: u64 = 4096;
-
-/// Output tokens of an answer that nothing caps.
-const MOST_OUTPUT: u64 = 131_072;
-
-/// A reported count above this multiple of the reservation is a provider's nonsense.
-const NONSENSE: u64 = 4;
 
 /// Seconds; a reservation that stands in the way is usually settled by then.
 const BUSY_RETRY_AFTER: u64 = 2;
@@ -39,13 +37,14 @@ impl Spec for Quota {
 
     fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
         let (ledger, expenses) = (services.ledger.clone(), services.expenses.clone());
-        Ok(Arc::new(QuotaFilter { ledger, expenses }))
+        Ok(Arc::new(QuotaFilter { ledger, expenses, oddities: Oddities::default() }))
     }
 }
 
 struct QuotaFilter {
     ledger: Arc<dyn Ledger>,
     expenses: Arc<dyn Expenses>,
+    oddities: Oddities,
 }
 
 impl QuotaFilter {
@@ -66,8 +65,9 @@ impl Filter for QuotaFilter {
     async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
         let Some(license) = exchange.license.clone() else { return Ok(()) };
         let plan = &license.plan;
-        exchange.input_tokens = input_tokens(exchange, ask);
-        check_input(plan, exchange.input_tokens)?;
+        let (least, most) = input_tokens(exchange, ask);
+        exchange.input_tokens = most;
+        check_input(plan, least)?;
         let cap = output_cap(plan, exchange.endpoint, ask.output_cap);
         let demand = Demand {
             license: license.id,
@@ -115,7 +115,8 @@ impl Filter for QuotaFilter {
 
     fn settle(&self, exchange: &mut Exchange, outcome: &Outcome) {
         let Some(reservation) = exchange.reservation.take() else { return };
-        let overrun = check_reported(exchange, &reservation);
+        self.oddities.watch(exchange);
+        let overrun = is_overrun(exchange, &reservation);
         let timeouts = self.timeouts(exchange, outcome);
         let mut charge = charge(exchange, outcome, &reservation, timeouts);
         charge.about = exchange.license.as_ref().map(|license| about(exchange, license));
@@ -124,25 +125,11 @@ impl Filter for QuotaFilter {
     }
 }
 
-/// Whether the provider reported more than was reserved. Nonsense is replaced by the reservation, so
-/// that what is charged is what records and metrics show, too.
-fn check_reported(exchange: &mut Exchange, reservation: &Reservation) -> bool {
-    let (Some(usage), Some(worst)) = (exchange.metered.reported, worst(reservation)) else {
-        return false;
-    };
-    if usage.total() > worst.saturating_mul(NONSENSE) {
-        log::error!(
-            "A provider reported {} tokens where at most {worst} were reserved; \
-             the reservation is charged. request={} served={}",
-            usage.total(),
-            exchange.id,
-            exchange.served.as_ref().map_or("", |target| &target.label),
-        );
-        let input = reservation.grant.input;
-        let output = worst - input;
-        exchange.metered.reported = Some(Usage { input, output, ..Usage::default() });
-    }
-    usage.total() > worst
+/// Whether the provider reported more than was reserved.
+fn is_overrun(exchange: &Exchange, reservation: &Reservation) -> bool {
+    let (usage, source) = exchange.usage();
+    let worst = worst(reservation);
+    source == Source::Reported && worst.is_some_and(|worst| usage.total() > worst)
 }
 
 const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages-remaining");
@@ -169,11 +156,20 @@ fn input_cost(exchange: &Exchange) -> u64 {
     price.map_or(0, |price| price.cost(&input))
 }
 
-/// Text plus images at the dearest rate among the targets that may serve.
-fn input_tokens(exchange: &Exchange, ask: &Ask) -> u64 {
+/// Estimates of the input at the targets that may serve: the smallest, which a plan's limit is held against,
+/// and the largest, which is reserved.
+fn input_tokens(exchange: &Exchange, ask: &Ask) -> (u64, u64) {
     let targets = exchange.route.iter().flat_map(|route| &route.targets);
-    let image = targets.map(|target| target.image_tokens).max().unwrap_or(0);
-    ask.text_tokens.saturating_add(ask.images.saturating_mul(image))
+    let tokens = targets.map(|target| ask.input.tokens(&target.counting));
+    let bounds = tokens.fold(None, |bounds: Option<(u64, u64)>, tokens| {
+        bounds.map_or(Some((tokens, tokens)), |(least, most)| {
+            Some((least.min(tokens), most.max(tokens)))
+        })
+    });
+    bounds.unwrap_or_else(|| {
+        let tokens = ask.input.tokens(&Counting::default());
+        (tokens, tokens)
+    })
 }
 
 fn check_input(plan: &Plan, input: u64) -> Verdict {
@@ -222,35 +218,24 @@ fn charge(
     let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);
     let message = progress.delivered || !blameless || timeouts > 1;
     if progress.answered {
-        let (usage, source) = exchange.metered.usage(input);
-        return Charge {
-            message,
-            tokens: bounded(&usage, source, reservation),
-            source,
-            about: None,
-        };
+        // Within what is possible; an input is never clamped below that: it was sent.
+        let (usage, source) = exchange.usage();
+        let tokens = usage.input.saturating_add(capped(exchange, usage.output));
+        return Charge { message, tokens, source, about: None };
     }
     let (least, output) = match timeouts {
         _ if outcome.delivery == Delivery::Abandoned => (input, 0),
         0 | 1 => (0, 0),
         2 => (input, 0),
-        _ => (input, capped(exchange.last_wasted, reservation)),
+        _ => (input, capped(exchange, exchange.last_wasted)),
     };
     let tokens = exchange.spoilt.max(least.saturating_add(output));
     Charge { message, tokens, source: Source::Estimated, about: None }
 }
 
-/// An input is never clamped, be it an estimate or not: it was sent. An estimated output is at most what
-/// the answer was allowed to have.
-fn bounded(usage: &Usage, source: Source, reservation: &Reservation) -> u64 {
-    match source {
-        Source::Reported => usage.total(),
-        Source::Estimated => usage.input.saturating_add(capped(usage.output, reservation)),
-    }
-}
-
-fn capped(output: u64, reservation: &Reservation) -> u64 {
-    output.min(reservation.grant.output.unwrap_or(MOST_OUTPUT))
+/// A buyer pays no answer beyond the cap that was sent.
+fn capped(exchange: &Exchange, output: u64) -> u64 {
+    output.min(exchange.cap_sent().unwrap_or(MOST_OUTPUT))
 }
 
 /// All tokens a reservation holds; `None` where the output was not capped.

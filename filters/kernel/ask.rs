@@ -7,6 +7,8 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::input::Input;
+
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The public model name, as the app wrote it.
@@ -14,9 +16,8 @@ pub struct Ask {
     pub stream: bool,
     /// The app itself asked for a usage chunk (`stream_options.include_usage`).
     pub wants_usage: bool,
-    /// Estimate over the text; images not included.
-    pub text_tokens: u64,
-    pub images: u64,
+    /// What all members that are sent on weigh together.
+    pub input: Input,
     /// Content part types beside text and images, each once: the model must accept them.
     pub media: Vec<Arc<str>>,
     /// The app's own output cap and the field it used.
@@ -34,8 +35,7 @@ impl Ask {
             model,
             stream: false,
             wants_usage: false,
-            text_tokens: 0,
-            images: 0,
+            input: Input::default(),
             media: Vec::new(),
             output_cap: None,
             cap_field: None,

@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use super::{
     ask::Ask,
-    exchange::{Delivery, Doubt, Endpoint, Exchange, Outcome},
+    exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     ports::{Expenses, Unseen, Whole},
     route::Route,
     usage::{Metered, Usage},
 };
-use crate::meter::{Reading, estimate};
+use crate::meter::Reading;
 
 /// A filter as the configuration names it.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,7 +249,7 @@ impl Chain {
                     took: now.saturating_duration_since(from),
                     output: usage.output,
                     reasoning: usage.reasoning,
-                    seen: estimate::tokens(exchange.metered.seen_millitokens),
+                    seen: exchange.metered.seen_millitokens.tokens(exchange.metered.vocabulary),
                 };
                 self.expenses.learn(&target, &answer);
             }
@@ -270,16 +270,17 @@ impl Chain {
     pub fn waste(&self, exchange: &mut Exchange) {
         let Some(target) = exchange.served.clone() else { return };
         let Some(cut) = exchange.cut(Instant::now()) else { return };
+        let (input, most) = (exchange.input_estimate(), exchange.input.most());
         let metered = &mut exchange.metered;
-        if metered.counted().is_some() || metered.seen_millitokens > 0 {
-            exchange.spoilt = metered.usage(exchange.input_tokens).0.total();
+        if metered.counted().is_some() || !metered.seen_millitokens.is_zero() {
+            exchange.spoilt = metered.usage(input).0.within(most, MOST_OUTPUT).total();
         }
         let unseen = match exchange.endpoint {
             Endpoint::Embeddings => Unseen::default(),
             _ => self.expenses.unseen(&target, &cut),
         };
         metered.unseen = unseen.tokens;
-        let usage = metered.usage(exchange.input_tokens).0;
+        let usage = metered.usage(input).0.within(most, MOST_OUTPUT);
         exchange.wasted.add(&usage);
         exchange.last_wasted = usage.output;
         let output = Usage { output: unseen.doubtful, ..Usage::default() };

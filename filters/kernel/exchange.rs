@@ -3,6 +3,7 @@
 use std::{any::Any, net::IpAddr, sync::Arc, time::Instant};
 
 use super::{
+    input::Input,
     license::{Credential, License},
     period::UnixMs,
     plan::OnDisconnect,
@@ -116,6 +117,9 @@ pub struct Settled {
     pub overrun: bool,
 }
 
+/// No answer is more tokens than this: the largest output of any model on sale.
+pub const MOST_OUTPUT: u64 = 131_072;
+
 pub struct Exchange {
     pub id: Arc<str>,
     pub endpoint: Endpoint,
@@ -146,7 +150,9 @@ pub struct Exchange {
     pub output_cap: Option<u64>,
     /// The cap was lowered to fit what is left.
     pub shrunk: bool,
-    /// Estimate of the whole input, images included.
+    /// What the request brings along.
+    pub input: Input,
+    /// Estimate of it at the target where it is dearest.
     pub input_tokens: u64,
     /// `meter`
     pub metered: Metered,
@@ -178,6 +184,8 @@ pub struct Exchange {
     /// The answer comes event by event.
     pub streamed: bool,
     pub served: Option<Arc<Target>>,
+    /// The key that `served` was asked with.
+    pub served_key: Option<Arc<str>>,
 
     /// State of filters that the kernel does not know, found by type.
     pub extensions: Extensions,
@@ -207,6 +215,7 @@ impl Exchange {
             balance: None,
             output_cap: None,
             shrunk: false,
+            input: Input::default(),
             input_tokens: 0,
             metered: Metered::default(),
             settled: Settled::default(),
@@ -223,6 +232,7 @@ impl Exchange {
             timed_out: false,
             streamed: false,
             served: None,
+            served_key: None,
             extensions: Extensions::default(),
             entered: 0,
             closed: false,
@@ -237,7 +247,7 @@ impl Exchange {
     /// A fresh attempt: what one that failed said is not of it.
     pub fn begin_attempt(&mut self, target: &Arc<Target>) {
         self.served = Some(target.clone());
-        self.metered = Metered::default();
+        self.metered = Metered { vocabulary: target.counting.vocabulary, ..Metered::default() };
         (self.written, self.headed) = (None, None);
         self.progress.answered = false;
     }
@@ -248,13 +258,26 @@ impl Exchange {
         Some(Cut { streamed: self.streamed, sent, head: self.headed, at })
     }
 
-    /// What the answer used so far; nothing before a provider began one.
+    /// What the answer used so far, as far as that is possible; nothing before a provider began one.
     pub fn usage(&self) -> (Usage, Source) {
         if self.progress.answered {
-            self.metered.usage(self.input_tokens)
+            let (usage, source) = self.metered.usage(self.input_estimate());
+            (usage.within(self.input.most(), MOST_OUTPUT), source)
         } else {
             (Usage::default(), Source::Estimated)
         }
+    }
+
+    /// Estimate of the input at the target that serves.
+    pub fn input_estimate(&self) -> u64 {
+        let target = self.served.as_ref().filter(|_| self.input != Input::default());
+        target.map_or(self.input_tokens, |target| self.input.tokens(&target.counting))
+    }
+
+    /// The output cap that the provider was sent, if any.
+    pub fn cap_sent(&self) -> Option<u64> {
+        let required = self.served.as_ref().and_then(|target| target.dialect.required_cap());
+        self.output_cap.or(required)
     }
 }
 

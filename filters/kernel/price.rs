@@ -13,14 +13,23 @@ pub struct Price {
     pub output: u64,
     /// Of an input token that the provider had cached.
     pub cached: u64,
+    /// Of an input token that was written to its cache.
+    pub cache_write: u64,
+    /// The same, kept for an hour.
+    pub cache_write_1h: u64,
 }
 
 impl Price {
     /// Picodollars of an answer. More cached tokens than input is a provider's slip: all were cached.
     pub fn cost(&self, usage: &Usage) -> u64 {
         let cached = usage.cached.min(usage.input);
+        let new = usage.input - cached;
+        let written = usage.cache_write.min(new);
+        let hour = usage.cache_write_1h.min(written);
         let parts = [
-            (usage.input - cached, self.input),
+            (new - written, self.input),
+            (written - hour, self.cache_write),
+            (hour, self.cache_write_1h),
             (cached, self.cached),
             (usage.output, self.output),
         ];
@@ -36,7 +45,13 @@ mod tests {
 
     use super::*;
 
-    const PRICE: Price = Price { input: 50_000, output: 80_000, cached: 25_000 };
+    const PRICE: Price = Price {
+        input: 50_000,
+        output: 80_000,
+        cached: 25_000,
+        cache_write: 62_500,
+        cache_write_1h: 100_000,
+    };
 
     fn usage(input: u64, cached: u64, output: u64) -> Usage {
         Usage { input, cached, output, ..Usage::default() }
@@ -52,6 +67,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_to_the_cache_has_prices_of_its_own() {
+        let usage = |cached, cache_write, cache_write_1h| Usage {
+            input: 100,
+            cached,
+            cache_write,
+            cache_write_1h,
+            ..Usage::default()
+        };
+        assert_eq!(PRICE.cost(&usage(0, 60, 0)), 40 * 50_000 + 60 * 62_500);
+        assert_eq!(
+            PRICE.cost(&usage(10, 60, 20)),
+            30 * 50_000 + 40 * 62_500 + 20 * 100_000 + 10 * 25_000
+        );
+        assert_eq!(
+            PRICE.cost(&usage(90, 60, 99)),
+            90 * 25_000 + 10 * 100_000,
+            "never more than there is"
+        );
+    }
+
+    #[test]
     fn nonsense_costs_a_lot_and_wraps_nowhere() {
         assert_eq!(PRICE.cost(&usage(u64::MAX, 0, u64::MAX)), u64::MAX);
         assert_eq!(PRICE.cost(&usage(u64::MAX, u64::MAX, 0)), u64::MAX);
@@ -63,7 +99,7 @@ mod tests {
             answers in prop::collection::vec((0..1_u64 << 20, 0..1_u64 << 20, 0..1_u64 << 20), 0..50),
             (input, output, cached) in (0..1_u64 << 30, 0..1_u64 << 30, 0..1_u64 << 30),
         ) {
-            let price = Price { input, output, cached };
+            let price = Price { input, output, cached, cache_write: input, cache_write_1h: input };
             let answers: Vec<_> =
                 answers.into_iter().map(|(new, cached, output)| usage(new + cached, cached, output)).collect();
             let each: u128 = answers.iter().map(|answer| u128::from(price.cost(answer))).sum();

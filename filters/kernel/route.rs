@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
-use super::price::Price;
+use super::{input::Counting, price::Price};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -21,6 +21,12 @@ impl Dialect {
             Dialect::Gemini => "gemini",
         }
     }
+
+    /// The output cap that stands in a request where nothing else asks for one: Anthropic answers nothing
+    /// without a cap.
+    pub fn required_cap(self) -> Option<u64> {
+        (self == Dialect::Anthropic).then_some(4096)
+    }
 }
 
 /// One upstream model at one provider.
@@ -34,8 +40,8 @@ pub struct Target {
     /// `provider/model`, as answers and records show it.
     pub label: Arc<str>,
     pub dialect: Dialect,
-    /// Tokens reserved for one image part.
-    pub image_tokens: u64,
+    /// How it counts what it is sent.
+    pub counting: Counting,
     /// `None` where the operator gave no price; then an answer costs nothing.
     pub price: Option<Price>,
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::meter::estimate;
+use super::vocabulary::Vocabulary;
+use crate::meter::estimate::Estimate;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
@@ -42,6 +43,17 @@ impl Usage {
     pub fn total(&self) -> u64 {
         self.input.saturating_add(self.output)
     }
+
+    /// At most so much of each; the parts shrink with what they are part of.
+    #[must_use]
+    pub fn within(self, input: u64, output: u64) -> Self {
+        let (input, output) = (self.input.min(input), self.output.min(output));
+        let cached = self.cached.min(input);
+        let cache_write = self.cache_write.min(input - cached);
+        let cache_write_1h = self.cache_write_1h.min(cache_write);
+        let reasoning = self.reasoning.min(output);
+        Self { input, output, cached, cache_write, cache_write_1h, reasoning }
+    }
 }
 
 /// Whose count a charge rests on.
@@ -69,12 +81,14 @@ pub struct Metered {
     pub input: Option<Usage>,
     /// Its count of both together, where it told nothing else.
     pub total: Option<u64>,
-    /// Thousandths of a token of visible output since its last count, by `meter::estimate`.
-    pub output_millitokens: u64,
+    /// Visible output since its last count, by `meter::estimate`.
+    pub output_millitokens: Estimate,
     /// The same of all output that was weighed.
-    pub seen_millitokens: u64,
+    pub seen_millitokens: Estimate,
     /// Estimate of the output that nobody saw, in tokens: of an answer that was cut off.
     pub unseen: u64,
+    /// That of the target: which of both estimates counts.
+    pub vocabulary: Vocabulary,
 }
 
 impl Metered {
@@ -88,18 +102,18 @@ impl Metered {
 
     /// The provider's count, if it is one: none of nought counts where there was text.
     pub fn counted(&self) -> Option<Usage> {
-        self.reported.filter(|usage| usage.output > 0 || self.seen_millitokens == 0)
+        self.reported.filter(|usage| usage.output > 0 || self.seen_millitokens.is_zero())
     }
 
     /// Whether the provider counted the whole of it, up to the last word.
     pub fn is_counted_whole(&self) -> bool {
-        self.counted().is_some_and(|usage| usage.input > 0) && self.output_millitokens == 0
+        self.counted().is_some_and(|usage| usage.input > 0) && self.output_millitokens.is_zero()
     }
 
     /// Reported usage wins, and text that came after it is added by estimate; otherwise
     /// `input_estimate`, where the input was not reported, plus the text seen so far and what nobody saw.
     pub fn usage(&self, input_estimate: u64) -> (Usage, Source) {
-        let late = estimate::tokens(self.output_millitokens);
+        let late = self.output_millitokens.tokens(self.vocabulary);
         let source = if late == 0 { Source::Reported } else { Source::Estimated };
         match (self.counted(), self.total.filter(|total| *total > 0)) {
             // An input of nought beside an output is no count of the input.
@@ -118,7 +132,7 @@ impl Metered {
             }
             (None, None) => {
                 let known = self.known_input().unwrap_or_else(|| Usage::of_input(input_estimate));
-                let seen = estimate::tokens(self.seen_millitokens);
+                let seen = self.seen_millitokens.tokens(self.vocabulary);
                 let output = seen.saturating_add(self.unseen);
                 (Usage { output, reasoning: 0, ..known }, Source::Estimated)
             }
@@ -137,7 +151,8 @@ mod tests {
     use super::*;
 
     fn seen(millitokens: u64) -> Metered {
-        let (output_millitokens, seen_millitokens) = (millitokens, millitokens);
+        let estimate = Estimate::of_tokens(millitokens / 1000);
+        let (output_millitokens, seen_millitokens) = (estimate, estimate);
         Metered { output_millitokens, seen_millitokens, ..Metered::default() }
     }
 
@@ -147,7 +162,7 @@ mod tests {
         let report = |output| Usage { input: 0, output, ..Usage::default() };
         for (reported, charged) in [(3, 15), (15, 25), (40, 50)] {
             let reported = Some(report(reported));
-            let mut metered = Metered { reported, output_millitokens: 0, ..text };
+            let mut metered = Metered { reported, output_millitokens: Estimate::default(), ..text };
             metered.raise_to(text, 10);
             assert_eq!(metered.usage(10).0.total(), charged);
         }
@@ -157,7 +172,7 @@ mod tests {
     fn a_count_is_believed_as_far_as_it_says_something() {
         let count = |input, output| Some(Usage { input, output, ..Usage::default() });
         let text = seen(5_000);
-        let whole = Metered { output_millitokens: 0, ..text };
+        let whole = Metered { output_millitokens: Estimate::default(), ..text };
         for (metered, tokens, source) in [
             // Reported to the end; with text after the count; a nought beside text; nothing but noughts.
             (Metered { reported: count(20, 7), ..whole }, (20, 7), Source::Reported),

@@ -5,7 +5,8 @@
 //! thinking.
 
 use super::{
-    Ending, Output, Reading, estimate,
+    Ending, Output, Reading,
+    estimate::{self, Estimate},
     json::{NotJson, count, is_empty, member_text, read, read_event},
 };
 use crate::kernel::{Usage, json::Value};
@@ -15,6 +16,8 @@ use crate::kernel::{Usage, json::Value};
 pub struct Stream {
     input: Option<u64>,
     creation: u64,
+    /// Of the creation: kept for an hour.
+    creation_1h: u64,
     cached: u64,
     output: Option<u64>,
     /// Of the output.
@@ -72,10 +75,25 @@ impl Stream {
         let details = usage.get("output_tokens_details");
         let thinking = details.and_then(|details| count(details.get("thinking_tokens")));
         self.input = said("input_tokens").or(self.input);
-        self.creation = said("cache_creation_input_tokens").unwrap_or(self.creation);
+        self.take_creation(usage);
         self.cached = said("cache_read_input_tokens").unwrap_or(self.cached);
         self.output = said("output_tokens").or(self.output);
         self.thinking = thinking.unwrap_or(self.thinking);
+    }
+
+    /// What was written to the cache: a sum, and the same by how long it is kept.
+    fn take_creation(&mut self, usage: Value<'_>) {
+        let parts = usage.get("cache_creation");
+        let part = |name: &str| parts.and_then(|parts| count(parts.get(name)));
+        let hour = part("ephemeral_1h_input_tokens");
+        let minutes = part("ephemeral_5m_input_tokens");
+        let sum = match (minutes, hour) {
+            (None, None) => None,
+            _ => Some(minutes.unwrap_or(0).saturating_add(hour.unwrap_or(0))),
+        };
+        let told = count(usage.get("cache_creation_input_tokens")).max(sum);
+        self.creation = told.unwrap_or(self.creation);
+        self.creation_1h = hour.unwrap_or(self.creation_1h);
     }
 
     /// `None` while the input or the output is not known.
@@ -86,8 +104,9 @@ impl Stream {
             input,
             output,
             cached: self.cached,
+            cache_write: self.creation,
+            cache_write_1h: self.creation_1h.min(self.creation),
             reasoning: self.thinking.min(output),
-            ..Usage::default()
         })
     }
 }
@@ -128,7 +147,8 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
         let content = root.get("content").filter(|content| !is_empty(*content));
         Reading {
             usage: counts.usage(counts.output),
-            output_millitokens: content.map_or(0, |blocks| blocks.items().map(block).sum()),
+            output_millitokens: content
+                .map_or(Estimate::default(), |blocks| blocks.items().map(block).sum()),
             commits: (content.is_some() || stopped.is_some()) && !failed,
             output: content.map_or(Output::None, |blocks| {
                 blocks.items().map(carries).max().unwrap_or_default()
@@ -154,10 +174,11 @@ fn carries(block: Value<'_>) -> Output {
     }
 }
 
-fn block(block: Value<'_>) -> u64 {
-    let input =
-        block.get("input").map_or(0, |input| estimate::text(&String::from_utf8_lossy(input.raw())));
-    ["text", "thinking", "name"].iter().map(|name| member_text(block, name)).sum::<u64>() + input
+fn block(block: Value<'_>) -> Estimate {
+    let written = |input: Value<'_>| estimate::piece(&String::from_utf8_lossy(input.raw()));
+    let input = block.get("input").map_or(Estimate::default(), written);
+    ["text", "thinking", "name"].iter().map(|name| member_text(block, name)).sum::<Estimate>()
+        + input
 }
 
 #[cfg(test)]
@@ -166,6 +187,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kernel::Vocabulary;
 
     fn fixture(name: &str) -> String {
         let path = format!("{}/../tests/fixtures/anthropic/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -235,11 +257,11 @@ mod tests {
         ] {
             let reading = read(json!({"type": "content_block_delta", "delta": delta}));
             assert_eq!(reading.commits, commits, "{delta}");
-            assert_eq!(reading.output_millitokens > 0, commits, "{delta}");
+            assert_eq!(!reading.output_millitokens.is_zero(), commits, "{delta}");
         }
         let message = json!({"content": [{"type": "tool_use", "name": "weather", "input": {"city": "Oslo"}}]});
         let reading = answer(message.to_string().as_bytes()).unwrap();
-        assert!(reading.commits && reading.output_millitokens > 1000);
+        assert!(reading.commits && reading.output_millitokens.millitokens(Vocabulary::O200k) > 500);
         assert!(!answer(b"{}").unwrap().commits && answer(b"{").is_err());
         assert!(answer(br#"{"type":"error","error":{"type":"overloaded_error"}}"#).unwrap().failed);
     }
@@ -283,6 +305,7 @@ mod tests {
                     input: input + last.1.unwrap_or(0) + last.2.unwrap_or(0),
                     output,
                     cached: last.2.unwrap_or(0),
+                    cache_write: last.1.unwrap_or(0),
                     ..EMPTY
                 });
                 prop_assert_eq!(usage, expected);

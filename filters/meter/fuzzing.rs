@@ -8,7 +8,7 @@ use super::{
     openai::chat_event,
     sse::{Event, MAX_EVENT, Splitter},
 };
-use crate::kernel::Endpoint;
+use crate::kernel::{Endpoint, Vocabulary};
 
 /// The events of a stream that comes in these pieces; `None` where one is too long.
 fn events(pieces: &[&[u8]]) -> Option<Vec<Event>> {
@@ -81,8 +81,9 @@ fn check(reading: &super::Reading, data: &[u8]) {
     }
     assert!(!(reading.failed && reading.commits), "a failure is no output");
     assert!(!reading.malformed || !reading.commits, "what nobody can read is no output");
-    // A byte of text is at most a token or two.
-    assert!(reading.output_millitokens <= 4000 * (data.len() as u64 + 1), "more tokens than bytes");
+    // A byte of text is at most some two tokens.
+    let most = 3 * (data.len() as u64 + 1);
+    assert!(reading.output.tokens(Vocabulary::Unknown) <= most, "more tokens than bytes");
 }
 
 #[cfg(test)]

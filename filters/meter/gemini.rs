@@ -83,7 +83,7 @@ fn read_candidate(candidate: Value<'_>, reading: &mut Reading) {
         if let Some(call) = part.get("functionCall") {
             reading.commits = true;
             reading.output = Output::Answer;
-            reading.output_millitokens += estimate::text(&String::from_utf8_lossy(call.raw()));
+            reading.output_millitokens += estimate::piece(&String::from_utf8_lossy(call.raw()));
         }
     }
 }
@@ -117,6 +117,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kernel::Vocabulary;
 
     fn fixture(name: &str) -> String {
         let path = format!("{}/../tests/fixtures/gemini/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -148,7 +149,10 @@ mod tests {
         assert!(blocked.commits && blocked.finished);
         let call = json!({"functionCall": {"name": "weather", "args": {"city": "Oslo"}}});
         assert!(
-            read(json!({"candidates": [{"content": {"parts": [call]}}]})).output_millitokens > 1000
+            read(json!({"candidates": [{"content": {"parts": [call]}}]}))
+                .output
+                .millitokens(Vocabulary::O200k)
+                > 500
         );
         assert!(read(json!([{"error": {"code": 503}}])).failed);
         let empty = read(json!({}));
@@ -162,7 +166,7 @@ mod tests {
         let parts = json!({"parts": [{"text": "A long story"}]});
         let first = read(json!({"candidates": [{"content": parts}], "usageMetadata": counts}));
         assert_eq!((first.usage, first.input.unwrap().input), (None, 8));
-        assert!(first.output_millitokens > 1000);
+        assert!(first.output_millitokens.millitokens(Vocabulary::O200k) > 500);
         let last = read(json!({"candidates": [{"finishReason": "STOP"}], "usageMetadata": counts}));
         assert_eq!(last.usage, Some(Usage { input: 8, ..Usage::default() }));
     }

@@ -3,7 +3,10 @@
 
 use std::cell::RefCell;
 
-use super::{Reading, estimate};
+use super::{
+    Reading,
+    estimate::{self, Estimate},
+};
 use crate::kernel::json::{Invalid, Kind, Reader, Value};
 
 /// An answer that is not JSON: cut off, or a page of HTML.
@@ -50,15 +53,15 @@ pub(super) fn is_empty(value: Value<'_>) -> bool {
 }
 
 /// Text, or parts of text.
-pub(super) fn text(value: Value<'_>) -> u64 {
+pub(super) fn text(value: Value<'_>) -> Estimate {
     match value.as_str() {
-        Some(string) => estimate::text(&string),
+        Some(string) => estimate::piece(&string),
         None => value.items().map(|part| member_text(part, "text")).sum(),
     }
 }
 
-pub(super) fn member_text(object: Value<'_>, name: &str) -> u64 {
-    object.get(name).map_or(0, text)
+pub(super) fn member_text(object: Value<'_>, name: &str) -> Estimate {
+    object.get(name).map_or(Estimate::default(), text)
 }
 
 pub(super) fn count(value: Option<Value<'_>>) -> Option<u64> {

@@ -22,6 +22,7 @@ mod tests;
 
 use super::{
     Ending, Output as Carries, Reading,
+    estimate::Estimate,
     json::{NotJson, count, is_empty, member_text, read, read_event, text},
 };
 use crate::kernel::{
@@ -133,9 +134,9 @@ fn read_choice(choice: Value<'_>, reading: &mut Reading) {
 
 fn read_message(message: Value<'_>, is_counted: bool, reading: &mut Reading) {
     // Some servers state the same reasoning under both names.
-    let mut reasoning = 0;
+    let mut reasoning = Estimate::default();
     for (name, value) in message.members() {
-        let weigh: fn(Value<'_>) -> u64 = match &*name.bytes() {
+        let weigh: fn(Value<'_>) -> Estimate = match &*name.bytes() {
             b"content" | b"refusal" | b"reasoning" | b"reasoning_content" => text,
             b"tool_calls" => |calls| calls.items().map(call).sum(),
             b"function_call" => function,
@@ -161,11 +162,11 @@ fn read_message(message: Value<'_>, is_counted: bool, reading: &mut Reading) {
     reading.output_millitokens += reasoning;
 }
 
-fn call(call: Value<'_>) -> u64 {
+fn call(call: Value<'_>) -> Estimate {
     ["function", "custom"].iter().filter_map(|kind| call.get(kind)).map(function).sum()
 }
 
-fn function(function: Value<'_>) -> u64 {
+fn function(function: Value<'_>) -> Estimate {
     ["name", "arguments", "input"].iter().map(|name| member_text(function, name)).sum()
 }
 
@@ -262,12 +263,14 @@ fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
         Output::Never => 0,
         Output::Counted => reported.max(rest)?,
     };
-    let cached = detail(named.input_details, "cached_tokens");
+    let cached = detail(named.input_details, "cached_tokens").unwrap_or(0).min(input);
+    let written = detail(named.input_details, "cache_write_tokens").unwrap_or(0);
     let reasoning = detail(named.output_details, "reasoning_tokens");
     Some(Usage {
         input,
         output,
-        cached: cached.unwrap_or(0).min(input),
+        cached,
+        cache_write: written.min(input - cached),
         reasoning: reasoning.unwrap_or(0).min(output),
         ..Usage::default()
     })

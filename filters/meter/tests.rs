@@ -5,7 +5,7 @@ mod booked;
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::{Reading, Stream, sse::Splitter};
+use super::{Reading, Stream, estimate::Estimate, sse::Splitter};
 use crate::kernel::{Endpoint, Source, Usage, usage::Metered};
 
 struct Case {
@@ -39,7 +39,7 @@ fn cases() -> Vec<Case> {
 struct Seen {
     usage: Option<Usage>,
     input: Option<Usage>,
-    millitokens: u64,
+    millitokens: Estimate,
     committed: Option<usize>,
     finished: bool,
     done: bool,

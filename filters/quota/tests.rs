@@ -2,10 +2,11 @@ use std::time::Instant;
 
 use super::*;
 use crate::kernel::{
-    Credential, License, LicenseId, Limit, Members, ModelSet, OnDisconnect, Period, Progress,
-    UnixMs, Usage,
+    Credential, Input, License, LicenseId, Limit, Members, ModelSet, OnDisconnect, Period,
+    Progress, UnixMs, Usage,
     ports::{Balance, Grant, Pace, Record, StoreDown, TooFast},
 };
+use crate::meter::estimate::Estimate;
 
 /// Grants what fits below `left` tokens, and keeps what was settled.
 #[derive(Default)]
@@ -71,25 +72,32 @@ fn plan() -> Plan {
 
 fn ask(output_cap: Option<u64>) -> Ask {
     let members = Members::default();
-    Ask { text_tokens: 100, output_cap, ..Ask::new("fast".into(), members) }
+    let input = Input { text: Estimate::of_tokens(100), bytes: 400, ..Input::default() };
+    Ask { input, output_cap, ..Ask::new("fast".into(), members) }
+}
+
+fn filter(ledger: &Arc<FakeLedger>, timeouts: u32) -> QuotaFilter {
+    let expenses = Arc::new(FakeExpenses { timeouts });
+    QuotaFilter { ledger: ledger.clone(), expenses, oddities: Oddities::default() }
 }
 
 /// Runs a request to its outcome; what was charged.
 async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) -> Charge {
     let ledger = Arc::new(FakeLedger::default());
-    let filter =
-        QuotaFilter { ledger: ledger.clone(), expenses: Arc::new(FakeExpenses { timeouts: 1 }) };
+    let filter = filter(&ledger, 1);
     let mut exchange =
         Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
     exchange.license =
         Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
-    filter.request(&mut exchange, &mut ask(Some(500))).await.unwrap();
+    let mut ask = ask(Some(500));
+    exchange.input = ask.input.clone();
+    filter.request(&mut exchange, &mut ask).await.unwrap();
     exchange.progress = progress;
     exchange.metered.reported = reported;
     if reported.is_none() {
-        exchange.metered.output_millitokens = 7_000;
+        exchange.metered.output_millitokens = Estimate::of_tokens(7);
     }
-    exchange.metered.seen_millitokens = 7_000;
+    exchange.metered.seen_millitokens = Estimate::of_tokens(7);
     filter.settle(&mut exchange, &outcome);
     filter.settle(&mut exchange, &outcome);
     let settled = ledger.settled.lock();
@@ -138,11 +146,69 @@ async fn what_comes_back_depends_on_how_far_the_request_came() {
 }
 
 #[tokio::test]
-async fn reported_usage_is_believed_up_to_four_times_the_reservation() {
+async fn a_report_is_charged_up_to_what_is_possible() {
     let whole = outcome(200, Delivery::Whole);
-    let report = |total: u64| Some(Usage { input: 1, output: total - 1, ..Usage::default() });
-    assert_eq!(charged(DELIVERED, report(2400), whole).await.tokens, 2400);
-    assert_eq!(charged(DELIVERED, report(2401), whole).await.tokens, 600);
+    let report = |input, output| Some(Usage { input, output, ..Usage::default() });
+    for (reported, tokens) in [
+        // No count of what was said, or none at all.
+        (report(90, 0), 97),
+        (report(0, 0), 107),
+        // Ten times the estimate, as templates, tools and rare scripts make it.
+        (report(1000, 500), 1500),
+        // 400 bytes and what wraps them.
+        (report(4496, 10), 4506),
+        (report(4497, 10), 4506),
+        (report(1 << 53, 10), 4506),
+        // The cap that was sent.
+        (report(90, 501), 590),
+        (report(1 << 53, 1 << 53), 4996),
+    ] {
+        assert_eq!(charged(DELIVERED, reported, whole).await.tokens, tokens, "{reported:?}");
+    }
+}
+
+#[test]
+fn what_is_booked_knows_no_cap_but_the_largest_answer_there_is() {
+    let mut exchange =
+        Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
+    exchange.progress = DELIVERED;
+    exchange.output_cap = Some(500);
+    exchange.input.bytes = 1000;
+    let reported =
+        Usage { input: 700, output: 2000, cached: 650, reasoning: 1900, ..Usage::default() };
+    exchange.metered.reported = Some(reported);
+    assert_eq!(exchange.usage(), (reported, Source::Reported));
+    let nonsense = 1 << 53;
+    exchange.metered.reported = Some(Usage {
+        input: nonsense,
+        output: nonsense,
+        cached: nonsense,
+        cache_write: nonsense,
+        cache_write_1h: nonsense,
+        reasoning: nonsense,
+    });
+    let (usage, _) = exchange.usage();
+    assert_eq!((usage.input, usage.output), (5096, 131_072));
+    assert_eq!((usage.cached, usage.cache_write, usage.reasoning), (5096, 0, 131_072));
+}
+
+/// What Anthropic says of the input at the start of a stream holds, whatever was reserved.
+#[tokio::test]
+async fn an_input_that_was_reported_is_not_clamped_when_the_app_leaves() {
+    let ledger = Arc::new(FakeLedger::default());
+    let filter = filter(&ledger, 1);
+    let mut exchange =
+        Exchange::new(Endpoint::Messages, Credential::new("K"), UnixMs(0), Instant::now());
+    exchange.license =
+        Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
+    let mut ask = ask(Some(500));
+    exchange.input = ask.input.clone();
+    filter.request(&mut exchange, &mut ask).await.unwrap();
+    exchange.progress = DELIVERED;
+    exchange.metered.input = Some(Usage { input: 4000, ..Usage::default() });
+    exchange.metered.seen_millitokens = Estimate::of_tokens(7);
+    filter.settle(&mut exchange, &outcome(499, Delivery::Abandoned));
+    assert_eq!(ledger.settled.lock()[0].tokens, 4007);
 }
 
 /// The first timeout within an hour comes back, the second costs the message and its input, others the
@@ -151,13 +217,14 @@ async fn reported_usage_is_believed_up_to_four_times_the_reservation() {
 async fn a_timeout_comes_back_once() {
     let slow = |spoilt, nth| async move {
         let ledger = Arc::new(FakeLedger::default());
-        let expenses = Arc::new(FakeExpenses { timeouts: nth });
-        let filter = QuotaFilter { ledger: ledger.clone(), expenses };
+        let filter = filter(&ledger, nth);
         let mut exchange =
             Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
         exchange.license =
             Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
-        filter.request(&mut exchange, &mut ask(Some(500))).await.unwrap();
+        let mut ask = ask(Some(500));
+        exchange.input = ask.input.clone();
+        filter.request(&mut exchange, &mut ask).await.unwrap();
         exchange.progress = SENT;
         exchange.timed_out = true;
         (exchange.last_wasted, exchange.spoilt) = (900, spoilt);

@@ -6,6 +6,7 @@
 //! conversation that began hard stays with its model, and with the provider's cache of it.
 
 mod languages;
+mod length;
 mod prompt;
 mod signals;
 mod tail;

@@ -88,6 +88,7 @@ fn scalar(node: &Node, shape: &Shape) -> Option<Result<(), String>> {
         (Shape::Fraction, Looks::Int | Looks::Decimal) => Some(values::fraction(text).map(drop)),
         // A size in bytes needs no unit.
         (Shape::Text(Text::Size), Looks::Int) => Some(Text::Size.check(text)),
+        (Shape::Text(Text::ImageTokens), Looks::Int) => Some(Text::ImageTokens.check(text)),
         (Shape::Text(kind), Looks::Text) => Some(kind.check(text)),
         (Shape::Choice(variants), Looks::Text) => Some(choice(text, variants, shape)),
         _ => None,

@@ -402,7 +402,7 @@ const PROVIDER: &[Field] = &[
          `safety_identifier`, `metadata.user_id`), so that one buyer's abuse is not the whole account's.",
     )
     .or("on"),
-    Field::new("image_tokens", &COUNT, "Tokens reserved for an image.").or("2000"),
+    IMAGE_TOKENS,
     Field::new(
         "keys",
         &KEYS,
@@ -414,6 +414,13 @@ const PROVIDER: &[Field] = &[
         "What this provider may cost; then its targets are skipped.",
     ),
 ];
+
+const IMAGE_TOKENS: Field = Field::new(
+    "image_tokens",
+    &Shape::Text(Text::ImageTokens),
+    "How images count: by the rule of `openai`, `anthropic` or `gemini` and the size of the image, or a \
+     number of tokens for each. Default: the rule of the provider's dialect.",
+);
 
 const BUDGET: &[Field] =
     &[Field::new("day", &Shape::Text(Text::Dollars), "Dollars a day (UTC), like `$20`.")
@@ -517,6 +524,25 @@ const MODEL: &[Field] = &[
          sends no `x-conversation-id`: the provider's prompt cache stays warm.",
     )
     .or("false"),
+    Field::new(
+        "vocabulary",
+        &Shape::Choice(&[Variant::new("o200k"), Variant::new("cl100k")]),
+        "The vocabulary that estimates go by. Default: by the names of the targets' models; the larger \
+         estimate where a name says nothing.",
+    ),
+    IMAGE_TOKENS,
+    Field::new(
+        "file_tokens",
+        &COUNT,
+        "Tokens reserved for a KiB of a file, such as a PDF, where `accepts` lists it.",
+    )
+    .or("64"),
+    Field::new(
+        "audio_tokens",
+        &COUNT,
+        "Tokens reserved for a KiB of audio, where `accepts` lists it.",
+    )
+    .or("4"),
 ];
 
 const MODEL_TIMEOUTS: &[Field] = &[
@@ -551,6 +577,17 @@ const PRICE: &[Field] = &[
     Field::new("input", &Shape::TokenPrice, "Input tokens.").required(),
     Field::new("output", &Shape::TokenPrice, "Output tokens.").required(),
     Field::new("cached", &Shape::TokenPrice, "Cached input tokens. Default: as input."),
+    Field::new(
+        "cache_write",
+        &Shape::TokenPrice,
+        "Input tokens written to the provider's cache. Default: 1.25 times input in Anthropic's dialect, \
+         as input in others.",
+    ),
+    Field::new(
+        "cache_write_1h",
+        &Shape::TokenPrice,
+        "The same, kept for an hour. Default: twice input in Anthropic's dialect, as input in others.",
+    ),
 ];
 
 const FILTERS: Shape = Shape::List {

@@ -102,6 +102,12 @@ fn of_text(text: Text) -> Value {
         Text::Size => {
             return json!({ "type": ["string", "integer"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" });
         }
+        Text::ImageTokens => {
+            return json!({ "anyOf": [
+                { "enum": ["openai", "anthropic", "gemini"] },
+                { "type": "integer", "minimum": 1 },
+            ] });
+        }
         Text::Limit => "^[0-9]+ */ *(minute|hour|day|month)$",
         Text::Link => "^https?://",
         Text::Price => "^\\$[0-9]+(\\.[0-9]{1,2})?/(month|year)$",

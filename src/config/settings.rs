@@ -3,9 +3,11 @@
 //! Built by `compile`, never changed after. What runs on top of it (chain, key pools) is made in
 //! `snapshot`.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use gatekeeper_filters::kernel::{Dialect, Endpoint, FilterUse, ModelTimeouts, Models, Plan};
+use gatekeeper_filters::kernel::{
+    Dialect, Endpoint, FilterUse, ImageTokens, ModelTimeouts, Models, Plan,
+};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -220,8 +222,8 @@ pub struct Provider {
     pub output_cap_field: Arc<str>,
     /// Each request carries the licence's hash in the provider's field for its users.
     pub identify: bool,
-    /// Tokens reserved for an image part; default 2000.
-    pub image_tokens: u64,
+    /// How images count; default: the dialect's rule.
+    pub image_tokens: Option<ImageSetting>,
     /// Picodollars a day.
     pub budget: Option<u64>,
     pub keys: Vec<Key>,
@@ -241,6 +243,33 @@ impl Provider {
             (_, host) if WITHOUT_USER.contains(&host) => None,
             (Endpoint::Chat | Endpoint::Responses, "api.openai.com") => Some("safety_identifier"),
             _ => Some("user"),
+        }
+    }
+}
+
+/// How images count, as the file says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageSetting {
+    /// The rule of a dialect; what it makes of a model depends on its name.
+    Rule(Dialect),
+    /// Tokens of any image.
+    Fixed(u64),
+}
+
+impl ImageSetting {
+    pub fn of(self, model: &str) -> ImageTokens {
+        match self {
+            ImageSetting::Rule(dialect) => ImageTokens::of(dialect, model),
+            ImageSetting::Fixed(tokens) => ImageTokens::Fixed(tokens),
+        }
+    }
+}
+
+impl fmt::Display for ImageSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImageSetting::Rule(dialect) => f.write_str(dialect.name()),
+            ImageSetting::Fixed(tokens) => write!(f, "{tokens}"),
         }
     }
 }

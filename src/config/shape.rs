@@ -71,6 +71,8 @@ pub enum Text {
     ShopVariant,
     /// `redis://HOST:PORT`, or where it is written: `env:NAME`, `file:PATH`
     RedisUrl,
+    /// `openai`, `anthropic`, `gemini`, or a number of tokens.
+    ImageTokens,
     Any,
 }
 
@@ -169,6 +171,7 @@ impl Text {
             Text::Token => "`env:NAME`, `file:PATH` or `none`",
             Text::Target => "`provider/model`",
             Text::RedisUrl => "`redis://HOST:PORT`, `env:NAME` or `file:PATH`",
+            Text::ImageTokens => "openai, anthropic, gemini or a number of tokens",
             _ => "text",
         }
     }
@@ -182,6 +185,7 @@ impl Text {
             Text::Target => target(text),
             Text::Duration => values::duration(text).map(drop),
             Text::Size => values::size(text).map(drop),
+            Text::ImageTokens => values::image_tokens(text).map(drop),
             Text::Limit => values::limit(text).map(drop),
             Text::Address => text.parse::<std::net::SocketAddr>().map(drop).map_err(|_| {
                 "expected an IP address and a port, like `127.0.0.1:8080` or `[::]:8080`".into()

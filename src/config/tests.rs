@@ -3,7 +3,8 @@ mod mistakes;
 use std::{fs, path::PathBuf};
 
 use gatekeeper_filters::kernel::{
-    DOLLAR, Filter, ModelSet, OnDisconnect, Period, Price, Services, Spec,
+    Counting, DOLLAR, Dialect, Filter, ImageTokens, ModelSet, OnDisconnect, Period, Price,
+    Services, Spec, Vocabulary,
 };
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
@@ -111,7 +112,7 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(provider.base.path, "/openai/v1");
     assert_eq!(provider.timeouts.first_token.as_secs(), 120);
     assert_eq!(&*provider.output_cap_field, "max_completion_tokens");
-    assert_eq!((provider.image_tokens, provider.keys[0].weight), (2000, 1));
+    assert_eq!((provider.image_tokens, provider.keys[0].weight), (None, 1));
     assert_eq!(provider.keys[0].secret.expose_secret(), env!("CARGO_PKG_NAME"));
     assert_eq!(&*provider.keys[0].group, "groq-1");
     assert_eq!(&*settings.models["fast"].targets[0].label, "groq/llama-3.1-8b-instant");
@@ -193,7 +194,13 @@ fn prices_and_budgets_become_whole_picodollars() {
     let (settings, warnings) = settings(&text);
     let prices: Vec<_> =
         settings.models["other"].targets.iter().map(|target| target.price.unwrap()).collect();
-    let price = |input, output, cached| Price { input, output, cached };
+    let price = |input, output, cached| Price {
+        input,
+        output,
+        cached,
+        cache_write: input,
+        cache_write_1h: input,
+    };
     assert_eq!(prices, [price(50_000, 8_000_000, 0), price(1, 12_340_000, 1)]);
     assert_eq!(settings.budget, Some(DOLLAR * 41 / 2));
     assert_eq!(settings.waste_per_licence, 1_000);
@@ -202,6 +209,50 @@ fn prices_and_budgets_become_whole_picodollars() {
     let fast = settings.models["fast"].targets.iter().filter(|t| t.price.is_none()).count();
     let unpriced = warnings.iter().filter(|w| w.contains("has no price under `prices`")).count();
     assert!(fast > 0 && fast == unpriced, "{warnings:?}");
+}
+
+#[test]
+fn writes_to_a_cache_cost_what_the_file_or_the_dialect_says() {
+    let of = |dialect: &str, more: &str| {
+        let text = with(&format!(
+            "  other: [groq/b]\nprices: {{ groq/b: {{ input: 3, output: 8{more} }} }}"
+        ));
+        let text = text.replace("    base_url", &format!("    dialect: {dialect}\n    base_url"));
+        let price = settings(&text).0.models["other"].targets[0].price.unwrap();
+        (price.cache_write, price.cache_write_1h)
+    };
+    assert_eq!(of("anthropic", ""), (3_750_000, 6_000_000));
+    assert_eq!(of("openai", ""), (3_000_000, 3_000_000));
+    assert_eq!(of("anthropic", ", cache_write: 4, cache_write_1h: 5"), (4_000_000, 5_000_000));
+    assert_eq!(of("openai", ", cache_write: 3.75"), (3_750_000, 3_000_000));
+}
+
+#[test]
+fn how_a_target_counts_comes_from_its_name_the_provider_and_the_model() {
+    let counting = |provider: &str, model: &str| {
+        let text = with(&format!("  other: {model}"));
+        let text = text.replace("    base_url", &format!("{provider}    base_url"));
+        settings(&text).0.models["other"].targets[0].counting
+    };
+    let plain = counting("", "[groq/gpt-4o]");
+    assert_eq!(plain, Counting::of(Dialect::OpenAi, "gpt-4o"));
+    assert_eq!((plain.file_tokens, plain.audio_tokens), (64, 4));
+    let flat = counting("    image_tokens: 500\n", "[groq/gpt-4o]");
+    assert_eq!(flat.images, ImageTokens::Fixed(500));
+    let ruled = counting("    image_tokens: gemini\n", "[groq/gemini-2.5-flash]");
+    assert_eq!(ruled.images, ImageTokens::Gemini);
+    let own = counting(
+        "    image_tokens: 500\n",
+        "{ targets: [groq/x], vocabulary: cl100k, image_tokens: anthropic, file_tokens: 9, audio_tokens: 8 }",
+    );
+    assert_eq!(own.vocabulary, Vocabulary::Cl100k);
+    assert_eq!(own.images, ImageTokens::of(Dialect::Anthropic, "x"));
+    assert_eq!((own.file_tokens, own.audio_tokens), (9, 8));
+    for odd in ["0", "mistral", "-1", "1.5", "[1]"] {
+        let text =
+            with("").replace("    base_url", &format!("    image_tokens: {odd}\n    base_url"));
+        assert_eq!(problems(&text).len(), 1, "{odd}");
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use gatekeeper_filters::kernel::{DOLLAR, Limit, Period};
+use gatekeeper_filters::kernel::{DOLLAR, Dialect, Limit, Period};
+
+use super::settings::ImageSetting;
 
 /// `500ms`, `300s`, `5m`, `24h`, `90d`; whole numbers.
 ///
@@ -26,6 +28,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     match number.checked_mul(ms) {
         Some(ms) if ms <= 36_525 * 86_400_000 => Ok(Duration::from_millis(ms)),
         _ => Err("too long: at most 36525d".into()),
+    }
+}
+
+/// How images count: a dialect's rule, or a number of tokens.
+///
+/// # Errors
+/// It is neither.
+pub fn image_tokens(text: &str) -> Result<ImageSetting, String> {
+    match text {
+        "openai" => Ok(ImageSetting::Rule(Dialect::OpenAi)),
+        "anthropic" => Ok(ImageSetting::Rule(Dialect::Anthropic)),
+        "gemini" => Ok(ImageSetting::Rule(Dialect::Gemini)),
+        _ => match text.parse() {
+            Ok(tokens) if tokens > 0 => Ok(ImageSetting::Fixed(tokens)),
+            _ => Err("expected openai, anthropic, gemini or a number of tokens above 0".into()),
+        },
     }
 }
 

@@ -42,9 +42,10 @@ pub fn parse(
             if name.is_escaped() { "" } else { std::str::from_utf8(name.raw()).unwrap_or("") };
         fields::check(endpoint, &name.decoded(), &value)?;
         has_model |= plain == "model";
-        read_member(&mut ask, &mut weight, endpoint, plain, &value)?;
+        read_member(&mut ask, endpoint, plain, &value)?;
         let listed = fields::passes(endpoint, plain.as_bytes());
         if listed || extra.iter().any(|field| &**field == plain) {
+            weigh(&mut weight, endpoint, plain, &value);
             ask.members.push_source(name.raw_span(), value.span());
             ask.thinking_budget = ask.thinking_budget.max(fields::thinking_budget(plain, &value));
         }
@@ -52,8 +53,11 @@ pub fn parse(
     if !has_model {
         return Err(Reject::field("model", "\"model\" is missing."));
     }
-    ask.text_tokens = weight.tokens();
-    ask.images = weight.images;
+    weight.request();
+    if let Some(refused) = weight.refused {
+        return Err(refused);
+    }
+    ask.input = weight.input;
     if weight.media.len() > weight::MOST_KINDS {
         let most = weight::MOST_KINDS;
         let message = format!("There are too many kinds of content: at most {most} are served.");
@@ -69,13 +73,20 @@ pub fn parse(
 
 fn read_member(
     ask: &mut Ask,
-    weight: &mut Weight,
     endpoint: Endpoint,
     name: &str,
     value: &Value<'_>,
 ) -> Result<(), Reject> {
     match (endpoint, name) {
-        (Endpoint::Generate, _) => read_generate(ask, weight, name, value)?,
+        (Endpoint::Generate, "contents") if value.kind() != Kind::Array => {
+            return Err(must_be("contents", "a list"));
+        }
+        (Endpoint::Generate, "generationConfig") => {
+            if let Some(cap) = value.get("maxOutputTokens").filter(|cap| !cap.is_null()) {
+                read_cap(ask, "generationConfig.maxOutputTokens", &cap)?;
+            }
+        }
+        (Endpoint::Generate, _) => {}
         (_, "model") => {
             let model = value.as_str().ok_or_else(|| must_be("model", "a string"))?;
             ask.model = Arc::from(&*model);
@@ -96,51 +107,48 @@ fn read_member(
         {
             read_cap(ask, cap_field(name), value)?;
         }
-        (Endpoint::Chat | Endpoint::Messages, "messages") => {
-            if value.kind() != Kind::Array {
-                return Err(must_be("messages", "a list"));
-            }
-            value.items().for_each(|message| weight.message(&message));
+        (Endpoint::Chat | Endpoint::Messages, "messages") if value.kind() != Kind::Array => {
+            return Err(must_be("messages", "a list"));
         }
-        (Endpoint::Responses, "input") if value.kind() == Kind::Array => {
-            value.items().for_each(|item| weight.item(&item));
-        }
-        (Endpoint::Responses, "input") if value.kind() == Kind::Object => weight.item(value),
-        (Endpoint::Embeddings, "input") if value.kind() == Kind::Array => {
-            value.items().for_each(|item| weight.embedded(&item));
-        }
-        (Endpoint::Messages, "system") => weight.parts(value),
-        (_, "input" | "instructions" | "system") => weight.text(value),
-        (_, "tools" | "functions" | "response_format" | "text") => weight.raw(value),
         _ => {}
     }
     Ok(())
 }
 
-/// Gemini's members.
-fn read_generate(
-    ask: &mut Ask,
-    weight: &mut Weight,
-    name: &str,
-    value: &Value<'_>,
-) -> Result<(), Reject> {
-    match name {
-        "contents" if value.kind() != Kind::Array => return Err(must_be("contents", "a list")),
-        "contents" => value.items().for_each(|content| weight.content(&content)),
-        "systemInstruction" => weight.content(value),
-        "tools" => weight.raw(value),
-        "generationConfig" => {
-            if let Some(cap) = value.get("maxOutputTokens").filter(|cap| !cap.is_null()) {
-                read_cap(ask, "generationConfig.maxOutputTokens", &cap)?;
-            }
-            ["responseSchema", "responseJsonSchema"]
-                .iter()
-                .filter_map(|name| value.get(name))
-                .for_each(|schema| weight.raw(&schema));
+/// Adds a member that is sent on to what the request weighs.
+fn weigh(weight: &mut Weight, endpoint: Endpoint, name: &str, value: &Value<'_>) {
+    match (endpoint, name) {
+        (Endpoint::Chat, "messages") => {
+            value.items().for_each(|message| weight.message(&message, weight::CHAT_ROLES));
         }
-        _ => {}
+        (Endpoint::Messages, "messages") => {
+            value.items().for_each(|message| weight.message(&message, weight::MESSAGES_ROLES));
+        }
+        (Endpoint::Responses, "input") => match value.kind() {
+            Kind::Array => value.items().for_each(|item| weight.item(&item)),
+            Kind::Object => weight.item(value),
+            _ => weight.text(value),
+        },
+        (Endpoint::Embeddings, "input") => match value.kind() {
+            Kind::Array => value.items().for_each(|item| weight.embedded(&item)),
+            _ => weight.text(value),
+        },
+        (Endpoint::Messages, "system") => weight.parts(value),
+        (Endpoint::Generate, "contents") => {
+            value.items().for_each(|content| weight.content(&content));
+        }
+        (Endpoint::Generate, "systemInstruction") => weight.content(value),
+        // Replaced by what is ours, or numbers that are no part of a prompt.
+        (_, "model" | "user" | "safety_identifier" | "logit_bias") => {}
+        // Settings in one word or number.
+        _ if matches!(value.kind(), Kind::Number | Kind::Bool | Kind::Null) => {}
+        (Endpoint::Generate, "generationConfig") => {
+            let told = |value: &Value<'_>| value.kind() != Kind::Number;
+            let members = value.members().map(|(_, value)| value);
+            members.filter(told).for_each(|value| weight.text(&value));
+        }
+        _ => weight.text(value),
     }
-    Ok(())
 }
 
 fn read_cap(ask: &mut Ask, field: &'static str, value: &Value<'_>) -> Result<(), Reject> {

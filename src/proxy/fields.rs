@@ -9,6 +9,13 @@ use gatekeeper_filters::kernel::{
     json::{Kind, Reader, Value},
 };
 
+/// What is kept out, and why, where that is no matter of course:
+/// - `prompt_cache_options` makes the provider write to its cache, which costs more than the input itself and
+///   shows in no limit of a plan.
+/// - `prompt_cache_retention` keeps buyers' text in the seller's account for a day.
+/// - `moderation` has another model read the request, and its verdicts counted in the seller's account.
+///
+/// `prompt_cache_key` passes: it only says which requests begin alike, and makes input cheaper.
 const CHAT: &[&str] = &[
     "model",
     "messages",
@@ -83,7 +90,8 @@ const MESSAGES: &[&str] = &[
     "cache_control",
 ];
 
-/// Gemini's; the model stands in the path.
+/// Gemini's; the model stands in the path. `toolConfig` passes with `functionCallingConfig` alone: it says which
+/// of the app's functions must be called; the rest of it is for tools that Google hosts.
 const GENERATE: &[&str] =
     &["contents", "systemInstruction", "tools", "toolConfig", "safetySettings", "generationConfig"];
 
@@ -183,6 +191,9 @@ fn check_generate(name: &str, value: &Value<'_>) -> Result<(), Reject> {
         "serviceTier" if !value.is_null() && !is_one_of(value, &["standard", "flex"]) => {
             refuse(name, "priority tiers are not served")
         }
+        "toolConfig" if !is_of_functions(value) => {
+            refuse(name, "only functionCallingConfig is served")
+        }
         "generationConfig" => check_generation_config(value),
         "safetySettings" if !value.is_null() && !is_list_of(value, is_strict_setting) => refuse(
             name,
@@ -202,6 +213,13 @@ fn is_strict_setting(setting: &Value<'_>) -> bool {
             "threshold" => is_one_of(&value, STRICT),
             name => name == "category",
         })
+}
+
+fn is_of_functions(config: &Value<'_>) -> bool {
+    let mut members = config.members();
+    config.is_null()
+        || (config.kind() == Kind::Object
+            && members.all(|(name, _)| name.decoded() == "functionCallingConfig"))
 }
 
 fn is_gemini_own_tool(tool: &Value<'_>) -> bool {

@@ -103,6 +103,7 @@ impl Gateway {
         flight.waited += flight.arrived.elapsed();
         let bytes = read?;
         let ask = ask::parse(endpoint, bytes, asked, &snapshot.extra_fields)?;
+        exchange.input = ask.input.clone();
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
         exchange.conversation = conversation::of(conversation.as_deref(), exchange, ask);

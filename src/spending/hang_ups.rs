@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use gatekeeper_filters::kernel::{Cut, Metered, Usage, Whole};
+use gatekeeper_filters::{
+    kernel::{Cut, Metered, Usage, Whole},
+    meter::estimate::Estimate,
+};
 
 use super::unseen::Pace;
 
@@ -103,7 +106,7 @@ fn hang_ups(hides: Hides, count: usize, dice: &mut Dice) -> Vec<(f64, f64)> {
         let (hidden, spoken) = answer.made(left);
         let at = start + Duration::from_secs_f64(left);
         let cut = Cut { streamed: true, sent: start, head: Some(start), at };
-        let seen = (spoken * answer.estimate * 1_000.0) as u64;
+        let seen = Estimate::of_millitokens((spoken * answer.estimate * 1_000.0) as u64);
         let metered = Metered {
             output_millitokens: seen,
             seen_millitokens: seen,
@@ -158,8 +161,8 @@ fn a_stream_that_hangs_costs_what_was_delivered() {
     let at = start + Duration::from_secs(60);
     let cut = Cut { streamed: true, sent: start, head: Some(start), at };
     let metered = Metered {
-        output_millitokens: 2_000,
-        seen_millitokens: 2_000,
+        output_millitokens: Estimate::of_tokens(2),
+        seen_millitokens: Estimate::of_tokens(2),
         unseen: pace.unseen(&cut).tokens,
         ..Metered::default()
     };

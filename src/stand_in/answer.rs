@@ -1,7 +1,7 @@
 //! What the stand-in says: the same words in each dialect.
 
 use gatekeeper_filters::{
-    kernel::{Endpoint, json::Value},
+    kernel::{Endpoint, Vocabulary, json::Value},
     meter::estimate,
 };
 use serde_json::json;
@@ -34,13 +34,13 @@ impl Asked {
             endpoint,
             model: named.unwrap_or_default().into_owned(),
             stream: flag == Some(true) || method == "streamGenerateContent",
-            input: estimate::tokens(estimate::text(&String::from_utf8_lossy(ask.raw()))),
+            input: estimate::text(&String::from_utf8_lossy(ask.raw())).tokens(Vocabulary::O200k),
             words: reply(&question(ask)),
         }
     }
 
     fn output(&self) -> u64 {
-        estimate::tokens(estimate::text(&self.words.concat()))
+        estimate::text(&self.words.concat()).tokens(Vocabulary::O200k)
     }
 
     /// The answer as one JSON.

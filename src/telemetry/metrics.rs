@@ -124,7 +124,7 @@ impl Metrics {
             ),
             tokens: counters(
                 "gatekeeper_tokens_total",
-                "Tokens by direction; input includes cached, output includes reasoning.",
+                "Tokens by direction; input includes cached and cache_write, output includes reasoning.",
                 &["provider", "model", "direction", "source"],
             ),
             cost: put(
@@ -359,9 +359,12 @@ impl Metrics {
 
     fn count_usage(&self, record: &Record, model: &str) {
         let (usage, source) = (record.usage, record.source.name());
-        for (direction, count) in
-            [("input", usage.input), ("output", usage.output), ("cached", usage.cached)]
-        {
+        for (direction, count) in [
+            ("input", usage.input),
+            ("output", usage.output),
+            ("cached", usage.cached),
+            ("cache_write", usage.cache_write),
+        ] {
             if count > 0 {
                 let labels = [&*record.provider, model, direction, source];
                 self.tokens.with_label_values(&labels).inc_by(count);

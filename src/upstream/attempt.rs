@@ -62,6 +62,7 @@ impl Attempt<'_> {
             return Err(Failure::broken("the request has no body").into());
         };
         exchange.begin_attempt(self.target);
+        exchange.served_key = Some(self.lease.key().id.clone());
         exchange.streamed = ask.stream;
         flight.first_said = None;
         let body = request::body(ask, self.translated, exchange, self.provider(), self.target);

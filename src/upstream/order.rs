@@ -66,8 +66,14 @@ mod tests {
             model: "m".into(),
             label: label.into(),
             dialect: Dialect::OpenAi,
-            image_tokens: 0,
-            price: output.map(|output| Price { input: 1, output, cached: 1 }),
+            counting: gatekeeper_filters::kernel::Counting::default(),
+            price: output.map(|output| Price {
+                input: 1,
+                output,
+                cached: 1,
+                cache_write: 1,
+                cache_write_1h: 1,
+            }),
         })
     }
 

@@ -223,7 +223,8 @@ pub async fn stream(
     }
     let result = relay_events(session, relay, &mut events, first_token).await;
     if let (Err(_), false, Some(floor)) = (&result, events.is_finished(), relay.floor) {
-        relay.exchange.metered.raise_to(floor, relay.exchange.input_tokens);
+        let input = relay.exchange.input_estimate();
+        relay.exchange.metered.raise_to(floor, input);
     }
     result
 }

@@ -156,7 +156,7 @@ pub fn body(
         members.set("model", quoted(&target.model));
     }
     let required = endpoint == Endpoint::Messages && !members.contains("max_tokens");
-    if let Some(cap) = exchange.output_cap.or(required.then_some(REQUIRED_CAP)) {
+    if let Some(cap) = exchange.output_cap.or(target.dialect.required_cap().filter(|_| required)) {
         set_cap(&mut members, endpoint, provider, cap);
     }
     if ask.stream && endpoint == Endpoint::Chat {
@@ -196,9 +196,6 @@ fn identity(license: &LicenseId, endpoint: Endpoint) -> Vec<u8> {
     json.extend_from_slice(after);
     json
 }
-
-/// Anthropic answers nothing without a cap.
-const REQUIRED_CAP: u64 = 4096;
 
 fn set_cap(members: &mut Members, endpoint: Endpoint, provider: &Provider, cap: u64) {
     let fields: &[&'static str] = match endpoint {

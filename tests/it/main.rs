@@ -39,6 +39,7 @@ mod busy_core;
 mod canary;
 mod capture;
 mod chain;
+mod charges;
 mod cli;
 mod clock;
 mod concurrency;

@@ -3,7 +3,7 @@
 use super::{Carries, Ending, Output, counts, failed, is_empty, member_text, text};
 use crate::{
     kernel::json::{Kind, Value},
-    meter::Reading,
+    meter::{Reading, estimate::Estimate},
 };
 
 pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
@@ -40,7 +40,8 @@ pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
                 let thinks = kind.starts_with("response.reasoning");
                 reading.output = if thinks { Carries::Reasoning } else { Carries::Answer };
                 let sound = kind == "response.audio.delta";
-                reading.output_millitokens = if sound { 0 } else { text(delta) };
+                reading.output_millitokens =
+                    if sound { Estimate::default() } else { text(delta) };
             }
         }
         // What `.done` events say was said in pieces before.
@@ -72,7 +73,8 @@ pub(super) fn answer(root: Value<'_>) -> Reading {
     let said = output.is_some_and(|output| !is_empty(output));
     Reading {
         usage: root.get("usage").and_then(|usage| counts(usage, Output::Counted)),
-        output_millitokens: output.map_or(0, |output| output.items().map(item).sum()),
+        output_millitokens: output
+            .map_or(Estimate::default(), |output| output.items().map(item).sum()),
         commits: (said || finished) && !failed,
         output: carries(said),
         finished,
@@ -83,13 +85,13 @@ pub(super) fn answer(root: Value<'_>) -> Reading {
 }
 
 /// A message, a reasoning summary, or a call.
-fn item(item: Value<'_>) -> u64 {
+fn item(item: Value<'_>) -> Estimate {
     let parts = |name: &str| item.get(name).into_iter().flat_map(|parts| parts.items());
-    let said: u64 = parts("content")
+    let said: Estimate = parts("content")
         .chain(parts("summary"))
         .map(|part| member_text(part, "text") + member_text(part, "refusal"))
         .sum();
-    let called: u64 =
+    let called: Estimate =
         ["name", "arguments", "input"].iter().map(|name| member_text(item, name)).sum();
     if is_call(item) { said + called } else { said }
 }

@@ -49,7 +49,7 @@ fn said(words: &str) -> Reading {
     Reading {
         commits: !words.is_empty(),
         output: if words.is_empty() { Output::None } else { Output::Answer },
-        output_millitokens: estimate::text(words),
+        output_millitokens: estimate::piece(words),
         ..Reading::default()
     }
 }

@@ -5,10 +5,12 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
 
 use super::*;
-use crate::meter::estimate;
 use crate::{
-    kernel::{Metered, Source},
-    meter::sse::{Event, Splitter},
+    kernel::{Metered, Source, Vocabulary},
+    meter::{
+        estimate::{self, Estimate},
+        sse::{Event, Splitter},
+    },
 };
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -20,7 +22,7 @@ fn fixture(name: &str) -> Vec<u8> {
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Seen {
     usage: Option<Usage>,
-    millitokens: u64,
+    millitokens: Estimate,
     /// The number of the first event that commits.
     committed: Option<usize>,
     finished: bool,
@@ -140,6 +142,15 @@ fn the_commit_point_of_each_stream() {
     assert_eq!(first("openai_responses_stream.sse"), Some(6));
 }
 
+/// The pieces of a text weigh about what it weighs.
+fn assert_near(pieces: Estimate, text: &str) {
+    let (pieces, whole) = (
+        pieces.millitokens(Vocabulary::O200k),
+        estimate::text(text).millitokens(Vocabulary::O200k),
+    );
+    assert!((whole * 7 / 10..=whole * 13 / 10).contains(&pieces), "{pieces} for {whole}: {text}");
+}
+
 #[test]
 fn the_extra_chunk_is_found() {
     let extra = |name: &str| watch(endpoint_of(name), [&fixture(name)[..]]).usage_only;
@@ -153,9 +164,13 @@ fn the_extra_chunk_is_found() {
 fn without_usage_the_text_is_estimated() {
     let seen = watch(Endpoint::Chat, [&fixture("openai_chat_stream_nousage.sse")[..]]);
     let text = "Reykjavík is the capital of Iceland. ☀️";
-    assert_eq!(seen.millitokens, estimate::text(text));
-    let metered =
-        Metered { reported: seen.usage, seen_millitokens: seen.millitokens, ..Metered::default() };
+    assert_near(seen.millitokens, text);
+    let metered = Metered {
+        reported: seen.usage,
+        seen_millitokens: seen.millitokens,
+        vocabulary: Vocabulary::O200k,
+        ..Metered::default()
+    };
     let (usage, source) = metered.usage(24);
     assert_eq!((usage.input, source), (24, Source::Estimated));
     assert!((6..=16).contains(&usage.output), "{}", usage.output);
@@ -165,10 +180,10 @@ fn without_usage_the_text_is_estimated() {
 fn a_stream_of_all_tricks() {
     let bytes = fixture("tricky_chat_stream.sse");
     let whole = watch(Endpoint::Chat, [&bytes[..]]);
-    let text = estimate::text("Grüße, 😀 data: x\n\n日本語");
+    assert_near(whole.millitokens, "Grüße, 😀 data: x\n\n日本語");
     let expected = Seen {
         usage: Some(Usage { input: 9, output: 11, cached: 4, reasoning: 3, ..Usage::default() }),
-        millitokens: text,
+        millitokens: whole.millitokens,
         committed: Some(1),
         finished: true,
         done: true,
@@ -225,15 +240,15 @@ fn whole_answers() {
         assert_eq!((reading.commits, reading.finished), (good, good), "{name}");
         assert!(answer(endpoint_of(name), &body[..body.len() - 3]).is_err(), "{name}");
     }
-    let text = estimate::text("Reykjavík is the capital of Iceland.");
+    let text = estimate::piece("Reykjavík is the capital of Iceland.");
     let responses = answer(Endpoint::Responses, &fixture("openai_responses.json")).unwrap();
     assert_eq!(responses.output_millitokens, text);
     let counted = String::from_utf8(fixture("openai_chat.json").to_vec()).unwrap();
     let chat = answer(Endpoint::Chat, counted.as_bytes()).unwrap();
-    assert_eq!(chat.output_millitokens, 0, "counted by the provider");
+    assert_eq!(chat.output_millitokens, Estimate::default(), "counted by the provider");
     let uncounted = counted.replace("\"usage\"", "\"uncounted\"");
     let chat = answer(Endpoint::Chat, uncounted.as_bytes()).unwrap();
-    assert_eq!(chat.output_millitokens, text + estimate::text(" ☀️"));
+    assert_eq!(chat.output_millitokens, estimate::piece("Reykjavík is the capital of Iceland. ☀️"));
 }
 
 #[test]
@@ -315,7 +330,7 @@ fn groq_tells_usage_without_being_asked() {
     assert!(!reading.usage_only && reading.finished && reading.commits);
 }
 
-fn delta(delta: serde_json::Value) -> (bool, u64) {
+fn delta(delta: serde_json::Value) -> (bool, Estimate) {
     let event = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
     let reading = chat_event(event.to_string().as_bytes());
     (reading.commits, reading.output_millitokens)
@@ -323,18 +338,19 @@ fn delta(delta: serde_json::Value) -> (bool, u64) {
 
 #[test]
 fn what_commits_a_chat_stream() {
-    let abc = 3 * 230;
-    assert_eq!(delta(json!({"role": "assistant"})), (false, 0));
+    let abc = estimate::piece("abc");
+    let none = Estimate::default();
+    assert_eq!(delta(json!({"role": "assistant"})), (false, none));
     let nothing = json!({"role": "assistant", "content": "", "refusal": null, "tool_calls": [], "audio": null});
-    assert_eq!(delta(nothing), (false, 0));
+    assert_eq!(delta(nothing), (false, none));
     for name in ["content", "refusal", "reasoning", "reasoning_content"] {
         assert_eq!(delta(json!({ name: "abc" })), (true, abc), "{name}");
     }
     assert_eq!(delta(json!({"reasoning": "abc", "reasoning_content": "abc"})), (true, abc));
     assert_eq!(delta(json!({"content": [{"type": "text", "text": "abc"}]})), (true, abc));
     let call = json!({"index": 0, "function": {"name": "abc", "arguments": "abc"}});
-    assert_eq!(delta(json!({"tool_calls": [call, call]})), (true, 4 * abc));
-    assert_eq!(delta(json!({"tool_calls": [{"index": 0, "id": "x"}]})), (true, 0));
+    assert_eq!(delta(json!({"tool_calls": [call, call]})), (true, [abc; 4].into_iter().sum()));
+    assert_eq!(delta(json!({"tool_calls": [{"index": 0, "id": "x"}]})), (true, none));
     assert_eq!(delta(json!({"function_call": {"arguments": "abc"}})), (true, abc));
     assert_eq!(delta(json!({"audio": {"data": "UklGRg==", "transcript": "abc"}})), (true, abc));
 }
@@ -382,7 +398,7 @@ fn errors_inside_an_answer() {
 fn the_events_of_a_responses_stream() {
     let read = |event: serde_json::Value| responses_event(None, event.to_string().as_bytes());
     let call = json!({"type": "response.output_item.added", "item": {"type": "function_call", "name": "abc", "arguments": ""}});
-    assert_eq!((read(call.clone()).commits, read(call).output_millitokens), (true, 690));
+    assert_eq!((read(call.clone()).commits, read(call).output_millitokens), (true, estimate::piece("abc")));
     let message =
         json!({"type": "response.output_item.added", "item": {"type": "message", "content": []}});
     assert_eq!(read(message), Reading::default());
@@ -394,7 +410,10 @@ fn the_events_of_a_responses_stream() {
         "function_call_arguments",
     ] {
         let delta = json!({"type": format!("response.{kind}.delta"), "delta": "abc"});
-        assert_eq!((read(delta.clone()).commits, read(delta).output_millitokens), (true, 690));
+        assert_eq!(
+            (read(delta.clone()).commits, read(delta).output_millitokens),
+            (true, estimate::piece("abc"))
+        );
         let delta = json!({"type": format!("response.{kind}.delta"), "delta": ""});
         assert!(!read(delta).commits);
     }
@@ -420,7 +439,10 @@ fn whole_answers_of_the_responses_api() {
         {"type": "function_call", "name": "abc", "arguments": "abc"},
         {"type": "message", "content": [{"type": "refusal", "refusal": "abc"}]}]});
     let reading = answer(Endpoint::Responses, body.to_string().as_bytes()).unwrap();
-    assert_eq!((reading.output_millitokens, reading.finished), (4 * 690, true));
+    assert_eq!(
+        (reading.output_millitokens, reading.finished),
+        ([estimate::piece("abc"); 4].into_iter().sum(), true)
+    );
     let body = json!({"status": "failed", "error": {"code": "server_error"}, "output": []});
     let reading = answer(Endpoint::Responses, body.to_string().as_bytes()).unwrap();
     assert!(reading.failed && !reading.commits);

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use crate::{
-    kernel::{Credential, Endpoint, Exchange, Filter, UnixMs},
+    kernel::{Credential, Endpoint, Exchange, Filter, UnixMs, Vocabulary},
     meter::{Meter, Stream, estimate},
 };
 
@@ -89,7 +89,7 @@ proptest! {
         let mut stream = Stream::of(Endpoint::Chat);
         let mut exchange =
             Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
-        exchange.input_tokens = estimate::tokens(estimate::text(prompt.0));
+        exchange.input_tokens = estimate::text(prompt.0).tokens(Vocabulary::O200k);
         exchange.progress.answered = true;
         let mut read = |event: &Value| {
             let reading = stream.read(None, event.to_string().as_bytes());

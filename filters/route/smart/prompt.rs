@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use super::tail;
 use crate::kernel::{
-    Ask, Members,
+    Ask, Members, Vocabulary,
     json::{Kind, Reader, Value},
 };
 
@@ -45,11 +45,11 @@ impl<'a> Prompt<'a> {
         let members = &ask.members;
         let mut prompt = Self {
             tools: ["tools", "functions"].iter().any(|name| is_filled(members, name)),
-            images: ask.images > 0,
+            images: !ask.input.images.is_empty(),
             schema: has_schema(members),
             effort: ask.thinking_budget.map(|_| Effort::High).or_else(|| effort(members)),
             output_cap: ask.output_cap,
-            text_tokens: ask.text_tokens,
+            text_tokens: ask.input.text.tokens(Vocabulary::O200k),
             ..Self::default()
         };
         if let Some(raw) = TURNS_OF.iter().find_map(|name| members.get(name)) {

@@ -1,10 +1,9 @@
 //! What one text shows of its difficulty, read in one pass over a bounded part of it.
 
 use super::{
-    terms, weights,
+    length, terms, weights,
     words::{self, Found},
 };
-use crate::meter::estimate;
 
 /// Bytes read of one text: its beginning and its end, where instructions stand.
 pub const READ: usize = 1024;
@@ -55,7 +54,7 @@ impl Signals {
         signals.words = words::count(&folded);
         terms::each(&folded, term);
         let read = (head.len() + tail.len()).max(1) as u64;
-        let tokens = estimate::tokens(estimate::text(head) + estimate::text(tail));
+        let tokens = length::tokens([head, tail]);
         signals.tokens = tokens.saturating_mul(text.len() as u64) / read;
         signals
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{score, testing::ask};
-use crate::kernel::Score;
+use crate::{kernel::Score, meter::estimate::Estimate};
 
 const THRESHOLD: u64 = 50;
 
@@ -199,7 +199,8 @@ proptest! {
     ) {
         let turn = json!({ "role": role, "content": text.repeat(times) });
         let mut ask = ask(&json!({ "messages": [turn, turn] }).to_string());
-        (ask.output_cap, ask.text_tokens) = (cap, tokens);
+        ask.output_cap = cap;
+        ask.input.text = Estimate::of_tokens(tokens);
         prop_assert!(score(&ask) <= Score::from_hundredths(100));
     }
 }

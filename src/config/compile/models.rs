@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use gatekeeper_filters::kernel::{Model, Models, Price, Target};
+use gatekeeper_filters::kernel::{Counting, Dialect, Model, Models, Price, Target};
 
 use super::{providers::Providers, routes, smart, view::View};
 use crate::config::{
@@ -136,13 +136,17 @@ fn target(
         let message = "has no price under `prices`: what it costs counts against no budget";
         report.warn(node.at, path, message);
     }
+    let by_name = Counting::of(provider.dialect, model);
     Some(Arc::new(Target {
         provider: index,
         provider_name: provider.name.clone(),
         model: model.into(),
         label: text.into(),
         dialect: provider.dialect,
-        image_tokens: provider.image_tokens,
+        counting: Counting {
+            images: provider.image_tokens.map_or(by_name.images, |setting| setting.of(model)),
+            ..by_name
+        },
         price,
     }))
 }
@@ -165,7 +169,17 @@ pub fn prices<'a>(
         let of = |field| view.text(field).and_then(|text| values::token_price(text).ok());
         if let (Some(input), Some(output)) = (of("input"), of("output")) {
             let cached = of("cached").unwrap_or(input);
-            prices.insert(entry.key.as_str(), Price { input, output, cached });
+            let provider = providers.position(name).map(|index| &providers.list[index]);
+            let (written, hour) = match provider.map(|provider| provider.dialect) {
+                Some(Dialect::Anthropic) => {
+                    (input.saturating_mul(5).div_ceil(4), input.saturating_mul(2))
+                }
+                _ => (input, input),
+            };
+            let cache_write = of("cache_write").unwrap_or(written);
+            let cache_write_1h = of("cache_write_1h").unwrap_or(hour);
+            let price = Price { input, output, cached, cache_write, cache_write_1h };
+            prices.insert(entry.key.as_str(), price);
         }
     }
     prices

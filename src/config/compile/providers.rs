@@ -13,6 +13,7 @@ use crate::{
         raw::Node,
         secret::Opener,
         settings::{BaseUrl, Key, Provider, Strategy, Timeouts},
+        values,
     },
     vault::pepper::PLACE,
 };
@@ -81,7 +82,7 @@ fn provider(
         allow_fields: view.texts("allow_fields").into_iter().map(Arc::from).collect(),
         output_cap_field: view.text("output_cap_field")?.into(),
         identify: view.text("identify") != Some("off"),
-        image_tokens: view.int("image_tokens")?,
+        image_tokens: view.text("image_tokens").and_then(|text| values::image_tokens(text).ok()),
         budget: view.budget(),
         keys,
     })

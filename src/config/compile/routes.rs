@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use gatekeeper_filters::kernel::{Model, ModelTimeouts};
+use gatekeeper_filters::kernel::{Counting, Model, ModelTimeouts, Target, Vocabulary};
 
 use super::view::View;
-use crate::config::problem::Report;
+use crate::config::{problem::Report, values};
 
 pub fn compile(view: &View<'_>, model: &mut Model, report: &mut Report) {
     model.accepts = view.texts("accepts").into_iter().map(Arc::from).collect();
@@ -13,6 +13,28 @@ pub fn compile(view: &View<'_>, model: &mut Model, report: &mut Report) {
     model.delivers_hollow = view.text("on_empty") == Some("deliver");
     model.sticky = view.bool("sticky");
     model.timeouts = timeouts(&view.sub("timeouts"), report);
+    for target in &mut model.targets {
+        let counting = counting(view, target);
+        if counting != target.counting {
+            *target = Arc::new(Target { counting, ..Target::clone(target) });
+        }
+    }
+}
+
+/// How a target of the model counts: what the model says goes before what is known of its name.
+fn counting(view: &View<'_>, target: &Target) -> Counting {
+    let images = view.text("image_tokens").and_then(|text| values::image_tokens(text).ok());
+    let default = target.counting;
+    Counting {
+        vocabulary: match view.text("vocabulary") {
+            Some("o200k") => Vocabulary::O200k,
+            Some("cl100k") => Vocabulary::Cl100k,
+            _ => default.vocabulary,
+        },
+        images: images.map_or(default.images, |setting| setting.of(&target.model)),
+        file_tokens: view.int("file_tokens").unwrap_or(default.file_tokens),
+        audio_tokens: view.int("audio_tokens").unwrap_or(default.audio_tokens),
+    }
 }
 
 fn timeouts(view: &View<'_>, report: &mut Report) -> ModelTimeouts {

@@ -44,7 +44,18 @@ fn smart(
     models: &Models,
     report: &mut Report,
 ) -> Option<Smart> {
-    for field in ["targets", "accepts", "delivery", "on_empty", "timeouts", "sticky"] {
+    for field in [
+        "targets",
+        "accepts",
+        "delivery",
+        "on_empty",
+        "timeouts",
+        "sticky",
+        "vocabulary",
+        "image_tokens",
+        "file_tokens",
+        "audio_tokens",
+    ] {
         if view.node(field).is_some() {
             let message = "belongs to the two models of `smart`";
             report.problem(view.at(field), view.path(field), message);

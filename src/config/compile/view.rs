@@ -77,7 +77,7 @@ impl<'a> View<'a> {
         let text = node.and_then(Node::text).filter(|text| {
             let looks = node.map_or(Looks::Nothing, Node::looks);
             match field.shape {
-                Shape::Text(Text::Size) => values::size(text).is_ok(),
+                Shape::Text(kind @ (Text::Size | Text::ImageTokens)) => kind.check(text).is_ok(),
                 Shape::Text(kind) => looks == Looks::Text && kind.check(text).is_ok(),
                 Shape::Int { min, max } => {
                     text.parse::<u64>().is_ok_and(|number| (*min..=*max).contains(&number))

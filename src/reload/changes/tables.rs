@@ -227,7 +227,7 @@ fn provider_thing(name: &str, provider: &Provider) -> Thing {
         .says("allow_fields", list(&provider.allow_fields), NONE)
         .says("output_cap_field", &*provider.output_cap_field, "max_completion_tokens")
         .says("identify", if provider.identify { "on" } else { "off" }, "on")
-        .says("image_tokens", provider.image_tokens.to_string(), "2000")
+        .says("image_tokens", or(provider.image_tokens, AUTO), AUTO)
         .says("budget.day", or(provider.budget.map(dollars), NONE), NONE)
 }
 

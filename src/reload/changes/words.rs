@@ -52,9 +52,14 @@ pub fn dollars(picodollars: u64) -> String {
 
 /// Dollars per million tokens.
 pub fn price(price: Price) -> String {
-    let [input, output, cached] =
-        [price.input, price.output, price.cached].map(|each| decimal(each, 1_000_000));
-    format!("input {input}, output {output}, cached {cached}")
+    let [input, output, cached, written, hour] =
+        [price.input, price.output, price.cached, price.cache_write, price.cache_write_1h]
+            .map(|each| decimal(each, 1_000_000));
+    let mut said = format!("input {input}, output {output}, cached {cached}");
+    if (&written, &hour) != (&input, &input) {
+        said.push_str(&format!(", cache_write {written}, cache_write_1h {hour}"));
+    }
+    said
 }
 
 fn decimal(amount: u64, one: u64) -> String {
@@ -84,7 +89,16 @@ mod tests {
             ("10MiB".into(), "1".into(), "1KiB".into())
         );
         assert_eq!((dollars(20 * DOLLAR), dollars(DOLLAR / 4)), ("$20".into(), "$0.25".into()));
-        let some = Price { input: 50_000, output: 80_000, cached: 25_000 };
+        let some = Price {
+            input: 50_000,
+            output: 80_000,
+            cached: 25_000,
+            cache_write: 50_000,
+            cache_write_1h: 50_000,
+        };
         assert_eq!(price(some), "input 0.05, output 0.08, cached 0.025");
+        let dear = Price { cache_write: 62_500, cache_write_1h: 100_000, ..some };
+        let said = "input 0.05, output 0.08, cached 0.025, cache_write 0.0625, cache_write_1h 0.1";
+        assert_eq!(price(dear), said);
     }
 }

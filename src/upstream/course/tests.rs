@@ -36,7 +36,7 @@ fn settings(name: &str, keys: &[&str]) -> settings::Provider {
         allow_fields: Vec::new(),
         output_cap_field: "max_completion_tokens".into(),
         identify: true,
-        image_tokens: 0,
+        image_tokens: None,
         budget: None,
         keys: keys
             .iter()
@@ -75,7 +75,7 @@ fn target_of(provider: usize, model: &str) -> Arc<Target> {
         model: model.into(),
         label: "p/m".into(),
         dialect: Dialect::OpenAi,
-        image_tokens: 0,
+        counting: gatekeeper_filters::kernel::Counting::default(),
         price: None,
     })
 }
