@@ -150,7 +150,7 @@ mod tests {
         let call = json!({"functionCall": {"name": "weather", "args": {"city": "Oslo"}}});
         assert!(
             read(json!({"candidates": [{"content": {"parts": [call]}}]}))
-                .output
+                .output_millitokens
                 .millitokens(Vocabulary::O200k)
                 > 500
         );

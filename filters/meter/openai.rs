@@ -142,7 +142,7 @@ fn read_message(message: Value<'_>, is_counted: bool, reading: &mut Reading) {
             b"function_call" => function,
             b"audio" => |audio| member_text(audio, "transcript"),
             // Pictures (OpenRouter): counted by the provider or not at all.
-            b"images" => |_| 0,
+            b"images" => |_| Estimate::default(),
             // `role` and the like are no output.
             _ => continue,
         };

@@ -40,8 +40,7 @@ pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
                 let thinks = kind.starts_with("response.reasoning");
                 reading.output = if thinks { Carries::Reasoning } else { Carries::Answer };
                 let sound = kind == "response.audio.delta";
-                reading.output_millitokens =
-                    if sound { Estimate::default() } else { text(delta) };
+                reading.output_millitokens = if sound { Estimate::default() } else { text(delta) };
             }
         }
         // What `.done` events say was said in pieces before.

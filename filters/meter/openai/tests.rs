@@ -398,7 +398,10 @@ fn errors_inside_an_answer() {
 fn the_events_of_a_responses_stream() {
     let read = |event: serde_json::Value| responses_event(None, event.to_string().as_bytes());
     let call = json!({"type": "response.output_item.added", "item": {"type": "function_call", "name": "abc", "arguments": ""}});
-    assert_eq!((read(call.clone()).commits, read(call).output_millitokens), (true, estimate::piece("abc")));
+    assert_eq!(
+        (read(call.clone()).commits, read(call).output_millitokens),
+        (true, estimate::piece("abc"))
+    );
     let message =
         json!({"type": "response.output_item.added", "item": {"type": "message", "content": []}});
     assert_eq!(read(message), Reading::default());
