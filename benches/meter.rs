@@ -86,7 +86,8 @@ fn watch(chunks: impl IntoIterator<Item = Bytes>) -> u64 {
         splitter.push(black_box(chunk));
         for event in splitter.by_ref().flatten() {
             if let Some(data) = event.data() {
-                millitokens += openai::chat_event(data).output.millitokens(Vocabulary::O200k);
+                millitokens +=
+                    openai::chat_event(data).output_millitokens.millitokens(Vocabulary::O200k);
             }
         }
     }

@@ -83,7 +83,10 @@ fn check(reading: &super::Reading, data: &[u8]) {
     assert!(!reading.malformed || !reading.commits, "what nobody can read is no output");
     // A byte of text is at most some two tokens.
     let most = 3 * (data.len() as u64 + 1);
-    assert!(reading.output_millitokens.tokens(Vocabulary::Unknown) <= most, "more tokens than bytes");
+    assert!(
+        reading.output_millitokens.tokens(Vocabulary::Unknown) <= most,
+        "more tokens than bytes"
+    );
 }
 
 #[cfg(test)]
