@@ -57,6 +57,10 @@ fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nigh
 		GATEKEEPER_MUTATIONS=100000 cargo test --workspace fuzzing; \
 	fi
 
+.PHONY: deny
+deny: ## licences and sources of what is linked; needs cargo-deny (`cargo install --locked cargo-deny`)
+	@cargo deny --workspace check licenses sources
+
 .PHONY: dist
 dist: ## the program, a Debian package, SBOM and checksums, in target/dist; PROFILE=dev is quick
 	@.ci/setup build dist

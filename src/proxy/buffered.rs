@@ -1,6 +1,6 @@
 //! What requests and answers hold in memory at one time, over all, for one licence and for one address.
 //!
-//! Counted is what a held byte costs, measured as growth of the process (docs/hardening.md), not its mere number.
+//! Counted is what a held byte costs, estimated from the growth of the process, not its mere number.
 //! Shares of licences and addresses are counted in tables of a fixed size: a request adds to one place of each of
 //! two rows, and the smaller of both says how much is held. Two who meet in both rows would count as one; with
 //! 4,096 places in a row that is one pair in 16 million.
