@@ -85,9 +85,9 @@ fn pieces_weigh_about_what_the_whole_does() {
                 at = end;
             }
             // Characters one by one show nothing of what stands together.
-            let least = if most == 1 { 0.35 } else { 0.6 };
+            let bounds = if most == 1 { 0.35..3.0 } else { 0.6..2.3 };
             for ratio in sample.ratios(sum) {
-                assert!((least..2.3).contains(&ratio), "{} by {most}: {ratio:.2}", sample.name);
+                assert!(bounds.contains(&ratio), "{} by {most}: {ratio:.2}", sample.name);
             }
         }
     }
