@@ -135,25 +135,11 @@ pub fn serve(
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let inherited = predecessor.as_deref().and_then(Predecessor::inherited);
     let opened = Opened::inherit(&settings, &settings.log.access, inherited)?;
-    let Opened { store, shared, licenses, telemetry, .. } = &opened;
+    let Opened { store, shared, licenses, .. } = &opened;
     let (store, shared, licenses) = (store.clone(), shared.clone(), licenses.clone());
     let ledger = shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared);
     let ledger = Movable::new(ledger, store.clone());
-    let machine = Machine {
-        ledger: ledger.clone(),
-        telemetry: telemetry.clone(),
-        health: Arc::new(HealthBook::new(licenses.hasher.clone())),
-        licenses: licenses.clone(),
-        spending: Arc::new(spent_today(&store)?),
-        endpoints: Arc::default(),
-        buffered: Arc::default(),
-        drains: Arc::default(),
-        webhooks: Arc::default(),
-        conversations: Arc::default(),
-        certificate: Arc::default(),
-        admin_certificate: Arc::default(),
-        stand_in: stand_in.as_ref().map(StandIn::address),
-    };
+    let machine = machine(&opened, ledger.clone(), stand_in.as_ref())?;
     let kept = settings.store.clone();
     machine.telemetry.live.used(&Today::in_store(&store, UnixMs::now())?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
@@ -231,6 +217,30 @@ pub fn serve(
     };
     server.run(args);
     Ok(())
+}
+
+/// What outlives every configuration.
+fn machine(
+    opened: &Opened,
+    ledger: Arc<Movable>,
+    stand_in: Option<&StandIn>,
+) -> anyhow::Result<Machine> {
+    let Opened { store, licenses, telemetry, .. } = opened;
+    Ok(Machine {
+        ledger,
+        telemetry: telemetry.clone(),
+        health: Arc::new(HealthBook::new(licenses.hasher.clone())),
+        licenses: licenses.clone(),
+        spending: Arc::new(spent_today(store)?),
+        endpoints: Arc::default(),
+        buffered: Arc::default(),
+        drains: Arc::default(),
+        webhooks: Arc::default(),
+        conversations: Arc::default(),
+        certificate: Arc::default(),
+        admin_certificate: Arc::default(),
+        stand_in: stand_in.map(StandIn::address),
+    })
 }
 
 fn fleet(

@@ -45,7 +45,7 @@ use self::{
     watchdog::Watchdog,
 };
 use crate::{
-    pool::key::KeyNews,
+    pool::{key::KeyNews, lease::Lease},
     proxy::{
         flight::{Attempted, Flight},
         respond,
@@ -184,38 +184,17 @@ async fn attempt_all(
             takes_hollow,
         };
         let mut result = attempt.run(down, flight, &mut watchdog).await;
-        if let Err(Stop::Failed(failure)) = &mut result {
-            suspicion::weigh(failure, lease, flight, Instant::now());
-        }
-        let (outcome, news) = match &result {
-            Ok(()) if down.is_gone() => (Stop::AppLeft.account().0, KeyNews::Good),
-            Ok(()) => ("ok", KeyNews::Good),
-            Err(stop) => stop.account(),
-        };
-        if let (Some(exchange), Err(stop)) = (flight.exchange.as_deref_mut(), &result)
-            && !down.is_gone()
-            && stop.wastes(exchange)
-        {
-            exchange.timed_out |= stop.is_timeout() && exchange.written.is_some();
-            snapshot.chain.waste(exchange);
-        }
         now = Instant::now();
-        lease.report(news, now);
-        if let (KeyNews::Good, Some(first)) = (news, flight.first_said) {
-            lease.first_output(first.saturating_duration_since(began), now);
+        if let Err(Stop::Failed(failure)) = &mut result {
+            suspicion::weigh(failure, lease, flight, now);
         }
         // What was refused left nothing in the provider's cache.
         if let (Ok(()), Some(conversation)) = (&result, conversation) {
             let (model, first) = (&route.model.name, &route.targets[0].label);
             snapshot.conversations.served(model, conversation, &target.label, first);
         }
-        flight.attempts.push(Attempted {
-            provider: target.provider_name.clone(),
-            key: lease.key().id.clone(),
-            outcome,
-            ms: (now - began).as_millis() as u64,
-        });
-        snapshot.telemetry.attempted(&target.provider_name, outcome);
+        let ended = Ended { began, at: now, is_gone: down.is_gone() };
+        ended.note(&result, (target, lease), flight, snapshot);
         match result {
             // Whatever came of it, nobody is there to hear of it or to wait for another key.
             _ if down.is_gone() => return Served::AppLeft,
@@ -239,6 +218,49 @@ async fn attempt_all(
     match course.relayed() {
         Some(relayed) => Served::Relayed(relayed),
         None => Served::Rejected(Box::new(course.reject(&snapshot.providers, now))),
+    }
+}
+
+/// An attempt that is over.
+struct Ended {
+    began: Instant,
+    at: Instant,
+    /// The app has left.
+    is_gone: bool,
+}
+
+impl Ended {
+    /// Tells the key, the books, the request's list of attempts and the metrics.
+    fn note(
+        &self,
+        result: &Result<(), Stop>,
+        (target, lease): (&Target, &Lease),
+        flight: &mut Flight,
+        snapshot: &Snapshot,
+    ) {
+        let (outcome, news) = match result {
+            Ok(()) if self.is_gone => (Stop::AppLeft.account().0, KeyNews::Good),
+            Ok(()) => ("ok", KeyNews::Good),
+            Err(stop) => stop.account(),
+        };
+        if let (Some(exchange), Err(stop)) = (flight.exchange.as_deref_mut(), result)
+            && !self.is_gone
+            && stop.wastes(exchange)
+        {
+            exchange.timed_out |= stop.is_timeout() && exchange.written.is_some();
+            snapshot.chain.waste(exchange);
+        }
+        lease.report(news, self.at);
+        if let (KeyNews::Good, Some(first)) = (news, flight.first_said) {
+            lease.first_output(first.saturating_duration_since(self.began), self.at);
+        }
+        flight.attempts.push(Attempted {
+            provider: target.provider_name.clone(),
+            key: lease.key().id.clone(),
+            outcome,
+            ms: (self.at - self.began).as_millis() as u64,
+        });
+        snapshot.telemetry.attempted(&target.provider_name, outcome);
     }
 }
 

@@ -20,11 +20,13 @@ use crate::kernel::{Demand, Denied, Grant, Ledger, LicenseId, Pace, TooFast, Uni
 pub const WAIT: Duration = Duration::from_secs(5);
 
 /// Requests of one licence that may wait at one time; each holds a connection.
-const WAITING: usize = 256;
+const WAITING: usize = 4096;
 
 /// A place that was given back where no request waited yet, or by a request that vanished, is not
 /// announced: it is looked for this often.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_secs(1);
+/// The same where other gateways have places: each look is a call of the store.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
 
 /// The licences that have waiting requests.
 #[derive(Default)]
@@ -90,7 +92,7 @@ impl Places {
 pub async fn reserve_when_free(ledger: &dyn Ledger, demand: &Demand) -> Result<Grant, Denied> {
     let deadline = Instant::now() + WAIT;
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(LOOK_ELSEWHERE).await;
         let granted = ledger.reserve(demand).await;
         let is_full = matches!(granted, Err(Denied::TooFast(TooFast::Concurrency { .. })));
         if !is_full || Instant::now() >= deadline {

@@ -169,14 +169,14 @@ pub fn body(
 /// Names the buyer to the provider by the licence's hash, so that what the provider finds wrong with one of
 /// them is not the whole account's. The app's own words would name its user.
 fn identify(members: &mut Members, endpoint: Endpoint, exchange: &Exchange, provider: &Provider) {
-    let license = exchange.license.as_ref().filter(|_| provider.settings.identify);
-    let field = provider.settings.identity_field(endpoint).filter(|_| license.is_some());
+    let Some(license) = &exchange.license else { return };
+    let field = provider.settings.identity_field(endpoint).filter(|_| provider.settings.identify);
     for name in ["user", "safety_identifier"] {
         if Some(name) != field && members.contains(name) {
-            members.remove(name);
+            members.set(name, identity(&license.id, endpoint));
         }
     }
-    if let (Some(field), Some(license)) = (field, license) {
+    if let Some(field) = field {
         members.set(field, identity(&license.id, endpoint));
     }
 }

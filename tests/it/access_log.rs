@@ -42,8 +42,26 @@ async fn a_request_is_a_line_with_the_fields_of_its_record() {
     let line = lines[0].as_object().unwrap();
     let names: Vec<&str> = line.keys().map(String::as_str).collect();
     let mut expected = [
-        "time", "request", "license", "endpoint", "plan", "model", "served", "provider", "key",
-        "source", "input", "output", "cached", "charged", "cost", "status", "ms", "attempts",
+        "time",
+        "request",
+        "license",
+        "endpoint",
+        "plan",
+        "model",
+        "served",
+        "provider",
+        "key",
+        "source",
+        "input",
+        "output",
+        "cached",
+        "cache_write",
+        "wasted",
+        "charged",
+        "cost",
+        "status",
+        "ms",
+        "attempts",
     ];
     expected.sort_unstable();
     assert_eq!(names, expected);

@@ -287,5 +287,8 @@ async fn each_request_names_its_licence_to_the_provider_and_nobody_else() {
     assert_ne!(users[0], users[2]);
     app.ask(&client::chat(&json!({ "model": "silent", "user": "me@example.com" }))).await.ok();
     let sent = other.only().json();
+    assert_eq!(sent["user"].as_str().unwrap().len(), 32, "never the app's own word: {sent}");
+    app.ask(&client::chat(&json!({ "model": "silent" }))).await.ok();
+    let sent = other.last().json();
     assert!(sent.get("user").is_none() && sent.get("safety_identifier").is_none(), "{sent}");
 }

@@ -77,7 +77,7 @@ async fn leave_after(gateway: &Gateway, bytes: &[u8], event: bool) {
     }
 }
 
-/// A provider that answers, one that never does, and the gateways between.
+/// A provider that answers, one that often does not, and the gateways between.
 pub struct Farm {
     pub mock: Mock,
     pub config: Config,
@@ -87,8 +87,11 @@ impl Farm {
     pub async fn new(on_disconnect: &str) -> Self {
         let mut quick = Reply::sse(&[sse::ROLE.to_owned(), sse::text("Hel")]);
         quick = quick.then(Step::Wait(Duration::from_millis(5))).write(sse::text("lo"));
-        let mock = Mock::start(quick.write(sse::FINISH).write(sse::USAGE).write(sse::DONE)).await;
-        mock.key("sk-slow", [Reply::instead([Step::Hang])]);
+        let quick = quick.write(sse::FINISH).write(sse::USAGE).write(sse::DONE);
+        let mock = Mock::start(quick.clone()).await;
+        // Not so often that its circuit opens: what that refuses is given back.
+        let slow = |nth| if nth % 3 == 2 { Reply::instead([Step::Hang]) } else { quick.clone() };
+        mock.key("sk-slow", (0..3000).map(slow).collect::<Vec<_>>());
         let plan = format!(
             "messages: 1000000/month, tokens: 1000000000/month, models: [\"*\"], \
              on_disconnect: {on_disconnect}"

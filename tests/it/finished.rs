@@ -50,6 +50,7 @@ fn chat_stop(text: &str) -> String {
     sse::text(text).replace("\"finish_reason\":null", "\"finish_reason\":\"stop\"")
 }
 
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn cases() -> Vec<Case> {
     let chat = |name, reply: Reply, took, tokens| Case {
         name,
@@ -238,7 +239,7 @@ async fn a_finished_answer_is_an_answer_whatever_becomes_of_its_connection() {
 #[tokio::test]
 async fn what_was_taken_back_or_never_said_is_no_end() {
     for reply in [
-        Reply::sse(&[sse::text("Hel")]).then(Step::Close),
+        Reply::sse(&[sse::text("Hel")]).then(wait(100)).then(Step::Close),
         Reply::sse(&[chat_stop("Hel"), sse::text("lo")]).then(wait(100)).then(Step::Reset),
         Reply::sse(&[sse::FINISH.to_owned(), sse::text("Hel")]).then(wait(100)).then(Step::Reset),
     ] {
@@ -347,7 +348,10 @@ async fn geminis_unreadable_call_is_asked_for_once_more_and_its_refusals_are_not
         for stream in [false, true] {
             let data = said(reason, output).to_string();
             let replies = match stream {
-                true => [Reply::sse(&[format!("data: {data}\n\n")]), Reply::sse(&[good.clone()])],
+                true => [
+                    Reply::sse(&[format!("data: {data}\n\n")]),
+                    Reply::sse(std::slice::from_ref(&good)),
+                ],
                 false => {
                     [Reply::json(200, data), Reply::json(200, good["data: ".len()..].to_owned())]
                 }

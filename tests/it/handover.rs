@@ -108,7 +108,7 @@ async fn changes_under_load(redis: Option<&Redis>, wire: Wire) {
     let count: usize = repeat::times("GATEKEEPER_HANDOVER_STREAMS", 20);
     let mock = Mock::start(Reply::chat()).await;
     let mut config = Config::new(&mock)
-        .plan("free", "messages: 100000000/month, tokens: 100000000000/month, models: [\"*\"]")
+        .plan("free", "messages: 100000000/month, tokens: 100000000000/month, concurrency: unlimited, models: [\"*\"]")
         .plan("few", &format!("messages: {FEW}/month, models: [\"*\"]"))
         .provider("s", &mock, &["sk-slow"])
         .model("slow", "[s/m1]")

@@ -170,7 +170,7 @@ async fn fields_that_are_not_listed_do_not_travel() {
     let sent = mock.only().json();
     let mut names: Vec<&str> = sent.as_object().unwrap().keys().map(String::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["messages", "model", "seed", "temperature", "top_p"]);
+    assert_eq!(names, ["messages", "model", "seed", "temperature", "top_p", "user"]);
     assert!(!contains(&mock.only().body, "canary-field"));
 }
 

@@ -212,6 +212,9 @@ fn cells() -> Vec<Cell> {
 #[derive(Default)]
 struct Wrong(Vec<String>);
 
+/// Of one gateway.
+const CELLS: usize = 1500;
+
 impl Wrong {
     fn note(&mut self, cell: &Cell, why: tokio::task::JoinError) {
         let panic = why.into_panic();
@@ -221,21 +224,11 @@ impl Wrong {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_fault_at_every_position_comes_to_what_was_promised() {
-    let mock = Arc::new(Mock::everywhere(Reply::status(418)).await);
-    let cells: Vec<Arc<Cell>> = cells().into_iter().map(Arc::new).collect();
-    let plan = "messages: 100/month, tokens: 1000000/month, models: [\"*\"]";
-    let dead = nobody();
-    let mut config = Config::empty().plan("free", plan);
-    for cell in &cells {
-        config = cell.configure(config, &mock, &dead);
-        cell.script(&mock);
-    }
+async fn run_all(cells: &[Arc<Cell>], mock: &Arc<Mock>, config: Config, wrong: &mut Wrong) {
     let gateway = Gateway::start(config).await;
     let (app, places) = (gateway.app(), Arc::new(Semaphore::new(AT_ONCE)));
     let mut running = JoinSet::new();
-    for cell in &cells {
+    for cell in cells {
         let (cell, app, mock) = (cell.clone(), app.clone(), mock.clone());
         let place = places.clone().acquire_owned().await.unwrap();
         running.spawn(async move {
@@ -248,7 +241,6 @@ async fn every_fault_at_every_position_comes_to_what_was_promised() {
             (cell, result)
         });
     }
-    let mut wrong = Wrong::default();
     while let Some(done) = running.join_next().await {
         if let (cell, Err(why)) = done.unwrap() {
             wrong.note(&cell, why);
@@ -256,13 +248,31 @@ async fn every_fault_at_every_position_comes_to_what_was_promised() {
     }
     // Nothing is open any more: what is charged now stays.
     over(&gateway).await;
-    for cell in &cells {
+    for cell in cells {
         let me = gateway.me(&cell.license()).await;
         let checked = cell.clone();
         let check = tokio::spawn(async move { checked.check_charge(&me["limits"]) });
         if let Err(why) = check.await {
             wrong.note(cell, why);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_at_every_position_comes_to_what_was_promised() {
+    let mock = Arc::new(Mock::everywhere(Reply::status(418)).await);
+    let cells: Vec<Arc<Cell>> = cells().into_iter().map(Arc::new).collect();
+    let plan = "messages: 100/month, tokens: 1000000/month, models: [\"*\"]";
+    let dead = nobody();
+    let mut wrong = Wrong::default();
+    // A configuration may have 1 MiB.
+    for some in cells.chunks(CELLS) {
+        let mut config = Config::empty().plan("free", plan);
+        for cell in some {
+            config = cell.configure(config, &mock, &dead);
+            cell.script(&mock);
+        }
+        run_all(some, &mock, config, &mut wrong).await;
     }
     wrong.0.sort();
     let count = cells.len();

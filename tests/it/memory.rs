@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
     Answer, Config, Gate, Gateway, LICENSE, Mock, Reply, Step, body_of,
@@ -233,7 +234,6 @@ async fn a_body_must_keep_a_kibibyte_a_second() {
     };
     let slow = async {
         let (mut read, mut write) = gateway.raw().await.into_halves();
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         write.write_all(head.as_bytes()).await.unwrap();
         write.write_all(&body[..2000]).await.unwrap();
         let drip = async {

@@ -216,7 +216,8 @@ async fn the_operator_sees_each_request_once() {
         metrics.sum("gatekeeper_tokens_total", &labels)
     };
     assert_eq!((tokens("input"), tokens("output")), (11.0, 7.0));
-    assert_eq!(metrics.sum("gatekeeper_upstream_attempts_total", &[("provider", "p")]), 2.0);
+    // The only key was asked once more.
+    assert_eq!(metrics.sum("gatekeeper_upstream_attempts_total", &[("provider", "p")]), 3.0);
     assert_eq!(metrics.sum("gatekeeper_in_flight", &[]), 0.0);
     assert_eq!(metrics.sum("gatekeeper_reservations_open", &[]), 0.0);
     assert_eq!(metrics.sum("gatekeeper_store_up", &[]), 1.0);
@@ -264,7 +265,8 @@ async fn made_up_names_open_no_series() {
     let series = || async { gateway.metrics().await.0.lines().count() };
     let ask = async |round: usize| {
         let body = client::chat(&json!({ "model": format!("made-up-{round}") }));
-        app.ask_as(&format!("MADE-UP-KEY-{round:04}"), &body).await;
+        // Fewer than an address may try a minute.
+        app.ask_as(&format!("MADE-UP-KEY-{:04}", round % 15), &body).await;
         app.ask(&body).await;
         Answer::of(app.get(&format!("/made/up/{round}")).bearer_auth(LICENSE)).await;
         Answer::of(app.request("PROPFIND", "/chat").bearer_auth(LICENSE)).await;

@@ -256,10 +256,10 @@ async fn over_a_slow_wire_exactly_the_limit_is_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ids_of_their_own_pass_no_limit_when_they_end_together() {
     const LIMIT: u64 = 50;
-    let redis = Redis::start().await;
-    let wire = SlowWire::to(redis.port(), 8, 8, 1).await;
     for (turn, count) in [1, 1, 2].into_iter().enumerate() {
-        redis.flush();
+        // Of its own: the gateways of the turn before would put back what they know.
+        let redis = Redis::start().await;
+        let wire = SlowWire::to(redis.port(), 8, 8, 1).await;
         let gateways = gateways(count, &wire.url(), OnStoreDown::Closed).await;
         let ask = |nth: u64| {
             let ledger = gateways[nth as usize % count].ledger.clone();

@@ -115,9 +115,10 @@ async fn leaving_cancels_the_stream_and_spares_the_connection() {
 }
 
 #[tokio::test]
-async fn silence_is_cancelled_and_another_key_asked() {
+async fn silence_is_cancelled_and_another_target_asked() {
     let mock = Mock::h2([Reply::instead([Step::Hang]), Reply::chat()]).await;
-    let gateway = start_with(Config::new(&mock).timeouts("p", "first_byte: 400ms")).await;
+    let config = Config::new(&mock).timeouts("p", "first_byte: 400ms");
+    let gateway = start_with(config.model("fast", "[p/m1, p/m2]")).await;
     assert_eq!(gateway.app().chat().await.ok().number("x-gatekeeper-attempts"), 2);
     mock.left(0).await;
 }

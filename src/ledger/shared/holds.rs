@@ -213,9 +213,8 @@ impl Holds {
         charge: impl FnOnce(&Open) -> Left,
     ) -> Option<(LicenseId, Open)> {
         let mut shard = self.shards[hold as usize % SHARDS].lock();
-        let (license, open) = match shard.requests.get_mut(&hold)? {
-            (license, open) => (*license, open.take()?),
-        };
+        let (license, open) = shard.requests.get_mut(&hold)?;
+        let (license, open) = (*license, open.take()?);
         let left = charge(&open);
         let local = shard.remove(hold)?;
         let group = open.group.clone().map(|group| (group, left));

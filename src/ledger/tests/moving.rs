@@ -77,6 +77,8 @@ fn it_comes_back_with_what_the_other_did_and_what_it_left_open_is_charged() {
     let left = reserve(&new, &ask(BERT)).unwrap();
     // Dead: what was in memory alone is gone.
     new.stop();
+    // The kernel closes what it had open, its locks with it.
+    *new.owner.lock() = None;
     std::mem::forget(new);
     volatile.open = vec![(kept.hold, 100)];
     old.take_back(&volatile).unwrap();

@@ -14,6 +14,7 @@ fn failure(status: u16, list: &[(&'static str, &str)], body: &str) -> Failure {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn each_status_says_what_the_key_showed_and_where_to_go() {
     let money = KeyNews::Spent(Why::NoMoney, Scope::Account, None);
     let refused = KeyNews::Refused;
