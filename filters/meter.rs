@@ -104,6 +104,12 @@ impl Reading {
         let counted = self.usage.map(|usage| usage.output);
         self.finished && self.output == Output::None && self.ending.is_hollow(counted)
     }
+
+    /// Something of an answer: what a provider counted, or output.
+    fn counts(&self) -> bool {
+        let counted = self.usage.is_some() || self.input.is_some() || self.total.is_some();
+        counted || self.output != Output::None
+    }
 }
 
 /// Reads the events of one stream of an endpoint.
@@ -173,6 +179,7 @@ impl Filter for Meter {
     }
 
     fn chunk(&self, exchange: &mut Exchange, reading: &Reading) {
+        exchange.progress.counted |= reading.counts();
         let metered = &mut exchange.metered;
         let text = reading.output_millitokens;
         metered.input = reading.input.or(metered.input);

@@ -217,7 +217,8 @@ fn charge(
     }
     let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);
     let message = progress.delivered || !blameless || timeouts > 1;
-    if progress.answered {
+    // A page of HTML, or half a JSON, in a 200: nobody's tokens.
+    if progress.answered && (message || progress.counted) {
         // Within what is possible; an input is never clamped below that: it was sent.
         let (usage, source) = exchange.usage();
         let tokens = usage.input.saturating_add(capped(exchange, usage.output));

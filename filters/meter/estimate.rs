@@ -137,6 +137,9 @@ const SIGN: u8 = 4;
 const CUT: u8 = 5;
 const CONTROL: u8 = b'\n';
 
+/// In the place of a character: what stood before was cut off and could be any.
+const ANY: u32 = u32::MAX;
+
 /// Beyond U+1FFFF each byte of a character is a token.
 const FAR: u64 = 220 << 32 | 220;
 
@@ -190,7 +193,8 @@ struct Context {
 
 fn weigh(text: &str, start: u8) -> Estimate {
     let bytes = text.as_bytes();
-    let mut context = Context { last: start, before: 0, character: 0 };
+    let character = if start == CUT { ANY } else { 0 };
+    let mut context = Context { last: start, before: 0, character };
     let (mut o200k, mut cl100k) = (0, 0);
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
@@ -251,12 +255,14 @@ fn script(before: u32, character: u32) -> u64 {
     let page = (character >> 7) as usize;
     let place = (character & 127) as usize;
     let pairs = short(PAIRED + 2 * page);
-    if pairs > 0 && before >> 7 == character >> 7 {
+    if pairs > 0 && (before == ANY || before >> 7 == character >> 7) {
         let class = |place: usize| {
             let classes = CLASSES + (pairs - 1) * 128;
             WEIGHTS.get(classes + place).copied().map_or(0, usize::from)
         };
-        let (first, second) = (class((before & 127) as usize), class(place));
+        // After what is rare, or not known, a character weighs what it does on the whole.
+        let first = if before == ANY { 0 } else { class((before & 127) as usize) };
+        let second = class(place);
         if second > 0 {
             return weight(SCRIPTS + (pairs - 1) * 2 * 64 * 64 + 2 * (first << 6 | second));
         }

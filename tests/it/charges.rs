@@ -168,7 +168,8 @@ async fn a_token_limit_is_passed_by_no_more_than_the_error_of_the_estimate() {
 async fn nonsense_ends_nobodys_day_and_is_told_once() {
     let mock = Mock::start(counted(1 << 53, 1 << 53)).await;
     let plan = "messages: 5000/month, models: [\"*\"]";
-    let config = Config::new(&mock).plan("free", plan).more(PRICES);
+    let config = Config::new(&mock).provider("p", &mock, &["sk-one"]);
+    let config = config.plan("free", plan).more(PRICES);
     let gateway = Gateway::start(config).await;
     let free = client::chat(&json!({}));
     gateway.app().ask(&free).await.ok();
@@ -192,7 +193,8 @@ async fn nonsense_ends_nobodys_day_and_is_told_once() {
 #[tokio::test]
 async fn a_provider_that_passes_its_cap_costs_the_operator_and_not_the_buyer() {
     let mock = Mock::start(counted(20, 900)).await;
-    let config = Config::new(&mock).plan("free", PLAN).more(PRICES);
+    let config = Config::new(&mock).provider("p", &mock, &["sk-one"]);
+    let config = config.plan("free", PLAN).more(PRICES);
     let gateway = Gateway::start(config).await;
     for round in 1..=5 {
         gateway.app().ask(&said(json!("Hi"))).await.ok();
