@@ -339,6 +339,20 @@ impl Shared {
         Some(Ok(Grant { hold, output: leased.output, input: demand.input, balance }))
     }
 
+    /// The last decision about a licence, where that was that its plan is used up: it holds until the
+    /// window ends, whether the store can be asked or not.
+    fn refused_before(&self, demand: &Demand) -> Option<Denied> {
+        let (now, windows) = (self.now(), self.windows());
+        let seen = self.holds.with(&demand.license, |local| local.seen)?;
+        let until = seen.refused_until(now)?;
+        let ends = |limit: &Limit| windows.of(limit.per).end == until;
+        if let Some(limit) = demand.messages.filter(ends) {
+            return Some(Denied::Messages { limit, used: limit.count, resets_at: until });
+        }
+        let (limit, needed) = (demand.tokens.filter(ends)?, demand.input + demand.min_output);
+        Some(Denied::Tokens { limit, used: limit.count, left: 0, needed, resets_at: until })
+    }
+
     fn give_back(&self, license: &LicenseId, leased: lease::Leased, message: bool, tokens: u64) {
         self.holds.with(license, |local| {
             if let Some(lease) = &mut local.lease {
@@ -501,7 +515,7 @@ impl Ledger for Shared {
             }
             patience.wait(tokio::time::sleep(AGAIN)).await;
         }
-        Err(Denied::StoreDown)
+        Err(self.refused_before(demand).unwrap_or(Denied::StoreDown))
     }
 
     fn settle(&self, hold: u64, charge: Charge) {

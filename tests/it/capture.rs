@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::StreamExt as _;
 use serde_json::json;
 
 use crate::support::{
@@ -226,23 +227,25 @@ async fn mutated_paths_with_hostile_headers_carry_nothing() {
     let sets = hostile_sets();
     assert!(paths.len() >= 400);
     let body = client::chat(&json!({})).to_string();
-    for (round, path) in paths.iter().enumerate() {
-        for path in [
-            path.clone(),
-            format!("/v1/chat/completions?next={path}"),
-            format!("/chat?key={LICENSE}&{round}"),
-        ] {
-            let lines = &sets[round % sets.len()];
-            let head = post_head(&path);
-            let mut raw = gateway.raw().await;
-            let length = body.len();
-            raw.send(format!(
-                "{head}{lines}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-            ))
-            .await;
-            raw.rest(std::time::Duration::from_secs(10)).await.expect("an end");
-        }
-    }
+    let all = paths.iter().enumerate().flat_map(|(round, path)| {
+        [
+            (round, path.clone()),
+            (round, format!("/v1/chat/completions?next={path}")),
+            (round, format!("/chat?key={LICENSE}&{round}")),
+        ]
+    });
+    let send = async |(round, path): (usize, String)| {
+        let (lines, head) = (&sets[round % sets.len()], post_head(&path));
+        let mut raw = gateway.raw().await;
+        let length = body.len();
+        raw.send(format!(
+            "{head}{lines}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+        raw.rest(std::time::Duration::from_secs(10)).await.expect("an end");
+    };
+    // What is malformed is answered at once, and its connection lingers for half a second.
+    futures_util::stream::iter(all).for_each_concurrent(64, send).await;
     for seen in mock.seen() {
         is_clean(&seen, &mock);
     }

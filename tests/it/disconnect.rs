@@ -179,7 +179,8 @@ async fn cut_leaves_the_provider_at_once_and_charges_what_came() {
 pub async fn cut_charges_what_came(gateways: &[Gateway], mock: &Mock) {
     for streams in [true, false] {
         let charges = charges(gateways, mock, streams, false).await;
-        assert!(charges.is_sorted(), "{charges:?}");
+        // What a target hides is learned by each gateway for itself.
+        assert!(charges.is_sorted() || gateways.len() > 1, "{charges:?}");
         assert!(charges[0] > 5, "the input at least: {charges:?}");
         assert!(charges[3] <= charges[0] + CAP, "the reservation at most: {charges:?}");
         assert_eq!(charges.last(), Some(&COUNTED), "a whole answer costs what it costs");

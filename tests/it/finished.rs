@@ -239,7 +239,7 @@ async fn a_finished_answer_is_an_answer_whatever_becomes_of_its_connection() {
 #[tokio::test]
 async fn what_was_taken_back_or_never_said_is_no_end() {
     for reply in [
-        Reply::sse(&[sse::text("Hel")]).then(wait(100)).then(Step::Close),
+        Reply::sse(&[sse::text("Hel")]).then(wait(500)).then(Step::Close),
         Reply::sse(&[chat_stop("Hel"), sse::text("lo")]).then(wait(100)).then(Step::Reset),
         Reply::sse(&[sse::FINISH.to_owned(), sse::text("Hel")]).then(wait(100)).then(Step::Reset),
     ] {

@@ -1,5 +1,6 @@
 //! The gate: which (method, path) pairs there are, and that there is one credential in one place.
 
+use futures_util::StreamExt as _;
 use serde_json::json;
 
 use crate::support::{
@@ -219,20 +220,21 @@ async fn no_mutated_path_reaches_the_provider(wire: Wire) {
     assert!(paths.len() >= 400, "only {} mutations", paths.len());
     let body = client::chat(&json!({})).to_string();
     let methods = if wire == Wire::Plain { &METHODS[..] } else { &METHODS[1..2] };
-    for path in &paths {
-        for method in methods {
-            let mut raw = gateway.raw().await;
-            let length = body.len();
-            let request = client::post_head(path).replacen("POST", method, 1)
-                + &format!("connection: close\r\ncontent-length: {length}\r\n\r\n{body}");
-            raw.send(&request).await;
-            let answer = raw.rest(Duration::from_secs(10)).await;
-            let answer = answer.unwrap_or_else(|| panic!("{method} {path}: no end"));
-            assert_eq!(count_answers(&answer), 1, "{method} {path}");
-            let status = String::from_utf8_lossy(&answer[9..12]).into_owned();
-            assert!(["400", "404", "405"].contains(&status.as_str()), "{method} {path}: {status}");
-        }
-    }
+    let all = paths.iter().flat_map(|path| methods.iter().map(move |method| (path, method)));
+    let check = async |(path, method): (&String, &&str)| {
+        let mut raw = gateway.raw().await;
+        let length = body.len();
+        let request = client::post_head(path).replacen("POST", method, 1)
+            + &format!("connection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+        raw.send(&request).await;
+        let answer = raw.rest(Duration::from_secs(10)).await;
+        let answer = answer.unwrap_or_else(|| panic!("{method} {path}: no end"));
+        assert_eq!(count_answers(&answer), 1, "{method} {path}");
+        let status = String::from_utf8_lossy(&answer[9..12]).into_owned();
+        assert!(["400", "404", "405"].contains(&status.as_str()), "{method} {path}: {status}");
+    };
+    // What is malformed is answered at once, and its connection lingers for half a second.
+    futures_util::stream::iter(all).for_each_concurrent(64, check).await;
     assert_eq!(mock.count(), 0, "{:?}", mock.seen().first().map(|seen| seen.path.clone()));
     Answer::of(gateway.app().post("/chat", body)).await.ok();
 }

@@ -86,6 +86,11 @@ impl Seen {
         Self { refused_until: until, ..Self::new(demand, now, nothing, nothing) }
     }
 
+    /// When what is used up comes back, if the licence was last refused for that and it is not yet so.
+    pub fn refused_until(&self, now: UnixMs) -> Option<UnixMs> {
+        (self.refused_until > now).then_some(self.refused_until)
+    }
+
     /// Whether it tells too little of the licence by now.
     pub fn is_old(&self, now: UnixMs) -> bool {
         now.0.saturating_sub(self.at.0) > REMEMBERED
