@@ -116,6 +116,8 @@ pub struct Store {
     listeners: OnceLock<Vec<Listener>>,
     /// Boots of other gateways, and when they were last heard.
     peers: Mutex<HashMap<String, Instant>>,
+    /// Another process speaks for this gateway: nothing is to wait for what this one says.
+    is_retired: AtomicBool,
     /// A store that evicts or forgets is taken all the same.
     unsafe_eviction: bool,
     runtime: Handle,
@@ -147,6 +149,7 @@ impl Store {
             why: Mutex::default(),
             listeners: OnceLock::new(),
             peers: Mutex::default(),
+            is_retired: AtomicBool::new(false),
             unsafe_eviction,
             runtime: runtime.handle().clone(),
         });
@@ -215,6 +218,12 @@ impl Store {
         let mut peers = self.peers.lock();
         peers.retain(|_, heard| heard.elapsed() < 4 * BEAT);
         peers.keys().cloned().collect()
+    }
+
+    /// Whether another process speaks for this gateway from now on. Others then don't count it among the
+    /// living, though it ends its streams.
+    pub fn retire(&self, is_retired: bool) {
+        self.is_retired.store(is_retired, Relaxed);
     }
 
     /// A name that no gateway uses twice.

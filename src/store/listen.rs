@@ -1,7 +1,7 @@
 //! Messages between gateways (pub/sub). One that is lost is made good by a new generation.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,8 @@ use super::{Away, BEAT, CONNECT, Store, wire};
 /// A subscription on which no beat comes for so long is dead.
 const SILENCE: Duration = Duration::from_secs(3);
 pub(super) const BEATS: &str = "gk:beats";
+/// Before the boot of a process that has handed over.
+const RETIRED: &str = "-";
 
 /// What is done with a message: of which boot, and what it says.
 type Heard = dyn Fn(&str, &str) + Send + Sync;
@@ -27,7 +29,8 @@ pub struct Listener {
 impl Store {
     /// What a message of this gateway looks like; scripts publish it, too.
     pub fn message(&self, text: &str) -> String {
-        format!("{} {text}", self.boot)
+        let retired = if self.is_retired.load(Relaxed) { RETIRED } else { "" };
+        format!("{retired}{} {text}", self.boot)
     }
 
     /// # Errors
@@ -63,10 +66,18 @@ impl Store {
 
     fn hear(&self, channel: &str, text: &str) {
         let Some((boot, text)) = text.split_once(' ') else { return };
+        let (boot, is_retired) = match boot.strip_prefix(RETIRED) {
+            Some(boot) => (boot, true),
+            None => (boot, false),
+        };
         if boot == self.boot {
             return;
         }
-        self.peers.lock().insert(boot.to_owned(), Instant::now());
+        if is_retired {
+            self.peers.lock().remove(boot);
+        } else {
+            self.peers.lock().insert(boot.to_owned(), Instant::now());
+        }
         for listener in self.listeners.get().into_iter().flatten() {
             if listener.channel == channel {
                 (listener.heard)(boot, text);

@@ -128,7 +128,7 @@ impl Cell {
             Sees::Refused(status, code) => self.way.is_refused(&answer, status, code),
         }
         if self.fault.reply.is_some() {
-            self.check_keys(&mock.keys_of(&self.name()), expected.requests);
+            self.check_keys(&mock.asked_of(&self.name()), expected.requests);
         }
     }
 

@@ -23,6 +23,7 @@ impl Shared {
             return None;
         }
         self.away.store(true, Relaxed);
+        self.store.retire(true);
         Some(self.holds.give())
     }
 
@@ -48,6 +49,7 @@ impl Shared {
         self.holds.give();
         self.holds.adopt(held);
         self.away.store(false, Relaxed);
+        self.store.retire(false);
         // What the other process told last is told anew.
         self.store.lost();
         Ok(())

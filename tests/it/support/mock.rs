@@ -422,6 +422,13 @@ impl Mock {
         own.map(|seen| seen.key.clone()).collect()
     }
 
+    /// The same without probes, which ask for the list of models.
+    pub fn asked_of(&self, name: &str) -> Vec<String> {
+        let state = self.state.lock();
+        let own = state.seen.iter().filter(|seen| family(&seen.key) == name);
+        own.filter(|seen| seen.method != "GET").map(|seen| seen.key.clone()).collect()
+    }
+
     pub fn count(&self) -> usize {
         self.state.lock().seen.len()
     }
