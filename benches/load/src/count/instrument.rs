@@ -259,9 +259,9 @@ fn calls(log: &str) -> Vec<Thread> {
     let mut threads: HashMap<&str, Thread> = HashMap::new();
     for line in log.lines() {
         let Some((thread, call)) = line.split_once(' ') else { continue };
-        let Some((name, rest)) = call.trim_start().split_once('(') else { continue };
+        let Some((name, _)) = call.trim_start().split_once('(') else { continue };
         // What was cut short by the process being stopped is made again.
-        let cut_short = rest.contains("= -1 EINTR") || rest.contains("ERESTART");
+        let cut_short = call.contains("= -1 EINTR") || call.contains("ERESTART");
         if name.contains(' ') || name == "restart_syscall" || cut_short {
             // A call that was seen to begin, and now to end, stands as `<... name resumed>`.
             let resumed = call.trim_start().strip_prefix("<... ").and_then(|c| c.split_once(' '));
