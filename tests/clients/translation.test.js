@@ -43,12 +43,12 @@ function isClean(seen) {
     assert.deepEqual(Object.keys(seen.headers).filter((name) => name.startsWith('x-stainless')), []);
 }
 
-/** Texts stand in blocks, and what the SDKs add of their own is left out. */
+/** Texts stand in blocks, and what the SDKs and Gatekeeper (`identify`) add of their own is left out. */
 function plain(body) {
     const blocks = (content) => (typeof content === 'string' ? [{ type: 'text', text: content }] : content);
     const clean = ({ cache_control, caller, is_error, ...block }) =>
         block.type === 'tool_result' ? { ...block, content: blocks(block.content).map(clean) } : block;
-    const { system, ...rest } = body;
+    const { system, metadata, ...rest } = body;
     return JSON.parse(
         JSON.stringify({
             ...rest,
@@ -196,7 +196,9 @@ describe('openai', () => {
         const theirs = last();
         assert.equal(ours.url, theirs.url);
         assert.equal(ours.headers['content-type'], theirs.headers['content-type']);
-        assert.deepEqual(ours.body, theirs.body);
+        const { metadata, ...sent } = ours.body;
+        assert.match(metadata.user_id, /^[0-9a-f]{32}$/, 'identify is on');
+        assert.deepEqual(sent, theirs.body);
     });
 });
 

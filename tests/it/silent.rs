@@ -150,19 +150,24 @@ async fn a_good_client_is_served_beside(wire: Wire, kinds: &[Silence]) {
     assert!(!gateway.logs().contains("panicked"), "{}", gateway.logs());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_clients_keep_nobody_out_plain() {
-    a_good_client_is_served_beside(Wire::Plain, &Silence::PLAIN).await;
-}
+/// 200 clients that come again and again in the process that measures.
+mod alone {
+    use super::*;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_clients_keep_nobody_out_tls() {
-    a_good_client_is_served_beside(Wire::Tls, &[Connected, Hello, Shaken]).await;
-}
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn silent_clients_keep_nobody_out_plain() {
+        a_good_client_is_served_beside(Wire::Plain, &Silence::PLAIN).await;
+    }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_clients_keep_nobody_out_h2() {
-    a_good_client_is_served_beside(Wire::H2, &[Agreed, Settings]).await;
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn silent_clients_keep_nobody_out_tls() {
+        a_good_client_is_served_beside(Wire::Tls, &[Connected, Hello, Shaken]).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn silent_clients_keep_nobody_out_h2() {
+        a_good_client_is_served_beside(Wire::H2, &[Agreed, Settings]).await;
+    }
 }
 
 /// A request under way is never ended for room, however long it takes, nor one of a licence in its first idle second.
