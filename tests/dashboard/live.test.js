@@ -110,7 +110,10 @@ test('pause, and filters by outcome and plan', async (t) => {
     const page = await open(t, browser, gateway.admin);
     await rows(page).first().waitFor();
     for (let n = 0; n < 4; n += 1) await gateway.ask({ licence: BUYER });
-    await says(page, '#feed .row .outcome', 'refused 402');
+    // Told by another thread than the three before it, it may come before the last of them.
+    const said = () => page.locator('#feed .row .outcome').allTextContents();
+    await until(async () => (await said()).some((word) => word.replaceAll('\u202f', ' ').trim() === 'refused 402') || said(), 'a row to say refused 402');
+    await until(async () => (await rows(page).filter({ has: page.locator('.outcome', { hasText: 'whole' }) }).count()) >= 3, 'the three before it');
     const all = await rows(page).count();
 
     await page.locator('#outcomes button[value="refused"]').click();
