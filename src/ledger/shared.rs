@@ -191,8 +191,9 @@ impl Shared {
             asking.asked.get_or_insert_with(UnixMs::now);
             let numbers: Vec<i64> = self.store.call_within(call, patience).await?;
             let (now, answer) = Answer::read(&numbers).ok_or(Failed::Refused)?;
-            if !matches!(answer, Answer::Granted { .. }) {
-                // It is not on its way any more, and nothing is open.
+            if !question.asked && !matches!(answer, Answer::Granted { .. }) {
+                // Asked once and answered: nothing is on its way or open. What was asked before may have been
+                // granted or still come, whatever this answer says; given up, it is cancelled.
                 asking.asked = None;
             }
             match answer {
