@@ -49,6 +49,9 @@ export const status = (gateway) =>
 
 export const history = (gateway) => call(`/api/history${scope(gateway)}`);
 
+/** Those that used most this month. */
+export const topLicences = () => call('/api/licenses');
+
 export const post = (path, body, patience) =>
     call(path, {
         method: 'POST',

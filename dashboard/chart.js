@@ -24,6 +24,7 @@ export function sparkline(svg, lines, top) {
     const y = (value) => (highest > 0 ? 38 - (value / highest) * 34 : 38);
     svg.setAttribute('viewBox', `0 0 ${length - 1} 40`);
     svg.setAttribute('preserveAspectRatio', 'none');
+    svg.parentElement?.toggleAttribute('data-waits', highest === 0);
     if (highest === 0) return svg.replaceChildren();
     svg.replaceChildren(
         ...lines.flatMap(({ values, name, area }) => {

@@ -1,7 +1,7 @@
 // Which file is live since when, what became of the last save, and the chain that requests go through.
 
 import { at, list, make, say, show, terms } from './element.js';
-import { age, dollars, duration, exact, many } from './format.js';
+import { age, code, count, dollars, duration, exact, many } from './format.js';
 import { post } from './api.js';
 
 const SOURCE_TONES = { ok: 'served', down: 'waiting', holding: 'waiting', misconfigured: 'failed' };
@@ -23,7 +23,8 @@ export class Config {
         at('config-since').title = exact(config.since);
         this.refused(config);
         chain(config);
-        sources(status.sources ?? []);
+        live(config.live);
+        sources(status.sources ?? [], this.clock());
         machine(status, this.clock());
         this.tick();
     }
@@ -95,12 +96,15 @@ function problems(box, found) {
         }));
 }
 
+/** Words in backticks are code. */
+const quoted = (text) => text.split('`').map((part, index) => (index % 2 ? make('code', {}, part) : part));
+
 function chain({ chain: names = [], steps }) {
     list(at('chain'), steps ?? names.map((name) => ({ name, summary: '', options: {} })), {
         key: ({ name }) => name,
         create: ({ name }) => make('li', {}, make('span', { class: 'name' }, name), make('span', { class: 'summary' }), make('dl', {})),
         update: (row, { summary, options }) => {
-            say(row.querySelector('.summary'), summary ?? '');
+            row.querySelector('.summary').replaceChildren(...quoted(summary ?? ''));
             const shown = Object.entries(options ?? {});
             row.querySelector('dl').replaceChildren(
                 ...shown.map(([option, value]) => make('div', {}, make('dt', {}, option), make('dd', {}, typeof value === 'string' ? value : JSON.stringify(value)))));
@@ -108,12 +112,61 @@ function chain({ chain: names = [], steps }) {
     });
 }
 
-function sources(found) {
+const limits = ({ messages, tokens, rate, concurrency, max_output_tokens: output, max_input_tokens: input }) =>
+    [
+        messages ? `${messages} messages` : 'messages unlimited',
+        tokens ? `${tokens} tokens` : 'tokens unlimited',
+        rate && `rate ${rate}`,
+        concurrency && `${count(concurrency)} at one time`,
+        output && `answers up to ${count(output)} tokens`,
+        input && `requests up to ${count(input)} tokens`,
+    ].filter(Boolean).join(' · ').replaceAll('/', ' a ');
+
+const price = ({ input, output }) => `$${input} / $${output}`;
+
+/** Plans, and models with their targets in order, as they are live. */
+function live({ plans = [], models = [] } = {}) {
+    show(at('plans-panel'), plans.length > 0);
+    show(at('live-models-panel'), models.length > 0);
+    list(at('live-plans'), plans, {
+        key: ({ name }) => name,
+        create: ({ name }) => make('li', {}, make('span', { class: 'name' }, name), make('span', { class: 'summary' }), make('span', { class: 'quiet' })),
+        update: (row, plan) => {
+            say(row.querySelector('.summary'), limits(plan));
+            say(row.querySelector('.quiet'), plan.models.includes('*') ? 'all models' : plan.models.join(', '));
+        },
+    });
+    list(at('live-models'), models, {
+        key: ({ name }) => name,
+        create: ({ name }) => make('li', {}, make('span', { class: 'name' }, name), make('ol', {})),
+        update: (row, { targets, smart }) => {
+            const lines = smart
+                ? [[`${smart.simple} for simple requests, ${smart.complex} for complex ones`, '']]
+                : targets.map(({ target, price: of }) => [target, of ? price(of) : 'no price']);
+            list(row.querySelector('ol'), lines, {
+                key: ([target]) => target,
+                create: ([target]) => make('li', {}, make('span', {}, target), make('span', { class: 'quiet' })),
+                update: (line, [, of]) => say(line.lastChild, of),
+            });
+        },
+    });
+}
+
+/** "last webhook 3 min ago", and why one was refused after that. */
+function webhook(of, now) {
+    if (!of) return '';
+    const ago = (at) => `${age(now - Date.parse(at))} ago`;
+    const last = of.taken ? `last webhook ${ago(of.taken)}` : 'last webhook: never';
+    return of.refused && !(of.taken > of.refused) ? `${last}; one refused ${ago(of.refused)} (${code(of.why)})` : last;
+}
+
+function sources(found, now) {
     show(at('sources-none'), found.length === 0);
     list(at('sources'), found, {
         key: ({ name }) => name,
-        create: ({ name }) => make('li', {}, make('span', { class: 'mark', 'aria-hidden': 'true' }), make('span', { class: 'name' }, name), make('span', { class: 'state' }), make('span', { class: 'why' })),
-        update: (row, { state, why }) => {
+        create: ({ name }) => make('li', {}, make('span', { class: 'mark', 'aria-hidden': 'true' }), make('span', { class: 'name' }, name), make('span', { class: 'state' }), make('span', { class: 'why' }), make('span', { class: 'quiet webhook' })),
+        update: (row, { state, why, webhook: last }) => {
+            say(row.querySelector('.webhook'), webhook(last, now));
             row.querySelector('.mark').className = `mark ${SOURCE_TONES[state] ?? 'off'} source-${state}`;
             say(row.querySelector('.state'), state);
             say(row.querySelector('.why'), why ?? '');

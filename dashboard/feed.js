@@ -26,12 +26,19 @@ export class Feed {
         this.boot = null;
         this.known = new Map();
         this.held = null;
-        this.filter = { outcome: 'all', plan: '', gateway: '' };
+        this.filter = { outcome: 'all', plan: '', gateway: '', request: '' };
         this.open = null;
         at('pause').addEventListener('click', () => (this.held ? this.resume() : this.pause()));
         for (const button of at('outcomes').children) {
             button.addEventListener('click', () => this.choose({ outcome: button.value }));
         }
+        at('find').addEventListener('input', ({ target }) => this.choose({ request: target.value.trim() }));
+        this.rows.addEventListener('keydown', (event) => this.move(event));
+        at('skip-feed').addEventListener('click', (event) => {
+            // An address of its own would be another view.
+            event.preventDefault();
+            at('keys-title').focus();
+        });
         at('plan').addEventListener('change', ({ target }) => this.choose({ plan: target.value }));
     }
 
@@ -75,11 +82,11 @@ export class Feed {
     }
 
     visible() {
-        const { outcome, plan, gateway } = this.filter;
+        const { outcome, plan, gateway, request } = this.filter;
         const from = this.held ? this.newest().filter((one) => this.held.names.has(name(one))) : this.newest();
         return from
             .filter(FILTERS[outcome])
-            .filter((one) => (!plan || one.plan === plan) && (!gateway || one.gateway === gateway))
+            .filter((one) => (!plan || one.plan === plan) && (!gateway || one.gateway === gateway) && (!request || one.request?.includes(request)))
             .slice(0, SHOWN);
     }
 
@@ -89,6 +96,22 @@ export class Feed {
             button.setAttribute('aria-pressed', button.value === this.filter.outcome);
         }
         this.render();
+    }
+
+    /** Arrows go from row to row, Escape closes the one that is open. */
+    move(event) {
+        const buttons = [...this.rows.querySelectorAll('.request')];
+        const here = buttons.indexOf(event.target.closest('.row')?.querySelector('.request'));
+        const to = { ArrowDown: here + 1, ArrowUp: here - 1, Home: 0, End: buttons.length - 1 }[event.key];
+        if (to !== undefined && here >= 0) {
+            event.preventDefault();
+            buttons[Math.max(0, Math.min(to, buttons.length - 1))].focus();
+        } else if (event.key === 'Escape' && this.open) {
+            const button = this.open.querySelector('.request');
+            this.close(this.open);
+            if (this.held?.because === 'row') this.resume();
+            button.focus();
+        }
     }
 
     /** Of one gateway, or of all. */
@@ -158,7 +181,7 @@ export class Feed {
                 served ? make('span', { class: `arrow${routed ? ' routed' : ''}`, 'aria-label': routed ? 'routed to' : 'served by' }, ' → ') : null,
                 served ? make('span', { class: 'served' }, served.startsWith(`${provider}/`) ? served.slice(provider.length + 1) : served) : null,
                 served ? make('span', { class: 'by' }, ` ${provider}`) : null,
-                !served && request.error ? make('span', { class: 'by' }, ` ${code(request.error)}`) : null),
+                !served && request.error ? make('span', { class: 'by' }, ` ${reason(request)}`) : null),
             make('span', { class: 'plan' }, plan || ''),
             make('span', { class: 'ticks', title: ticksInWords(attempts) }, attempts.map(tick), make('span', { class: 'unseen' }, ticksInWords(attempts))),
             make('span', { class: 'tokens' }, request.tokens > 0 ? compact(request.tokens) : '', make('span', { class: 'unseen' }, ' tokens')),
@@ -188,6 +211,12 @@ export class Feed {
         row.querySelector('.detail').hidden = true;
         this.open = null;
     }
+}
+
+/** Why it failed, in a row: what the provider did, else what the gateway says. */
+function reason({ attempts, error }) {
+    const last = attempts.findLast(({ outcome }) => !NO_FAULT.has(outcome) && outcome !== 'ok');
+    return last ? `${last.provider}: ${attempt(last.outcome)}` : code(error);
 }
 
 /** Attempts that say nothing against the provider. */
@@ -226,6 +255,7 @@ function inDetail(request) {
 function facts(request) {
     const { error, status, input, output, cost, ttft_ms: ttft, route } = request;
     return [
+        ['Request', request.request],
         ['When', exact(request.time)],
         ['Answer', error ? `${status}, ${error} (${code(error)})` : String(status)],
         ['Endpoint', request.endpoint],

@@ -81,6 +81,7 @@ const dayAndTime = new Intl.DateTimeFormat('en-GB', {
     timeZoneName: 'short',
 });
 const clockTime = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
+const secondsTime = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 const dayOnly = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'long', year: 'numeric' });
 
 const moment = (format) => (at) => {
@@ -90,6 +91,7 @@ const moment = (format) => (at) => {
 
 export const exact = moment(dayAndTime);
 export const clock = moment(clockTime);
+export const clockSeconds = moment(secondsTime);
 export const day = moment(dayOnly);
 
 export const many = (n, one, more = `${one}s`) => `${count(n)} ${n === 1 ? one : more}`;

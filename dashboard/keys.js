@@ -2,7 +2,7 @@
 
 import { at, list, make, say, show } from './element.js';
 import { and, compact, count, dollars, duration, exact, many, millis, why } from './format.js';
-import { condition } from './sentence.js';
+import { alwaysFails, condition, wasAsked } from './sentence.js';
 import { post } from './api.js';
 
 const TONES = { ready: 'served', doubtful: 'waiting', cooling: 'waiting', quarantined: 'failed', off: 'off' };
@@ -56,9 +56,12 @@ export class Keys {
 
     freshenProvider(box, provider) {
         const { state, keys, spent_today: spent, budget } = provider;
-        box.querySelector('h3 .mark').className = `mark ${PROVIDER_TONES[state] ?? 'off'} state-${state}`;
+        const { serves, asked, tried } = provider.condition;
+        const isFresh = serves && !asked;
+        const tone = isFresh ? 'off' : state === 'serving' && tried ? 'waiting' : (PROVIDER_TONES[state] ?? 'off');
+        box.querySelector('h3 .mark').className = `mark ${tone} state-${isFresh ? 'off' : tone === 'waiting' ? 'out' : state}`;
         const since = state === 'sick' && provider.sick_for_ms ? ` for ${duration(provider.sick_for_ms)}` : '';
-        say(box.querySelector('h3 .state'), `${PROVIDER_WORDS[state] ?? state}${since}`);
+        say(box.querySelector('h3 .state'), `${providerWord(provider)}${since}`);
         if (show(box.querySelector('.spent'), budget > 0)) {
             say(box.querySelector('.spent'), `${dollars(spent)} of ${dollars(budget)} spent today`);
         }
@@ -98,11 +101,12 @@ export class Keys {
 
     freshen(row, key) {
         row.data = key;
-        row.className = `key ${TONES[key.state] ?? 'off'}`;
-        row.querySelector('.mark').className = `mark ${TONES[key.state] ?? 'off'} state-${key.state}`;
+        const [shown, tone, word] = standing(key);
+        row.className = `key ${tone}`;
+        row.querySelector('.mark').className = `mark ${tone} state-${shown}`;
         const reason = key.why ? `: ${why(key.why)}` : '';
         const state = row.querySelector('.state');
-        say(state, `${WORDS[key.state] ?? key.state}${reason}`);
+        say(state, `${word}${reason}`);
         state.title = key.since ? `since ${exact(key.since)}` : '';
         say(row.querySelector('.numbers'), numbers(key));
         const isOff = key.state === 'off';
@@ -152,6 +156,20 @@ export class Keys {
         clearTimeout(said.timer);
         said.timer = setTimeout(() => say(said, ''), 12_000);
     }
+}
+
+function providerWord({ state, why: cause, condition: { serves, asked, tried } }) {
+    if (cause === 'no_address') return 'no address';
+    if (state === 'serving' && tried) return 'failing';
+    if (serves && !asked) return 'not asked yet';
+    return PROVIDER_WORDS[state] ?? state;
+}
+
+/** Its state, tone and word: one that was never asked, or fails each time, is not simply ready. */
+function standing(key) {
+    if (alwaysFails(key)) return ['cooling', 'waiting', `failed ${count(key.failed_in_a_row)} times in a row`];
+    if (key.state === 'ready' && !wasAsked(key)) return ['off', 'off', 'not asked yet'];
+    return [key.state, TONES[key.state] ?? 'off', WORDS[key.state] ?? key.state];
 }
 
 function outcome(command, state, found) {

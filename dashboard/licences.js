@@ -2,8 +2,8 @@
 // once, in a body, and forgotten: from then on the licence is named by its id.
 
 import { at, list, make, say, show, terms } from './element.js';
-import { age, count, day, exact, many } from './format.js';
-import { Refused, orderId, post } from './api.js';
+import { age, compact, count, day, dollars, exact, many } from './format.js';
+import { Refused, orderId, post, topLicences } from './api.js';
 
 const ID = /^[0-9a-f]{64}$/i;
 const DONE = {
@@ -28,6 +28,8 @@ export class Licences {
             event.preventDefault();
             this.grant();
         });
+        at('top-filter').addEventListener('input', () => this.renderTop());
+        this.top = [];
         at('reset').addEventListener('click', () => this.ask('reset'));
         at('revoke').addEventListener('click', () => this.ask('revoke'));
         at('restore').addEventListener('click', () => this.order('restore', this.shown.license, {}));
@@ -35,6 +37,39 @@ export class Licences {
             if (at('sure').returnValue !== 'yes') return;
             const { command, license } = this.asked;
             this.order(command, license, { note: at('sure-note').value.trim() || undefined });
+        });
+    }
+
+    /** The view was opened. */
+    async opened(canList) {
+        if (!show(at('top-panel'), canList)) return;
+        try {
+            const { licenses, all } = await topLicences();
+            this.top = licenses;
+            say(at('top-count'), all > licenses.length ? `${count(licenses.length)} of ${count(all)}, the dearest first` : many(all, 'licence'));
+            say(at('top-said'), '');
+        } catch (error) {
+            if (!(error instanceof Refused && error.status === 401)) say(at('top-said'), error.message);
+        }
+        this.renderTop();
+    }
+
+    renderTop() {
+        const wanted = at('top-filter').value.trim().toLowerCase();
+        const found = this.top.filter(({ license, plan }) => license.startsWith(wanted) || plan.toLowerCase().includes(wanted));
+        show(at('top-none'), found.length === 0);
+        list(at('top'), found, {
+            key: ({ license }) => license,
+            create: ({ license }) =>
+                make('li', {},
+                    make('button', { type: 'button', class: 'request', 'aria-label': `Open licence ${license.slice(0, 12)}`, onclick: () => this.call('show', { license }, '').then(() => at('licences').scrollIntoView()) },
+                        make('code', {}, license.slice(0, 12)), make('span', { class: 'plan' }), make('span', { class: 'used' }), make('span', { class: 'cost' }), make('span', { class: 'last' }))),
+            update: (row, { plan, messages, tokens, cost, last_day: last }) => {
+                say(row.querySelector('.plan'), plan);
+                say(row.querySelector('.used'), `${many(messages, 'message')}, ${compact(tokens)} tokens`);
+                say(row.querySelector('.cost'), dollars(cost));
+                say(row.querySelector('.last'), `last on ${day(last)}`);
+            },
         });
     }
 

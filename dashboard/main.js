@@ -1,6 +1,7 @@
 // Brings the parts together: what the gateway says goes in, what the page shows comes out. Nothing is
 // asked for while nobody looks.
 
+import { Answers } from './answers.js';
 import * as api from './api.js';
 import { Config } from './config.js';
 import { DayChart } from './chart.js';
@@ -43,7 +44,8 @@ const clock = () => Date.now() - seen.ahead;
 const feed = new Feed(clock);
 const keys = new Keys({ clock, changed: () => readStatus() });
 const config = new Config({ clock, changed: () => readStatus() });
-new Licences(clock);
+const licences = new Licences(clock);
+const answers = new Answers();
 const day = new DayChart(at('day'), at('day-readout'));
 const session = new Session({ entered: () => start(), left: () => leave() });
 
@@ -53,7 +55,10 @@ const stream = new Stream({
         if (!seen.status) return;
         if (event.boot !== seen.boot) readStatus();
         take(event.requests ?? [], event.boot, seen.own);
-        if (seen.gateway === '') seen.live = totals(event);
+        if (seen.gateway === '') {
+            seen.live = totals(event);
+            judge(event, seen.own);
+        }
         render();
     },
     opened: () => found(),
@@ -68,6 +73,7 @@ function take(requests, boot, gateway) {
     if (seen.boot !== null && seen.boot !== boot) {
         // The history of the last boot is not known any more.
         seen.history = seen.live = null;
+        answers.forget();
         readHistory();
     }
     seen.boot = boot;
@@ -108,7 +114,10 @@ function took(status) {
     const isOther = seen.gateway !== '' && seen.gateway !== 'all';
     take(status.requests ?? [], isOther ? seen.boot : status.boot, isOther ? seen.gateway : seen.own);
     // The feed may be ahead of a status that was on its way.
-    if (seen.gateway !== '' || !(seen.live?.total > status.total)) seen.live = totals(status);
+    if (seen.gateway !== '' || !(seen.live?.total > status.total)) {
+        seen.live = totals(status);
+        judge(status, seen.gateway === '' ? seen.own : null);
+    }
     keys.update(status);
     config.update(status);
     say(at('keys-ready'), ready(status.keys));
@@ -116,6 +125,19 @@ function took(status) {
     showDay(status);
     render();
     if (isNew) readHistory();
+    if (isNew && document.body.dataset.view === 'licences') licences.opened(canList());
+}
+
+/** Requests of others are in the list, too, where several share a store; `own` names those that count. */
+function judge(told, own) {
+    const requests = (told.requests ?? []).filter(({ gateway }) => !own || !gateway || gateway === own);
+    const named = requests.map(({ gateway, ...request }) => ({ ...request, gateway: own ? undefined : gateway }));
+    const before = { outage: answers.outage?.over === null, good: answers.lastGood };
+    answers.take(told, named, clock());
+    const isOutage = answers.outage?.over === null;
+    const isNewsOfGood = answers.lastGood > before.good && at('hero').dataset.tone === 'failed';
+    // What the keys and providers are is told anew at once.
+    if (isOutage !== before.outage || isNewsOfGood) readStatus();
 }
 
 function failed(error) {
@@ -180,6 +202,7 @@ function gateways(status) {
 function pick(gateway) {
     seen.gateway = gateway;
     seen.history = seen.live = null;
+    answers.forget();
     readStatus();
     readHistory();
 }
@@ -214,7 +237,7 @@ const age = ({ since }) => `${duration(Math.max(0, clock() - Date.parse(since)))
 function showSentence() {
     const status = { ...seen.status, in_flight: seen.live.in_flight };
     const isNew = seen.live.total === 0 && status.phase !== 'draining';
-    const said = sentence({ status, today: sofar(), lately: lately(seen.history) });
+    const said = sentence({ status, today: sofar(), lately: lately(seen.history), answers: answers.judge(clock()), now: clock() });
     if (isNew && said.tone === 'served') Object.assign(said, { tail: 'Ready for the first request.' });
     speak(said);
 }
@@ -277,6 +300,9 @@ function leave() {
     location.reload();
 }
 
+/** An older gateway, as in the middle of an upgrade, has no list of licences. */
+const canList = () => Boolean(seen.status?.config.live);
+
 const VIEWS = ['live', 'licences', 'config'];
 
 function view() {
@@ -290,6 +316,10 @@ function view() {
         else link.removeAttribute('aria-current');
     }
     scrollTo(0, 0);
+    if (name === 'licences') {
+        at('licence-key').focus();
+        licences.opened(canList());
+    }
 }
 
 const THEMES = ['auto', 'dark', 'light'];

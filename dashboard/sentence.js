@@ -1,7 +1,7 @@
 // The one question: are buyers being served, and if not, why? Answered from `/status` alone, so that
 // the words can be tested without a page.
 
-import { and, count, duration, many, percent, why } from './format.js';
+import { and, attempt, clockSeconds, code, count, duration, many, percent, why } from './format.js';
 
 /** Answers judged in the last minutes before a bad share of them is worth a word. */
 const ENOUGH = 5;
@@ -11,16 +11,17 @@ const TERRIBLE_SHARE = 0.25;
 
 /**
  * `{ tone, lead, tail, notes: [{ tone, text, href? }] }`. `tone` is served, waiting, failed or off.
- * `today` is `{ success, failed, refused, period }`, `lately` the same of the last five minutes.
+ * `today` is `{ success, failed, refused, period }`, `lately` the same of the last five minutes, `answers` what
+ * `Answers.judge` makes of the last ones, at the gateway's time `now`.
  */
-export function sentence({ status, today, lately }) {
+export function sentence({ status, today, lately, answers = {}, now = 0 }) {
     const notes = [...shops(status), ...config(status), ...budget(status)];
     const providers = status.providers.map((provider) => condition(provider, status.keys));
     const serving = providers.filter(({ serves }) => serves);
     const tried = providers.filter(({ tried }) => tried);
     const out = providers.filter(({ serves, tried }) => !serves && !tried);
     const doubtful = [...out, ...tried];
-    const said = (tone, lead, tail = figures(today)) => ({ tone, lead, tail, notes });
+    const said = (tone, lead, tail = [back(answers), figures(today)].filter(Boolean).join(' ')) => ({ tone, lead, tail, notes });
 
     if (status.phase === 'draining') {
         const open = status.in_flight ?? 0;
@@ -32,19 +33,15 @@ export function sentence({ status, today, lately }) {
         const text = `${storeName(status)} does not answer. What is counted meanwhile is settled when it is back.`;
         notes.unshift({ tone: 'waiting', text });
     }
-    const trouble = struggling(lately);
+    const trouble = failing(answers, now) ?? struggling(answers, lately);
     if (trouble) {
         notes.unshift(...doubtful.map(({ words }) => ({ tone: 'waiting', text: `${words}.` })));
-        return said(trouble.tone, trouble.words);
+        return said(trouble.tone, trouble.words, trouble.tail);
     }
     if (doubtful.length > 0) {
         const lead = and(doubtful.map(({ words }) => words));
         if (serving.length === 0) return said('waiting', `No provider is sure to serve: ${lead}.`);
-        const others = serving.map(({ name }) => name);
-        const serve = others.length > 3
-            ? `the other ${others.length} are`
-            : `${and(others)} ${others.length === 1 ? 'is' : 'are'}`;
-        return said('waiting', `${lead}; ${serve} serving.`);
+        return said('waiting', `${lead}; ${others(serving)}.`);
     }
     if (status.store?.up === false) return said('waiting', `Serving without ${storeName(status).replace('The', 'the')}.`);
     return said('served', allServe(providers));
@@ -53,21 +50,53 @@ export function sentence({ status, today, lately }) {
 const storeName = ({ store }) => (store.kind === 'redis' ? 'Redis' : 'The store');
 
 /** No provider serves: in one sentence, or where there are several, one note for each. */
-function nobody(out, { keys }, notes) {
+function nobody(out, { keys, providers }, notes) {
+    const fails = providers.some(({ state }) => state === 'sick');
     if (out.length === 1) return [`Nobody can be served: ${out[0].words}.`];
     notes.unshift(...out.map(({ words }) => ({ tone: 'failed', text: `${words}.` })));
     const all = out.length === 2 ? 'both providers are out' : `all ${out.length} providers are out`;
     const lefts = keys.filter(({ state }) => state !== 'off').map((key) => key.left_ms).filter((left) => left > 0);
-    const next = lefts.length > 0 ? `The next key is tried in ${duration(Math.min(...lefts))}.` : 'No key comes back by itself.';
+    const next = lefts.length > 0 ? `The next key is tried in ${duration(Math.min(...lefts))}.` : fails ? 'They are asked again every few seconds.' : 'No key comes back by itself.';
     return [`Nobody can be served: ${all}.`, next];
 }
 
 function allServe(providers) {
     if (providers.length === 0) return 'No provider is configured.';
-    if (providers.length === 1) return `${providers[0].name} is serving.`;
-    if (providers.length === 2) return 'Both providers are serving.';
-    return `All ${providers.length} providers are serving.`;
+    const asked = providers.filter(({ asked }) => asked).length;
+    if (asked > 0 && asked < providers.length) return `${others(providers)}.`;
+    const what = asked > 0 ? 'serving' : 'ready, not asked yet';
+    if (providers.length === 1) return `${providers[0].name} is ${what}.`;
+    return `${providers.length === 2 ? 'Both providers are' : `All ${providers.length} providers are`} ${what}.`;
 }
+
+/** "a and b are serving; c is not asked yet". */
+function others(serving) {
+    const are = (some) => (some.length > 3 ? `${some.length} others are` : `${and(some.map(({ name }) => name))} ${some.length === 1 ? 'is' : 'are'}`);
+    const [asked, fresh] = [serving.filter((one) => one.asked), serving.filter((one) => !one.asked)];
+    return [asked.length > 0 && `${are(asked)} serving`, fresh.length > 0 && `${are(fresh)} not asked yet`].filter(Boolean).join('; ');
+}
+
+/** None of the last answers was whole. */
+function failing({ outage, reasons }, now) {
+    if (!outage) return null;
+    const { inARow, last, since, stale } = outage;
+    const of = inARow === 1 ? 'The last answer failed' : `None of the last ${count(inARow)} answers was whole`;
+    const because = named(reasons.slice(0, inARow));
+    const words = `${of}${because && ` (${because})`}.`;
+    if (stale) return { tone: 'waiting', words, tail: `Nothing was asked for ${duration(now - last)}.` };
+    return { tone: 'failed', words, tail: `Failing since ${clockSeconds(since)}: ${many(outage.failed, 'answer')}.` };
+}
+
+/** "groq: rate-limited, gemini: provider error": the last of each provider. */
+function named(reasons = []) {
+    const of = new Map();
+    for (const { provider, outcome } of reasons) {
+        if (!of.has(provider) && outcome) of.set(provider, provider ? `${provider}: ${attempt(outcome)}` : code(outcome));
+    }
+    return [...of.values()].slice(0, 3).join(', ');
+}
+
+const back = ({ again }) => again && `Serving again since ${clockSeconds(again.since)}; ${count(again.failed)} failed before.`;
 
 function figures(today) {
     if (!today) return '';
@@ -78,13 +107,17 @@ function figures(today) {
     return `${many(judged, 'answer')} ${period}, ${percent(success / judged)} whole.${turned}`;
 }
 
-/** Failures that buyers saw in the last minutes. */
-function struggling(lately) {
-    if (!lately) return null;
-    const judged = lately.success + lately.failed;
-    const bad = lately.failed / judged;
+/** A share of the last answers failed: of the last 20 seconds, or where those are few of the last minutes. */
+function struggling({ recent, again }, lately) {
+    const last = recent ?? { good: 0, bad: 0 };
+    const isEnough = last.good + last.bad >= ENOUGH;
+    // What is over is in the minutes still.
+    if (!isEnough && (again || !lately)) return null;
+    const [good, failed] = isEnough ? [last.good, last.bad] : [lately.success, lately.failed];
+    const judged = good + failed;
+    const bad = failed / judged;
     if (judged < ENOUGH || bad < BAD_SHARE) return null;
-    const words = `${count(lately.failed)} of ${count(judged)} answers failed in the last 5 minutes.`;
+    const words = `${count(failed)} of ${count(judged)} answers failed in the last ${isEnough ? '20 seconds' : '5 minutes'}.`;
     return { tone: bad < TERRIBLE_SHARE ? 'waiting' : 'failed', words };
 }
 
@@ -93,17 +126,35 @@ function struggling(lately) {
  * one request finds out.
  */
 export function condition({ name, state, why: cause, sick_for_ms: sick }, keys) {
-    if (state === 'serving') return { name, serves: true, words: `${name} is serving` };
+    const own = keys.filter(({ provider }) => provider === name);
+    if (state === 'serving') return atWork(name, own);
     if (state === 'recovering') return { name, serves: false, tried: true, words: `${name} failed and is being tried again` };
+    if (cause === 'no_address') return { name, serves: false, words: `${name} has no address (its host name can't be looked up)` };
     if (state === 'sick') {
-        const since = sick ? ` for ${duration(sick)}` : '';
+        const since = sick >= 1000 ? ` for ${duration(sick)}` : '';
         if (cause === 'firewall') {
             return { name, serves: false, words: `${name} is left out${since}: the provider's firewall refuses this server` };
         }
-        return { name, serves: false, words: `${name} fails${since} and is left out` };
+        return { name, serves: false, words: `${name} has been failing${since} and is left out` };
     }
-    const own = keys.filter(({ provider }) => provider === name);
     return { name, serves: false, words: `${name} ${resting(own)}` };
+}
+
+/** Failures in a row from which on a key is taken for one that always fails. */
+const ALWAYS = 2;
+
+export const alwaysFails = ({ state, failed_in_a_row: failed = 0 }) => state === 'ready' && failed >= ALWAYS;
+/** Where nothing is said of requests, it was asked. */
+export const wasAsked = ({ requests = 1 }) => requests > 0;
+
+/** Its circuit is closed and a key is ready: whether it serves is known once it was asked. */
+function atWork(name, own) {
+    const usable = own.filter(({ state }) => state === 'ready' || state === 'doubtful');
+    if (usable.length > 0 && usable.every(alwaysFails)) {
+        const last = Math.max(...usable.map(({ failed_in_a_row: failed }) => failed));
+        return { name, serves: false, tried: true, words: `${name} failed the last ${count(last)} times it was asked` };
+    }
+    return { name, serves: true, asked: own.length === 0 || own.some(wasAsked), words: `${name} is serving` };
 }
 
 function resting(keys) {

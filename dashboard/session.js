@@ -27,6 +27,7 @@ export class Session {
         remember(null);
         if (!at('login').hidden) return;
         document.body.dataset.state = 'login';
+        document.title = 'Log in · Gatekeeper';
         show(at('login'), true);
         say(at('login-said'), '');
         at('token').focus();

@@ -2,6 +2,7 @@
 // `openai` package and the place where the key is kept are handed in, so it runs under plain Node too.
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 // Asked once: somebody sits before a dialog, and an activation sent twice takes two places.
 const ONCE = { maxRetries: 0, timeout: 20_000 };
@@ -16,7 +17,7 @@ export class Gatekeeper {
      * OpenAI   the class that the `openai` package exports
      * url      the gateway, without /v1
      * store    keeps one small object: `load()` gives it back, or null; `save(object or null)`
-     * retries  how often the SDK repeats a chat by itself after 429, 5xx and network trouble
+     * retries  how often a chat is asked again by itself after 429, 5xx and network trouble
      */
     constructor({ OpenAI, url, store, retries = 2 }) {
         this.#OpenAI = OpenAI;
@@ -73,22 +74,35 @@ export class Gatekeeper {
     /**
      * The answer's text, piece by piece. Leaving the loop or aborting the signal ends the request.
      * The same `messageId` for another try of one message makes it count once.
+     * `waiting(seconds)` is told before each wait for another try; aborting the signal ends that, too.
      */
-    async *chat({ model, messages, messageId = randomUUID(), conversationId, signal }) {
+    async *chat({ model, messages, messageId = randomUUID(), conversationId, signal, waiting }) {
         const client = this.#client(await this.#licence());
         const headers = { 'x-message-id': messageId };
         if (conversationId) headers['x-conversation-id'] = conversationId;
-        try {
-            const stream = await client.chat.completions.create(
-                { model, messages, stream: true },
-                { headers, signal, maxRetries: this.#retries },
-            );
-            for await (const chunk of stream) {
-                const text = chunk.choices[0]?.delta?.content;
-                if (text) yield text;
+        for (let tries = 0; ; tries += 1) {
+            let begun = false;
+            try {
+                // Waits are ours: the buyer sees them, and can end them.
+                const stream = await client.chat.completions.create(
+                    { model, messages, stream: true },
+                    { headers, signal, maxRetries: 0 },
+                );
+                for await (const chunk of stream) {
+                    const text = chunk.choices[0]?.delta?.content;
+                    if (!text) continue;
+                    begun = true;
+                    yield text;
+                }
+                return;
+            } catch (error) {
+                if (signal?.aborted) return;
+                if (begun || tries >= this.#retries || !mayRetry(error, this.#OpenAI)) throw error;
+                const seconds = pause(error, tries);
+                waiting?.(seconds);
+                await sleep(seconds * 1000, null, { signal }).catch(() => {});
+                if (signal?.aborted) return;
             }
-        } catch (error) {
-            if (!signal?.aborted) throw error;
         }
     }
 
@@ -121,6 +135,19 @@ export class Gatekeeper {
 /** A refusal made here looks like one of the gateway, so that explain() has one kind to know. */
 function refusal(status, code, message) {
     return Object.assign(new Error(message), { status, error: { code, message } });
+}
+
+/** Whether the same request may succeed later. Without a status nothing answered. */
+function mayRetry(error, { APIConnectionError }) {
+    if (error?.headers?.get?.('x-should-retry') === 'false') return false;
+    const status = error?.status;
+    return status === undefined ? error instanceof APIConnectionError : status === 429 || status >= 500;
+}
+
+/** Seconds: as the gateway says, else a little longer each time. */
+function pause(error, tries) {
+    const stated = Number(error?.headers?.get?.('retry-after'));
+    return stated > 0 ? Math.min(stated, 60) : 0.5 * 2 ** tries * (0.75 + Math.random() / 2);
 }
 
 // What the app can offer. The gateway's codes are a closed list.

@@ -60,7 +60,8 @@ handle('chat', async ({ sender }, { model, messages, messageId, conversationId }
     running.set(messageId, stop);
     sender.once('destroyed', leave);
     try {
-        const answer = gate.chat({ model, messages, messageId, conversationId, signal: stop.signal });
+        const waiting = (seconds) => sender.send('waiting', messageId, seconds);
+        const answer = gate.chat({ model, messages, messageId, conversationId, signal: stop.signal, waiting });
         for await (const text of answer) sender.send('text', messageId, text);
     } finally {
         running.delete(messageId);

@@ -3,6 +3,7 @@ const { gate } = window;
 const at = (id) => document.getElementById(id);
 
 const OFFERS = {
+    'enter-key': 'Buy',
     buy: 'Buy',
     upgrade: 'Upgrade',
     activate: 'Use on this device',
@@ -13,7 +14,8 @@ const OFFERS = {
 /** Shows why something was refused, or clears that; `again` does it once more. */
 function show(refused, again) {
     const { message = '', action, url, wait = 0 } = refused ?? {};
-    const sells = action === 'buy' || action === 'upgrade';
+    // A key that is not known is entered anew in its own field; who has none can buy one.
+    const sells = ['enter-key', 'buy', 'upgrade'].includes(action);
     const help = at('help');
     at('refused').textContent = message;
     help.textContent = OFFERS[action] ?? '';
@@ -41,9 +43,32 @@ async function activate() {
     show((await gate.activate()).refused, activate);
 }
 
+let countdown;
+
+/** "Trying again in 20 s", counted down; 0 clears it. */
+function wait(seconds) {
+    clearInterval(countdown);
+    const until = Date.now() + seconds * 1000;
+    const tell = () => {
+        const left = Math.ceil((until - Date.now()) / 1000);
+        at('waiting').textContent = left > 0 ? `The service is busy. Trying again in ${left} s.` : '';
+        if (left <= 0) clearInterval(countdown);
+    };
+    tell();
+    if (seconds > 0) countdown = setInterval(tell, 250);
+}
+
 async function ask(message) {
     at('answer').textContent = '';
-    const { refused } = await gate.chat(message, (text) => at('answer').append(text));
+    at('stop').hidden = false;
+    at('stop').onclick = () => gate.stop(message.messageId);
+    const heard = (text) => {
+        wait(0);
+        at('answer').append(text);
+    };
+    const { refused } = await gate.chat(message, heard, wait);
+    wait(0);
+    at('stop').hidden = true;
     if (refused) return show(refused, () => ask(message)); // the same messageId: counted once
     showAccount(await gate.account());
 }

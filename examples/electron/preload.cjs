@@ -9,13 +9,17 @@ contextBridge.exposeInMainWorld('gate', {
     deactivate: () => ipcRenderer.invoke('deactivate'),
     stop: (messageId) => ipcRenderer.send('stop', messageId),
     open: (link) => ipcRenderer.send('open', link),
-    async chat(message, show) {
+    /** `show(text)` for each piece; `waiting(seconds)` before another try. */
+    async chat(message, show, waiting) {
         const listen = (_, messageId, text) => messageId === message.messageId && show(text);
+        const wait = (_, messageId, seconds) => messageId === message.messageId && waiting?.(seconds);
         ipcRenderer.on('text', listen);
+        ipcRenderer.on('waiting', wait);
         try {
             return await ipcRenderer.invoke('chat', message);
         } finally {
             ipcRenderer.off('text', listen);
+            ipcRenderer.off('waiting', wait);
         }
     },
 });

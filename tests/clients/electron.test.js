@@ -1,6 +1,8 @@
 // examples/electron: the module that apps copy, with the real `openai` package.
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import http from 'node:http';
 import { after, before, describe, test } from 'node:test';
 
 import OpenAI from 'openai';
@@ -311,5 +313,54 @@ describe('explain', () => {
         assert.equal(explain(sdk(418, undefined)).action, 'none');
         assert.equal(explain(new TypeError('terminated')).action, 'retry');
         assert.equal(explain(undefined).action, 'retry');
+    });
+});
+
+describe('examples/electron, while the service is busy', () => {
+    /** A gateway that is busy so many times, and then answers. */
+    async function busy(t, times, headers = { 'retry-after': '1' }) {
+        const asked = [];
+        const server = http.createServer((req, res) => {
+            asked.push(req.headers['x-message-id']);
+            if (asked.length <= times) {
+                res.writeHead(503, { 'content-type': 'application/json', ...headers });
+                return res.end(JSON.stringify({ error: { message: 'The service is busy.', code: 'upstream_exhausted' } }));
+            }
+            res.writeHead(200, { 'content-type': 'text/event-stream' });
+            const choices = [{ index: 0, delta: { content: 'Here.' }, finish_reason: 'stop' }];
+            res.end(`data: ${JSON.stringify({ id: 'a', object: 'chat.completion.chunk', choices })}\n\ndata: [DONE]\n\n`);
+        });
+        server.listen(0, '127.0.0.1');
+        await once(server, 'listening');
+        t.after(() => server.close());
+        const store = { load: () => ({ key: 'A-KEY-0001' }), save() {} };
+        const gate = new Gatekeeper({ OpenAI, url: `http://127.0.0.1:${server.address().port}`, store });
+        const waits = [];
+        const ask = async (more = {}) => {
+            let text = '';
+            for await (const part of gate.chat({ model: 'fast', messages, waiting: (seconds) => waits.push(seconds), ...more })) text += part;
+            return text;
+        };
+        return { ask, asked, waits };
+    }
+
+    test('the wait is told, and the message counts once', async (t) => {
+        const { ask, asked, waits } = await busy(t, 1);
+        assert.equal(await ask(), 'Here.');
+        assert.deepEqual(waits, [1]);
+        assert.equal(new Set(asked).size, 1);
+    });
+
+    test('stopping ends the wait', async (t) => {
+        const { ask, asked } = await busy(t, 9, { 'retry-after': '60' });
+        const stop = new AbortController();
+        assert.equal(await soon(ask({ signal: stop.signal, waiting: () => stop.abort() }), 'the wait to end'), '');
+        assert.equal(asked.length, 1);
+    });
+
+    test('what the gateway does not want repeated is shown at once', async (t) => {
+        const { ask, asked, waits } = await busy(t, 9, { 'x-should-retry': 'false' });
+        await assert.rejects(ask(), (error) => explain(error).message === 'The service is busy.');
+        assert.deepEqual([asked.length, waits], [1, []]);
     });
 });

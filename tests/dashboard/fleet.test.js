@@ -63,7 +63,7 @@ test('this one, the other, and both together', async (t) => {
 
 test('without Redis it serves, and says so', async (t) => {
     const page = await open(t, browser, gateways[0].admin);
-    await says(page, '#lead', 'Both providers are serving.');
+    await says(page, '#lead', 'main is serving; other is not asked yet.');
     redis.kill('SIGKILL');
     await says(page, '#lead', 'Serving without Redis.');
     assert.equal(await page.locator('#hero').getAttribute('data-tone'), 'waiting');

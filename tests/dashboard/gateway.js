@@ -44,7 +44,7 @@ export function configuration(provider, change = {}) {
 
 export async function startGateway(change, env = {}) {
     const provider = await startProvider();
-    const running = await runGateway(configuration(provider, change), { ...SECRETS, ...env });
+    const running = await runGateway(configuration(provider, typeof change === 'function' ? change(provider) : change), { ...SECRETS, ...env });
 
     return {
         ...running,

@@ -23,7 +23,7 @@ const rows = (page) => page.locator('#feed .row');
 
 test('nothing yet: the page says how to begin', async (t) => {
     const page = await open(t, browser, gateway.admin);
-    await says(page, '#lead', 'Both providers are serving.');
+    await says(page, '#lead', 'Both providers are ready, not asked yet.');
     await says(page, '#tail', 'Ready for the first request.');
     assert.ok(await page.locator('#first').isVisible());
     assert.match(await text(page, '#curl'), /^curl -N http:\/\/127\.0\.0\.1:\d+\/v1\/chat\/completions/);
@@ -260,7 +260,7 @@ test('it drains, the connection is lost, and it comes back with an empty feed', 
     const asked = page.asked.length;
     await gateway.start();
     await page.evaluate(() => document.getElementById('retry').click()); // it may be back by itself already
-    await says(page, '#lead', 'Both providers are serving.');
+    await says(page, '#lead', 'Both providers are ready, not asked yet.');
     await until(async () => (await rows(page).count()) === 0, 'the feed of the last boot to be gone');
     assert.ok(await page.locator('#first').isVisible());
     assert.ok(page.asked.length - asked < 20, 'it did not hammer');

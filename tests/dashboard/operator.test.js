@@ -209,7 +209,7 @@ test('with a token: the form, a wrong one, the right one, and out again', async 
     await says(page, '#login-said', 'This is not the token.');
     await page.locator('#token').fill(TOKEN);
     await page.keyboard.press('Enter');
-    await says(page, '#lead', 'Both providers are serving.');
+    await says(page, '#lead', 'Both providers are ready, not asked yet.');
     await guarded.ask();
     await page.locator('#feed .row').waitFor();
 
@@ -218,7 +218,7 @@ test('with a token: the form, a wrong one, the right one, and out again', async 
     assert.ok(!page.asked.some((request) => request.url().includes(TOKEN)));
 
     await page.reload();
-    await says(page, '#lead', 'Both providers are serving.');
+    await says(page, '#lead', 'main is serving; other is not asked yet.');
     await page.locator('#log-out').click();
     await page.locator('#token').waitFor();
     assert.equal(await page.locator('#feed .row').count(), 0, 'nothing stays on the page');

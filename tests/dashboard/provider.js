@@ -9,7 +9,7 @@ export async function startProvider() {
     // What a secret is answered: a status, `broken`, or `hang` until `release`; else it is served.
     const moods = {};
     /** `pace()` makes `{ ms, usage }` of an answer; without, it comes at once. */
-    const provider = { moods, asked: [], answered: 0, pace: () => ({ ms: 0, usage: USAGE }) };
+    const provider = { moods, retryAfter: 30, asked: [], answered: 0, pace: () => ({ ms: 0, usage: USAGE }) };
     const server = http.createServer(async (req, res) => {
         let text = '';
         for await (const part of req) text += part;
@@ -19,7 +19,7 @@ export async function startProvider() {
         if (req.method === 'GET') return json(res, mood === 401 ? 401 : 200, { object: 'list', data: [] });
         provider.asked.push(secret);
         if (typeof mood === 'number') {
-            if (mood === 429) res.setHeader('retry-after', '30');
+            if (mood === 429) res.setHeader('retry-after', String(provider.retryAfter));
             return json(res, mood, { error: { message: 'no', type: 'error', code: 'error' } });
         }
         const { stream, model } = JSON.parse(text);

@@ -7,6 +7,7 @@ import { test } from 'node:test';
 const module = (text) => `data:text/javascript,${encodeURIComponent(text)}`;
 const source = (name) => readFile(new URL(`../../dashboard/${name}`, import.meta.url), 'utf8');
 const format = module(await source('format.js'));
+const { Answers } = await import(module(await source('answers.js')));
 const { sentence } = await import(module((await source('sentence.js')).replace("'./format.js'", JSON.stringify(format))));
 
 const ready = (provider, id = `${provider}-1`) => ({ provider, id, state: 'ready', why: null, left_ms: null });
@@ -71,7 +72,7 @@ test('the soonest key counts, and keys that were switched off do not', () => {
 
 test('a provider fails', () => {
     const sick = { ...serving('groq'), state: 'sick', sick_for_ms: 12_000 };
-    assert.deepEqual(say({ providers: [sick, serving('gemini')] }).slice(0, 2), ['waiting', 'groq fails for 12 s and is left out; gemini is serving.']);
+    assert.deepEqual(say({ providers: [sick, serving('gemini')] }).slice(0, 2), ['waiting', 'groq has been failing for 12 s and is left out; gemini is serving.']);
 });
 
 test('a provider failed and is tried again: that it serves is not sure', () => {
@@ -104,6 +105,79 @@ test('answers fail although providers seem to serve', () => {
     assert.deepEqual(lately(10, 10), ['failed', '10 of 20 answers failed in the last 5 minutes.']);
     assert.equal(lately(99, 1)[0], 'served', 'one of a hundred is no news');
     assert.equal(lately(1, 1)[0], 'served', 'two answers say little');
+});
+
+test('a provider that was not asked, always fails or has no address is not said to serve', () => {
+    const fresh = [{ ...ready('groq'), requests: 0 }, { ...ready('gemini'), requests: 0 }];
+    assert.deepEqual(say({ keys: fresh }).slice(0, 2), ['served', 'Both providers are ready, not asked yet.']);
+    assert.equal(say({ keys: [{ ...ready('groq'), requests: 4 }, fresh[1]] })[1], 'groq is serving; gemini is not asked yet.');
+    assert.equal(say({ providers: [serving('groq')], keys: [fresh[0]] })[1], 'groq is ready, not asked yet.');
+    const failing = { ...ready('gemini'), requests: 9, errors: 9, failed_in_a_row: 9 };
+    assert.deepEqual(say({ keys: [ready('groq'), failing] }).slice(0, 2), ['waiting', 'gemini failed the last 9 times it was asked; groq is serving.']);
+    const lost = { ...out('gemini'), why: 'no_address' };
+    assert.deepEqual(say({ providers: [serving('groq'), lost], keys: [fresh[0], ready('gemini')] }).slice(0, 2), [
+        'waiting', "gemini has no address (its host name can't be looked up); groq is not asked yet.",
+    ]);
+});
+
+/** What the page says after requests of these outcomes, `step` milliseconds apart. */
+function heard(outcomes, { step = 100, wait = 0, from = 1_000_000_000_000 } = {}) {
+    const answers = new Answers();
+    answers.take({ success: 0, failed: 0 }, [], from);
+    const totals = { success: 0, failed: 0 };
+    let at = from;
+    outcomes.forEach((outcome, id) => {
+        at = from + id * step;
+        totals[outcome === 'whole' ? 'success' : 'failed'] += 1;
+        const attempts = [{ provider: id % 2 ? 'groq' : 'gemini', outcome: id % 2 ? 'rate_limited' : 'provider_error' }];
+        answers.take(totals, [{ id, time: new Date(at).toISOString(), outcome, attempts }], at);
+    });
+    const now = at + wait;
+    return say({}, { answers: answers.judge(now), now, lately: null });
+}
+const times = (n, outcome) => Array.from({ length: n }, () => outcome);
+
+test('none of the last answers was whole: red at once, with the reason', () => {
+    assert.deepEqual(heard(times(100, 'whole'))[0], 'served');
+    const [tone, lead, tail] = heard([...times(400, 'whole'), ...times(3, 'failed')]);
+    assert.equal(tone, 'failed');
+    assert.equal(lead, 'None of the last 3 answers was whole (gemini: provider error, groq: rate-limited).');
+    assert.match(tail, /^Failing since \d\d:\d\d:\d\d: 3 answers\.$/);
+    assert.equal(heard(times(2, 'failed'))[0], 'failed', 'nothing else is known');
+    assert.equal(heard([...times(9, 'whole'), 'failed'], { step: 60_000 })[0], 'served', 'one is no rule');
+    const [later, , ago] = heard(times(4, 'broken'), { wait: 12 * 60_000 });
+    assert.deepEqual([later, ago], ['waiting', 'Nothing was asked for 12 min.']);
+});
+
+test('good again: at once, since when, and how many failed', () => {
+    const [tone, lead, tail] = heard([...times(50, 'whole'), ...times(450, 'failed'), ...times(5, 'whole')]);
+    assert.deepEqual([tone, lead], ['served', 'Both providers are serving.']);
+    assert.match(tail, /^Serving again since \d\d:\d\d:\d\d; 450 failed before\. 1,204 answers today/);
+    const again = heard([...times(5, 'failed'), 'whole', ...times(5, 'failed'), 'whole']);
+    assert.match(again[2], /; 10 failed before\./, 'one good answer in between did not end it');
+    const old = heard([...times(5, 'failed'), ...times(400, 'whole')], { step: 1000 });
+    assert.ok(!old[2].includes('again'), 'after five minutes it is no news');
+});
+
+test('some of the last answers fail', () => {
+    const mixed = Array.from({ length: 100 }, (_, n) => (n % 5 === 4 ? 'failed' : 'whole'));
+    assert.deepEqual(heard(mixed).slice(0, 2), ['waiting', '20 of 100 answers failed in the last 20 seconds.']);
+    const half = Array.from({ length: 100 }, (_, n) => (n % 2 ? 'failed' : 'whole'));
+    assert.deepEqual(heard(half).slice(0, 2), ['failed', '50 of 100 answers failed in the last 20 seconds.']);
+    assert.equal(heard([...half, ...times(22, 'whole')])[0], 'served', 'two seconds of good ones later it is over');
+});
+
+test('at many answers a second most are counted, not listed', () => {
+    const answers = new Answers();
+    const now = 1_000_000_000_000;
+    const listed = (from, outcome) => Array.from({ length: 50 }, (_, n) => ({ id: from + 50 - n, time: new Date(now).toISOString(), outcome }));
+    answers.take({ success: 100, failed: 0 }, listed(0, 'whole'), now);
+    answers.take({ success: 100, failed: 300 }, listed(400, 'failed'), now);
+    const { outage } = answers.judge(now);
+    assert.deepEqual([outage.failed, outage.inARow], [300, 300]);
+    answers.take({ success: 90, failed: 290 }, [], now);
+    answers.take({ success: 101, failed: 300 }, [], now);
+    assert.equal(answers.judge(now).again.failed, 300, 'an older status moves nothing');
 });
 
 test('the store is away', () => {
