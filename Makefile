@@ -58,8 +58,14 @@ fuzz: ## readers of foreign bytes, on many mutations of their corpora; with nigh
 	fi
 
 .PHONY: deny
-deny: ## licences and sources of what is linked; needs cargo-deny (`cargo install --locked cargo-deny`)
-	@cargo deny --workspace check licenses sources
+deny: ## licences and sources of what is linked, as `make test` has it
+	@.ci/setup build deny
+	@'$(TARGET)/tools/bin/cargo-deny' --workspace --locked check licenses sources bans
+
+.PHONY: advisories
+advisories: ## known holes in what is linked; fetches RustSec's database, so it needs the network
+	@.ci/setup build deny
+	@'$(TARGET)/tools/bin/cargo-deny' --workspace --locked check advisories
 
 .PHONY: dist
 dist: ## the program, a Debian package, SBOM and checksums, in target/dist; PROFILE=dev is quick
