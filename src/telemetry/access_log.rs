@@ -127,7 +127,7 @@ impl AccessLog {
 /// Waits for a line, lets more come, writes them together. A writer that wakes for each line would
 /// cost every request a system call or two.
 fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Out, next: &Mutex<Option<Out>>) {
-    let (mut failing, mut together) = (false, Vec::with_capacity(TOGETHER));
+    let (mut trouble, mut together) = (Trouble::default(), Vec::with_capacity(TOGETHER));
     while let Ok(line) = lines.recv() {
         // An empty one says that they go elsewhere: at once.
         if !line.is_empty() {
@@ -135,27 +135,69 @@ fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Out, next: &Mutex<Option<Out>
         }
         if let Some(changed) = next.lock().take() {
             out = changed;
+            trouble.is_elsewhere();
         }
         together.extend_from_slice(&line);
-        let mut result = Ok(());
         for line in lines.try_iter().take(WAITING) {
             if together.len() + line.len() > TOGETHER {
-                result = result.and(out.write(&together));
+                trouble.tell(together.len(), &out.write(&together));
                 together.clear();
             }
             together.extend_from_slice(&line);
         }
-        result = result.and(out.write(&together));
-        together.clear();
-        // Once for each change, not for each attempt.
-        match (&result, failing) {
-            (Err(error), false) => log::error!("The access log can't be written: {error}."),
-            (Ok(()), true) => {
+        if !together.is_empty() {
+            trouble.tell(together.len(), &out.write(&together));
+            together.clear();
+        }
+    }
+}
+
+/// Whether lines can be written, told once for each change and not for each attempt.
+///
+/// A full disk has a little room left, so a short write may go through between two long ones. It works
+/// again only when more has been written since the last failure than would have fitted then.
+#[derive(Default)]
+struct Trouble {
+    /// Bytes still to be written before it counts as over; none while all is well.
+    outstanding: Option<usize>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Change {
+    Fails,
+    Works,
+}
+
+impl Trouble {
+    /// A new target has whatever room it has.
+    fn is_elsewhere(&mut self) {
+        self.outstanding = self.outstanding.map(|_| 1);
+    }
+
+    fn after(&mut self, length: usize, succeeded: bool) -> Option<Change> {
+        let before = self.outstanding;
+        self.outstanding = if succeeded {
+            before.map(|bytes| bytes.saturating_sub(length)).filter(|bytes| *bytes > 0)
+        } else {
+            Some(length)
+        };
+        match (before.is_some(), self.outstanding.is_some()) {
+            (false, true) => Some(Change::Fails),
+            (true, false) => Some(Change::Works),
+            _ => None,
+        }
+    }
+
+    fn tell(&mut self, length: usize, result: &io::Result<()>) {
+        match (self.after(length, result.is_ok()), result) {
+            (Some(Change::Fails), Err(error)) => {
+                log::error!("The access log can't be written: {error}.");
+            }
+            (Some(Change::Works), _) => {
                 log::info!("The access log can be written again; some lines are missing.");
             }
             _ => {}
         }
-        failing = result.is_err();
     }
 }
 
@@ -328,6 +370,24 @@ fn line(flight: &Flight, record: &Record) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// 300 bytes of room are left: lines of 200 bytes fit once, gathered ones do not.
+    #[test]
+    fn what_fits_into_the_rest_of_a_full_disk_is_no_recovery() {
+        let mut trouble = Trouble::default();
+        assert_eq!(trouble.after(200, true), None);
+        assert_eq!(trouble.after(400, false), Some(Change::Fails));
+        for (length, succeeds) in [(200, true), (200, false), (100, true), (400, false)] {
+            assert_eq!(trouble.after(length, succeeds), None, "{length}");
+        }
+        assert_eq!(trouble.after(200, true), None);
+        assert_eq!(trouble.after(200, true), Some(Change::Works));
+        assert_eq!(trouble.after(400, true), None);
+        // Another file has room of its own.
+        assert_eq!(trouble.after(400, false), Some(Change::Fails));
+        trouble.is_elsewhere();
+        assert_eq!(trouble.after(200, true), Some(Change::Works));
+    }
+
     #[test]
     fn a_file_makes_way_whole_lines_at_a_time_and_so_many_are_kept() {
         let dir = tempfile::tempdir().unwrap();
@@ -363,6 +423,8 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
             file.write(b"87654321\n").unwrap();
             assert_eq!(read(&path), "87654321\n");
+            let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
+            assert_eq!(mode & 0o777, 0o600, "for the gateway's user alone");
             assert!(!file.is_stuck);
             std::fs::remove_file(&path).unwrap();
         }

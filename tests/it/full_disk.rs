@@ -24,6 +24,8 @@ use crate::{
 };
 
 const SOON: Duration = Duration::from_secs(10);
+/// Lines that came earlier are not written with those that come later.
+const GATHERED: Duration = Duration::from_millis(120);
 
 /// A file system of this size.
 struct Disk {
@@ -188,9 +190,19 @@ async fn an_access_log_on_a_full_disk_hurts_no_request() {
     })
     .await;
     let filler = disk.fill();
-    // More than the buffer of the writer takes.
-    for _ in 0..400 {
+    // Together they do not fit; a single line fits into what is left of the file's last page, which is no
+    // recovery.
+    for _ in 0..4 {
+        let together = (0..80).map(|_| {
+            let app = gateway.app();
+            tokio::spawn(async move { app.chat().await })
+        });
+        for answer in together.collect::<Vec<_>>() {
+            answer.await.unwrap().ok();
+        }
+        tokio::time::sleep(GATHERED).await;
         gateway.app().chat().await.ok();
+        tokio::time::sleep(GATHERED).await;
     }
     eventually("it says so", SOON, || async {
         count(&gateway, "The access log can't be written") == 1
