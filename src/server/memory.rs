@@ -47,10 +47,18 @@ fn available(root: &Path) -> u64 {
 /// Where limits of this process may stand: of its group and of all around it, as a unit of systemd's or a
 /// container has them.
 fn limits(root: &Path, group: &str) -> Vec<PathBuf> {
-    let own = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    // Lines are `NUMBER:CONTROLLERS:PATH`; the second kind of hierarchy has neither number nor controllers.
+    let own = |of: fn(&str) -> bool| {
+        let parts = group.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+        parts.filter(|(controllers, _)| of(controllers)).map(|(_, path)| path).next()
+    };
+    let unified = Path::new(own(str::is_empty).unwrap_or_default());
+    let memory = own(|controllers| controllers.split(',').any(|one| one == "memory"));
+    let memory = Path::new(memory.unwrap_or_default());
     let root = root.join("sys/fs/cgroup");
-    let groups = Path::new(own).ancestors().map(|group| root.join(group).join("memory.max"));
-    groups.chain([root.join("memory/memory.limit_in_bytes")]).collect()
+    let unified = unified.ancestors().map(|group| root.join(group).join("memory.max"));
+    let single = |group| root.join("memory").join(group).join("memory.limit_in_bytes");
+    unified.chain(memory.ancestors().map(single)).collect()
 }
 
 fn meminfo(text: &str) -> Option<u64> {
@@ -96,5 +104,9 @@ mod tests {
         assert_eq!(available(root.path()), 512_000, "what is around its own group counts");
         write("sys/fs/cgroup/memory/memory.limit_in_bytes", "256000\n");
         assert_eq!(available(root.path()), 256_000, "so does the older kind of group");
+        write("proc/self/cgroup", "9:name=systemd:/a\n4:cpu,memory:/outer/inner\n0::/\n");
+        write("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "1000\n");
+        write("sys/fs/cgroup/memory/outer/memory.limit_in_bytes", "128000\n");
+        assert_eq!(available(root.path()), 128_000, "and what is around its own");
     }
 }
