@@ -5,6 +5,7 @@ pub mod allowance;
 pub mod book;
 pub mod breaker;
 pub mod circuits;
+pub mod credit;
 pub mod doubt;
 pub mod firewall;
 pub mod health;
@@ -17,6 +18,7 @@ pub mod resolve;
 pub mod rest;
 pub mod retry_budget;
 pub mod selection;
+pub mod witnesses;
 
 use std::{
     sync::{

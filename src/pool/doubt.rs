@@ -12,9 +12,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::rest::millis;
+use super::{rest::millis, witnesses::Witnesses};
 
-const WITNESSES: usize = 3;
 /// Between two probes of one doubt.
 const PROBE_PAUSE: Duration = Duration::from_secs(5);
 /// A key that is refused again and again though it is shown the list comes last for so long, doubling.
@@ -35,7 +34,7 @@ pub struct Doubt {
 #[derive(Debug, Default)]
 struct Inner {
     /// Licences that were refused, one after the other, without an answer between.
-    witnesses: Vec<u64>,
+    witnesses: Witnesses,
     /// When the next probe is due; 0 while none is wanted.
     due: u64,
     /// Not before this.
@@ -50,7 +49,7 @@ struct Inner {
 
 impl Inner {
     fn is_proven(&self, shown: bool) -> bool {
-        self.refused && (shown || self.witnesses.len() >= WITNESSES)
+        self.refused && (shown || self.witnesses.are_enough())
     }
 }
 
@@ -73,9 +72,7 @@ impl Doubt {
     pub fn raise(&self, license: u64, now: Instant) -> bool {
         let now = millis(now).max(1);
         let mut inner = self.inner.lock();
-        if !inner.witnesses.contains(&license) && inner.witnesses.len() < WITNESSES {
-            inner.witnesses.push(license);
-        }
+        inner.witnesses.add(license, now, u64::MAX);
         if self.since.load(Relaxed) == 0 {
             self.since.store(now, Relaxed);
         }

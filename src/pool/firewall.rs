@@ -11,16 +11,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::rest::millis;
+use super::{rest::millis, witnesses::Witnesses};
 
-/// So many licences tell more of the provider than of what they wrote.
-const WITNESSES: usize = 3;
 const WITHIN_MS: u64 = 60_000;
 
 #[derive(Debug, Default)]
 pub struct Firewall {
-    /// Licences that met it, and when; one each.
-    met: Mutex<Vec<(u64, u64)>>,
+    met: Mutex<Witnesses>,
     /// When the provider answered last.
     served: AtomicU64,
     /// It refuses this machine.
@@ -38,18 +35,13 @@ impl Firewall {
             return true;
         }
         let now = millis(now).max(1);
-        let since = |at: u64| now.saturating_sub(at);
         let mut met = self.met.lock();
-        met.retain(|(known, at)| *known != license && since(*at) <= WITHIN_MS);
-        met.push((license, now));
         let served = self.served.load(Relaxed);
-        let is_silent = served == 0 || since(served) > WITHIN_MS;
-        let refuses = is_silent && met.len() >= WITNESSES;
+        let is_silent = served == 0 || now.saturating_sub(served) > WITHIN_MS;
+        let refuses = met.add(license, now, WITHIN_MS) && is_silent;
         if refuses {
-            met.clear();
+            *met = Witnesses::default();
             self.refuses.store(true, Relaxed);
-        } else if met.len() > WITNESSES {
-            met.remove(0);
         }
         refuses
     }

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     allowance::Allowance,
+    credit::Credit,
     doubt::Doubt,
     model_limits::ModelLimits,
     pace::Pace,
@@ -107,6 +108,7 @@ pub struct GroupHealth {
     /// Limits that hold for one model.
     pub models: ModelLimits,
     pub allowance: Allowance,
+    pub credit: Credit,
 }
 
 /// Whether the operator paused a key, and when.

@@ -68,6 +68,8 @@ pub enum KeyNews {
     Refused(Why),
     /// It was refused, which may be this request's own fault: [`Key::doubt`] has to be told whose it was.
     Doubtful,
+    /// Its account's money does not reach for this request: [`Key::is_out_of_credit`] has to be told whose it was.
+    TooDear,
     /// A fault of the provider's or of the account's, which says nothing about the key.
     Fault,
     /// Nothing came in time, or nobody could be reached.

@@ -97,6 +97,7 @@ impl Lease {
             | KeyNews::TimedOut
             | KeyNews::Unfit
             | KeyNews::Doubtful
+            | KeyNews::TooDear
             | KeyNews::None => {}
         }
         key.health.errors.fetch_add(1, Relaxed);
@@ -107,6 +108,7 @@ impl Lease {
         let entry = std::mem::replace(&mut self.trial.lock().entry, Entry::Ready);
         key.group.cooling.answered(now);
         key.health.doubt.answered();
+        key.group.credit.forget();
         self.circuits.provider.firewall.served(now);
         key.health.quarantine.answered(entry == Entry::KeyTrial);
         if key.group.quarantine.answered(entry == Entry::GroupTrial) {

@@ -196,6 +196,12 @@ impl Failure {
         Self::new(Cause::EmptyAnswer, KeyNews::Heard, Next::Again, "an answer without output")
     }
 
+    /// Small requests of several licences were too dear for the account.
+    pub fn out_of_money() -> Self {
+        let detail = "HTTP 402: the account can't afford small requests of several licences either";
+        Self::new(Cause::NoMoney, NO_MONEY, Next::Key, detail)
+    }
+
     /// What is in front of the provider refuses this machine, whatever is asked.
     pub fn walled_off() -> Self {
         let detail = "the provider's firewall refuses this server (403, not the provider's JSON)";
@@ -260,7 +266,7 @@ fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Ju
         }
         // OpenRouter: too little money for what this request may cost, and enough for others.
         402 if said.affordable().is_some_and(|tokens| tokens > 0) => {
-            let mut failure = failure(Cause::TooLarge, KeyNews::Unfit, Next::Account);
+            let mut failure = failure(Cause::TooLarge, KeyNews::TooDear, Next::Account);
             failure.detail.push_str(": the account can't afford so many tokens; it needs credit");
             Judgement::Failed(failure)
         }

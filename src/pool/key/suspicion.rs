@@ -1,4 +1,4 @@
-//! What refusals that may be one request's own come to: see `pool::doubt` and `pool::firewall`.
+//! What refusals that may be one request's own come to: see `pool::doubt`, `pool::credit` and `pool::firewall`.
 
 use std::time::Instant;
 
@@ -27,6 +27,15 @@ impl Key {
         if self.health.doubt.raise(witness, now) {
             self.set_aside(now);
         }
+    }
+
+    /// A small request of `witness`, a licence, was too dear for its account. Whether the money is gone.
+    pub fn is_out_of_credit(&self, witness: u64, now: Instant) -> bool {
+        let is_out = self.group.credit.refused(witness, now);
+        if is_out {
+            self.group.credit.forget();
+        }
+        is_out
     }
 
     /// Whether a probe has to find out now if it is the key; who is told so has to say what came of it.

@@ -105,7 +105,7 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             402,
             r#"{"error":{"code":402,"message":"This request requires more credits, or fewer max_tokens. You requested up to 65,536 tokens, but can only afford 4,012."}}"#,
             Cause::TooLarge,
-            KeyNews::Unfit,
+            KeyNews::TooDear,
             Next::Account,
         ),
         (
