@@ -4,6 +4,8 @@
 //! request settles, in the day in which it was asked for, so that a day here is a day in the store.
 //! A budget is overshot by what is in flight when it is reached, and by no more.
 
+#[cfg(test)]
+mod bad_days;
 mod doubts;
 #[cfg(test)]
 mod hang_ups;

@@ -60,32 +60,10 @@ impl Doubts {
 mod tests {
     use std::time::Duration;
 
-    use gatekeeper_filters::kernel::{Source, UnixMs, Usage};
-
     use super::*;
 
     fn record(wasted: u64) -> Record {
-        let empty: Arc<str> = "".into();
-        Record {
-            time: UnixMs(0),
-            license: None,
-            endpoint: "chat",
-            plan: empty.clone(),
-            model: empty.clone(),
-            served: empty.clone(),
-            provider: empty.clone(),
-            key: empty,
-            usage: Usage::default(),
-            source: Source::Estimated,
-            charged: 0,
-            wasted,
-            cost: 0,
-            wasted_cost: 0,
-            sent: false,
-            status: 0,
-            ms: 0,
-            attempts: 0,
-        }
+        super::super::bad_days::record(wasted, 0)
     }
 
     #[test]
