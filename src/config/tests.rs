@@ -388,6 +388,8 @@ fn base_urls() {
         "https://0.0.0.0",
         "https://100.64.0.1",
         "https://[64:ff9b::a00:1]",
+        "https://[::10.0.0.1]",
+        "https://[fec0::1]",
     ];
     for text in private {
         assert!(base_url::parse(text, false).unwrap_err().contains("allow_private"), "{text}");

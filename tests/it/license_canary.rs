@@ -18,6 +18,8 @@ use crate::{
 
 const LEMON: &str = "CA11A2E1-7B4D-4E8A-9D60-5C1B8E7F2A34";
 const GUMROAD: &str = "CA11A2E2-C11D4B06-A2335A6B-8C079166";
+/// What an app calls a message.
+const MESSAGE: &str = "message-CA11A2F7";
 const STRANGER: &str = "CA11A2E3-7B4D-4E8A-9D60-5C1B8E7F2A34";
 /// What must never be found: parts of keys in both cases, buyers of the answers and the webhook.
 const CANARIES: [&str; 8] =
@@ -41,7 +43,8 @@ async fn live(gateway: &Gateway, shop: &Shop) {
         let id = answer.ok().json()["instance_id"].as_str().unwrap().to_owned();
         let body = client::chat(&json!({})).to_string();
         let request = app.request("POST", "/chat").bearer_auth(key).body(body);
-        Answer::of(request.header("x-instance-id", &id)).await.ok();
+        let request = request.header("x-instance-id", &id).header("x-message-id", MESSAGE);
+        Answer::of(request).await.ok();
     }
     app.chat_as(STRANGER).await.is(403, "license_invalid");
     let webhook = String::from_utf8_lossy(DISABLED).replace("3F2A9C1E", "CA11A2E1");
@@ -83,6 +86,7 @@ async fn leaves_no_trace(redis: Option<&Redis>) {
         })
         .await;
         nothing_in("Redis", &redis.content());
+        assert!(!contains(&redis.content(), MESSAGE), "a message's id stands there in clear");
         nothing_in("the files of Redis", &redis.files());
     }
     nothing_in("the metrics", gateway.metrics().await.0.as_bytes());

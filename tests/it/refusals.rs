@@ -263,6 +263,39 @@ async fn a_request_that_is_too_dear_for_an_account_leaves_it_as_it_is() {
     assert_eq!(states(&gateway).await, ["ready", "ready"]);
 }
 
+/// What no small request of three buyers can have is money; a large one, or one buyer's, tells nothing of it.
+#[tokio::test]
+async fn an_account_that_can_not_afford_small_requests_of_three_buyers_is_out_of_money() {
+    let mock = Mock::start(Reply::chat()).await;
+    let licenses = ["JSTAR-CREDIT-0001", "JSTAR-CREDIT-0002", "JSTAR-CREDIT-0003"];
+    let mut config = Config::new(&mock).keys("p", &["sk-one"]);
+    for license in licenses {
+        config = config.license(license, "free");
+    }
+    let gateway = Gateway::start(config).await;
+    let ask = async |license: &str, cap: u64| {
+        let body = client::chat(&json!({ "max_tokens": cap }));
+        gateway.app().ask_as(license, &body).await
+    };
+    mock.answer([Reply::json(402, CANT_AFFORD)]);
+    for license in licenses {
+        ask(license, 4096).await.is(502, "upstream_error");
+        ask(licenses[0], 100).await.is(502, "upstream_error");
+    }
+    ask(licenses[1], 100).await.is(502, "upstream_error");
+    assert_eq!(states(&gateway).await, ["ready"], "large ones of three, small ones of two");
+    mock.answer([Reply::chat()]);
+    ask(licenses[0], 100).await.ok();
+    mock.answer([Reply::json(402, CANT_AFFORD)]);
+    for license in &licenses[1..] {
+        ask(license, 100).await.is(502, "upstream_error");
+        assert_eq!(states(&gateway).await, ["ready"], "there was an answer between");
+    }
+    ask(licenses[0], 100).await.is(502, "upstream_error");
+    let told = key(&gateway, 0).await;
+    assert_eq!((&told["state"], &told["why"]), (&json!("quarantined"), &json!("no_money")));
+}
+
 /// A request that is too large for one target may not be for the next.
 #[tokio::test]
 async fn too_large_a_request_goes_to_the_next_target() {

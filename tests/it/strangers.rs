@@ -6,23 +6,30 @@ use crate::support::{
     Config, Gateway, LICENSE, Mock, Raw, Reply, Shop, Wire,
     client::{RawAnswer, post_head},
     eventually,
+    memory_group::MemoryGroup,
 };
 
 const WEBHOOK: &str = "/webhooks/lemonsqueezy";
 const SECRET: &str = "gatekeeper-test-secret";
+/// What a small container has, and how many connect to it and say nothing.
+const GROUP: u64 = 256 << 20;
+const SILENT: usize = 600;
 /// Of the right shape, and of nothing.
 const SIGNATURE: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 async fn start(server: &str) -> (Mock, Shop, Gateway) {
     let (mock, shop) = (Mock::start(Reply::chat()).await, Shop::open().await);
-    let config = Config::new(&mock)
-        .lemonsqueezy(&shop)
-        .gumroad(&shop)
+    let gateway = Gateway::start(config(&mock, &shop, server)).await;
+    (mock, shop, gateway)
+}
+
+fn config(mock: &Mock, shop: &Shop, server: &str) -> Config {
+    Config::new(mock)
+        .lemonsqueezy(shop)
+        .gumroad(shop)
         .webhook_secret("lemonsqueezy", SECRET)
         .webhook_secret("gumroad", "pingCanaryQ3secret-0123456789")
-        .server(&format!("grace: 5s{server}"));
-    let gateway = Gateway::start(config).await;
-    (mock, shop, gateway)
+        .server(&format!("grace: 5s{server}"))
 }
 
 fn head(path: &str, more: &str, length: usize) -> String {
@@ -184,11 +191,8 @@ async fn streams_of_strangers_do_not_count() {
     driver.abort();
 }
 
-/// Strangers alone, of every kind at once: what the process takes has a bound.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_alone_take_little_memory() {
-    let (_mock, _shop, gateway) = start("").await;
-    let before = gateway.memory("VmRSS");
+/// Strangers of every kind at once: heads that are not whole, webhooks, and uploads with a wrong key.
+async fn crowd(gateway: &Gateway) -> Vec<Raw> {
     let partial = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "a".repeat(60_000));
     let webhook = format!("{}{}", head(WEBHOOK, &signed(), 250_000), "a".repeat(65_000));
     let wrong = post_head("/chat").replace(LICENSE, "WRONG-KEY-0001");
@@ -205,8 +209,41 @@ async fn strangers_alone_take_little_memory() {
             }
         }
     }
+    open
+}
+
+/// What the process takes has a bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_alone_take_little_memory() {
+    let (_mock, _shop, gateway) = start("").await;
+    let before = gateway.memory("VmRSS");
+    let open = crowd(&gateway).await;
     gateway.app().chat().await.ok();
     let most = gateway.memory("VmHWM") / 1024;
     println!("{} strangers: {most} MiB at most, {} before", open.len(), before / 1024);
     assert!(most < 300, "{most} MiB");
+}
+
+/// A small container: the kernel ends the process above its limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_alone_have_no_process_ended_for_want_of_memory() {
+    let Some(group) = MemoryGroup::make(GROUP) else { return };
+    let (mock, shop) = (Mock::start(Reply::chat()).await, Shop::open().await);
+    let words = group.starts();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let gateway = Gateway::start(config(&mock, &shop, "").under(&words)).await;
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        silent.extend(Raw::to(gateway.public).await.ok());
+    }
+    let open = crowd(&gateway).await;
+    gateway.app().chat().await.ok();
+    let most = gateway.memory("VmHWM") / 1024;
+    println!(
+        "{} strangers and {} silent ones in a group of {} MiB: {most} MiB at most",
+        open.len(),
+        silent.len(),
+        GROUP >> 20
+    );
+    assert_eq!(group.kills(), 0, "the kernel ended it");
 }

@@ -7,6 +7,8 @@ pub mod ca;
 pub mod client;
 #[path = "support/gateway.rs"]
 pub mod gateway;
+#[path = "support/memory_group.rs"]
+pub mod memory_group;
 #[path = "support/mock.rs"]
 pub mod mock;
 #[path = "support/redis.rs"]

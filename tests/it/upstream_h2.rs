@@ -177,3 +177,47 @@ async fn a_refused_stream_is_tried_on_a_fresh_connection() {
         mock.seen().iter().map(|seen| seen.connection).collect();
     assert!(connections.len() > 1, "{connections:?}");
 }
+
+/// A connection that its provider ends is given up by nobody's fault: while it idles, and under a stream.
+#[tokio::test]
+async fn a_provider_that_ends_a_connection_costs_no_answer() {
+    let (begun, gate) = (Gate::new(), Gate::new());
+    let words = sse::with_usage(&["Hel", "lo"]);
+    let leaving = Reply::sse(&words[..2])
+        .then(Step::GoAway)
+        .then(Step::Gate(gate.clone()))
+        .write(words[2..].concat());
+    let idle = Reply::chat().then(Step::GoAway);
+    let held = Reply::chat().before_head(Step::Gate(begun.clone()));
+    let mock = Mock::h2([idle, leaving, held.clone(), Reply::chat()]).await;
+    let gateway = start_with(Config::new(&mock).keys("p", &["sk-one"])).await;
+    gateway.app().chat().await.ok();
+    let app = gateway.app();
+    let streaming = tokio::spawn(async move { app.stream().await });
+    mock.saw(2).await;
+    begun.open();
+    for _ in 0..2 {
+        assert_eq!(gateway.app().chat().await.ok().number("x-gatekeeper-attempts"), 1);
+    }
+    gate.open();
+    let streamed = streaming.await.unwrap();
+    assert_eq!(sse::content(&streamed.ok().body), "Hello");
+    assert_eq!(streamed.number("x-gatekeeper-attempts"), 1);
+    let status = gateway.status().await;
+    assert_eq!(status["keys"][0]["errors"], 0, "{status}");
+    assert_eq!(gateway.tokens(LICENSE).await, 4 * sse::TOKENS);
+}
+
+#[tokio::test]
+async fn a_provider_that_takes_one_stream_at_a_time_serves_all() {
+    let slow = Reply::stream().before_head(Step::Wait(Duration::from_millis(100)));
+    let mock = Mock::h2_of_few_streams(1, slow).await;
+    let gateway = start(&mock).await;
+    let mut asking = JoinSet::new();
+    for _ in 0..6 {
+        let app = gateway.app();
+        asking.spawn(async move { sse::content(&app.stream().await.ok().body) });
+    }
+    let answers = asking.join_all().await;
+    assert!(answers.iter().all(|answer| answer == "Hello"), "{answers:?}");
+}

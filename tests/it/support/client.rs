@@ -1,13 +1,18 @@
 //! Two clients: one that behaves (`Http`), one that sends whatever bytes it is told (`Raw`).
 
-use std::{io, net::SocketAddr, sync::Once, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Once,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::rustls::{crypto::ring, pki_types::ServerName};
 
@@ -233,6 +238,15 @@ impl RawAnswer {
 impl Raw {
     pub async fn to(addr: SocketAddr) -> io::Result<Self> {
         let tcp = TcpStream::connect(addr).await?;
+        tcp.set_nodelay(true)?;
+        Ok(Self { stream: Box::new(tcp), pending: Vec::new() })
+    }
+
+    /// From this address, which is one of the machine's.
+    pub async fn from(source: IpAddr, addr: SocketAddr) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        let tcp = socket.connect(addr).await?;
         tcp.set_nodelay(true)?;
         Ok(Self { stream: Box::new(tcp), pending: Vec::new() })
     }

@@ -10,24 +10,39 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{Request, Response};
 use parking_lot::Mutex;
-use tokio::{net::TcpStream, time::sleep};
+use tokio::{net::TcpStream, sync::Notify, time::sleep};
 use tokio_rustls::server::TlsStream;
 
-use super::{End, Framing, Reply, Seen, State, Step};
+use super::{
+    Seen, State,
+    http1::End,
+    reply::{Framing, Reply, Step},
+};
 
 pub(super) async fn serve(io: TlsStream<TcpStream>, index: usize, state: Arc<Mutex<State>>) {
     let mut builder = h2::server::Builder::new();
     let handshake = builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 22);
+    let streams = state.lock().streams;
+    let handshake = handshake.max_concurrent_streams(streams.unwrap_or(1000));
     let Ok(mut connection) = handshake.handshake::<_, Bytes>(io).await else { return };
-    while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(one_request(request, respond, index, state.clone()));
+    let leaves = Arc::new(Notify::new());
+    loop {
+        let next = tokio::select! {
+            next = connection.accept() => next,
+            () = leaves.notified() => {
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        let Some(Ok((request, respond))) = next else { return };
+        tokio::spawn(one_request(request, respond, (index, leaves.clone()), state.clone()));
     }
 }
 
 async fn one_request(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    connection: usize,
+    (connection, leaves): (usize, Arc<Notify>),
     state: Arc<Mutex<State>>,
 ) {
     let (parts, mut receive) = request.into_parts();
@@ -66,7 +81,7 @@ async fn one_request(
         state.seen.push(seen.clone());
         state.seen.len() - 1
     };
-    let end = answer(&mut respond, &reply).await;
+    let end = answer(&mut respond, &reply, &leaves).await;
     let mut state = state.lock();
     if let Some(entry) = state.seen.get_mut(place).filter(|entry| entry.at == seen.at) {
         entry.answered = end.is_ok();
@@ -83,7 +98,11 @@ async fn read_body(receive: &mut RecvStream, seen: &mut Seen) -> Result<(), End>
     Ok(())
 }
 
-async fn answer(respond: &mut SendResponse<Bytes>, reply: &Reply) -> Result<(), End> {
+async fn answer(
+    respond: &mut SendResponse<Bytes>,
+    reply: &Reply,
+    leaves: &Notify,
+) -> Result<(), End> {
     for step in &reply.before_head {
         match step {
             Step::Wait(time) => unless_left(respond, sleep(*time)).await?,
@@ -97,6 +116,7 @@ async fn answer(respond: &mut SendResponse<Bytes>, reply: &Reply) -> Result<(), 
                 respond.send_reset(Reason::REFUSED_STREAM);
                 return Err(End::Ours);
             }
+            Step::GoAway => leaves.notify_one(),
             Step::Write(_) | Step::Bytewise(_) | Step::Endless(..) => {}
         }
     }
@@ -107,13 +127,16 @@ async fn answer(respond: &mut SendResponse<Bytes>, reply: &Reply) -> Result<(), 
         }
     }
     if reply.framing == Framing::Length {
-        let length = reply.length.unwrap_or_else(|| reply.body.iter().map(super::size).sum());
+        let length = reply.content_length();
         head = head.header("content-length", length);
     }
     let head = head.body(()).expect("a valid head");
     let mut send = respond.send_response(head, false).map_err(|_| End::Theirs)?;
     for step in &reply.body {
-        body_step(&mut send, step).await?;
+        match step {
+            Step::GoAway => leaves.notify_one(),
+            step => body_step(&mut send, step).await?,
+        }
     }
     send.send_data(Bytes::new(), true).map_err(|_| End::Theirs)
 }
@@ -132,6 +155,7 @@ async fn body_step(send: &mut SendStream<Bytes>, step: &Step) -> Result<(), End>
         Step::Wait(time) => unless_reset(send, sleep(*time)).await,
         Step::Gate(gate) => unless_reset(send, gate.pass()).await,
         Step::Hang => unless_reset(send, pending()).await,
+        Step::GoAway => Ok(()),
         Step::Reset | Step::Refuse | Step::Close => {
             // What was written before goes out first.
             sleep(std::time::Duration::from_millis(50)).await;
