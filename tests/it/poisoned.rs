@@ -75,7 +75,8 @@ async fn a_poisoner_hurts_no_other_buyer() {
         let (served, told) = beside(refusal).await;
         assert!(told.iter().all(|status| *status == expected), "{kind}: {told:?}");
         println!("{kind}: {served} answers of {BUYERS} good buyers, all whole, beside {} hostile prompts", told.len());
-        assert!(served > 100, "{kind}: {served}");
+        // One a second of each at the least, however busy the machine is.
+        assert!(served >= BUYERS * seconds() as usize, "{kind}: {served}");
     });
     futures_util::future::join_all(runs).await;
 }

@@ -23,7 +23,7 @@ impl MemoryGroup {
             Some(group)
         });
         if made.is_none() {
-            println!("SKIPPED: no group with a limit of memory can be made here");
+            eprintln!("SKIPPED: no group with a limit of memory can be made here");
         }
         made
     }
