@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     config::{self, Secrets, base_url, settings},
-    licenses::{Hasher, webhook},
+    licenses::webhook,
     pool::key::KeyNews,
     proxy::{
         ask,
@@ -204,7 +204,7 @@ pub fn webhook(input: &[u8]) {
         test_mode: false,
         webhook_secret: None,
     };
-    let Some(read) = webhook::read(&event, &source, &Hasher::new(&[7; 32])) else { return };
+    let Some(read) = webhook::read(&event, &source, &KeyedHash::new(&[7; 32])) else { return };
     let store = &event["data"]["attributes"]["store_id"];
     assert!(store == 58_213 || store == "58213", "another store's: {event}");
     for told in [&event["meta"], &event["data"]["attributes"]] {

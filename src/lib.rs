@@ -5,7 +5,7 @@
 //! (settle, record). Filters decide and live in a crate of their own; this crate is the machine.
 //!
 //! **Invariant:** only [`downstream`], [`proxy`], [`upstream`], [`server`], [`admin`] and [`stand_in`] name Pingora's
-//! HTTP types; only [`ledger`] and the shelf of [`licenses`] name SQL; filters name neither.
+//! HTTP types; only [`ledger`] and the disk cache of [`licenses`] name SQL; filters name neither.
 
 pub mod admin;
 pub mod certificate;

@@ -15,8 +15,8 @@ use self::order::Order;
 use crate::{
     ledger::{self, Done, Embedded, Full, Kind, NotDone, Shared},
     licenses::{
-        Book,
-        revoke::{Known, NotFound},
+        ConfiguredLicenses,
+        revocation::{LicenseReport, NotFound},
     },
 };
 
@@ -125,7 +125,12 @@ impl From<NotFound> for Failure {
 
 impl Operator {
     /// Carries out an order, written as JSON.
-    pub async fn carry_out(&self, book: &Book, command: Command, body: &[u8]) -> Answer {
+    pub async fn carry_out(
+        &self,
+        book: &ConfiguredLicenses,
+        command: Command,
+        body: &[u8],
+    ) -> Answer {
         match self.try_carry_out(book, command, body).await {
             Ok(answer) => answer,
             Err(failure) => failure.answer(),
@@ -134,7 +139,7 @@ impl Operator {
 
     async fn try_carry_out(
         &self,
-        book: &Book,
+        book: &ConfiguredLicenses,
         command: Command,
         body: &[u8],
     ) -> Result<Answer, Failure> {
@@ -182,7 +187,7 @@ impl Operator {
         &self,
         wanted: &ledger::Order<'_>,
         order: &Order,
-        known: &Known,
+        known: &LicenseReport,
     ) -> Result<Done, Failure> {
         let plan = plan_of(known)?;
         let extra = [order.messages, order.tokens];
@@ -202,7 +207,11 @@ impl Operator {
         })
     }
 
-    async fn reset(&self, wanted: &ledger::Order<'_>, known: &Known) -> Result<Done, Failure> {
+    async fn reset(
+        &self,
+        wanted: &ledger::Order<'_>,
+        known: &LicenseReport,
+    ) -> Result<Done, Failure> {
         let plan = plan_of(known)?;
         if plan.messages.is_none() && plan.tokens.is_none() {
             return Err(unlimited(&format!("plan `{}`", plan.name)));
@@ -215,15 +224,15 @@ impl Operator {
 
     async fn set_revoked(
         &self,
-        book: &Book,
+        book: &ConfiguredLicenses,
         kind: Kind,
         wanted: &ledger::Order<'_>,
     ) -> Result<Done, Failure> {
         if self.store.is_done(kind, wanted) {
-            let told = book.desk.share_again(wanted.license).await;
+            let told = book.validator.share_again(wanted.license).await;
             return Ok(Done { is_new: false, told });
         }
-        let said = book.desk.set_revoked(wanted.license, kind == Kind::Revoke).await;
+        let said = book.validator.set_revoked(wanted.license, kind == Kind::Revoke).await;
         if !said.on_disk {
             return Err(Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -255,7 +264,7 @@ fn alone(is_new: bool) -> Done {
     Done { is_new, told: true }
 }
 
-fn plan_of(known: &Known) -> Result<&Plan, Failure> {
+fn plan_of(known: &LicenseReport) -> Result<&Plan, Failure> {
     known.plan.as_deref().ok_or_else(|| {
         let message = "This licence has no plan in the configuration, so it has no limits.";
         Failure::new(StatusCode::CONFLICT, "no_limit", message)

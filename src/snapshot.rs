@@ -8,7 +8,7 @@ use gatekeeper_filters::kernel::{Chain, ChainProblem, Ledger, Registry, Services
 use crate::{
     certificate::Shown,
     config::settings::Settings,
-    licenses::{Book, Desk},
+    licenses::{ConfiguredLicenses, LicenseValidator},
     pool::{
         HealthBook, Provider, Unusable,
         resolve::{Endpoint, Endpoints},
@@ -27,7 +27,7 @@ pub struct Snapshot {
     pub settings: Settings,
     pub chain: Chain,
     pub providers: Vec<Provider>,
-    pub licenses: Arc<Book>,
+    pub licenses: Arc<ConfiguredLicenses>,
     pub ledger: Arc<dyn Ledger>,
     pub telemetry: Arc<Telemetry>,
     pub buffered: Arc<Buffered>,
@@ -60,7 +60,7 @@ pub struct Machine {
     pub buffered: Arc<Buffered>,
     pub drains: Arc<Drains>,
     pub webhooks: Arc<Places>,
-    pub licenses: Arc<Desk>,
+    pub licenses: Arc<LicenseValidator>,
     pub spending: Arc<Spending>,
     pub conversations: Arc<Conversations>,
     /// The certificate that apps are shown.
@@ -80,7 +80,7 @@ impl Snapshot {
         machine: &Machine,
     ) -> Result<Self, SnapshotError> {
         let buffered = fit_body(&mut settings);
-        let licenses = Arc::new(Book::new(&settings, machine.licenses.clone()));
+        let licenses = Arc::new(ConfiguredLicenses::new(&settings, machine.licenses.clone()));
         let budgets = Arc::new(Budgets::new(&settings, &machine.spending));
         let services = Services {
             licenses: licenses.clone(),

@@ -18,7 +18,7 @@
 //! gk:life         a name that it got when it was empty: another one after a FLUSHALL
 //! gk:beats        channel: gateways that live
 //! ```
-//! What else lies there, `licenses::shared`, `ledger::shared` and `fleet` say.
+//! What else lies there, `licenses::redis_cache`, `ledger::shared` and `fleet` say.
 
 pub mod address;
 pub mod fitness;

@@ -1,16 +1,18 @@
 //! Provider keys at rest: sealed in the YAML file under a key that is never in it.
 //!
 //! `kek` is the key-encrypting key, `seal` the sealed form, `pepper` what licences are hashed
-//! under, `rewrap` the way from one KEK to the next. Buffers of ours that held a secret are wiped;
+//! under (`keyed_hash`), `rewrap` the way from one KEK to the next. Buffers of ours that held a secret are wiped;
 //! what HTTP libraries copy into their own buffers is not.
 
 pub mod kek;
+mod keyed_hash;
 pub mod pepper;
 pub mod rewrap;
 pub mod seal;
 
 pub use self::{
     kek::{Kek, KekError, Source},
+    keyed_hash::KeyedHash,
     pepper::{Pepper, PepperError, pepper},
     rewrap::{RewrapError, Rewrapped, rewrap},
     seal::{OpenError, SealError, Sealed, open, open_with, seal},

@@ -50,7 +50,7 @@ impl Admin {
         }
         metrics.active(self.operator.store.active_licenses(UnixMs::now()));
         let book = &snapshot.licenses;
-        for (shop, report) in book.desk.report(&book.sources) {
+        for (shop, report) in book.validator.report(&book.sources) {
             for state in licenses::STATES {
                 let is = i64::from(state == report.state);
                 metrics.license_source_state.with_label_values(&[shop.name(), state]).set(is);

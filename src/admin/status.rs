@@ -133,7 +133,7 @@ fn sources(snapshot: &Snapshot) -> Vec<Value> {
     let listed = configured.iter().any(|source| matches!(source, LicenseSource::Static(_)));
     let listed = listed.then(|| json!({ "name": STATIC, "state": "ok", "why": null }));
     let book = &snapshot.licenses;
-    let shops = book.desk.report(&book.sources).into_iter().map(
+    let shops = book.validator.report(&book.sources).into_iter().map(
         |(shop, report)| json!({ "name": shop.name(), "state": report.state, "why": report.why }),
     );
     listed.into_iter().chain(shops).collect()

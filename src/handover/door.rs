@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     ledger::{Embedded, Shared},
-    licenses::Desk,
+    licenses::LicenseValidator,
     server::{
         listen::{Ports, Socket},
         phase::Phase,
@@ -54,7 +54,7 @@ pub struct Handover {
     pub ledger: Arc<Movable>,
     pub store: Arc<Embedded>,
     pub shared: Option<Arc<Shared>>,
-    pub licenses: Arc<Desk>,
+    pub licenses: Arc<LicenseValidator>,
     pub spending: Arc<Spending>,
     pub telemetry: Arc<Telemetry>,
     /// Whom this process took over from, to tell where the ledger goes.

@@ -20,7 +20,7 @@ use super::{
     movable::Movable,
     wire::{self, Answer, Deed, FromPredecessor, FromSuccessor, Question},
 };
-use crate::{ledger::Shared, licenses::Desk, spending::Spending, telemetry::Telemetry};
+use crate::{ledger::Shared, licenses::LicenseValidator, spending::Spending, telemetry::Telemetry};
 
 /// What the predecessor's requests have open here.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub struct Keep {
     pub shared: Option<Arc<Shared>>,
     pub began: Instant,
     pub ledger: Arc<Movable>,
-    pub licenses: Arc<Desk>,
+    pub licenses: Arc<LicenseValidator>,
     pub spending: Arc<Spending>,
     pub telemetry: Arc<Telemetry>,
     pub kept: Mutex<Kept>,

@@ -11,13 +11,13 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::{
-    budget::Class,
-    desk::Desk,
-    facts::{Facts, Reply, Shop},
-    lemonsqueezy::{self, DeviceCall, DeviceReply},
-    record::{Record, passed},
-    shared::Lock,
-    sources::{Question, Sources},
+    cache_entry::{CachedLicense, passed},
+    call_budget::CallPriority,
+    lemonsqueezy::{self, InstanceCall, InstanceReply},
+    redis_cache::DistributedLock,
+    shop_license::{Shop, ShopLicense, ShopReply},
+    sources::{ConfiguredShops, ShopQuery},
+    validator::LicenseValidator,
 };
 use crate::config::settings::BaseUrl;
 
@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// What one licence did in the last hour.
 #[derive(Default)]
-pub struct Strikes {
+pub struct DeviceThrottle {
     /// Held by whoever asks about devices of this licence: the others wait for the answer instead of
     /// asking, too.
     asking: Arc<tokio::sync::Mutex<()>>,
@@ -47,7 +47,7 @@ pub struct Strikes {
     tried: UnixMs,
 }
 
-pub fn strikes() -> Cache<LicenseId, Arc<Mutex<Strikes>>> {
+pub fn strikes() -> Cache<LicenseId, Arc<Mutex<DeviceThrottle>>> {
     Cache::builder().max_capacity(REMEMBERED).time_to_idle(HOUR).build()
 }
 
@@ -60,27 +60,27 @@ pub struct Devices {
 
 /// Whose device it is about.
 #[derive(Clone)]
-struct Owner {
-    sources: Arc<Sources>,
+struct DeviceRequest {
+    sources: Arc<ConfiguredShops>,
     license: License,
     credential: Credential,
 }
 
-impl Desk {
+impl LicenseValidator {
     /// Lets a device of the licence pass.
     ///
     /// # Errors
     /// 403 for any other, 503 when nobody can be asked about it.
     pub async fn check_device(
         self: &Arc<Self>,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         license: &License,
         asking: &Asking<'_>,
     ) -> Result<(), Code> {
         let Some(instance) = asking.instance else { return Err(Code::DeviceLimit) };
         let device = self.hasher.device(&license.id, instance);
         let kept = self.known(&license.id).await;
-        let owner = || Owner {
+        let owner = || DeviceRequest {
             sources: sources.clone(),
             license: license.clone(),
             credential: asking.credential.clone(),
@@ -88,9 +88,9 @@ impl Desk {
         let record = kept.as_ref().map(|kept| &kept.record);
         let cache = &sources.cache;
         match record.and_then(|record| age(record, &device, asking.now)) {
-            Some(Age::Fresh) => return Ok(()),
-            Some(Age::Past(age)) if age < cache.fresh => return Ok(()),
-            Some(Age::Past(age)) if age < cache.fresh + cache.stale => {
+            Some(DeviceFreshness::Fresh) => return Ok(()),
+            Some(DeviceFreshness::Past(age)) if age < cache.fresh => return Ok(()),
+            Some(DeviceFreshness::Past(age)) if age < cache.fresh + cache.stale => {
                 self.ask_behind_about(owner(), instance, asking.now);
                 return Ok(());
             }
@@ -114,7 +114,7 @@ impl Desk {
     /// Finds out about a device that is not known, or not any longer.
     async fn ask_about(
         self: &Arc<Self>,
-        owner: &Owner,
+        owner: &DeviceRequest,
         instance: &str,
         device: &str,
     ) -> Result<(), Code> {
@@ -128,8 +128,8 @@ impl Desk {
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
         let now = UnixMs::now();
         match age(&record, device, now) {
-            Some(Age::Fresh) => return Ok(()),
-            Some(Age::Past(age)) if age < owner.sources.cache.fresh => return Ok(()),
+            Some(DeviceFreshness::Fresh) => return Ok(()),
+            Some(DeviceFreshness::Past(age)) if age < owner.sources.cache.fresh => return Ok(()),
             _ => {}
         }
         if lemon_squeezy(&owner.sources, &record).is_none() {
@@ -148,13 +148,13 @@ impl Desk {
     /// Asks the shop about a device and writes down what it says.
     async fn validate(
         self: &Arc<Self>,
-        owner: &Owner,
+        owner: &DeviceRequest,
         instance: &str,
         device: &str,
     ) -> Result<(), Code> {
         let id = &owner.license.id;
         let asked = self.moment(id);
-        match self.device_call(owner, DeviceCall::Validate(instance)).await {
+        match self.device_call(owner, InstanceCall::Validate(instance)).await {
             Some(lemonsqueezy::Device::Is(_)) => {
                 self.forgive(id, device);
                 self.set_device(id, device, false, asked).await;
@@ -173,7 +173,7 @@ impl Desk {
     }
 
     /// Asks about a device that is served meanwhile, now and then.
-    fn ask_behind_about(self: &Arc<Self>, owner: Owner, instance: &str, now: UnixMs) {
+    fn ask_behind_about(self: &Arc<Self>, owner: DeviceRequest, instance: &str, now: UnixMs) {
         let strikes = self.strikes_of(&owner.license.id);
         {
             let mut strikes = strikes.lock();
@@ -182,10 +182,10 @@ impl Desk {
             }
             strikes.tried = now;
         }
-        let (desk, instance) = (self.clone(), instance.to_owned());
+        let (validator, instance) = (self.clone(), instance.to_owned());
         self.spawn(async move {
-            let device = desk.hasher.device(&owner.license.id, &instance);
-            let _ = desk.validate(&owner, &instance, &device).await;
+            let device = validator.hasher.device(&owner.license.id, &instance);
+            let _ = validator.validate(&owner, &instance, &device).await;
         });
     }
 
@@ -195,7 +195,7 @@ impl Desk {
     /// 403 when all places are taken, 429 for too many tries, 503 when nobody can decide.
     pub async fn activate(
         self: &Arc<Self>,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         license: &License,
         credential: &Credential,
         name: &str,
@@ -206,7 +206,7 @@ impl Desk {
                            in an hour.";
             return Err(Reject::new(Code::RateLimited, message).retry_after(60));
         }
-        let owner = Owner {
+        let owner = DeviceRequest {
             sources: sources.clone(),
             license: license.clone(),
             credential: credential.clone(),
@@ -221,7 +221,7 @@ impl Desk {
 
     async fn activate_as(
         self: &Arc<Self>,
-        owner: &Owner,
+        owner: &DeviceRequest,
         name: &str,
     ) -> Result<(String, Devices), Reject> {
         let license = &owner.license;
@@ -230,7 +230,7 @@ impl Desk {
         if lemon_squeezy(&owner.sources, &record).is_none() {
             return self.activate_here(license).await;
         }
-        match self.device_call(owner, DeviceCall::Activate(name)).await {
+        match self.device_call(owner, InstanceCall::Activate(name)).await {
             Some(lemonsqueezy::Device::Is(instance)) => {
                 let device = self.hasher.device(&license.id, &instance);
                 self.set_device(&license.id, &device, false, UnixMs::now()).await;
@@ -254,7 +254,7 @@ impl Desk {
         let instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let device = self.hasher.device(&license.id, &instance);
         let now = UnixMs::now();
-        let place = |there: Option<&Record>| {
+        let place = |there: Option<&CachedLicense>| {
             let record = there.cloned().unwrap_or_default();
             let is_full = record.active().count() as u64 >= most;
             (!is_full).then(|| record.with_device(&device, false, now))
@@ -276,7 +276,7 @@ impl Desk {
     /// 404 for one that has none, 429 for too many of those, 503 when the shop can't be asked.
     pub async fn deactivate(
         self: &Arc<Self>,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         license: &License,
         credential: &Credential,
         instance: &str,
@@ -291,12 +291,12 @@ impl Desk {
         }
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
         let released = if lemon_squeezy(sources, &record).is_some() {
-            let owner = Owner {
+            let owner = DeviceRequest {
                 sources: sources.clone(),
                 license: license.clone(),
                 credential: credential.clone(),
             };
-            match self.device_call(&owner, DeviceCall::Deactivate(instance)).await {
+            match self.device_call(&owner, InstanceCall::Deactivate(instance)).await {
                 Some(lemonsqueezy::Device::Released) => true,
                 // Somebody was quicker at the shop; the place is free.
                 Some(lemonsqueezy::Device::IsNot) => is_known,
@@ -320,14 +320,14 @@ impl Desk {
     }
 
     /// The devices of a licence, where somebody counts them.
-    pub fn devices(&self, license: &License, record: &Record) -> Option<Devices> {
+    pub fn devices(&self, license: &License, record: &CachedLicense) -> Option<Devices> {
         self.devices_by(&license.plan, record)
     }
 
-    pub(super) fn devices_by(&self, plan: &Plan, record: &Record) -> Option<Devices> {
+    pub(super) fn devices_by(&self, plan: &Plan, record: &CachedLicense) -> Option<Devices> {
         let here = record.active().count() as u64;
         match &record.facts {
-            Some(Facts::LemonSqueezy(facts)) => {
+            Some(ShopLicense::LemonSqueezy(facts)) => {
                 Some(Devices { used: facts.activations.max(here), max: facts.activation_limit })
             }
             _ if plan.devices_required || plan.max_devices.is_some() || here > 0 => {
@@ -337,39 +337,40 @@ impl Desk {
         }
     }
 
-    /// As [`Desk::devices`], of what is known of the licence.
+    /// As [`LicenseValidator::devices`], of what is known of the licence.
     pub async fn devices_of(&self, license: &License) -> Option<Devices> {
         let kept = self.known(&license.id).await;
-        let none = Record::default();
+        let none = CachedLicense::default();
         self.devices(license, kept.as_ref().map_or(&none, |kept| &kept.record))
     }
 
     /// One call about a device, with a turn of its own. `None` when the shop said nothing.
     async fn device_call(
         self: &Arc<Self>,
-        owner: &Owner,
-        call: DeviceCall<'_>,
+        owner: &DeviceRequest,
+        call: InstanceCall<'_>,
     ) -> Option<lemonsqueezy::Device> {
-        let Owner { sources, license, credential } = owner;
+        let DeviceRequest { sources, license, credential } = owner;
         let kept = self.records.get(&license.id)?;
         let base = lemon_squeezy(sources, &kept.record)?;
         if self.health(Shop::LemonSqueezy).is_paused(std::time::Instant::now()) {
             return None;
         }
-        let _turn = self.turnstile.pass(Class::Known, None).await?;
+        let _turn = self.turnstile.pass(CallPriority::Known, None).await?;
         let asked = self.moment(&license.id);
         let about = (credential.expose(), call);
-        let DeviceReply { reply, device } =
+        let InstanceReply { reply, device } =
             lemonsqueezy::device(&self.client, &base, about, &self.hasher).await;
         match (&reply, &device) {
-            (Reply::Unknown(_), lemonsqueezy::Device::Unsaid) | (Reply::Facts(_), _) => {
+            (ShopReply::Unknown(_), lemonsqueezy::Device::Unsaid)
+            | (ShopReply::ShopLicense(_), _) => {
                 let verdict = sources.verdict_name(&reply, asked);
                 self.heard(Shop::LemonSqueezy, "", &reply, verdict);
             }
             // A word about the device alone says nothing of the licence.
             _ => {}
         }
-        if matches!(reply, Reply::Facts(_)) {
+        if matches!(reply, ShopReply::ShopLicense(_)) {
             self.note(sources, license.id, &reply, asked).await;
         }
         (device != lemonsqueezy::Device::Unsaid).then_some(device)
@@ -377,7 +378,7 @@ impl Desk {
 
     /// Writes down that a device has its place, or has none.
     async fn set_device(&self, id: &LicenseId, device: &str, gone: bool, now: UnixMs) {
-        let change = |record: Option<&Record>| {
+        let change = |record: Option<&CachedLicense>| {
             let record = record?;
             // Of one that never had a place nothing is kept: anybody may ask about any number.
             (!gone || record.device(device).is_some())
@@ -389,7 +390,7 @@ impl Desk {
     }
 
     /// Of all gateways, only this one changes the licence's devices while the lock lives.
-    async fn only_here(&self, id: &LicenseId) -> Result<Option<Lock>, Reject> {
+    async fn only_here(&self, id: &LicenseId) -> Result<Option<DistributedLock>, Reject> {
         let Some(shared) = &self.shared else { return Ok(None) };
         let deadline = tokio::time::Instant::now() + WAIT;
         while tokio::time::Instant::now() < deadline {
@@ -402,7 +403,7 @@ impl Desk {
         Err(store_is_away())
     }
 
-    fn strikes_of(&self, id: &LicenseId) -> Arc<Mutex<Strikes>> {
+    fn strikes_of(&self, id: &LicenseId) -> Arc<Mutex<DeviceThrottle>> {
         self.strikes.get_with(*id, Arc::default)
     }
 
@@ -440,27 +441,29 @@ impl Desk {
 const NOT_COUNTED: Devices = Devices { used: 0, max: None };
 
 /// Where to ask about devices, for a licence of Lemon Squeezy.
-fn lemon_squeezy(sources: &Sources, record: &Record) -> Option<BaseUrl> {
+fn lemon_squeezy(sources: &ConfiguredShops, record: &CachedLicense) -> Option<BaseUrl> {
     match sources.question_about(record.facts.as_ref()?)? {
-        Question::LemonSqueezy { base } => Some(base),
-        Question::Gumroad { .. } => None,
+        ShopQuery::LemonSqueezy { base } => Some(base),
+        ShopQuery::Gumroad { .. } => None,
     }
 }
 
 /// How long ago the shop knew a device; one in our own list is as good as on its first day.
-enum Age {
+enum DeviceFreshness {
     Fresh,
     Past(Duration),
 }
 
 /// `None` for a device that has no place.
-fn age(record: &Record, device: &str, now: UnixMs) -> Option<Age> {
+fn age(record: &CachedLicense, device: &str, now: UnixMs) -> Option<DeviceFreshness> {
     let found = record.device(device)?;
     Some(match record.facts {
         // What changed at the shop since may be this device.
-        Some(Facts::LemonSqueezy(_)) if found.checked <= record.marked => Age::Past(Duration::MAX),
-        Some(Facts::LemonSqueezy(_)) => Age::Past(passed(found.checked, now)),
-        _ => Age::Fresh,
+        Some(ShopLicense::LemonSqueezy(_)) if found.checked <= record.marked => {
+            DeviceFreshness::Past(Duration::MAX)
+        }
+        Some(ShopLicense::LemonSqueezy(_)) => DeviceFreshness::Past(passed(found.checked, now)),
+        _ => DeviceFreshness::Fresh,
     })
 }
 

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    client::{Answer, Client},
-    facts::{self, Reply, Shop, Trouble, Verdict},
-    hasher::Hasher,
+    shop_client::{ShopClient, ShopResponse},
+    shop_license::{self, LicenseVerdict, Shop, ShopError, ShopReply},
 };
-use crate::config::settings::{BaseUrl, Gumroad};
+use crate::{
+    config::settings::{BaseUrl, Gumroad},
+    vault::KeyedHash,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,7 +29,7 @@ pub enum Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct ShopLicense {
     pub status: Status,
     pub product: String,
     pub variant: String,
@@ -44,24 +46,24 @@ const VERIFY: &str = "/v2/licenses/verify";
 
 /// Asks about a key of one product.
 pub async fn verify(
-    client: &Client,
+    client: &ShopClient,
     base: &BaseUrl,
     (product, key): (&str, &str),
-    hasher: &Hasher,
-) -> Reply {
+    hasher: &KeyedHash,
+) -> ShopReply {
     let form = [("product_id", product), ("license_key", key), ("increment_uses_count", "false")];
     match client.post(base, VERIFY, &form).await {
         Ok(answer) => read(&answer, product, hasher),
-        Err(trouble) => Reply::Unknown(trouble),
+        Err(trouble) => ShopReply::Unknown(trouble),
     }
 }
 
 /// An answer about a key of `product` to facts.
-pub fn read(answer: &Answer, product: &str, hasher: &Hasher) -> Reply {
+pub fn read(answer: &ShopResponse, product: &str, hasher: &KeyedHash) -> ShopReply {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let message = body["message"].as_str().unwrap_or_default();
     let gone = |status| {
-        Reply::Facts(facts::Facts::Gumroad(Facts {
+        ShopReply::ShopLicense(shop_license::ShopLicense::Gumroad(ShopLicense {
             status,
             product: product.to_owned(),
             variant: String::new(),
@@ -73,24 +75,24 @@ pub fn read(answer: &Answer, product: &str, hasher: &Hasher) -> Reply {
     };
     match (answer.status, body["success"].as_bool()) {
         (200, Some(true)) => match purchase(&body, product, hasher) {
-            Some(facts) => Reply::Facts(facts::Facts::Gumroad(facts)),
-            None => Reply::Unknown(Trouble::unreadable()),
+            Some(facts) => ShopReply::ShopLicense(shop_license::ShopLicense::Gumroad(facts)),
+            None => ShopReply::Unknown(ShopError::unreadable()),
         },
         (404, Some(false)) if message.contains("disabled") => gone(Status::Disabled),
         (404, Some(false)) if message.contains("expired") => gone(Status::Revoked),
-        (404, Some(false)) => Reply::NotFound,
-        (429, _) => Reply::Unknown(Trouble::Limited { retry_after: answer.retry_after }),
+        (404, Some(false)) => ShopReply::NotFound,
+        (429, _) => ShopReply::Unknown(ShopError::Limited { retry_after: answer.retry_after }),
         (500, Some(false)) if message.contains("product_id") => {
-            Reply::Unknown(Trouble::Misconfigured(format!(
+            ShopReply::Unknown(ShopError::Misconfigured(format!(
                 "`{product}` is no product id; it is a permalink or mistyped"
             )))
         }
-        (200, _) => Reply::Unknown(Trouble::unreadable()),
-        (status, _) => Reply::Unknown(Trouble::status(status)),
+        (200, _) => ShopReply::Unknown(ShopError::unreadable()),
+        (status, _) => ShopReply::Unknown(ShopError::status(status)),
     }
 }
 
-fn purchase(body: &Value, product: &str, hasher: &Hasher) -> Option<Facts> {
+fn purchase(body: &Value, product: &str, hasher: &KeyedHash) -> Option<ShopLicense> {
     // Buyers who came by an import have the same members under another name.
     let member = |name: &str| body.get(name).filter(|purchase| purchase.is_object());
     let (purchase, is_import) = match member("purchase") {
@@ -100,21 +102,21 @@ fn purchase(body: &Value, product: &str, hasher: &Hasher) -> Option<Facts> {
     // `as_json_for_license` has `refunded` for every purchase, but not for imported customers, who paid
     // elsewhere; `chargebacked` for single payments only, `test` for the seller's own purchases only.
     let said = |name: &str| match is_import {
-        true => facts::optional_flag(&purchase[name]),
-        false => facts::flag(&purchase[name]),
+        true => shop_license::optional_flag(&purchase[name]),
+        false => shop_license::flag(&purchase[name]),
     };
-    let may_say = |name: &str| facts::optional_flag(&purchase[name]);
+    let may_say = |name: &str| shop_license::optional_flag(&purchase[name]);
     let mut ends: Option<UnixMs> = None;
     for name in ["subscription_ended_at", "subscription_cancelled_at", "subscription_failed_at"] {
         let at = match &purchase[name] {
             Value::Null => continue,
-            at => facts::moment(at.as_str()?)?,
+            at => shop_license::moment(at.as_str()?)?,
         };
         ends = Some(ends.map_or(at, |earlier| earlier.min(at)));
     }
     let lost = may_say("disputed")? && !may_say("dispute_won")?;
     let refunded = said("refunded")? | may_say("chargebacked")? | lost;
-    Some(Facts {
+    Some(ShopLicense {
         status: Status::Sold,
         product: purchase["product_id"].as_str().unwrap_or(product).to_owned(),
         variant: purchase["variants"].as_str().unwrap_or_default().to_owned(),
@@ -125,33 +127,33 @@ fn purchase(body: &Value, product: &str, hasher: &Hasher) -> Option<Facts> {
     })
 }
 
-pub fn hash_sale(id: &str, hasher: &Hasher) -> String {
+pub fn hash_sale(id: &str, hasher: &KeyedHash) -> String {
     hasher.order(Shop::Gumroad.name(), id)
 }
 
 /// What the facts mean for one account of the configuration, at `now`.
-pub fn judge(facts: &Facts, source: &Gumroad, now: UnixMs) -> Verdict {
+pub fn judge(facts: &ShopLicense, source: &Gumroad, now: UnixMs) -> LicenseVerdict {
     let product = source.products.iter().find(|(id, _)| **id == *facts.product);
     let Some((_, variants)) = product else {
-        return Verdict::Invalid(Code::LicenseWrongProduct);
+        return LicenseVerdict::Invalid(Code::LicenseWrongProduct);
     };
     // Of a key that was taken back no variant is told.
     if let (Status::Disabled | Status::Revoked, Some(code)) = (facts.status, facts.ended(now)) {
-        return Verdict::Invalid(code);
+        return LicenseVerdict::Invalid(code);
     }
     let Some(plan) = variants.plan(|variant| **variant == *facts.variant) else {
-        return Verdict::Invalid(Code::LicenseWrongProduct);
+        return LicenseVerdict::Invalid(Code::LicenseWrongProduct);
     };
     if facts.test && !source.test_mode {
-        return Verdict::Invalid(Code::LicenseInvalid);
+        return LicenseVerdict::Invalid(Code::LicenseInvalid);
     }
     match facts.ended(now) {
-        Some(code) => Verdict::Invalid(code),
-        None => Verdict::Valid { plan: plan.clone(), until: facts.ends },
+        Some(code) => LicenseVerdict::Invalid(code),
+        None => LicenseVerdict::Valid { plan: plan.clone(), until: facts.ends },
     }
 }
 
-impl Facts {
+impl ShopLicense {
     /// Why it is no longer good at `now`.
     pub fn ended(&self, now: UnixMs) -> Option<Code> {
         match self.status {

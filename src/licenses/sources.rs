@@ -8,14 +8,14 @@ use std::sync::{
 use gatekeeper_filters::kernel::{Code, Plan, UnixMs};
 
 use super::{
-    facts::{Facts, Reply, Shop, Verdict},
     gumroad, lemonsqueezy,
+    shop_license::{LicenseVerdict, Shop, ShopLicense, ShopReply},
 };
 use crate::config::settings::{
     BaseUrl, Gumroad, LemonSqueezy, LicenseCache, LicenseSource, Settings,
 };
 
-pub struct Sources {
+pub struct ConfiguredShops {
     pub cache: LicenseCache,
     pub plans: Vec<Arc<Plan>>,
     pub lemon_squeezy: Vec<LemonSqueezy>,
@@ -28,21 +28,21 @@ pub struct Sources {
 
 /// One call that could say something about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Question {
+pub enum ShopQuery {
     LemonSqueezy { base: BaseUrl },
     Gumroad { base: BaseUrl, product: Arc<str> },
 }
 
-impl Question {
+impl ShopQuery {
     pub fn shop(&self) -> Shop {
         match self {
-            Question::LemonSqueezy { .. } => Shop::LemonSqueezy,
-            Question::Gumroad { .. } => Shop::Gumroad,
+            ShopQuery::LemonSqueezy { .. } => Shop::LemonSqueezy,
+            ShopQuery::Gumroad { .. } => Shop::Gumroad,
         }
     }
 }
 
-impl Sources {
+impl ConfiguredShops {
     pub fn new(settings: &Settings) -> Self {
         let mut sources = Self {
             cache: settings.licenses.cache,
@@ -77,26 +77,26 @@ impl Sources {
     }
 
     /// Everything to ask about a key of this shape; nothing when no source has such keys.
-    pub fn questions(&self, key: &str) -> Vec<Question> {
+    pub fn questions(&self, key: &str) -> Vec<ShopQuery> {
         let fitting = self.shops.iter().filter(|shop| has_shape(**shop, key));
         fitting.flat_map(|shop| self.questions_to(*shop)).collect()
     }
 
     /// Everything that could be asked of a shop. One answer of Lemon Squeezy tells the store, so
     /// stores at one address are one question.
-    pub fn questions_to(&self, shop: Shop) -> Vec<Question> {
+    pub fn questions_to(&self, shop: Shop) -> Vec<ShopQuery> {
         let mut questions = Vec::new();
         match shop {
             Shop::LemonSqueezy => {
                 for source in &self.lemon_squeezy {
-                    let question = Question::LemonSqueezy { base: source.base.clone() };
+                    let question = ShopQuery::LemonSqueezy { base: source.base.clone() };
                     if !questions.contains(&question) {
                         questions.push(question);
                     }
                 }
             }
             Shop::Gumroad => questions.extend(self.gumroad.iter().flat_map(|source| {
-                source.products.iter().map(|(product, _)| Question::Gumroad {
+                source.products.iter().map(|(product, _)| ShopQuery::Gumroad {
                     base: source.base.clone(),
                     product: product.clone(),
                 })
@@ -106,45 +106,45 @@ impl Sources {
     }
 
     /// The question that these facts answered.
-    pub fn question_about(&self, facts: &Facts) -> Option<Question> {
+    pub fn question_about(&self, facts: &ShopLicense) -> Option<ShopQuery> {
         match facts {
-            Facts::LemonSqueezy(facts) => {
+            ShopLicense::LemonSqueezy(facts) => {
                 let own = self.lemon_squeezy.iter().find(|s| s.store_id == facts.store);
                 let source = own.or(self.lemon_squeezy.first())?;
-                Some(Question::LemonSqueezy { base: source.base.clone() })
+                Some(ShopQuery::LemonSqueezy { base: source.base.clone() })
             }
-            Facts::Gumroad(facts) => {
+            ShopLicense::Gumroad(facts) => {
                 self.questions_to(Shop::Gumroad).into_iter().find(|question| {
-                    matches!(question, Question::Gumroad { product, .. } if **product == *facts.product)
+                    matches!(question, ShopQuery::Gumroad { product, .. } if **product == *facts.product)
                 })
             }
         }
     }
 
     /// What facts mean under this configuration: the best that any source of that shop says.
-    pub fn judge(&self, facts: &Facts, now: UnixMs) -> Verdict {
+    pub fn judge(&self, facts: &ShopLicense, now: UnixMs) -> LicenseVerdict {
         let best = match facts {
-            Facts::LemonSqueezy(facts) => self
+            ShopLicense::LemonSqueezy(facts) => self
                 .lemon_squeezy
                 .iter()
                 .map(|source| lemonsqueezy::judge(facts, source, now))
-                .reduce(Verdict::or),
-            Facts::Gumroad(facts) => self
+                .reduce(LicenseVerdict::or),
+            ShopLicense::Gumroad(facts) => self
                 .gumroad
                 .iter()
                 .map(|source| gumroad::judge(facts, source, now))
-                .reduce(Verdict::or),
+                .reduce(LicenseVerdict::or),
         };
-        best.unwrap_or(Verdict::Invalid(Code::LicenseWrongProduct))
+        best.unwrap_or(LicenseVerdict::Invalid(Code::LicenseWrongProduct))
     }
 
     /// Label of `gatekeeper_license_checks_total`.
-    pub fn verdict_name(&self, reply: &Reply, now: UnixMs) -> &'static str {
+    pub fn verdict_name(&self, reply: &ShopReply, now: UnixMs) -> &'static str {
         match reply {
-            Reply::Unknown(_) => "unknown",
-            Reply::NotFound => "invalid",
-            Reply::Facts(facts) if self.judge(facts, now).is_valid() => "valid",
-            Reply::Facts(_) => "invalid",
+            ShopReply::Unknown(_) => "unknown",
+            ShopReply::NotFound => "invalid",
+            ShopReply::ShopLicense(facts) if self.judge(facts, now).is_valid() => "valid",
+            ShopReply::ShopLicense(_) => "invalid",
         }
     }
 

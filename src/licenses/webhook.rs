@@ -13,15 +13,14 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    desk::Desk,
-    facts::Facts,
+    cache_entry::CachedLicense,
     gumroad,
-    hasher::Hasher,
     lemonsqueezy::{self, number},
-    record::Record,
-    sources::Sources,
+    shop_license::ShopLicense,
+    sources::ConfiguredShops,
+    validator::LicenseValidator,
 };
-use crate::config::settings::LemonSqueezy;
+use crate::{config::settings::LemonSqueezy, vault::KeyedHash};
 
 /// Bytes of a webhook's body.
 pub const LONGEST: u64 = 256 * 1024;
@@ -36,7 +35,7 @@ pub fn seen() -> Cache<[u8; 32], ()> {
 
 /// Why a webhook is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum WebhookError {
     /// No source of that shop takes webhooks.
     NotHere,
     /// The signature, or the secret in the path, is missing or wrong.
@@ -49,15 +48,15 @@ pub enum Refused {
 
 /// What an event is about.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Event {
-    subject: Subject,
+pub(crate) struct WebhookEvent {
+    subject: WebhookSubject,
     /// Of the licence key, where the event names one: its refusal may be out of date.
     spelling: Option<LicenseId>,
     pub(crate) refund: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Subject {
+enum WebhookSubject {
     License(LicenseId),
     /// Hashed.
     Order(String),
@@ -65,7 +64,11 @@ enum Subject {
 }
 
 /// `None` for what is not about this store, or about its test mode.
-pub(crate) fn read(event: &Value, source: &LemonSqueezy, hasher: &Hasher) -> Option<Event> {
+pub(crate) fn read(
+    event: &Value,
+    source: &LemonSqueezy,
+    hasher: &KeyedHash,
+) -> Option<WebhookEvent> {
     let (meta, data) = (&event["meta"], &event["data"]);
     let attributes = &data["attributes"];
     // Of another type than the documented one, it is not believed to be a sale.
@@ -76,12 +79,12 @@ pub(crate) fn read(event: &Value, source: &LemonSqueezy, hasher: &Hasher) -> Opt
         return None;
     }
     let order = |id: &Value| match number(id) {
-        Some(id) => Subject::Order(lemonsqueezy::hash_order(id, hasher)),
-        None => Subject::Nothing,
+        Some(id) => WebhookSubject::Order(lemonsqueezy::hash_order(id, hasher)),
+        None => WebhookSubject::Nothing,
     };
     let subject = match data["type"].as_str().unwrap_or_default() {
         "license-keys" => match attributes["key"].as_str() {
-            Some(key) => Subject::License(hasher.id(key)),
+            Some(key) => WebhookSubject::License(hasher.id(key)),
             None => order(&attributes["order_id"]),
         },
         "orders" => order(&data["id"]),
@@ -91,7 +94,7 @@ pub(crate) fn read(event: &Value, source: &LemonSqueezy, hasher: &Hasher) -> Opt
     let in_part = attributes["status"] == "partial_refund" || attributes["refunded"] == false;
     let refund = meta["event_name"] == "order_refunded" && !in_part;
     let spelling = attributes["key"].as_str().map(|key| hasher.spelling(key));
-    Some(Event { subject, spelling, refund })
+    Some(WebhookEvent { subject, spelling, refund })
 }
 
 /// What the head of a webhook of Lemon Squeezy must have: a signature, 32 bytes in hex. Its scheme has no time stamp.
@@ -99,31 +102,31 @@ pub(crate) fn read(event: &Value, source: &LemonSqueezy, hasher: &Hasher) -> Opt
 /// # Errors
 /// No source takes webhooks, or there is no such signature.
 pub fn lemon_squeezy_signature(
-    sources: &Sources,
+    sources: &ConfiguredShops,
     header: Option<&[u8]>,
-) -> Result<[u8; 32], Refused> {
+) -> Result<[u8; 32], WebhookError> {
     if sources.lemon_squeezy.iter().all(|source| source.webhook_secret.is_none()) {
-        return Err(Refused::NotHere);
+        return Err(WebhookError::NotHere);
     }
-    header.and_then(unhex).ok_or(Refused::Unsigned)
+    header.and_then(unhex).ok_or(WebhookError::Unsigned)
 }
 
 /// What the path of a ping of Gumroad must end in.
 ///
 /// # Errors
 /// No source takes webhooks, or none has this secret.
-pub fn gumroad_secret(sources: &Sources, secret: &str) -> Result<(), Refused> {
+pub fn gumroad_secret(sources: &ConfiguredShops, secret: &str) -> Result<(), WebhookError> {
     let known = || sources.gumroad.iter().filter_map(|source| source.webhook_secret.as_ref());
     if known().next().is_none() {
-        return Err(Refused::NotHere);
+        return Err(WebhookError::NotHere);
     }
     let ours = known().fold(subtle::Choice::from(0), |ours, known| {
         ours | known.expose_secret().as_bytes().ct_eq(secret.as_bytes())
     });
-    if bool::from(ours) { Ok(()) } else { Err(Refused::Unsigned) }
+    if bool::from(ours) { Ok(()) } else { Err(WebhookError::Unsigned) }
 }
 
-impl Desk {
+impl LicenseValidator {
     /// Lemon Squeezy: `signature` is the HMAC-SHA256 of the raw body
     /// (<https://docs.lemonsqueezy.com/help/webhooks/signing-requests>).
     ///
@@ -131,21 +134,21 @@ impl Desk {
     /// It is not signed with the secret of any source.
     pub async fn lemon_squeezy_webhook(
         self: &Arc<Self>,
-        sources: &Sources,
+        sources: &ConfiguredShops,
         body: &[u8],
         signature: &[u8; 32],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), WebhookError> {
         let signed = |source: &&LemonSqueezy| is_signed(source, body, signature);
         // Two stores may have one secret.
         let signers: Vec<_> = sources.lemon_squeezy.iter().filter(signed).collect();
         if signers.is_empty() {
-            return Err(Refused::Unsigned);
+            return Err(WebhookError::Unsigned);
         }
         let body_id: [u8; 32] = Sha256::digest(body).into();
         if self.seen_webhooks.contains_key(&body_id) {
             return Ok(());
         }
-        let event: Value = serde_json::from_slice(body).map_err(|_| Refused::Unreadable)?;
+        let event: Value = serde_json::from_slice(body).map_err(|_| WebhookError::Unreadable)?;
         let read = |source| read(&event, source, &self.hasher);
         if let Some(event) = signers.into_iter().find_map(read) {
             self.act(event, true).await?;
@@ -159,7 +162,7 @@ impl Desk {
     ///
     /// # Errors
     /// It could not be written down.
-    pub async fn gumroad_webhook(self: &Arc<Self>, body: &[u8]) -> Result<(), Refused> {
+    pub async fn gumroad_webhook(self: &Arc<Self>, body: &[u8]) -> Result<(), WebhookError> {
         let field = |name: &str| {
             let mut fields = url::form_urlencoded::parse(body);
             fields.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
@@ -167,27 +170,27 @@ impl Desk {
         let key = field("license_key").filter(|key| !key.is_empty());
         let spelling = key.as_deref().map(|key| self.hasher.spelling(key));
         let subject = match (key, field("sale_id")) {
-            (Some(key), _) => Subject::License(self.hasher.id(&key)),
-            (_, Some(sale)) => Subject::Order(gumroad::hash_sale(&sale, &self.hasher)),
-            _ => Subject::Nothing,
+            (Some(key), _) => WebhookSubject::License(self.hasher.id(&key)),
+            (_, Some(sale)) => WebhookSubject::Order(gumroad::hash_sale(&sale, &self.hasher)),
+            _ => WebhookSubject::Nothing,
         };
-        self.act(Event { subject, spelling, refund: false }, false).await
+        self.act(WebhookEvent { subject, spelling, refund: false }, false).await
     }
 
     /// Marks the licences that an event is about.
     ///
     /// # Errors
     /// It can't be known which they are, or not written down.
-    async fn act(self: &Arc<Self>, event: Event, new: bool) -> Result<(), Refused> {
+    async fn act(self: &Arc<Self>, event: WebhookEvent, new: bool) -> Result<(), WebhookError> {
         let licenses = match event.subject {
-            Subject::License(id) => vec![id],
-            Subject::Order(order) => {
+            WebhookSubject::License(id) => vec![id],
+            WebhookSubject::Order(order) => {
                 if event.refund && !self.keep_refund(&order).await {
-                    return Err(Refused::NotTaken);
+                    return Err(WebhookError::NotTaken);
                 }
                 self.licenses_of(&order).await?
             }
-            Subject::Nothing => Vec::new(),
+            WebhookSubject::Nothing => Vec::new(),
         };
         let now = UnixMs::now();
         for id in licenses {
@@ -200,16 +203,16 @@ impl Desk {
             }
             // Another gateway may know a licence that this one does not.
             if self.records.get(&id).is_none() {
-                self.latest(&id).await.map_err(|_| Refused::NotTaken)?;
+                self.latest(&id).await.map_err(|_| WebhookError::NotTaken)?;
             }
-            let change = |record: Option<&Record>| {
+            let change = |record: Option<&CachedLicense>| {
                 let before = record.filter(|record| record.facts.is_some())?;
                 let mut marked = before.mark(now, new);
                 marked.refunded |= event.refund;
                 (marked != *before).then_some(marked)
             };
             if self.records.update(id, change).is_some() && !self.keep_now(id).await {
-                return Err(Refused::NotTaken);
+                return Err(WebhookError::NotTaken);
             }
         }
         Ok(())
@@ -219,21 +222,21 @@ impl Desk {
     /// so far: Lemon Squeezy's licence answers don't tell. Whether that is on the disk.
     async fn keep_refund(&self, order: &str) -> bool {
         let id = self.hasher.refund(order);
-        let refund = Record { refunded: true, ..Record::default() };
-        let change = |record: Option<&Record>| record.is_none().then_some(refund);
+        let refund = CachedLicense { refunded: true, ..CachedLicense::default() };
+        let change = |record: Option<&CachedLicense>| record.is_none().then_some(refund);
         self.records.update(id, change).is_none() || self.keep_now(id).await
     }
 
     /// Whether the money of the order was given back that a licence was bought with.
-    pub(super) async fn is_refunded(&self, facts: &Facts) -> bool {
+    pub(super) async fn is_refunded(&self, facts: &ShopLicense) -> bool {
         let Some(order) = facts.order() else { return false };
         let kept = self.known(&self.hasher.refund(order)).await;
         kept.is_some_and(|kept| kept.record.refunded)
     }
 
     /// Licences bought with an order, here and at other gateways.
-    async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, Refused> {
-        let bought = |facts: &Facts| facts.order() == Some(order);
+    async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, WebhookError> {
+        let bought = |facts: &ShopLicense| facts.order() == Some(order);
         let mut found: BTreeSet<LicenseId> = self
             .records
             .all()
@@ -241,7 +244,7 @@ impl Desk {
             .map(|(id, _)| id)
             .collect();
         if let Some(shared) = &self.shared {
-            found.extend(shared.licenses_of(order).await.map_err(|_| Refused::NotTaken)?);
+            found.extend(shared.licenses_of(order).await.map_err(|_| WebhookError::NotTaken)?);
         }
         Ok(found.into_iter().collect())
     }

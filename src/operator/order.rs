@@ -8,7 +8,7 @@ use gatekeeper_filters::kernel::{
 };
 
 use super::{Command, Failure};
-use crate::{ledger, licenses::revoke::Subject};
+use crate::{ledger, licenses::revocation::LicenseRef};
 
 /// Characters of a note.
 const LONGEST_NOTE: usize = 200;
@@ -21,7 +21,7 @@ const MOST: u64 = 1_000_000_000_000;
 
 #[derive(Debug)]
 pub struct Order {
-    pub subject: Subject,
+    pub subject: LicenseRef,
     pub messages: u64,
     pub tokens: u64,
     pub id: Option<String>,
@@ -61,21 +61,21 @@ impl Order {
     }
 }
 
-fn subject(root: Value<'_>) -> Result<Subject, Failure> {
+fn subject(root: Value<'_>) -> Result<LicenseRef, Failure> {
     match (text(root, "key", LONGEST_KEY)?, text(root, "license", 64)?) {
         (Some(key), None) if !key.trim().is_empty() => {
-            Ok(Subject::Key(Credential::new(key.trim())))
+            Ok(LicenseRef::Key(Credential::new(key.trim())))
         }
         (None, Some(hex)) => LicenseId::from_hex(&hex)
-            .map(Subject::Id)
+            .map(LicenseRef::Id)
             .ok_or_else(|| Failure::invalid("license: expected 64 hex digits")),
         _ => Err(Failure::invalid("name one licence: its `key`, or its id as `license`")),
     }
 }
 
 /// A key has no place in a record that is kept.
-fn check_note(note: &str, subject: &Subject) -> Result<(), Failure> {
-    let Subject::Key(key) = subject else { return Ok(()) };
+fn check_note(note: &str, subject: &LicenseRef) -> Result<(), Failure> {
+    let LicenseRef::Key(key) = subject else { return Ok(()) };
     match note.to_ascii_uppercase().contains(&key.expose().to_ascii_uppercase()) {
         true => Err(Failure::invalid("note: leave the licence key out of it")),
         false => Ok(()),
@@ -139,11 +139,11 @@ mod tests {
     fn a_good_order_is_read() {
         let body = r#"{"key":" ab-1 ","messages":100,"tokens":0,"id":"x_1","note":"é"}"#;
         let order = read("grant", body).unwrap();
-        let Subject::Key(key) = &order.subject else { panic!() };
+        let LicenseRef::Key(key) = &order.subject else { panic!() };
         assert_eq!((key.expose(), order.messages, order.tokens), ("ab-1", 100, 0));
         assert_eq!((order.id.as_deref(), &*order.note), (Some("x_1"), "é"));
         let id = format!(r#"{{"license":"{}"}}"#, "0a".repeat(32));
-        assert!(matches!(read("show", &id).unwrap().subject, Subject::Id(_)));
+        assert!(matches!(read("show", &id).unwrap().subject, LicenseRef::Id(_)));
     }
 
     #[test]

@@ -6,14 +6,14 @@ use serde_json::{Map, Value, json};
 use super::Operator;
 use crate::{
     ledger::{Action, Adjusted, Overview},
-    licenses::revoke::Known,
+    licenses::revocation::LicenseReport,
 };
 
 /// Actions shown.
 const ACTIONS: usize = 20;
 
 impl Operator {
-    pub(super) async fn show(&self, known: &Known) -> Map<String, Value> {
+    pub(super) async fn show(&self, known: &LicenseReport) -> Map<String, Value> {
         let limits = known.plan.as_ref().map(|plan| (plan.messages, plan.tokens));
         let (messages, tokens) = limits.unwrap_or_default();
         let overview = match &self.shared {
@@ -49,7 +49,7 @@ impl Operator {
 }
 
 /// `valid`, `revoked`, or the shop's word: `expired`, `disabled`, `refunded`, ...
-fn status(known: &Known) -> &'static str {
+fn status(known: &LicenseReport) -> &'static str {
     match (known.revoked, known.refused) {
         (Some(_), _) => "revoked",
         (None, Some(code)) => code.wire().1.trim_start_matches("license_"),

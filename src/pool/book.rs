@@ -18,7 +18,7 @@ use super::{
     rest::{Cooling, Quarantine},
     retry_budget::RetryBudget,
 };
-use crate::{config::settings::BaseUrl, licenses::Hasher};
+use crate::{config::settings::BaseUrl, vault::KeyedHash};
 
 /// By provider and id.
 type Name = (Arc<str>, Arc<str>);
@@ -65,12 +65,12 @@ pub struct HealthBook {
     keys: Mutex<HashMap<(Name, String), Arc<KeyHealth>>>,
     groups: Mutex<HashMap<Name, Arc<GroupHealth>>>,
     providers: Mutex<Providers>,
-    pub(super) hasher: Hasher,
+    pub(super) hasher: KeyedHash,
     pub(super) teller: Teller,
 }
 
 impl HealthBook {
-    pub fn new(hasher: Hasher) -> Self {
+    pub fn new(hasher: KeyedHash) -> Self {
         Self {
             keys: Mutex::default(),
             groups: Mutex::default(),

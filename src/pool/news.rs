@@ -30,7 +30,7 @@ pub enum Subject {
     Key {
         provider: Arc<str>,
         key: Arc<str>,
-        /// Which secret it has (`licenses::Hasher::secret`).
+        /// Which secret it has (`vault::KeyedHash::secret`).
         mark: String,
     },
 }

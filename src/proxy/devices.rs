@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 64;
 /// `{"name"}` → `{"instance_id", "devices"}`
 ///
 /// # Errors
-/// 400 for the body, and what [`crate::licenses::Desk::activate`] says.
+/// 400 for the body, and what [`crate::licenses::LicenseValidator::activate`] says.
 pub async fn activate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
@@ -35,7 +35,7 @@ pub async fn activate(
     }
     let book = &snapshot.licenses;
     let (instance, devices) = book
-        .desk
+        .validator
         .activate(&book.sources, &license, &credential, name)
         .await
         .map_err(|reject| reject.upgrade_url(license.plan.upgrade_url.clone()))?;
@@ -45,7 +45,7 @@ pub async fn activate(
 /// `{"instance_id"}`, or the header `x-instance-id` → `{"devices"}`
 ///
 /// # Errors
-/// 400 for the body, and what [`crate::licenses::Desk::deactivate`] says.
+/// 400 for the body, and what [`crate::licenses::LicenseValidator::deactivate`] says.
 pub async fn deactivate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
@@ -62,7 +62,7 @@ pub async fn deactivate(
         }
     };
     let book = &snapshot.licenses;
-    let devices = book.desk.deactivate(&book.sources, &license, &credential, instance).await?;
+    let devices = book.validator.deactivate(&book.sources, &license, &credential, instance).await?;
     Ok(json!({"devices": to_json(devices)}))
 }
 

@@ -139,6 +139,6 @@ async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Reject> {
             "tokens": limit(balance.tokens),
         },
         "models": allowed(license, snapshot).collect::<Vec<_>>(),
-        "devices": snapshot.licenses.desk.devices_of(license).await.map(devices::to_json),
+        "devices": snapshot.licenses.validator.devices_of(license).await.map(devices::to_json),
     }))
 }

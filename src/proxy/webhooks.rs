@@ -19,7 +19,7 @@ use super::{
     respond,
 };
 use crate::{
-    licenses::webhook::{self, LONGEST, Refused},
+    licenses::webhook::{self, LONGEST, WebhookError},
     snapshot::Snapshot,
 };
 
@@ -116,7 +116,7 @@ pub async fn lemon_squeezy(
     let signature = signature.as_ref().map(|value| value.as_bytes());
     let signature = webhook::lemon_squeezy_signature(&book.sources, signature).map_err(reject)?;
     let (place, body) = read(session, snapshot).await?;
-    let taken = book.desk.lemon_squeezy_webhook(&book.sources, &body, &signature).await;
+    let taken = book.validator.lemon_squeezy_webhook(&book.sources, &body, &signature).await;
     answer(&place, taken)
 }
 
@@ -129,7 +129,7 @@ pub async fn gumroad(session: &mut ServerSession, snapshot: &Snapshot) -> Result
     let secret = path.strip_prefix(super::gate::GUMROAD).unwrap_or_default();
     webhook::gumroad_secret(&book.sources, secret).map_err(reject)?;
     let (place, body) = read(session, snapshot).await?;
-    answer(&place, book.desk.gumroad_webhook(&body).await)
+    answer(&place, book.validator.gumroad_webhook(&body).await)
 }
 
 async fn read<'a>(
@@ -143,29 +143,31 @@ async fn read<'a>(
     Ok((place, body))
 }
 
-fn answer(place: &Place<'_>, taken: Result<(), Refused>) -> Result<Value, BodyError> {
+fn answer(place: &Place<'_>, taken: Result<(), WebhookError>) -> Result<Value, BodyError> {
     match taken {
         // That it could not be written down is no fault of the sender.
-        Ok(()) | Err(Refused::NotTaken) => place.of.heard(place.address, true),
+        Ok(()) | Err(WebhookError::NotTaken) => place.of.heard(place.address, true),
         Err(_) => place.of.heard(place.address, false),
     }
     taken.map(|()| json!({"status": "ok"})).map_err(|refused| reject(refused).into())
 }
 
-fn reject(refused: Refused) -> Reject {
+fn reject(refused: WebhookError) -> Reject {
     match refused {
-        Refused::NotHere => Reject::new(Code::NotFound, "There is nothing at this address."),
-        Refused::Unsigned => {
+        WebhookError::NotHere => Reject::new(Code::NotFound, "There is nothing at this address."),
+        WebhookError::Unsigned => {
             Reject::new(Code::LicenseMissing, "The signature is missing or wrong.")
                 .internal("a webhook whose signature fits no webhook_secret")
         }
-        Refused::NotTaken => Reject::new(
+        WebhookError::NotTaken => Reject::new(
             Code::StoreUnavailable,
             "The webhook could not be taken just now. Please send it again.",
         )
         .internal("a webhook could not be written down")
         .retry_after(5),
-        Refused::Unreadable => Reject::new(Code::InvalidRequest, "The body is not valid JSON."),
+        WebhookError::Unreadable => {
+            Reject::new(Code::InvalidRequest, "The body is not valid JSON.")
+        }
     }
 }
 

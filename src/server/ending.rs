@@ -19,7 +19,7 @@ use super::{keeping::Keeper, listen::Ports, notify};
 use crate::{
     handover::{Handover, Movable, Predecessor},
     ledger::{Embedded, Shared},
-    licenses::Desk,
+    licenses::LicenseValidator,
     reload::Reload,
     snapshot::Snapshot,
     spending::Spending,
@@ -58,7 +58,7 @@ pub struct Ending {
     pub telemetry: Arc<Telemetry>,
     pub store: Arc<Embedded>,
     pub shared: Option<Arc<Shared>>,
-    pub licenses: Arc<Desk>,
+    pub licenses: Arc<LicenseValidator>,
     pub phase: Arc<Phase>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// A directory that is removed at the end.

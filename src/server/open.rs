@@ -13,11 +13,11 @@ use secrecy::ExposeSecret;
 use crate::{
     config::settings::{self, Redis, Settings},
     ledger::{Embedded, Shared, moving::Inherited},
-    licenses::{Book, Desk, Hasher},
+    licenses::{ConfiguredLicenses, LicenseValidator},
     operator::{Answer, Command, Operator},
     store::{Store, address::Address, listen::Listener},
     telemetry::{Telemetry, access_log::AccessLog},
-    vault::pepper::{Pepper, pepper},
+    vault::{KeyedHash, Pepper, pepper},
 };
 
 /// How long one order waits for the shared store.
@@ -27,7 +27,7 @@ pub struct Opened {
     pub store: Arc<Embedded>,
     /// Where several gateways count together.
     pub shared: Option<Arc<Shared>>,
-    pub licenses: Arc<Desk>,
+    pub licenses: Arc<LicenseValidator>,
     pub telemetry: Arc<Telemetry>,
     redis: Option<Arc<Store>>,
 }
@@ -63,10 +63,14 @@ impl Opened {
         let access = AccessLog::open(access).context("`log.access` can't be written")?;
         let telemetry = Telemetry::new(access);
         let redis = settings.store.redis.as_ref().map(open_redis).transpose()?;
-        let hasher = Hasher::new(&pepper);
-        let licenses =
-            Desk::open(&settings.store, redis.clone(), hasher.clone(), telemetry.clone())
-                .context("licences can't be looked up")?;
+        let hasher = KeyedHash::new(&pepper);
+        let licenses = LicenseValidator::open(
+            &settings.store,
+            redis.clone(),
+            hasher.clone(),
+            telemetry.clone(),
+        )
+        .context("licences can't be looked up")?;
         let shared = match (&redis, &settings.store.redis) {
             (Some(redis), Some(settings)) => {
                 let (local, redis, on_down) =
@@ -122,7 +126,7 @@ pub fn operate(settings: &Settings, command: Command, body: &[u8]) -> anyhow::Re
     );
     let opened = Opened::open(settings, &settings::AccessLog::Off)?;
     opened.listen(Vec::new());
-    let book = Book::new(settings, opened.licenses.clone());
+    let book = ConfiguredLicenses::new(settings, opened.licenses.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (store, shared) = (opened.store.clone(), opened.shared.clone());
     let answer = runtime.block_on(async {

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     config::{base_url, settings::Variants},
-    licenses::{facts::Facts as AnyFacts, lemonsqueezy::tests::plan},
+    licenses::{lemonsqueezy::tests::plan, shop_license::ShopLicense as AnyFacts},
 };
 
 const NOW: UnixMs = UnixMs(1_795_510_800_000); // 2026-11-24T09:00:00Z
@@ -21,19 +21,19 @@ fn account() -> Gumroad {
     }
 }
 
-fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-    Answer { status, retry_after: None, body: Bytes::from(body.into()) }
+fn answer(status: u16, body: impl Into<Vec<u8>>) -> ShopResponse {
+    ShopResponse { status, retry_after: None, body: Bytes::from(body.into()) }
 }
 
-fn judged(status: u16, body: impl Into<Vec<u8>>) -> Verdict {
-    match read(&answer(status, body), PRODUCT, &Hasher::new(&[7; 32])) {
-        Reply::Facts(AnyFacts::Gumroad(facts)) => judge(&facts, &account(), NOW),
+fn judged(status: u16, body: impl Into<Vec<u8>>) -> LicenseVerdict {
+    match read(&answer(status, body), PRODUCT, &KeyedHash::new(&[7; 32])) {
+        ShopReply::ShopLicense(AnyFacts::Gumroad(facts)) => judge(&facts, &account(), NOW),
         reply => panic!("{reply:?}"),
     }
 }
 
 /// The membership's fixture with some members replaced.
-fn changed(change: impl FnOnce(&mut Value)) -> Verdict {
+fn changed(change: impl FnOnce(&mut Value)) -> LicenseVerdict {
     let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid.json");
     let mut body: Value = serde_json::from_str(fixture).unwrap();
     change(&mut body["purchase"]);
@@ -43,7 +43,7 @@ fn changed(change: impl FnOnce(&mut Value)) -> Verdict {
 #[test]
 fn a_variant_finds_its_plan() {
     let name = |verdict| match verdict {
-        Verdict::Valid { plan, .. } => plan.name.to_string(),
+        LicenseVerdict::Valid { plan, .. } => plan.name.to_string(),
         verdict => panic!("{verdict:?}"),
     };
     assert_eq!(name(changed(|_| {})), "pro");
@@ -56,16 +56,16 @@ fn a_variant_finds_its_plan() {
 fn an_end_that_lies_ahead_cuts_nobody_off() {
     for date in ["subscription_ended_at", "subscription_cancelled_at", "subscription_failed_at"] {
         let ahead = changed(|purchase| purchase[date] = json!("2026-12-02T09:14:55Z"));
-        let Verdict::Valid { until, .. } = ahead else { panic!("{date}") };
+        let LicenseVerdict::Valid { until, .. } = ahead else { panic!("{date}") };
         assert_eq!(&*until.unwrap().to_rfc3339(), "2026-12-02T09:14:55Z");
         let past = changed(|purchase| purchase[date] = json!("2026-11-24T09:00:00Z"));
-        assert_eq!(past, Verdict::Invalid(Code::LicenseExpired), "{date}");
+        assert_eq!(past, LicenseVerdict::Invalid(Code::LicenseExpired), "{date}");
     }
 }
 
 #[test]
 fn success_true_is_not_enough() {
-    let refunded = Verdict::Invalid(Code::LicenseRefunded);
+    let refunded = LicenseVerdict::Invalid(Code::LicenseRefunded);
     assert_eq!(changed(|purchase| purchase["refunded"] = json!(true)), refunded);
     assert_eq!(changed(|purchase| purchase["chargebacked"] = json!(true)), refunded);
     assert_eq!(changed(|purchase| purchase["disputed"] = json!(true)), refunded);
@@ -75,9 +75,9 @@ fn success_true_is_not_enough() {
     });
     assert!(won.is_valid());
     let test = changed(|purchase| purchase["test"] = json!(true));
-    assert_eq!(test, Verdict::Invalid(Code::LicenseInvalid));
+    assert_eq!(test, LicenseVerdict::Invalid(Code::LicenseInvalid));
     let other = changed(|purchase| purchase["product_id"] = json!("other=="));
-    assert_eq!(other, Verdict::Invalid(Code::LicenseWrongProduct));
+    assert_eq!(other, LicenseVerdict::Invalid(Code::LicenseWrongProduct));
 }
 
 #[test]
@@ -93,27 +93,27 @@ fn a_no_is_read_from_its_words_and_an_outage_is_no_no() {
     let no = |message: &str| json!({"success": false, "message": message}).to_string();
     assert_eq!(
         judged(404, no("This license key has been disabled.")),
-        Verdict::Invalid(Code::LicenseDisabled)
+        LicenseVerdict::Invalid(Code::LicenseDisabled)
     );
     let revoked = no("Access to the purchase associated with this license has expired.");
-    assert_eq!(judged(404, revoked), Verdict::Invalid(Code::LicenseExpired));
-    let of = |status, body: String| read(&answer(status, body), PRODUCT, &Hasher::new(&[7; 32]));
+    assert_eq!(judged(404, revoked), LicenseVerdict::Invalid(Code::LicenseExpired));
+    let of = |status, body: String| read(&answer(status, body), PRODUCT, &KeyedHash::new(&[7; 32]));
     let missing = no("That license does not exist for the provided product.");
-    assert_eq!(of(404, missing.clone()), Reply::NotFound);
+    assert_eq!(of(404, missing.clone()), ShopReply::NotFound);
     let ours = no("The 'product_id' parameter is required to verify the license for this product.");
-    assert!(matches!(of(500, ours), Reply::Unknown(Trouble::Misconfigured(_))));
+    assert!(matches!(of(500, ours), ShopReply::Unknown(ShopError::Misconfigured(_))));
     for (status, body) in
         [(404, "<html>".into()), (500, missing.clone()), (200, missing), (200, "{}".into())]
     {
-        assert!(matches!(of(status, body), Reply::Unknown(Trouble::Down(_))), "{status}");
+        assert!(matches!(of(status, body), ShopReply::Unknown(ShopError::Down(_))), "{status}");
     }
 }
 
 #[test]
 fn nothing_about_the_buyer_is_kept() {
     let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid.json");
-    let reply = read(&answer(200, fixture), PRODUCT, &Hasher::new(&[7; 32]));
-    let Reply::Facts(facts) = reply else { panic!() };
+    let reply = read(&answer(200, fixture), PRODUCT, &KeyedHash::new(&[7; 32]));
+    let ShopReply::ShopLicense(facts) = reply else { panic!() };
     let kept = serde_json::to_string(&facts).unwrap();
     for buyer in ["maren", "85DB562A", "4242", "731904482", "5550321502811", "mN4kZ"] {
         assert!(!kept.contains(buyer), "{buyer} in {kept}");
@@ -126,7 +126,7 @@ fn a_word_of_the_wrong_type_is_no_answer() {
         let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid_onetime.json");
         let mut body: Value = serde_json::from_str(fixture).unwrap();
         change(&mut body["purchase"]);
-        read(&answer(200, body.to_string()), PRODUCT, &Hasher::new(&[7; 32]))
+        read(&answer(200, body.to_string()), PRODUCT, &KeyedHash::new(&[7; 32]))
     };
     for member in ["refunded", "chargebacked", "disputed", "dispute_won", "test"] {
         for wrong in [json!("true"), json!("false"), json!(1), json!(0), json!([]), json!({})] {
@@ -134,11 +134,11 @@ fn a_word_of_the_wrong_type_is_no_answer() {
                 purchase["disputed"] = json!(true);
                 purchase[member] = wrong.clone();
             });
-            assert!(matches!(reply, Reply::Unknown(_)), "{member} = {wrong}: {reply:?}");
+            assert!(matches!(reply, ShopReply::Unknown(_)), "{member} = {wrong}: {reply:?}");
         }
     }
     let silent = said(&|purchase| drop(purchase.as_object_mut().unwrap().remove("refunded")));
-    assert!(matches!(silent, Reply::Unknown(_)), "{silent:?}");
+    assert!(matches!(silent, ShopReply::Unknown(_)), "{silent:?}");
     let single = said(&|purchase| drop(purchase.as_object_mut().unwrap().remove("chargebacked")));
-    assert!(matches!(single, Reply::Facts(_)), "{single:?}");
+    assert!(matches!(single, ShopReply::ShopLicense(_)), "{single:?}");
 }

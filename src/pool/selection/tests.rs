@@ -11,16 +11,16 @@ use gatekeeper_filters::kernel::Dialect;
 use super::*;
 use crate::{
     config::settings,
-    licenses::Hasher,
     pool::{
         HealthBook,
         key::{Place, Told},
     },
+    vault::KeyedHash,
 };
 
 /// Keys by group and weight.
 fn keys(of: &[(&str, u32)]) -> Vec<Arc<Key>> {
-    let book = HealthBook::new(Hasher::new(&[7; 32]));
+    let book = HealthBook::new(KeyedHash::new(&[7; 32]));
     let provider: Arc<str> = "p".into();
     let key = |(index, (group, weight)): (usize, &(&str, u32))| {
         let settings = settings::Key {

@@ -54,7 +54,7 @@ fn settings(name: &str, keys: &[&str]) -> settings::Provider {
 
 fn build(settings: settings::Provider) -> Provider {
     let endpoint = Arc::new(Endpoint::new(&settings.base, settings.timeouts));
-    let book = HealthBook::new(crate::licenses::Hasher::new(&[7; 32]));
+    let book = HealthBook::new(crate::vault::KeyedHash::new(&[7; 32]));
     Provider::new(settings, Arc::new(["m".into(), "n".into()]), endpoint, &book).unwrap()
 }
 

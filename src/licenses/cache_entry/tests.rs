@@ -1,7 +1,7 @@
 use super::*;
 use crate::licenses::{
-    facts::Trouble,
     lemonsqueezy::{self, Status, tests::plan},
+    shop_license::ShopError,
 };
 
 const HOUR: u64 = 3_600_000;
@@ -19,8 +19,8 @@ fn at(since_start: u64) -> UnixMs {
     UnixMs(START + since_start)
 }
 
-fn facts(status: Status, store: u64) -> Facts {
-    Facts::LemonSqueezy(lemonsqueezy::Facts {
+fn facts(status: Status, store: u64) -> ShopLicense {
+    ShopLicense::LemonSqueezy(lemonsqueezy::ShopLicense {
         status,
         store,
         product: 1,
@@ -34,49 +34,49 @@ fn facts(status: Status, store: u64) -> Facts {
 }
 
 /// Store 1 is ours.
-fn judge(facts: &Facts) -> Verdict {
-    let Facts::LemonSqueezy(facts) = facts else { panic!() };
+fn judge(facts: &ShopLicense) -> LicenseVerdict {
+    let ShopLicense::LemonSqueezy(facts) = facts else { panic!() };
     match (facts.store, facts.status) {
-        (1, Status::Active) => Verdict::Valid { plan: plan("pro"), until: facts.expires },
-        (1, Status::Disabled) => Verdict::Invalid(Code::LicenseDisabled),
-        (1, Status::Expired) => Verdict::Invalid(Code::LicenseExpired),
-        _ => Verdict::Invalid(Code::LicenseWrongProduct),
+        (1, Status::Active) => LicenseVerdict::Valid { plan: plan("pro"), until: facts.expires },
+        (1, Status::Disabled) => LicenseVerdict::Invalid(Code::LicenseDisabled),
+        (1, Status::Expired) => LicenseVerdict::Invalid(Code::LicenseExpired),
+        _ => LicenseVerdict::Invalid(Code::LicenseWrongProduct),
     }
 }
 
-fn heard(record: &Record, reply: &Reply, now: UnixMs) -> Record {
+fn heard(record: &CachedLicense, reply: &ShopReply, now: UnixMs) -> CachedLicense {
     record.hear(reply, now, judge, false)
 }
 
-fn yes() -> Reply {
-    Reply::Facts(facts(Status::Active, 1))
+fn yes() -> ShopReply {
+    ShopReply::ShopLicense(facts(Status::Active, 1))
 }
 
-fn good() -> Record {
-    heard(&Record::default(), &yes(), at(0))
+fn good() -> CachedLicense {
+    heard(&CachedLicense::default(), &yes(), at(0))
 }
 
-fn decide(record: &Record, now: UnixMs) -> Decision {
+fn decide(record: &CachedLicense, now: UnixMs) -> CacheDecision {
     let verdict = match &record.facts {
         Some(facts) => judge(facts),
-        None => Verdict::Invalid(Code::LicenseInvalid),
+        None => LicenseVerdict::Invalid(Code::LicenseInvalid),
     };
     record.decide(verdict, &CACHE, &LicenseId([0; 32]), now)
 }
 
 /// What is asked, and whether a good answer holds meanwhile.
-fn way(record: &Record, since_start: u64) -> (Ask, Option<bool>) {
+fn way(record: &CachedLicense, since_start: u64) -> (CacheQuery, Option<bool>) {
     let decision = decide(record, at(since_start));
-    (decision.ask, decision.answer.as_ref().map(Verdict::is_valid))
+    (decision.ask, decision.answer.as_ref().map(LicenseVerdict::is_valid))
 }
 
 #[test]
 fn a_yes_is_fresh_then_stale_then_nothing() {
     let record = good();
-    assert_eq!(way(&record, 24 * HOUR - 1), (Ask::No, Some(true)));
-    assert_eq!(way(&record, 24 * HOUR), (Ask::Behind, Some(true)));
-    assert_eq!(way(&record, 96 * HOUR - 1), (Ask::Behind, Some(true)));
-    assert_eq!(way(&record, 96 * HOUR), (Ask::First, None));
+    assert_eq!(way(&record, 24 * HOUR - 1), (CacheQuery::No, Some(true)));
+    assert_eq!(way(&record, 24 * HOUR), (CacheQuery::Behind, Some(true)));
+    assert_eq!(way(&record, 96 * HOUR - 1), (CacheQuery::Behind, Some(true)));
+    assert_eq!(way(&record, 96 * HOUR), (CacheQuery::First, None));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn jitter_shortens_by_a_tenth_at_most() {
 #[test]
 fn a_shop_that_does_not_answer_changes_nothing() {
     let record = good();
-    let reply = Reply::Unknown(Trouble::status(500));
+    let reply = ShopReply::Unknown(ShopError::status(500));
     assert_eq!(heard(&record, &reply, at(30 * HOUR)), record);
 }
 
@@ -101,18 +101,18 @@ fn an_explicit_no_acts_at_once_and_is_kept_longer_each_time() {
     let mut record = good();
     let mut now = 0;
     for wait in [60_000, 120_000, 240_000, 300_000, 300_000] {
-        record = heard(&record, &Reply::Facts(facts(Status::Disabled, 1)), at(now));
-        assert_eq!(way(&record, now + wait - 1), (Ask::No, Some(false)));
-        assert_eq!(way(&record, now + wait), (Ask::First, Some(false)));
+        record = heard(&record, &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(now));
+        assert_eq!(way(&record, now + wait - 1), (CacheQuery::No, Some(false)));
+        assert_eq!(way(&record, now + wait), (CacheQuery::First, Some(false)));
         now += wait;
     }
     record = heard(&record, &yes(), at(now));
-    assert_eq!(way(&record, now), (Ask::No, Some(true)), "enabled again");
+    assert_eq!(way(&record, now), (CacheQuery::No, Some(true)), "enabled again");
 }
 
 #[test]
 fn a_good_licence_falls_by_not_found_after_three_in_fifteen_minutes() {
-    for reply in [Reply::NotFound, Reply::Facts(facts(Status::Active, 2))] {
+    for reply in [ShopReply::NotFound, ShopReply::ShopLicense(facts(Status::Active, 2))] {
         let mut record = good();
         for (minute, holds) in [(0, true), (5, true), (10, true), (14, true), (15, false)] {
             record = heard(&record, &reply, at(minute * MINUTE));
@@ -122,9 +122,9 @@ fn a_good_licence_falls_by_not_found_after_three_in_fifteen_minutes() {
     }
     let mut record = good();
     for minute in [0, 20] {
-        record = heard(&record, &Reply::NotFound, at(minute * MINUTE));
+        record = heard(&record, &ShopReply::NotFound, at(minute * MINUTE));
     }
-    assert_eq!(way(&record, 20 * MINUTE), (Ask::No, Some(true)), "twice is not enough");
+    assert_eq!(way(&record, 20 * MINUTE), (CacheQuery::No, Some(true)), "twice is not enough");
     record = heard(&record, &yes(), at(21 * MINUTE));
     assert_eq!(record.turned, None, "found again");
 }
@@ -133,12 +133,12 @@ fn a_good_licence_falls_by_not_found_after_three_in_fifteen_minutes() {
 fn a_sudden_refusal_of_many_is_not_believed_for_72_hours() {
     let mut record = good();
     for hour in [1, 2, 30, 72] {
-        record = record.hear(&Reply::NotFound, at(hour * HOUR), judge, true);
+        record = record.hear(&ShopReply::NotFound, at(hour * HOUR), judge, true);
         assert_eq!(way(&record, hour * HOUR).1, Some(true), "after {hour} hours");
     }
-    record = record.hear(&Reply::NotFound, at(73 * HOUR), judge, true);
+    record = record.hear(&ShopReply::NotFound, at(73 * HOUR), judge, true);
     assert_eq!(way(&record, 73 * HOUR).1, Some(false));
-    let disabled = Reply::Facts(facts(Status::Disabled, 1));
+    let disabled = ShopReply::ShopLicense(facts(Status::Disabled, 1));
     let record = good().hear(&disabled, at(HOUR), judge, true);
     assert_eq!(way(&record, HOUR).1, Some(false), "an explicit no always acts");
 }
@@ -146,26 +146,34 @@ fn a_sudden_refusal_of_many_is_not_believed_for_72_hours() {
 #[test]
 fn what_expired_since_the_last_check_is_not_served_and_not_refused() {
     let mut record = good();
-    let Some(Facts::LemonSqueezy(facts)) = &mut record.facts else { panic!() };
+    let Some(ShopLicense::LemonSqueezy(facts)) = &mut record.facts else { panic!() };
     facts.expires = Some(at(HOUR));
-    let expired = Verdict::Invalid(Code::LicenseExpired);
+    let expired = LicenseVerdict::Invalid(Code::LicenseExpired);
     let decision = record.decide(expired.clone(), &CACHE, &LicenseId([0; 32]), at(HOUR));
-    assert_eq!(decision, Decision { ask: Ask::First, answer: None });
+    assert_eq!(decision, CacheDecision { ask: CacheQuery::First, answer: None });
     let lapsed = record.hear(&yes(), at(HOUR), |_| expired.clone(), false);
     let decision = lapsed.decide(expired.clone(), &CACHE, &LicenseId([0; 32]), at(HOUR + 1));
-    assert_eq!(decision, Decision { ask: Ask::No, answer: Some(expired) }, "the shop said so");
+    assert_eq!(
+        decision,
+        CacheDecision { ask: CacheQuery::No, answer: Some(expired) },
+        "the shop said so"
+    );
 }
 
 #[test]
 fn a_mark_makes_the_next_request_ask_and_the_old_facts_hold() {
     let record = good().mark(at(HOUR), true);
-    assert_eq!(way(&record, HOUR), (Ask::First, Some(true)));
+    assert_eq!(way(&record, HOUR), (CacheQuery::First, Some(true)));
     let asked_before = heard(&record, &yes(), at(HOUR - 1));
-    assert_eq!(way(&asked_before, HOUR + 1).0, Ask::First, "that answer is older than the mark");
+    assert_eq!(
+        way(&asked_before, HOUR + 1).0,
+        CacheQuery::First,
+        "that answer is older than the mark"
+    );
     let asked_after = heard(&record, &yes(), at(HOUR + 1));
-    assert_eq!(way(&asked_after, HOUR + 2), (Ask::No, Some(true)));
-    let missed = heard(&record, &Reply::NotFound, at(HOUR + 1));
-    assert_eq!(way(&missed, HOUR + 2), (Ask::No, Some(true)), "an answer, too");
+    assert_eq!(way(&asked_after, HOUR + 2), (CacheQuery::No, Some(true)));
+    let missed = heard(&record, &ShopReply::NotFound, at(HOUR + 1));
+    assert_eq!(way(&missed, HOUR + 2), (CacheQuery::No, Some(true)), "an answer, too");
 }
 
 #[test]
@@ -174,15 +182,16 @@ fn marks_that_are_not_sure_to_be_new_act_once_a_minute() {
     record = heard(&record, &yes(), at(HOUR + 1));
     for second in 1..60 {
         record = record.mark(at(HOUR + second * 1_000), false);
-        assert_eq!(way(&record, HOUR + second * 1_000).0, Ask::No, "{second}");
+        assert_eq!(way(&record, HOUR + second * 1_000).0, CacheQuery::No, "{second}");
     }
-    assert_eq!(way(&record, HOUR + MINUTE).0, Ask::First, "none is lost");
+    assert_eq!(way(&record, HOUR + MINUTE).0, CacheQuery::First, "none is lost");
 }
 
 #[test]
 fn of_two_records_the_newer_answer_stays_with_every_mark() {
     let older = good().mark(at(HOUR), true);
-    let newer = heard(&good(), &Reply::Facts(facts(Status::Disabled, 1)), at(30 * MINUTE));
+    let newer =
+        heard(&good(), &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(30 * MINUTE));
     for merged in [older.merge(&newer), newer.merge(&older)] {
         assert_eq!(merged.checked, at(30 * MINUTE));
         assert_eq!(merged.facts, newer.facts);
@@ -196,17 +205,20 @@ fn of_two_records_the_newer_answer_stays_with_every_mark() {
 #[test]
 fn merging_loses_nothing_whoever_comes_first_and_however_often() {
     let base = good();
-    let changes: [Record; 10] = [
+    let changes: [CachedLicense; 10] = [
         base.mark(at(HOUR), true),
-        Record { refunded: true, ..base.clone() },
+        CachedLicense { refunded: true, ..base.clone() },
         base.with_device("a", false, at(1)).with_device("b", false, at(2)),
         base.with_device("a", false, at(1)).with_device("a", true, at(3)),
-        heard(&base, &Reply::NotFound, at(2 * MINUTE)),
-        heard(&base, &Reply::Facts(facts(Status::Disabled, 1)), at(3 * MINUTE)),
+        heard(&base, &ShopReply::NotFound, at(2 * MINUTE)),
+        heard(&base, &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(3 * MINUTE)),
         heard(&base, &yes(), at(4 * MINUTE)),
         base.revoke(true, at(5)).unwrap(),
         base.revoke(true, at(6)).unwrap().revoke(false, at(7)).unwrap(),
-        Record { revocation: Revocation { at: at(7), revoked: true }, ..Record::default() },
+        CachedLicense {
+            revocation: Revocation { at: at(7), revoked: true },
+            ..CachedLicense::default()
+        },
     ];
     for one in &changes {
         assert_eq!(&one.merge(one), one);
@@ -242,20 +254,20 @@ fn a_revocation_outlives_the_shops_yes_and_ends_by_the_operators_word() {
 
 #[test]
 fn an_answer_that_was_overtaken_changes_nothing() {
-    let disabled = heard(&good(), &Reply::Facts(facts(Status::Disabled, 1)), at(HOUR));
+    let disabled = heard(&good(), &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(HOUR));
     assert_eq!(heard(&disabled, &yes(), at(HOUR - 1)), disabled);
 }
 
 #[test]
 fn what_an_older_version_wrote_can_be_read() {
-    assert_eq!(serde_json::from_str::<Record>("{}").unwrap(), Record::default());
+    assert_eq!(serde_json::from_str::<CachedLicense>("{}").unwrap(), CachedLicense::default());
     let text = r#"{"version":7,"devices":[{"id":"a","checked":5}]}"#;
-    assert!(serde_json::from_str::<Record>(text).unwrap().device("a").is_some());
+    assert!(serde_json::from_str::<CachedLicense>(text).unwrap().device("a").is_some());
 }
 
 #[test]
 fn a_record_survives_being_written_down() {
-    let record = heard(&good(), &Reply::NotFound, at(1)).mark(at(2), true);
+    let record = heard(&good(), &ShopReply::NotFound, at(1)).mark(at(2), true);
     let text = serde_json::to_string(&record).unwrap();
-    assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+    assert_eq!(serde_json::from_str::<CachedLicense>(&text).unwrap(), record);
 }

@@ -1,12 +1,13 @@
-//! Where licences of shops are looked up. Lives as long as the process; what depends on the
-//! configuration of the moment comes in as [`Sources`]. Its work stands in more files than this one:
-//! `sharing` (where records are), `lookup` (one flight), `devices`, `webhook`, `upheaval`, `revoke`.
+//! The licence validation service: from cache to single flight to shop. Lives as long as the process; what
+//! depends on the configuration of the moment comes in as [`ConfiguredShops`]. Parts of it stand in files of
+//! their own: `cache_sync` (the tiers of the cache), `shop_lookup` (one look-up), `devices`, `webhook`,
+//! `mass_refusal`, `revocation`.
 //!
 //! ```text
-//! request ─► records ─► (shared store) ─► decide ─► served
-//!                                          │ nothing usable
-//!                                          ▼
-//!                     flight: turnstile ─► lock ─► shop ─► record ─► shelf, shared store
+//! request ─► memory ─► (Redis) ─► decide ─► served
+//!                                   │ nothing usable
+//!                                   ▼
+//!                     single flight: call queue ─► lock ─► shop ─► entry ─► disk, Redis
 //! ```
 
 use std::{
@@ -21,24 +22,23 @@ use rustc_hash::FxHashSet;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
-    budget::Class,
-    client::Client,
-    devices::Strikes,
-    facts::{Facts, Reply, Shop, Verdict},
-    flights::{Flight, Flights, Landed},
-    hasher::Hasher,
-    health::Health,
-    lookup::Inquiry,
-    record::{Ask, Record, no_for, passed},
-    records::{Kept, Records},
-    shared::Shared,
-    shelf::{Shelf, Tell},
-    sources::Sources,
-    turnstile::{Turn, Turnstile},
-    upheaval,
-    visitors::{Address, Admission, Visitors},
+    address_throttle::{AddressThrottle, ClientPrefix, ThrottleDecision},
+    cache_entry::{CacheQuery, CachedLicense, no_for, passed},
+    call_budget::CallPriority,
+    call_queue::{CallPermit, CallQueue},
+    devices::DeviceThrottle,
+    disk_cache::{DiskCache, ForwardChange},
+    mass_refusal,
+    memory_cache::{CacheSlot, MemoryCache},
+    redis_cache::RedisCache,
+    shop_client::ShopClient,
+    shop_health::ShopHealth,
+    shop_license::{LicenseVerdict, Shop, ShopLicense, ShopReply},
+    shop_lookup::LookupRequest,
+    single_flight::{FlightResult, Follower, SingleFlight},
+    sources::ConfiguredShops,
 };
-use crate::{config::settings, store::Store, telemetry::Telemetry};
+use crate::{config::settings, store::Store, telemetry::Telemetry, vault::KeyedHash};
 
 /// How long a request waits for a shop.
 const WAIT: Duration = Duration::from_secs(10);
@@ -47,23 +47,23 @@ const REFUSALS: u64 = 20_000;
 /// Longer than any refusal is kept.
 const REFUSAL_TIME: Duration = Duration::from_secs(600);
 
-pub struct Desk {
-    pub hasher: Hasher,
-    pub(super) records: Arc<Records>,
-    /// By [`Hasher::spelling`].
-    pub(super) refused: Cache<LicenseId, Arc<Refusal>>,
-    pub(super) strikes: Cache<LicenseId, Arc<Mutex<Strikes>>>,
+pub struct LicenseValidator {
+    pub hasher: KeyedHash,
+    pub(super) records: Arc<MemoryCache>,
+    /// By [`KeyedHash::spelling`].
+    pub(super) refused: Cache<LicenseId, Arc<NegativeEntry>>,
+    pub(super) strikes: Cache<LicenseId, Arc<Mutex<DeviceThrottle>>>,
     pub(super) seen_webhooks: Cache<[u8; 32], ()>,
-    pub(super) visitors: Visitors,
-    pub(super) flights: Arc<Flights>,
+    pub(super) visitors: AddressThrottle,
+    pub(super) flights: Arc<SingleFlight>,
     /// Licences that wait for a call in the background.
     behind: Mutex<FxHashSet<LicenseId>>,
-    pub(super) turnstile: Turnstile,
-    pub(super) client: Client,
-    pub(super) shared: Option<Arc<Shared>>,
+    pub(super) turnstile: CallQueue,
+    pub(super) client: ShopClient,
+    pub(super) shared: Option<Arc<RedisCache>>,
     pub(super) telemetry: Arc<Telemetry>,
-    pub(super) shelf: Shelf,
-    shops: [Health; Shop::ALL.len()],
+    pub(super) shelf: DiskCache,
+    shops: [ShopHealth; Shop::ALL.len()],
     /// Too many licences turned bad at once.
     pub(super) holding: AtomicBool,
     /// Something known here is not on the shared store.
@@ -74,17 +74,17 @@ pub struct Desk {
 }
 
 /// A key that no shop knows as ours.
-pub(super) struct Refusal {
+pub(super) struct NegativeEntry {
     pub code: Code,
     /// What the shop said, if it knows the key: a changed configuration may make it ours.
-    pub facts: Option<Facts>,
+    pub facts: Option<ShopLicense>,
     pub at: UnixMs,
     /// How often in a row.
     pub times: u32,
 }
 
-impl Desk {
-    /// Opens the desk on a database that is open already, and on the store of all gateways, if there
+impl LicenseValidator {
+    /// Opens the validator on a database that is open already, and on the store of all gateways, if there
     /// is one.
     ///
     /// # Errors
@@ -92,26 +92,26 @@ impl Desk {
     pub fn open(
         store: &settings::Store,
         redis: Option<Arc<Store>>,
-        hasher: Hasher,
+        hasher: KeyedHash,
         telemetry: Arc<Telemetry>,
     ) -> anyhow::Result<Arc<Self>> {
-        let records = Arc::new(Records::default());
-        let shelf = Shelf::open(&store.path, records.clone())?;
-        let shared = redis.map(|store| Arc::new(Shared::new(store)));
-        let (turnstile, turning) = Turnstile::new(shared.clone());
+        let records = Arc::new(MemoryCache::default());
+        let shelf = DiskCache::open(&store.path, records.clone())?;
+        let shared = redis.map(|store| Arc::new(RedisCache::new(store)));
+        let (turnstile, turning) = CallQueue::new(shared.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let desk = Arc::new(Self {
+        let validator = Arc::new(Self {
             hasher,
-            holding: AtomicBool::new(upheaval::was_going_on(&records, UnixMs::now())),
+            holding: AtomicBool::new(mass_refusal::was_going_on(&records, UnixMs::now())),
             records,
             refused: Cache::builder().max_capacity(REFUSALS).time_to_live(REFUSAL_TIME).build(),
             strikes: super::devices::strikes(),
             seen_webhooks: super::webhook::seen(),
-            visitors: Visitors::default(),
+            visitors: AddressThrottle::default(),
             flights: Arc::default(),
             behind: Mutex::default(),
             turnstile,
-            client: Client::new()?,
+            client: ShopClient::new()?,
             shared,
             telemetry,
             shelf,
@@ -120,22 +120,22 @@ impl Desk {
             unheard: Notify::new(),
             runtime: runtime.handle().clone(),
         });
-        let tending = desk.clone().tend();
+        let tending = validator.clone().tend();
         std::thread::Builder::new().name("licenses".into()).spawn(move || {
             runtime.spawn(turning);
             runtime.block_on(tending);
         })?;
-        Ok(desk)
+        Ok(validator)
     }
 
     /// The disk is another process' from now on, which is told of what changes here. Blocks.
-    pub fn give(&self, tell: Tell) {
+    pub fn give(&self, tell: ForwardChange) {
         self.shelf.give(tell);
     }
 
     /// Takes in what another process was told of a licence; the newer of both stays.
     pub fn take_in(&self, id: LicenseId, record: serde_json::Value) {
-        match serde_json::from_value::<Record>(record) {
+        match serde_json::from_value::<CachedLicense>(record) {
             Ok(record) => drop(self.adopt(id, &record)),
             Err(problem) => log::warn!("licences: a record can't be read: {problem}"),
         }
@@ -154,7 +154,7 @@ impl Desk {
     /// Who a key of a shop stands for.
     pub async fn check(
         self: &Arc<Self>,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         id: LicenseId,
         asking: &Asking<'_>,
     ) -> Standing {
@@ -174,9 +174,9 @@ impl Desk {
 
     async fn check_known(
         self: &Arc<Self>,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         id: LicenseId,
-        kept: &Arc<Kept>,
+        kept: &Arc<CacheSlot>,
         asking: &Asking<'_>,
     ) -> Standing {
         let now = asking.now;
@@ -185,8 +185,8 @@ impl Desk {
         let decision = kept.record.decide(verdict, &sources.cache, &id, now);
         let cache = &self.telemetry.metrics.license_cache;
         match (decision.ask, decision.answer) {
-            (Ask::No, answer) => {
-                let valid = answer.as_ref().is_some_and(Verdict::is_valid);
+            (CacheQuery::No, answer) => {
+                let valid = answer.as_ref().is_some_and(LicenseVerdict::is_valid);
                 if valid {
                     cache.fresh.inc()
                 } else {
@@ -194,15 +194,16 @@ impl Desk {
                 }
                 standing(id, answer)
             }
-            (Ask::Behind, answer) => {
+            (CacheQuery::Behind, answer) => {
                 cache.stale.inc();
                 if kept.try_again(now, pause(sources)) {
-                    let inquiry = self.inquiry(sources, id, asking.credential, Class::Behind);
+                    let inquiry =
+                        self.inquiry(sources, id, asking.credential, CallPriority::Behind);
                     self.ask_behind(inquiry, kept.clone());
                 }
                 standing(id, answer)
             }
-            (Ask::First, answer) => {
+            (CacheQuery::First, answer) => {
                 cache.miss.inc();
                 // Somebody just tried in vain, and there is an answer that holds meanwhile.
                 let in_vain = !kept.try_again(now, pause(sources)) && !self.flights.is_open(&id);
@@ -222,12 +223,12 @@ impl Desk {
     /// was joined was under way.
     async fn ask_first(
         self: &Arc<Self>,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         id: LicenseId,
-        kept: &Arc<Kept>,
+        kept: &Arc<CacheSlot>,
         asking: &Asking<'_>,
-    ) -> Landed {
-        let inquiry = || self.inquiry(sources, id, asking.credential, Class::Known);
+    ) -> FlightResult {
+        let inquiry = || self.inquiry(sources, id, asking.credential, CallPriority::Known);
         self.ask(inquiry(), Some(kept)).await?;
         match self.records.get(&id) {
             Some(kept) if kept.record.is_due(UnixMs::now()) => {
@@ -239,29 +240,29 @@ impl Desk {
 
     /// Asks while the request is served. The flight begins with the call, not with the wait for it:
     /// a request that can't be served must not wait for a turn that has no hurry.
-    fn ask_behind(self: &Arc<Self>, inquiry: Inquiry, kept: Arc<Kept>) {
+    fn ask_behind(self: &Arc<Self>, inquiry: LookupRequest, kept: Arc<CacheSlot>) {
         let id = inquiry.id;
         if !self.behind.lock().insert(id) {
             return;
         }
-        let desk = self.clone();
+        let validator = self.clone();
         self.runtime.spawn(async move {
-            if let Some(turn) = desk.turnstile.pass(Class::Behind, None).await {
-                desk.start(inquiry, Some(&kept), Some(turn));
+            if let Some(turn) = validator.turnstile.pass(CallPriority::Behind, None).await {
+                validator.start(inquiry, Some(&kept), Some(turn));
             }
-            desk.behind.lock().remove(&id);
+            validator.behind.lock().remove(&id);
         });
     }
 
     async fn check_stranger(
         self: &Arc<Self>,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         id: LicenseId,
         asking: &Asking<'_>,
     ) -> Standing {
         let now = asking.now;
         let cache = &self.telemetry.metrics.license_cache;
-        let address = asking.address.map(Address::from);
+        let address = asking.address.map(ClientPrefix::from);
         let spelling = self.hasher.spelling(asking.credential.expose());
         if let Some(code) = self.refusal(sources, &spelling, now).await {
             cache.negative.inc();
@@ -270,11 +271,14 @@ impl Desk {
         }
         cache.miss.inc();
         let class = match address.map(|address| self.visitors.admit(address, &id, now)) {
-            Some(Admission::TooMany { retry_after }) => return Standing::TooMany { retry_after },
-            Some(Admission::Clean) => Class::Clean,
-            Some(Admission::Suspect) | None => Class::Rest,
+            Some(ThrottleDecision::TooMany { retry_after }) => {
+                return Standing::TooMany { retry_after };
+            }
+            Some(ThrottleDecision::Clean) => CallPriority::Clean,
+            Some(ThrottleDecision::Suspect) | None => CallPriority::Rest,
         };
-        let inquiry = Inquiry { address, ..self.inquiry(sources, id, asking.credential, class) };
+        let inquiry =
+            LookupRequest { address, ..self.inquiry(sources, id, asking.credential, class) };
         let before = self.records.get(&id);
         if before.as_ref().is_some_and(|kept| kept.record.facts.is_some()) {
             // Another request's question was answered since this one found nothing known.
@@ -294,24 +298,31 @@ impl Desk {
 
     /// A key that no source has. Addresses that try many are slowed, whatever the keys look like.
     pub(super) fn refuse_unknown(&self, id: &LicenseId, asking: &Asking<'_>) -> Standing {
-        let Some(address) = asking.address.map(Address::from) else {
+        let Some(address) = asking.address.map(ClientPrefix::from) else {
             return Standing::Invalid(Code::LicenseInvalid);
         };
-        if let Admission::TooMany { retry_after } = self.visitors.admit(address, id, asking.now) {
+        if let ThrottleDecision::TooMany { retry_after } =
+            self.visitors.admit(address, id, asking.now)
+        {
             return Standing::TooMany { retry_after };
         }
         self.visitors.refused(address, asking.now);
         Standing::Invalid(Code::LicenseInvalid)
     }
 
-    fn turned_away(&self, address: Option<Address>, now: UnixMs) {
+    fn turned_away(&self, address: Option<ClientPrefix>, now: UnixMs) {
         if let Some(address) = address {
             self.visitors.refused(address, now);
         }
     }
 
     /// The refusal of a spelling that still holds, here or at another gateway.
-    async fn refusal(&self, sources: &Sources, spelling: &LicenseId, now: UnixMs) -> Option<Code> {
+    async fn refusal(
+        &self,
+        sources: &ConfiguredShops,
+        spelling: &LicenseId,
+        now: UnixMs,
+    ) -> Option<Code> {
         if self.refused.contains_key(spelling) {
             return self.refused_here(sources, spelling, now);
         }
@@ -321,9 +332,14 @@ impl Desk {
     }
 
     /// The refusal of a spelling that still holds here, and that no changed configuration made ours.
-    fn refused_here(&self, sources: &Sources, spelling: &LicenseId, now: UnixMs) -> Option<Code> {
+    fn refused_here(
+        &self,
+        sources: &ConfiguredShops,
+        spelling: &LicenseId,
+        now: UnixMs,
+    ) -> Option<Code> {
         let refusal = self.refused.get(spelling)?;
-        let ours = |facts: &Facts| !sources.judge(facts, now).is_foreign();
+        let ours = |facts: &ShopLicense| !sources.judge(facts, now).is_foreign();
         let holds = passed(refusal.at, now) < no_for(&sources.cache, refusal.times);
         (holds && !refusal.facts.as_ref().is_some_and(ours)).then_some(refusal.code)
     }
@@ -331,7 +347,7 @@ impl Desk {
     /// What is known after a flight landed.
     fn now_known(
         &self,
-        sources: &Sources,
+        sources: &ConfiguredShops,
         id: LicenseId,
         spelling: Option<&LicenseId>,
         now: UnixMs,
@@ -351,13 +367,18 @@ impl Desk {
     }
 
     /// What a record means now.
-    pub(super) fn verdict(&self, sources: &Sources, record: &Record, now: UnixMs) -> Verdict {
+    pub(super) fn verdict(
+        &self,
+        sources: &ConfiguredShops,
+        record: &CachedLicense,
+        now: UnixMs,
+    ) -> LicenseVerdict {
         let Some(facts) = &record.facts else {
-            return Verdict::Invalid(Code::LicenseInvalid);
+            return LicenseVerdict::Invalid(Code::LicenseInvalid);
         };
         // A refund acts even where a refusal of many is not believed.
         if record.refunded {
-            return Verdict::Invalid(Code::LicenseRefunded);
+            return LicenseVerdict::Invalid(Code::LicenseRefunded);
         }
         let verdict = sources.judge(facts, now);
         if !verdict.is_foreign() {
@@ -366,33 +387,33 @@ impl Desk {
         let good = record.good.as_ref().filter(|_| sources.is_held() && record.is_held(now));
         // Held against "not ours", not against an end of its own.
         if let (Some(_), Some(code)) = (good, facts.ended(now)) {
-            return Verdict::Invalid(code);
+            return LicenseVerdict::Invalid(code);
         }
         match good.and_then(|name| sources.plan(name)) {
-            Some(plan) => Verdict::Valid { plan: plan.clone(), until: None },
+            Some(plan) => LicenseVerdict::Valid { plan: plan.clone(), until: None },
             None => verdict,
         }
     }
 
     pub(super) fn inquiry(
         &self,
-        sources: &Arc<Sources>,
+        sources: &Arc<ConfiguredShops>,
         id: LicenseId,
         credential: &Credential,
-        class: Class,
-    ) -> Inquiry {
+        class: CallPriority,
+    ) -> LookupRequest {
         let (sources, key) = (sources.clone(), credential.clone());
         let spelling = self.hasher.spelling(credential.expose());
-        Inquiry { sources, id, spelling, key, class, address: None, before: None }
+        LookupRequest { sources, id, spelling, key, class, address: None, before: None }
     }
 
     /// Asks and waits. `before` is what the caller knows: if something else is known by now, that
     /// is the answer.
     pub(super) async fn ask(
         self: &Arc<Self>,
-        inquiry: Inquiry,
-        before: Option<&Arc<Kept>>,
-    ) -> Landed {
+        inquiry: LookupRequest,
+        before: Option<&Arc<CacheSlot>>,
+    ) -> FlightResult {
         let Some(flight) = self.start(inquiry, before, None) else { return Ok(()) };
         match tokio::time::timeout(WAIT, flight.landed()).await {
             Ok(landed) => landed,
@@ -403,10 +424,10 @@ impl Desk {
     /// Joins the flight of a licence, or starts it, with a turn if there is one already.
     fn start(
         self: &Arc<Self>,
-        mut inquiry: Inquiry,
-        before: Option<&Arc<Kept>>,
-        turn: Option<Turn>,
-    ) -> Option<Flight> {
+        mut inquiry: LookupRequest,
+        before: Option<&Arc<CacheSlot>>,
+        turn: Option<CallPermit>,
+    ) -> Option<Follower> {
         let (id, spelling) = (inquiry.id, inquiry.spelling);
         let is_known = before.is_some_and(|before| before.record.facts.is_some());
         let has_landed = || match (self.records.get(&id), before) {
@@ -423,8 +444,8 @@ impl Desk {
             return joined.map(|(flight, _)| flight);
         };
         inquiry.before = before.map(|kept| kept.record.clone());
-        let desk = self.clone();
-        self.runtime.spawn(async move { pilot.land(desk.look_up(inquiry, turn).await) });
+        let validator = self.clone();
+        self.runtime.spawn(async move { pilot.land(validator.look_up(inquiry, turn).await) });
         Some(flight)
     }
 
@@ -442,21 +463,27 @@ impl Desk {
         self.runtime.spawn(work);
     }
 
-    pub(super) fn health(&self, shop: Shop) -> &Health {
+    pub(super) fn health(&self, shop: Shop) -> &ShopHealth {
         &self.shops[shop as usize]
     }
 
     /// Takes in what an answer tells of the shop itself.
-    pub(super) fn heard(&self, shop: Shop, subject: &str, reply: &Reply, verdict: &'static str) {
+    pub(super) fn heard(
+        &self,
+        shop: Shop,
+        subject: &str,
+        reply: &ShopReply,
+        verdict: &'static str,
+    ) {
         self.telemetry.metrics.license_checked(shop.name(), verdict);
         if !self.health(shop).hear(reply, subject, Instant::now()) {
             return;
         }
         match reply {
-            Reply::Unknown(super::facts::Trouble::Misconfigured(why)) => {
+            ShopReply::Unknown(super::shop_license::ShopError::Misconfigured(why)) => {
                 log::error!("licences: {} is misconfigured: {why}.", shop.name());
             }
-            Reply::Unknown(trouble) => {
+            ShopReply::Unknown(trouble) => {
                 log::warn!("licences: {} does not answer: {trouble}.", shop.name());
             }
             _ => log::info!("licences: {} answers again.", shop.name()),
@@ -465,12 +492,12 @@ impl Desk {
 
     /// Asks each Gumroad product about a key that can't exist: a product id that is none shows at
     /// the start, not with the first buyer.
-    pub fn probe(self: &Arc<Self>, sources: Arc<Sources>) {
-        let desk = self.clone();
+    pub fn probe(self: &Arc<Self>, sources: Arc<ConfiguredShops>) {
+        let validator = self.clone();
         self.runtime.spawn(async move {
             for question in sources.questions_to(Shop::Gumroad) {
-                if let Some(_turn) = desk.turnstile.pass(Class::Behind, None).await {
-                    desk.call(&sources, &question, super::lookup::NOBODY).await;
+                if let Some(_turn) = validator.turnstile.pass(CallPriority::Behind, None).await {
+                    validator.call(&sources, &question, super::shop_lookup::NOBODY).await;
                 }
             }
         });
@@ -478,15 +505,15 @@ impl Desk {
 }
 
 /// Between two attempts to ask about a licence whose old facts still serve, in milliseconds.
-fn pause(sources: &Sources) -> u64 {
+fn pause(sources: &ConfiguredShops) -> u64 {
     let pause = sources.cache.fresh / 24;
     pause.clamp(Duration::from_secs(1), Duration::from_secs(30)).as_millis() as u64
 }
 
-fn standing(id: LicenseId, verdict: Option<Verdict>) -> Standing {
+fn standing(id: LicenseId, verdict: Option<LicenseVerdict>) -> Standing {
     match verdict {
-        Some(Verdict::Valid { plan, until }) => Standing::Valid(License { id, plan, until }),
-        Some(Verdict::Invalid(code)) => Standing::Invalid(code),
+        Some(LicenseVerdict::Valid { plan, until }) => Standing::Valid(License { id, plan, until }),
+        Some(LicenseVerdict::Invalid(code)) => Standing::Invalid(code),
         None => Standing::Unknown { why: "no shop could be asked" },
     }
 }

@@ -29,48 +29,48 @@ impl Shop {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "shop", rename_all = "lowercase")]
-pub enum Facts {
-    LemonSqueezy(lemonsqueezy::Facts),
-    Gumroad(gumroad::Facts),
+pub enum ShopLicense {
+    LemonSqueezy(lemonsqueezy::ShopLicense),
+    Gumroad(gumroad::ShopLicense),
 }
 
-impl Facts {
+impl ShopLicense {
     pub fn shop(&self) -> Shop {
         match self {
-            Facts::LemonSqueezy(_) => Shop::LemonSqueezy,
-            Facts::Gumroad(_) => Shop::Gumroad,
+            ShopLicense::LemonSqueezy(_) => Shop::LemonSqueezy,
+            ShopLicense::Gumroad(_) => Shop::Gumroad,
         }
     }
 
     /// Why it is no longer good, whosever it is: the explicit no of the shop, or its last day.
     pub fn ended(&self, now: UnixMs) -> Option<Code> {
         match self {
-            Facts::LemonSqueezy(facts) => facts.ended(now),
-            Facts::Gumroad(facts) => facts.ended(now),
+            ShopLicense::LemonSqueezy(facts) => facts.ended(now),
+            ShopLicense::Gumroad(facts) => facts.ended(now),
         }
     }
 
     /// The order (or sale) it was bought with, hashed.
     pub fn order(&self) -> Option<&str> {
         match self {
-            Facts::LemonSqueezy(facts) => facts.order.as_deref(),
-            Facts::Gumroad(facts) => facts.sale.as_deref(),
+            ShopLicense::LemonSqueezy(facts) => facts.order.as_deref(),
+            ShopLicense::Gumroad(facts) => facts.sale.as_deref(),
         }
     }
 }
 
 /// What came back from a shop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
-    Facts(Facts),
+pub enum ShopReply {
+    ShopLicense(ShopLicense),
     /// The shop does not know the key.
     NotFound,
     /// No answer, or none that says anything about the key. Never a no.
-    Unknown(Trouble),
+    Unknown(ShopError),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum ShopError {
     #[error("it can't be reached: {0}")]
     Down(String),
     #[error("it asks for patience (429)")]
@@ -80,19 +80,19 @@ pub enum Trouble {
     Misconfigured(String),
 }
 
-impl Trouble {
+impl ShopError {
     pub fn status(status: u16) -> Self {
-        Trouble::Down(format!("it answered {status}"))
+        ShopError::Down(format!("it answered {status}"))
     }
 
     pub fn unreadable() -> Self {
-        Trouble::Down("it answered something that is no licence answer".into())
+        ShopError::Down("it answered something that is no licence answer".into())
     }
 }
 
 /// What facts mean under the configuration of the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LicenseVerdict {
     Valid {
         plan: Arc<Plan>,
         until: Option<UnixMs>,
@@ -101,27 +101,27 @@ pub enum Verdict {
     Invalid(Code),
 }
 
-impl Verdict {
+impl LicenseVerdict {
     pub fn is_valid(&self) -> bool {
-        matches!(self, Verdict::Valid { .. })
+        matches!(self, LicenseVerdict::Valid { .. })
     }
 
     /// Whether the licence is simply not one of ours: what a mistake of the shop or in the YAML
     /// would say of everybody.
     pub fn is_foreign(&self) -> bool {
-        matches!(self, Verdict::Invalid(Code::LicenseWrongProduct | Code::LicenseInvalid))
+        matches!(self, LicenseVerdict::Invalid(Code::LicenseWrongProduct | Code::LicenseInvalid))
     }
 
     /// Of two, the one a buyer should hear: a yes, then the no that tells most.
     #[must_use]
-    pub fn or(self, other: Verdict) -> Verdict {
-        let rank = |verdict: &Verdict| match verdict {
-            Verdict::Valid { .. } => 0,
-            Verdict::Invalid(
+    pub fn or(self, other: LicenseVerdict) -> LicenseVerdict {
+        let rank = |verdict: &LicenseVerdict| match verdict {
+            LicenseVerdict::Valid { .. } => 0,
+            LicenseVerdict::Invalid(
                 Code::LicenseDisabled | Code::LicenseRefunded | Code::LicenseExpired,
             ) => 1,
-            Verdict::Invalid(Code::LicenseWrongProduct) => 2,
-            Verdict::Invalid(_) => 3,
+            LicenseVerdict::Invalid(Code::LicenseWrongProduct) => 2,
+            LicenseVerdict::Invalid(_) => 3,
         };
         if rank(&other) < rank(&self) { other } else { self }
     }

@@ -6,10 +6,10 @@ use std::{sync::Arc, time::Duration};
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 
 use super::{
-    desk::Desk,
-    record::{Record, Revocation},
-    records::Kept,
-    shared::{CHANNEL, REVOKED, Shared},
+    cache_entry::{CachedLicense, Revocation},
+    memory_cache::CacheSlot,
+    redis_cache::{CHANNEL, REVOKED, RedisCache},
+    validator::LicenseValidator,
 };
 use crate::store::{Away, listen::Listener};
 
@@ -18,9 +18,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long records stay on the shared store after their last change.
 const KEEP: Duration = Duration::from_secs(100 * 86_400);
 
-impl Desk {
+impl LicenseValidator {
     /// The record of a licence, compared with the shared store where messages may have been lost.
-    pub(super) async fn known(&self, id: &LicenseId) -> Option<Arc<Kept>> {
+    pub(super) async fn known(&self, id: &LicenseId) -> Option<Arc<CacheSlot>> {
         let kept = self.records.get(id);
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
             return kept;
@@ -39,10 +39,10 @@ impl Desk {
     pub(super) fn compare(
         &self,
         id: LicenseId,
-        kept: Option<Arc<Kept>>,
-        there: Option<Record>,
+        kept: Option<Arc<CacheSlot>>,
+        there: Option<CachedLicense>,
         stamp: (u64, u64),
-    ) -> Option<Arc<Kept>> {
+    ) -> Option<Arc<CacheSlot>> {
         let known = match &there {
             Some(record) => Some(self.adopt(id, record)),
             None => kept,
@@ -58,7 +58,7 @@ impl Desk {
     }
 
     /// Takes in what the shared store knows; on this machine's disk it outlives both.
-    pub(super) fn adopt(&self, id: LicenseId, record: &Record) -> Arc<Kept> {
+    pub(super) fn adopt(&self, id: LicenseId, record: &CachedLicense) -> Arc<CacheSlot> {
         let before = self.records.get(&id);
         let kept = self.records.adopt(id, record);
         if before.is_none_or(|before| before.record != kept.record) {
@@ -68,7 +68,7 @@ impl Desk {
     }
 
     /// The record of a licence as it is on the shared store now, where there is one.
-    pub(super) async fn latest(&self, id: &LicenseId) -> Result<Option<Arc<Kept>>, Away> {
+    pub(super) async fn latest(&self, id: &LicenseId) -> Result<Option<Arc<CacheSlot>>, Away> {
         let kept = self.records.get(id);
         let Some(shared) = &self.shared else { return Ok(kept) };
         let stamp = shared.stamp();
@@ -82,7 +82,7 @@ impl Desk {
         self.share(id).await;
     }
 
-    /// As [`Desk::keep`]; whether it is on the disk.
+    /// As [`LicenseValidator::keep`]; whether it is on the disk.
     pub(super) async fn keep_now(&self, id: LicenseId) -> bool {
         let on_disk = self.shelf.put_now(id).await;
         self.share(id).await;
@@ -118,16 +118,16 @@ impl Desk {
 
     /// Hears of records that other gateways changed.
     pub fn listener(self: &Arc<Self>) -> Listener {
-        let desk = self.clone();
+        let validator = self.clone();
         let heard = move |_: &str, id: &str| {
             if id == REVOKED {
-                desk.unheard.notify_one();
+                validator.unheard.notify_one();
             }
             let Some(id) = LicenseId::from_hex(id) else { return };
-            if let Some(shared) = &desk.shared {
+            if let Some(shared) = &validator.shared {
                 shared.heard_of_change();
             }
-            if let Some(kept) = desk.records.get(&id) {
+            if let Some(kept) = validator.records.get(&id) {
                 kept.set_compared(0);
             }
         };
@@ -137,18 +137,18 @@ impl Desk {
     /// What runs beside requests: the shared store, and a look around each minute.
     pub(super) async fn tend(self: Arc<Self>) {
         if let Some(shared) = &self.shared {
-            let (desk, mut generations) = (self.clone(), shared.store.generations());
+            let (validator, mut generations) = (self.clone(), shared.store.generations());
             tokio::spawn(async move {
                 while generations.changed().await.is_ok() {
-                    desk.unshared.notify_one();
-                    desk.unheard.notify_one();
+                    validator.unshared.notify_one();
+                    validator.unheard.notify_one();
                 }
             });
             tokio::spawn(self.clone().write_back());
             tokio::spawn(self.clone().hear_operators(shared.clone()));
         }
-        let desk = self.clone();
-        tokio::spawn(async move { desk.watch_clock().await });
+        let validator = self.clone();
+        tokio::spawn(async move { validator.watch_clock().await });
         loop {
             tokio::time::sleep(Duration::from_secs(60)).await;
             self.assess(UnixMs::now());
@@ -157,7 +157,7 @@ impl Desk {
 
     /// Takes in what operators said of licences at other gateways, each time it may have changed: a
     /// request of a licence that is revoked must not be the first to find out.
-    async fn hear_operators(self: Arc<Self>, shared: Arc<Shared>) {
+    async fn hear_operators(self: Arc<Self>, shared: Arc<RedisCache>) {
         loop {
             self.unheard.notified().await;
             let Ok(words) = shared.revocations().await else {
@@ -168,7 +168,7 @@ impl Desk {
             for (id, revocation) in words {
                 let known = self.records.get(&id).map(|kept| kept.record.revocation);
                 if known.unwrap_or_default() < revocation {
-                    self.adopt(id, &Record { revocation, ..Record::default() });
+                    self.adopt(id, &CachedLicense { revocation, ..CachedLicense::default() });
                 }
             }
         }

@@ -11,9 +11,9 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    budget::{Budget, Call, Class},
-    shared::Shared,
-    visitors::Address,
+    address_throttle::ClientPrefix,
+    call_budget::{CallBudget, CallPriority, CallToken},
+    redis_cache::RedisCache,
 };
 
 /// How long a request waits for its turn.
@@ -25,58 +25,62 @@ const UNADDRESSED: usize = 64;
 
 /// The way in. Cheap to clone.
 #[derive(Clone)]
-pub struct Turnstile {
-    calls: mpsc::UnboundedSender<Message>,
+pub struct CallQueue {
+    calls: mpsc::UnboundedSender<QueueCommand>,
 }
 
-enum Message {
-    Wait(Waiter),
-    GiveBack(Turn),
+enum QueueCommand {
+    Wait(QueuedCall),
+    GiveBack(CallPermit),
 }
 
-struct Waiter {
-    class: Class,
-    address: Option<Address>,
+struct QueuedCall {
+    class: CallPriority,
+    address: Option<ClientPrefix>,
     since: Instant,
-    turn: oneshot::Sender<Turn>,
+    turn: oneshot::Sender<CallPermit>,
 }
 
 /// Leave to make one call.
 #[derive(Debug)]
-pub struct Turn {
-    here: Call,
+pub struct CallPermit {
+    here: CallToken,
     /// The same in the budget of all gateways: its pool, and its name there.
     shared: Option<(usize, String)>,
 }
 
-impl Turnstile {
+impl CallQueue {
     /// The turnstile, and the task that runs it.
-    pub fn new(shared: Option<Arc<Shared>>) -> (Self, impl Future<Output = ()>) {
+    pub fn new(shared: Option<Arc<RedisCache>>) -> (Self, impl Future<Output = ()>) {
         let (calls, waiting) = mpsc::unbounded_channel();
         (Self { calls }, run(waiting, shared))
     }
 
     /// Waits for a turn; `None`, as soon as that is clear, when there is none in time. A call that is
     /// served behind waits as long as it takes.
-    pub async fn pass(&self, class: Class, address: Option<Address>) -> Option<Turn> {
+    pub async fn pass(
+        &self,
+        class: CallPriority,
+        address: Option<ClientPrefix>,
+    ) -> Option<CallPermit> {
         let (turn, granted) = oneshot::channel();
         let since = Instant::now();
-        self.calls.send(Message::Wait(Waiter { class, address, since, turn })).ok()?;
+        self.calls.send(QueueCommand::Wait(QueuedCall { class, address, since, turn })).ok()?;
         match class {
-            Class::Behind => granted.await.ok(),
+            CallPriority::Behind => granted.await.ok(),
             _ => tokio::time::timeout(WAIT, granted).await.ok()?.ok(),
         }
     }
 
     /// The call is not made after all.
-    pub fn give_back(&self, turn: Turn) {
-        let _ = self.calls.send(Message::GiveBack(turn));
+    pub fn give_back(&self, turn: CallPermit) {
+        let _ = self.calls.send(QueueCommand::GiveBack(turn));
     }
 }
 
-async fn run(mut calls: mpsc::UnboundedReceiver<Message>, shared: Option<Arc<Shared>>) {
-    let mut queue = Queue::default();
-    let mut till = Till { budget: Budget::default(), start: Instant::now(), shared };
+async fn run(mut calls: mpsc::UnboundedReceiver<QueueCommand>, shared: Option<Arc<RedisCache>>) {
+    let mut queue = PriorityQueue::default();
+    let mut till = CallLimiter { budget: CallBudget::default(), start: Instant::now(), shared };
     loop {
         let message = match queue.is_empty() {
             true => calls.recv().await.map(Some),
@@ -88,8 +92,8 @@ async fn run(mut calls: mpsc::UnboundedReceiver<Message>, shared: Option<Arc<Sha
         let Some(first) = message else { return };
         for message in first.into_iter().chain(std::iter::from_fn(|| calls.try_recv().ok())) {
             match message {
-                Message::Wait(waiter) => queue.push(waiter),
-                Message::GiveBack(turn) => till.give_back(turn).await,
+                QueueCommand::Wait(waiter) => queue.push(waiter),
+                QueueCommand::GiveBack(turn) => till.give_back(turn).await,
             }
             // At once: only who really has to wait counts as waiting.
             serve(&mut queue, &mut till).await;
@@ -98,8 +102,8 @@ async fn run(mut calls: mpsc::UnboundedReceiver<Message>, shared: Option<Arc<Sha
     }
 }
 
-async fn serve(queue: &mut Queue, till: &mut Till) {
-    for class in Class::ALL {
+async fn serve(queue: &mut PriorityQueue, till: &mut CallLimiter) {
+    for class in CallPriority::ALL {
         while queue.has(class) {
             let turn = match till.take(class).await {
                 Ok(turn) => turn,
@@ -121,30 +125,30 @@ async fn serve(queue: &mut Queue, till: &mut Till) {
 
 /// This gateway's own budget, and that of all gateways while the shared store answers. A call needs
 /// room in both: the shared one is empty after the store was lost.
-struct Till {
-    budget: Budget,
+struct CallLimiter {
+    budget: CallBudget,
     start: Instant,
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<RedisCache>>,
 }
 
-impl Till {
+impl CallLimiter {
     /// # Errors
     /// How long it takes until there may be one.
-    async fn take(&mut self, class: Class) -> Result<Turn, Duration> {
+    async fn take(&mut self, class: CallPriority) -> Result<CallPermit, Duration> {
         let now = self.start.elapsed().as_millis() as u64;
         let here = self.budget.take(class, now).map_err(Duration::from_millis)?;
-        let Some(shared) = &self.shared else { return Ok(Turn { here, shared: None }) };
+        let Some(shared) = &self.shared else { return Ok(CallPermit { here, shared: None }) };
         match shared.take_call(class).await {
-            Ok(Ok(taken)) => Ok(Turn { here, shared: Some(taken) }),
+            Ok(Ok(taken)) => Ok(CallPermit { here, shared: Some(taken) }),
             Ok(Err(wait)) => {
                 self.budget.give_back(&here);
                 Err(wait)
             }
-            Err(_) => Ok(Turn { here, shared: None }),
+            Err(_) => Ok(CallPermit { here, shared: None }),
         }
     }
 
-    async fn give_back(&mut self, turn: Turn) {
+    async fn give_back(&mut self, turn: CallPermit) {
         self.budget.give_back(&turn.here);
         if let (Some((pool, member)), Some(shared)) = (turn.shared, &self.shared) {
             // Lost when the store is away: one call less in this minute.
@@ -155,19 +159,19 @@ impl Till {
 
 /// Waiting calls by class.
 #[derive(Default)]
-struct Queue {
-    waiting: [VecDeque<Waiter>; Class::ALL.len()],
-    addresses: HashSet<Address>,
+struct PriorityQueue {
+    waiting: [VecDeque<QueuedCall>; CallPriority::ALL.len()],
+    addresses: HashSet<ClientPrefix>,
     unaddressed: usize,
 }
 
-impl Queue {
+impl PriorityQueue {
     fn is_empty(&self) -> bool {
         self.waiting.iter().all(VecDeque::is_empty)
     }
 
     /// An address that waits already is turned away: dropping the sender tells it.
-    fn push(&mut self, waiter: Waiter) {
+    fn push(&mut self, waiter: QueuedCall) {
         let room = match waiter.address {
             _ if !is_counted(waiter.class) => true,
             Some(address) => self.addresses.insert(address),
@@ -184,7 +188,7 @@ impl Queue {
 
     /// Whether somebody of a class still waits. Those who left are taken out, wherever they stand:
     /// their address may come again.
-    fn has(&mut self, class: Class) -> bool {
+    fn has(&mut self, class: CallPriority) -> bool {
         for waiter in std::mem::take(&mut self.waiting[class as usize]) {
             self.let_go(&waiter);
             if !waiter.turn.is_closed() {
@@ -195,22 +199,22 @@ impl Queue {
     }
 
     /// Turns those away for whom there is no turn in time.
-    fn give_up(&mut self, class: Class, wait: Duration) {
-        let has_time = |waiter: &Waiter| waiter.since.elapsed() + wait <= WAIT;
-        while class != Class::Behind
+    fn give_up(&mut self, class: CallPriority, wait: Duration) {
+        let has_time = |waiter: &QueuedCall| waiter.since.elapsed() + wait <= WAIT;
+        while class != CallPriority::Behind
             && self.waiting[class as usize].front().is_some_and(|first| !has_time(first))
         {
             self.pop(class);
         }
     }
 
-    fn pop(&mut self, class: Class) -> Option<Waiter> {
+    fn pop(&mut self, class: CallPriority) -> Option<QueuedCall> {
         let waiter = self.waiting[class as usize].pop_front()?;
         self.let_go(&waiter);
         Some(waiter)
     }
 
-    fn let_go(&mut self, waiter: &Waiter) {
+    fn let_go(&mut self, waiter: &QueuedCall) {
         match waiter.address {
             _ if !is_counted(waiter.class) => {}
             Some(address) => drop(self.addresses.remove(&address)),
@@ -220,6 +224,6 @@ impl Queue {
 }
 
 /// Whether an address may wait with one call of this class only.
-fn is_counted(class: Class) -> bool {
-    matches!(class, Class::Clean | Class::Rest)
+fn is_counted(class: CallPriority) -> bool {
+    matches!(class, CallPriority::Clean | CallPriority::Rest)
 }

@@ -5,12 +5,12 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use gatekeeper_filters::kernel::UnixMs;
 
 use super::{
-    desk::Desk,
-    facts::Shop,
-    health::Report,
-    record::{HELD, passed},
-    records::{Kept, Records},
-    sources::Sources,
+    cache_entry::{HELD, passed},
+    memory_cache::{CacheSlot, MemoryCache},
+    shop_health::ShopStatus,
+    shop_license::Shop,
+    sources::ConfiguredShops,
+    validator::LicenseValidator,
 };
 
 /// How far back is looked.
@@ -26,7 +26,7 @@ fn is_sudden(turned: usize, seen: usize) -> bool {
 }
 
 /// Whether more turned bad in the last ten minutes than can be believed.
-fn is_going_on(records: &Records, now: UnixMs) -> bool {
+fn is_going_on(records: &MemoryCache, now: UnixMs) -> bool {
     let (mut turned, mut seen) = (0, 0);
     for (_, kept) in records.all() {
         seen += usize::from(was_seen(&kept, now));
@@ -38,7 +38,7 @@ fn is_going_on(records: &Records, now: UnixMs) -> bool {
 }
 
 /// Whether that was so when the process ended, as far as the records tell.
-pub fn was_going_on(records: &Records, now: UnixMs) -> bool {
+pub fn was_going_on(records: &MemoryCache, now: UnixMs) -> bool {
     let (mut turned, mut in_use) = (0, 0);
     for (_, kept) in records.all() {
         turned += usize::from(kept.record.is_held(now));
@@ -49,18 +49,18 @@ pub fn was_going_on(records: &Records, now: UnixMs) -> bool {
 
 /// Seen in the last ten minutes; right after a start, when nobody was seen, asked about in the last
 /// day.
-fn is_in_use(kept: &Kept, now: UnixMs) -> bool {
+fn is_in_use(kept: &CacheSlot, now: UnixMs) -> bool {
     match kept.seen().0 {
         0 => kept.record.good.is_some() && passed(kept.record.answered, now) < DAY,
         _ => was_seen(kept, now),
     }
 }
 
-fn was_seen(kept: &Kept, now: UnixMs) -> bool {
+fn was_seen(kept: &CacheSlot, now: UnixMs) -> bool {
     kept.seen().0 > 0 && passed(kept.seen(), now) < WINDOW
 }
 
-impl Desk {
+impl LicenseValidator {
     /// Whether so many licences turned bad at once that the shop is not believed.
     pub(super) fn is_holding(&self) -> bool {
         self.holding.load(Relaxed)
@@ -84,7 +84,7 @@ impl Desk {
 
     /// Looks at what a new configuration would do to licences in use; if it would refuse many at
     /// once, it holds what was good.
-    pub fn weigh(&self, sources: &Sources) {
+    pub fn weigh(&self, sources: &ConfiguredShops) {
         let now = UnixMs::now();
         let (mut in_use, mut refused, mut foreign) = (0, 0, Vec::new());
         for (id, kept) in self.records.all() {
@@ -114,12 +114,12 @@ impl Desk {
     }
 
     /// Each shop of the configuration, as `/status` and the metrics tell it.
-    pub fn report(&self, sources: &Sources) -> Vec<(Shop, Report)> {
+    pub fn report(&self, sources: &ConfiguredShops) -> Vec<(Shop, ShopStatus)> {
         let of = |shop: &Shop| {
             let mut report = self.health(*shop).report();
             if self.is_holding() || sources.is_held() {
                 let why = "many good licences were refused at once; their last good facts hold";
-                report = Report { state: "holding", why: Some(why.into()) };
+                report = ShopStatus { state: "holding", why: Some(why.into()) };
             }
             (*shop, report)
         };

@@ -23,9 +23,9 @@ use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use redis::Cmd;
 
 use super::{
-    budget::{Class, LONGEST_SPAN, POOLS},
-    facts::Facts,
-    record::{Record, Revocation},
+    cache_entry::{CachedLicense, Revocation},
+    call_budget::{CallPriority, LONGEST_SPAN, POOLS},
+    shop_license::ShopLicense,
 };
 use crate::store::{Away, Store, script::Script};
 
@@ -40,7 +40,7 @@ pub const CHANNEL: &str = "gk:licenses";
 pub const REVOKED: &str = "revoked";
 const REVOCATIONS: &str = "gk:revoked";
 
-pub struct Shared {
+pub struct RedisCache {
     pub store: Arc<Store>,
     /// Changes of other gateways that were heard of.
     changes: AtomicU64,
@@ -56,7 +56,7 @@ struct Scripts {
     revoke: Script,
 }
 
-impl Shared {
+impl RedisCache {
     pub fn new(store: Arc<Store>) -> Self {
         Self { store, changes: AtomicU64::new(0), scripts: Scripts::new() }
     }
@@ -79,7 +79,7 @@ impl Shared {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn record(&self, id: &LicenseId) -> Result<Option<Record>, Away> {
+    pub async fn record(&self, id: &LicenseId) -> Result<Option<CachedLicense>, Away> {
         let text: Option<String> = self.store.run(Cmd::get(record_key(id))).await?;
         Ok(text.as_deref().and_then(parse))
     }
@@ -92,11 +92,11 @@ impl Shared {
     pub async fn merge(
         &self,
         id: &LicenseId,
-        record: &Record,
+        record: &CachedLicense,
         keep: Duration,
-    ) -> Result<Record, Away> {
+    ) -> Result<CachedLicense, Away> {
         let keep = keep.as_millis() as u64;
-        if let Some(order) = record.facts.as_ref().and_then(Facts::order) {
+        if let Some(order) = record.facts.as_ref().and_then(ShopLicense::order) {
             let mut index = redis::pipe();
             index.sadd(order_key(order), id.to_hex()).ignore();
             index.pexpire(order_key(order), keep as i64).ignore();
@@ -184,14 +184,14 @@ impl Shared {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn lock(self: &Arc<Self>, id: &LicenseId) -> Result<Option<Lock>, Away> {
+    pub async fn lock(self: &Arc<Self>, id: &LicenseId) -> Result<Option<DistributedLock>, Away> {
         let (key, holder) = (lock_key(id), self.store.unique());
         let mut tries = 0;
         loop {
             let mut call = self.scripts.lock.call(&[&key]);
             call.arg(&holder).arg(LOCK.as_millis() as u64);
             match self.store.call(call).await {
-                Ok(true) => return Ok(Some(Lock::keep(self.clone(), key, holder))),
+                Ok(true) => return Ok(Some(DistributedLock::keep(self.clone(), key, holder))),
                 Ok(false) => return Ok(None),
                 // It came late, so this may be the holder by now: asking again under the same name tells.
                 Err(_) if tries < TRIES && self.is_up() => tries += 1,
@@ -225,7 +225,10 @@ impl Shared {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn take_call(&self, class: Class) -> Result<Result<(usize, String), Duration>, Away> {
+    pub async fn take_call(
+        &self,
+        class: CallPriority,
+    ) -> Result<Result<(usize, String), Duration>, Away> {
         let member = self.store.unique();
         let keys: Vec<String> = class.pools().iter().map(|pool| pool_key(*pool)).collect();
         let mut call = self.scripts.take.call(&keys);
@@ -252,15 +255,15 @@ impl Shared {
 }
 
 /// Held as long as it lives, and renewed; when its holder dies it ends by itself.
-pub struct Lock {
+pub struct DistributedLock {
     renewing: tokio::task::JoinHandle<()>,
-    shared: Arc<Shared>,
+    shared: Arc<RedisCache>,
     key: String,
     holder: String,
 }
 
-impl Lock {
-    fn keep(shared: Arc<Shared>, key: String, holder: String) -> Self {
+impl DistributedLock {
+    fn keep(shared: Arc<RedisCache>, key: String, holder: String) -> Self {
         let (renewer, name, by) = (shared.clone(), key.clone(), holder.clone());
         let renewing = tokio::spawn(async move {
             loop {
@@ -274,7 +277,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for DistributedLock {
     fn drop(&mut self) {
         self.renewing.abort();
         self.shared.unlock(std::mem::take(&mut self.key), std::mem::take(&mut self.holder));
@@ -367,6 +370,6 @@ fn pool_key(pool: usize) -> String {
     format!("gk:calls:{{licenses}}:{}", POOLS[pool].name)
 }
 
-fn parse(text: &str) -> Option<Record> {
-    serde_json::from_str::<Record>(text).ok().map(|record| record.sane(UnixMs::now()))
+fn parse(text: &str) -> Option<CachedLicense> {
+    serde_json::from_str::<CachedLicense>(text).ok().map(|record| record.sane(UnixMs::now()))
 }

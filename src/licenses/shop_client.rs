@@ -10,7 +10,7 @@ use reqwest::{
     redirect::Policy,
 };
 
-use super::facts::Trouble;
+use super::shop_license::ShopError;
 use crate::config::{base_url::is_private, settings::BaseUrl};
 
 const CONNECT_TIME: Duration = Duration::from_secs(3);
@@ -21,20 +21,20 @@ const LONGEST_ANSWER: usize = 256 * 1024;
 /// A shop that asks for more patience than this is asked again all the same.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 
-pub struct Answer {
+pub struct ShopResponse {
     pub status: u16,
     pub retry_after: Option<Duration>,
     pub body: Bytes,
 }
 
 /// One client for all shops; connections are kept.
-pub struct Client {
+pub struct ShopClient {
     public: reqwest::Client,
     /// For addresses that are private and meant.
     any: reqwest::Client,
 }
 
-impl Client {
+impl ShopClient {
     /// # Errors
     /// No TLS can be had (no root certificates on this machine).
     pub fn new() -> reqwest::Result<Self> {
@@ -47,7 +47,7 @@ impl Client {
                 .pool_max_idle_per_host(4)
                 .no_proxy()
         };
-        let public = builder().dns_resolver(Arc::new(PublicOnly)).build()?;
+        let public = builder().dns_resolver(Arc::new(PublicAddressResolver)).build()?;
         Ok(Self { public, any: builder().build()? })
     }
 
@@ -58,7 +58,7 @@ impl Client {
         base: &BaseUrl,
         path: &str,
         form: &[(&str, &str)],
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<ShopResponse, ShopError> {
         // A literal address was looked at when the configuration was read.
         let meant = base.allow_private || base.host == "localhost";
         let client = if meant { &self.any } else { &self.public };
@@ -73,16 +73,16 @@ impl Client {
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| down(&error))? {
             if body.len() + chunk.len() > LONGEST_ANSWER {
-                return Err(Trouble::Down("its answer has no end".into()));
+                return Err(ShopError::Down("its answer has no end".into()));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, retry_after, body: body.freeze() })
+        Ok(ShopResponse { status, retry_after, body: body.freeze() })
     }
 }
 
 /// Says what happened; never what was asked.
-fn down(error: &reqwest::Error) -> Trouble {
+fn down(error: &reqwest::Error) -> ShopError {
     let what = if error.is_timeout() {
         "no answer in time".to_owned()
     } else if error.is_connect() {
@@ -90,7 +90,7 @@ fn down(error: &reqwest::Error) -> Trouble {
     } else {
         format!("the answer broke off{}", cause(error))
     };
-    Trouble::Down(what)
+    ShopError::Down(what)
 }
 
 /// The innermost reason: the outer ones repeat the address.
@@ -103,9 +103,9 @@ fn cause(error: &reqwest::Error) -> String {
 }
 
 /// Looks names up and leaves private addresses out: a name must not lead into the seller's network.
-struct PublicOnly;
+struct PublicAddressResolver;
 
-impl Resolve for PublicOnly {
+impl Resolve for PublicAddressResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;

@@ -17,9 +17,9 @@ const REMEMBERED: u64 = 65_536;
 
 /// IPv4 as it is, IPv6 by its first 64 bits: what one customer of a network has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Address(u128);
+pub struct ClientPrefix(u128);
 
-impl From<IpAddr> for Address {
+impl From<IpAddr> for ClientPrefix {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(u128::from(address.to_bits())),
@@ -30,7 +30,7 @@ impl From<IpAddr> for Address {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum ThrottleDecision {
     /// No refused key in the last hour, and no other key tried.
     Clean,
     Suspect,
@@ -40,19 +40,19 @@ pub enum Admission {
     },
 }
 
-pub struct Visitors {
-    seen: Cache<Address, Arc<Mutex<Visitor>>>,
+pub struct AddressThrottle {
+    seen: Cache<ClientPrefix, Arc<Mutex<AddressState>>>,
 }
 
 #[derive(Default)]
-struct Visitor {
+struct AddressState {
     /// Keys that were never seen when they came, newest last; at most an hour old.
-    tried: Vec<Tried>,
+    tried: Vec<TriedKey>,
     /// When a key was last refused.
     refused: Option<UnixMs>,
 }
 
-struct Tried {
+struct TriedKey {
     /// The first 64 bits of its id: enough to tell the twenty keys of one address apart.
     key: u64,
     at: UnixMs,
@@ -60,7 +60,7 @@ struct Tried {
     good: bool,
 }
 
-impl Default for Visitors {
+impl Default for AddressThrottle {
     fn default() -> Self {
         let seen = Cache::builder()
             .max_capacity(REMEMBERED)
@@ -70,29 +70,29 @@ impl Default for Visitors {
     }
 }
 
-impl Visitors {
+impl AddressThrottle {
     /// Counts a never-seen key.
-    pub fn admit(&self, address: Address, key: &LicenseId, now: UnixMs) -> Admission {
+    pub fn admit(&self, address: ClientPrefix, key: &LicenseId, now: UnixMs) -> ThrottleDecision {
         let visitor = self.seen.get_with(address, Arc::default);
         let mut visitor = visitor.lock();
         visitor.tried.retain(|tried| now.0.saturating_sub(tried.at.0) < HOUR);
         let key = tag(key);
         if !visitor.tried.iter().any(|tried| tried.key == key) {
             // A key that turned out to be a buyer's counts against nobody.
-            let last = |tried: &&Tried| !tried.good && now.0.saturating_sub(tried.at.0) < MINUTE;
+            let last = |tried: &&TriedKey| !tried.good && now.0.saturating_sub(tried.at.0) < MINUTE;
             let minute: Vec<UnixMs> = visitor.tried.iter().filter(last).map(|t| t.at).collect();
             if minute.len() >= KEYS_A_MINUTE {
                 let wait = (minute[0].0 + MINUTE).saturating_sub(now.0);
-                return Admission::TooMany { retry_after: wait.div_ceil(1000).max(1) };
+                return ThrottleDecision::TooMany { retry_after: wait.div_ceil(1000).max(1) };
             }
             if visitor.tried.len() > 2 * KEYS_A_MINUTE {
                 visitor.tried.remove(0);
             }
-            visitor.tried.push(Tried { key, at: now, good: false });
+            visitor.tried.push(TriedKey { key, at: now, good: false });
         }
         let refused = visitor.refused.is_some_and(|at| now.0.saturating_sub(at.0) < HOUR);
         let other = visitor.tried.iter().any(|tried| tried.key != key && !tried.good);
-        if refused || other { Admission::Suspect } else { Admission::Clean }
+        if refused || other { ThrottleDecision::Suspect } else { ThrottleDecision::Clean }
     }
 
     /// Nobody has tried anything yet.
@@ -101,11 +101,11 @@ impl Visitors {
     }
 
     /// A shop, or its shape, said no to a key from here.
-    pub fn refused(&self, address: Address, now: UnixMs) {
+    pub fn refused(&self, address: ClientPrefix, now: UnixMs) {
         self.seen.get_with(address, Arc::default).lock().refused = Some(now);
     }
 
-    pub fn welcomed(&self, address: Address, key: &LicenseId) {
+    pub fn welcomed(&self, address: ClientPrefix, key: &LicenseId) {
         if let Some(visitor) = self.seen.get(&address) {
             let key = tag(key);
             for tried in visitor.lock().tried.iter_mut().filter(|tried| tried.key == key) {
@@ -129,38 +129,38 @@ mod tests {
 
     #[test]
     fn twenty_never_seen_keys_a_minute_pass() {
-        let visitors = Visitors::default();
-        let address = Address::from(IpAddr::from([10, 0, 0, 1]));
+        let visitors = AddressThrottle::default();
+        let address = ClientPrefix::from(IpAddr::from([10, 0, 0, 1]));
         for number in 0..20 {
             let admission = visitors.admit(address, &key(number), UnixMs(1_000));
-            assert_ne!(admission, Admission::TooMany { retry_after: 60 }, "{number}");
+            assert_ne!(admission, ThrottleDecision::TooMany { retry_after: 60 }, "{number}");
         }
         let twenty_first = |now| visitors.admit(address, &key(20), UnixMs(now));
-        assert_eq!(twenty_first(31_000), Admission::TooMany { retry_after: 30 });
-        assert_eq!(visitors.admit(address, &key(3), UnixMs(31_000)), Admission::Suspect);
-        assert_eq!(twenty_first(61_000), Admission::Suspect);
-        let other = Address::from(IpAddr::from([10, 0, 0, 2]));
-        assert_eq!(visitors.admit(other, &key(20), UnixMs(31_000)), Admission::Clean);
+        assert_eq!(twenty_first(31_000), ThrottleDecision::TooMany { retry_after: 30 });
+        assert_eq!(visitors.admit(address, &key(3), UnixMs(31_000)), ThrottleDecision::Suspect);
+        assert_eq!(twenty_first(61_000), ThrottleDecision::Suspect);
+        let other = ClientPrefix::from(IpAddr::from([10, 0, 0, 2]));
+        assert_eq!(visitors.admit(other, &key(20), UnixMs(31_000)), ThrottleDecision::Clean);
     }
 
     #[test]
     fn a_buyer_stays_clean_and_a_guesser_does_not() {
-        let visitors = Visitors::default();
-        let address = Address::from(IpAddr::from([10, 0, 0, 1]));
+        let visitors = AddressThrottle::default();
+        let address = ClientPrefix::from(IpAddr::from([10, 0, 0, 1]));
         let admit = |number, now| visitors.admit(address, &key(number), UnixMs(now));
-        assert_eq!(admit(1, 0), Admission::Clean);
-        assert_eq!(admit(1, 5_000), Admission::Clean, "the same key again");
+        assert_eq!(admit(1, 0), ThrottleDecision::Clean);
+        assert_eq!(admit(1, 5_000), ThrottleDecision::Clean, "the same key again");
         visitors.welcomed(address, &key(1));
-        assert_eq!(admit(2, 6_000), Admission::Clean, "a colleague in the same office");
-        assert_eq!(admit(3, 7_000), Admission::Suspect);
+        assert_eq!(admit(2, 6_000), ThrottleDecision::Clean, "a colleague in the same office");
+        assert_eq!(admit(3, 7_000), ThrottleDecision::Suspect);
         visitors.refused(address, UnixMs(8_000));
-        assert_eq!(admit(1, 9_000), Admission::Suspect);
-        assert_eq!(admit(4, 8_000 + HOUR), Admission::Clean);
+        assert_eq!(admit(1, 9_000), ThrottleDecision::Suspect);
+        assert_eq!(admit(4, 8_000 + HOUR), ThrottleDecision::Clean);
     }
 
     #[test]
     fn one_network_is_one_address() {
-        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        let address = |text: &str| ClientPrefix::from(text.parse::<IpAddr>().unwrap());
         assert_eq!(address("2001:db8:1:2::1"), address("2001:db8:1:2:ffff::9"));
         assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
         assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));

@@ -16,44 +16,44 @@ use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::{record::Record, records::Records};
+use super::{cache_entry::CachedLicense, memory_cache::MemoryCache};
 
 /// How long a write waits for the ledger's.
 const BUSY: Duration = Duration::from_secs(5);
 /// Between two attempts to write what the database did not take.
 const RETRY: Duration = Duration::from_secs(1);
 
-pub struct Shelf {
+pub struct DiskCache {
     path: PathBuf,
-    records: Arc<Records>,
-    writes: Mutex<Option<Sender<Change>>>,
+    records: Arc<MemoryCache>,
+    writes: Mutex<Option<Sender<CacheChange>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    away: Mutex<Option<Away>>,
+    away: Mutex<Option<DiskCacheMoved>>,
 }
 
 /// The shelf is another process', which is told of what changes here.
-struct Away {
-    tell: Tell,
+struct DiskCacheMoved {
+    tell: ForwardChange,
     told: HashSet<LicenseId>,
 }
 
 /// Tells another process of a record.
-pub type Tell = Box<dyn Fn(LicenseId, serde_json::Value) + Send>;
+pub type ForwardChange = Box<dyn Fn(LicenseId, serde_json::Value) + Send>;
 
 /// A record changed. What it is by now is read when it is written, so the last one always stays.
-struct Change {
+struct CacheChange {
     id: LicenseId,
     /// Told when it is on the shelf.
     done: Option<tokio::sync::oneshot::Sender<bool>>,
 }
 
-impl Shelf {
+impl DiskCache {
     /// Fills `records` with what stands on the shelf, and writes down what changes there. The store
     /// at `path` must be open already: it makes the table.
     ///
     /// # Errors
     /// The database can't be read, or no thread can be started.
-    pub fn open(path: &Path, records: Arc<Records>) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, records: Arc<MemoryCache>) -> anyhow::Result<Self> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
         load(&connection, &records)?;
@@ -73,12 +73,12 @@ impl Shelf {
 
     /// Everything that was put is on the shelf when this returns, and from now on another process is
     /// told instead.
-    pub fn give(&self, tell: Tell) {
-        *self.away.lock() = Some(Away { tell, told: HashSet::new() });
+    pub fn give(&self, tell: ForwardChange) {
+        *self.away.lock() = Some(DiskCacheMoved { tell, told: HashSet::new() });
         let (done, is_done) = tokio::sync::oneshot::channel();
         if let Some(writes) = &*self.writes.lock() {
             // Nobody's record: only what was sent before it matters.
-            let _ = writes.send(Change { id: LicenseId([0; 32]), done: Some(done) });
+            let _ = writes.send(CacheChange { id: LicenseId([0; 32]), done: Some(done) });
         }
         let _ = is_done.blocking_recv();
     }
@@ -97,13 +97,13 @@ impl Shelf {
 
     /// Keeps a changed record, soon.
     pub fn put(&self, id: LicenseId) {
-        self.send(Change { id, done: None });
+        self.send(CacheChange { id, done: None });
     }
 
     /// Keeps a changed record; whether it is there when this returns.
     pub async fn put_now(&self, id: LicenseId) -> bool {
         let (done, is_done) = tokio::sync::oneshot::channel();
-        self.send(Change { id, done: Some(done) });
+        self.send(CacheChange { id, done: Some(done) });
         is_done.await.unwrap_or(false)
     }
 
@@ -117,7 +117,7 @@ impl Shelf {
         }
     }
 
-    fn send(&self, change: Change) {
+    fn send(&self, change: CacheChange) {
         if let Some(away) = &mut *self.away.lock() {
             if let Some(kept) = self.records.get(&change.id) {
                 (away.tell)(change.id, serde_json::to_value(&kept.record).unwrap_or_default());
@@ -134,14 +134,14 @@ impl Shelf {
     }
 }
 
-fn load(connection: &Connection, records: &Records) -> anyhow::Result<()> {
+fn load(connection: &Connection, records: &MemoryCache) -> anyhow::Result<()> {
     let now = UnixMs::now();
     let mut statement = connection.prepare("SELECT license, record FROM licenses")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, text) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
         // One that can't be read costs a question to the shop.
-        let record = serde_json::from_str::<Record>(&text);
+        let record = serde_json::from_str::<CachedLicense>(&text);
         if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), record) {
             records.adopt(id, &record.sane(now));
         }
@@ -150,7 +150,7 @@ fn load(connection: &Connection, records: &Records) -> anyhow::Result<()> {
 }
 
 /// Writes what changed, all of it in one transaction. What the database did not take is tried again.
-fn write_all(mut connection: Connection, records: &Records, waiting: &Receiver<Change>) {
+fn write_all(mut connection: Connection, records: &MemoryCache, waiting: &Receiver<CacheChange>) {
     let (mut changed, mut failing) = (HashSet::new(), false);
     loop {
         let first = match changed.is_empty() {
@@ -186,7 +186,7 @@ fn write_all(mut connection: Connection, records: &Records, waiting: &Receiver<C
 
 fn write(
     connection: &mut Connection,
-    records: &Records,
+    records: &MemoryCache,
     changed: &HashSet<LicenseId>,
 ) -> rusqlite::Result<()> {
     let tx = connection.transaction()?;

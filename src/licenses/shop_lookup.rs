@@ -5,16 +5,16 @@ use std::{sync::Arc, time::Duration};
 use gatekeeper_filters::kernel::{Code, Credential, LicenseId, UnixMs};
 
 use super::{
-    budget::Class,
-    desk::{Desk, Refusal, refusal_code},
-    facts::{Facts, Reply, Verdict},
-    flights::Landed,
+    address_throttle::ClientPrefix,
+    cache_entry::{CachedLicense, no_for},
+    call_budget::CallPriority,
+    call_queue::CallPermit,
     gumroad, lemonsqueezy,
-    record::{Record, no_for},
-    shared::{Lock, Shared},
-    sources::{Question, Sources},
-    turnstile::Turn,
-    visitors::Address,
+    redis_cache::{DistributedLock, RedisCache},
+    shop_license::{LicenseVerdict, ShopLicense, ShopReply},
+    single_flight::FlightResult,
+    sources::{ConfiguredShops, ShopQuery},
+    validator::{LicenseValidator, NegativeEntry, refusal_code},
 };
 
 /// A key that no shop ever made.
@@ -24,19 +24,19 @@ pub(super) const NOBODY: &str = "00000000-00000000-00000000-00000000";
 const LOOK: Duration = Duration::from_millis(50);
 
 /// What is asked, and for whom.
-pub(super) struct Inquiry {
-    pub sources: Arc<Sources>,
+pub(super) struct LookupRequest {
+    pub sources: Arc<ConfiguredShops>,
     pub id: LicenseId,
     /// Of the key as it was typed: refusals and flights belong to it.
     pub spelling: LicenseId,
     pub key: Credential,
-    pub class: Class,
-    pub address: Option<Address>,
+    pub class: CallPriority,
+    pub address: Option<ClientPrefix>,
     /// The record when the question came up.
-    pub before: Option<Record>,
+    pub before: Option<CachedLicense>,
 }
 
-impl Inquiry {
+impl LookupRequest {
     /// The shop is known to take another spelling of this key: "not found" says nothing of the licence.
     fn is_another_spelling(&self) -> bool {
         let known = self.before.as_ref().and_then(|before| before.spelling.as_deref());
@@ -51,8 +51,12 @@ fn tag(spelling: &LicenseId) -> String {
     tag
 }
 
-impl Desk {
-    pub(super) async fn look_up(&self, inquiry: Inquiry, mut turn: Option<Turn>) -> Landed {
+impl LicenseValidator {
+    pub(super) async fn look_up(
+        &self,
+        inquiry: LookupRequest,
+        mut turn: Option<CallPermit>,
+    ) -> FlightResult {
         loop {
             if turn.is_none() {
                 turn = self.turnstile.pass(inquiry.class, inquiry.address).await;
@@ -80,7 +84,12 @@ impl Desk {
         }
     }
 
-    async fn inquire_locked(&self, inquiry: &Inquiry, turn: Turn, lock: Lock) -> Landed {
+    async fn inquire_locked(
+        &self,
+        inquiry: &LookupRequest,
+        turn: CallPermit,
+        lock: DistributedLock,
+    ) -> FlightResult {
         // Between the look and the lock the other one may have come to its end.
         let landed = match &self.shared {
             Some(shared) if self.learned(shared, inquiry).await => {
@@ -95,7 +104,7 @@ impl Desk {
 
     /// Waits while another gateway asks; true when its answer is there, false when it gave up or
     /// died.
-    async fn wait_for_other(&self, shared: &Arc<Shared>, inquiry: &Inquiry) -> bool {
+    async fn wait_for_other(&self, shared: &Arc<RedisCache>, inquiry: &LookupRequest) -> bool {
         loop {
             tokio::time::sleep(LOOK).await;
             if self.learned(shared, inquiry).await {
@@ -108,7 +117,7 @@ impl Desk {
     }
 
     /// Takes over what another gateway learned since the question came up.
-    async fn learned(&self, shared: &Shared, inquiry: &Inquiry) -> bool {
+    async fn learned(&self, shared: &RedisCache, inquiry: &LookupRequest) -> bool {
         if let Ok(Some(record)) = shared.record(&inquiry.id).await {
             let is_news = match &inquiry.before {
                 Some(before) => record.answered > before.answered && !record.is_due(UnixMs::now()),
@@ -125,17 +134,17 @@ impl Desk {
         let why = shared.refusal(&inquiry.spelling).await.ok().flatten();
         let code = why.and_then(|why| refusal_code(&why));
         if let Some(code) = code {
-            let refusal = Refusal { code, facts: None, at: UnixMs::now(), times: 1 };
+            let refusal = NegativeEntry { code, facts: None, at: UnixMs::now(), times: 1 };
             self.refused.insert(inquiry.spelling, Arc::new(refusal));
         }
         code.is_some()
     }
 
     /// Asks every shop that could know, one after the other.
-    async fn inquire(&self, inquiry: &Inquiry, turn: Turn) -> Landed {
+    async fn inquire(&self, inquiry: &LookupRequest, turn: CallPermit) -> FlightResult {
         let mut turn = Some(turn);
         let mut unknown = None;
-        let mut refusal = (Verdict::Invalid(Code::LicenseInvalid), None);
+        let mut refusal = (LicenseVerdict::Invalid(Code::LicenseInvalid), None);
         let is_known = inquiry.before.as_ref().is_some_and(|before| before.facts.is_some());
         for question in self.questions(inquiry) {
             if self.health(question.shop()).is_paused(std::time::Instant::now()) {
@@ -154,16 +163,16 @@ impl Desk {
             let asked = self.moment(&inquiry.id);
             let reply = self.call(&inquiry.sources, &question, inquiry.key.expose()).await;
             let verdict = match &reply {
-                Reply::Unknown(_) => {
+                ShopReply::Unknown(_) => {
                     unknown = Some("the shop does not answer");
                     continue;
                 }
-                Reply::NotFound if inquiry.is_another_spelling() => {
+                ShopReply::NotFound if inquiry.is_another_spelling() => {
                     unknown = Some("the shop knows the key under another spelling only");
                     continue;
                 }
-                Reply::NotFound => Verdict::Invalid(Code::LicenseInvalid),
-                Reply::Facts(facts) => inquiry.sources.judge(facts, asked),
+                ShopReply::NotFound => LicenseVerdict::Invalid(Code::LicenseInvalid),
+                ShopReply::ShopLicense(facts) => inquiry.sources.judge(facts, asked),
             };
             if is_known || !verdict.is_foreign() {
                 self.note(&inquiry.sources, inquiry.id, &reply, asked).await;
@@ -174,7 +183,7 @@ impl Desk {
                 }
                 return Ok(());
             }
-            if let Reply::Facts(facts) = reply {
+            if let ShopReply::ShopLicense(facts) = reply {
                 refusal = (refusal.0.or(verdict), Some(facts));
             }
         }
@@ -186,14 +195,14 @@ impl Desk {
         }
         match (unknown, refusal.0) {
             (Some(why), _) => return Err(why),
-            (None, Verdict::Invalid(code)) => self.refuse(inquiry, code, refusal.1).await,
-            (None, Verdict::Valid { .. }) => {}
+            (None, LicenseVerdict::Invalid(code)) => self.refuse(inquiry, code, refusal.1).await,
+            (None, LicenseVerdict::Valid { .. }) => {}
         }
         Ok(())
     }
 
     /// A known licence is one question to its own shop.
-    fn questions(&self, inquiry: &Inquiry) -> Vec<Question> {
+    fn questions(&self, inquiry: &LookupRequest) -> Vec<ShopQuery> {
         let facts = inquiry.before.as_ref().and_then(|before| before.facts.as_ref());
         match facts {
             Some(facts) => inquiry.sources.question_about(facts).into_iter().collect(),
@@ -202,12 +211,17 @@ impl Desk {
     }
 
     /// One call.
-    pub(super) async fn call(&self, sources: &Sources, question: &Question, key: &str) -> Reply {
+    pub(super) async fn call(
+        &self,
+        sources: &ConfiguredShops,
+        question: &ShopQuery,
+        key: &str,
+    ) -> ShopReply {
         let (reply, subject) = match question {
-            Question::LemonSqueezy { base } => {
+            ShopQuery::LemonSqueezy { base } => {
                 (lemonsqueezy::validate(&self.client, base, key, &self.hasher).await, "")
             }
-            Question::Gumroad { base, product } => {
+            ShopQuery::Gumroad { base, product } => {
                 let asked = (&**product, key);
                 (gumroad::verify(&self.client, base, asked, &self.hasher).await, &**product)
             }
@@ -220,19 +234,20 @@ impl Desk {
     /// Writes down what a shop said of a licence that is ours.
     pub(super) async fn note(
         &self,
-        sources: &Sources,
+        sources: &ConfiguredShops,
         id: LicenseId,
-        reply: &Reply,
+        reply: &ShopReply,
         asked: UnixMs,
     ) {
-        let judge = |facts: &Facts| sources.judge(facts, asked);
+        let judge = |facts: &ShopLicense| sources.judge(facts, asked);
         let holding = self.is_holding() || sources.is_held();
         let refunded = match reply {
-            Reply::Facts(facts) => self.is_refunded(facts).await,
+            ShopReply::ShopLicense(facts) => self.is_refunded(facts).await,
             _ => false,
         };
-        let hear = |record: Option<&Record>| {
-            let mut next = record.unwrap_or(&Record::default()).hear(reply, asked, judge, holding);
+        let hear = |record: Option<&CachedLicense>| {
+            let mut next =
+                record.unwrap_or(&CachedLicense::default()).hear(reply, asked, judge, holding);
             next.refunded |= refunded;
             Some(next)
         };
@@ -245,21 +260,21 @@ impl Desk {
 
     /// Remembers under which spelling the shop knows a licence. The disk has it from the licence's next
     /// change on.
-    fn note_spelling(&self, inquiry: &Inquiry, reply: &Reply) {
-        if !matches!(reply, Reply::Facts(_)) {
+    fn note_spelling(&self, inquiry: &LookupRequest, reply: &ShopReply) {
+        if !matches!(reply, ShopReply::ShopLicense(_)) {
             return;
         }
         self.records.update(inquiry.id, |record| {
             let before = record.filter(|record| record.facts.is_some())?;
             let spelling = Some(tag(&inquiry.spelling));
-            (before.spelling != spelling).then(|| Record { spelling, ..before.clone() })
+            (before.spelling != spelling).then(|| CachedLicense { spelling, ..before.clone() })
         });
     }
 
-    async fn refuse(&self, inquiry: &Inquiry, code: Code, facts: Option<Facts>) {
+    async fn refuse(&self, inquiry: &LookupRequest, code: Code, facts: Option<ShopLicense>) {
         let times = self.refused.get(&inquiry.spelling).map_or(1, |before| before.times + 1);
         let at = UnixMs::now();
-        self.refused.insert(inquiry.spelling, Arc::new(Refusal { code, facts, at, times }));
+        self.refused.insert(inquiry.spelling, Arc::new(NegativeEntry { code, facts, at, times }));
         if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
             let keep = no_for(&inquiry.sources.cache, times);
             let _ = shared.refuse(&inquiry.spelling, code.wire().1, keep).await;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use gatekeeper_filters::kernel::UnixMs;
 
 use super::{
-    desk::Desk,
-    record::{Device, Record, Turned},
+    cache_entry::{CachedDevice, CachedLicense, Suspect},
+    validator::LicenseValidator,
 };
 
 /// How far the clocks of gateways that share a store may be apart.
@@ -23,25 +23,25 @@ const FIRST_DAY: UnixMs = UnixMs(1_767_225_600_000);
 const LONG_AGO: Duration = Duration::from_secs(24 * 3600);
 const LOOK: Duration = Duration::from_secs(1);
 
-impl Record {
+impl CachedLicense {
     /// The record without moments ahead of `now`.
     #[must_use]
-    pub fn sane(&self, now: UnixMs) -> Record {
+    pub fn sane(&self, now: UnixMs) -> CachedLicense {
         let is_ahead = |at: UnixMs| at > now.plus(SLACK) && now >= FIRST_DAY;
         let said = |at: UnixMs| match is_ahead(at) {
             true => UnixMs(now.0.saturating_sub(LONG_AGO.as_millis() as u64)),
             false => at,
         };
         let began = |at: UnixMs| if is_ahead(at) { now } else { at };
-        Record {
+        CachedLicense {
             checked: said(self.checked),
             answered: said(self.answered),
             marked: began(self.marked),
-            turned: self.turned.map(|turned| Turned { first: began(turned.first), ..turned }),
+            turned: self.turned.map(|turned| Suspect { first: began(turned.first), ..turned }),
             devices: self
                 .devices
                 .iter()
-                .map(|device| Device { checked: began(device.checked), ..device.clone() })
+                .map(|device| CachedDevice { checked: began(device.checked), ..device.clone() })
                 .collect(),
             ..self.clone()
         }
@@ -49,12 +49,12 @@ impl Record {
 }
 
 /// Compares the wall clock with one that can't be set.
-struct Clock {
+struct ClockMonitor {
     wall: UnixMs,
     steady: Instant,
 }
 
-impl Clock {
+impl ClockMonitor {
     /// How far the wall clock was set since the last look, if it was.
     fn jump(&mut self, wall: UnixMs, steady: Instant) -> Option<Jump> {
         let expected = self.wall.plus(steady.saturating_duration_since(self.steady));
@@ -72,10 +72,10 @@ enum Jump {
     Forward(Duration),
 }
 
-impl Desk {
+impl LicenseValidator {
     /// Looks after the clock for as long as the process lives.
     pub(super) async fn watch_clock(&self) {
-        let mut clock = Clock { wall: UnixMs::now(), steady: Instant::now() };
+        let mut clock = ClockMonitor { wall: UnixMs::now(), steady: Instant::now() };
         loop {
             tokio::time::sleep(LOOK).await;
             match clock.jump(UnixMs::now(), Instant::now()) {
@@ -101,7 +101,7 @@ impl Desk {
         self.visitors.forget();
         for (id, kept) in self.records.all() {
             kept.forget_the_future(now);
-            let change = |record: Option<&super::record::Record>| {
+            let change = |record: Option<&super::cache_entry::CachedLicense>| {
                 let (record, sane) = (record?, record?.sane(now));
                 (sane != *record).then_some(sane)
             };
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn steps_count_and_small_ones_do_not() {
         let start = Instant::now();
-        let mut clock = Clock { wall: NOW, steady: start };
+        let mut clock = ClockMonitor { wall: NOW, steady: start };
         let minute = Duration::from_secs(60);
         assert_eq!(clock.jump(NOW.plus(minute), start + minute), None, "time passes");
         let forward = clock.jump(NOW.plus(DAY), start + minute);
@@ -138,20 +138,20 @@ mod tests {
     #[test]
     fn moments_that_have_not_come_are_taken_for_others_and_the_rest_stays() {
         let tomorrow = NOW.plus(DAY);
-        let device = Device { id: "one".into(), checked: tomorrow, gone: true };
-        let record = Record {
+        let device = CachedDevice { id: "one".into(), checked: tomorrow, gone: true };
+        let record = CachedLicense {
             checked: tomorrow,
             answered: tomorrow,
             marked: tomorrow,
-            turned: Some(Turned { first: tomorrow, times: 2 }),
+            turned: Some(Suspect { first: tomorrow, times: 2 }),
             devices: vec![device],
             good: Some("pro".into()),
-            ..Record::default()
+            ..CachedLicense::default()
         };
         let sane = record.sane(NOW);
         assert_eq!((sane.checked, sane.answered.plus(DAY)), (sane.answered, NOW));
         assert_eq!((sane.marked, sane.devices[0].checked), (NOW, NOW));
-        assert_eq!(sane.turned, Some(Turned { first: NOW, times: 2 }));
+        assert_eq!(sane.turned, Some(Suspect { first: NOW, times: 2 }));
         assert_eq!(sane.sane(NOW), sane);
         assert_eq!(record.sane(tomorrow), record, "nothing is ahead");
         assert_eq!(record.sane(UnixMs(86_400_000)), record, "1970 is no time to decide in");

@@ -13,7 +13,7 @@ use std::time::Duration;
 use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Facts, Reply, Verdict};
+use super::shop_license::{LicenseVerdict, ShopLicense, ShopReply};
 use crate::config::settings::LicenseCache;
 
 /// A "not found" about a licence that was good counts when it was said this often ...
@@ -31,9 +31,9 @@ const GONE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)] // What an older version wrote is never thrown away for a member it lacks.
-pub struct Record {
+pub struct CachedLicense {
     /// `None` for licences of no shop (which have only devices here) and for those a shop forgot.
-    pub facts: Option<Facts>,
+    pub facts: Option<ShopLicense>,
     /// The spelling under which the shop last knew the key, as 64 bits of its HMAC in hex.
     pub spelling: Option<String>,
     /// When the question was asked whose answer the facts are.
@@ -48,8 +48,8 @@ pub struct Record {
     pub refusals: u32,
     /// The plan when it was last valid; `None` after an explicit no.
     pub good: Option<String>,
-    pub turned: Option<Turned>,
-    pub devices: Vec<Device>,
+    pub turned: Option<Suspect>,
+    pub devices: Vec<CachedDevice>,
     /// The operator's word, which outlives whatever a shop says.
     pub revocation: Revocation,
 }
@@ -64,7 +64,7 @@ pub struct Revocation {
 
 /// A good licence about which the shop has begun to say that it is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Turned {
+pub struct Suspect {
     pub first: UnixMs,
     pub times: u32,
 }
@@ -72,7 +72,7 @@ pub struct Turned {
 /// An activated device: its id is hashed, its name is the buyer's and not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Device {
+pub struct CachedDevice {
     pub id: String,
     /// When it was last seen to have its place, or gave it back.
     pub checked: UnixMs,
@@ -81,7 +81,7 @@ pub struct Device {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub enum CacheQuery {
     No,
     /// In the background, while the answer is served.
     Behind,
@@ -91,30 +91,30 @@ pub enum Ask {
 
 /// What to do with a request of this licence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    pub ask: Ask,
-    pub answer: Option<Verdict>,
+pub struct CacheDecision {
+    pub ask: CacheQuery,
+    pub answer: Option<LicenseVerdict>,
 }
 
-impl Record {
+impl CachedLicense {
     /// The record after a shop's answer to a question asked at `asked`. `judge` says what facts mean
     /// now; `holding` that too many turned at once to be believed.
     #[must_use]
     pub fn hear(
         &self,
-        reply: &Reply,
+        reply: &ShopReply,
         asked: UnixMs,
-        judge: impl Fn(&Facts) -> Verdict,
+        judge: impl Fn(&ShopLicense) -> LicenseVerdict,
         holding: bool,
-    ) -> Record {
+    ) -> CachedLicense {
         let mut next = self.clone();
         match reply {
-            Reply::Unknown(_) => return next,
+            ShopReply::Unknown(_) => return next,
             // Overtaken by the answer to a later question.
             _ if asked < self.answered => return next,
-            Reply::NotFound if self.good.is_some() => next.miss(asked, None, holding),
-            Reply::NotFound => next.refusals = self.refusals.saturating_add(1),
-            Reply::Facts(facts) => {
+            ShopReply::NotFound if self.good.is_some() => next.miss(asked, None, holding),
+            ShopReply::NotFound => next.refusals = self.refusals.saturating_add(1),
+            ShopReply::ShopLicense(facts) => {
                 let verdict = judge(facts);
                 if verdict.is_foreign() && self.good.is_some() {
                     next.miss(asked, Some(facts), holding);
@@ -127,27 +127,27 @@ impl Record {
         next
     }
 
-    fn believe(&mut self, facts: &Facts, verdict: &Verdict, asked: UnixMs) {
-        if self.facts.as_ref().and_then(Facts::order) != facts.order() {
+    fn believe(&mut self, facts: &ShopLicense, verdict: &LicenseVerdict, asked: UnixMs) {
+        if self.facts.as_ref().and_then(ShopLicense::order) != facts.order() {
             self.refunded = false;
         }
         self.facts = Some(facts.clone());
         self.checked = asked;
         self.turned = None;
         match verdict {
-            Verdict::Valid { plan, .. } => {
+            LicenseVerdict::Valid { plan, .. } => {
                 self.good = Some(plan.name.to_string());
                 self.refusals = 0;
             }
-            Verdict::Invalid(_) => {
+            LicenseVerdict::Invalid(_) => {
                 self.good = None;
                 self.refusals = self.refusals.saturating_add(1);
             }
         }
     }
 
-    fn miss(&mut self, asked: UnixMs, facts: Option<&Facts>, holding: bool) {
-        let turned = self.turned.get_or_insert(Turned { first: asked, times: 0 });
+    fn miss(&mut self, asked: UnixMs, facts: Option<&ShopLicense>, holding: bool) {
+        let turned = self.turned.get_or_insert(Suspect { first: asked, times: 0 });
         turned.times += 1;
         let since = passed(turned.first, asked);
         let held = holding && since < HELD;
@@ -163,7 +163,7 @@ impl Record {
     /// The record after a webhook. One that is not sure to be new has its effect a minute after the
     /// last one.
     #[must_use]
-    pub fn mark(&self, now: UnixMs, new: bool) -> Record {
+    pub fn mark(&self, now: UnixMs, new: bool) -> CachedLicense {
         let mut next = self.clone();
         let pending = self.marked > now;
         next.marked = match (new, pending) {
@@ -176,12 +176,12 @@ impl Record {
 
     /// The record of a good licence that the configuration calls foreign from `now` on.
     #[must_use]
-    pub fn turn(&self, now: UnixMs) -> Option<Record> {
+    pub fn turn(&self, now: UnixMs) -> Option<CachedLicense> {
         if self.turned.is_some() {
             return None;
         }
-        let turned = Some(Turned { first: now, times: 0 });
-        Some(Record { turned, ..self.clone() })
+        let turned = Some(Suspect { first: now, times: 0 });
+        Some(CachedLicense { turned, ..self.clone() })
     }
 
     /// Both records of one licence in one; which is merged into which makes no difference, nor how
@@ -189,17 +189,18 @@ impl Record {
     /// answer, marks and refunds are kept from both, and of each device, and of the operator, the
     /// later word counts.
     #[must_use]
-    pub fn merge(&self, other: &Record) -> Record {
+    pub fn merge(&self, other: &CachedLicense) -> CachedLicense {
         let facts = if self.checked >= other.checked { self } else { other };
         let said = if self.answered >= other.answered { self } else { other };
-        let order =
-            |record: &Record| record.facts.as_ref().and_then(Facts::order).map(str::to_owned);
-        let is_refunded = |record: &Record| record.refunded && order(record) == order(facts);
+        let order = |record: &CachedLicense| {
+            record.facts.as_ref().and_then(ShopLicense::order).map(str::to_owned)
+        };
+        let is_refunded = |record: &CachedLicense| record.refunded && order(record) == order(facts);
         let turned = match self.answered == other.answered {
             true => self.turned.or(other.turned),
             false => said.turned,
         };
-        Record {
+        CachedLicense {
             facts: facts.facts.clone(),
             spelling: facts.spelling.clone(),
             checked: facts.checked,
@@ -217,30 +218,30 @@ impl Record {
     /// The record after an operator's word, which is later than any before; `None` when it says
     /// what is so already.
     #[must_use]
-    pub fn revoke(&self, revoked: bool, now: UnixMs) -> Option<Record> {
+    pub fn revoke(&self, revoked: bool, now: UnixMs) -> Option<CachedLicense> {
         if self.revocation.revoked == revoked {
             return None;
         }
         let at = now.max(UnixMs(self.revocation.at.0 + 1));
-        Some(Record { revocation: Revocation { at, revoked }, ..self.clone() })
+        Some(CachedLicense { revocation: Revocation { at, revoked }, ..self.clone() })
     }
 
     /// The devices that have a place.
-    pub fn active(&self) -> impl Iterator<Item = &Device> {
+    pub fn active(&self) -> impl Iterator<Item = &CachedDevice> {
         self.devices.iter().filter(|device| !device.gone)
     }
 
-    pub fn device(&self, id: &str) -> Option<&Device> {
+    pub fn device(&self, id: &str) -> Option<&CachedDevice> {
         self.active().find(|device| device.id == id)
     }
 
     /// Writes down that a device has its place, or gave it back.
     #[must_use]
-    pub fn with_device(&self, id: &str, gone: bool, now: UnixMs) -> Record {
+    pub fn with_device(&self, id: &str, gone: bool, now: UnixMs) -> CachedLicense {
         let mut next = self.clone();
         next.devices.retain(|known| known.id != id);
         next.devices.retain(|known| !known.gone || passed(known.checked, now) < GONE);
-        next.devices.push(Device { id: id.to_owned(), checked: now, gone });
+        next.devices.push(CachedDevice { id: id.to_owned(), checked: now, gone });
         next.devices.sort_by(|one, other| one.id.cmp(&other.id));
         next
     }
@@ -248,37 +249,39 @@ impl Record {
     /// What to do at `now`, where the facts mean `verdict`.
     pub fn decide(
         &self,
-        verdict: Verdict,
+        verdict: LicenseVerdict,
         cache: &LicenseCache,
         id: &LicenseId,
         now: UnixMs,
-    ) -> Decision {
+    ) -> CacheDecision {
         let since = |at: UnixMs| passed(at, now);
         let served = since(self.answered) < cache.fresh + cache.stale;
-        let known = |verdict: Verdict| served.then_some(verdict);
+        let known = |verdict: LicenseVerdict| served.then_some(verdict);
         if self.is_due(now) {
-            return Decision { ask: Ask::First, answer: known(verdict) };
+            return CacheDecision { ask: CacheQuery::First, answer: known(verdict) };
         }
         let age = match verdict.is_valid() && self.turned.is_none() {
             true => since(self.checked),
             false => since(self.answered),
         };
         let (fresh, lapsed) = match &verdict {
-            Verdict::Valid { .. } if self.turned.is_some() => (cache.fresh.min(LONGEST_NO), false),
-            Verdict::Valid { .. } => (shortened(cache.fresh, id), false),
-            // It has ended since the shop was asked, and may have been renewed.
-            Verdict::Invalid(Code::LicenseExpired) if self.good.is_some() => {
-                return Decision { ask: Ask::First, answer: None };
+            LicenseVerdict::Valid { .. } if self.turned.is_some() => {
+                (cache.fresh.min(LONGEST_NO), false)
             }
-            Verdict::Invalid(_) => (no_for(cache, self.refusals), true),
+            LicenseVerdict::Valid { .. } => (shortened(cache.fresh, id), false),
+            // It has ended since the shop was asked, and may have been renewed.
+            LicenseVerdict::Invalid(Code::LicenseExpired) if self.good.is_some() => {
+                return CacheDecision { ask: CacheQuery::First, answer: None };
+            }
+            LicenseVerdict::Invalid(_) => (no_for(cache, self.refusals), true),
         };
         let (ask, answer) = match (age < fresh, lapsed, served) {
-            (true, ..) => (Ask::No, Some(verdict)),
-            (false, true, _) => (Ask::First, known(verdict)),
-            (false, false, true) => (Ask::Behind, Some(verdict)),
-            (false, false, false) => (Ask::First, None),
+            (true, ..) => (CacheQuery::No, Some(verdict)),
+            (false, true, _) => (CacheQuery::First, known(verdict)),
+            (false, false, true) => (CacheQuery::Behind, Some(verdict)),
+            (false, false, false) => (CacheQuery::First, None),
         };
-        Decision { ask, answer }
+        CacheDecision { ask, answer }
     }
 
     /// A webhook's check that no answer has come to yet.
@@ -292,7 +295,7 @@ impl Record {
     }
 }
 
-fn merge_devices(one: &[Device], other: &[Device]) -> Vec<Device> {
+fn merge_devices(one: &[CachedDevice], other: &[CachedDevice]) -> Vec<CachedDevice> {
     let mut devices = one.to_vec();
     for theirs in other {
         match devices.iter_mut().find(|ours| ours.id == theirs.id) {

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::facts::{Reply, Trouble};
+use super::shop_license::{ShopError, ShopReply};
 
 /// Failures in a row before the first pause.
 const PATIENCE: u32 = 3;
@@ -18,10 +18,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const LIMITED_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
-pub struct Health(Mutex<Inner>);
+pub struct ShopHealth(Mutex<ShopHealthState>);
 
 #[derive(Default)]
-struct Inner {
+struct ShopHealthState {
     failures: u32,
     paused_until: Option<Instant>,
     why: Option<String>,
@@ -31,16 +31,16 @@ struct Inner {
 
 /// What an operator sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct ShopStatus {
     pub state: &'static str,
     pub why: Option<String>,
 }
 
-impl Health {
+impl ShopHealth {
     /// Takes in what an answer about `subject` tells of the shop; true when it is news.
-    pub fn hear(&self, reply: &Reply, subject: &str, now: Instant) -> bool {
+    pub fn hear(&self, reply: &ShopReply, subject: &str, now: Instant) -> bool {
         let mut inner = self.0.lock();
-        let Reply::Unknown(trouble) = reply else {
+        let ShopReply::Unknown(trouble) = reply else {
             inner.mistakes.remove(subject);
             let was_down = inner.failures > 0;
             inner.failures = 0;
@@ -49,14 +49,14 @@ impl Health {
             return was_down;
         };
         match trouble {
-            Trouble::Misconfigured(why) => {
+            ShopError::Misconfigured(why) => {
                 return inner.mistakes.insert(subject.to_owned(), why.clone()).is_none();
             }
-            Trouble::Limited { retry_after } => {
+            ShopError::Limited { retry_after } => {
                 inner.failures += 1;
                 inner.paused_until = Some(now + retry_after.unwrap_or(LIMITED_PAUSE));
             }
-            Trouble::Down(_) => {
+            ShopError::Down(_) => {
                 inner.failures += 1;
                 if inner.failures >= PATIENCE {
                     let doubled = FIRST_PAUSE * (1 << (inner.failures - PATIENCE).min(8));
@@ -72,15 +72,15 @@ impl Health {
         self.0.lock().paused_until.is_some_and(|until| now < until)
     }
 
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> ShopStatus {
         let inner = self.0.lock();
         if !inner.mistakes.is_empty() {
             let why: Vec<&str> = inner.mistakes.values().map(String::as_str).collect();
-            return Report { state: "misconfigured", why: Some(why.join("; ")) };
+            return ShopStatus { state: "misconfigured", why: Some(why.join("; ")) };
         }
         match &inner.why {
-            Some(why) => Report { state: "down", why: Some(why.clone()) },
-            None => Report { state: "ok", why: None },
+            Some(why) => ShopStatus { state: "down", why: Some(why.clone()) },
+            None => ShopStatus { state: "ok", why: None },
         }
     }
 }
@@ -92,13 +92,13 @@ pub const STATES: [&str; 4] = ["ok", "down", "misconfigured", "holding"];
 mod tests {
     use super::*;
 
-    fn down() -> Reply {
-        Reply::Unknown(Trouble::status(500))
+    fn down() -> ShopReply {
+        ShopReply::Unknown(ShopError::status(500))
     }
 
     #[test]
     fn pauses_grow_and_end_with_the_first_answer() {
-        let (health, mut now) = (Health::default(), Instant::now());
+        let (health, mut now) = (ShopHealth::default(), Instant::now());
         assert!(health.hear(&down(), "", now), "news");
         assert!(!health.hear(&down(), "", now));
         assert!(!health.is_paused(now));
@@ -109,28 +109,28 @@ mod tests {
             assert!(!health.is_paused(now));
         }
         assert_eq!(health.report().state, "down");
-        assert!(health.hear(&Reply::NotFound, "", now), "news");
-        assert_eq!(health.report(), Report { state: "ok", why: None });
+        assert!(health.hear(&ShopReply::NotFound, "", now), "news");
+        assert_eq!(health.report(), ShopStatus { state: "ok", why: None });
     }
 
     #[test]
     fn a_mistake_of_ours_pauses_nothing_and_is_reported_until_it_is_mended() {
-        let (health, now) = (Health::default(), Instant::now());
-        let mistake = Reply::Unknown(Trouble::Misconfigured("`x` is no product id".into()));
+        let (health, now) = (ShopHealth::default(), Instant::now());
+        let mistake = ShopReply::Unknown(ShopError::Misconfigured("`x` is no product id".into()));
         assert!(health.hear(&mistake, "x", now));
         assert!(!health.hear(&mistake, "x", now), "said once");
-        health.hear(&Reply::NotFound, "y", now);
+        health.hear(&ShopReply::NotFound, "y", now);
         assert_eq!(health.report().state, "misconfigured");
         assert!(!health.is_paused(now));
-        health.hear(&Reply::NotFound, "x", now);
+        health.hear(&ShopReply::NotFound, "x", now);
         assert_eq!(health.report().state, "ok");
     }
 
     #[test]
     fn a_shop_that_asks_for_patience_gets_it() {
-        let (health, now) = (Health::default(), Instant::now());
-        let limited = Trouble::Limited { retry_after: Some(Duration::from_secs(41)) };
-        health.hear(&Reply::Unknown(limited), "", now);
+        let (health, now) = (ShopHealth::default(), Instant::now());
+        let limited = ShopError::Limited { retry_after: Some(Duration::from_secs(41)) };
+        health.hear(&ShopReply::Unknown(limited), "", now);
         assert!(health.is_paused(now + Duration::from_secs(40)));
         assert!(!health.is_paused(now + Duration::from_secs(41)));
     }

@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 
 /// Turns keys into ids under the pepper.
 #[derive(Clone)]
-pub struct Hasher(Hmac<Sha256>);
+pub struct KeyedHash(Hmac<Sha256>);
 
-impl Hasher {
+impl KeyedHash {
     pub fn new(pepper: &[u8; 32]) -> Self {
         // HMAC takes keys of any length (RFC 2104 section 2), so this arm is never reached.
         Self(Hmac::new_from_slice(pepper).unwrap_or_else(|_| unreachable!()))
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_key_is_one_licence() {
-        let hasher = Hasher::new(&[7; 32]);
+        let hasher = KeyedHash::new(&[7; 32]);
         let id = hasher.id("JSTAR-DEMO-0001");
         for spelling in [" jstar-demo-0001", "JStar-Demo-0001\t"] {
             assert_eq!(hasher.id(spelling), id);
@@ -82,12 +82,12 @@ mod tests {
         assert_ne!(hasher.id("JSTAR-DEMO-0002"), id);
         assert_eq!(hasher.spelling(" Ab-1\t"), hasher.spelling("Ab-1"));
         assert_ne!(hasher.spelling("Ab-1"), hasher.spelling("AB-1"));
-        assert_ne!(Hasher::new(&[8; 32]).id("JSTAR-DEMO-0001"), id);
+        assert_ne!(KeyedHash::new(&[8; 32]).id("JSTAR-DEMO-0001"), id);
     }
 
     #[test]
     fn orders_and_devices_are_told_apart() {
-        let hasher = Hasher::new(&[7; 32]);
+        let hasher = KeyedHash::new(&[7; 32]);
         assert_ne!(hasher.order("lemonsqueezy", "7"), hasher.order("gumroad", "7"));
         assert_ne!(hasher.device(&hasher.id("A"), "7"), hasher.device(&hasher.id("B"), "7"));
     }

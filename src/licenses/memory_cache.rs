@@ -13,28 +13,28 @@ use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::record::Record;
+use super::cache_entry::CachedLicense;
 
 const SHARDS: usize = 64;
 /// How exact the moment of the last request is kept: writing it each time would cost every request
 /// a cache line.
 const SEEN_STEP: u64 = 10_000;
 
-pub struct Records {
-    shards: Vec<RwLock<FxHashMap<LicenseId, Arc<Kept>>>>,
+pub struct MemoryCache {
+    shards: Vec<RwLock<FxHashMap<LicenseId, Arc<CacheSlot>>>>,
     /// Those that an operator took back; every request looks here, and there are hardly any.
     revoked: ArcSwap<FxHashSet<LicenseId>>,
 }
 
 /// A record and what only this process knows of the licence. Replaced when the record changes.
-pub struct Kept {
-    pub record: Record,
-    local: Arc<Local>,
+pub struct CacheSlot {
+    pub record: CachedLicense,
+    local: Arc<SlotState>,
 }
 
 /// Lives over all replacements, so that nothing written here is lost by one.
 #[derive(Default)]
-struct Local {
+struct SlotState {
     /// The last request, in milliseconds; 0 for none since the start.
     seen: AtomicU64,
     /// The last attempt to ask the shop.
@@ -43,8 +43,8 @@ struct Local {
     compared: AtomicU64,
 }
 
-impl Kept {
-    fn new(record: Record, before: Option<&Kept>) -> Self {
+impl CacheSlot {
+    fn new(record: CachedLicense, before: Option<&CacheSlot>) -> Self {
         let local = before.map_or_else(Arc::default, |before| before.local.clone());
         // A new mark is a reason to ask at once.
         if before.is_some_and(|before| before.record.marked != record.marked) {
@@ -85,19 +85,19 @@ impl Kept {
     }
 }
 
-impl Default for Records {
+impl Default for MemoryCache {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         Self { shards, revoked: ArcSwap::default() }
     }
 }
 
-impl Records {
-    fn shard(&self, id: &LicenseId) -> &RwLock<FxHashMap<LicenseId, Arc<Kept>>> {
+impl MemoryCache {
+    fn shard(&self, id: &LicenseId) -> &RwLock<FxHashMap<LicenseId, Arc<CacheSlot>>> {
         &self.shards[usize::from(id.0[31]) % SHARDS]
     }
 
-    pub fn get(&self, id: &LicenseId) -> Option<Arc<Kept>> {
+    pub fn get(&self, id: &LicenseId) -> Option<Arc<CacheSlot>> {
         self.shard(id).read().get(id).cloned()
     }
 
@@ -106,31 +106,36 @@ impl Records {
     pub fn update(
         &self,
         id: LicenseId,
-        change: impl FnOnce(Option<&Record>) -> Option<Record>,
-    ) -> Option<Arc<Kept>> {
+        change: impl FnOnce(Option<&CachedLicense>) -> Option<CachedLicense>,
+    ) -> Option<Arc<CacheSlot>> {
         let mut shard = self.shard(&id).write();
         let before = shard.get(&id);
         let record = change(before.map(|kept| &kept.record))?;
-        let kept = Arc::new(Kept::new(record, before.map(|kept| &**kept)));
+        let kept = Arc::new(CacheSlot::new(record, before.map(|kept| &**kept)));
         self.put(&mut shard, id, kept.clone());
         Some(kept)
     }
 
     /// Takes in what another place knows; the newer of both stays.
-    pub fn adopt(&self, id: LicenseId, other: &Record) -> Arc<Kept> {
+    pub fn adopt(&self, id: LicenseId, other: &CachedLicense) -> Arc<CacheSlot> {
         let mut shard = self.shard(&id).write();
         let before = shard.get(&id);
         let record = match before {
             Some(kept) => kept.record.merge(other),
             None => other.clone(),
         };
-        let kept = Arc::new(Kept::new(record, before.map(|kept| &**kept)));
+        let kept = Arc::new(CacheSlot::new(record, before.map(|kept| &**kept)));
         self.put(&mut shard, id, kept.clone());
         kept
     }
 
     /// Under the lock of its shard, so that the set of revoked ones says the same.
-    fn put(&self, shard: &mut FxHashMap<LicenseId, Arc<Kept>>, id: LicenseId, kept: Arc<Kept>) {
+    fn put(
+        &self,
+        shard: &mut FxHashMap<LicenseId, Arc<CacheSlot>>,
+        id: LicenseId,
+        kept: Arc<CacheSlot>,
+    ) {
         let is_revoked = kept.record.revocation.revoked;
         shard.insert(id, kept);
         if self.is_revoked(&id) != is_revoked {
@@ -151,7 +156,7 @@ impl Records {
     }
 
     /// Every record, shard by shard: what changes meanwhile is seen or not.
-    pub fn all(&self) -> impl Iterator<Item = (LicenseId, Arc<Kept>)> {
+    pub fn all(&self) -> impl Iterator<Item = (LicenseId, Arc<CacheSlot>)> {
         self.shards.iter().flat_map(|shard| {
             let shard = shard.read();
             shard.iter().map(|(id, kept)| (*id, kept.clone())).collect::<Vec<_>>()

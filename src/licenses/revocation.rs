@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{Asking, Code, Credential, LicenseId, Plan, Standing, UnixMs};
 
-use super::{Book, STATIC, desk::Desk, devices::Devices, facts::Verdict, record::Record};
+use super::{
+    ConfiguredLicenses, STATIC, cache_entry::CachedLicense, devices::Devices,
+    shop_license::LicenseVerdict, validator::LicenseValidator,
+};
 
 /// Attempts to have the shared store told before an operator hears that it is told later.
 const TRIES: usize = 3;
 
 /// All that is known of one licence.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct LicenseReport {
     pub id: LicenseId,
     pub source: &'static str,
     /// The plan it has; of one that ended, the one it had. `None` when nothing tells.
@@ -41,14 +44,14 @@ pub enum NotFound {
 
 /// Who an operator means.
 #[derive(Debug, Clone)]
-pub enum Subject {
+pub enum LicenseRef {
     Key(Credential),
     Id(LicenseId),
 }
 
 /// What became of an operator's word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said {
+pub struct RevocationOutcome {
     /// It was not so before.
     pub changed: bool,
     pub on_disk: bool,
@@ -56,21 +59,22 @@ pub struct Said {
     pub told: bool,
 }
 
-impl Desk {
+impl LicenseValidator {
     pub fn is_revoked(&self, id: &LicenseId) -> bool {
         self.records.is_revoked(id)
     }
 
     /// Takes a licence back, or gives it again.
-    pub async fn set_revoked(&self, id: LicenseId, revoked: bool) -> Said {
+    pub async fn set_revoked(&self, id: LicenseId, revoked: bool) -> RevocationOutcome {
         // A word of another gateway that was not heard yet is to be outdone, too.
         let _ = self.latest(&id).await;
-        let none = Record::default();
-        let change = |there: Option<&Record>| there.unwrap_or(&none).revoke(revoked, UnixMs::now());
+        let none = CachedLicense::default();
+        let change =
+            |there: Option<&CachedLicense>| there.unwrap_or(&none).revoke(revoked, UnixMs::now());
         let changed = self.records.update(id, change).is_some();
         // Said again it is written again: the first time may not have come through.
         let on_disk = self.records.get(&id).is_none() || self.shelf.put_now(id).await;
-        Said { changed, on_disk, told: self.share_again(id).await }
+        RevocationOutcome { changed, on_disk, told: self.share_again(id).await }
     }
 
     /// Has the other gateways told what is known; whether the store took it.
@@ -84,21 +88,21 @@ impl Desk {
     }
 }
 
-impl Book {
+impl ConfiguredLicenses {
     /// What is known of a licence. A key that is new here is asked about at its shop, as its first
     /// request would.
     ///
     /// # Errors
     /// Nothing is.
-    pub async fn find(&self, subject: &Subject) -> Result<Known, NotFound> {
+    pub async fn find(&self, subject: &LicenseRef) -> Result<LicenseReport, NotFound> {
         let id = match subject {
-            Subject::Key(key) => self.desk.hasher.id(key.expose()),
-            Subject::Id(id) => *id,
+            LicenseRef::Key(key) => self.validator.hasher.id(key.expose()),
+            LicenseRef::Id(id) => *id,
         };
         if let Some(known) = self.known(id).await {
             return Ok(known);
         }
-        let Subject::Key(credential) = subject else { return Err(NotFound::Id) };
+        let LicenseRef::Key(credential) = subject else { return Err(NotFound::Id) };
         let asking = Asking { credential, address: None, instance: None, now: UnixMs::now() };
         match self.identify(&asking).await {
             Standing::Valid(_) | Standing::OtherDevice(_) => {
@@ -110,9 +114,9 @@ impl Book {
         }
     }
 
-    async fn known(&self, id: LicenseId) -> Option<Known> {
+    async fn known(&self, id: LicenseId) -> Option<LicenseReport> {
         let now = UnixMs::now();
-        let kept = self.desk.known(&id).await;
+        let kept = self.validator.known(&id).await;
         let record = kept.as_ref().map(|kept| &kept.record);
         let revocation = record.map(|record| record.revocation).unwrap_or_default();
         let listed = self.listed.get(&id);
@@ -125,20 +129,20 @@ impl Book {
             (None, None) => return None,
         };
         let verdict = match (listed, record) {
-            (Some(plan), _) => Verdict::Valid { plan: plan.clone(), until: None },
-            (None, Some(record)) => self.desk.verdict(&self.sources, record, now),
-            (None, None) => Verdict::Invalid(Code::LicenseInvalid),
+            (Some(plan), _) => LicenseVerdict::Valid { plan: plan.clone(), until: None },
+            (None, Some(record)) => self.validator.verdict(&self.sources, record, now),
+            (None, None) => LicenseVerdict::Invalid(Code::LicenseInvalid),
         };
         let (plan, until, refused) = match verdict {
-            Verdict::Valid { plan, until } => (Some(plan), until, None),
-            Verdict::Invalid(code) => {
+            LicenseVerdict::Valid { plan, until } => (Some(plan), until, None),
+            LicenseVerdict::Invalid(code) => {
                 let good = record.and_then(|record| record.good.as_ref());
                 (good.and_then(|name| self.sources.plan(name)).cloned(), None, Some(code))
             }
         };
-        let none = Record::default();
+        let none = CachedLicense::default();
         let moment = |at: UnixMs| (at.0 > 0).then_some(at);
-        Some(Known {
+        Some(LicenseReport {
             id,
             source,
             refused,
@@ -148,7 +152,7 @@ impl Book {
             seen: kept.as_ref().and_then(|kept| moment(kept.seen())),
             devices: plan
                 .as_ref()
-                .and_then(|plan| self.desk.devices_by(plan, record.unwrap_or(&none))),
+                .and_then(|plan| self.validator.devices_by(plan, record.unwrap_or(&none))),
             plan,
         })
     }

@@ -8,33 +8,33 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
 /// How a flight ended: what is known now is where it is always found, or why nothing new is.
-pub type Landed = Result<(), &'static str>;
+pub type FlightResult = Result<(), &'static str>;
 
 #[derive(Default)]
-pub struct Flights {
-    open: Mutex<FxHashMap<LicenseId, Waiting>>,
+pub struct SingleFlight {
+    open: Mutex<FxHashMap<LicenseId, Followers>>,
 }
 
-type Waiting = watch::Receiver<Option<Landed>>;
+type Followers = watch::Receiver<Option<FlightResult>>;
 
 /// Held by the one who asks. Dropping it ends the flight, however it came to that.
-pub struct Pilot {
-    flights: Arc<Flights>,
+pub struct Leader {
+    flights: Arc<SingleFlight>,
     id: LicenseId,
-    tell: watch::Sender<Option<Landed>>,
+    tell: watch::Sender<Option<FlightResult>>,
 }
 
-impl Flights {
+impl SingleFlight {
     /// Joins the flight of a licence, or starts one: then there is a pilot, too. `None` when the
     /// answer came between the caller's look at it and now.
     pub fn join(
         self: &Arc<Self>,
         id: LicenseId,
         has_landed: impl FnOnce() -> bool,
-    ) -> Option<(Flight, Option<Pilot>)> {
+    ) -> Option<(Follower, Option<Leader>)> {
         let mut open = self.open.lock();
         if let Some(waiting) = open.get(&id) {
-            return Some((Flight(waiting.clone()), None));
+            return Some((Follower(waiting.clone()), None));
         }
         // Pilots write down what they learned before they leave the list.
         if has_landed() {
@@ -43,7 +43,7 @@ impl Flights {
         let (tell, waiting) = watch::channel(None);
         open.insert(id, waiting.clone());
         drop(open);
-        Some((Flight(waiting), Some(Pilot { flights: self.clone(), id, tell })))
+        Some((Follower(waiting), Some(Leader { flights: self.clone(), id, tell })))
     }
 
     pub fn is_open(&self, id: &LicenseId) -> bool {
@@ -52,10 +52,10 @@ impl Flights {
 }
 
 /// A place on a flight.
-pub struct Flight(Waiting);
+pub struct Follower(Followers);
 
-impl Flight {
-    pub async fn landed(mut self) -> Landed {
+impl Follower {
+    pub async fn landed(mut self) -> FlightResult {
         match self.0.wait_for(Option::is_some).await {
             Ok(landed) => landed.unwrap_or(Err("the check ended without an outcome")),
             Err(_) => Err("the check broke off"),
@@ -63,13 +63,13 @@ impl Flight {
     }
 }
 
-impl Pilot {
-    pub fn land(self, landed: Landed) {
+impl Leader {
+    pub fn land(self, landed: FlightResult) {
         self.tell.send_replace(Some(landed));
     }
 }
 
-impl Drop for Pilot {
+impl Drop for Leader {
     fn drop(&mut self) {
         self.flights.open.lock().remove(&self.id);
     }

@@ -13,7 +13,7 @@ use std::{collections::VecDeque, time::Duration};
 
 /// Whose call it is, in the order in which they are let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum CallPriority {
     /// A known licence whose request waits.
     Known,
     /// A stranger from an address without a refused key in the last hour.
@@ -24,22 +24,23 @@ pub enum Class {
     Behind,
 }
 
-impl Class {
-    pub const ALL: [Class; 4] = [Class::Known, Class::Clean, Class::Rest, Class::Behind];
+impl CallPriority {
+    pub const ALL: [CallPriority; 4] =
+        [CallPriority::Known, CallPriority::Clean, CallPriority::Rest, CallPriority::Behind];
 
     /// The pools it may take from, by their place in [`POOLS`].
     pub fn pools(self) -> &'static [usize] {
         match self {
-            Class::Known => &[KNOWN, BEHIND, SHARED],
-            Class::Behind => &[BEHIND, SHARED],
-            Class::Clean => &[SHARED, CLEAN],
-            Class::Rest => &[SHARED],
+            CallPriority::Known => &[KNOWN, BEHIND, SHARED],
+            CallPriority::Behind => &[BEHIND, SHARED],
+            CallPriority::Clean => &[SHARED, CLEAN],
+            CallPriority::Rest => &[SHARED],
         }
     }
 }
 
 /// At most `calls` in any stretch of time as long as `span`, for each pair.
-pub struct Pool {
+pub struct WindowLimit {
     pub name: &'static str,
     pub bounds: &'static [(usize, Duration)],
 }
@@ -51,39 +52,39 @@ const KNOWN: usize = 0;
 const BEHIND: usize = 1;
 const CLEAN: usize = 2;
 const SHARED: usize = 3;
-pub const POOLS: [Pool; 4] = [
-    Pool { name: "known", bounds: &[(10, LONGEST_SPAN)] },
-    Pool { name: "behind", bounds: &[(10, LONGEST_SPAN)] },
-    Pool { name: "clean", bounds: &[(10, LONGEST_SPAN), (4, Duration::from_secs(24))] },
-    Pool { name: "shared", bounds: &[(20, LONGEST_SPAN)] },
+pub const POOLS: [WindowLimit; 4] = [
+    WindowLimit { name: "known", bounds: &[(10, LONGEST_SPAN)] },
+    WindowLimit { name: "behind", bounds: &[(10, LONGEST_SPAN)] },
+    WindowLimit { name: "clean", bounds: &[(10, LONGEST_SPAN), (4, Duration::from_secs(24))] },
+    WindowLimit { name: "shared", bounds: &[(20, LONGEST_SPAN)] },
 ];
 
 /// The budget of one process.
 #[derive(Default)]
-pub struct Budget {
+pub struct CallBudget {
     /// When each call was let through, oldest first, in milliseconds of any clock.
     calls: [VecDeque<u64>; POOLS.len()],
 }
 
 /// A call that was let through; it can be given back when it is not made after all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct CallToken {
     pub pool: usize,
     pub at: u64,
 }
 
-impl Budget {
+impl CallBudget {
     /// A call of a class.
     ///
     /// # Errors
     /// Milliseconds until there may be room for one.
-    pub fn take(&mut self, class: Class, now: u64) -> Result<Call, u64> {
+    pub fn take(&mut self, class: CallPriority, now: u64) -> Result<CallToken, u64> {
         let mut shortest = u64::MAX;
         for pool in class.pools().iter().copied() {
             match self.wait(pool, now) {
                 0 => {
                     self.calls[pool].push_back(now);
-                    return Ok(Call { pool, at: now });
+                    return Ok(CallToken { pool, at: now });
                 }
                 wait => shortest = shortest.min(wait),
             }
@@ -91,7 +92,7 @@ impl Budget {
         Err(shortest)
     }
 
-    pub fn give_back(&mut self, call: &Call) {
+    pub fn give_back(&mut self, call: &CallToken) {
         let calls = &mut self.calls[call.pool];
         if let Some(place) = calls.iter().rposition(|at| *at == call.at) {
             calls.remove(place);
@@ -125,38 +126,38 @@ mod tests {
 
     use super::*;
 
-    fn taken(budget: &mut Budget, class: Class, now: u64) -> usize {
+    fn taken(budget: &mut CallBudget, class: CallPriority, now: u64) -> usize {
         std::iter::from_fn(|| budget.take(class, now).ok()).count()
     }
 
     #[test]
     fn each_class_has_its_share() {
-        let mut budget = Budget::default();
-        assert_eq!(taken(&mut budget, Class::Rest, 0), 20);
-        assert_eq!(taken(&mut budget, Class::Clean, 0), 4);
-        assert_eq!(taken(&mut budget, Class::Known, 0), 20);
-        assert_eq!(budget.take(Class::Behind, 1_000), Err(59_000));
-        assert_eq!(budget.take(Class::Clean, 1_000), Err(23_000));
-        assert_eq!(taken(&mut budget, Class::Clean, 30_000), 4, "for the second half");
-        assert_eq!(taken(&mut budget, Class::Clean, 55_000), 2);
-        assert_eq!(taken(&mut budget, Class::Rest, 59_999), 0);
-        assert_eq!(taken(&mut budget, Class::Rest, 60_000), 20);
+        let mut budget = CallBudget::default();
+        assert_eq!(taken(&mut budget, CallPriority::Rest, 0), 20);
+        assert_eq!(taken(&mut budget, CallPriority::Clean, 0), 4);
+        assert_eq!(taken(&mut budget, CallPriority::Known, 0), 20);
+        assert_eq!(budget.take(CallPriority::Behind, 1_000), Err(59_000));
+        assert_eq!(budget.take(CallPriority::Clean, 1_000), Err(23_000));
+        assert_eq!(taken(&mut budget, CallPriority::Clean, 30_000), 4, "for the second half");
+        assert_eq!(taken(&mut budget, CallPriority::Clean, 55_000), 2);
+        assert_eq!(taken(&mut budget, CallPriority::Rest, 59_999), 0);
+        assert_eq!(taken(&mut budget, CallPriority::Rest, 60_000), 20);
     }
 
     #[test]
     fn what_is_served_meanwhile_leaves_calls_to_those_who_wait() {
-        let mut budget = Budget::default();
-        assert_eq!(taken(&mut budget, Class::Behind, 0), 30);
-        assert_eq!(taken(&mut budget, Class::Known, 0), 10);
-        assert_eq!(taken(&mut budget, Class::Clean, 0), 4);
+        let mut budget = CallBudget::default();
+        assert_eq!(taken(&mut budget, CallPriority::Behind, 0), 30);
+        assert_eq!(taken(&mut budget, CallPriority::Known, 0), 10);
+        assert_eq!(taken(&mut budget, CallPriority::Clean, 0), 4);
     }
 
     #[test]
     fn a_call_that_was_not_made_is_free_again() {
-        let mut budget = Budget::default();
-        assert_eq!(taken(&mut budget, Class::Rest, 0), 20);
-        budget.give_back(&Call { pool: SHARED, at: 0 });
-        assert_eq!(taken(&mut budget, Class::Rest, 1), 1);
+        let mut budget = CallBudget::default();
+        assert_eq!(taken(&mut budget, CallPriority::Rest, 0), 20);
+        budget.give_back(&CallToken { pool: SHARED, at: 0 });
+        assert_eq!(taken(&mut budget, CallPriority::Rest, 1), 1);
     }
 
     proptest! {
@@ -164,10 +165,10 @@ mod tests {
         fn no_minute_has_more_than_fifty_calls(
             steps in prop::collection::vec((0u64..3_000, 0usize..4), 1..400),
         ) {
-            let (mut budget, mut now, mut calls) = (Budget::default(), 0, Vec::new());
+            let (mut budget, mut now, mut calls) = (CallBudget::default(), 0, Vec::new());
             for (step, class) in steps {
                 now += step;
-                calls.extend(budget.take(Class::ALL[class], now).ok().map(|call| call.at));
+                calls.extend(budget.take(CallPriority::ALL[class], now).ok().map(|call| call.at));
             }
             for start in &calls {
                 let within = calls.iter().filter(|at| **at >= *start && **at < start + 60_000);
