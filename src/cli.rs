@@ -5,6 +5,7 @@ mod call;
 mod health;
 mod licenses;
 mod reload;
+mod sources;
 
 use std::{
     fmt::Write as _,
@@ -75,9 +76,10 @@ pub enum Command {
     Upgrade(UpgradeArgs),
     /// Tell every problem of a configuration file; exit status 1 if there is one
     #[command(after_help = "Secrets that are not on this machine (an unset variable, a missing \
-        file) are warnings\nhere and problems at `run`.\n\nExample:\n  \
-        gatekeeper check -c conf/gatekeeper.yaml")]
-    Check(FileArgs),
+        file) are warnings\nhere and problems at `run`.\n\nExamples:\n  \
+        gatekeeper check -c conf/gatekeeper.yaml\n  \
+        gatekeeper check -c conf/gatekeeper.yaml --online   asks each shop once, about a made-up key")]
+    Check(CheckArgs),
     /// Show the chain, the models and the plans that a file means
     #[command(after_help = "Example:\n  gatekeeper explain -c conf/gatekeeper.yaml")]
     Explain(FileArgs),
@@ -134,6 +136,15 @@ pub struct FileArgs {
     /// The configuration file
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// Ask each licence source once whether it takes our credential, organisation and products
+    #[arg(long)]
+    pub online: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -210,7 +221,7 @@ pub fn dispatch(
     match cli.command {
         Command::Run(args) => (actions.run)(args, registry)?,
         Command::Demo(args) => (actions.demo)(args, registry)?,
-        Command::Check(args) => return check(&args.config, &registry, out, err),
+        Command::Check(args) => return check(&args, &registry, out, err),
         Command::Explain(args) => return explain(&args.config, &registry, out, err),
         Command::Seal(args) => seal(&args, &mut io::stdin(), out, err)?,
         Command::Rewrap(args) => rewrap(&args.config, err)?,
@@ -275,11 +286,12 @@ fn look(
 }
 
 fn check(
-    file: &Path,
+    args: &CheckArgs,
     registry: &Registry,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
+    let file = &*args.file.config;
     let Some((settings, warnings)) = look(file, registry, err)? else {
         return Ok(ExitCode::FAILURE);
     };
@@ -295,13 +307,16 @@ fn check(
         license_keys(&settings),
         settings.filters.len(),
     )?;
+    if args.online && !sources::check_online(&settings, out)? {
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 fn license_keys(settings: &Settings) -> usize {
     let keys = settings.licenses.sources.iter().map(|source| match source {
         LicenseSource::Static(keys) => keys.len(),
-        LicenseSource::LemonSqueezy(_) | LicenseSource::Gumroad(_) => 0,
+        LicenseSource::Shop(_) | LicenseSource::Signed(_) => 0,
     });
     keys.sum()
 }
@@ -356,6 +371,7 @@ fn explain(
     for plan in &settings.plans {
         writeln!(out, "  {:<14} {}", plan.name, describe(plan))?;
     }
+    sources::explain(&settings, out)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,18 +11,19 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use crate::{
-    config::{self, Secrets, base_url, settings},
-    licenses::webhook,
+    config::{self, Secrets},
     pool::key::KeyNews,
     proxy::{
         ask,
         gate::{self, Entry},
     },
+    shops::{self, ShopSource},
     upstream::{
         classify::{Judgement, judge, judge_inside},
         events::Events,
         translate,
     },
+    vault::KeyedHash,
 };
 
 const DIALECTS: [Dialect; 3] = [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini];
@@ -196,15 +197,11 @@ pub fn path(input: &[u8]) {
 /// A signed webhook of Lemon Squeezy. What is not of this store, or of its test mode, marks nothing.
 pub fn webhook(input: &[u8]) {
     let Ok(event) = serde_json::from_slice::<Value>(input) else { return };
-    let Ok(base) = base_url::parse("https://api.lemonsqueezy.com", false) else { return };
-    let source = settings::LemonSqueezy {
-        base,
-        store_id: 58_213,
-        products: Vec::new(),
-        test_mode: false,
-        webhook_secret: None,
-    };
-    let Some(read) = webhook::read(&event, &source, &KeyedHash::new(&[7; 32])) else { return };
+    let Some(shop) = shops::by_name("lemonsqueezy") else { return };
+    let source = ShopSource { seller: Some("58213".into()), ..ShopSource::new(shop) };
+    let hash = KeyedHash::new(&[7; 32]);
+    let read = shop.webhook().and_then(|webhook| webhook.read(input, &source, &hash).ok()?);
+    let Some(read) = read else { return };
     let store = &event["data"]["attributes"]["store_id"];
     assert!(store == 58_213 || store == "58213", "another store's: {event}");
     for told in [&event["meta"], &event["data"]["attributes"]] {

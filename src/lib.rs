@@ -26,6 +26,7 @@ pub mod progress;
 pub mod proxy;
 pub mod reload;
 pub mod server;
+pub mod shops;
 pub mod snapshot;
 pub mod spending;
 pub mod stand_in;

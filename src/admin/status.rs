@@ -10,8 +10,6 @@ use serde_json::{Map, Value, json};
 
 use super::Admin;
 use crate::{
-    config::settings::LicenseSource,
-    licenses::STATIC,
     operator::Operator,
     pool::{Provider, State, breaker::Circuit, health::Why, key::Key},
     reload::History,
@@ -129,14 +127,17 @@ fn config(history: &History, snapshot: &Snapshot) -> Value {
 }
 
 fn sources(snapshot: &Snapshot) -> Vec<Value> {
-    let configured = &snapshot.settings.licenses.sources;
-    let listed = configured.iter().any(|source| matches!(source, LicenseSource::Static(_)));
-    let listed = listed.then(|| json!({ "name": STATIC, "state": "ok", "why": null }));
     let book = &snapshot.licenses;
-    let shops = book.validator.report(&book.sources).into_iter().map(
-        |(shop, report)| json!({ "name": shop.name(), "state": report.state, "why": report.why }),
-    );
-    listed.into_iter().chain(shops).collect()
+    let shops = book.validator.report(&book.sources).into_iter().map(|(shop, report)| {
+        json!({
+            "name": shop.name(), "state": report.state, "why": report.why,
+            "last_event": report.last_event.map(|at| at.to_rfc3339().to_string()),
+        })
+    });
+    let local = book.local_sources();
+    let local =
+        local.map(|name| json!({ "name": name, "state": "ok", "why": null, "last_event": null }));
+    local.chain(shops).collect()
 }
 
 pub(super) const PROVIDER_STATES: [&str; 4] = ["serving", "out", "sick", "recovering"];

@@ -19,7 +19,7 @@ pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
         // `server:` with nothing below it is a mapping with nothing in it.
         Shape::Record(fields) if node.is_nothing() => record(node, fields, path, report),
         Shape::Record(fields) if node.looks() == Looks::Map => record(node, fields, path, report),
-        Shape::OneOf(fields) if node.looks() == Looks::Map => one_of(node, fields, path, report),
+        Shape::OneOf(fields) if node.looks() == Looks::Map => one_of(node, fields(), path, report),
         Shape::List { of, min } => match &node.kind {
             Kind::List(items) => list(node, items, of, *min, path, report),
             _ => wrong(report),

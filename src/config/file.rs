@@ -1,7 +1,10 @@
 //! The description of the whole configuration file: the check, the defaults and the JSON schema
 //! all come from here. A field that is not here does not exist.
 
+use std::sync::LazyLock;
+
 use super::shape::{Field, Shape, Text, Variant};
+use crate::shops::{self, Role, Shop};
 
 const DURATION: Shape = Shape::Text(Text::Duration);
 const SIZE: Shape = Shape::Text(Text::Size);
@@ -202,7 +205,7 @@ const LICENSES: &[Field] = &[
     Field::new(
         "sources",
         &Shape::Either(&[
-            Shape::List { of: &Shape::OneOf(SOURCES), min: 1 },
+            Shape::List { of: &Shape::OneOf(sources), min: 1 },
             Shape::Choice(&[Variant::new("none")]),
         ]),
         "Where licences come from, asked in this order. `none` says that nobody may come in.",
@@ -221,62 +224,111 @@ const CACHE: &[Field] = &[
     .or("60s"),
 ];
 
-const SOURCES: &[Field] = &[
-    Field::new("static", &Shape::Record(STATIC), "Keys written in this file."),
-    Field::new("lemonsqueezy", &Shape::Record(LEMON_SQUEEZY), "A Lemon Squeezy store."),
-    Field::new("gumroad", &Shape::Record(GUMROAD), "A Gumroad account."),
-];
+/// What a source can be: `static`, `signed`, and every shop of the registry with the members it declares.
+fn sources() -> &'static [Field] {
+    static SOURCES: LazyLock<Vec<Field>> = LazyLock::new(|| {
+        let here = [
+            Field::new("static", &Shape::Record(STATIC), "Keys written in this file."),
+            Field::new("signed", &Shape::Record(SIGNED), "Licences signed with a key of your own."),
+        ];
+        here.into_iter().chain(shops::ALL.iter().map(|shop| shop_fields(*shop))).collect()
+    });
+    &SOURCES
+}
 
-const LEMON_SQUEEZY: &[Field] = &[
-    Field::new(
-        "store_id",
-        &COUNT,
-        "Settings > Stores. Without it every Lemon Squeezy licence of the world would fit.",
-    )
-    .required(),
-    Field::new(
-        "products",
-        &Shape::Map { key: Text::ShopId, of: &LEMON_SQUEEZY_VARIANTS, min: 1 },
-        "Product id to variant id to plan; the variant `*` is any other.",
-    )
-    .required(),
-    WEBHOOK_SECRET,
-    Field::new(
-        "test_mode",
-        &Shape::Bool,
-        "Takes licences of test mode, too. Anybody can make one.",
-    )
-    .or("false"),
-    SHOP_BASE_URL,
-    SHOP_ALLOW_PRIVATE,
-];
+/// The members of one shop's source. Made once, and there as long as the process.
+fn shop_fields(shop: &'static dyn Shop) -> Field {
+    let own = shop.fields().iter().map(|field| Field {
+        required: field.required,
+        default: (field.role == Role::TestMode).then_some("false"),
+        ..Field::new(field.name, shape_of(field.role), field.doc)
+    });
+    let mut fields: Vec<Field> = own.collect();
+    if shop.webhook().is_some() {
+        fields.push(WEBHOOK_SECRET);
+    }
+    if shop.base().is_some() {
+        fields.push(SHOP_BASE_URL);
+    }
+    fields.extend([SHOP_ALLOW_PRIVATE, SHOP_BUDGET]);
+    let fields: &'static [Field] = Vec::leak(fields);
+    Field::new(shop.name(), Box::leak(Box::new(Shape::Record(fields))), shop.doc())
+}
 
-const GUMROAD: &[Field] = &[
-    Field::new(
-        "products",
-        &Shape::Map { key: Text::Any, of: &GUMROAD_VARIANTS, min: 1 },
-        "Product id to variant to plan; the variant `*` is any other.",
-    )
-    .required(),
-    WEBHOOK_SECRET,
-    Field::new("test_mode", &Shape::Bool, "Takes test purchases of the seller, too.").or("false"),
-    SHOP_BASE_URL,
-    SHOP_ALLOW_PRIVATE,
-];
+fn shape_of(role: Role) -> &'static Shape {
+    match role {
+        Role::SellerNumber => &COUNT,
+        Role::Seller | Role::Scope => &ANY_TEXT,
+        Role::Products | Role::Labels => &Shape::Map { key: Text::Any, of: &NAME, min: 1 },
+        Role::NumberedVariants => &Shape::Map { key: Text::ShopId, of: &NUMBERED_VARIANTS, min: 1 },
+        Role::NamedVariants => &Shape::Map { key: Text::Any, of: &NAMED_VARIANTS, min: 1 },
+        Role::ApiKey => &Shape::Text(Text::Source),
+        Role::TestMode => &Shape::Bool,
+        Role::Url => &Shape::Text(Text::BaseUrl),
+    }
+}
 
-const LEMON_SQUEEZY_VARIANTS: Shape = Shape::Map { key: Text::ShopVariant, of: &NAME, min: 1 };
-const GUMROAD_VARIANTS: Shape = Shape::Map { key: Text::Any, of: &NAME, min: 1 };
+const NUMBERED_VARIANTS: Shape = Shape::Map { key: Text::ShopVariant, of: &NAME, min: 1 };
+const NAMED_VARIANTS: Shape = Shape::Map { key: Text::Any, of: &NAME, min: 1 };
 
 const WEBHOOK_SECRET: Field = Field::new(
     "webhook_secret",
     &Shape::Text(Text::Source),
-    "16 characters or more, `env:NAME` or `file:PATH`. Without it the shop's webhooks are refused.",
+    "16 characters or more, `env:NAME` or `file:PATH`. Without it the shop's webhooks are refused. For Keygen, the \
+     account's Ed25519 public key in hex.",
 );
 const SHOP_BASE_URL: Field =
     Field::new("base_url", &Shape::Text(Text::BaseUrl), "Another address of the shop, for tests.");
 const SHOP_ALLOW_PRIVATE: Field =
     Field::new("allow_private", &Shape::Bool, "Plain http and private addresses are meant.")
         .or("false");
+const SHOP_BUDGET: Field = Field::new(
+    "budget",
+    &Shape::Text(Text::CallLimit),
+    "Most calls to this source, like `50/minute`. Default: what the shop documents.",
+);
+
+const SIGNED: &[Field] = &[
+    Field::new(
+        "keys",
+        &Shape::Map { key: Text::Any, of: &ANY_TEXT, min: 1 },
+        "Key id (`kid`) to public key, `ed25519:BASE64`.",
+    )
+    .required(),
+    Field::new(
+        "format",
+        &Shape::Choice(&[Variant::new("jwt"), Variant::new("keygen")]),
+        "`jwt`, or `keygen` for Keygen's signed keys.",
+    )
+    .or("jwt"),
+    Field::new(
+        "audience",
+        &ANY_TEXT,
+        "What `aud` must name; for `keygen` the product's UUID.",
+    )
+    .required(),
+    Field::new(
+        "id",
+        &ANY_TEXT,
+        "The claim that says whose licence it is: usage belongs to it. Default: `sub`; for `keygen` `license.id`.",
+    ),
+    Field::new(
+        "plan",
+        &Shape::Either(&[
+            ANY_TEXT,
+            Shape::Map { key: Text::Any, of: &Shape::Map { key: Text::Any, of: &NAME, min: 1 }, min: 1 },
+        ]),
+        "`claim:NAME` for a claim that holds the plan's name, or a claim with what its words stand for: \
+         `{ tier: { gold: pro } }`.",
+    )
+    .required(),
+    Field::new("perpetual", &Shape::Bool, "Takes licences that have no end (`exp`), too.").or("false"),
+    Field::new(
+        "revoked",
+        &ANY_TEXT,
+        "`file:PATH`: ids or `jti` that are refused, one a line. Read again when it is saved.",
+    ),
+];
 
 const STATIC: &[Field] =
     &[Field::new("keys", &Shape::List { of: &Shape::Record(STATIC_KEY), min: 0 }, "The keys.")
@@ -332,7 +384,7 @@ const PLAN: &[Field] = &[
     Field::new(
         "max_devices",
         &COUNT,
-        "Devices of one licence, for static and Gumroad licences; Lemon Squeezy has its own limit.",
+        "Devices of one licence, where its shop has no list of devices with a limit of its own.",
     ),
     Field::new(
         "price",

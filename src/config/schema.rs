@@ -36,7 +36,7 @@ fn of(shape: &Shape) -> Value {
         }
         Shape::Record(fields) => record(fields),
         Shape::OneOf(fields) => {
-            let mut schema = record(fields);
+            let mut schema = record(fields());
             schema["minProperties"] = json!(1);
             schema["maxProperties"] = json!(1);
             schema
@@ -109,6 +109,7 @@ fn of_text(text: Text) -> Value {
             ] });
         }
         Text::Limit => "^[0-9]+ */ *(minute|hour|day|month)$",
+        Text::CallLimit => "^[0-9]+ */ *(minute|hour)$",
         Text::Link => "^https?://",
         Text::Price => "^\\$[0-9]+(\\.[0-9]{1,2})?/(month|year)$",
         Text::Dollars => "^\\$[0-9]+(\\.[0-9]{1,2})?$",

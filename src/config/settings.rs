@@ -12,7 +12,10 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::files::Files;
-use crate::certificate::Certificate;
+use crate::{
+    certificate::Certificate,
+    shops::{ShopSource, signed::SignedSource},
+};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -164,43 +167,17 @@ pub struct LicenseCache {
 #[derive(Debug, Clone)]
 pub enum LicenseSource {
     Static(Vec<StaticKey>),
-    LemonSqueezy(LemonSqueezy),
-    Gumroad(Gumroad),
+    Shop(Arc<ShopAccount>),
+    Signed(Arc<SignedSource>),
 }
 
+/// One account at a shop.
 #[derive(Debug, Clone)]
-pub struct LemonSqueezy {
+pub struct ShopAccount {
     pub base: BaseUrl,
-    pub store_id: u64,
-    /// By product id.
-    pub products: Vec<(u64, Variants<u64>)>,
-    /// Licences of test mode are taken, too.
-    pub test_mode: bool,
-    pub webhook_secret: Option<SecretString>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Gumroad {
-    pub base: BaseUrl,
-    /// By product id.
-    pub products: Vec<(Arc<str>, Variants<Arc<str>>)>,
-    pub test_mode: bool,
-    pub webhook_secret: Option<SecretString>,
-}
-
-/// The variants of one product and their plans.
-#[derive(Debug, Clone)]
-pub struct Variants<Id> {
-    pub named: Vec<(Id, Arc<Plan>)>,
-    /// The variant `*`.
-    pub other: Option<Arc<Plan>>,
-}
-
-impl<Id> Variants<Id> {
-    pub fn plan(&self, is_it: impl Fn(&Id) -> bool) -> Option<&Arc<Plan>> {
-        let named = self.named.iter().find(|(id, _)| is_it(id)).map(|(_, plan)| plan);
-        named.or(self.other.as_ref())
-    }
+    /// Most calls in so many milliseconds, where the configuration says so.
+    pub budget: Option<(usize, u64)>,
+    pub source: ShopSource,
 }
 
 #[derive(Debug, Clone)]

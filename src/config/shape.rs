@@ -20,7 +20,7 @@ pub enum Shape {
     Choice(&'static [Variant]),
     Record(&'static [Field]),
     /// A mapping with exactly one of these fields.
-    OneOf(&'static [Field]),
+    OneOf(fn() -> &'static [Field]),
     List {
         of: &'static Shape,
         min: usize,
@@ -69,6 +69,8 @@ pub enum Text {
     ShopId,
     /// The same, or `*`.
     ShopVariant,
+    /// `50/minute`
+    CallLimit,
     /// `redis://HOST:PORT`, or where it is written: `env:NAME`, `file:PATH`
     RedisUrl,
     /// `openai`, `anthropic`, `gemini`, or a number of tokens.
@@ -128,7 +130,8 @@ impl Shape {
 
     pub fn fields(&self) -> &'static [Field] {
         match self {
-            Shape::Record(fields) | Shape::OneOf(fields) => fields,
+            Shape::Record(fields) => fields,
+            Shape::OneOf(fields) => fields(),
             _ => &[],
         }
     }
@@ -163,6 +166,7 @@ impl Text {
             Text::Duration => "a duration like `30s`",
             Text::Size => "a size like `10MiB`",
             Text::Limit => "a limit like `50/month`",
+            Text::CallLimit => "a limit like `50/minute`",
             Text::Dollars => "dollars like `$20`",
             Text::Percent => "a share like `10%`",
             Text::Address => "an address like `127.0.0.1:8080`",
@@ -198,6 +202,7 @@ impl Text {
             Text::Price => values::price(text).map(drop),
             Text::Dollars => values::dollars(text).map(drop),
             Text::Percent => values::percent(text).map(drop),
+            Text::CallLimit => values::call_limit(text).map(drop),
             Text::LicenseKey => license_key(text),
             Text::ShopId => shop_id(text),
             Text::ShopVariant if text == "*" => Ok(()),

@@ -82,6 +82,21 @@ pub fn limit(text: &str) -> Result<Limit, String> {
     }
 }
 
+/// Calls to a shop: so many in so many milliseconds.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn call_limit(text: &str) -> Result<(usize, u64), String> {
+    let span = match limit(text)? {
+        Limit { count: 0, .. } => return Err("must be more than zero".into()),
+        Limit { per: Period::Minute, .. } => 60_000,
+        Limit { per: Period::Hour, .. } => 3_600_000,
+        _ => return Err("expected a limit a minute or an hour, like `50/minute`".into()),
+    };
+    let count = limit(text)?.count;
+    usize::try_from(count).map(|count| (count, span)).map_err(|_| "too large".into())
+}
+
 fn split_number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, &text[end..]))

@@ -13,8 +13,10 @@ use std::time::Duration;
 use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
 use serde::{Deserialize, Serialize};
 
-use super::shop_license::{LicenseVerdict, ShopLicense, ShopReply};
-use crate::config::settings::LicenseCache;
+use crate::{
+    config::settings::LicenseCache,
+    shops::{LicenseVerdict, ShopLicense, ShopReply},
+};
 
 /// A "not found" about a licence that was good counts when it was said this often ...
 const MISSES: u32 = 3;
@@ -109,12 +111,13 @@ impl CachedLicense {
     ) -> CachedLicense {
         let mut next = self.clone();
         match reply {
-            ShopReply::Unknown(_) => return next,
+            ShopReply::Unknown(_) | ShopReply::NeedsDevice => return next,
             // Overtaken by the answer to a later question.
             _ if asked < self.answered => return next,
             ShopReply::NotFound if self.good.is_some() => next.miss(asked, None, holding),
             ShopReply::NotFound => next.refusals = self.refusals.saturating_add(1),
-            ShopReply::ShopLicense(facts) => {
+            ShopReply::License(facts) => {
+                let facts: &ShopLicense = facts;
                 let verdict = judge(facts);
                 if verdict.is_foreign() && self.good.is_some() {
                     next.miss(asked, Some(facts), holding);

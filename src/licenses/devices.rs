@@ -1,4 +1,4 @@
-//! Devices of a licence. Lemon Squeezy keeps its own list (it calls them instances) and is asked;
+//! Devices of a licence. Shops that have a list of their own (of instances, activations, machines) are asked;
 //! for other licences the list is here, in their record. Ids are hashed, names are not kept.
 
 use std::{sync::Arc, time::Duration};
@@ -13,13 +13,11 @@ use parking_lot::Mutex;
 use super::{
     cache_entry::{CachedLicense, passed},
     call_budget::CallPriority,
-    lemonsqueezy::{self, InstanceCall, InstanceReply},
     redis_cache::DistributedLock,
-    shop_license::{Shop, ShopLicense, ShopReply},
     sources::{ConfiguredShops, ShopQuery},
     validator::LicenseValidator,
 };
-use crate::config::settings::BaseUrl;
+use crate::shops::{Asked, Instance, InstanceCall, InstanceReply, ShopLicense, ShopReply};
 
 /// Unknown device ids, and activations, of one licence an hour.
 const STRIKES: usize = 5;
@@ -132,7 +130,7 @@ impl LicenseValidator {
             Some(DeviceFreshness::Past(age)) if age < owner.sources.cache.fresh => return Ok(()),
             _ => {}
         }
-        if lemon_squeezy(&owner.sources, &record).is_none() {
+        if listed_at(&owner.sources, &record).is_none() {
             // Where the list may be longer elsewhere, this is no decision.
             return Err(match is_latest {
                 true => Code::DeviceLimit,
@@ -155,12 +153,12 @@ impl LicenseValidator {
         let id = &owner.license.id;
         let asked = self.moment(id);
         match self.device_call(owner, InstanceCall::Validate(instance)).await {
-            Some(lemonsqueezy::Device::Is(_)) => {
+            Some(Instance::Is(_)) => {
                 self.forgive(id, device);
                 self.set_device(id, device, false, asked).await;
                 Ok(())
             }
-            Some(lemonsqueezy::Device::IsNot | lemonsqueezy::Device::Released) => {
+            Some(Instance::IsNot | Instance::Released) => {
                 self.set_device(id, device, true, asked).await;
                 Err(Code::DeviceLimit)
             }
@@ -202,9 +200,7 @@ impl LicenseValidator {
     ) -> Result<(String, Devices), Reject> {
         let (id, now) = (&license.id, UnixMs::now());
         if !self.may_activate(id, now) {
-            let message = "This licence was activated too often in the last hour. Please try again \
-                           in an hour.";
-            return Err(Reject::new(Code::RateLimited, message).retry_after(60));
+            return Err(too_many_activations());
         }
         let owner = DeviceRequest {
             sources: sources.clone(),
@@ -227,16 +223,16 @@ impl LicenseValidator {
         let license = &owner.license;
         let kept = self.known(&license.id).await;
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
-        if lemon_squeezy(&owner.sources, &record).is_none() {
+        if listed_at(&owner.sources, &record).is_none() {
             return self.activate_here(license).await;
         }
         match self.device_call(owner, InstanceCall::Activate(name)).await {
-            Some(lemonsqueezy::Device::Is(instance)) => {
+            Some(Instance::Is(instance)) => {
                 let device = self.hasher.device(&license.id, &instance);
                 self.set_device(&license.id, &device, false, UnixMs::now()).await;
                 Ok((instance, self.devices_of(license).await.unwrap_or(NOT_COUNTED)))
             }
-            Some(lemonsqueezy::Device::Full) => {
+            Some(Instance::Full) => {
                 Err(all_taken(self.devices_of(license).await.and_then(|devices| devices.max)))
             }
             _ => Err(unanswered()),
@@ -246,8 +242,9 @@ impl LicenseValidator {
     /// A place in the list that the gateways keep themselves.
     async fn activate_here(&self, license: &License) -> Result<(String, Devices), Reject> {
         let _lock = self.only_here(&license.id).await?;
-        self.latest(&license.id).await.map_err(|_| store_is_away())?;
-        let most = license.plan.max_devices.unwrap_or(MOST_DEVICES);
+        let latest = self.latest(&license.id).await.map_err(|_| store_is_away())?;
+        let limit = latest.as_ref().and_then(|kept| kept.record.facts.as_ref()?.activation_limit);
+        let most = limit.or(license.plan.max_devices).unwrap_or(MOST_DEVICES);
         let mut random = [0; 16];
         getrandom::fill(&mut random)
             .map_err(|error| license::check_unavailable(&format!("no random bytes: {error}")))?;
@@ -290,16 +287,16 @@ impl LicenseValidator {
             return Err(Reject::new(Code::RateLimited, message).retry_after(60));
         }
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
-        let released = if lemon_squeezy(sources, &record).is_some() {
+        let released = if listed_at(sources, &record).is_some() {
             let owner = DeviceRequest {
                 sources: sources.clone(),
                 license: license.clone(),
                 credential: credential.clone(),
             };
             match self.device_call(&owner, InstanceCall::Deactivate(instance)).await {
-                Some(lemonsqueezy::Device::Released) => true,
+                Some(Instance::Released) => true,
                 // Somebody was quicker at the shop; the place is free.
-                Some(lemonsqueezy::Device::IsNot) => is_known,
+                Some(Instance::IsNot) => is_known,
                 _ => {
                     self.forgive(id, &device);
                     return Err(unanswered());
@@ -326,14 +323,18 @@ impl LicenseValidator {
 
     pub(super) fn devices_by(&self, plan: &Plan, record: &CachedLicense) -> Option<Devices> {
         let here = record.active().count() as u64;
-        match &record.facts {
-            Some(ShopLicense::LemonSqueezy(facts)) => {
-                Some(Devices { used: facts.activations.max(here), max: facts.activation_limit })
+        let facts = record.facts.as_ref();
+        let limit = facts.and_then(|facts| facts.activation_limit);
+        match facts.and_then(|facts| facts.activations) {
+            Some(activations) => Some(Devices { used: activations.max(here), max: limit }),
+            None if plan.devices_required
+                || plan.max_devices.is_some()
+                || limit.is_some()
+                || here > 0 =>
+            {
+                Some(Devices { used: here, max: limit.or(plan.max_devices) })
             }
-            _ if plan.devices_required || plan.max_devices.is_some() || here > 0 => {
-                Some(Devices { used: here, max: plan.max_devices })
-            }
-            _ => None,
+            None => None,
         }
     }
 
@@ -349,35 +350,60 @@ impl LicenseValidator {
         self: &Arc<Self>,
         owner: &DeviceRequest,
         call: InstanceCall<'_>,
-    ) -> Option<lemonsqueezy::Device> {
+    ) -> Option<Instance> {
         let DeviceRequest { sources, license, credential } = owner;
         let kept = self.records.get(&license.id)?;
-        let base = lemon_squeezy(sources, &kept.record)?;
-        if self.health(Shop::LemonSqueezy).is_paused(std::time::Instant::now()) {
-            return None;
-        }
-        let _turn = self.turnstile.pass(CallPriority::Known, None).await?;
-        let asked = self.moment(&license.id);
-        let about = (credential.expose(), call);
-        let InstanceReply { reply, device } =
-            lemonsqueezy::device(&self.client, &base, about, &self.hasher).await;
-        match (&reply, &device) {
-            (ShopReply::Unknown(_), lemonsqueezy::Device::Unsaid)
-            | (ShopReply::ShopLicense(_), _) => {
-                let verdict = sources.verdict_name(&reply, asked);
-                self.heard(Shop::LemonSqueezy, "", &reply, verdict);
+        let question = listed_at(sources, &kept.record)?;
+        let asked = Asked {
+            known: kept.record.facts.as_ref(),
+            subject: &question.subject,
+            ..Asked::about(credential.expose())
+        };
+        let (instance, reply, moment) =
+            self.ask_instance(&license.id, &question, &asked, call, CallPriority::Known).await?;
+        match (&reply, &instance) {
+            (ShopReply::Unknown(_), Instance::Unsaid) | (ShopReply::License(_), _) => {
+                let verdict = sources.verdict_name(&reply, moment);
+                self.heard(question.shop(), question.name(), &reply, verdict);
             }
             // A word about the device alone says nothing of the licence.
             _ => {}
         }
-        if matches!(reply, ShopReply::ShopLicense(_)) {
-            self.note(sources, license.id, &reply, asked).await;
+        if let ShopReply::License(facts) = &reply {
+            let reply = kept_facts(facts, kept.record.facts.as_ref());
+            self.note(sources, license.id, &reply, moment).await;
         }
-        (device != lemonsqueezy::Device::Unsaid).then_some(device)
+        (instance != Instance::Unsaid).then_some(instance)
+    }
+
+    /// One call about an instance, and the moment of its question.
+    pub(super) async fn ask_instance(
+        &self,
+        id: &LicenseId,
+        question: &ShopQuery,
+        asked: &Asked<'_>,
+        call: InstanceCall<'_>,
+        class: CallPriority,
+    ) -> Option<(Instance, ShopReply, UnixMs)> {
+        let (shop, source) = (question.shop(), &question.account.source);
+        let instances = shop.instances()?;
+        let request = instances.request(source, asked, call)?;
+        if self.health(shop).is_paused(std::time::Instant::now()) {
+            return None;
+        }
+        let _permit = self.turnstile.pass(class, None).await?;
+        let moment = self.moment(id);
+        let told = match self.send(question, &request).await {
+            Ok(response) => instances.read(source, asked, call, &response, &self.hasher),
+            Err(trouble) => {
+                InstanceReply { reply: ShopReply::Unknown(trouble), instance: Instance::Unsaid }
+            }
+        };
+        Some((told.instance, told.reply, moment))
     }
 
     /// Writes down that a device has its place, or has none.
-    async fn set_device(&self, id: &LicenseId, device: &str, gone: bool, now: UnixMs) {
+    pub(super) async fn set_device(&self, id: &LicenseId, device: &str, gone: bool, now: UnixMs) {
         let change = |record: Option<&CachedLicense>| {
             let record = record?;
             // Of one that never had a place nothing is kept: anybody may ask about any number.
@@ -426,7 +452,7 @@ impl LicenseValidator {
         self.strikes_of(id).lock().unknown.retain(|(known, _)| known != device);
     }
 
-    fn may_activate(&self, id: &LicenseId, now: UnixMs) -> bool {
+    pub(super) fn may_activate(&self, id: &LicenseId, now: UnixMs) -> bool {
         let strikes = self.strikes_of(id);
         let mut strikes = strikes.lock();
         strikes.activations.retain(|at| passed(*at, now) < HOUR);
@@ -440,12 +466,27 @@ impl LicenseValidator {
 
 const NOT_COUNTED: Devices = Devices { used: 0, max: None };
 
-/// Where to ask about devices, for a licence of Lemon Squeezy.
-fn lemon_squeezy(sources: &ConfiguredShops, record: &CachedLicense) -> Option<BaseUrl> {
-    match sources.question_about(record.facts.as_ref()?)? {
-        ShopQuery::LemonSqueezy { base } => Some(base),
-        ShopQuery::Gumroad { .. } => None,
+/// Where to ask about devices, for a licence whose shop has a list of them.
+fn listed_at(sources: &ConfiguredShops, record: &CachedLicense) -> Option<ShopQuery> {
+    let facts = record.facts.as_ref()?;
+    facts.activations?;
+    facts.shop.instances()?;
+    sources.question_about(facts)
+}
+
+/// What a device call says of the licence, with what only other calls tell.
+fn kept_facts(facts: &ShopLicense, before: Option<&ShopLicense>) -> ShopReply {
+    let mut facts = facts.clone();
+    if let Some(before) = before.filter(|before| before.shop == facts.shop) {
+        if facts.labels.is_empty() && !before.labels.is_empty() {
+            facts.labels.clone_from(&before.labels);
+            facts.product.clone_from(&before.product);
+        }
+        if facts.until.is_none() && facts.handle.is_some() && facts.handle == before.handle {
+            facts.until = before.until;
+        }
     }
+    facts.into()
 }
 
 /// How long ago the shop knew a device; one in our own list is as good as on its first day.
@@ -457,17 +498,16 @@ enum DeviceFreshness {
 /// `None` for a device that has no place.
 fn age(record: &CachedLicense, device: &str, now: UnixMs) -> Option<DeviceFreshness> {
     let found = record.device(device)?;
-    Some(match record.facts {
+    let is_listed = record.facts.as_ref().is_some_and(|facts| facts.activations.is_some());
+    Some(match is_listed {
         // What changed at the shop since may be this device.
-        Some(ShopLicense::LemonSqueezy(_)) if found.checked <= record.marked => {
-            DeviceFreshness::Past(Duration::MAX)
-        }
-        Some(ShopLicense::LemonSqueezy(_)) => DeviceFreshness::Past(passed(found.checked, now)),
-        _ => DeviceFreshness::Fresh,
+        true if found.checked <= record.marked => DeviceFreshness::Past(Duration::MAX),
+        true => DeviceFreshness::Past(passed(found.checked, now)),
+        false => DeviceFreshness::Fresh,
     })
 }
 
-fn all_taken(most: Option<u64>) -> Reject {
+pub(super) fn all_taken(most: Option<u64>) -> Reject {
     let message = match most {
         Some(most) => format!(
             "This licence is in use on {most} devices, as many as it allows. Deactivate another \
@@ -480,6 +520,12 @@ fn all_taken(most: Option<u64>) -> Reject {
         }
     };
     Reject::new(Code::DeviceLimit, message)
+}
+
+pub(super) fn too_many_activations() -> Reject {
+    let message =
+        "This licence was activated too often in the last hour. Please try again in an hour.";
+    Reject::new(Code::RateLimited, message).retry_after(60)
 }
 
 fn store_is_away() -> Reject {

@@ -8,10 +8,10 @@ use super::{
     cache_entry::{HELD, passed},
     memory_cache::{CacheSlot, MemoryCache},
     shop_health::ShopStatus,
-    shop_license::Shop,
     sources::ConfiguredShops,
     validator::LicenseValidator,
 };
+use crate::shops::Shop;
 
 /// How far back is looked.
 const WINDOW: Duration = Duration::from_secs(600);
@@ -114,12 +114,12 @@ impl LicenseValidator {
     }
 
     /// Each shop of the configuration, as `/status` and the metrics tell it.
-    pub fn report(&self, sources: &ConfiguredShops) -> Vec<(Shop, ShopStatus)> {
-        let of = |shop: &Shop| {
+    pub fn report(&self, sources: &ConfiguredShops) -> Vec<(&'static dyn Shop, ShopStatus)> {
+        let of = |shop: &&'static dyn Shop| {
             let mut report = self.health(*shop).report();
             if self.is_holding() || sources.is_held() {
                 let why = "many good licences were refused at once; their last good facts hold";
-                report = ShopStatus { state: "holding", why: Some(why.into()) };
+                report = ShopStatus { state: "holding", why: Some(why.into()), ..report };
             }
             (*shop, report)
         };

@@ -3,7 +3,7 @@
 //! ```text
 //! gk:license:ID   record of a licence (JSON), as long as it may be used       string
 //! gk:refused:ID   why a shop refused a spelling of a key just now             string
-//! gk:order:ORDER  licences of an order                                        set
+//! gk:order:ORDER  licences of an order, a customer, or a shop's own id of a licence                                        set
 //! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
 //! gk:calls:POOL   calls to shops in the last minute                           sorted set
 //! gk:revoked      what operators said of licences, by id: since when, and whether it is revoked  hash
@@ -25,9 +25,11 @@ use redis::Cmd;
 use super::{
     cache_entry::{CachedLicense, Revocation},
     call_budget::{CallPriority, LONGEST_SPAN, POOLS},
-    shop_license::ShopLicense,
 };
-use crate::store::{Away, Store, script::Script};
+use crate::{
+    shops::ShopLicense,
+    store::{Away, Store, script::Script},
+};
 
 /// A lock whose holder does not renew it is free again.
 pub const LOCK: Duration = Duration::from_secs(3);
@@ -96,10 +98,10 @@ impl RedisCache {
         keep: Duration,
     ) -> Result<CachedLicense, Away> {
         let keep = keep.as_millis() as u64;
-        if let Some(order) = record.facts.as_ref().and_then(ShopLicense::order) {
+        for reference in record.facts.iter().flat_map(ShopLicense::references) {
             let mut index = redis::pipe();
-            index.sadd(order_key(order), id.to_hex()).ignore();
-            index.pexpire(order_key(order), keep as i64).ignore();
+            index.sadd(order_key(reference), id.to_hex()).ignore();
+            index.pexpire(order_key(reference), keep as i64).ignore();
             self.store.pipe(index).await?;
         }
         for _ in 0..MERGES {

@@ -6,8 +6,9 @@ use gatekeeper_filters::kernel::{Asking, Code, Credential, LicenseId, Plan, Stan
 
 use super::{
     ConfiguredLicenses, STATIC, cache_entry::CachedLicense, devices::Devices,
-    shop_license::LicenseVerdict, validator::LicenseValidator,
+    validator::LicenseValidator,
 };
+use crate::shops::{LicenseVerdict, signed};
 
 /// Attempts to have the shared store told before an operator hears that it is told later.
 const TRIES: usize = 3;
@@ -96,9 +97,14 @@ impl ConfiguredLicenses {
     /// Nothing is.
     pub async fn find(&self, subject: &LicenseRef) -> Result<LicenseReport, NotFound> {
         let id = match subject {
-            LicenseRef::Key(key) => self.validator.hasher.id(key.expose()),
+            LicenseRef::Key(key) => self.id(key, UnixMs::now()),
             LicenseRef::Id(id) => *id,
         };
+        if let LicenseRef::Key(key) = subject
+            && let Some(report) = self.signed_report(id, key).await
+        {
+            return Ok(report);
+        }
         if let Some(known) = self.known(id).await {
             return Ok(known);
         }
@@ -114,6 +120,25 @@ impl ConfiguredLicenses {
         }
     }
 
+    /// What a signed licence says of itself, with what an operator said of it.
+    async fn signed_report(&self, id: LicenseId, key: &Credential) -> Option<LicenseReport> {
+        let license = self.verify(key.expose(), UnixMs::now())?.ok()?;
+        let kept = self.validator.known(&id).await;
+        let none = CachedLicense::default();
+        let record = kept.as_ref().map_or(&none, |kept| &kept.record);
+        Some(LicenseReport {
+            id,
+            source: signed::NAME,
+            refused: None,
+            until: license.until,
+            revoked: record.revocation.revoked.then_some(record.revocation.at),
+            checked: None,
+            seen: None,
+            devices: self.validator.devices_by(&license.plan, record),
+            plan: Some(license.plan.clone()),
+        })
+    }
+
     async fn known(&self, id: LicenseId) -> Option<LicenseReport> {
         let now = UnixMs::now();
         let kept = self.validator.known(&id).await;
@@ -123,7 +148,7 @@ impl ConfiguredLicenses {
         let facts = record.and_then(|record| record.facts.as_ref());
         let source = match (listed, facts) {
             (Some(_), _) => STATIC,
-            (None, Some(facts)) => facts.shop().name(),
+            (None, Some(facts)) => facts.shop.name(),
             // Of a key that was in the file once, only the operator's word is left.
             (None, None) if revocation.revoked => STATIC,
             (None, None) => return None,

@@ -1,17 +1,22 @@
-//! How a shop is asked: one form, a bounded answer, no redirects, no private addresses that the
+//! How a shop is asked: one request, a bounded answer, no redirects, no private addresses that the
 //! configuration did not allow.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
-    header::{ACCEPT, RETRY_AFTER},
+    header::{ACCEPT, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 
-use super::shop_license::ShopError;
-use crate::config::{base_url::is_private, settings::BaseUrl};
+use crate::{
+    config::{base_url::is_private, settings::BaseUrl},
+    shops::{
+        ShopError, ShopRequest, ShopResponse,
+        wire::{Body, Method},
+    },
+};
 
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// From the question to the end of the answer.
@@ -20,12 +25,6 @@ const CALL_TIME: Duration = Duration::from_secs(10);
 const LONGEST_ANSWER: usize = 256 * 1024;
 /// A shop that asks for more patience than this is asked again all the same.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
-
-pub struct ShopResponse {
-    pub status: u16,
-    pub retry_after: Option<Duration>,
-    pub body: Bytes,
-}
 
 /// One client for all shops; connections are kept.
 pub struct ShopClient {
@@ -53,17 +52,32 @@ impl ShopClient {
 
     /// # Errors
     /// No whole answer came.
-    pub async fn post(
+    pub async fn send(
         &self,
         base: &BaseUrl,
-        path: &str,
-        form: &[(&str, &str)],
+        request: &ShopRequest,
     ) -> Result<ShopResponse, ShopError> {
         // A literal address was looked at when the configuration was read.
         let meant = base.allow_private || base.host == "localhost";
         let client = if meant { &self.any } else { &self.public };
-        let request = client.post(base.at(path)).header(ACCEPT, "application/json").form(form);
-        let mut response = request.send().await.map_err(|error| down(&error))?;
+        let address = base.at(&request.path);
+        let mut call = match request.method {
+            Method::Get => client.get(address),
+            Method::Post => client.post(address),
+            Method::Delete => client.delete(address),
+        };
+        call = call.header(ACCEPT, request.accept);
+        if let Some((name, value)) = &request.credential {
+            call = call.header(*name, secret_value(value)?);
+        }
+        call = match &request.body {
+            Body::None => call,
+            Body::Form(form) => call.form(form),
+            Body::Json(body) => call
+                .header(CONTENT_TYPE, request.content_type.unwrap_or("application/json"))
+                .body(body.to_string()),
+        };
+        let mut response = call.send().await.map_err(|error| down(&error))?;
         let retry_after = response
             .headers()
             .get(RETRY_AFTER)
@@ -79,6 +93,15 @@ impl ShopClient {
         }
         Ok(ShopResponse { status, retry_after, body: body.freeze() })
     }
+}
+
+/// A credential, which is never shown.
+fn secret_value(text: &str) -> Result<HeaderValue, ShopError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| {
+        ShopError::Misconfigured("our own credential holds what no header may hold".into())
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Says what happened; never what was asked.

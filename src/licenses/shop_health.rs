@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use gatekeeper_filters::kernel::UnixMs;
 use parking_lot::Mutex;
 
-use super::shop_license::{ShopError, ShopReply};
+use crate::shops::{ShopError, ShopReply};
 
 /// Failures in a row before the first pause.
 const PATIENCE: u32 = 3;
@@ -25,6 +26,8 @@ struct ShopHealthState {
     failures: u32,
     paused_until: Option<Instant>,
     why: Option<String>,
+    /// When its last webhook came.
+    last_event: Option<UnixMs>,
     /// Our own mistakes, by what was asked about.
     mistakes: BTreeMap<String, String>,
 }
@@ -34,6 +37,8 @@ struct ShopHealthState {
 pub struct ShopStatus {
     pub state: &'static str,
     pub why: Option<String>,
+    /// When the last genuine webhook came.
+    pub last_event: Option<UnixMs>,
 }
 
 impl ShopHealth {
@@ -72,15 +77,20 @@ impl ShopHealth {
         self.0.lock().paused_until.is_some_and(|until| now < until)
     }
 
+    pub fn tell_event(&self, now: UnixMs) {
+        self.0.lock().last_event = Some(now);
+    }
+
     pub fn report(&self) -> ShopStatus {
         let inner = self.0.lock();
+        let last_event = inner.last_event;
         if !inner.mistakes.is_empty() {
             let why: Vec<&str> = inner.mistakes.values().map(String::as_str).collect();
-            return ShopStatus { state: "misconfigured", why: Some(why.join("; ")) };
+            return ShopStatus { state: "misconfigured", why: Some(why.join("; ")), last_event };
         }
         match &inner.why {
-            Some(why) => ShopStatus { state: "down", why: Some(why.clone()) },
-            None => ShopStatus { state: "ok", why: None },
+            Some(why) => ShopStatus { state: "down", why: Some(why.clone()), last_event },
+            None => ShopStatus { state: "ok", why: None, last_event },
         }
     }
 }
@@ -110,7 +120,7 @@ mod tests {
         }
         assert_eq!(health.report().state, "down");
         assert!(health.hear(&ShopReply::NotFound, "", now), "news");
-        assert_eq!(health.report(), ShopStatus { state: "ok", why: None });
+        assert_eq!((health.report().state, health.report().why), ("ok", None));
     }
 
     #[test]

@@ -9,16 +9,17 @@ use super::{
     cache_entry::{CachedLicense, no_for},
     call_budget::CallPriority,
     call_queue::CallPermit,
-    gumroad, lemonsqueezy,
     redis_cache::{DistributedLock, RedisCache},
-    shop_license::{LicenseVerdict, ShopLicense, ShopReply},
     single_flight::FlightResult,
     sources::{ConfiguredShops, ShopQuery},
     validator::{LicenseValidator, NegativeEntry, refusal_code},
 };
+use crate::shops::{
+    Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse,
+};
 
 /// A key that no shop ever made.
-pub(super) const NOBODY: &str = "00000000-00000000-00000000-00000000";
+pub(super) const NO_KEY: &str = "00000000-00000000-00000000-00000000";
 
 /// How often is looked whether another gateway has the answer.
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,6 +31,8 @@ pub(super) struct LookupRequest {
     /// Of the key as it was typed: refusals and flights belong to it.
     pub spelling: LicenseId,
     pub key: Credential,
+    /// The device that the request names.
+    pub instance: Option<Arc<str>>,
     pub class: CallPriority,
     pub address: Option<ClientPrefix>,
     /// The record when the question came up.
@@ -37,10 +40,72 @@ pub(super) struct LookupRequest {
 }
 
 impl LookupRequest {
+    /// What is known of the licence.
+    fn facts(&self) -> Option<&ShopLicense> {
+        self.before.as_ref().and_then(|before| before.facts.as_ref())
+    }
+
     /// The shop is known to take another spelling of this key: "not found" says nothing of the licence.
     fn is_another_spelling(&self) -> bool {
         let known = self.before.as_ref().and_then(|before| before.spelling.as_deref());
         known.is_some_and(|known| known != tag(&self.spelling))
+    }
+}
+
+/// What the shops said so far.
+struct Found {
+    unknown: Option<&'static str>,
+    /// What is written down, and the moment of its question.
+    told: Option<(ShopReply, UnixMs)>,
+    /// It holds, though another shop does not answer.
+    is_final: bool,
+    /// Of a key that is not ours: why, and what is known of it.
+    code: Code,
+    foreign: Option<ShopLicense>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            unknown: None,
+            told: None,
+            is_final: false,
+            code: Code::LicenseInvalid,
+            foreign: None,
+        }
+    }
+}
+
+impl Found {
+    /// Takes in an answer; true when no other shop needs to be asked. `is_own`: it is that of the shop a known
+    /// licence belongs to.
+    fn hear(
+        &mut self,
+        reply: ShopReply,
+        verdict: &LicenseVerdict,
+        asked: UnixMs,
+        is_own: bool,
+    ) -> bool {
+        if verdict.is_valid() {
+            self.told = Some((reply, asked));
+            self.is_final = true;
+            return true;
+        }
+        if let (true, LicenseVerdict::Invalid(code), ShopReply::License(facts)) =
+            (verdict.is_foreign(), verdict, &reply)
+        {
+            if self.foreign.is_none() || *code == Code::LicenseWrongProduct {
+                self.foreign = Some((**facts).clone());
+            }
+            if *code == Code::LicenseWrongProduct && self.code == Code::LicenseInvalid {
+                self.code = *code;
+            }
+        }
+        if is_own || (self.told.is_none() && !verdict.is_foreign()) {
+            self.told = Some((reply, asked));
+            self.is_final |= is_own;
+        }
+        false
     }
 }
 
@@ -140,74 +205,116 @@ impl LicenseValidator {
         code.is_some()
     }
 
-    /// Asks every shop that could know, one after the other.
-    async fn inquire(&self, inquiry: &LookupRequest, turn: CallPermit) -> FlightResult {
-        let mut turn = Some(turn);
-        let mut unknown = None;
-        let mut refusal = (LicenseVerdict::Invalid(Code::LicenseInvalid), None);
-        let is_known = inquiry.before.as_ref().is_some_and(|before| before.facts.is_some());
-        for question in self.questions(inquiry) {
-            if self.health(question.shop()).is_paused(std::time::Instant::now()) {
-                unknown = Some("the shop does not answer");
-                continue;
-            }
-            // Each call has a turn of its own.
-            if turn.is_none() {
-                turn = self.turnstile.pass(inquiry.class, inquiry.address).await;
-            }
-            let Some(used) = turn.take() else {
-                unknown = Some("no call to a shop was left in time");
-                break;
-            };
-            drop(used);
-            let asked = self.moment(&inquiry.id);
-            let reply = self.call(&inquiry.sources, &question, inquiry.key.expose()).await;
-            let verdict = match &reply {
-                ShopReply::Unknown(_) => {
-                    unknown = Some("the shop does not answer");
-                    continue;
-                }
-                ShopReply::NotFound if inquiry.is_another_spelling() => {
-                    unknown = Some("the shop knows the key under another spelling only");
-                    continue;
-                }
-                ShopReply::NotFound => LicenseVerdict::Invalid(Code::LicenseInvalid),
-                ShopReply::ShopLicense(facts) => inquiry.sources.judge(facts, asked),
-            };
-            if is_known || !verdict.is_foreign() {
+    /// Asks every shop that could know, one after the other: a yes wins, and no answer beats a refusal.
+    async fn inquire(&self, inquiry: &LookupRequest, permit: CallPermit) -> FlightResult {
+        let mut permit = Some(permit);
+        let found = self.ask_shops(inquiry, &mut permit).await;
+        if let Some(permit) = permit {
+            self.turnstile.give_back(permit);
+        }
+        let is_known = inquiry.facts().is_some();
+        match (found.told, found.unknown) {
+            (Some((reply, asked)), unknown) if unknown.is_none() || found.is_final => {
                 self.note(&inquiry.sources, inquiry.id, &reply, asked).await;
                 self.refused.invalidate(&inquiry.spelling);
                 self.note_spelling(inquiry, &reply);
-                if let Some(turn) = turn {
-                    self.turnstile.give_back(turn);
-                }
-                return Ok(());
+                Ok(())
             }
-            if let ShopReply::ShopLicense(facts) = reply {
-                refusal = (refusal.0.or(verdict), Some(facts));
+            (_, Some(why)) => Err(why),
+            (None, None) if is_known => Err("no source asks about its product any more"),
+            _ => {
+                self.refuse(inquiry, found.code, found.foreign).await;
+                Ok(())
             }
         }
-        if let Some(turn) = turn {
-            self.turnstile.give_back(turn);
-        }
-        if is_known {
-            return Err(unknown.unwrap_or("no source asks about its product any more"));
-        }
-        match (unknown, refusal.0) {
-            (Some(why), _) => return Err(why),
-            (None, LicenseVerdict::Invalid(code)) => self.refuse(inquiry, code, refusal.1).await,
-            (None, LicenseVerdict::Valid { .. }) => {}
-        }
-        Ok(())
     }
 
-    /// A known licence is one question to its own shop.
-    fn questions(&self, inquiry: &LookupRequest) -> Vec<ShopQuery> {
-        let facts = inquiry.before.as_ref().and_then(|before| before.facts.as_ref());
-        match facts {
-            Some(facts) => inquiry.sources.question_about(facts).into_iter().collect(),
-            None => inquiry.sources.questions(inquiry.key.expose()),
+    async fn ask_shops(&self, inquiry: &LookupRequest, permit: &mut Option<CallPermit>) -> Found {
+        let mut found = Found::default();
+        let (own, others) = self.questions(inquiry);
+        let own = own.into_iter().map(|question| (question, true));
+        for (question, is_own) in own.chain(others.into_iter().map(|question| (question, false))) {
+            let (reply, asked) = match self.ask_one(inquiry, &question, permit).await {
+                Ok((ShopReply::Unknown(_), _)) => {
+                    found.unknown = Some("the shop does not answer");
+                    // Of a known licence its own shop decides.
+                    if is_own { break } else { continue }
+                }
+                Ok((ShopReply::NotFound, _)) if inquiry.is_another_spelling() => {
+                    found.unknown = Some("the shop knows the key under another spelling only");
+                    if is_own { break } else { continue }
+                }
+                Ok((ShopReply::NeedsDevice, _)) => {
+                    found.code = Code::DeviceLimit;
+                    continue;
+                }
+                Ok(told) => told,
+                Err(why) => {
+                    found.unknown = Some(why);
+                    if is_own { break } else { continue }
+                }
+            };
+            let verdict = match &reply {
+                ShopReply::License(facts) => inquiry.sources.judge(facts, asked),
+                _ => LicenseVerdict::Invalid(Code::LicenseInvalid),
+            };
+            if found.hear(reply, &verdict, asked, is_own) {
+                break;
+            }
         }
+        found
+    }
+
+    /// One question, with a permit of its own.
+    async fn ask_one(
+        &self,
+        inquiry: &LookupRequest,
+        question: &ShopQuery,
+        permit: &mut Option<CallPermit>,
+    ) -> Result<(ShopReply, UnixMs), &'static str> {
+        let instance = inquiry.instance.as_deref().filter(|id| self.may_ask_with(inquiry, id));
+        let asked = Asked {
+            key: inquiry.key.expose(),
+            subject: &question.subject,
+            known: inquiry.facts().filter(|facts| facts.shop == question.shop()),
+            instance,
+        };
+        if question.shop().request(&question.account.source, &asked).is_none() {
+            // Of a known licence another device of it will ask.
+            return match inquiry.facts() {
+                Some(_) => Err("the shop can be asked only with an activated device"),
+                None => Ok((ShopReply::NeedsDevice, UnixMs::now())),
+            };
+        }
+        if self.health(question.shop()).is_paused(std::time::Instant::now()) {
+            return Err("the shop does not answer");
+        }
+        if permit.is_none() {
+            *permit = self.turnstile.pass(inquiry.class, inquiry.address).await;
+        }
+        if permit.take().is_none() {
+            return Err("no call to a shop was left in time");
+        }
+        let moment = self.moment(&inquiry.id);
+        Ok((self.call(&inquiry.sources, question, &asked).await, moment))
+    }
+
+    /// A device that a known licence does not have proves nothing about the licence.
+    fn may_ask_with(&self, inquiry: &LookupRequest, instance: &str) -> bool {
+        let device = || self.hasher.device(&inquiry.id, instance);
+        match inquiry.before.as_ref().filter(|before| before.facts.is_some()) {
+            Some(before) => before.device(&device()).is_some(),
+            None => true,
+        }
+    }
+
+    /// The question to the shop that a known licence belongs to, and those to all others that have such keys.
+    /// The others are asked where the first says that the licence is over, as after a move of keys.
+    fn questions(&self, inquiry: &LookupRequest) -> (Option<ShopQuery>, Vec<ShopQuery>) {
+        let mut all = inquiry.sources.questions(inquiry.key.expose());
+        let Some(facts) = inquiry.facts() else { return (None, all) };
+        all.retain(|question| question.shop() != facts.shop);
+        (inquiry.sources.question_about(facts), all)
     }
 
     /// One call.
@@ -215,20 +322,31 @@ impl LicenseValidator {
         &self,
         sources: &ConfiguredShops,
         question: &ShopQuery,
-        key: &str,
+        asked: &Asked<'_>,
     ) -> ShopReply {
-        let (reply, subject) = match question {
-            ShopQuery::LemonSqueezy { base } => {
-                (lemonsqueezy::validate(&self.client, base, key, &self.hasher).await, "")
-            }
-            ShopQuery::Gumroad { base, product } => {
-                let asked = (&**product, key);
-                (gumroad::verify(&self.client, base, asked, &self.hasher).await, &**product)
-            }
+        let (shop, source) = (question.shop(), &question.account.source);
+        let Some(request) = shop.request(source, asked) else { return ShopReply::NeedsDevice };
+        let reply = match self.send(question, &request).await {
+            Ok(response) => shop.read(source, asked, &response, &self.hasher),
+            Err(trouble) => ShopReply::Unknown(trouble),
         };
         let verdict = sources.verdict_name(&reply, UnixMs::now());
-        self.heard(question.shop(), subject, &reply, verdict);
+        self.heard(shop, question.name(), &reply, verdict);
         reply
+    }
+
+    /// Sends a request at the pace that the shop and the configuration allow.
+    pub(super) async fn send(
+        &self,
+        question: &ShopQuery,
+        request: &ShopRequest,
+    ) -> Result<ShopResponse, ShopError> {
+        let (shop, account) = (question.shop(), &question.account);
+        let limits = shop.burst(&account.source).into_iter().chain(account.budget);
+        if !self.pace(shop).wait(&limits.collect::<Vec<_>>()).await {
+            return Err(ShopError::Down("its limit of calls leaves none in time".into()));
+        }
+        self.client.send(&account.base, request).await
     }
 
     /// Writes down what a shop said of a licence that is ours.
@@ -242,7 +360,7 @@ impl LicenseValidator {
         let judge = |facts: &ShopLicense| sources.judge(facts, asked);
         let holding = self.is_holding() || sources.is_held();
         let refunded = match reply {
-            ShopReply::ShopLicense(facts) => self.is_refunded(facts).await,
+            ShopReply::License(facts) => self.is_refunded(facts).await,
             _ => false,
         };
         let hear = |record: Option<&CachedLicense>| {
@@ -261,7 +379,7 @@ impl LicenseValidator {
     /// Remembers under which spelling the shop knows a licence. The disk has it from the licence's next
     /// change on.
     fn note_spelling(&self, inquiry: &LookupRequest, reply: &ShopReply) {
-        if !matches!(reply, ShopReply::ShopLicense(_)) {
+        if !matches!(reply, ShopReply::License(_)) {
             return;
         }
         self.records.update(inquiry.id, |record| {
@@ -275,7 +393,9 @@ impl LicenseValidator {
         let times = self.refused.get(&inquiry.spelling).map_or(1, |before| before.times + 1);
         let at = UnixMs::now();
         self.refused.insert(inquiry.spelling, Arc::new(NegativeEntry { code, facts, at, times }));
-        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) {
+        let shared = self.shared.as_ref().filter(|shared| shared.is_up());
+        // That a device comes first is no word about the key, and nothing for other gateways.
+        if let Some(shared) = shared.filter(|_| code != Code::DeviceLimit) {
             let keep = no_for(&inquiry.sources.cache, times);
             let _ = shared.refuse(&inquiry.spelling, code.wire().1, keep).await;
         }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gatekeeper_filters::kernel::{Asking, Code, Credential, License, LicenseId, Standing, UnixMs};
+use gatekeeper_filters::kernel::{Asking, Code, License, LicenseId, Standing, UnixMs};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -33,12 +33,18 @@ use super::{
     redis_cache::RedisCache,
     shop_client::ShopClient,
     shop_health::ShopHealth,
-    shop_license::{LicenseVerdict, Shop, ShopLicense, ShopReply},
-    shop_lookup::LookupRequest,
+    shop_lookup::{LookupRequest, NO_KEY},
+    shop_pace::ShopPace,
     single_flight::{FlightResult, Follower, SingleFlight},
     sources::ConfiguredShops,
 };
-use crate::{config::settings, store::Store, telemetry::Telemetry, vault::KeyedHash};
+use crate::{
+    config::settings,
+    shops::{self, Asked, LicenseVerdict, Shop, ShopError, ShopLicense, ShopReply},
+    store::Store,
+    telemetry::Telemetry,
+    vault::KeyedHash,
+};
 
 /// How long a request waits for a shop.
 const WAIT: Duration = Duration::from_secs(10);
@@ -63,7 +69,8 @@ pub struct LicenseValidator {
     pub(super) shared: Option<Arc<RedisCache>>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) shelf: DiskCache,
-    shops: [ShopHealth; Shop::ALL.len()],
+    /// By the place of a shop in [`shops::ALL`].
+    shops: Vec<(ShopHealth, ShopPace)>,
     /// Too many licences turned bad at once.
     pub(super) holding: AtomicBool,
     /// Something known here is not on the shared store.
@@ -115,7 +122,7 @@ impl LicenseValidator {
             shared,
             telemetry,
             shelf,
-            shops: Default::default(),
+            shops: shops::ALL.iter().map(|_| Default::default()).collect(),
             unshared: Notify::new(),
             unheard: Notify::new(),
             runtime: runtime.handle().clone(),
@@ -197,8 +204,7 @@ impl LicenseValidator {
             (CacheQuery::Behind, answer) => {
                 cache.stale.inc();
                 if kept.try_again(now, pause(sources)) {
-                    let inquiry =
-                        self.inquiry(sources, id, asking.credential, CallPriority::Behind);
+                    let inquiry = self.inquiry(sources, id, asking, CallPriority::Behind);
                     self.ask_behind(inquiry, kept.clone());
                 }
                 standing(id, answer)
@@ -228,7 +234,7 @@ impl LicenseValidator {
         kept: &Arc<CacheSlot>,
         asking: &Asking<'_>,
     ) -> FlightResult {
-        let inquiry = || self.inquiry(sources, id, asking.credential, CallPriority::Known);
+        let inquiry = || self.inquiry(sources, id, asking, CallPriority::Known);
         self.ask(inquiry(), Some(kept)).await?;
         match self.records.get(&id) {
             Some(kept) if kept.record.is_due(UnixMs::now()) => {
@@ -263,10 +269,12 @@ impl LicenseValidator {
         let now = asking.now;
         let cache = &self.telemetry.metrics.license_cache;
         let address = asking.address.map(ClientPrefix::from);
-        let spelling = self.hasher.spelling(asking.credential.expose());
+        let spelling = self.spelling(sources, asking);
         if let Some(code) = self.refusal(sources, &spelling, now).await {
             cache.negative.inc();
-            self.turned_away(address, now);
+            if code != Code::DeviceLimit {
+                self.turned_away(address, now);
+            }
             return Standing::Invalid(code);
         }
         cache.miss.inc();
@@ -277,8 +285,7 @@ impl LicenseValidator {
             Some(ThrottleDecision::Clean) => CallPriority::Clean,
             Some(ThrottleDecision::Suspect) | None => CallPriority::Rest,
         };
-        let inquiry =
-            LookupRequest { address, ..self.inquiry(sources, id, asking.credential, class) };
+        let inquiry = LookupRequest { address, ..self.inquiry(sources, id, asking, class) };
         let before = self.records.get(&id);
         if before.as_ref().is_some_and(|kept| kept.record.facts.is_some()) {
             // Another request's question was answered since this one found nothing known.
@@ -290,6 +297,8 @@ impl LicenseValidator {
         let standing = self.now_known(sources, id, Some(&spelling), now);
         match (&standing, address) {
             (Standing::Valid(_), Some(address)) => self.visitors.welcomed(address, &id),
+            // The app was not told yet to activate its device: that is no guess.
+            (Standing::Invalid(Code::DeviceLimit), _) => {}
             (Standing::Invalid(_), address) => self.turned_away(address, now),
             _ => {}
         }
@@ -395,16 +404,34 @@ impl LicenseValidator {
         }
     }
 
-    pub(super) fn inquiry(
+    fn inquiry(
         &self,
         sources: &Arc<ConfiguredShops>,
         id: LicenseId,
-        credential: &Credential,
+        asking: &Asking<'_>,
         class: CallPriority,
     ) -> LookupRequest {
-        let (sources, key) = (sources.clone(), credential.clone());
-        let spelling = self.hasher.spelling(credential.expose());
-        LookupRequest { sources, id, spelling, key, class, address: None, before: None }
+        LookupRequest {
+            sources: sources.clone(),
+            id,
+            spelling: self.spelling(sources, asking),
+            key: asking.credential.clone(),
+            instance: asking.instance.map(Arc::from),
+            class,
+            address: None,
+            before: None,
+        }
+    }
+
+    /// What a refusal belongs to: the key as it was typed, with the device where a shop knows both only together.
+    fn spelling(&self, sources: &ConfiguredShops, asking: &Asking<'_>) -> LicenseId {
+        let key = asking.credential.expose();
+        match asking.instance {
+            Some(instance) if !sources.activated_first(key).is_empty() => {
+                self.hasher.spelling(&format!("{}\n{instance}", key.trim()))
+            }
+            _ => self.hasher.spelling(key),
+        }
     }
 
     /// Asks and waits. `before` is what the caller knows: if something else is known by now, that
@@ -463,14 +490,24 @@ impl LicenseValidator {
         self.runtime.spawn(work);
     }
 
-    pub(super) fn health(&self, shop: Shop) -> &ShopHealth {
-        &self.shops[shop as usize]
+    pub(super) fn health(&self, shop: &'static dyn Shop) -> &ShopHealth {
+        &self.of_shop(shop).0
+    }
+
+    pub(super) fn pace(&self, shop: &'static dyn Shop) -> &ShopPace {
+        &self.of_shop(shop).1
+    }
+
+    fn of_shop(&self, shop: &'static dyn Shop) -> &(ShopHealth, ShopPace) {
+        // Every shop there is stands in the registry.
+        let place = shops::ALL.iter().position(|known| *known == shop).unwrap_or_default();
+        &self.shops[place]
     }
 
     /// Takes in what an answer tells of the shop itself.
     pub(super) fn heard(
         &self,
-        shop: Shop,
+        shop: &'static dyn Shop,
         subject: &str,
         reply: &ShopReply,
         verdict: &'static str,
@@ -480,7 +517,7 @@ impl LicenseValidator {
             return;
         }
         match reply {
-            ShopReply::Unknown(super::shop_license::ShopError::Misconfigured(why)) => {
+            ShopReply::Unknown(ShopError::Misconfigured(why)) => {
                 log::error!("licences: {} is misconfigured: {why}.", shop.name());
             }
             ShopReply::Unknown(trouble) => {
@@ -490,14 +527,16 @@ impl LicenseValidator {
         }
     }
 
-    /// Asks each Gumroad product about a key that can't exist: a product id that is none shows at
-    /// the start, not with the first buyer.
+    /// Asks shops that show a mistake of the configuration about a key that can't exist: a product id that is
+    /// none shows at the start, not with the first buyer.
     pub fn probe(self: &Arc<Self>, sources: Arc<ConfiguredShops>) {
         let validator = self.clone();
         self.runtime.spawn(async move {
-            for question in sources.questions_to(Shop::Gumroad) {
+            let shops = sources.shops().iter().filter(|shop| shop.is_probed());
+            for question in shops.flat_map(|shop| sources.questions_to(*shop)) {
                 if let Some(_turn) = validator.turnstile.pass(CallPriority::Behind, None).await {
-                    validator.call(&sources, &question, super::shop_lookup::NOBODY).await;
+                    let asked = Asked { subject: &question.subject, ..Asked::about(NO_KEY) };
+                    validator.call(&sources, &question, &asked).await;
                 }
             }
         });

@@ -5,32 +5,29 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
-use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{
-    cache_entry::CachedLicense,
-    gumroad,
-    lemonsqueezy::{self, number},
-    shop_license::ShopLicense,
-    sources::ConfiguredShops,
-    validator::LicenseValidator,
+use super::{cache_entry::CachedLicense, sources::ConfiguredShops, validator::LicenseValidator};
+use crate::{
+    config::settings::ShopAccount,
+    shops::{
+        Scheme, Shop, ShopLicense, WebhookEvent, WebhookSubject,
+        signature::{self, HeadError, Signature},
+    },
 };
-use crate::{config::settings::LemonSqueezy, vault::KeyedHash};
 
 /// Bytes of a webhook's body.
 pub const LONGEST: u64 = 256 * 1024;
-/// How long a body is known again, and how many are.
+/// How long an event is known again, and how many are.
 const SEEN: Duration = Duration::from_secs(72 * 3600);
-const BODIES: u64 = 100_000;
+const EVENTS: u64 = 100_000;
 
-/// SHA-256 of signed bodies that were acted on.
+/// SHA-256 of signed events that were acted on.
 pub fn seen() -> Cache<[u8; 32], ()> {
-    Cache::builder().max_capacity(BODIES).time_to_live(SEEN).build()
+    Cache::builder().max_capacity(EVENTS).time_to_live(SEEN).build()
 }
 
 /// Why a webhook is not taken.
@@ -40,141 +37,88 @@ pub enum WebhookError {
     NotHere,
     /// The signature, or the secret in the path, is missing or wrong.
     Unsigned,
+    /// The signature's time stamp is more than five minutes from our clock.
+    Skewed,
     /// Signed, but nothing of ours.
     Unreadable,
     /// It could not be written down; the shop sends it again.
     NotTaken,
 }
 
-/// What an event is about.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct WebhookEvent {
-    subject: WebhookSubject,
-    /// Of the licence key, where the event names one: its refusal may be out of date.
-    spelling: Option<LicenseId>,
-    pub(crate) refund: bool,
+/// What is known of a webhook before its body is read.
+#[derive(Debug)]
+pub enum Head {
+    Signed(Signature),
+    /// The secret in the address was right.
+    Secret,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum WebhookSubject {
-    License(LicenseId),
-    /// Hashed.
-    Order(String),
-    Nothing,
-}
-
-/// `None` for what is not about this store, or about its test mode.
-pub(crate) fn read(
-    event: &Value,
-    source: &LemonSqueezy,
-    hasher: &KeyedHash,
-) -> Option<WebhookEvent> {
-    let (meta, data) = (&event["meta"], &event["data"]);
-    let attributes = &data["attributes"];
-    // Of another type than the documented one, it is not believed to be a sale.
-    let test = |value: &Value| !matches!(value["test_mode"], Value::Null | Value::Bool(false));
-    if number(&attributes["store_id"]) != Some(source.store_id)
-        || ((test(meta) || test(attributes)) && !source.test_mode)
-    {
-        return None;
-    }
-    let order = |id: &Value| match number(id) {
-        Some(id) => WebhookSubject::Order(lemonsqueezy::hash_order(id, hasher)),
-        None => WebhookSubject::Nothing,
-    };
-    let subject = match data["type"].as_str().unwrap_or_default() {
-        "license-keys" => match attributes["key"].as_str() {
-            Some(key) => WebhookSubject::License(hasher.id(key)),
-            None => order(&attributes["order_id"]),
-        },
-        "orders" => order(&data["id"]),
-        _ => order(&attributes["order_id"]),
-    };
-    // A part of the money given back does not end the licence.
-    let in_part = attributes["status"] == "partial_refund" || attributes["refunded"] == false;
-    let refund = meta["event_name"] == "order_refunded" && !in_part;
-    let spelling = attributes["key"].as_str().map(|key| hasher.spelling(key));
-    Some(WebhookEvent { subject, spelling, refund })
-}
-
-/// What the head of a webhook of Lemon Squeezy must have: a signature, 32 bytes in hex. Its scheme has no time stamp.
+/// What the head of a webhook must have; `secret` is the last part of its address.
 ///
 /// # Errors
-/// No source takes webhooks, or there is no such signature.
-pub fn lemon_squeezy_signature(
+/// No source of the shop takes webhooks, or the head proves nothing.
+pub fn head(
+    shop: &'static dyn Shop,
     sources: &ConfiguredShops,
-    header: Option<&[u8]>,
-) -> Result<[u8; 32], WebhookError> {
-    if sources.lemon_squeezy.iter().all(|source| source.webhook_secret.is_none()) {
+    headers: &HeaderMap,
+    secret: &str,
+    now: UnixMs,
+) -> Result<Head, WebhookError> {
+    let known =
+        || sources.accounts(shop).filter_map(|account| account.source.webhook_secret.as_ref());
+    let Some(webhook) = shop.webhook().filter(|_| known().next().is_some()) else {
         return Err(WebhookError::NotHere);
+    };
+    if webhook.scheme() == Scheme::Path {
+        let ours = known().fold(subtle::Choice::from(0), |ours, known| {
+            ours | known.expose_secret().as_bytes().ct_eq(secret.as_bytes())
+        });
+        return if bool::from(ours) { Ok(Head::Secret) } else { Err(WebhookError::Unsigned) };
     }
-    header.and_then(unhex).ok_or(WebhookError::Unsigned)
-}
-
-/// What the path of a ping of Gumroad must end in.
-///
-/// # Errors
-/// No source takes webhooks, or none has this secret.
-pub fn gumroad_secret(sources: &ConfiguredShops, secret: &str) -> Result<(), WebhookError> {
-    let known = || sources.gumroad.iter().filter_map(|source| source.webhook_secret.as_ref());
-    if known().next().is_none() {
-        return Err(WebhookError::NotHere);
+    match signature::of_head(webhook.scheme(), headers, now) {
+        Ok(signature) => Ok(Head::Signed(signature)),
+        Err(HeadError::Unsigned) => Err(WebhookError::Unsigned),
+        Err(HeadError::Skewed) => Err(WebhookError::Skewed),
     }
-    let ours = known().fold(subtle::Choice::from(0), |ours, known| {
-        ours | known.expose_secret().as_bytes().ct_eq(secret.as_bytes())
-    });
-    if bool::from(ours) { Ok(()) } else { Err(WebhookError::Unsigned) }
 }
 
 impl LicenseValidator {
-    /// Lemon Squeezy: `signature` is the HMAC-SHA256 of the raw body
-    /// (<https://docs.lemonsqueezy.com/help/webhooks/signing-requests>).
+    /// Acts on a webhook whose head was taken.
     ///
     /// # Errors
-    /// It is not signed with the secret of any source.
-    pub async fn lemon_squeezy_webhook(
+    /// It is not signed with the secret of any source, or is nothing that the shop documents.
+    pub async fn webhook(
         self: &Arc<Self>,
+        shop: &'static dyn Shop,
         sources: &ConfiguredShops,
-        body: &[u8],
-        signature: &[u8; 32],
+        (head, body): (&Head, &[u8]),
     ) -> Result<(), WebhookError> {
-        let signed = |source: &&LemonSqueezy| is_signed(source, body, signature);
+        let webhook = shop.webhook().ok_or(WebhookError::NotHere)?;
         // Two stores may have one secret.
-        let signers: Vec<_> = sources.lemon_squeezy.iter().filter(signed).collect();
-        if signers.is_empty() {
+        let senders: Vec<_> =
+            sources.accounts(shop).filter(|account| is_from(account, head, body)).collect();
+        if senders.is_empty() {
             return Err(WebhookError::Unsigned);
         }
-        let body_id: [u8; 32] = Sha256::digest(body).into();
-        if self.seen_webhooks.contains_key(&body_id) {
+        let id = match head {
+            Head::Signed(signature) => Some(signature.event_id(body)),
+            Head::Secret => None,
+        };
+        self.health(shop).tell_event(UnixMs::now());
+        if id.is_some_and(|id| self.seen_webhooks.contains_key(&id)) {
             return Ok(());
         }
-        let event: Value = serde_json::from_slice(body).map_err(|_| WebhookError::Unreadable)?;
-        let read = |source| read(&event, source, &self.hasher);
-        if let Some(event) = signers.into_iter().find_map(read) {
-            self.act(event, true).await?;
+        for account in senders {
+            let read = webhook.read(body, &account.source, &self.hasher);
+            if let Some(event) = read.map_err(|_| WebhookError::Unreadable)? {
+                self.act(event, id.is_some()).await?;
+                break;
+            }
         }
-        self.seen_webhooks.insert(body_id, ());
+        if let Some(id) = id {
+            self.seen_webhooks.insert(id, ());
+        }
         Ok(())
-    }
-
-    /// Gumroad's ping: not signed, so its address is the secret and it proves nothing
-    /// (<https://gumroad.com/ping>).
-    ///
-    /// # Errors
-    /// It could not be written down.
-    pub async fn gumroad_webhook(self: &Arc<Self>, body: &[u8]) -> Result<(), WebhookError> {
-        let field = |name: &str| {
-            let mut fields = url::form_urlencoded::parse(body);
-            fields.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
-        };
-        let key = field("license_key").filter(|key| !key.is_empty());
-        let spelling = key.as_deref().map(|key| self.hasher.spelling(key));
-        let subject = match (key, field("sale_id")) {
-            (Some(key), _) => WebhookSubject::License(self.hasher.id(&key)),
-            (_, Some(sale)) => WebhookSubject::Order(gumroad::hash_sale(&sale, &self.hasher)),
-            _ => WebhookSubject::Nothing,
-        };
-        self.act(WebhookEvent { subject, spelling, refund: false }, false).await
     }
 
     /// Marks the licences that an event is about.
@@ -182,25 +126,27 @@ impl LicenseValidator {
     /// # Errors
     /// It can't be known which they are, or not written down.
     async fn act(self: &Arc<Self>, event: WebhookEvent, new: bool) -> Result<(), WebhookError> {
-        let licenses = match event.subject {
-            WebhookSubject::License(id) => vec![id],
-            WebhookSubject::Order(order) => {
-                if event.refund && !self.keep_refund(&order).await {
-                    return Err(WebhookError::NotTaken);
+        let mut licenses = BTreeSet::new();
+        for subject in &event.subjects {
+            match subject {
+                WebhookSubject::License(id) => drop(licenses.insert(*id)),
+                WebhookSubject::Reference(reference) => {
+                    if event.refund && !self.keep_refund(reference).await {
+                        return Err(WebhookError::NotTaken);
+                    }
+                    licenses.extend(self.licenses_of(reference).await?);
                 }
-                self.licenses_of(&order).await?
             }
-            WebhookSubject::Nothing => Vec::new(),
-        };
+        }
+        // A key that was refused as unknown may have been sold since.
+        if let Some(spelling) = &event.spelling {
+            self.refused.invalidate(spelling);
+            if let Some(shared) = &self.shared {
+                let _ = shared.forget_refusal(spelling).await;
+            }
+        }
         let now = UnixMs::now();
         for id in licenses {
-            // A key that was refused as unknown may have been sold since.
-            if let Some(spelling) = &event.spelling {
-                self.refused.invalidate(spelling);
-                if let Some(shared) = &self.shared {
-                    let _ = shared.forget_refusal(spelling).await;
-                }
-            }
             // Another gateway may know a licence that this one does not.
             if self.records.get(&id).is_none() {
                 self.latest(&id).await.map_err(|_| WebhookError::NotTaken)?;
@@ -236,7 +182,7 @@ impl LicenseValidator {
 
     /// Licences bought with an order, here and at other gateways.
     async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, WebhookError> {
-        let bought = |facts: &ShopLicense| facts.order() == Some(order);
+        let bought = |facts: &ShopLicense| facts.references().any(|known| known == order);
         let mut found: BTreeSet<LicenseId> = self
             .records
             .all()
@@ -250,16 +196,13 @@ impl LicenseValidator {
     }
 }
 
-fn is_signed(source: &LemonSqueezy, body: &[u8], signature: &[u8; 32]) -> bool {
-    let Some(secret) = &source.webhook_secret else { return false };
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
-        return false;
-    };
-    mac.update(body);
-    // In constant time.
-    mac.verify_slice(signature).is_ok()
-}
-
-fn unhex(text: &[u8]) -> Option<[u8; 32]> {
-    LicenseId::from_hex(std::str::from_utf8(text).ok()?).map(|bytes| bytes.0)
+fn is_from(account: &ShopAccount, head: &Head, body: &[u8]) -> bool {
+    let secret = account.source.webhook_secret.as_ref();
+    match head {
+        // Whose of several secrets it was makes no difference: the event proves nothing.
+        Head::Secret => secret.is_some(),
+        Head::Signed(signature) => {
+            secret.is_some_and(|secret| signature.is_of(secret.expose_secret(), body))
+        }
+    }
 }

@@ -15,7 +15,7 @@ const LONGEST_NOTE: usize = 200;
 /// Characters of an id.
 const LONGEST_ID: usize = 64;
 /// Longer than any licence key.
-const LONGEST_KEY: usize = 128;
+const LONGEST_KEY: usize = crate::shops::signed::LONGEST;
 /// Messages or tokens given at one time.
 const MOST: u64 = 1_000_000_000_000;
 
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_bad_order_is_told_what_is_wrong_with_it() {
         let long = |name: &str, size| format!(r#"{{"key":"K","{name}":"{}"}}"#, "a".repeat(size));
-        let (note, id, key) = (long("note", 201), long("id", 65), "K".repeat(129));
+        let (note, id, key) = (long("note", 201), long("id", 65), "K".repeat(2049));
         let key = format!(r#"{{"key":"{key}"}}"#);
         for (command, body, says) in [
             ("show", "", "not JSON"),
@@ -161,7 +161,7 @@ mod tests {
             ("show", r#"{"license":"zz"}"#, "64 hex digits"),
             ("show", r#"{"key":7}"#, "key: expected a string"),
             ("show", r#"{"key":null}"#, "key: expected a string"),
-            ("show", &key, "at most 128 characters"),
+            ("show", &key, "at most 2048 characters"),
             ("show", r#"{"key":"K","note":"x"}"#, "show takes key, license"),
             ("reset", r#"{"key":"K","messages":1}"#, "unknown member"),
             ("grant", r#"{"key":"K","mesages":1}"#, "unknown member"),

@@ -1,11 +1,12 @@
 //! `POST /license/activate` and `/license/deactivate`: a device takes a place, or gives it back. The
 //! answers are ours, whatever the shop says.
 
-use gatekeeper_filters::kernel::{Code, Reject, json::Document};
+use gatekeeper_filters::kernel::{Code, Dialect, Reject, json::Document};
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use super::{
+    address,
     body::{self, BodyError},
     gate,
     local::{self, Device},
@@ -25,7 +26,11 @@ pub async fn activate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let (license, credential) = local::license(session, snapshot, Device::IsTheMatter).await?;
+    let license = local::license(session, snapshot, Device::IsTheMatter).await;
+    let is_first = license.as_ref().is_err_and(|reject| reject.code == Code::DeviceLimit);
+    if let (Err(reject), false) = (&license, is_first) {
+        return Err(reject.clone().into());
+    }
     let body = object(session, snapshot).await?;
     let name = body["name"].as_str().map(str::trim).unwrap_or_default();
     if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control)
@@ -34,12 +39,33 @@ pub async fn activate(
         return Err(Reject::field("name", message).into());
     }
     let book = &snapshot.licenses;
-    let (instance, devices) = book
-        .validator
-        .activate(&book.sources, &license, &credential, name)
-        .await
-        .map_err(|reject| reject.upgrade_url(license.plan.upgrade_url.clone()))?;
+    let (instance, devices) = match license {
+        Ok((license, credential)) => book
+            .validator
+            .activate(&book.sources, &license, &credential, name)
+            .await
+            .map_err(|reject| reject.upgrade_url(license.plan.upgrade_url.clone()))?,
+        Err(reject) => first(session, snapshot, name).await.unwrap_or(Err(reject))?,
+    };
     Ok(json!({"instance_id": instance, "devices": to_json(devices)}))
+}
+
+/// A device of a key that its shop knows only together with one.
+async fn first(
+    session: &ServerSession,
+    snapshot: &Snapshot,
+    name: &str,
+) -> Option<Result<(String, Devices), Reject>> {
+    let credential = gate::credential(&session.req_header().headers, Dialect::OpenAi).ok()?;
+    let address = address::of(session, &snapshot.settings.server.trusted_proxies);
+    let book = &snapshot.licenses;
+    let asked = (&credential, address);
+    let activated = book.validator.activate_first(&book.sources, asked, name).await?;
+    let buy_url = snapshot.settings.licenses.buy_url.clone();
+    Some(match activated {
+        Ok((_, instance, devices)) => Ok((instance, devices)),
+        Err(reject) => Err(reject.upgrade_url(buy_url)),
+    })
 }
 
 /// `{"instance_id"}`, or the header `x-instance-id` → `{"devices"}`

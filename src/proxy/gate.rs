@@ -9,7 +9,10 @@ use gatekeeper_filters::kernel::{AskedTier, Code, Credential, Dialect, Endpoint,
 use http::{HeaderMap, HeaderValue, Method};
 use pingora_core::protocols::http::ServerSession;
 
-use crate::downstream::framing::is_host;
+use crate::{
+    downstream::framing::is_host,
+    shops::{self, Scheme, Shop},
+};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,18 +23,18 @@ pub enum Entry {
     Me,
     Activate,
     Deactivate,
-    LemonSqueezyWebhook,
-    GumroadWebhook,
+    /// Of this shop.
+    Webhook(&'static dyn Shop),
     Health,
 }
 
-/// What follows is the secret of Gumroad's ping, so only its beginning is ever shown.
-pub const GUMROAD: &str = "/webhooks/gumroad/";
+/// The name of a shop follows; for shops that sign nothing, a secret after it.
+const WEBHOOKS: &[u8] = b"/webhooks/";
 
 /// Gemini's paths name model and method after this.
 const GENERATE: &[u8] = b"/v1beta/models/";
 
-const TABLE: [(&str, &str, Entry); 11] = [
+const TABLE: [(&str, &str, Entry); 10] = [
     ("POST", "/v1/chat/completions", Entry::Provider(Endpoint::Chat)),
     ("POST", "/chat", Entry::Provider(Endpoint::Chat)),
     ("POST", "/v1/responses", Entry::Provider(Endpoint::Responses)),
@@ -41,7 +44,6 @@ const TABLE: [(&str, &str, Entry); 11] = [
     ("GET", "/v1/me", Entry::Me),
     ("POST", "/license/activate", Entry::Activate),
     ("POST", "/license/deactivate", Entry::Deactivate),
-    ("POST", "/webhooks/lemonsqueezy", Entry::LemonSqueezyWebhook),
     ("GET", "/healthz", Entry::Health),
 ];
 
@@ -52,9 +54,9 @@ const TABLE: [(&str, &str, Entry); 11] = [
 pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let mut allowed = None;
-    if is_gumroad(path) {
+    if let Some(shop) = webhook_of(path) {
         match *method {
-            Method::POST => return Ok(Entry::GumroadWebhook),
+            Method::POST => return Ok(Entry::Webhook(shop)),
             _ => allowed = Some("POST"),
         }
     }
@@ -156,10 +158,19 @@ pub fn api_version(headers: &HeaderMap, endpoint: Endpoint) -> Result<Option<Arc
     }
 }
 
-/// One more word after the fixed part, whatever it is: whether it is the secret is decided later.
-fn is_gumroad(path: &[u8]) -> bool {
-    path.strip_prefix(GUMROAD.as_bytes())
-        .is_some_and(|secret| !secret.is_empty() && !secret.contains(&b'/'))
+/// The shop whose webhooks come here. Where the address holds a secret, that is one more word, whatever it is:
+/// whether it is the right one is decided later.
+fn webhook_of(path: &[u8]) -> Option<&'static dyn Shop> {
+    let below = path.strip_prefix(WEBHOOKS)?;
+    let mut parts = below.splitn(2, |byte| *byte == b'/');
+    let name = std::str::from_utf8(parts.next()?).ok()?;
+    let shop = shops::by_name(name)?;
+    let has_secret = shop.webhook()?.scheme() == Scheme::Path;
+    let fits = match parts.next() {
+        Some(secret) => has_secret && !secret.is_empty() && !secret.contains(&b'/'),
+        None => !has_secret,
+    };
+    fits.then_some(shop)
 }
 
 /// What is wrong with the head of an HTTP/2 request that its codec lets pass. HTTP/1.1 was checked before, on the
@@ -223,8 +234,8 @@ fn missing(message: &str) -> Reject {
     Reject::new(Code::LicenseMissing, message)
 }
 
-/// Longest licence key looked at, in bytes.
-const LONGEST_KEY: usize = 256;
+/// Longest licence key looked at, in bytes: a signed one.
+const LONGEST_KEY: usize = shops::signed::LONGEST;
 
 fn parse_bearer(value: &HeaderValue) -> Option<Credential> {
     let (scheme, key) = value.to_str().ok()?.split_once(' ')?;
@@ -303,7 +314,10 @@ mod tests {
         assert_eq!(entry(Method::GET, "/chat").unwrap_err().code, Code::MethodNotAllowed);
         assert_eq!(entry(Method::HEAD, "/healthz").unwrap(), Entry::Health);
         assert_eq!(entry(Method::HEAD, "/v1/me").unwrap_err().code, Code::MethodNotAllowed);
-        assert_eq!(entry(Method::POST, "/webhooks/gumroad/x").unwrap(), Entry::GumroadWebhook);
+        let webhook = |name| Entry::Webhook(shops::by_name(name).unwrap());
+        assert_eq!(entry(Method::POST, "/webhooks/gumroad/x").unwrap(), webhook("gumroad"));
+        assert_eq!(entry(Method::POST, "/webhooks/polar").unwrap(), webhook("polar"));
+        assert!(entry(Method::POST, "/webhooks/polar/x").is_err());
         assert!(entry(Method::POST, "/webhooks/gumroad/").is_err());
         assert!(entry(Method::POST, "/webhooks/gumroad/x/y").is_err());
         let gemini = |path: &str| entry(Method::POST, path).ok();

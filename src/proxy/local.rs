@@ -26,8 +26,7 @@ pub fn name(entry: Entry) -> &'static str {
         Entry::Me => "me",
         Entry::Activate => "activate",
         Entry::Deactivate => "deactivate",
-        Entry::LemonSqueezyWebhook => "webhook_lemonsqueezy",
-        Entry::GumroadWebhook => "webhook_gumroad",
+        Entry::Webhook(shop) => shop.endpoint(),
         Entry::Health => "healthz",
         Entry::Provider(endpoint) => endpoint.name(),
     }
@@ -46,8 +45,7 @@ pub async fn answer(
         Entry::Me => me(&license(session, snapshot, Device::Counts).await?.0, snapshot).await?,
         Entry::Activate => devices::activate(session, snapshot).await?,
         Entry::Deactivate => devices::deactivate(session, snapshot).await?,
-        Entry::LemonSqueezyWebhook => webhooks::lemon_squeezy(session, snapshot).await?,
-        Entry::GumroadWebhook => webhooks::gumroad(session, snapshot).await?,
+        Entry::Webhook(shop) => webhooks::take(session, snapshot, shop).await?,
         Entry::Health | Entry::Provider(_) => json!({"status": "ok"}),
     };
     let body = Bytes::from(body.to_string());

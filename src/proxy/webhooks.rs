@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
-use gatekeeper_filters::kernel::{Code, Reject};
+use gatekeeper_filters::kernel::{Code, Reject, UnixMs};
 use parking_lot::Mutex;
 use pingora_core::protocols::http::ServerSession;
 use rustc_hash::FxHashMap;
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     licenses::webhook::{self, LONGEST, WebhookError},
+    shops::Shop,
     snapshot::Snapshot,
 };
 
@@ -105,31 +106,22 @@ impl Places {
 }
 
 /// # Errors
-/// 404 where no source takes webhooks, 401 without a right signature, 413 above 256 KiB, 429 and 503 while too
-/// many come at one time.
-pub async fn lemon_squeezy(
+/// 404 where no source takes webhooks, 401 without a right signature or secret, 413 above 256 KiB, 429 and 503 while
+/// too many come at one time.
+pub async fn take(
     session: &mut ServerSession,
     snapshot: &Snapshot,
+    shop: &'static dyn Shop,
 ) -> Result<Value, BodyError> {
     let book = &snapshot.licenses;
-    let signature = session.req_header().headers.get("x-signature").cloned();
-    let signature = signature.as_ref().map(|value| value.as_bytes());
-    let signature = webhook::lemon_squeezy_signature(&book.sources, signature).map_err(reject)?;
+    let (headers, path) = (&session.req_header().headers, session.req_header().uri.path());
+    // An address that ends in a secret has the shop's name before it.
+    let secret = path.rsplit('/').next().unwrap_or_default();
+    let head =
+        webhook::head(shop, &book.sources, headers, secret, UnixMs::now()).map_err(reject)?;
     let (place, body) = read(session, snapshot).await?;
-    let taken = book.validator.lemon_squeezy_webhook(&book.sources, &body, &signature).await;
+    let taken = book.validator.webhook(shop, &book.sources, (&head, &body)).await;
     answer(&place, taken)
-}
-
-/// # Errors
-/// 404 where no source takes webhooks, 401 for a wrong secret, 413 above 256 KiB, 429 and 503 while too many come
-/// at one time.
-pub async fn gumroad(session: &mut ServerSession, snapshot: &Snapshot) -> Result<Value, BodyError> {
-    let book = &snapshot.licenses;
-    let path = session.req_header().uri.path();
-    let secret = path.strip_prefix(super::gate::GUMROAD).unwrap_or_default();
-    webhook::gumroad_secret(&book.sources, secret).map_err(reject)?;
-    let (place, body) = read(session, snapshot).await?;
-    answer(&place, book.validator.gumroad_webhook(&body).await)
 }
 
 async fn read<'a>(
@@ -158,6 +150,12 @@ fn reject(refused: WebhookError) -> Reject {
         WebhookError::Unsigned => {
             Reject::new(Code::LicenseMissing, "The signature is missing or wrong.")
                 .internal("a webhook whose signature fits no webhook_secret")
+        }
+        WebhookError::Skewed => {
+            let message = "The signature is too old, or from the future. Please check the clocks.";
+            Reject::new(Code::LicenseMissing, message).internal(
+                "a webhook whose time stamp is more than 5 minutes from this machine's clock",
+            )
         }
         WebhookError::NotTaken => Reject::new(
             Code::StoreUnavailable,

@@ -29,6 +29,11 @@ impl KeyedHash {
         LicenseId(self.mac(text.as_bytes()))
     }
 
+    /// The owner of signed licences, as they name it: a token that is issued again is the same licence.
+    pub fn signed(&self, source: &str, id: &str) -> LicenseId {
+        LicenseId(self.mac(format!("{source}\n{id}").as_bytes()))
+    }
+
     /// An order (or sale) of a shop, 128 bits in hex: enough to find its licences again.
     pub fn order(&self, shop: &str, order: &str) -> String {
         self.short(&format!("order\n{shop}\n{order}"))

@@ -21,6 +21,8 @@ pub mod shop;
 pub mod sse;
 #[path = "support/topology.rs"]
 pub mod topology;
+#[path = "support/vendor.rs"]
+pub mod vendor;
 #[path = "support/yaml.rs"]
 pub mod yaml;
 
@@ -30,6 +32,7 @@ pub use self::{
     mock::{Gate, Mock, Reply, Seen, Step},
     redis::Redis,
     shop::{Mood, Says, Shop},
+    vendor::{Vendor, VendorCall},
     yaml::{Config, LICENSE, MODEL, Wire},
 };
 

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 
 mod guessable;
 mod shops;
+mod signed;
 
 pub use self::guessable::warn_of_guessable_keys;
 use super::view::View;
@@ -132,12 +133,15 @@ pub fn licenses(
         if source.node("static").is_some() {
             let view = source.sub("static");
             sources.push(LicenseSource::Static(static_keys(&view, plans, &mut lines, report)));
-        } else if source.node("lemonsqueezy").is_some() {
-            let shop = shops::lemon_squeezy(&source.sub("lemonsqueezy"), plans, opener, report);
-            sources.extend(shop.map(LicenseSource::LemonSqueezy));
-        } else if source.node("gumroad").is_some() {
-            let shop = shops::gumroad(&source.sub("gumroad"), plans, opener, report);
-            sources.extend(shop.map(LicenseSource::Gumroad));
+        }
+        if source.node("signed").is_some() {
+            let signed = signed::source(&source.sub("signed"), plans, report);
+            sources.extend(signed.map(|signed| LicenseSource::Signed(Arc::new(signed))));
+        }
+        let named = crate::shops::ALL.iter().find(|shop| source.node(shop.name()).is_some());
+        if let Some(shop) = named {
+            let account = shops::account(*shop, &source.sub(shop.name()), plans, opener, report);
+            sources.extend(account.map(|account| LicenseSource::Shop(Arc::new(account))));
         }
     }
     // Shops could still let somebody in; an empty list alone is a mistake that locks all out.

@@ -1,8 +1,5 @@
 use super::*;
-use crate::licenses::{
-    lemonsqueezy::{self, Status, tests::plan},
-    shop_license::ShopError,
-};
+use crate::shops::{ShopError, Status, by_name, tests::plan};
 
 const HOUR: u64 = 3_600_000;
 const MINUTE: u64 = 60_000;
@@ -20,26 +17,22 @@ fn at(since_start: u64) -> UnixMs {
 }
 
 fn facts(status: Status, store: u64) -> ShopLicense {
-    ShopLicense::LemonSqueezy(lemonsqueezy::ShopLicense {
-        status,
-        store,
-        product: 1,
-        variant: 1,
-        test_mode: false,
-        expires: None,
+    ShopLicense {
+        seller: store.to_string(),
+        product: Some("1".into()),
+        variant: Some("1".into()),
         order: Some("order".into()),
-        activation_limit: None,
-        activations: 0,
-    })
+        activations: Some(0),
+        ..ShopLicense::new(by_name("lemonsqueezy").unwrap(), status)
+    }
 }
 
 /// Store 1 is ours.
 fn judge(facts: &ShopLicense) -> LicenseVerdict {
-    let ShopLicense::LemonSqueezy(facts) = facts else { panic!() };
-    match (facts.store, facts.status) {
-        (1, Status::Active) => LicenseVerdict::Valid { plan: plan("pro"), until: facts.expires },
-        (1, Status::Disabled) => LicenseVerdict::Invalid(Code::LicenseDisabled),
-        (1, Status::Expired) => LicenseVerdict::Invalid(Code::LicenseExpired),
+    match (&*facts.seller, facts.status) {
+        ("1", Status::Active) => LicenseVerdict::Valid { plan: plan("pro"), until: facts.until },
+        ("1", Status::Disabled) => LicenseVerdict::Invalid(Code::LicenseDisabled),
+        ("1", Status::Expired) => LicenseVerdict::Invalid(Code::LicenseExpired),
         _ => LicenseVerdict::Invalid(Code::LicenseWrongProduct),
     }
 }
@@ -49,7 +42,7 @@ fn heard(record: &CachedLicense, reply: &ShopReply, now: UnixMs) -> CachedLicens
 }
 
 fn yes() -> ShopReply {
-    ShopReply::ShopLicense(facts(Status::Active, 1))
+    ShopReply::from(facts(Status::Active, 1))
 }
 
 fn good() -> CachedLicense {
@@ -101,7 +94,7 @@ fn an_explicit_no_acts_at_once_and_is_kept_longer_each_time() {
     let mut record = good();
     let mut now = 0;
     for wait in [60_000, 120_000, 240_000, 300_000, 300_000] {
-        record = heard(&record, &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(now));
+        record = heard(&record, &ShopReply::from(facts(Status::Disabled, 1)), at(now));
         assert_eq!(way(&record, now + wait - 1), (CacheQuery::No, Some(false)));
         assert_eq!(way(&record, now + wait), (CacheQuery::First, Some(false)));
         now += wait;
@@ -112,7 +105,7 @@ fn an_explicit_no_acts_at_once_and_is_kept_longer_each_time() {
 
 #[test]
 fn a_good_licence_falls_by_not_found_after_three_in_fifteen_minutes() {
-    for reply in [ShopReply::NotFound, ShopReply::ShopLicense(facts(Status::Active, 2))] {
+    for reply in [ShopReply::NotFound, ShopReply::from(facts(Status::Active, 2))] {
         let mut record = good();
         for (minute, holds) in [(0, true), (5, true), (10, true), (14, true), (15, false)] {
             record = heard(&record, &reply, at(minute * MINUTE));
@@ -138,7 +131,7 @@ fn a_sudden_refusal_of_many_is_not_believed_for_72_hours() {
     }
     record = record.hear(&ShopReply::NotFound, at(73 * HOUR), judge, true);
     assert_eq!(way(&record, 73 * HOUR).1, Some(false));
-    let disabled = ShopReply::ShopLicense(facts(Status::Disabled, 1));
+    let disabled = ShopReply::from(facts(Status::Disabled, 1));
     let record = good().hear(&disabled, at(HOUR), judge, true);
     assert_eq!(way(&record, HOUR).1, Some(false), "an explicit no always acts");
 }
@@ -146,8 +139,7 @@ fn a_sudden_refusal_of_many_is_not_believed_for_72_hours() {
 #[test]
 fn what_expired_since_the_last_check_is_not_served_and_not_refused() {
     let mut record = good();
-    let Some(ShopLicense::LemonSqueezy(facts)) = &mut record.facts else { panic!() };
-    facts.expires = Some(at(HOUR));
+    record.facts.as_mut().unwrap().until = Some(at(HOUR));
     let expired = LicenseVerdict::Invalid(Code::LicenseExpired);
     let decision = record.decide(expired.clone(), &CACHE, &LicenseId([0; 32]), at(HOUR));
     assert_eq!(decision, CacheDecision { ask: CacheQuery::First, answer: None });
@@ -190,8 +182,7 @@ fn marks_that_are_not_sure_to_be_new_act_once_a_minute() {
 #[test]
 fn of_two_records_the_newer_answer_stays_with_every_mark() {
     let older = good().mark(at(HOUR), true);
-    let newer =
-        heard(&good(), &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(30 * MINUTE));
+    let newer = heard(&good(), &ShopReply::from(facts(Status::Disabled, 1)), at(30 * MINUTE));
     for merged in [older.merge(&newer), newer.merge(&older)] {
         assert_eq!(merged.checked, at(30 * MINUTE));
         assert_eq!(merged.facts, newer.facts);
@@ -211,7 +202,7 @@ fn merging_loses_nothing_whoever_comes_first_and_however_often() {
         base.with_device("a", false, at(1)).with_device("b", false, at(2)),
         base.with_device("a", false, at(1)).with_device("a", true, at(3)),
         heard(&base, &ShopReply::NotFound, at(2 * MINUTE)),
-        heard(&base, &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(3 * MINUTE)),
+        heard(&base, &ShopReply::from(facts(Status::Disabled, 1)), at(3 * MINUTE)),
         heard(&base, &yes(), at(4 * MINUTE)),
         base.revoke(true, at(5)).unwrap(),
         base.revoke(true, at(6)).unwrap().revoke(false, at(7)).unwrap(),
@@ -254,7 +245,7 @@ fn a_revocation_outlives_the_shops_yes_and_ends_by_the_operators_word() {
 
 #[test]
 fn an_answer_that_was_overtaken_changes_nothing() {
-    let disabled = heard(&good(), &ShopReply::ShopLicense(facts(Status::Disabled, 1)), at(HOUR));
+    let disabled = heard(&good(), &ShopReply::from(facts(Status::Disabled, 1)), at(HOUR));
     assert_eq!(heard(&disabled, &yes(), at(HOUR - 1)), disabled);
 }
 

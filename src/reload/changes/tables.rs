@@ -10,8 +10,11 @@ use super::{
     Thing,
     words::{AUTO, NONE, UNLIMITED, dollars, duration, limit, list, or, price, size},
 };
-use crate::config::settings::{
-    AccessLog, Key, LicenseSource, OnStoreDown, Provider, Settings, Strategy, Tls, Variants,
+use crate::{
+    config::settings::{
+        AccessLog, Key, LicenseSource, OnStoreDown, Provider, Settings, Strategy, Tls,
+    },
+    shops::{Role, Variants, signed::SignedSource},
 };
 
 type Table = fn(&Settings) -> Vec<Thing>;
@@ -116,8 +119,11 @@ fn licenses(settings: &Settings) -> Vec<Thing> {
 fn source_name(source: &LicenseSource) -> String {
     match source {
         LicenseSource::Static(_) => "static".into(),
-        LicenseSource::LemonSqueezy(shop) => format!("lemonsqueezy {}", shop.store_id),
-        LicenseSource::Gumroad(_) => "gumroad".into(),
+        LicenseSource::Signed(signed) => format!("signed {}", signed.audience),
+        LicenseSource::Shop(account) => {
+            let source = &account.source;
+            format!("{} {}", source.shop.name(), source.seller()).trim_end().to_owned()
+        }
     }
 }
 
@@ -134,32 +140,53 @@ fn sources(settings: &Settings) -> Vec<Thing> {
         }
     };
     let thing = |source: &LicenseSource| {
-        let (base, test_mode, webhook, products) = match source {
+        let account = match source {
             LicenseSource::Static(_) => return None,
-            LicenseSource::LemonSqueezy(shop) => {
-                let products = shop.products.iter().flat_map(|(id, of)| variants(id, of));
-                (&shop.base, shop.test_mode, &shop.webhook_secret, list(products))
-            }
-            LicenseSource::Gumroad(shop) => {
-                let products = shop.products.iter().flat_map(|(id, of)| variants(id, of));
-                (&shop.base, shop.test_mode, &shop.webhook_secret, list(products))
-            }
+            LicenseSource::Signed(signed) => return Some(signed_thing(named(source), signed)),
+            LicenseSource::Shop(account) => account,
+        };
+        let (base, shop) = (&account.base, &account.source);
+        let products = shop.products.iter().flat_map(|(id, of)| variants(id, of));
+        let labels = shop.labels.iter().map(|(label, plan)| format!("{label} {}", plan.name));
+        let budget = account.budget.map(|(calls, span)| format!("{calls} in {} s", span / 1000));
+        // Under the names that the shop's own description gives them.
+        let name = |role: Role, usual: &'static str| {
+            let field = shop.shop.fields().iter().find(|field| field.role == role);
+            field.map_or(usual, |field| field.name)
         };
         let thing = named(source)
-            .says("products", products, "")
-            .says("base_url", base.at(""), "")
+            .says(name(Role::Products, "products"), list(products), NONE)
+            .says(name(Role::Labels, "labels"), list(labels), NONE)
+            .says(name(Role::Scope, "product"), or(shop.scope.as_ref(), NONE), NONE)
+            .says(name(Role::Url, "base_url"), base.at(""), "")
             .says("allow_private", base.allow_private.to_string(), "false")
-            .says("test_mode", test_mode.to_string(), "false")
-            .hides("webhook_secret", secret(webhook.as_ref()));
+            .says("budget", or(budget, NONE), NONE)
+            .says(name(Role::TestMode, "test_mode"), shop.test_mode.to_string(), "false")
+            .hides(name(Role::ApiKey, "api_key"), secret(shop.api_key.as_ref()))
+            .hides("webhook_secret", secret(shop.webhook_secret.as_ref()));
         Some(thing)
     };
     settings.licenses.sources.iter().filter_map(thing).collect()
 }
 
-fn variants<Id: std::fmt::Display, Variant: std::fmt::Display>(
-    product: &Id,
-    variants: &Variants<Variant>,
-) -> Vec<String> {
+fn signed_thing(thing: Thing, signed: &SignedSource) -> Thing {
+    let keys = signed.keys.iter().map(|(kid, _)| kid.to_string());
+    let plans = signed.plans.iter().map(|(word, plan)| format!("{word} {}", plan.name));
+    let public: Vec<u8> = signed.keys.iter().flat_map(|(_, key)| *key).collect();
+    // Which ids are revoked is a matter of buyers: they are counted.
+    let mut ids: Vec<&str> = signed.revoked.iter().map(String::as_str).collect();
+    ids.sort_unstable();
+    thing
+        .says("keys", list(keys), "")
+        .hides("public keys", Some(&public))
+        .hides("revoked ids", Some(ids.join("\n").as_bytes()))
+        .says("id", signed.id.to_string(), "")
+        .says("plan", format!("{}: {}", signed.plan, list(plans)), "")
+        .says("perpetual", signed.perpetual.to_string(), "false")
+        .says("revoked", signed.revoked.len().to_string(), "0")
+}
+
+fn variants(product: &str, variants: &Variants) -> Vec<String> {
     let named = variants.named.iter().map(|(id, plan)| format!("{product}/{id} {}", plan.name));
     let other = variants.other.iter().map(|plan| format!("{product}/* {}", plan.name));
     named.chain(other).collect()

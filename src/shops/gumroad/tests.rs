@@ -1,33 +1,30 @@
-use bytes::Bytes;
+use gatekeeper_filters::kernel::Code;
 use serde_json::json;
 
 use super::*;
-use crate::{
-    config::{base_url, settings::Variants},
-    licenses::{lemonsqueezy::tests::plan, shop_license::ShopLicense as AnyFacts},
+use crate::shops::{
+    LicenseVerdict,
+    tests::{NOW, answer, hash, plan, source},
 };
 
-const NOW: UnixMs = UnixMs(1_795_510_800_000); // 2026-11-24T09:00:00Z
 const PRODUCT: &str = "7Hn-wQx3LdTz5BpKcYfRjA==";
 
-fn account() -> Gumroad {
-    let variants =
-        Variants { named: vec![("(Pro)".into(), plan("pro"))], other: Some(plan("basic")) };
-    Gumroad {
-        base: base_url::parse("https://api.gumroad.com", false).unwrap(),
-        products: vec![(PRODUCT.into(), variants)],
-        test_mode: false,
-        webhook_secret: None,
-    }
+fn account() -> ShopSource {
+    let variants = super::super::Variants {
+        named: vec![("(Pro)".into(), plan("pro"))],
+        other: Some(plan("basic")),
+    };
+    ShopSource { products: vec![(PRODUCT.into(), variants)], ..source("gumroad") }
 }
 
-fn answer(status: u16, body: impl Into<Vec<u8>>) -> ShopResponse {
-    ShopResponse { status, retry_after: None, body: Bytes::from(body.into()) }
+fn read(status: u16, body: impl Into<Vec<u8>>) -> ShopReply {
+    let asked = Asked { subject: PRODUCT, ..Asked::about("KEY") };
+    Shop::read(&Gumroad, &account(), &asked, &answer(status, body), &hash())
 }
 
 fn judged(status: u16, body: impl Into<Vec<u8>>) -> LicenseVerdict {
-    match read(&answer(status, body), PRODUCT, &KeyedHash::new(&[7; 32])) {
-        ShopReply::ShopLicense(AnyFacts::Gumroad(facts)) => judge(&facts, &account(), NOW),
+    match read(status, body) {
+        ShopReply::License(license) => Gumroad.judge(&license, &account(), NOW),
         reply => panic!("{reply:?}"),
     }
 }
@@ -97,7 +94,7 @@ fn a_no_is_read_from_its_words_and_an_outage_is_no_no() {
     );
     let revoked = no("Access to the purchase associated with this license has expired.");
     assert_eq!(judged(404, revoked), LicenseVerdict::Invalid(Code::LicenseExpired));
-    let of = |status, body: String| read(&answer(status, body), PRODUCT, &KeyedHash::new(&[7; 32]));
+    let of = |status, body: String| read(status, body);
     let missing = no("That license does not exist for the provided product.");
     assert_eq!(of(404, missing.clone()), ShopReply::NotFound);
     let ours = no("The 'product_id' parameter is required to verify the license for this product.");
@@ -112,8 +109,8 @@ fn a_no_is_read_from_its_words_and_an_outage_is_no_no() {
 #[test]
 fn nothing_about_the_buyer_is_kept() {
     let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid.json");
-    let reply = read(&answer(200, fixture), PRODUCT, &KeyedHash::new(&[7; 32]));
-    let ShopReply::ShopLicense(facts) = reply else { panic!() };
+    let reply = read(200, fixture);
+    let ShopReply::License(facts) = reply else { panic!() };
     let kept = serde_json::to_string(&facts).unwrap();
     for buyer in ["maren", "85DB562A", "4242", "731904482", "5550321502811", "mN4kZ"] {
         assert!(!kept.contains(buyer), "{buyer} in {kept}");
@@ -126,7 +123,7 @@ fn a_word_of_the_wrong_type_is_no_answer() {
         let fixture = include_str!("../../../tests/fixtures/shops/gumroad_valid_onetime.json");
         let mut body: Value = serde_json::from_str(fixture).unwrap();
         change(&mut body["purchase"]);
-        read(&answer(200, body.to_string()), PRODUCT, &KeyedHash::new(&[7; 32]))
+        read(200, body.to_string())
     };
     for member in ["refunded", "chargebacked", "disputed", "dispute_won", "test"] {
         for wrong in [json!("true"), json!("false"), json!(1), json!(0), json!([]), json!({})] {
@@ -140,5 +137,5 @@ fn a_word_of_the_wrong_type_is_no_answer() {
     let silent = said(&|purchase| drop(purchase.as_object_mut().unwrap().remove("refunded")));
     assert!(matches!(silent, ShopReply::Unknown(_)), "{silent:?}");
     let single = said(&|purchase| drop(purchase.as_object_mut().unwrap().remove("chargebacked")));
-    assert!(matches!(single, ShopReply::ShopLicense(_)), "{single:?}");
+    assert!(matches!(single, ShopReply::License(_)), "{single:?}");
 }

@@ -1,52 +1,24 @@
-use std::sync::Arc;
-
-use bytes::Bytes;
-use gatekeeper_filters::kernel::{OnDisconnect, Plan};
+use gatekeeper_filters::kernel::Code;
 use serde_json::json;
 
 use super::*;
-use crate::{
-    config::{base_url, settings::Variants},
-    licenses::shop_license::ShopLicense as AnyFacts,
+use crate::shops::{
+    LicenseVerdict,
+    tests::{NOW, answer, hash, plan, source},
 };
 
-const NOW: UnixMs = UnixMs(1_795_510_800_000); // 2026-11-24T09:00:00Z
-
-pub fn plan(name: &str) -> Arc<Plan> {
-    Arc::new(Plan {
-        name: name.into(),
-        messages: None,
-        tokens: None,
-        rate: None,
-        concurrency: None,
-        concurrency_is_default: false,
-        models: gatekeeper_filters::kernel::ModelSet::All,
-        max_output_tokens: None,
-        min_output_tokens: 256,
-        max_input_tokens: None,
-        devices_required: false,
-        max_devices: None,
-        on_disconnect: OnDisconnect::default(),
-        upgrade_url: None,
-    })
-}
-
-fn store() -> LemonSqueezy {
-    LemonSqueezy {
-        base: base_url::parse("https://api.lemonsqueezy.com", false).unwrap(),
-        store_id: 58_213,
-        products: vec![(588_102, Variants { named: vec![(912_744, plan("pro"))], other: None })],
-        test_mode: false,
-        webhook_secret: None,
+fn store() -> ShopSource {
+    let variants =
+        super::super::Variants { named: vec![("912744".into(), plan("pro"))], other: None };
+    ShopSource {
+        seller: Some("58213".into()),
+        products: vec![("588102".into(), variants)],
+        ..source("lemonsqueezy")
     }
 }
 
-fn hasher() -> KeyedHash {
-    KeyedHash::new(&[7; 32])
-}
-
-fn answer(status: u16, body: impl Into<Vec<u8>>) -> ShopResponse {
-    ShopResponse { status, retry_after: None, body: Bytes::from(body.into()) }
+fn judge(license: &ShopLicense, source: &ShopSource) -> LicenseVerdict {
+    LemonSqueezy.judge(license, source, NOW)
 }
 
 /// The valid fixture with some members replaced.
@@ -54,8 +26,8 @@ fn changed(change: impl FnOnce(&mut Value)) -> LicenseVerdict {
     let fixture = include_str!("../../../tests/fixtures/shops/lemonsqueezy_valid.json");
     let mut body: Value = serde_json::from_str(fixture).unwrap();
     change(&mut body);
-    match read(&answer(200, body.to_string()), "valid", &hasher()) {
-        ShopReply::ShopLicense(AnyFacts::LemonSqueezy(facts)) => judge(&facts, &store(), NOW),
+    match read(&answer(200, body.to_string()), "valid", &hash()) {
+        ShopReply::License(license) => judge(&license, &store()),
         reply => panic!("{reply:?}"),
     }
 }
@@ -98,23 +70,19 @@ fn a_variant_that_is_any_other_and_test_mode_where_it_is_meant() {
     store.products[0].1.other = Some(plan("basic"));
     store.test_mode = true;
     let facts = ShopLicense {
-        status: Status::Active,
-        store: 58_213,
-        product: 588_102,
-        variant: 5,
-        test_mode: true,
-        expires: None,
-        order: None,
-        activation_limit: None,
-        activations: 0,
+        seller: "58213".into(),
+        product: Some("588102".into()),
+        variant: Some("5".into()),
+        test: true,
+        ..ShopLicense::new(&LemonSqueezy, Status::Active)
     };
-    let LicenseVerdict::Valid { plan, .. } = judge(&facts, &store, NOW) else { panic!() };
+    let LicenseVerdict::Valid { plan, .. } = judge(&facts, &store) else { panic!() };
     assert_eq!(&*plan.name, "basic");
 }
 
 #[test]
 fn only_a_boolean_valid_says_anything_about_a_key() {
-    let down = |status, body: &str| read(&answer(status, body), "valid", &hasher());
+    let down = |status, body: &str| read(&answer(status, body), "valid", &hash());
     let not_found = r#"{"valid":false,"error":"license_key not found."}"#;
     assert_eq!(down(404, not_found), ShopReply::NotFound);
     assert_eq!(down(200, not_found), ShopReply::NotFound);
@@ -139,9 +107,7 @@ fn only_a_boolean_valid_says_anything_about_a_key() {
 #[test]
 fn nothing_about_the_buyer_is_kept() {
     let fixture = include_str!("../../../tests/fixtures/shops/lemonsqueezy_valid.json");
-    let ShopReply::ShopLicense(facts) = read(&answer(200, fixture), "valid", &hasher()) else {
-        panic!()
-    };
+    let ShopReply::License(facts) = read(&answer(200, fixture), "valid", &hash()) else { panic!() };
     let kept = serde_json::to_string(&facts).unwrap();
     for buyer in ["maren", "Maren", "3F2A9C1E", "6120947", "7240158"] {
         assert!(!kept.contains(buyer), "{buyer} in {kept}");
@@ -150,26 +116,26 @@ fn nothing_about_the_buyer_is_kept() {
 
 #[test]
 fn device_answers_tell_device_and_licence_apart() {
-    let read = |status, flag: &str, body: &str| read_device(&answer(status, body), flag, &hasher());
+    let read = |status, flag: &str, body: &str| read_instance(&answer(status, body), flag, &hash());
     let activated = include_str!("../../../tests/fixtures/shops/lemonsqueezy_activated.json");
-    let InstanceReply { reply, device } = read(200, "activated", activated);
+    let InstanceReply { reply, instance: device } = read(200, "activated", activated);
     assert_eq!(device, Instance::Is("b1f0c6d2-4a7e-4c39-8f15-92d3e7a6c480".into()));
-    assert!(matches!(reply, ShopReply::ShopLicense(_)));
+    assert!(matches!(reply, ShopReply::License(_)));
 
     let full = include_str!("../../../tests/fixtures/shops/lemonsqueezy_activation_limit.json");
-    let InstanceReply { reply, device } = read(400, "activated", full);
+    let InstanceReply { reply, instance: device } = read(400, "activated", full);
     assert_eq!(device, Instance::Full);
-    let ShopReply::ShopLicense(AnyFacts::LemonSqueezy(facts)) = reply else { panic!("{reply:?}") };
-    assert!(judge(&facts, &store(), NOW).is_valid(), "the licence itself is good");
+    let ShopReply::License(facts) = reply else { panic!("{reply:?}") };
+    assert!(judge(&facts, &store()).is_valid(), "the licence itself is good");
 
     let unknown = r#"{"valid":false,"error":"instance_id not found.","license_key":null}"#;
-    let InstanceReply { reply, device } = read(404, "valid", unknown);
+    let InstanceReply { reply, instance: device } = read(404, "valid", unknown);
     assert_eq!(device, Instance::IsNot);
     assert!(matches!(reply, ShopReply::Unknown(_)), "it says nothing of the licence");
 
     let gone = include_str!("../../../tests/fixtures/shops/lemonsqueezy_deactivated.json");
-    assert_eq!(read(200, "deactivated", gone).device, Instance::Released);
-    assert_eq!(read(500, "valid", "<html>").device, Instance::Unsaid);
+    assert_eq!(read(200, "deactivated", gone).instance, Instance::Released);
+    assert_eq!(read(500, "valid", "<html>").instance, Instance::Unsaid);
 }
 
 #[test]
@@ -178,7 +144,7 @@ fn a_word_of_the_wrong_type_is_no_answer() {
         let fixture = include_str!("../../../tests/fixtures/shops/lemonsqueezy_valid.json");
         let mut body: Value = serde_json::from_str(fixture).unwrap();
         body["license_key"][member] = value;
-        read(&answer(200, body.to_string()), "valid", &hasher())
+        read(&answer(200, body.to_string()), "valid", &hash())
     };
     for wrong in [json!("true"), json!("false"), json!(1), json!(0), json!([])] {
         let reply = said("test_mode", wrong.clone());
@@ -189,7 +155,7 @@ fn a_word_of_the_wrong_type_is_no_answer() {
         assert!(matches!(reply, ShopReply::Unknown(_)), "disabled = {wrong}: {reply:?}");
     }
     let status = |reply| match reply {
-        ShopReply::ShopLicense(AnyFacts::LemonSqueezy(facts)) => facts.status,
+        ShopReply::License(facts) => facts.status,
         other => panic!("{other:?}"),
     };
     for (value, expected) in [

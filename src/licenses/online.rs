@@ -1,0 +1,38 @@
+//! One question to one shop, outside of any gateway: for `check --online`.
+
+use super::shop_client::ShopClient;
+use crate::{
+    config::settings::ShopAccount,
+    shops::{Asked, ShopLicense, ShopReply, Status},
+    vault::KeyedHash,
+};
+
+/// A key, and an id, that no shop ever made.
+const KEY: &str = "00000000-0000-0000-0000-000000000000";
+const ID: &str = "gatekeeper-check";
+
+/// Asks about a made-up key. With a credential of ours a shop that can be asked by the id of a licence is asked
+/// by one, because only that question needs the credential.
+///
+/// # Errors
+/// No TLS can be had.
+pub async fn ask_once(account: &ShopAccount) -> anyhow::Result<ShopReply> {
+    let source = &account.source;
+    let known =
+        ShopLicense { handle: Some(ID.into()), ..ShopLicense::new(source.shop, Status::Active) };
+    let subjects = source.shop.subjects(source);
+    let asked = Asked {
+        key: KEY,
+        subject: subjects.first().map(|subject| &**subject).unwrap_or_default(),
+        known: (source.shop.checks_by_id() && source.api_key.is_some()).then_some(&known),
+        instance: Some(ID),
+    };
+    let Some(request) = source.shop.request(source, &asked) else {
+        return Ok(ShopReply::NeedsDevice);
+    };
+    Ok(match ShopClient::new()?.send(&account.base, &request).await {
+        // What is hashed here is kept nowhere.
+        Ok(response) => source.shop.read(source, &asked, &response, &KeyedHash::new(&[0; 32])),
+        Err(trouble) => ShopReply::Unknown(trouble),
+    })
+}

@@ -1,0 +1,282 @@
+//! Shops as sources of licences. A shop is one file that implements [`Shop`], and one line of [`ALL`].
+//!
+//! Nothing here opens a connection: a shop says what to ask and what an answer means, as pure functions of
+//! bytes. `licenses` does the asking, with its cache, its budget of calls and its outage rules, alike for all.
+
+mod creem;
+mod dodo;
+mod gumroad;
+mod http;
+mod keygen;
+mod lemonsqueezy;
+pub mod license;
+mod polar;
+pub mod signature;
+pub mod signed;
+pub mod source;
+pub mod wire;
+
+use std::{fmt, sync::Arc};
+
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use serde_json::Value;
+
+pub use self::{
+    license::{LicenseVerdict, ShopError, ShopLicense, ShopReply, Status},
+    source::{Asked, Role, ShopSource, Variants, YamlField},
+    wire::{Body, ShopRequest, ShopResponse},
+};
+use crate::vault::KeyedHash;
+
+/// Every shop that a source can be, in the order in which the description of the configuration lists them.
+pub static ALL: &[&dyn Shop] = &[
+    &lemonsqueezy::LemonSqueezy,
+    &gumroad::Gumroad,
+    &polar::Polar,
+    &creem::Creem,
+    &dodo::Dodo,
+    &keygen::Keygen,
+    &http::Http,
+];
+
+/// The shop of a name, as it stands in the configuration and in stored records.
+pub fn by_name(name: &str) -> Option<&'static dyn Shop> {
+    ALL.iter().copied().find(|shop| shop.name() == name)
+}
+
+/// Longest key that is asked about, in bytes.
+const LONGEST_KEY: usize = 256;
+
+/// What one shop is: the shape of its keys, what to ask, and what its answers and webhooks mean.
+pub trait Shop: Sync {
+    /// Metric label, field of the YAML, last part of the webhook's address.
+    fn name(&self) -> &'static str;
+
+    /// The label of its webhooks in metrics and logs.
+    fn endpoint(&self) -> &'static str;
+
+    /// One line for the description of the configuration.
+    fn doc(&self) -> &'static str;
+
+    /// Where its API is. `None`: the configuration says (`url`).
+    fn base(&self) -> Option<&'static str>;
+
+    /// Where its test mode is, for shops that keep that at another address.
+    fn sandbox(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The path its API begins with: it belongs to the requests here, so a `base_url` that ends in it is
+    /// taken without.
+    fn version(&self) -> &'static str {
+        "/v1"
+    }
+
+    /// Its own members in the YAML; those that all shops have come beside them.
+    fn fields(&self) -> &'static [YamlField];
+
+    /// Whether a key could be one of this shop's.
+    fn has_shape(&self, key: &str) -> bool;
+
+    /// The shape in words, for `explain`.
+    fn shape(&self) -> &'static str;
+
+    /// What must be asked about one by one, such as products; most shops are asked once.
+    fn subjects(&self, _source: &ShopSource) -> Vec<Arc<str>> {
+        vec!["".into()]
+    }
+
+    /// One call about a key. `None`: it can be asked about only together with a device that was activated.
+    fn request(&self, source: &ShopSource, asked: &Asked<'_>) -> Option<ShopRequest>;
+
+    /// What the answer to that call says.
+    fn read(
+        &self,
+        source: &ShopSource,
+        asked: &Asked<'_>,
+        response: &ShopResponse,
+        hash: &KeyedHash,
+    ) -> ShopReply;
+
+    /// What a licence means for a source of the configuration at `now`.
+    fn judge(&self, license: &ShopLicense, source: &ShopSource, now: UnixMs) -> LicenseVerdict {
+        license::judge(license, source, now)
+    }
+
+    /// How its list of devices is asked, where it has one.
+    fn instances(&self) -> Option<&dyn Instances> {
+        None
+    }
+
+    /// How its webhooks are signed and read.
+    fn webhook(&self) -> Option<&dyn Webhook> {
+        None
+    }
+
+    /// Most calls in so many milliseconds, where the shop documents a limit shorter than a minute.
+    fn burst(&self, _source: &ShopSource) -> Option<(usize, u64)> {
+        None
+    }
+
+    /// Whether a made-up key shows, at the start, that the source is configured wrongly.
+    fn is_probed(&self) -> bool {
+        false
+    }
+
+    /// Whether a question by the id of a licence shows if our own credential is right, and one by key does not.
+    fn checks_by_id(&self) -> bool {
+        false
+    }
+
+    /// How a licence is stored. Must stay readable for newer versions.
+    fn store(&self, license: &ShopLicense) -> Option<Value> {
+        license::to_common(license)
+    }
+
+    /// What [`Shop::store`] wrote, by this version or an older one.
+    fn restore(&self, stored: Value) -> Option<ShopLicense> {
+        license::from_common(self.name(), stored)
+    }
+}
+
+impl fmt::Debug for dyn Shop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl PartialEq for dyn Shop {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for dyn Shop {}
+
+/// What is asked about a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceCall<'a> {
+    /// Whether the instance of this id belongs to the licence.
+    Validate(&'a str),
+    /// A place for a device of this name.
+    Activate(&'a str),
+    /// The place of the instance of this id is free again.
+    Deactivate(&'a str),
+}
+
+/// What a device call brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceReply {
+    /// What it says of the licence.
+    pub reply: ShopReply,
+    pub instance: Instance,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instance {
+    /// The new instance's id, or the one asked about: it belongs to the licence.
+    Is(String),
+    /// The licence is known, the device is not.
+    IsNot,
+    /// As many devices as the licence allows are active.
+    Full,
+    /// It gave its place back.
+    Released,
+    Unsaid,
+}
+
+/// A shop's own list of devices.
+pub trait Instances: Sync {
+    /// `None`: the shop has no such call; where it should answer yes, so does the gateway.
+    fn request(
+        &self,
+        source: &ShopSource,
+        asked: &Asked<'_>,
+        call: InstanceCall<'_>,
+    ) -> Option<ShopRequest>;
+
+    fn read(
+        &self,
+        source: &ShopSource,
+        asked: &Asked<'_>,
+        call: InstanceCall<'_>,
+        response: &ShopResponse,
+        hash: &KeyedHash,
+    ) -> InstanceReply;
+
+    /// Nothing can be asked about a key before a device was activated: plans must require devices.
+    fn comes_first(&self, _source: &ShopSource) -> bool {
+        false
+    }
+}
+
+/// How a webhook proves that it comes from the shop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// Hex HMAC-SHA256 of the body, in this header.
+    Hex(&'static str),
+    /// Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+    Standard,
+    /// An HTTP signature with an Ed25519 key, in this header; the secret is the public key, in hex.
+    Ed25519(&'static str),
+    /// Not at all: the last part of the address is the secret.
+    Path,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WebhookEvent {
+    pub subjects: Vec<WebhookSubject>,
+    /// Of the licence key, where the event names one: its refusal may be out of date.
+    pub spelling: Option<LicenseId>,
+    /// The whole price was given back, which the shop's licence answers do not tell.
+    pub refund: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WebhookSubject {
+    License(LicenseId),
+    /// An order, a customer or the shop's own id of a licence, hashed.
+    Reference(String),
+}
+
+/// A shop's webhooks.
+pub trait Webhook: Sync {
+    fn scheme(&self) -> Scheme;
+
+    /// `None` for what is not about this source.
+    fn read(
+        &self,
+        body: &[u8],
+        source: &ShopSource,
+        hash: &KeyedHash,
+    ) -> Result<Option<WebhookEvent>, Unreadable>;
+}
+
+/// Signed, and not what the shop documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// Groups of hex digits of these lengths, with hyphens between them.
+fn is_hex_groups(key: &str, groups: &[usize]) -> bool {
+    let mut found = key.split('-');
+    let fits = groups.iter().all(|length| {
+        found.next().is_some_and(|group| {
+            group.len() == *length && group.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
+    });
+    fits && found.next().is_none()
+}
+
+/// A UUID, as Lemon Squeezy and Polar make keys.
+fn is_uuid(key: &str) -> bool {
+    is_hex_groups(key, &[8, 4, 4, 4, 12])
+}
+
+/// What any shop without a shape of its own could have made.
+fn is_plain(key: &str) -> bool {
+    (8..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
