@@ -58,6 +58,8 @@ use self::{
 pub const SILENCE: Duration = Duration::from_millis(250);
 /// After so much of it the store is looked at.
 const SUSPICIOUS: Duration = Duration::from_millis(50);
+/// A store that was there so long ago may be back in a moment.
+pub const MOMENT: Duration = Duration::from_secs(1);
 /// How long a connection is kept that is silent.
 const KEPT: Duration = Duration::from_secs(2);
 /// Between two looks at a store that is away.
@@ -91,6 +93,8 @@ impl From<Failed> for Away {
 
 pub struct Store {
     address: Address,
+    /// Its own number in this process.
+    number: u64,
     connection: ArcSwapOption<Wire>,
     /// The number of that connection; 0 for none.
     epoch: AtomicU64,
@@ -104,6 +108,8 @@ pub struct Store {
     suspicion: Notify,
     /// Grows whenever the store turns up.
     ups: watch::Sender<u64>,
+    /// When it was last found there, or when this process began.
+    seen: Mutex<Instant>,
     /// Which boot of which gateway this is.
     boot: String,
     next: AtomicU64,
@@ -134,6 +140,7 @@ impl Store {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let store = Arc::new(Self {
             address,
+            number: own::next_number(),
             connection: ArcSwapOption::empty(),
             epoch: AtomicU64::new(0),
             is_up: AtomicBool::new(false),
@@ -142,6 +149,7 @@ impl Store {
             heard: AtomicU64::new(0),
             suspicion: Notify::new(),
             ups: watch::Sender::new(0),
+            seen: Mutex::new(Instant::now()),
             boot: boot.map(|byte| format!("{byte:02x}")).concat(),
             next: AtomicU64::new(0),
             generation: watch::Sender::new(1),
@@ -174,6 +182,19 @@ impl Store {
 
     pub fn is_up(&self) -> bool {
         self.is_up.load(Relaxed)
+    }
+
+    /// Waits for a store that was there just now; whether it is there.
+    pub async fn is_back(&self, patience: &mut Patience) -> bool {
+        if self.is_up() {
+            return true;
+        }
+        if self.seen.lock().elapsed() > MOMENT {
+            return false;
+        }
+        let mut ups = self.ups();
+        let is_up = async { while !self.is_up() && ups.changed().await.is_ok() {} };
+        patience.wait(is_up).await.is_some()
     }
 
     /// Tells whenever the store turns up.
@@ -291,7 +312,7 @@ impl Store {
         }
         if self.heard.load(Relaxed) != heard {
             // Others are answered: it is this connection.
-            own::late();
+            own::late(self.number);
         }
         self.failed("no answer in time".into());
         Err(Failed::Away)
@@ -332,9 +353,10 @@ impl Store {
         if epoch == 0 {
             return Err(Failed::Away);
         }
-        match own::find(epoch) {
+        let key = own::Key { store: self.number, epoch };
+        match own::find(key) {
             Own::Is(wire) => return Ok(wire),
-            Own::Begins => own::connect(self.address.clone(), epoch),
+            Own::Begins => own::connect(self.address.clone(), key),
             Own::Comes => {}
         }
         self.connection.load().as_deref().cloned().ok_or(Failed::Away)
@@ -367,6 +389,9 @@ impl Store {
                 self.lost();
             }
             self.is_up.store(is_up, Relaxed);
+            if is_up {
+                *self.seen.lock() = Instant::now();
+            }
             if is_up && !was_up {
                 self.ups.send_modify(|ups| *ups += 1);
             }
@@ -452,7 +477,7 @@ impl Store {
         }
         self.is_new.store(true, Relaxed);
         self.connection.store(Some(Arc::new(wire)));
-        self.epoch.store(own::next_epoch(), Relaxed);
+        self.epoch.store(own::next_number(), Relaxed);
         Ok(())
     }
 

@@ -415,16 +415,18 @@ impl<'a> Asking<'a> {
 }
 
 impl Drop for Asking<'_> {
-    /// The store may have granted it, or may do so any moment.
+    /// The store may have granted it, or may do so any moment: it ends when the store has cancelled it.
     fn drop(&mut self) {
         if !self.is_open {
             return;
         }
-        self.shared.holds.end(self.hold);
-        if let Some(taken) = self.asked {
-            let (license, hold, group) = (self.license, self.hold, self.group.take());
-            let given_up = GivenUp { license, hold, group, taken };
-            let _ = self.shared.said.send(Said::GivenUp(given_up));
+        match self.asked {
+            None => self.shared.holds.end(self.hold),
+            Some(taken) => {
+                let (license, hold, group) = (self.license, self.hold, self.group.take());
+                let given_up = GivenUp { license, hold, group, taken };
+                let _ = self.shared.said.send(Said::GivenUp(given_up));
+            }
         }
     }
 }

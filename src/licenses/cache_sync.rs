@@ -11,7 +11,7 @@ use super::{
     redis_cache::{CHANNEL, REVOKED, RedisCache},
     validator::LicenseValidator,
 };
-use crate::store::{Away, listen::Listener};
+use crate::store::{Away, MOMENT, SILENCE, listen::Listener, patience::Patience};
 
 /// Between two attempts at a shared store that does not answer.
 const RETRY: Duration = Duration::from_millis(500);
@@ -99,9 +99,10 @@ impl LicenseValidator {
             }
             Ok::<_, Away>(merged)
         };
-        let mut merged = merge().await;
+        let (mut merged, mut patience) = (merge().await, Patience::of(MOMENT));
         // Others wait for it, and would ask the shop themselves.
-        if merged.is_err() && shared.is_up() {
+        while merged.is_err() && !patience.is_over() && shared.store.is_back(&mut patience).await {
+            patience.part(SILENCE);
             merged = merge().await;
         }
         match merged {

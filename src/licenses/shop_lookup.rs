@@ -14,8 +14,11 @@ use super::{
     sources::{ConfiguredShops, ShopQuery},
     validator::{LicenseValidator, NegativeEntry, refusal_code},
 };
-use crate::shops::{
-    Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse,
+use crate::{
+    shops::{
+        Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse,
+    },
+    store::{Away, MOMENT, SILENCE, patience::Patience},
 };
 
 /// A key that no shop ever made.
@@ -120,31 +123,42 @@ impl LicenseValidator {
     pub(super) async fn look_up(
         &self,
         inquiry: LookupRequest,
-        mut turn: Option<CallPermit>,
+        mut kept: Option<CallPermit>,
     ) -> FlightResult {
+        let mut patience = Patience::of(MOMENT);
         loop {
-            if turn.is_none() {
-                turn = self.turnstile.pass(inquiry.class, inquiry.address).await;
+            if kept.is_none() {
+                kept = self.turnstile.pass(inquiry.class, inquiry.address).await;
             }
-            let Some(turn) = turn.take() else {
+            let Some(turn) = kept.take() else {
                 return Err("no call to a shop was left in time");
             };
-            let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
+            let Some(shared) = &self.shared else { return self.inquire(&inquiry, turn).await };
+            // Without it, better two questions than none.
+            if patience.is_over() || !shared.store.is_back(&mut patience).await {
                 return self.inquire(&inquiry, turn).await;
+            }
+            let locked = match self.learned(shared, &inquiry).await {
+                // Another gateway has learned it while this one waited for its turn.
+                Ok(true) => {
+                    self.turnstile.give_back(turn);
+                    return Ok(());
+                }
+                Ok(false) => shared.lock(&inquiry.id).await,
+                Err(away) => Err(away),
             };
-            // Another gateway may have learned it while this one waited for its turn.
-            if self.learned(shared, &inquiry).await {
-                self.turnstile.give_back(turn);
-                return Ok(());
-            }
-            match shared.lock(&inquiry.id).await {
+            match locked {
                 Ok(Some(lock)) => return self.inquire_locked(&inquiry, turn, lock).await,
-                // On its own: better two questions than none.
-                Err(_) => return self.inquire(&inquiry, turn).await,
-                Ok(None) => self.turnstile.give_back(turn),
-            }
-            if self.wait_for_other(shared, &inquiry).await {
-                return Ok(());
+                Ok(None) => {
+                    self.turnstile.give_back(turn);
+                    if self.wait_for_other(shared, &inquiry).await {
+                        return Ok(());
+                    }
+                }
+                Err(Away) => {
+                    patience.part(SILENCE);
+                    kept = Some(turn);
+                }
             }
         }
     }
@@ -157,7 +171,7 @@ impl LicenseValidator {
     ) -> FlightResult {
         // Between the look and the lock the other one may have come to its end.
         let landed = match &self.shared {
-            Some(shared) if self.learned(shared, inquiry).await => {
+            Some(shared) if self.has_learned(shared, inquiry).await => {
                 self.turnstile.give_back(turn);
                 Ok(())
             }
@@ -172,7 +186,7 @@ impl LicenseValidator {
     async fn wait_for_other(&self, shared: &Arc<RedisCache>, inquiry: &LookupRequest) -> bool {
         loop {
             tokio::time::sleep(LOOK).await;
-            if self.learned(shared, inquiry).await {
+            if matches!(self.learned(shared, inquiry).await, Ok(true)) {
                 return true;
             }
             if !matches!(shared.is_locked(&inquiry.id).await, Ok(true)) {
@@ -181,28 +195,42 @@ impl LicenseValidator {
         }
     }
 
+    /// [`Self::learned`], for which one answer that comes late is no reason to ask the shop again.
+    async fn has_learned(&self, shared: &RedisCache, inquiry: &LookupRequest) -> bool {
+        let mut patience = Patience::of(MOMENT);
+        loop {
+            if let Ok(learned) = self.learned(shared, inquiry).await {
+                return learned;
+            }
+            patience.part(SILENCE);
+            if patience.is_over() || !shared.store.is_back(&mut patience).await {
+                return false;
+            }
+        }
+    }
+
     /// Takes over what another gateway learned since the question came up.
-    async fn learned(&self, shared: &RedisCache, inquiry: &LookupRequest) -> bool {
-        if let Ok(Some(record)) = shared.record(&inquiry.id).await {
+    async fn learned(&self, shared: &RedisCache, inquiry: &LookupRequest) -> Result<bool, Away> {
+        if let Some(record) = shared.record(&inquiry.id).await? {
             let is_news = match &inquiry.before {
                 Some(before) => record.answered > before.answered && !record.is_due(UnixMs::now()),
                 None => record.facts.is_some(),
             };
             if is_news {
                 self.adopt(inquiry.id, &record);
-                return true;
+                return Ok(true);
             }
         }
         if inquiry.before.is_some() {
-            return false;
+            return Ok(false);
         }
-        let why = shared.refusal(&inquiry.spelling).await.ok().flatten();
+        let why = shared.refusal(&inquiry.spelling).await?;
         let code = why.and_then(|why| refusal_code(&why));
         if let Some(code) = code {
             let refusal = NegativeEntry { code, facts: None, at: UnixMs::now(), times: 1 };
             self.refused.insert(inquiry.spelling, Arc::new(refusal));
         }
-        code.is_some()
+        Ok(code.is_some())
     }
 
     /// Asks every shop that could know, one after the other: a yes wins, and no answer beats a refusal.

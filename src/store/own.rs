@@ -26,19 +26,27 @@ pub enum Own {
     Comes,
 }
 
-/// The number of a new connection: in no store of this process there is another one of it.
-pub fn next_epoch() -> u64 {
-    static EPOCHS: AtomicU64 = AtomicU64::new(0);
-    EPOCHS.fetch_add(1, Relaxed) + 1
+/// The number of a store, or of a new connection: no other in this process has it.
+pub fn next_number() -> u64 {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    NUMBERS.fetch_add(1, Relaxed) + 1
+}
+
+/// Which connection a thread is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    pub store: u64,
+    /// It changes when the connection to the store is made anew.
+    pub epoch: u64,
 }
 
 thread_local! {
-    /// Of the connection with this number.
-    static OWN: RefCell<(u64, Option<Wire>)> = const { RefCell::new((0, None)) };
+    /// One for each store: a process has one, but for tests.
+    static OWN: RefCell<Vec<(Key, Option<Wire>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An operation was late on this thread while others were answered in time.
-pub fn late() {
+pub fn late(store: u64) {
     thread_local! {
         static SINCE: Cell<(u32, Option<Instant>)> = const { Cell::new((0, None)) };
     }
@@ -49,29 +57,30 @@ pub fn late() {
     SINCE.set((count, Some(since)));
     if count >= LATE {
         SINCE.set((0, None));
-        OWN.set((0, None));
+        OWN.with_borrow_mut(|own| own.retain(|(key, _)| key.store != store));
     }
 }
 
-pub fn find(epoch: u64) -> Own {
-    OWN.with_borrow_mut(|own| match own {
-        (known, wire) if *known == epoch => wire.clone().map_or(Own::Comes, Own::Is),
-        _ => {
-            *own = (epoch, None);
+pub fn find(key: Key) -> Own {
+    OWN.with_borrow_mut(|own| match own.iter().find(|(known, _)| *known == key) {
+        Some((_, wire)) => wire.clone().map_or(Own::Comes, Own::Is),
+        None => {
+            own.retain(|(known, _)| known.store != key.store);
+            own.push((key, None));
             Own::Begins
         }
     })
 }
 
 /// Connects this thread, beside whatever it does. One that fails uses the common connection.
-pub fn connect(address: Address, epoch: u64) {
+pub fn connect(address: Address, key: Key) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
         if let Ok(Ok(made)) = tokio::time::timeout(CONNECT, wire::connect(&address, CONNECT)).await
         {
             OWN.with_borrow_mut(|own| {
-                if own.0 == epoch {
-                    own.1 = Some(made);
+                if let Some((_, wire)) = own.iter_mut().find(|(known, _)| *known == key) {
+                    *wire = Some(made);
                 }
             });
         }

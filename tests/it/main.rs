@@ -104,6 +104,7 @@ mod responses;
 mod routes;
 mod shared_exact;
 mod shared_kills;
+mod shared_late;
 mod shared_leaving;
 mod shared_ledger;
 mod shared_model;

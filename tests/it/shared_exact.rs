@@ -27,15 +27,15 @@ use crate::{
     support::{Noise, Redis, eventually},
 };
 
-const LICENSE: LicenseId = LicenseId([9; 32]);
+pub const LICENSE: LicenseId = LicenseId([9; 32]);
 const TOKENS: u64 = 1 << 40;
 
-struct Gateway {
-    ledger: Arc<Shared>,
+pub struct Gateway {
+    pub ledger: Arc<Shared>,
     _dir: TempDir,
 }
 
-async fn gateway(url: &str, on_down: OnStoreDown) -> Gateway {
+pub async fn gateway(url: &str, on_down: OnStoreDown) -> Gateway {
     let dir = TempDir::new().unwrap();
     let local = Embedded::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
     let store = Store::new(Address::parse(url).unwrap(), false).unwrap();
@@ -58,7 +58,7 @@ fn month(count: u64) -> Option<Limit> {
     Some(Limit { count, per: Period::Month })
 }
 
-fn demand(limit: u64, id: Option<String>) -> Demand {
+pub fn demand(limit: u64, id: Option<String>) -> Demand {
     Demand {
         license: LICENSE,
         now: UnixMs::now(),
@@ -74,7 +74,7 @@ fn demand(limit: u64, id: Option<String>) -> Demand {
     }
 }
 
-fn charge(message: bool, tokens: u64) -> Charge {
+pub fn charge(message: bool, tokens: u64) -> Charge {
     Charge { message, tokens, source: Source::Reported, about: None }
 }
 
@@ -86,7 +86,7 @@ async fn standing(gateway: &Gateway, limit: u64) -> (u64, u64, u64) {
 }
 
 /// All gateways say this, and nothing is open or presumed.
-async fn rests_at(gateways: &[Gateway], redis: &Redis, limit: u64, messages: u64, tokens: u64) {
+pub async fn rests_at(gateways: &[Gateway], redis: &Redis, limit: u64, messages: u64, tokens: u64) {
     let began = Instant::now();
     loop {
         let mut said = Vec::new();
@@ -104,16 +104,6 @@ async fn rests_at(gateways: &[Gateway], redis: &Redis, limit: u64, messages: u64
     for field in redis.ask(&["HKEYS", &keys[0].text()]).list() {
         assert!(!field.text().starts_with("p:"), "{} is presumed", field.text());
     }
-}
-
-/// Messages used, once the first gateway says these tokens and that nothing is open.
-async fn rest_of(gateways: &[Gateway], limit: u64, tokens: u64) -> u64 {
-    eventually("all tokens are told", Duration::from_secs(8), || async {
-        let (_, used, open) = standing(&gateways[0], limit).await;
-        (used, open) == (tokens, 0)
-    })
-    .await;
-    standing(&gateways[0], limit).await.0
 }
 
 /// What requests of one id, or one without, came to.
@@ -260,15 +250,7 @@ async fn over_a_slow_wire_every_message_and_token_is_counted_once() {
             assert_eq!(paper.refused.load(Relaxed), 0);
             assert!(paper.down.load(Relaxed) <= manner.requests / 20, "told to ask again");
             let tokens = paper.tokens.load(Relaxed);
-            // Known fault: where a request with an id was told to ask again, a message of its group is
-            // sometimes not charged. Each of them may cost one; no message is charged twice.
-            let messages = rest_of(&gateways, manner.limit, tokens).await;
-            let least = paper.messages() - paper.down.load(Relaxed);
-            assert!(
-                (least..=paper.messages()).contains(&messages),
-                "{messages} of {least} at least"
-            );
-            rests_at(&gateways, &redis, manner.limit, messages, tokens).await;
+            rests_at(&gateways, &redis, manner.limit, paper.messages(), tokens).await;
         }
     }
 }

@@ -6,18 +6,19 @@
 --              The epoch is that of its last sync
 --   p:GATEWAY  windows                     presumed of it: requests that it did not renew. Gone as
 --                                          soon as it speaks again
---   o          {places, earliest, windows, kept, entries, dead} sums over KEYS[2], when its first
---              entry ends, until when both keys are kept, how many entries there are, and how many
---              of them stand for requests that were given up
+--   o          {places, earliest, windows, kept, entries} sums over KEYS[2], when its first entry
+--              ends, until when both keys are kept, and how many entries there are
 --   e          grows when KEYS[2] has not the entries that were counted: what a gateway told before
 --              is not all there then
 --   r          {start, requests, ...}      requests counted for the rate
 --   x:GATEWAY  {start, extra messages, extra tokens, forgiven messages, forgiven tokens, ...}
 --              what operators gave through this gateway; it alone writes it
 -- KEYS[2] its open requests, a hash by name (GATEWAY:BOOT:NUMBER):
---   {until, message, input, tokens, starts, boot, gateway, place, owes, role}
---   Without a place: a message that was decided on and is not told yet (owes 1), or a request that
---   was given up while it was on its way here, so that it is not granted when it comes.
+--   {until, message, input, tokens, starts, boot, gateway, place, owes, role, again}
+--   Without a place: a message that was decided on and is not told yet (owes 1), or a request that is
+--   over, which is kept while the same may still come: it was given up on its way here, or was asked
+--   more than once (again 1). A connection that is replaced delivers what was written to it when it
+--   likes, also after the answer to a later question, and after the end of the request.
 -- KEYS[3..] groups of requests that share a message id:
 --   {first, requests, charged, owner, wanted, {names}, older}
 --   The request that found no message in its group owns it: its entry holds the message as that of a
@@ -30,6 +31,7 @@
 
 local DAY = 86400 * 1000
 local KEEP = 40 * DAY -- longer than any window
+local DEAD = 70000 -- longer than a connection that fails keeps what was written to it
 
 local function clock()
   local time = redis.call('TIME')
@@ -87,14 +89,14 @@ local function save(account, now)
   end
 end
 
+-- Whether a request is over, and its name kept.
 local function is_dead(entry)
-  return entry[8] == 0 and entry[2] == 0 and entry[4] == 0
+  return entry[8] == 0 and entry[9] == 0
 end
 
 local function count_open(open, entry)
   open[1] = open[1] + entry[8]
   open[5] = open[5] + 1
-  if is_dead(entry) then open[6] = open[6] + 1 end
   if open[2] == 0 or entry[1] < open[2] then open[2] = entry[1] end
   add(open[3], entry[5], entry[2], entry[4])
 end
@@ -104,7 +106,7 @@ end
 local counted = false
 local function recount(account, now)
   counted = true
-  local open, presumed = {0, 0, none(), false, 0, 0}, {}
+  local open, presumed = {0, 0, none(), false, 0}, {}
   local flat = redis.call('HGETALL', KEYS[2])
   for at = 1, #flat, 2 do
     local entry = cmsgpack.unpack(flat[at + 1])
@@ -125,20 +127,41 @@ local function recount(account, now)
   account.o = open -- kept anew
 end
 
+local function read_entry(name)
+  local packed = redis.call('HGET', KEYS[2], name)
+  return packed and cmsgpack.unpack(packed)
+end
+
+local function write_entry(name, entry)
+  redis.call('HSET', KEYS[2], name, cmsgpack.pack(entry))
+end
+
+-- Keeps the name of a request that is over.
+local function bury(account, now, name, boot, gateway)
+  local entry = {now + DEAD, 0, 0, 0, {0, 0, 0, 0}, boot, gateway, 0, 0, 0, 1}
+  write_entry(name, entry)
+  count_open(account.o, entry)
+end
+
 -- Closes open requests; what they held is free.
-local function close(account, names)
+local function close(account, now, names)
   if #names == 0 then return end
-  local known, open = redis.call('HMGET', KEYS[2], unpack(names)), account.o
-  redis.call('HDEL', KEYS[2], unpack(names))
-  for at = 1, #names do
-    if known[at] then
-      local entry = cmsgpack.unpack(known[at])
+  local known, open, closed, gone = redis.call('HMGET', KEYS[2], unpack(names)), account.o, {}, {}
+  for at, name in ipairs(names) do
+    local entry = known[at] and cmsgpack.unpack(known[at])
+    if entry and not closed[name] and not is_dead(entry) then
+      closed[name] = true
       open[1] = math.max(0, open[1] - entry[8])
       add(open[3], entry[5], -entry[2], -entry[4])
       open[5] = open[5] - 1
-      if is_dead(entry) then open[6] = open[6] - 1 end
+      if entry[11] == 1 then
+        bury(account, now, name, entry[6], entry[7])
+      else
+        gone[#gone + 1] = name
+      end
     end
   end
+  if #gone > 0 then redis.call('HDEL', KEYS[2], unpack(gone)) end
 end
 
 -- Whether what a gateway once said of this licence is gone: the store was emptied, or is an older copy,
@@ -236,15 +259,6 @@ local function has_presumed(account)
   return 0
 end
 
-local function read_entry(name)
-  local packed = redis.call('HGET', KEYS[2], name)
-  return packed and cmsgpack.unpack(packed)
-end
-
-local function write_entry(name, entry)
-  redis.call('HSET', KEYS[2], name, cmsgpack.pack(entry))
-end
-
 -- A request by any boot of its gateway: it may go on in another process.
 local function own_name(name)
   local gateway, number = string.match(name, '^(.-):%d+:(%d+)$')
@@ -315,12 +329,12 @@ end
 
 -- Ends requests: from ARGV[at] on a count and names, then for each of a group its name, the place of
 -- the group in KEYS, and its state. The names of those that have to pay after all.
-local function finish(account, at)
+local function finish(account, now, at)
   local owing, names, count = {}, {}, tonumber(ARGV[at])
   local function done(name)
     names[#names + 1] = name
     if #names == 1000 then -- Lua's stack holds some thousand
-      close(account, names)
+      close(account, now, names)
       names = {}
     end
   end
@@ -333,6 +347,6 @@ local function finish(account, at)
       done(name)
     end
   end
-  close(account, names)
+  close(account, now, names)
   return owing
 end

@@ -2,24 +2,21 @@
 -- if it comes only now, it is granted nothing.
 -- KEYS[3] the group of its message id, if it has one   ARGV 1 gateway  2 boot  3 name
 -- Answers {1}, or {1, name} when it has to pay the message of its group.
-local DEAD = 70000 -- longer than a connection that fails keeps what was written to it
-
--- An entry without a place, until it is told or its time is over.
-local function stay(account, now, owes)
-  local entry = {now + DEAD, 0, 0, 0, {0, 0, 0, 0}, tonumber(ARGV[2]), ARGV[1], 0, owes, 0}
-  write_entry(ARGV[3], entry)
-  count_open(account.o, entry)
-end
-
 local now, account = clock(), read_account()
+local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if not (account.o and account.o[5]) then recount(account, now) end
-if KEYS[3] and leave(account, KEYS[3], ARGV[3], 3) then
+local owes = KEYS[3] and leave(account, KEYS[3], name, 3)
+local entry = read_entry(name)
+if not entry then
+  bury(account, now, name, boot, gateway)
+  entry = read_entry(name)
   -- A list of what is open may have left it out; asked again, this says the same.
-  if not read_entry(ARGV[3]) then stay(account, now, 1) end
-  save(account, now)
-  return {1, ARGV[3]}
+  if owes then entry[9] = 1 end
 end
-close(account, {ARGV[3]})
-stay(account, now, 0)
+-- It may come once more when it is over.
+entry[11] = 1
+write_entry(name, entry)
+if not owes then close(account, now, {name}) end
 save(account, now)
+if owes then return {1, name} end
 return {1}

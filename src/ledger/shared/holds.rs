@@ -28,7 +28,7 @@ pub struct Holds {
 
 #[derive(Default)]
 struct Shard {
-    /// By hold: which licence a request is of; `None` while the store is asked.
+    /// By hold: which licence a request is of; `None` while the store is asked, or is to cancel it.
     requests: FxHashMap<u64, (LicenseId, Option<Open>)>,
     licenses: FxHashMap<LicenseId, Local>,
 }
@@ -118,7 +118,7 @@ pub struct News {
 pub struct Listed {
     pub contribution: Contribution,
     pub open: Vec<(u64, Open)>,
-    /// The store is being asked.
+    /// The store is being asked, or is to cancel them.
     pub pending: Vec<u64>,
     /// Settled requests that the store may have as open.
     pub ended: Vec<Ended>,
@@ -198,7 +198,7 @@ impl Holds {
         }
     }
 
-    /// The store was asked for nothing, or in vain.
+    /// The store was asked for nothing, or in vain, or has cancelled it.
     pub fn end(&self, hold: u64) {
         self.shards[hold as usize % SHARDS].lock().remove(hold);
     }

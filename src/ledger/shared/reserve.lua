@@ -25,9 +25,14 @@ local missing = look_over(account, now)
 if counted then save(account, now) end
 if missing or is_lost(account, gateway, ARGV[23]) then return {LOST, now} end
 
--- An answer that came too late, or a request that was given up before it came.
-local known = (ARGV[24] == '1' or account.o[6] > 0) and read_entry(name)
+-- Asked before: the answer came too late, or one of the questions does. One that is over is granted
+-- nothing.
+local known, again = read_entry(name), tonumber(ARGV[24])
 if known and known[8] == 0 then return {BUSY, now, 0} end
+if known and again == 1 and known[11] ~= 1 then
+  known[11] = 1
+  write_entry(name, known)
+end
 
 local places = tonumber(ARGV[14])
 if not known and places >= 0 and account.o[1] >= places then return {PLACES, now} end
@@ -110,7 +115,7 @@ else
   end
   local message = covered and 0 or 1
   local entry = {now + ARGV[4], message, input, input + math.max(0, cap), starts, boot, gateway, 1,
-    0, role}
+    0, role, again}
   write_entry(name, entry)
   count_open(account.o, entry)
   if not account['u:' .. gateway] then

@@ -7,6 +7,6 @@ local now, account = clock(), read_account()
 if is_lost(account, ARGV[1], ARGV[17]) then return {2} end
 settle(account, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), numbers(4, 12), numbers_in(ARGV[16]))
 if not (account.o and account.o[5]) then recount(account, now) end
-local owing = finish(account, 18)
+local owing = finish(account, now, 18)
 save(account, now)
 return {1, unpack(owing)}

@@ -330,18 +330,20 @@ impl Shared {
                 // Telling everything puts right what is wrong there.
                 due.now.insert(license);
             }
-            match owing {
-                Some(owing) if owing.is_empty() => {}
-                Some(_) => {
-                    let ended = Ended {
-                        hold: given_up.hold,
-                        taken: given_up.taken,
-                        about: About::default(),
-                        group: None,
-                    };
-                    self.charge_late(license, &ended);
-                }
-                None => due.given_up.push(given_up),
+            let Some(owing) = owing else {
+                due.given_up.push(given_up);
+                continue;
+            };
+            // A list of what is open may leave it out from now on.
+            self.holds.end(given_up.hold);
+            if !owing.is_empty() {
+                let ended = Ended {
+                    hold: given_up.hold,
+                    taken: given_up.taken,
+                    about: About::default(),
+                    group: None,
+                };
+                self.charge_late(license, &ended);
             }
         }
     }

@@ -24,7 +24,7 @@ local told = account['u:' .. gateway]
 told[4] = account.e or 0
 write('u:' .. gateway, told)
 -- Sums until they are counted anew below.
-account.o = {0, 0, none(), account.o and account.o[4] or false, 0, 0}
+account.o = {0, 0, none(), account.o and account.o[4] or false, 0}
 
 local named = {}
 local kept = tonumber(ARGV[20])
@@ -38,9 +38,9 @@ for at = first, last, 8 do
   -- A message that was passed on to it here is not known there.
   if known then message = math.max(message, known[2]) end
   write_entry(name, {now + ARGV[18], message, tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]),
-    numbers(at + 4, 4), boot, gateway, 1, 0, known and known[10] or 0})
+    numbers(at + 4, 4), boot, gateway, 1, 0, known and known[10] or 0, known and known[11] or 0})
 end
-local owing = finish(account, last + 1)
+local owing = finish(account, now, last + 1)
 for _, name in ipairs(owing) do named[name] = true end
 
 local horizon = tonumber(ARGV[19])

@@ -6,9 +6,11 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::{eventually, gateway::free_port};
@@ -86,6 +88,23 @@ impl Redis {
         ask(self.addr, &words).unwrap_or_else(|| panic!("redis does not answer {words:?}"))
     }
 
+    /// Writes down what it is asked from now on.
+    pub fn monitor(&self) -> Monitor {
+        let mut tcp = TcpStream::connect(self.addr).unwrap();
+        tcp.write_all(b"*1\r\n$7\r\nMONITOR\r\n").unwrap();
+        let mut lines = BufReader::new(tcp).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "+OK");
+        let calls = Arc::<Mutex<Vec<Vec<String>>>>::default();
+        let heard = calls.clone();
+        std::thread::spawn(move || {
+            // What scripts ask is not of interest: they are.
+            for line in lines.map_while(Result::ok).filter(|line| !line.contains(" lua] ")) {
+                heard.lock().push(words(&line));
+            }
+        });
+        Monitor { calls }
+    }
+
     pub fn flush(&self) {
         assert_eq!(self.ask(&["FLUSHALL"]).text(), "OK");
     }
@@ -119,6 +138,24 @@ impl Redis {
         read_below(self.dir.path(), &mut bytes);
         bytes
     }
+}
+
+/// What a Redis was asked since then.
+pub struct Monitor {
+    calls: Arc<Mutex<Vec<Vec<String>>>>,
+}
+
+impl Monitor {
+    /// Calls with a word that ends so, oldest first.
+    pub fn calls(&self, end: &str) -> Vec<Vec<String>> {
+        let is_meant = |call: &&Vec<String>| call.iter().any(|word| word.ends_with(end));
+        self.calls.lock().iter().filter(is_meant).cloned().collect()
+    }
+}
+
+/// The words of a call in a line of MONITOR; none of those of interest has a quote in it.
+fn words(line: &str) -> Vec<String> {
+    line.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 fn spawn(dir: &Path, port: u16, args: &[String]) -> Child {

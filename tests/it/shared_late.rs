@@ -1,0 +1,85 @@
+//! Questions to Redis that come late: a connection that was replaced delivers what was written to it when it
+//! likes, also after the same was asked again and answered over another one.
+
+use std::time::Duration;
+
+use gatekeeper::config::settings::OnStoreDown;
+use gatekeeper_filters::kernel::Ledger;
+
+use crate::{
+    shared_exact::{Gateway, LICENSE, charge, demand, gateway, rests_at},
+    slow_wire::SlowWire,
+    support::Redis,
+};
+
+const LIMIT: u64 = 100;
+
+/// A request that Redis was asked about twice, as the answer to the first question was late.
+struct AskedTwice {
+    redis: Redis,
+    gateway: Gateway,
+    hold: u64,
+    first: Vec<String>,
+    _wire: SlowWire,
+}
+
+impl AskedTwice {
+    async fn begin() -> Self {
+        let redis = Redis::start().await;
+        let wire = SlowWire::to(redis.port(), 0, 0, 1).await;
+        let gateway = gateway(&wire.url(), OnStoreDown::Closed).await;
+        // Redis knows the scripts from now on.
+        let before = gateway.ledger.reserve(&demand(LIMIT, None)).await.unwrap();
+        gateway.ledger.settle(before.hold, charge(true, 1));
+        rests_at(std::slice::from_ref(&gateway), &redis, LIMIT, 1, 1).await;
+        let monitor = redis.monitor();
+        let asked = demand(LIMIT, Some("m".into()));
+        let (_, grant) = tokio::join!(
+            wire.pause(Duration::from_millis(500)),
+            gateway.ledger.reserve(&asked)
+        );
+        let mut questions = monitor.calls(":message:9m");
+        assert_eq!(questions.len(), 2, "{questions:?}");
+        let (hold, first) = (grant.unwrap().hold, questions.swap_remove(0));
+        Self { redis, gateway, hold, first, _wire: wire }
+    }
+
+    /// The first question comes once more.
+    fn repeat(&self) {
+        let words: Vec<&str> = self.first.iter().map(String::as_str).collect();
+        self.redis.ask(&words).list();
+    }
+
+    /// Gives the message back.
+    async fn settle(&self) {
+        self.gateway.ledger.settle(self.hold, charge(false, 7));
+        self.gateway.ledger.flush().await;
+    }
+
+    /// The next request of the id pays its message, and nothing was lost.
+    async fn is_counted(self) {
+        let next = self.gateway.ledger.reserve(&demand(LIMIT, Some("m".into()))).await.unwrap();
+        self.gateway.ledger.settle(next.hold, charge(true, 7));
+        let used = format!("gk:{{{}}}:used", LICENSE.to_hex());
+        rests_at(&[self.gateway], &self.redis, LIMIT, 2, 15).await;
+        assert_eq!(self.redis.ask(&["HEXISTS", &used, "e"]).text(), "0", "taken for a loss");
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_comes_while_its_request_is_open_changes_nothing() {
+    let asked = AskedTwice::begin().await;
+    asked.repeat();
+    asked.settle().await;
+    asked.is_counted().await;
+}
+
+#[tokio::test]
+async fn a_question_that_comes_after_the_end_of_its_request_is_granted_nothing() {
+    let asked = AskedTwice::begin().await;
+    asked.settle().await;
+    for _ in 0..2 {
+        asked.repeat();
+    }
+    asked.is_counted().await;
+}
