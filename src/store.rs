@@ -16,12 +16,14 @@
 //! ```text
 //! gk:here:BOOT    that this store has seen this gateway: gone after a FLUSHALL
 //! gk:life         a name that it got when it was empty: another one after a FLUSHALL
+//! gk:form         the form of what gateways keep here that live
 //! gk:beats        channel: gateways that live
 //! ```
 //! What else lies there, `licenses::redis_cache`, `ledger::shared` and `fleet` say.
 
 pub mod address;
 pub mod fitness;
+mod format;
 pub mod listen;
 mod own;
 pub mod patience;
@@ -459,6 +461,9 @@ impl Store {
     async fn renew(&self, sign: &str) -> Result<(), Away> {
         let mut pipe = redis::pipe();
         pipe.cmd("SET").arg(sign).arg(1).arg("EX").arg(SIGN).ignore();
+        if !self.is_cluster() {
+            format::renew(&mut pipe);
+        }
         pipe.cmd("PUBLISH").arg(listen::BEATS).arg(self.message("beat")).ignore();
         let told = async |wire: &mut Wire| pipe.exec_async(wire).await;
         Ok(self.try_within(&mut Patience::of(SILENCE), told).await?)
@@ -486,7 +491,13 @@ impl Store {
     /// # Errors
     /// It answers, and must not be used.
     pub fn check(&self) -> Result<(), Unfit> {
-        match self.runtime.block_on(self.connect()) {
+        let checked = self.runtime.block_on(async {
+            self.connect().await?;
+            let Some(wire) = self.connection.load_full() else { return Err(Unfit::Silent) };
+            let fit = timeout(CONNECT * 4, format::check(&mut (*wire).clone())).await;
+            fit.map_err(|_| Unfit::Silent)?
+        });
+        match checked {
             Ok(()) => Ok(()),
             Err(away @ (Unfit::Silent | Unfit::Store(_))) => {
                 log::warn!("The shared store does not answer yet: {away}.");

@@ -20,6 +20,8 @@
 //!   leases (for a second and a half at most, where one of them can't).
 //! - Requests that share a message by an id: one of them owns it and pays as a request alone does, the
 //!   others pay nothing. Only where the owner gives back what another one costs does the store say so.
+//! - A request with an id that is granted without the store has a message of its own in the own book until
+//!   the store is back and says whether that of its id is paid already.
 //! - A request that was given up, or whose answer came late, leaves nothing open: it is cancelled by its
 //!   name, before or after it reaches the store.
 //! - What operators give through a gateway is kept and told as its own sums are, so nothing is lost
@@ -28,6 +30,7 @@
 mod adjust;
 mod answer;
 mod holds;
+mod late;
 mod lease;
 mod moving;
 mod peers;
@@ -275,6 +278,7 @@ impl Shared {
         };
         let hold = asking.granted(Open {
             booked: booked.hold,
+            message: None,
             input: granted.input,
             tokens: granted.input.saturating_add(granted.output.unwrap_or(0)),
             taken: granted.now,
@@ -314,24 +318,23 @@ impl Shared {
             local.leased = true;
             Some(leased)
         })?;
-        // Requests of one id that are granted here meanwhile share a message in the own book.
-        let unlimited =
-            Demand { messages: None, tokens: None, output: leased.output, ..demand.clone() };
-        let booked = self.local.book.reserve(&unlimited, &self.local.journal);
-        let booked = match booked {
+        let (booked, message) = match self.book_leased(&demand, leased) {
             Ok(booked) => booked,
             Err(denied) => {
                 self.give_back(&demand.license, leased, false, 0);
                 return Some(Err(denied));
             }
         };
-        let hold = Asking::begin(self, &demand).granted(Open {
-            booked: booked.hold,
+        let mut asking = Asking::begin(self, &demand);
+        let group = asking.group.take();
+        let hold = asking.granted(Open {
+            booked,
+            message,
             input: demand.input,
             tokens: leased.tokens,
             taken: now,
-            group: None,
-            pays: true,
+            pays: group.is_none(),
+            group,
             leased: Some(leased),
             told: Instant::now(),
         });
@@ -361,30 +364,6 @@ impl Shared {
                 local.leased = true;
             }
         });
-    }
-
-    /// Writes into the own book that a request of a group pays the message that it thought another one
-    /// pays, and has the store told.
-    fn charge_late(&self, license: LicenseId, ended: &holds::Ended) {
-        let message = Demand {
-            license,
-            now: ended.taken,
-            about: ended.about.clone(),
-            messages: None,
-            tokens: None,
-            input: 0,
-            input_cost: 0,
-            output: None,
-            min_output: 0,
-            pace: None,
-            message_id: None,
-        };
-        self.holds.settle_late(&license, ended, || {
-            if let Ok(booked) = self.local.book.reserve(&message, &self.local.journal) {
-                self.local.settle(booked.hold, Charge::vanished(0));
-            }
-        });
-        let _ = self.said.send(Said::Settled { license });
     }
 }
 
@@ -529,6 +508,7 @@ impl Ledger for Shared {
             self.local.settle(open.booked, Charge { message: message && open.pays, ..charge });
             match (message, open.pays) {
                 (true, true) => Left::Paid,
+                (true, false) if open.message.is_some() => Left::CostsUnheard,
                 (true, false) => Left::Costs,
                 (false, _) => Left::Free,
             }

@@ -16,6 +16,11 @@ pub enum Unfit {
         "it keeps nothing on a disk: set `appendonly yes`, or `unsafe_eviction: true` in `store`"
     )]
     Forgets,
+    #[error(
+        "gateways of another version are connected to it, which keep their counts in another form: stop \
+         all of them, then start those of one version"
+    )]
+    Form,
     #[error("no connection in time")]
     Silent,
     #[error(transparent)]

@@ -9,7 +9,7 @@ use gatekeeper_filters::kernel::Ledger;
 use crate::{
     shared_exact::{Gateway, LICENSE, charge, demand, gateway, rests_at},
     slow_wire::SlowWire,
-    support::Redis,
+    support::{Redis, eventually},
 };
 
 const LIMIT: u64 = 100;
@@ -34,10 +34,8 @@ impl AskedTwice {
         rests_at(std::slice::from_ref(&gateway), &redis, LIMIT, 1, 1).await;
         let monitor = redis.monitor();
         let asked = demand(LIMIT, Some("m".into()));
-        let (_, grant) = tokio::join!(
-            wire.pause(Duration::from_millis(500)),
-            gateway.ledger.reserve(&asked)
-        );
+        let (_, grant) =
+            tokio::join!(wire.pause(Duration::from_millis(500)), gateway.ledger.reserve(&asked));
         let mut questions = monitor.calls(":message:9m");
         assert_eq!(questions.len(), 2, "{questions:?}");
         let (hold, first) = (grant.unwrap().hold, questions.swap_remove(0));
@@ -82,4 +80,46 @@ async fn a_question_that_comes_after_the_end_of_its_request_is_granted_nothing()
         asked.repeat();
     }
     asked.is_counted().await;
+}
+
+/// What is granted without Redis costs what it costs with it: an id is one message, whoever of its requests
+/// was decided on where.
+#[tokio::test]
+async fn an_id_that_is_served_without_redis_is_one_message_all_the_same() {
+    const LIMIT: u64 = 1_000;
+    let redis = Redis::start().await;
+    let wire = SlowWire::to(redis.port(), 0, 0, 1).await;
+    let gateway = gateway(&wire.url(), OnStoreDown::Lease).await;
+    let ledger = gateway.ledger.clone();
+    let take = async |id: &str| ledger.reserve(&demand(LIMIT, Some(id.into()))).await.unwrap().hold;
+    ledger.settle(take("paid").await, charge(true, 1));
+    let (owner, gives_back) = (take("owned").await, take("back").await);
+    ledger.flush().await;
+
+    wire.stop();
+    for (id, costs) in [
+        ("paid", true),
+        ("owned", true),
+        ("back", true),
+        ("new", true),
+        ("new", true),
+        ("no", false),
+    ] {
+        ledger.settle(take(id).await, charge(costs, 1));
+    }
+    let still_open = take("late").await;
+    ledger.settle(owner, charge(true, 1));
+    ledger.settle(gives_back, charge(false, 1));
+    wire.go_on();
+    eventually("it is back", Duration::from_secs(10), || async { ledger.is_up() }).await;
+    ledger.settle(still_open, charge(true, 1));
+    let gateways = [gateway];
+    rests_at(&gateways, &redis, LIMIT, 5, 10).await;
+    assert_eq!(gateways[0].local.open_reservations(), 0);
+    for id in ["paid", "owned", "back", "new", "late"] {
+        ledger.settle(take(id).await, charge(true, 1));
+    }
+    rests_at(&gateways, &redis, LIMIT, 5, 15).await;
+    ledger.settle(take("no").await, charge(true, 1));
+    rests_at(&gateways, &redis, LIMIT, 6, 16).await;
 }

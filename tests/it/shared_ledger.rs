@@ -1,6 +1,8 @@
 //! Several gateways that count on one Redis behave as one.
 
 use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -316,6 +318,25 @@ async fn a_store_that_evicts_or_forgets_is_refused_unless_it_is_meant() {
         .await;
         redis.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     }
+}
+
+/// What they keep there has another form: each would misread the other.
+#[tokio::test]
+async fn a_store_that_gateways_of_another_version_use_is_refused() {
+    let (mock, redis) = (Mock::start(Reply::chat()).await, Redis::start().await);
+    let config = Config::new(&mock).redis(&redis.url());
+    // It listens to beats, and says nothing of the form in which it writes.
+    let mut older = TcpStream::connect((Ipv4Addr::LOCALHOST, redis.port())).unwrap();
+    older.write_all(b"SUBSCRIBE gk:beats\r\n").unwrap();
+    assert!(older.read(&mut [0; 64]).unwrap() > 0);
+    let mut refused = Gateway::spawn(Arc::new(tempfile::TempDir::new().unwrap()), config.clone());
+    assert!(!refused.exited(Duration::from_secs(20)).await.success());
+    let says = "gateways of another version are connected to it";
+    assert!(refused.logs().contains(says), "{}", refused.logs());
+    drop(older);
+    let gateways = start(2, config).await;
+    gateways[0].app().chat().await.ok();
+    agree(&gateways, LICENSE, 1, sse::TOKENS).await;
 }
 
 /// A limit that changes while requests run takes nothing back and grants nothing above itself.

@@ -31,6 +31,7 @@
 
 local DAY = 86400 * 1000
 local KEEP = 40 * DAY -- longer than any window
+local GROUP_LIFE, GROUP_REQUESTS, GROUP_KEEP, GROUP_DEPTH = 600000, 10, 1200000, 8
 local DEAD = 70000 -- longer than a connection that fails keeps what was written to it
 
 local function clock()
@@ -286,11 +287,65 @@ local function pass_on(account, group)
   end
 end
 
+-- The group before, as far as requests of it still stand on its message.
+local function unfinished(group, depth)
+  if not group or depth > GROUP_DEPTH then return false end
+  local older = unfinished(group[7], depth + 1)
+  if group[3] == 1 or #group[6] == 0 then return older end
+  group[7] = older
+  return group
+end
+
+-- The group that the next request of an id joins, of what is kept of that id.
+local function current_group(packed, now)
+  local group = packed and cmsgpack.unpack(packed)
+  if not group or now - group[1] >= GROUP_LIFE or group[2] >= GROUP_REQUESTS then
+    return {now, 0, 0, '', 0, {}, unfinished(group, 1)}
+  end
+  return group
+end
+
+local function write_group(key, group)
+  redis.call('SET', key, cmsgpack.pack(group), 'PX', GROUP_KEEP)
+end
+
+-- Its entry stays, without a place, and holds the message until the gateway has told that, too.
+local function owe(account, name, entry)
+  local open = account.o
+  open[1] = math.max(0, open[1] - entry[8])
+  add(open[3], entry[5], 1 - entry[2], -entry[4])
+  entry[2], entry[3], entry[4], entry[8], entry[9] = 1, 0, 0, 0, 1
+  write_entry(name, entry)
+end
+
+-- A request ended that costs a message, and of which the store did not know that it has an id, or not
+-- that there is one. Whether it has to pay: none of its group has. Its name is kept, so that this is
+-- decided once.
+local function join(account, now, key, name, entry)
+  local group = current_group(redis.call('GET', key), now)
+  group[2] = group[2] + 1
+  local owes = group[3] == 0 and group[4] == ''
+  if owes then
+    group[3] = 1
+  elseif group[3] == 0 then
+    group[5] = 1
+  end
+  write_group(key, group)
+  if not entry then
+    local gateway, boot = ARGV[1], tonumber(ARGV[2])
+    bury(account, now, name, boot, gateway)
+    entry = read_entry(name)
+  end
+  entry[11] = 1
+  if owes then owe(account, name, entry) else write_entry(name, entry) end
+  return owes
+end
+
 -- The request `name` of a group ended. `state`: 2 it is charged the message, and what its gateway
--- tells has it in it; 1 it is charged, and has paid nothing; 0 it gives back; 3 it was given up.
--- Whether it has to pay after all: then its entry stays, without a place, and holds the message until
--- the gateway has told that too. Said again, it changes nothing.
-local function leave(account, key, name, state)
+-- tells has it in it; 1 it is charged, and has paid nothing; 4 the same, of one that was granted without
+-- the store; 0 it gives back; 3 it was given up.
+-- Whether it has to pay after all. Said again, it changes nothing.
+local function leave(account, now, key, name, state)
   local entry = read_entry(name)
   local packed = redis.call('GET', key)
   local whole, own = packed and cmsgpack.unpack(packed), own_name(name)
@@ -300,7 +355,12 @@ local function leave(account, key, name, state)
     if at then break end
     group = group[7]
   end
-  if not group then return entry and entry[9] == 1 end
+  if not group then
+    if state == 4 and not (entry and entry[8] == 0) then
+      return join(account, now, key, name, entry)
+    end
+    return entry and entry[9] == 1
+  end
   table.remove(group[6], at)
   if state == 3 then group[2] = group[2] - 1 end
   local owes = false
@@ -317,13 +377,7 @@ local function leave(account, key, name, state)
     end
   end
   redis.call('SET', key, cmsgpack.pack(whole), 'KEEPTTL')
-  if owes and entry then
-    local open = account.o
-    open[1] = math.max(0, open[1] - entry[8])
-    add(open[3], entry[5], 1 - entry[2], -entry[4])
-    entry[2], entry[3], entry[4], entry[8], entry[9] = 1, 0, 0, 0, 1
-    write_entry(name, entry)
-  end
+  if owes and entry then owe(account, name, entry) end
   return owes
 end
 
@@ -341,7 +395,8 @@ local function finish(account, now, at)
   for place = at + 1, at + count do done(ARGV[place]) end
   for place = at + count + 1, #ARGV, 3 do
     local name = ARGV[place]
-    if leave(account, KEYS[tonumber(ARGV[place + 1])], name, tonumber(ARGV[place + 2])) then
+    local key, state = KEYS[tonumber(ARGV[place + 1])], tonumber(ARGV[place + 2])
+    if leave(account, now, key, name, state) then
       owing[#owing + 1] = name
     else
       done(name)

@@ -5,7 +5,7 @@
 local now, account = clock(), read_account()
 local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if not (account.o and account.o[5]) then recount(account, now) end
-local owes = KEYS[3] and leave(account, KEYS[3], name, 3)
+local owes = KEYS[3] and leave(account, now, KEYS[3], name, 3)
 local entry = read_entry(name)
 if not entry then
   bury(account, now, name, boot, gateway)

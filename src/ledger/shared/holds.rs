@@ -38,6 +38,9 @@ struct Shard {
 pub struct Open {
     /// Its hold in this gateway's own book.
     pub booked: u64,
+    /// That of its message, which may be paid already: it has an id, and was granted without the store.
+    #[serde(default)]
+    pub message: Option<u64>,
     pub input: u64,
     pub tokens: u64,
     pub taken: UnixMs,
@@ -67,6 +70,8 @@ pub struct Ended {
     pub about: About,
     /// What it leaves, and how.
     pub group: Option<(Group, Left)>,
+    /// As [`Open::message`].
+    pub message: Option<u64>,
 }
 
 /// How a request leaves its group; the numbers are those of account.lua.
@@ -78,6 +83,8 @@ pub enum Left {
     Costs = 1,
     /// It has paid the message of the group.
     Paid = 2,
+    /// It costs the message of the group, of which the store never heard that it is in it.
+    CostsUnheard = 4,
 }
 
 /// What is remembered of a licence.
@@ -218,7 +225,8 @@ impl Holds {
         let left = charge(&open);
         let local = shard.remove(hold)?;
         let group = open.group.clone().map(|group| (group, left));
-        local.ended.push(Ended { hold, taken: open.taken, about, group });
+        let (taken, message) = (open.taken, open.message);
+        local.ended.push(Ended { hold, taken, about, group, message });
         local.untold += 1;
         Some((license, open))
     }
@@ -228,7 +236,7 @@ impl Holds {
     pub fn settle_late(&self, license: &LicenseId, ended: &Ended, charge: impl FnOnce()) {
         self.with(license, |local| {
             charge();
-            local.ended.push(Ended { group: None, ..ended.clone() });
+            local.ended.push(Ended { group: None, message: None, ..ended.clone() });
             local.untold += 1;
         });
     }
@@ -332,6 +340,17 @@ impl Holds {
         }
     }
 
+    /// The holds of messages of which the store has yet to say who pays them; no request is open.
+    pub fn take_undecided(&self) -> Vec<u64> {
+        let mut messages = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let ended = shard.licenses.values_mut().flat_map(|local| &mut local.ended);
+            messages.extend(ended.filter_map(|ended| ended.message.take()));
+        }
+        messages
+    }
+
     /// Forgets licences that nobody used for a day.
     pub fn sweep(&self, now: UnixMs) {
         for shard in &self.shards {
@@ -356,6 +375,7 @@ mod tests {
     fn open() -> Open {
         Open {
             booked: 0,
+            message: None,
             input: 1,
             tokens: 2,
             taken: UnixMs(0),

@@ -24,6 +24,7 @@ impl Shared {
         }
         self.away.store(true, Relaxed);
         self.store.retire(true);
+        self.charge_undecided();
         Some(self.holds.give())
     }
 

@@ -6,7 +6,6 @@
 --      spoken of this licence before (1)   24 whether it asks again about the same request (1)
 -- Answers {code, the store's time, ...}: the codes are those of `Answer` in answer.rs.
 local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST = 0, 1, 2, 3, 4, 5, 6, 7
-local GROUP_LIFE, GROUP_REQUESTS, GROUP_KEEP, GROUP_DEPTH = 600000, 10, 1200000, 8
 -- What a request is to the message of its group.
 local ALONE, OWNS, SHARES, PAID = 0, 1, 2, 3
 
@@ -49,25 +48,12 @@ if rate >= 0 and not known then
   write('r', rates)
 end
 
--- The group before, as far as requests of it still stand on its message.
-local function unfinished(group, depth)
-  if not group or depth > GROUP_DEPTH then return false end
-  local older = unfinished(group[7], depth + 1)
-  if group[3] == 1 or #group[6] == 0 then return older end
-  group[7] = older
-  return group
-end
-
 -- A message that requests of this id have, or hold, is not needed again.
 local group, role = nil, ALONE
 if known then
   role = known[10]
 elseif KEYS[3] then
-  local packed = redis.call('GET', KEYS[3])
-  group = packed and cmsgpack.unpack(packed)
-  if not group or now - group[1] >= GROUP_LIFE or group[2] >= GROUP_REQUESTS then
-    group = {now, 0, 0, '', 0, {}, unfinished(group, 1)}
-  end
+  group = current_group(redis.call('GET', KEYS[3]), now)
   role = (group[3] == 1 and PAID) or (group[4] ~= '' and SHARES) or OWNS
 end
 local covered = known or role > OWNS
@@ -111,7 +97,7 @@ else
     if role == OWNS then group[4], group[5] = own_name(name), 0 end
     group[2] = group[2] + 1
     group[6][#group[6] + 1] = name
-    redis.call('SET', KEYS[3], cmsgpack.pack(group), 'PX', GROUP_KEEP)
+    write_group(KEYS[3], group)
   end
   local message = covered and 0 or 1
   local entry = {now + ARGV[4], message, input, input + math.max(0, cap), starts, boot, gateway, 1,

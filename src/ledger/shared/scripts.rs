@@ -115,7 +115,7 @@ impl Scripts {
         }
         call.arg(listed.open.len());
         for (hold, open) in &listed.open {
-            let pays = u8::from(open.pays);
+            let pays = u8::from(open.pays || open.message.is_some());
             call.arg(speaker.name(*hold)).arg(pays).arg(open.input).arg(open.tokens);
             for start in Windows::at(open.taken).starts() {
                 call.arg(start.0);

@@ -290,10 +290,8 @@ impl Shared {
         answer: Result<Vec<String>, Failed>,
     ) -> bool {
         let owing = self.took(answer);
-        for hold in owing.iter().flatten() {
-            if let Some(ended) = ended.iter().find(|ended| ended.hold == *hold) {
-                self.charge_late(*license, ended);
-            }
+        if let Some(owing) = &owing {
+            ended.iter().for_each(|one| self.decided(*license, one, owing.contains(&one.hold)));
         }
         self.holds.told(license, ended, owing.is_some());
         owing.is_some()
@@ -342,6 +340,7 @@ impl Shared {
                     taken: given_up.taken,
                     about: About::default(),
                     group: None,
+                    message: None,
                 };
                 self.charge_late(license, &ended);
             }

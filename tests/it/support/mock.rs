@@ -225,6 +225,11 @@ impl Mock {
         self.state.lock().seen.len()
     }
 
+    /// How many requests for this path it has seen.
+    pub fn count_of(&self, path: &str) -> usize {
+        self.state.lock().seen.iter().filter(|seen| seen.path == path).count()
+    }
+
     /// The bearers seen so far, in order.
     pub fn keys(&self) -> Vec<String> {
         self.state.lock().seen.iter().map(|seen| seen.key.clone()).collect()
