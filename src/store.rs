@@ -386,8 +386,9 @@ impl Store {
             let known = self.beat(was_up).await;
             // A connection may have broken meanwhile.
             let is_up = known.is_ok() && self.connection.load().is_some();
-            // Said before anything is decided there.
-            if is_up && (known == Ok(false) || self.is_new.swap(false, Relaxed)) {
+            // Both may be so, and are one loss. Said before anything is decided there.
+            let is_new = is_up && self.is_new.swap(false, Relaxed);
+            if is_up && (is_new || known == Ok(false)) {
                 self.lost();
             }
             self.is_up.store(is_up, Relaxed);
