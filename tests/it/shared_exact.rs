@@ -491,15 +491,23 @@ async fn a_silence_is_waited_for_and_is_no_loss() {
         });
     }
     assert_eq!(down.load(Relaxed), 0, "it was taken to be away");
-    for silence in [400, 700] {
-        tokio::join!(wire.pause(Duration::from_millis(silence)), async {
-            let began = Instant::now();
-            let grant = gateway.ledger.reserve(&demand(LIMIT, None)).await.unwrap();
-            assert!(began.elapsed() >= Duration::from_millis(silence - 100));
-            gateway.ledger.settle(grant.hold, charge(true, 1));
+    // Until it is taken to be away, and for longer.
+    for longer in [0, 300] {
+        wire.stop();
+        let is_away = eventually("it is away", Duration::from_secs(5), || async {
+            down.swap(0, Relaxed) > 0
         });
+        let silence = async {
+            is_away.await;
+            tokio::time::sleep(Duration::from_millis(longer)).await;
+            wire.go_on();
+        };
+        let asked = demand(LIMIT, None);
+        let (_, grant) = tokio::join!(silence, gateway.ledger.reserve(&asked));
+        gateway.ledger.settle(grant.unwrap().hold, charge(true, 1));
+        eventually("it is back", Duration::from_secs(5), || async { gateway.ledger.is_up() }).await;
+        down.store(0, Relaxed);
     }
-    assert!(down.load(Relaxed) > 0, "it was never taken to be away");
     assert_eq!(*gateway.store.losses().borrow(), losses, "taken for a loss");
     stop.store(true, Relaxed);
     watching.await.unwrap();

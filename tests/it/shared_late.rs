@@ -56,7 +56,7 @@ impl AskedTwice {
     }
 
     /// The next request of the id pays its message, and nothing was lost.
-    async fn is_counted(self) {
+    async fn counts_both(self) {
         let next = self.gateway.ledger.reserve(&demand(LIMIT, Some("m".into()))).await.unwrap();
         self.gateway.ledger.settle(next.hold, charge(true, 7));
         let used = format!("gk:{{{}}}:used", LICENSE.to_hex());
@@ -70,7 +70,7 @@ async fn a_question_that_comes_while_its_request_is_open_changes_nothing() {
     let asked = AskedTwice::begin().await;
     asked.repeat();
     asked.settle().await;
-    asked.is_counted().await;
+    asked.counts_both().await;
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_question_that_comes_after_the_end_of_its_request_is_granted_nothing()
     for _ in 0..2 {
         asked.repeat();
     }
-    asked.is_counted().await;
+    asked.counts_both().await;
 }
 
 /// What is granted without Redis costs what it costs with it: an id is one message, whoever of its requests
