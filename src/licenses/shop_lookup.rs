@@ -15,9 +15,7 @@ use super::{
     validator::{LicenseValidator, NegativeEntry, refusal_code},
 };
 use crate::{
-    shops::{
-        Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse,
-    },
+    shops::{Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse},
     store::{Away, MOMENT, SILENCE, patience::Patience},
 };
 

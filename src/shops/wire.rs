@@ -111,7 +111,7 @@ pub fn segment(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' => path.push(byte.into()),
-            b'.' if text.trim_matches('.') != "" => path.push('.'),
+            b'.' if !text.trim_matches('.').is_empty() => path.push('.'),
             _ => path.push_str(&format!("%{byte:02X}")),
         }
     }
