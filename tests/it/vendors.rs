@@ -23,12 +23,15 @@ const SOON: Duration = Duration::from_secs(10);
 const PLENTY: &str = "messages: 1000/month, models: [\"*\"]";
 const REQUIRED: &str = "messages: 1000/month, models: [\"*\"], devices: required";
 
+/// Members of a source, in YAML.
+type Members<'a> = &'a [(&'a str, &'a str)];
+
 fn told(status: u16, body: Value) -> VendorAnswer {
     (status, body.to_string())
 }
 
 /// A source of this kind, with the plan `pro`.
-fn sold_by(mock: &Mock, kind: &str, vendor: &Vendor, members: &[(&str, &str)]) -> Config {
+fn sold_by(mock: &Mock, kind: &str, vendor: &Vendor, members: Members<'_>) -> Config {
     let place = if kind == "http" { "url" } else { "base_url" };
     let config = Config::new(mock).plan("pro", PLENTY).env("OUR_KEY", "our-own-key");
     let config = config.of_shop(kind, place, &format!("\"{}\"", vendor.url()));
@@ -130,13 +133,34 @@ async fn a_key_whose_shape_fits_two_shops_is_asked_of_both_and_a_yes_wins() {
         .of_shop("polar", "base_url", &format!("\"{}\"", vendor.url()))
         .of_shop("polar", "organization_id", "org-1")
         .of_shop("polar", "benefits", "{ ben-1: pro }");
-    let gateway = Gateway::start(config).await;
+    let mut gateway = Gateway::start(config).await;
     // Lemon Squeezy knows it as disabled: after a move the buyer's key lives on at the new shop.
     shop.sells(uuid, Says::refused("disabled"));
     gateway.app().chat_as(uuid).await.ok();
     assert_eq!((shop.calls_for(uuid).len(), vendor.calls().len()), (1, 1));
     assert!(vendor.calls()[0].is("POST", "/v1/customer-portal/license-keys/validate"));
     assert_eq!(vendor.calls()[0].header("authorization"), None, "the public call");
+    // One that Lemon Squeezy served goes on where the new shop has it, with what was used.
+    let moved = "00000001-7B4D-4E8A-9D60-5C1B8E7F2A34";
+    vendor.says(|_| told(404, json!({ "error": "ResourceNotFound", "detail": "Not found" })));
+    shop.sells(moved, Says::license());
+    gateway.app().chat_as(moved).await.ok();
+    shop.sells(moved, Says::refused("disabled"));
+    vendor.says(move |_| {
+        let mut license = polar_license("granted");
+        license["key"] = moved.into();
+        told(200, license)
+    });
+    let mut config = gateway.config.clone();
+    config = config.cache("fresh: 1s, stale: 1h");
+    assert!(gateway.reload(config).await);
+    eventually("the new shop is asked", SOON, || async {
+        gateway.app().chat_as(moved).await.ok();
+        vendor.calls().iter().filter(|call| call.body["key"] == moved).count() >= 1
+    })
+    .await;
+    gateway.app().chat_as(moved).await.ok();
+    assert!(gateway.messages(moved).await >= 2);
     // No answer beats a refusal.
     vendor.says(|_| (500, String::new()));
     let other = "00000002-7B4D-4E8A-9D60-5C1B8E7F2A34";
@@ -158,7 +182,7 @@ async fn a_wrong_key_of_ours_is_an_alarm_and_no_buyers_fault() {
         ("token", "\"env:OUR_KEY\""),
         ("benefits", "{ ben-1: pro }"),
     ];
-    let kinds: [(&str, &[(&str, &str)]); 4] =
+    let kinds: [(&str, Members<'_>); 4] =
         [("creem", &creem), ("dodo", &dodo), ("http", &http), ("polar", &polar)];
     for (kind, members) in kinds {
         let vendor = Vendor::open(forbidden).await;
@@ -182,7 +206,7 @@ async fn known_buyers_of_every_shop_outlive_an_outage() {
     let dodo =
         [("api_key", "\"env:OUR_KEY\""), ("products", "{ pdt_1: pro }"), ("business_id", "bus_1")];
     let polar = [("organization_id", "org-1"), ("benefits", "{ ben-1: pro }")];
-    let kinds: [(&str, &[(&str, &str)], VendorAnswer); 4] = [
+    let kinds: [(&str, Members<'_>, VendorAnswer); 4] = [
         ("keygen", &keygen, told(200, keygen_license())),
         ("dodo", &dodo, told(200, dodo_activated("bus_1"))),
         ("polar", &polar, told(200, polar_license("granted"))),
@@ -193,7 +217,7 @@ async fn known_buyers_of_every_shop_outlive_an_outage() {
 }
 
 /// Served while the shop of a known licence says nothing that could be a refusal.
-async fn outage(mock: &Mock, kind: &str, members: &[(&str, &str)], good: VendorAnswer) {
+async fn outage(mock: &Mock, kind: &str, members: Members<'_>, good: VendorAnswer) {
     let vendor = Vendor::open(move |_| good.clone()).await;
     let config = sold_by(mock, kind, &vendor, members).cache("fresh: 1s, stale: 1h");
     let gateway = Gateway::start(config).await;
