@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{Config, Gateway, LICENSE, Mock, Reply, Step, client, mock::nobody, sse};
@@ -77,28 +78,44 @@ fn faults(stream: bool) -> Vec<(&'static str, Reply)> {
     faults
 }
 
+/// One gateway; each fault has a provider and a licence of its own.
 async fn the_next_key_answers(stream: bool) {
     let other = if stream { "json" } else { "stream" };
     let good = if stream { Reply::stream() } else { Reply::chat() };
     let expected = if stream { sse::plain(&["Hel", "lo"]).concat() } else { sse::CHAT.to_owned() };
-    for (what, fault) in faults(stream) {
-        if format!("{fault:?}").contains(&format!("\"x-only\", \"{other}\"")) {
-            continue;
-        }
+    let is_of_other =
+        |reply: &Reply| format!("{reply:?}").contains(&format!("\"x-only\", \"{other}\""));
+    let plan = "messages: 50/month, tokens: 100000/month, models: [\"*\"]";
+    let mut config = Config::empty().plan("free", plan);
+    let mut cases = Vec::new();
+    for (what, fault) in faults(stream).into_iter().filter(|(_, fault)| !is_of_other(fault)) {
+        let name = format!("fault{}", cases.len());
+        let license = format!("JSTAR-FAULT-{:04}", cases.len());
         let mock = Mock::sequence([fault, good.clone()]).await;
-        let plan = "messages: 50/month, tokens: 100000/month, models: [\"*\"]";
-        let gateway = Gateway::start(Config::new(&mock).plan("free", plan)).await;
-        let answer = gateway.app().ask(&client::chat(&json!({ "stream": stream }))).await;
-        assert_eq!(answer.status, 200, "{what}: {}", answer.text());
-        assert_eq!(answer.ok().text(), expected, "{what}");
-        assert_eq!(answer.number("x-gatekeeper-attempts"), 2, "{what}");
-        let keys = mock.keys();
-        assert_eq!(keys.len(), 2, "{what}: {keys:?}");
-        assert_ne!(keys[0], keys[1], "{what}: the same key again");
-        assert_eq!(mock.seen()[0].body, mock.seen()[1].body, "{what}");
-        assert_eq!(gateway.messages(LICENSE).await, 1, "{what}");
-        assert_eq!(gateway.tokens(LICENSE).await, sse::TOKENS, "{what}");
+        config = config
+            .license(&license, "free")
+            .provider(&name, &mock, &["sk-one", "sk-two"])
+            .model(&name, &format!("[{name}/m1]"));
+        cases.push((what, name, license, mock));
     }
+    let gateway = Gateway::start(config).await;
+    let asked = cases.iter().map(|(what, name, license, mock)| {
+        let (gateway, expected) = (&gateway, &expected);
+        async move {
+            let body = client::chat(&json!({ "model": name, "stream": stream }));
+            let answer = gateway.app().ask_as(license, &body).await;
+            assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+            assert_eq!(answer.ok().text(), *expected, "{what}");
+            assert_eq!(answer.number("x-gatekeeper-attempts"), 2, "{what}");
+            let keys = mock.keys();
+            assert_eq!(keys.len(), 2, "{what}: {keys:?}");
+            assert_ne!(keys[0], keys[1], "{what}: the same key again");
+            assert_eq!(mock.seen()[0].body, mock.seen()[1].body, "{what}");
+            assert_eq!(gateway.messages(license).await, 1, "{what}");
+            assert_eq!(gateway.tokens(license).await, sse::TOKENS, "{what}");
+        }
+    });
+    join_all(asked).await;
 }
 
 #[tokio::test]
