@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{
@@ -74,11 +75,12 @@ fn is_envelope(what: &str, text: &str, status: &str) {
 
 async fn what_the_parser_refuses_is_answered_counted_and_logged(wire: Wire) {
     let (mock, gateway) = start(wire).await;
-    for (what, request) in MALFORMED {
-        is_envelope(what, &refused(gateway.raw().await, what, request).await, "400");
-    }
     let many = format!("GET /healthz HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(300));
-    is_envelope("many", &refused(gateway.raw().await, "many headers", &many).await, "400");
+    let requests = MALFORMED.iter().copied().chain([("many headers", &*many)]);
+    let refusals = requests.map(async |(what, request)| {
+        is_envelope(what, &refused(gateway.raw().await, what, request).await, "400");
+    });
+    join_all(refusals).await;
     let all = MALFORMED.len() as f64 + 1.0;
     let metrics = gateway.metrics().await;
     let labels = [("listener", "public")];
@@ -97,10 +99,11 @@ over_http1! { what_the_parser_refuses_is_answered_counted_and_logged, a_head_may
 #[tokio::test]
 async fn the_admin_listener_says_the_same() {
     let (_mock, gateway) = start(Wire::Plain).await;
-    for (what, request) in MALFORMED {
+    let refusals = MALFORMED.iter().map(async |(what, request)| {
         let raw = Raw::to(gateway.admin).await.unwrap();
         is_envelope(what, &refused(raw, what, request).await, "400");
-    }
+    });
+    join_all(refusals).await;
     let labels = [("listener", "admin")];
     let count = gateway.metrics().await.sum("gatekeeper_malformed_requests_total", &labels);
     assert_eq!(count, MALFORMED.len() as f64);
