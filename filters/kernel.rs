@@ -8,6 +8,7 @@ pub mod image;
 pub mod input;
 pub mod json;
 pub mod license;
+pub mod near;
 pub mod period;
 pub mod plan;
 pub mod ports;

@@ -11,7 +11,7 @@ use self::oddities::Oddities;
 use crate::{
     kernel::{
         About, Ask, Charge, Code, Counting, Delivery, Demand, Denied, Endpoint, Exchange, Expenses,
-        Filter, Hooks, Ledger, License, MOST_OUTPUT, Outcome, Plan, QuotaDetail, Reject,
+        Filter, Hooks, Ledger, License, Limit, MOST_OUTPUT, Outcome, Plan, QuotaDetail, Reject,
         Reservation, ResponseHead, Services, Source, Spec, TooFast, UnixMs, Usage, Verdict,
         async_trait, exchange::Settled,
     },
@@ -249,19 +249,14 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
     match denied {
         Denied::Messages { limit, used, resets_at } => quota_exceeded(
             plan,
-            format!(
-                "You have used all {} messages of this {}. They come back on {}.",
-                limit.count,
-                limit.per.name(),
-                day(&resets_at.to_rfc3339())
-            ),
+            format!("{} {}.", used_up(limit), day(&resets_at.to_rfc3339())),
             QuotaDetail { kind: "messages", limit: limit.count, used, resets_at },
         ),
         Denied::Tokens { limit, used, left, needed, resets_at } => quota_exceeded(
             plan,
             format!(
                 "You have {left} of {} tokens left this {} and this message needs about {needed}. \
-                 They come back on {}.",
+                 More come back {}.",
                 limit.count,
                 limit.per.name(),
                 day(&resets_at.to_rfc3339())
@@ -279,11 +274,40 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
     }
 }
 
-/// `2026-12-01T00:00:00Z` as people read it: `2026-12-01 00:00 UTC`.
+fn used_up(limit: Limit) -> String {
+    let per = limit.per.name();
+    match limit.count {
+        0 => format!("Your plan includes no messages this {per}. That may change"),
+        1 => format!("You have used the one message of this {per}. It comes back"),
+        count => format!("You have used all {count} messages of this {per}. They come back"),
+    }
+}
+
+/// `2026-12-01T00:00:00Z` as people read it: `on 1 December 2026`, with the time of day unless it is midnight (UTC).
 fn day(rfc3339: &str) -> String {
-    match rfc3339.get(..16) {
-        Some(minutes) => format!("{} UTC", minutes.replace('T', " ")),
-        None => rfc3339.to_owned(),
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    let part = |from: usize, to: usize| rfc3339.get(from..to);
+    let month = part(5, 7).and_then(|month| month.parse::<usize>().ok());
+    let month = month.and_then(|month| MONTHS.get(month.checked_sub(1)?));
+    match (part(0, 4), month, part(8, 10), part(11, 16)) {
+        (Some(year), Some(month), Some(day), Some(time)) => {
+            let date = format!("on {} {month} {year}", day.trim_start_matches('0'));
+            if time == "00:00" { date } else { format!("{date} at {time} UTC") }
+        }
+        _ => format!("on {rfc3339}"),
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Ask, AskedTier, By, Choice, Code, Diverted, Exchange, Filter, Hooks, Model, Models, Reject,
-    Route, Services, Smart, Spec, Target, Tier, Verdict, Why, async_trait,
+    Ask, AskedTier, By, Choice, Code, Diverted, Endpoint, Exchange, Filter, Hooks, License, Model,
+    Models, Reject, Route, Services, Smart, Spec, Target, Tier, Verdict, Why, async_trait,
+    near::nearest,
 };
 
 /// YAML: `route`, no options; the names stand under `models`.
@@ -37,9 +38,9 @@ impl Filter for RouteFilter {
     }
 
     async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
-        let asked = self.models.get(&*ask.model).ok_or_else(|| unknown(&ask.model))?;
+        let license = exchange.license.as_ref();
+        let asked = find(&self.models, license, &ask.model)?;
         let request = Request { exchange, ask };
-        request.allowed(asked)?;
         let route = match &asked.smart {
             None => {
                 let targets = request.targets(asked)?;
@@ -61,14 +62,7 @@ struct Request<'a> {
 impl Request<'_> {
     /// The plan includes the model.
     fn allowed(&self, model: &Model) -> Verdict {
-        match &self.exchange.license {
-            Some(license) if !license.plan.models.allows(&model.name) => Err(Reject::new(
-                Code::ModelNotAllowed,
-                format!("Your plan does not include the model \"{}\".", model.name),
-            )
-            .upgrade_url(license.plan.upgrade_url.clone())),
-            _ => Ok(()),
-        }
+        allowed(self.exchange.license.as_ref(), model)
     }
 
     /// The targets that take this request.
@@ -78,7 +72,7 @@ impl Request<'_> {
         let serves = |target: &&Arc<Target>| endpoint.at(target.dialect).is_some();
         let targets: Vec<_> = model.targets.iter().filter(serves).cloned().collect();
         if targets.is_empty() {
-            return Err(unknown(&self.ask.model).internal(format!(
+            return Err(elsewhere(model, endpoint).internal(format!(
                 "no target of `{}` serves {}",
                 model.name,
                 endpoint.name()
@@ -122,8 +116,78 @@ fn unknown_tier() -> Reject {
     Reject::field("x-gatekeeper-tier", message)
 }
 
-fn unknown(model: &str) -> Reject {
-    let message = format!("There is no model \"{}\" here.", Reject::shown(model));
+/// The model of a name.
+///
+/// # Errors
+/// 404 where there is none, 403 where the plan does not include it.
+pub fn find<'a>(
+    models: &'a Models,
+    license: Option<&License>,
+    name: &str,
+) -> Result<&'a Arc<Model>, Reject> {
+    let model = models.get(name).ok_or_else(|| unknown(models, license, name))?;
+    allowed(license, model)?;
+    Ok(model)
+}
+
+/// The plan includes the model.
+fn allowed(license: Option<&License>, model: &Model) -> Verdict {
+    match license {
+        Some(license) if !license.plan.models.allows(&model.name) => Err(Reject::new(
+            Code::ModelNotAllowed,
+            format!("Your plan does not include the model \"{}\".", model.name),
+        )
+        .upgrade_url(license.plan.upgrade_url.clone())),
+        _ => Ok(()),
+    }
+}
+
+/// Models that a message lists.
+const LISTED: usize = 8;
+
+/// Names what the plan has: what it has not is nobody's business.
+fn unknown(models: &Models, license: Option<&License>, name: &str) -> Reject {
+    let has = |model: &&str| license.is_some_and(|license| license.plan.models.allows(model));
+    let own: Vec<&str> = models.keys().map(|known| &**known).filter(has).collect();
+    let mut message = format!("There is no model \"{}\" here.", Reject::shown(name));
+    if let Some(near) = nearest(name, own.iter().copied()) {
+        message += &format!(" Did you mean \"{near}\"?");
+    }
+    if !own.is_empty() {
+        let listed: Vec<String> =
+            own.iter().take(LISTED).map(|known| format!("\"{known}\"")).collect();
+        let rest = match own.len().saturating_sub(LISTED) {
+            0 => String::new(),
+            rest => format!(" and {rest} more (GET /v1/models lists them)"),
+        };
+        message += &format!(" Your plan has {}{rest}.", listed.join(", "));
+    }
+    Reject { param: Some("model".into()), ..Reject::new(Code::ModelNotFound, message) }
+}
+
+/// Where apps ask for an endpoint.
+fn address(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Chat => "/v1/chat/completions",
+        Endpoint::Responses => "/v1/responses",
+        Endpoint::Embeddings => "/v1/embeddings",
+        Endpoint::Messages => "/v1/messages",
+        Endpoint::Generate => "/v1beta/models/{model}:generateContent",
+    }
+}
+
+/// The model is there, for apps that speak otherwise.
+fn elsewhere(model: &Model, asked: Endpoint) -> Reject {
+    let serves = |endpoint: &Endpoint| {
+        model.targets.iter().any(|target| endpoint.at(target.dialect).is_some())
+    };
+    let at: Vec<&str> = Endpoint::ALL.into_iter().filter(serves).map(address).collect();
+    let message = format!(
+        "The model \"{}\" exists, but is not served on this endpoint ({}). Ask for it at {}.",
+        model.name,
+        address(asked),
+        at.join(" or ")
+    );
     Reject { param: Some("model".into()), ..Reject::new(Code::ModelNotFound, message) }
 }
 

@@ -8,12 +8,14 @@ mod access;
 mod feed;
 mod keys;
 mod licenses;
+mod live_config;
 mod login;
 mod metrics;
 mod page;
 mod reload;
 mod sessions;
 mod status;
+mod top_licenses;
 mod tries;
 
 pub use self::{
@@ -153,6 +155,9 @@ impl Admin {
         snapshot: &Snapshot,
     ) -> Result<Answer, Failure> {
         let path = session.req_header().uri.path().to_owned();
+        if path == top_licenses::PATH {
+            return self.top_licenses(session, snapshot).await;
+        }
         if let Some(command) = path.strip_prefix(licenses::PATH) {
             return self.licenses(command, session, snapshot).await.map(|answer| told(&answer));
         }

@@ -23,7 +23,10 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{self, Problem, Secrets, Settings, raw::Node, settings::LicenseSource, values},
+    config::{
+        self, Problem, Problems, Secrets, Settings, excerpt, raw::Node, settings::LicenseSource,
+        values,
+    },
     handover::command,
     operator,
     progress::Progress,
@@ -42,9 +45,9 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   gatekeeper demo                                            see it work: no key, no network
-  gatekeeper run -c conf/gatekeeper.yaml                     start the gateway
-  gatekeeper check -c conf/gatekeeper.yaml                   every problem of a file
-  gatekeeper explain -c conf/gatekeeper.yaml                 what the file means
+  gatekeeper run conf/gatekeeper.yaml                        start the gateway
+  gatekeeper check conf/gatekeeper.yaml                      every problem of a file
+  gatekeeper explain conf/gatekeeper.yaml                    what the file means
   gatekeeper seal -c conf/gatekeeper.yaml groq groq-1 < key  a provider key for the file
   gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
   gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
@@ -131,11 +134,38 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
+/// Where a configuration is looked for that nobody names, in this order.
+const DEFAULT_FILES: [&str; 2] = ["gatekeeper.yaml", "/etc/gatekeeper/gatekeeper.yaml"];
+
 #[derive(Debug, Clone, Args)]
 pub struct FileArgs {
-    /// The configuration file
+    /// The configuration file; default: ./gatekeeper.yaml, then /etc/gatekeeper/gatekeeper.yaml
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    pub file: Option<PathBuf>,
+    /// The same
     #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
+}
+
+impl FileArgs {
+    /// # Errors
+    /// No file is named, and there is none where it is looked for.
+    pub fn path(&self) -> anyhow::Result<PathBuf> {
+        named_or_default(self.file.as_ref().or(self.config.as_ref()))
+    }
+}
+
+fn named_or_default(named: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(file) = named {
+        return Ok(file.clone());
+    }
+    let found = DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists());
+    found.with_context(|| {
+        format!(
+            "no configuration file is named, and there is no ./{} and no {}",
+            DEFAULT_FILES[0], DEFAULT_FILES[1]
+        )
+    })
 }
 
 #[derive(Debug, Clone, Args)]
@@ -149,9 +179,8 @@ pub struct CheckArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub file: FileArgs,
     /// Wait until the running gateway hands over (SIGQUIT), and take its sockets and its store
     #[arg(long)]
     pub upgrade: bool,
@@ -159,9 +188,8 @@ pub struct RunArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct UpgradeArgs {
-    /// The configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub file: FileArgs,
     /// The program to start; this one where it is not given
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
@@ -170,22 +198,50 @@ pub struct UpgradeArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
     /// Where the gateway listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: std::net::SocketAddr,
     /// Where the dashboard is
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = address)]
     pub admin: std::net::SocketAddr,
+}
+
+fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    let of_port = || text.parse::<u16>().ok().map(|port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| match of_port() {
+        Some(meant) => format!("an address stands before the port, like {meant}"),
+        None => "expected an IP address and a port, like 127.0.0.1:8080".to_owned(),
+    })
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct SealArgs {
     /// The configuration file
     #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub config: PathBuf,
-    /// The provider's name in the file
-    pub provider: String,
-    /// The key's id in the file
-    pub key_id: String,
+    pub config: Option<PathBuf>,
+    /// The provider's name and the key's id in the file; before them, FILE, where -c does not name it
+    #[arg(value_names = ["FILE] [PROVIDER", "KEY_ID"], num_args = 2..=3, required = true)]
+    pub words: Vec<String>,
+}
+
+impl SealArgs {
+    fn place(&self) -> anyhow::Result<SealPlace> {
+        let (file, provider, key_id) = match self.words.as_slice() {
+            [provider, key_id] => (self.config.clone(), provider, key_id),
+            [file, provider, key_id] if self.config.is_none() => {
+                (Some(file.into()), provider, key_id)
+            }
+            _ => bail!("seal: expected [FILE] PROVIDER KEY_ID"),
+        };
+        let config = named_or_default(file.as_ref())?;
+        Ok(SealPlace { config, provider: provider.clone(), key_id: key_id.clone() })
+    }
+}
+
+/// Which key of which provider in which file.
+struct SealPlace {
+    config: PathBuf,
+    provider: String,
+    key_id: String,
 }
 
 /// What the machine does; the rest of the commands need none.
@@ -222,11 +278,12 @@ pub fn dispatch(
         Command::Run(args) => (actions.run)(args, registry)?,
         Command::Demo(args) => (actions.demo)(args, registry)?,
         Command::Check(args) => return check(&args, &registry, out, err),
-        Command::Explain(args) => return explain(&args.config, &registry, out, err),
-        Command::Seal(args) => seal(&args, &mut io::stdin(), out, err)?,
-        Command::Rewrap(args) => rewrap(&args.config, err)?,
+        Command::Explain(args) => return explain(&args.path()?, &registry, out, err),
+        Command::Seal(args) => seal(&args.place()?, &mut io::stdin(), out, err)?,
+        Command::Rewrap(args) => rewrap(&args.path()?, err)?,
         Command::Usage(args) => {
-            let (settings, _) = config::load_with(&args.config, &registry, Secrets::MayBeAbsent)?;
+            let file = args.file.path()?;
+            let (settings, _) = config::load_with(&file, &registry, Secrets::MayBeAbsent)?;
             usage::write(&settings, &args, out)?;
         }
         Command::Licenses(args) => {
@@ -235,10 +292,11 @@ pub fn dispatch(
         }
         Command::Reload(args) => return reload::run(&args, &registry, out, err),
         Command::Upgrade(args) => {
-            let Some((settings, _)) = look(&args.config, &registry, err)? else {
+            let file = args.file.path()?;
+            let Some((settings, _)) = look(&file, &registry, err)? else {
                 return Ok(ExitCode::FAILURE);
             };
-            command::upgrade(&args.config, &settings, args.binary, err)?;
+            command::upgrade(&file, &settings, args.binary, err)?;
         }
         Command::Health(args) => return health::run(&args, &registry, (out, err)),
         Command::Completions(args) => {
@@ -278,11 +336,30 @@ fn look(
             Ok(Some((settings, warnings.len())))
         }
         Err(problems) => {
-            write_warnings(file, &problems.warnings, err)?;
-            writeln!(err, "{problems}")?;
+            write_problems(&problems, err)?;
             Ok(None)
         }
     }
+}
+
+/// Warnings and problems, each with its line of the file and a caret, and their number.
+///
+/// # Errors
+/// When `err` is closed.
+pub fn write_problems(problems: &Problems, err: &mut dyn Write) -> io::Result<()> {
+    let file = &problems.file;
+    write_warnings(file, &problems.warnings, err)?;
+    let text = config::read(file).ok();
+    let mut told = String::new();
+    for problem in &problems.list {
+        let _ = excerpt::write(&mut told, &file.display().to_string(), problem, text.as_deref());
+    }
+    writeln!(err, "{told}{}", many(problems.list.len(), "problem"))
+}
+
+/// "1 problem", "2 problems".
+fn many(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 fn check(
@@ -291,21 +368,27 @@ fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
-    let file = &*args.file.config;
+    let file = &*args.file.path()?;
     let Some((settings, warnings)) = look(file, registry, err)? else {
         return Ok(ExitCode::FAILURE);
     };
     let keys: usize = settings.providers.iter().map(|provider| provider.keys.len()).sum();
     writeln!(
         out,
-        "{}: good: {} providers, {keys} keys, {} models, {} plans, {} licence keys, {} filters, \
-         {warnings} warnings",
+        "{}: good: {}, {}, {}, {}, {}, {}, {}",
         file.display(),
-        settings.providers.len(),
-        settings.models.len(),
-        settings.plans.len(),
-        license_keys(&settings),
-        settings.filters.len(),
+        many(settings.providers.len(), "provider"),
+        many(keys, "key"),
+        many(settings.models.len(), "model"),
+        many(settings.plans.len(), "plan"),
+        sources(&settings),
+        many(settings.filters.len(), "filter"),
+        many(warnings, "warning"),
+    )?;
+    writeln!(
+        out,
+        "Next: gatekeeper run {0}   (or, where one runs on it: gatekeeper reload {0})",
+        file.display()
     )?;
     if args.online && !sources::check_online(&settings, out)? {
         return Ok(ExitCode::FAILURE);
@@ -313,12 +396,20 @@ fn check(
     Ok(ExitCode::SUCCESS)
 }
 
-fn license_keys(settings: &Settings) -> usize {
-    let keys = settings.licenses.sources.iter().map(|source| match source {
+/// Who may come in: keys of the file, and shops.
+fn sources(settings: &Settings) -> String {
+    let keys = |source: &LicenseSource| match source {
         LicenseSource::Static(keys) => keys.len(),
-        LicenseSource::Shop(_) | LicenseSource::Signed(_) => 0,
-    });
-    keys.sum()
+        _ => 0,
+    };
+    let sources = &settings.licenses.sources;
+    let keys: usize = sources.iter().map(keys).sum();
+    let shops = sources.iter().filter(|source| !matches!(source, LicenseSource::Static(_))).count();
+    match (keys, shops) {
+        (_, 0) => many(keys, "licence key"),
+        (0, _) => many(shops, "shop"),
+        _ => format!("{}, {}", many(keys, "licence key"), many(shops, "shop")),
+    }
 }
 
 fn explain(
@@ -412,7 +503,7 @@ fn describe(plan: &Plan) -> String {
 }
 
 fn seal(
-    args: &SealArgs,
+    args: &SealPlace,
     input: &mut dyn Read,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -475,7 +566,7 @@ fn read_secret(input: &mut dyn Read) -> anyhow::Result<SecretString> {
 }
 
 /// Where the sealed string goes.
-fn advice(root: &Node, args: &SealArgs) -> String {
+fn advice(root: &Node, args: &SealPlace) -> String {
     let (file, provider, id) = (args.config.display(), &args.provider, &args.key_id);
     if (provider.as_str(), id.as_str()) == PLACE {
         return format!("paste it into {file} as `vault: {{ pepper: \"...\" }}`");
@@ -505,9 +596,9 @@ fn rewrap(file: &Path, err: &mut dyn Write) -> anyhow::Result<()> {
     let pepper = if done.pepper_written { "; the pepper in use was written" } else { "" };
     writeln!(
         err,
-        "{}: {} secrets sealed anew, {} were already under vault.kek{pepper}",
+        "{}: {} sealed anew, {} were already under vault.kek{pepper}",
         file.display(),
-        done.secrets,
+        many(done.secrets, "secret"),
         done.kept
     )?;
     Ok(())

@@ -14,6 +14,8 @@ use gatekeeper_filters::kernel::{Chain, ChainProblem, Registry, Services};
 pub mod base_url;
 mod check;
 mod compile;
+mod encoding;
+pub mod excerpt;
 mod file;
 pub mod files;
 mod inert;
@@ -24,7 +26,9 @@ mod schema;
 mod secret;
 pub mod settings;
 mod shape;
+mod syntax;
 pub mod values;
+mod wrong_kind;
 
 use self::settings::LicenseSource;
 pub use self::{
@@ -112,7 +116,19 @@ pub fn read(path: &Path) -> Result<String, Problems> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(failed("larger than 1 MiB".into()));
     }
-    String::from_utf8(bytes).map_err(|_| failed("not UTF-8".into()))
+    if bytes.contains(&0) && !bytes.starts_with(&[0xff, 0xfe]) {
+        return Err(failed(
+            "holds NUL characters: if it was saved as UTF-16, save it as UTF-8".into(),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let (at, message) = encoding::wrong(error.as_bytes(), error.utf8_error().valid_up_to());
+        let mut problems = failed(message);
+        for problem in &mut problems.list {
+            (problem.line, problem.column) = (at.line, at.column);
+        }
+        problems
+    })
 }
 
 /// Compiles the text of a configuration file.
@@ -138,6 +154,11 @@ fn parse_from(
     let settings = match raw::parse(text, &mut report.problems) {
         Err(problem) => {
             report.problems.push(problem);
+            None
+        }
+        Ok(root) if root.is_nothing() || root.span.is_empty() && root.entries().is_empty() => {
+            let message = "the file is empty; start from conf/examples/groq.yaml";
+            report.problem(problem::START, "", message);
             None
         }
         Ok(root) => {

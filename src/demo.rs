@@ -88,6 +88,7 @@ fn introduce(settings: &Settings, key: &str) -> std::io::Result<()> {
          \n\
          Licence key   {key}\n\
          Apps          http://{public}/v1\n\
+         Dashboard     http://{admin}/\n\
          Operators     http://{admin}/status and /metrics\n\
          \n\
          Try it:\n\
@@ -95,6 +96,13 @@ fn introduce(settings: &Settings, key: &str) -> std::io::Result<()> {
          curl -N http://{public}/v1/chat/completions \\\n\
          \x20 -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n\
          \x20 -d '{{\"model\":\"fast\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\
+         \n\
+         Or with the OpenAI SDK (npm install openai):\n\
+         \n\
+         import OpenAI from 'openai';\n\
+         const client = new OpenAI({{ baseURL: 'http://{public}/v1', apiKey: '{key}' }});\n\
+         const answer = await client.responses.create({{ model: 'fast', input: 'Hello' }});\n\
+         console.log(answer.output_text);\n\
          \n\
          Ctrl-C ends it.\n"
     )?;
@@ -112,17 +120,38 @@ fn traffic(address: SocketAddr, key: &str) {
     }
 }
 
+/// Mostly chat, and now and then what other SDKs ask: path and body.
+fn question(turn: u64, stream: bool) -> (&'static str, serde_json::Value) {
+    let words = format!("Is order {turn} on its way?");
+    let messages = serde_json::json!([{ "role": "user", "content": &words }]);
+    match turn % 8 {
+        3 => (
+            "/v1/messages",
+            serde_json::json!({ "model": "fast", "max_tokens": 500, "messages": messages }),
+        ),
+        5 => {
+            let contents = serde_json::json!([{ "role": "user", "parts": [{ "text": words }] }]);
+            ("/v1beta/models/fast:generateContent", serde_json::json!({ "contents": contents }))
+        }
+        7 => (
+            "/v1/responses",
+            serde_json::json!({ "model": "fast", "stream": stream, "input": words }),
+        ),
+        _ => (
+            "/v1/chat/completions",
+            serde_json::json!({ "model": "fast", "stream": stream, "messages": messages }),
+        ),
+    }
+}
+
 fn ask(address: SocketAddr, key: &str, turn: u64, stream: bool) -> std::io::Result<()> {
-    let body = serde_json::json!({
-        "model": "fast", "stream": stream,
-        "messages": [{ "role": "user", "content": format!("Is order {turn} on its way?") }],
-    })
-    .to_string();
+    let (path, body) = question(turn, stream);
+    let body = body.to_string();
     let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
         connection,
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )?;

@@ -85,16 +85,17 @@ const POOLED: usize = 256;
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
     ending::outlive_early_signals().context("signals can't be received")?;
     // What this prints ends in the journal.
-    let (settings, warnings) = config::load(&args.config, &registry).map_err(Problems::masked)?;
+    let file = args.file.path()?;
+    let (settings, warnings) = config::load(&file, &registry).map_err(Problems::masked)?;
     telemetry::log::start(&settings.log.levels);
     for warning in &warnings {
-        log::warn!("{}:{}", args.config.display(), mask(&warning.to_string()));
+        log::warn!("{}:{}", file.display(), mask(&warning.to_string()));
     }
     let predecessor = match args.upgrade {
-        true => handover::take::wait(&args.config, &settings)?,
+        true => handover::take::wait(&file, &settings)?,
         false => None,
     };
-    let source = Source::File { path: args.config };
+    let source = Source::File { path: file };
     let served = serve(settings, registry, source, predecessor.clone());
     if let (Err(problem), Some(predecessor)) = (&served, &predecessor) {
         predecessor.failed(&format!("{problem:#}"));

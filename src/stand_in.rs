@@ -1,13 +1,20 @@
 //! A stand-in for a provider, inside the process: lets a newcomer see everything work with no key
-//! and no network. It speaks all dialects and answers with a few fixed words.
+//! and no network. It speaks all that the gateway serves, with a few fixed words: chat, responses, embeddings,
+//! Anthropic's messages and Gemini's contents; it calls the tools that are offered once, and keeps to schemas.
 
 mod answer;
+mod asked;
+mod chat;
+mod embeddings;
+mod gemini;
+mod messages;
+mod responses;
+mod schema;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use gatekeeper_filters::kernel::json::Document;
 use parking_lot::Mutex;
 use pingora_core::{
     apps::HttpServerApp, protocols::http::ServerSession, server::ShutdownWatch,
@@ -106,13 +113,20 @@ async fn answer(session: &mut ServerSession) -> pingora_core::Result<()> {
     while let Some(chunk) = session.read_request_body().await? {
         body.extend_from_slice(&chunk);
     }
-    let Ok(document) = Document::parse(Bytes::from(body)) else {
+    let target = session.req_header().uri.path_and_query().map_or("", |target| target.as_str());
+    if session.req_header().method == http::Method::GET {
+        // What a probe asks for.
+        return write(session, Bytes::from_static(br#"{"object":"list","data":[]}"#)).await;
+    }
+    let Ok(body) = serde_json::from_slice(&body) else {
         return session.respond_error(400).await;
     };
-    let ask = document.root();
-    let target = session.req_header().uri.path_and_query().map_or("", |target| target.as_str());
-    let asked = Asked::of(target, &ask);
-    if asked.stream { stream(session, &asked).await } else { whole(session, &asked).await }
+    let asked = Asked::of(target, body);
+    if asked.stream {
+        stream(session, &asked).await
+    } else {
+        write(session, asked.whole().into()).await
+    }
 }
 
 fn head(kind: &str) -> pingora_core::Result<ResponseHeader> {
@@ -121,8 +135,7 @@ fn head(kind: &str) -> pingora_core::Result<ResponseHeader> {
     Ok(head)
 }
 
-async fn whole(session: &mut ServerSession, asked: &Asked) -> pingora_core::Result<()> {
-    let body = Bytes::from(asked.whole());
+async fn write(session: &mut ServerSession, body: Bytes) -> pingora_core::Result<()> {
     let mut head = head("application/json")?;
     head.set_content_length(body.len())?;
     session.write_response_header(Box::new(head)).await?;
@@ -133,12 +146,13 @@ async fn stream(session: &mut ServerSession, asked: &Asked) -> pingora_core::Res
     let mut head = head("text/event-stream")?;
     head.insert_header("transfer-encoding", "chunked")?;
     session.write_response_header(Box::new(head)).await?;
-    if let Some(opening) = asked.opening() {
-        session.write_response_body(Bytes::from(opening), false).await?;
+    let events = asked.events();
+    let last = events.len().saturating_sub(1);
+    for (place, event) in events.into_iter().enumerate() {
+        if place > 0 {
+            tokio::time::sleep(PACE).await;
+        }
+        session.write_response_body(Bytes::from(event), place == last).await?;
     }
-    for word in &asked.words {
-        tokio::time::sleep(PACE).await;
-        session.write_response_body(Bytes::from(asked.word(word)), false).await?;
-    }
-    session.write_response_body(Bytes::from(asked.closing()), true).await
+    Ok(())
 }

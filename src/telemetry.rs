@@ -1,6 +1,7 @@
 //! What operators see: metrics, the live list of requests, the access log.
 
 pub mod access_log;
+pub mod failures;
 pub mod figures;
 pub mod histogram;
 pub mod history;
@@ -10,6 +11,7 @@ pub mod metrics;
 pub mod neighbours;
 pub mod seen;
 pub mod today;
+pub mod webhooks;
 
 use std::{
     sync::{
@@ -25,8 +27,10 @@ use gatekeeper_filters::kernel::{
 
 use self::{
     access_log::AccessLog,
+    failures::Failures,
     live::{Live, Times},
     metrics::Metrics,
+    webhooks::Webhooks,
 };
 use crate::proxy::flight::Flight;
 
@@ -34,6 +38,8 @@ pub struct Telemetry {
     pub metrics: Metrics,
     pub live: Live,
     pub access: AccessLog,
+    pub failures: Failures,
+    pub webhooks: Webhooks,
     in_flight: AtomicU64,
     open: AtomicU64,
 }
@@ -62,6 +68,8 @@ impl Telemetry {
             metrics: Metrics::new(),
             live: Live::new(),
             access,
+            failures: Failures::default(),
+            webhooks: Webhooks::default(),
             in_flight: AtomicU64::new(0),
             open: AtomicU64::new(0),
         })

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
-    path::PathBuf,
 };
 
 use anyhow::Context;
@@ -11,7 +10,11 @@ use clap::{Args, ValueEnum};
 use gatekeeper_filters::kernel::{DOLLAR, UnixMs};
 
 use crate::{
-    config::{Settings, settings::PlanPrice},
+    cli::FileArgs,
+    config::{
+        Settings,
+        settings::{PlanPrice, Store},
+    },
     fleet::days,
     ledger::daily::{self, DailyRow},
     progress::Progress,
@@ -19,7 +22,8 @@ use crate::{
 };
 
 pub const EXAMPLES: &str = "\
-Days and months are UTC. Licences are shown by the first 12 digits of their hash. `requests` are all that
+Days and months are UTC. Licences are shown by the first 12 digits of their
+hash, which `licenses --license` takes, and in CSV by all. `requests` are all that
 ended, `messages` what plans were charged. `cached` and `cache_write` are part of `input`; `wasted` are tokens
 of attempts whose answers no app got (timed out, broken, thrown away), beside `input` and `output`. The cost is
 what the `prices` of the file made of all of them; revenue is a plan's `price` for each licence that
@@ -33,9 +37,8 @@ Examples:
 
 #[derive(Debug, Clone, Args)]
 pub struct UsageArgs {
-    /// The configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub file: FileArgs,
     /// What a line stands for
     #[arg(long, value_enum, default_value = "plan")]
     pub by: By,
@@ -69,24 +72,60 @@ fn month(text: &str) -> Result<String, String> {
 pub fn write(settings: &Settings, args: &UsageArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let progress = Progress::of("Adding up what was used", "");
     let month = args.month.clone().unwrap_or_else(|| daily::date(UnixMs::now())[..7].to_owned());
-    let rows = rows(settings, &month)?;
+    let rows = rows(&settings.store, &month)?;
     drop(progress);
-    let table = Table::new(args.by, &rows, &settings.plan_prices);
+    let mut table = Table::new(args.by, &rows, &settings.plan_prices);
+    // A program that reads it names licences by their ids.
+    table.is_short = !args.csv;
     // At once: whoever reads only the first lines (`| head`) has them all.
     let mut text = Vec::new();
     if args.csv { table.write_csv(&mut text) } else { table.write_aligned(&mut text) }?;
     Ok(out.write_all(&text)?)
 }
 
+/// The days of the running month.
+///
+/// # Errors
+/// The store can't be read.
+pub fn of_this_month(store: &Store) -> anyhow::Result<Vec<DailyRow>> {
+    rows(store, &daily::date(UnixMs::now())[..7])
+}
+
 /// The days of a month (`2026-11`).
-fn rows(settings: &Settings, month: &str) -> anyhow::Result<Vec<DailyRow>> {
-    if let Some(redis) = &settings.store.redis {
+fn rows(store: &Store, month: &str) -> anyhow::Result<Vec<DailyRow>> {
+    if let Some(redis) = &store.redis {
         return days::of_month(redis, month);
     }
-    let path = &settings.store.path;
+    let path = &store.path;
     // No month has a later day, and text sorts by time.
     daily::read(path, &format!("{month}-01"), &format!("{month}-31"))
         .with_context(|| format!("store {}", path.display()))
+}
+
+/// The licence whose id begins so, among those that used something this month or the one before.
+///
+/// # Errors
+/// None does, or several do; the store can't be read.
+pub fn licence_of(settings: &Settings, prefix: &str) -> anyhow::Result<String> {
+    let now = UnixMs::now();
+    let before = UnixMs(now.0.saturating_sub(31 * 86_400_000));
+    let mut found = BTreeSet::new();
+    for month in [now, before] {
+        let rows = rows(&settings.store, &daily::date(month)[..7])?;
+        found.extend(rows.into_iter().map(|row| row.license).filter(|id| id.starts_with(prefix)));
+    }
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (None, _) => anyhow::bail!(
+            "--license: no licence that used something lately begins with {prefix}; all 64 hex digits name any"
+        ),
+        (Some(one), Some(other)) => anyhow::bail!(
+            "--license: several begin with {prefix}, {} and {} among them: give more digits",
+            &one[..20.min(one.len())],
+            &other[..20.min(other.len())]
+        ),
+    }
 }
 
 /// One line: sums over some rows. Money in picodollars.
@@ -131,6 +170,8 @@ struct Table<'a> {
     by: By,
     lines: Vec<(String, Line<'a>)>,
     total: Line<'a>,
+    /// Licences by the first digits of their ids.
+    is_short: bool,
 }
 
 impl<'a> Table<'a> {
@@ -158,12 +199,8 @@ impl<'a> Table<'a> {
         if by != By::Day {
             lines.sort_by_key(|(_, line)| std::cmp::Reverse((line.cost, line.messages)));
         }
-        let shown = |name: &str| match by {
-            By::Licence => name.get(..12).unwrap_or(name).to_owned(),
-            _ => name.to_owned(),
-        };
-        let lines = lines.into_iter().map(|(name, line)| (shown(name), line)).collect();
-        Self { by, lines, total }
+        let lines = lines.into_iter().map(|(name, line)| (name.to_owned(), line)).collect();
+        Self { by, lines, total, is_short: true }
     }
 
     fn head(&self) -> Vec<&'static str> {
@@ -195,7 +232,8 @@ impl<'a> Table<'a> {
                 line.cache_write,
                 line.wasted,
             ];
-            let mut cells = vec![name.clone()];
+            let short = name.get(..12).filter(|_| self.by == By::Licence && self.is_short);
+            let mut cells = vec![short.unwrap_or(name).to_owned()];
             cells.extend(counts.iter().map(u64::to_string));
             cells.push(money(line.cost));
             if self.by == By::Plan {

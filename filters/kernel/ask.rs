@@ -25,6 +25,8 @@ pub struct Ask {
     pub cap_field: Option<&'static str>,
     /// Output tokens that the model may spend on thinking; an output cap must be above it.
     pub thinking_budget: Option<u64>,
+    /// Names of members that no provider gets, separated by commas; empty where all are sent on.
+    pub dropped: String,
     pub members: Members,
 }
 
@@ -40,6 +42,7 @@ impl Ask {
             output_cap: None,
             cap_field: None,
             thinking_budget: None,
+            dropped: String::new(),
             members,
         }
     }

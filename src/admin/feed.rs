@@ -146,6 +146,7 @@ impl BackgroundService for Ticker {
         let mut told = Instant::now();
         while !self.phase.is_draining() {
             ticks.tick().await;
+            self.hub.telemetry.failures.flush();
             if self.hub.tick(told.elapsed() >= QUIET) {
                 told = Instant::now();
             }

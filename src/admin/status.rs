@@ -8,7 +8,7 @@ use std::{
 use gatekeeper_filters::kernel::UnixMs;
 use serde_json::{Map, Value, json};
 
-use super::Admin;
+use super::{Admin, live_config};
 use crate::{
     operator::Operator,
     pool::{Provider, State, breaker::Circuit, health::Why, key::Key},
@@ -37,7 +37,7 @@ impl Admin {
                     "dialect": provider.settings.dialect.name(),
                     "state": provider_state(provider, now),
                     "sick_for_ms": provider.breaker().sick_for_ms(now),
-                    "why": provider.breaker().firewall.refuses().then_some("firewall"),
+                    "why": provider_why(provider),
                     "spent_today": dollars(snapshot.budgets.spent(index, today)),
                     "budget": provider.settings.budget.map(dollars),
                 })
@@ -120,7 +120,7 @@ fn config(history: &History, snapshot: &Snapshot) -> Value {
         .map(|refusal| json!({ "at": &*refusal.at.to_rfc3339(), "problems": refusal.problems }));
     json!({
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
-        "steps": steps,
+        "steps": steps, "live": live_config::of(snapshot),
         "limits_by_address": snapshot.settings.server.limits_by_address(),
         "waits_for_restart": now.waiting, "changes": now.changes, "refused": refused,
     })
@@ -132,6 +132,7 @@ fn sources(snapshot: &Snapshot) -> Vec<Value> {
         json!({
             "name": shop.name(), "state": report.state, "why": report.why,
             "last_event": report.last_event.map(|at| at.to_rfc3339().to_string()),
+            "webhook": snapshot.telemetry.webhooks.of(shop.name()),
         })
     });
     let local = book.local_sources();
@@ -142,12 +143,22 @@ fn sources(snapshot: &Snapshot) -> Vec<Value> {
 
 pub(super) const PROVIDER_STATES: [&str; 4] = ["serving", "out", "sick", "recovering"];
 
-/// `out`: it answers, but no key of it is ready.
+/// What keeps a provider from serving, where that is neither its keys nor its answers.
+fn provider_why(provider: &Provider) -> Option<&'static str> {
+    match () {
+        () if provider.breaker().firewall.refuses() => Some("firewall"),
+        () if provider.endpoint.has_no_address() => Some("no_address"),
+        () => None,
+    }
+}
+
+/// `out`: it answers, but no key of it is ready; or its name has no address.
 pub(super) fn provider_state(provider: &Provider, now: Instant) -> &'static str {
     let serves = |key: &Arc<Key>| key.can_serve(now) && provider.is_closed_for(key);
     match provider.breaker().circuit() {
         Circuit::Open => "sick",
         Circuit::HalfOpen => "recovering",
+        Circuit::Closed if provider.endpoint.has_no_address() => "out",
         Circuit::Closed if provider.keys().iter().any(serves) => "serving",
         Circuit::Closed => "out",
     }
@@ -202,6 +213,7 @@ fn keys(
             "fails_for_ms": provider.account(key).sick_for_ms(now),
             "requests": key.health.requests.load(Relaxed),
             "errors": key.health.errors.load(Relaxed),
+            "failed_in_a_row": key.health.failed_in_a_row.load(Relaxed),
             "open": key.health.open.load(Relaxed),
             "remaining": left_of_limit.map(|(remaining, _)| remaining),
             "limit": left_of_limit.map(|(_, limit)| limit),

@@ -4,7 +4,6 @@
 use std::{
     io::{self, Read as _, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
-    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -14,7 +13,7 @@ use clap::Args;
 use gatekeeper_filters::kernel::Registry;
 use url::Url;
 
-use super::call;
+use super::{FileArgs, call};
 use crate::config::{self, Secrets, settings};
 
 pub const EXAMPLES: &str = "\
@@ -31,14 +30,13 @@ const LONGEST_ANSWER: u64 = 64 * 1024;
 
 #[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
-    /// The configuration file the gateway runs with
-    #[arg(short = 'c', long = "config", value_name = "FILE", required_unless_present = "url")]
-    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub file: FileArgs,
     /// Whether it takes requests, not only lives
     #[arg(long, conflicts_with = "url")]
     pub ready: bool,
     /// What to ask instead; http only
-    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "file"])]
     pub url: Option<Url>,
 }
 
@@ -50,16 +48,16 @@ pub fn run(
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> anyhow::Result<ExitCode> {
     let mut admin = None;
-    let (address, path) = match (&args.url, &args.config) {
-        (Some(url), _) => at(url)?,
-        (None, Some(file)) => {
-            let (settings, _) = config::load_with(file, registry, Secrets::MayBeAbsent)?;
+    let (address, path) = match &args.url {
+        Some(url) => at(url)?,
+        None => {
+            let file = args.file.path()?;
+            let (settings, _) = config::load_with(&file, registry, Secrets::MayBeAbsent)?;
             let path = if args.ready { "/readyz" } else { "/healthz" };
             let address = call::address(&settings);
             admin = Some(settings.admin);
             (address, path.to_owned())
         }
-        (None, None) => bail!("health: name a file with -c, or a URL"),
     };
     let scheme =
         if admin.as_ref().is_some_and(|admin| admin.tls.is_some()) { "https" } else { "http" };

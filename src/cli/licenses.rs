@@ -22,6 +22,7 @@ use crate::{
     config::{self, Secrets, Settings},
     ledger::{Kind, OpenError},
     operator::{Answer, Command, random_id},
+    usage,
 };
 
 /// Longer than any key.
@@ -69,7 +70,7 @@ pub enum What {
 pub struct SubjectArgs {
     #[command(flatten)]
     pub file: FileArgs,
-    /// The licence's id (64 hex digits) instead of its key
+    /// The licence's id instead of its key: 64 hex digits, or as many of the first as name one (6 at least)
     #[arg(long, value_name = "HEX")]
     pub license: Option<String>,
     /// Print the answer as JSON
@@ -137,10 +138,10 @@ pub fn settings(
     registry: &Registry,
     err: &mut dyn Write,
 ) -> anyhow::Result<Settings> {
-    let file = &args.subject().file.config;
-    config::load_with(file, registry, Secrets::MayBeAbsent).map(|(settings, _)| settings).map_err(
+    let file = args.subject().file.path()?;
+    config::load_with(&file, registry, Secrets::MayBeAbsent).map(|(settings, _)| settings).map_err(
         |problems| {
-            let _ = writeln!(err, "{problems}");
+            let _ = super::write_problems(&problems, err);
             anyhow::anyhow!("licenses: {} has problems", file.display())
         },
     )
@@ -154,7 +155,7 @@ pub fn run(
     operate: Operate,
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> anyhow::Result<ExitCode> {
-    let body = body(args, err)?;
+    let body = body(args, settings, err)?;
     let answer = ask(args, settings, operate, &body)?;
     if args.subject().json {
         writeln!(out, "{:#}", answer.body)?;
@@ -171,12 +172,15 @@ pub fn run(
 
 /// The order, as the admin listener takes it. It has an id from the start: asked twice, it is carried
 /// out once.
-fn body(args: &LicensesArgs, err: &mut dyn Write) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+fn body(
+    args: &LicensesArgs,
+    settings: &Settings,
+    err: &mut dyn Write,
+) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let mut order = Map::new();
     match &args.subject().license {
         Some(hex) => {
-            LicenseId::from_hex(hex).context("--license: expected 64 hex digits")?;
-            order.insert("license".into(), json!(hex));
+            order.insert("license".into(), json!(whole_id(hex, settings)?));
         }
         None => {
             order.insert("key".into(), json!(&*read_key(err)?));
@@ -194,6 +198,17 @@ fn body(args: &LicensesArgs, err: &mut dyn Write) -> anyhow::Result<Zeroizing<Ve
         }
     }
     Ok(Zeroizing::new(Value::Object(order).to_string().into_bytes()))
+}
+
+/// Fewer digits than 64 are enough where they name one licence, as in git.
+fn whole_id(hex: &str, settings: &Settings) -> anyhow::Result<String> {
+    let hex = hex.to_ascii_lowercase();
+    if LicenseId::from_hex(&hex).is_some() {
+        return Ok(hex);
+    }
+    let fits = (6..64).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    anyhow::ensure!(fits, "--license: expected 6 to 64 hex digits");
+    usage::licence_of(settings, &hex)
 }
 
 fn read_key(err: &mut dyn Write) -> anyhow::Result<Zeroizing<String>> {
@@ -234,7 +249,7 @@ fn ask(
             "{in_use}; and nobody answers on the admin address {} ({nobody}). Is {} the file \
                  that gateway runs with?",
             call::address(settings),
-            args.subject().file.config.display(),
+            args.subject().file.path().unwrap_or_default().display(),
         ),
         _ => error,
     })

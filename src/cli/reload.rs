@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 use super::{
     FileArgs,
     call::{self, Called},
-    write_warnings,
 };
 use crate::config::{self, Secrets, Settings};
 
@@ -42,13 +41,13 @@ pub fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
-    let file = &args.file.config;
+    let file = &args.file.path()?;
     // Says where the gateway is; a file with problems it would refuse anyway.
     let settings = match config::load_with(file, registry, Secrets::MayBeAbsent) {
         Ok((settings, _)) => settings,
         Err(problems) => {
-            write_warnings(file, &problems.warnings, err)?;
-            writeln!(err, "{problems}\n{REFUSED}")?;
+            super::write_problems(&problems, err)?;
+            writeln!(err, "{REFUSED}")?;
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -59,7 +58,7 @@ pub fn run(
 const REFUSED: &str = "Refused: a gateway that runs keeps the configuration it has.";
 
 fn ask(args: &ReloadArgs, settings: &Settings) -> anyhow::Result<Value> {
-    let file = &args.file.config;
+    let file = &args.file.path()?;
     let order = if args.diff {
         json!({ "dry_run": true, "text": config::read(file)? })
     } else {

@@ -79,8 +79,8 @@ fn run_and_demo_are_handed_on() {
 fn check_counts_what_a_good_file_has() {
     let (result, out, err) = call(&["check", "-c", &default_file()]);
     assert_eq!((result.unwrap(), err.as_str()), (ExitCode::SUCCESS, ""));
-    assert_eq!(out.lines().count(), 1);
-    assert!(out.contains("1 providers, 1 keys, 2 models, 2 plans, 1 licence keys, 5 filters"));
+    assert_eq!(out.lines().count(), 2);
+    assert!(out.contains("3 providers, 3 keys, 2 models, 2 plans, 2 licence keys, 5 filters"));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn check_tells_every_problem_of_a_bad_file() {
     assert_eq!((result.unwrap(), out.as_str()), (ExitCode::FAILURE, ""));
     assert!(err.contains("plans.free.mesages: unknown field; did you mean `messages`?"), "{err}");
     assert!(err.ends_with("2 problems\n"), "{err}");
-    assert!(call(&["check", "-c", "not/there"]).2.contains("not/there:1:1: can't be read"));
+    assert!(call(&["check", "-c", "not/there"]).2.contains("not/there: can't be read"));
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn sealing(text: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 fn sealed(file: &Path, input: &str) -> anyhow::Result<(String, String)> {
-    let args = SealArgs { config: file.into(), provider: "groq".into(), key_id: "a".into() };
+    let args = SealPlace { config: file.into(), provider: "groq".into(), key_id: "a".into() };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     seal(&args, &mut input.as_bytes(), &mut out, &mut err)?;
     Ok((String::from_utf8(out)?, String::from_utf8(err)?))
@@ -162,7 +162,7 @@ fn seal_says_what_it_can_not_do() {
     for (text, why) in [
         ("plans: {}", "add this line: vault:"),
         ("vault: { kek: 5 }", "expected"),
-        ("a: [", "not valid YAML"),
+        ("a: [", "is never closed"),
         ("vault: { kek: env:GATEKEEPER_NOT_SET }", "base64"),
     ] {
         let (_directory, file) = sealing(text);
@@ -170,4 +170,48 @@ fn seal_says_what_it_can_not_do() {
         assert!(error.contains(why), "{error}");
     }
     assert!(Cli::try_parse_from(["gatekeeper", "seal", "-c", "f", "groq", "a", "gsk"]).is_err());
+}
+
+#[test]
+fn a_file_needs_no_option_and_its_problems_have_their_line() {
+    let file = default_file();
+    let (result, out, _) = call(&["check", &file]);
+    assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+    let (first, next) = out.split_once('\n').unwrap();
+    assert!(
+        first.contains("good: 3 providers, 3 keys, 2 models, 2 plans, 2 licence keys"),
+        "{out}"
+    );
+    assert!(first.ends_with("5 filters, 0 warnings"), "{out}");
+    assert!(next.starts_with(&format!("Next: gatekeeper run {file}")), "{out}");
+    assert!(Cli::try_parse_from(["gatekeeper", "check", &file, "-c", &file]).is_err());
+    for command in ["run", "explain", "rewrap", "usage", "reload", "upgrade", "health"] {
+        assert!(Cli::try_parse_from(["gatekeeper", command, &file]).is_ok(), "{command}");
+    }
+    assert!(Cli::try_parse_from(["gatekeeper", "licenses", "show", &file]).is_ok());
+    let seal =
+        |words: &[&str]| match Cli::try_parse_from(["gatekeeper", "seal"].iter().chain(words)) {
+            Ok(Cli { command: Command::Seal(args) }) => {
+                args.place().ok().map(|place| (place.config, place.provider, place.key_id))
+            }
+            _ => None,
+        };
+    let sealed = Some((PathBuf::from(&file), "groq".to_owned(), "groq-1".to_owned()));
+    assert_eq!(seal(&[&file, "groq", "groq-1"]), sealed);
+    assert_eq!(seal(&["-c", &file, "groq", "groq-1"]), sealed);
+    assert_eq!(seal(&["groq"]), None);
+
+    let directory = tempfile::tempdir().unwrap();
+    let wrong = directory.path().join("gateway.yaml");
+    let text = "plans:\n  free:\n   messages: 5/month\n    models: [\"*\"]\n    tokens: 1/day\n";
+    fs::write(&wrong, text).unwrap();
+    let (result, _, err) = call(&["check", wrong.to_str().unwrap()]);
+    assert_eq!(result.unwrap(), ExitCode::FAILURE);
+    let expected = format!(
+        "{0}:3:4: indented by 3, the other fields of `free` by 4\n  |\n3 |    messages: 5/month\n  |    ^\n1 problem\n",
+        wrong.display()
+    );
+    assert_eq!(err, expected);
+    let port = Cli::try_parse_from(["gatekeeper", "demo", "--listen", "8080"]).unwrap_err();
+    assert!(port.to_string().contains("like 127.0.0.1:8080"), "{port}");
 }

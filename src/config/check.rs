@@ -5,13 +5,15 @@ use super::{
     problem::{Report, did_you_mean},
     raw::{Kind, Looks, Node},
     shape::{Field, Shape, Text, Variant},
-    values,
+    values, wrong_kind,
 };
 
 pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
     let wrong = |report: &mut Report| {
-        let hint = quote_hint(node, shape);
-        let message = format!("expected {}, found {}{hint}", shape.expected(), node.looks().name());
+        let expected = expected(shape, path);
+        let hint = wrong_kind::hint(node, shape, path);
+        let message =
+            format!("expected {expected}, found {}{hint}", wrong_kind::found(node, shape));
         report.problem(node.at, path, message);
     };
     match shape {
@@ -33,9 +35,23 @@ pub fn check(node: &Node, shape: &Shape, path: &str, report: &mut Report) {
         },
         _ => match scalar(node, shape) {
             Some(Ok(())) => {}
-            Some(Err(message)) => report.problem(node.at, path, message),
+            Some(Err(message)) => {
+                let message = match wrong_kind::quoted(node, shape) {
+                    Some(value) => format!("{value}: {message}"),
+                    None => message,
+                };
+                report.problem(node.at, path, message);
+            }
             None => wrong(report),
         },
+    }
+}
+
+/// What stands there, in words; a pace is most often one of a minute.
+fn expected(shape: &Shape, path: &str) -> String {
+    match shape {
+        Shape::Text(Text::Limit) if path.ends_with(".rate") => "a limit like `20/minute`".into(),
+        _ => shape.expected(),
     }
 }
 
@@ -56,19 +72,6 @@ fn same_kind(node: &Node, shape: &Shape) -> bool {
         Kind::List(_) => matches!(shape, Shape::List { .. }),
         Kind::Map(_) => matches!(shape, Shape::Record(_) | Shape::OneOf(_) | Shape::Map { .. }),
         Kind::Scalar { .. } => !shape.is_compound(),
-    }
-}
-
-fn quote_hint(node: &Node, shape: &Shape) -> &'static str {
-    let wants_text = matches!(
-        shape,
-        Shape::Text(Text::Name | Text::Model | Text::LicenseKey | Text::Path | Text::Any)
-    );
-    match node.looks() {
-        Looks::Int | Looks::Decimal | Looks::Bool if wants_text => {
-            " (text that looks like this needs quotes)"
-        }
-        _ => "",
     }
 }
 
@@ -110,7 +113,10 @@ fn record(node: &Node, fields: &[Field], path: &str, report: &mut Report) {
         let at = entry.key_at;
         let below = join(path, &entry.key);
         let Some(field) = fields.iter().find(|field| field.name == entry.key) else {
-            report.problem(at, below, unknown_field(&entry.key, fields));
+            match wrong_kind::decimal_comma(node, entry) {
+                Some((at, field, message)) => report.problem(at, join(path, field), message),
+                None => report.problem(at, below, unknown_field(&entry.key, fields, path)),
+            }
             continue;
         };
         match foreign(node, field, fields) {
@@ -142,7 +148,15 @@ fn foreign(node: &Node, field: &Field, fields: &[Field]) -> Option<(&'static str
     (known && chosen != variant).then_some((variant, other))
 }
 
-fn unknown_field(name: &str, fields: &[Field]) -> String {
+fn unknown_field(name: &str, fields: &[Field], path: &str) -> String {
+    if let Some(hint) = wrong_kind::single_key(name, fields, path) {
+        return format!("unknown field; {hint}");
+    }
+    if let Some((name, _)) =
+        name.split_once(':').filter(|(name, _)| fields.iter().any(|field| field.name == *name))
+    {
+        return format!("a space is missing after `{name}:`");
+    }
     if name == "<<" {
         return "merge keys are not understood; write the fields out".into();
     }

@@ -31,6 +31,7 @@ use crate::{
     vault::{Kek, Pepper, Source, pepper::PLACE},
 };
 
+mod doubtful;
 mod filters;
 mod licenses;
 mod models;
@@ -70,6 +71,7 @@ pub(super) fn compile(
     licenses::warn_of_guessable_keys(&view.sub("licenses"), &licenses, &providers.list, report);
     let services = super::inert::services(models.clone(), licenses.buy_url.clone());
     let (filters, filter_lines) = filters::compile(&view, registry, &services, report);
+    doubtful::warn(&view, &providers, &models, report);
     let (server, admin) = (server?, admin?);
     if server.listen == admin.listen && server.listen.port() != 0 {
         let admin = view.sub("admin");
@@ -119,6 +121,7 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
             connections_per_address: limits.int("connections_per_address").map(|n| n as usize),
         },
     };
+    port(view, listen, report);
     if !listen.ip().is_loopback() && view.node("tls").is_none() && !behind_tls {
         let message = "licence keys would cross the network in clear: set `tls`, or \
                        `behind_tls: true` where something in front of the gateway speaks TLS";
@@ -130,6 +133,14 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
         report.warn(view.at("behind_tls"), view.path("behind_tls"), message);
     }
     Some(server)
+}
+
+/// A port that is chosen anew at each start is none that apps and Prometheus could know.
+fn port(view: &View<'_>, listen: SocketAddr, report: &mut Report) {
+    if listen.port() == 0 {
+        let message = "port 0 is no address to be reached at";
+        report.problem(view.at("listen"), view.path("listen"), message);
+    }
 }
 
 fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
@@ -205,6 +216,7 @@ fn admin(
     let is_none = view.text("token") == Some("none");
     let has_token = view.node("token").is_some() && !is_none;
     let behind_tls = view.bool("behind_tls");
+    port(view, listen, report);
     if !has_token && !listen.ip().is_loopback() {
         let message = "off loopback the admin listener needs a `token` (`env:NAME` or `file:PATH`)";
         report.problem(view.at("listen"), view.path("listen"), message);

@@ -2,9 +2,11 @@
 
 use std::{fmt, path::PathBuf};
 
+use gatekeeper_filters::kernel::near::nearest;
+
 use super::{files::Files, mask::mask};
 
-/// A place in the file; line and column count from 1, columns in characters.
+/// A place in the file, or with line 0 none; line and column count from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub line: usize,
@@ -45,7 +47,10 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.line, self.column)?;
+        match self.line {
+            0 => f.write_str(" ")?,
+            line => write!(f, "{line}:{}: ", self.column)?,
+        }
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
@@ -94,7 +99,7 @@ impl Problems {
     }
 
     pub(super) fn one(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        let list = vec![Problem::new(START, "", message)];
+        let list = vec![Problem::new(Place { line: 0, column: 0 }, "", message)];
         Self { file: file.into(), list, warnings: Vec::new(), files: Files::default() }
     }
 }
@@ -117,21 +122,4 @@ pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
         Some(near) => format!("; did you mean `{near}`?"),
         None => String::new(),
     }
-}
-
-/// The nearest known name within a third of its length (at least one letter off is allowed).
-fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if name.len() > 128 {
-        return None;
-    }
-    let name = name.to_lowercase();
-    // Enough for any file written by hand; a generated one must not make this slow.
-    known
-        .into_iter()
-        .take(2000)
-        .filter(|known| known.len() <= 128)
-        .map(|known| (strsim::damerau_levenshtein(&known.to_lowercase(), &name), known))
-        .filter(|(distance, known)| *distance <= (known.chars().count() / 3).max(1))
-        .min()
-        .map(|(_, known)| known)
 }

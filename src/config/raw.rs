@@ -8,7 +8,10 @@ use std::{collections::HashMap, ops::Range};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::problem::{Place, Problem, START};
+use super::{
+    problem::{Place, Problem, START},
+    syntax,
+};
 
 /// Deeper files are refused.
 const MAX_DEPTH: usize = 32;
@@ -192,7 +195,7 @@ pub fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
             Ok((event, span)) => reader.event(event, span)?,
             Err(error) => {
                 let at = Place { line: error.marker().line(), column: error.marker().col() + 1 };
-                return Err(Problem::new(at, "", format!("not valid YAML: {}", error.info())));
+                return Err(syntax::diagnose(text, at));
             }
         }
     }

@@ -49,9 +49,7 @@ impl Opener<'_> {
             return self.unseal(node, text, place, path, report);
         }
         let Some(source) = Source::parse(text) else {
-            let message = "a secret never stands here in clear: seal it with `gatekeeper seal`, or \
-                           use `env:NAME` or `file:PATH`";
-            report.problem(node.at, path, message);
+            report.problem(node.at, path, in_clear(text));
             return None;
         };
         self.read(&source, node, path, report)
@@ -60,7 +58,9 @@ impl Opener<'_> {
     /// A secret that can't be sealed: `env:NAME` or `file:PATH`.
     pub fn plain(&self, node: &Node, path: &str, report: &mut Report) -> Option<SecretString> {
         let Some(source) = Source::parse(node.text()?) else {
-            report.problem(node.at, path, "expected `env:NAME` or `file:PATH`");
+            let message = node.text().and_then(variable);
+            let message = message.unwrap_or_else(|| "expected `env:NAME` or `file:PATH`".into());
+            report.problem(node.at, path, message);
             return None;
         };
         self.read(&source, node, path, report)
@@ -129,6 +129,24 @@ impl Opener<'_> {
             report.problem(node.at, path, error.to_string());
         }
     }
+}
+
+/// `${X}` and `$X` are how other programs write it.
+fn variable(text: &str) -> Option<String> {
+    let name = text.strip_prefix('$')?.trim_start_matches('{').trim_end_matches('}');
+    let is_name = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    is_name.then(|| format!("variables are written `env:{name}`"))
+}
+
+fn in_clear(text: &str) -> String {
+    variable(text).unwrap_or_else(|| {
+        "a secret never stands here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or \
+         `file:PATH`"
+            .into()
+    })
 }
 
 fn read(source: &Source) -> Result<SecretString, Trouble> {

@@ -167,6 +167,7 @@ impl Text {
             Text::Size => "a size like `10MiB`",
             Text::Limit => "a limit like `50/month`",
             Text::CallLimit => "a limit like `50/minute`",
+            Text::Price => "a price like `$9/month`",
             Text::Dollars => "dollars like `$20`",
             Text::Percent => "a share like `10%`",
             Text::Address => "an address like `127.0.0.1:8080`",

@@ -1,3 +1,4 @@
+mod doubtful;
 mod mistakes;
 
 use std::{fs, path::PathBuf};
@@ -159,7 +160,7 @@ fn files_that_are_no_configuration_are_refused() {
     fs::write(&path, vec![b'#'; MAX_FILE as usize + 1]).unwrap();
     assert!(refused().contains("larger than 1 MiB"));
     fs::write(&path, [0xff, 0xfe]).unwrap();
-    assert!(refused().contains("not UTF-8"));
+    assert!(refused().contains("save the file as UTF-8"));
     fs::write(&path, format!("{SMALL}---\n{SMALL}")).unwrap();
     assert!(refused().contains("a second document"));
     for text in ["", "5", "[]", "a: [", "\t- x", "%YAML 9"] {

@@ -169,6 +169,8 @@ pub struct KeyHealth {
     pub withdrawn: AtomicBool,
     pub requests: AtomicU64,
     pub errors: AtomicU64,
+    /// Attempts since the last one that was answered.
+    pub failed_in_a_row: AtomicU64,
     pub open: AtomicU64,
     pub pace: Pace,
 }

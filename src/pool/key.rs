@@ -276,6 +276,7 @@ impl Key {
 
     /// A probe found it sound.
     pub fn sound(&self) {
+        self.health.failed_in_a_row.store(0, Relaxed);
         if self.health.quarantine.lift() {
             log::info!("A key is taken again. provider={} key={}", self.told.provider, self.id);
             self.told.teller.tell(self.subject(), Change::Sound);

@@ -80,6 +80,11 @@ impl Lease {
             KeyNews::TimedOut => self.failed(Fault::Silent, now),
             _ => self.answered(now),
         }
+        if matches!(news, KeyNews::Good | KeyNews::Heard)
+            && key.health.failed_in_a_row.load(Relaxed) > 0
+        {
+            key.health.failed_in_a_row.store(0, Relaxed);
+        }
         match news {
             KeyNews::Good => return self.is_good(now),
             KeyNews::Heard => {
@@ -101,6 +106,10 @@ impl Lease {
             | KeyNews::None => {}
         }
         key.health.errors.fetch_add(1, Relaxed);
+        // What one request's content or model causes says nothing about the next.
+        if !matches!(news, KeyNews::Unfit | KeyNews::Doubtful) {
+            key.health.failed_in_a_row.fetch_add(1, Relaxed);
+        }
     }
 
     fn is_good(&self, now: Instant) {

@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -46,6 +46,8 @@ pub struct Endpoint {
     timeouts: Timeouts,
     /// Place of the address that worked last.
     good: AtomicUsize,
+    /// A look-up failed, and no address is left from before.
+    nowhere: AtomicBool,
     ready: tokio::sync::Notify,
 }
 
@@ -61,6 +63,7 @@ impl Endpoint {
             peers: ArcSwap::default(),
             timeouts,
             good: AtomicUsize::new(0),
+            nowhere: AtomicBool::new(false),
             ready: tokio::sync::Notify::new(),
         };
         endpoint.keep(literal.map(|ip| SocketAddr::new(ip, base.port)).into_iter().collect());
@@ -78,6 +81,11 @@ impl Endpoint {
             stand_in: true,
         };
         Self::new(&base, timeouts)
+    }
+
+    /// Its name was looked up in vain; not yet looked up is not that.
+    pub fn has_no_address(&self) -> bool {
+        self.nowhere.load(Relaxed)
     }
 
     fn is_literal(&self) -> bool {
@@ -241,6 +249,7 @@ impl Standing {
                 }
                 self.good_at = now;
                 endpoint.keep(addresses);
+                endpoint.nowhere.store(false, Relaxed);
                 endpoint.ready.notify_waiters();
                 REFRESH
             }
@@ -251,6 +260,7 @@ impl Standing {
                 if now.saturating_duration_since(self.good_at) > KEEP_LAST_GOOD {
                     endpoint.peers.store(Arc::default());
                 }
+                endpoint.nowhere.store(endpoint.peers.load().is_empty(), Relaxed);
                 RETRY
             }
         }
@@ -306,7 +316,9 @@ mod tests {
         now += RETRY;
         standing.learn(&endpoint, fails(), now);
         assert!(tried(&endpoint).is_empty(), "nobody knows any longer where they lead");
+        assert!(endpoint.has_no_address());
         standing.learn(&endpoint, Ok(addresses(&["1.1.1.1"])), now);
+        assert!(!endpoint.has_no_address());
         assert_eq!(tried(&endpoint), ["1.1.1.1:443"]);
         standing.learn(&endpoint, fails(), now + KEEP_LAST_GOOD);
         assert_eq!(tried(&endpoint), ["1.1.1.1:443"], "the time counts from the last good answer");

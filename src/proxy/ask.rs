@@ -9,7 +9,7 @@ use gatekeeper_filters::kernel::{
 };
 
 use super::{
-    fields,
+    dropped, fields,
     gate::Generate,
     weight::{self, Weight},
 };
@@ -48,6 +48,8 @@ pub fn parse(
             weigh(&mut weight, endpoint, plain, &value);
             ask.members.push_source(name.raw_span(), value.span());
             ask.thinking_budget = ask.thinking_budget.max(fields::thinking_budget(plain, &value));
+        } else if !fields::changes_nothing(&value) && !fields::is_read_here(endpoint, plain) {
+            dropped::name(&mut ask.dropped, &name.decoded());
         }
     }
     if !has_model {
@@ -182,12 +184,17 @@ fn finish(ask: &mut Ask, endpoint: Endpoint) {
         // Left out, a provider would keep the answer, readable with any key of the account.
         ask.members.set("store", "false");
     }
+    let mut dropped = std::mem::take(&mut ask.dropped);
+    let mut name = |field: &str| dropped::name(&mut dropped, field);
     if endpoint == Endpoint::Generate
-        && let Some(config) =
-            ask.members.get("generationConfig").and_then(fields::generation_config)
+        && let Some(config) = ask
+            .members
+            .get("generationConfig")
+            .and_then(|json| fields::generation_config(json, &mut name))
     {
         ask.members.set("generationConfig", config);
     }
+    ask.dropped = dropped;
 }
 
 #[cfg(test)]

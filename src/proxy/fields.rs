@@ -145,6 +145,16 @@ pub fn passes(endpoint: Endpoint, name: &[u8]) -> bool {
     list.iter().any(|known| known.as_bytes() == name)
 }
 
+/// Leaving it out is what it asks for: nobody misses it.
+pub fn changes_nothing(value: &Value<'_>) -> bool {
+    value.is_null() || value.as_bool() == Some(false)
+}
+
+/// Members that are taken out although they are listed nowhere, because they are read here.
+pub fn is_read_here(endpoint: Endpoint, name: &str) -> bool {
+    matches!((endpoint, name), (Endpoint::Chat, "stream_options"))
+}
+
 /// Refuses what multiplies the cost of a message or can't be metered.
 ///
 /// # Errors
@@ -249,13 +259,18 @@ fn check_generation_config(config: &Value<'_>) -> Result<(), Reject> {
     Ok(())
 }
 
-/// The config with the members that pass, if it has others.
-pub fn generation_config(json: &[u8]) -> Option<String> {
+/// The config with the members that pass, if it has others; those are told to `dropped`.
+pub fn generation_config(json: &[u8], dropped: &mut dyn FnMut(&str)) -> Option<String> {
     let mut reader = Reader::lenient();
     let config = reader.parse(json).ok()?;
     let passes = |name: &str| GENERATION_CONFIG.contains(&name);
     if config.members().all(|(name, _)| passes(&name.decoded())) {
         return None;
+    }
+    for (name, value) in config.members() {
+        if !passes(&name.decoded()) && !changes_nothing(&value) {
+            dropped(&format!("generationConfig.{}", name.decoded()));
+        }
     }
     let kept: Vec<String> = config
         .members()
@@ -269,6 +284,15 @@ pub fn generation_config(json: &[u8]) -> Option<String> {
 
 fn check_openai(name: &str, value: &Value<'_>) -> Result<(), Reject> {
     match name {
+        "previous_response_id" | "conversation" if !value.is_null() => refuse(
+            name,
+            "no conversation is kept here, so it leads nowhere: send the whole conversation as \"input\" each time",
+        ),
+        "prompt" if !value.is_null() => refuse(
+            name,
+            "prompts that are kept at a provider are not served: send the text itself, as \"instructions\" and \
+             \"input\" or as \"messages\"",
+        ),
         "n" | "best_of" if !value.is_null() && value.as_u64() != Some(1) => {
             refuse(name, "only one answer a request is served: leave it out or set it to 1")
         }

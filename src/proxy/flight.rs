@@ -24,6 +24,8 @@ pub struct Flight {
     pub exchange: Option<Box<Exchange>>,
     pub ask: Option<Box<Ask>>,
     pub endpoint: &'static str,
+    /// The path that was asked for, where the gate refused it.
+    pub path: Option<Box<str>>,
     pub request_id: Arc<str>,
     pub attempts: Vec<Attempted>,
     /// The first output went to the app.
@@ -60,6 +62,7 @@ impl Default for Flight {
             exchange: None,
             ask: None,
             endpoint: "other",
+            path: None,
             request_id: Arc::from(""),
             attempts: Vec::new(),
             first_output: None,

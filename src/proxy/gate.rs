@@ -9,10 +9,15 @@ use gatekeeper_filters::kernel::{AskedTier, Code, Credential, Dialect, Endpoint,
 use http::{HeaderMap, HeaderValue, Method};
 use pingora_core::protocols::http::ServerSession;
 
+use self::not_served::not_served;
 use crate::{
     downstream::framing::is_host,
     shops::{self, Scheme, Shop},
 };
+
+mod not_served;
+
+pub use self::not_served::{no_cors, shown_path};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,10 @@ pub enum Entry {
     /// Goes to a provider.
     Provider(Endpoint),
     Models,
+    /// One of them; the path names it.
+    Model,
+    /// Anthropic's estimate of what a request weighs.
+    CountTokens,
     Me,
     Activate,
     Deactivate,
@@ -31,15 +40,23 @@ pub enum Entry {
 /// The name of a shop follows; for shops that sign nothing, a secret after it.
 const WEBHOOKS: &[u8] = b"/webhooks/";
 
-/// Gemini's paths name model and method after this.
-const GENERATE: &[u8] = b"/v1beta/models/";
+/// Gemini's paths name model and method after one of these; its SDK for Python takes the second.
+const GENERATE: [&[u8]; 2] = [b"/v1beta/models/", b"/v1/models/"];
 
-const TABLE: [(&str, &str, Entry); 10] = [
+/// What Gemini's API does with a model, beside what is served here.
+const GEMINI_METHODS: [&[u8]; 4] =
+    [b"countTokens", b"embedContent", b"batchEmbedContents", b"predict"];
+
+/// One model's name follows.
+const MODEL: &[u8] = b"/v1/models/";
+
+pub(super) const TABLE: [(&str, &str, Entry); 11] = [
     ("POST", "/v1/chat/completions", Entry::Provider(Endpoint::Chat)),
     ("POST", "/chat", Entry::Provider(Endpoint::Chat)),
     ("POST", "/v1/responses", Entry::Provider(Endpoint::Responses)),
     ("POST", "/v1/embeddings", Entry::Provider(Endpoint::Embeddings)),
     ("POST", "/v1/messages", Entry::Provider(Endpoint::Messages)),
+    ("POST", "/v1/messages/count_tokens", Entry::CountTokens),
     ("GET", "/v1/models", Entry::Models),
     ("GET", "/v1/me", Entry::Me),
     ("POST", "/license/activate", Entry::Activate),
@@ -66,6 +83,12 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
             _ => allowed = Some("POST"),
         }
     }
+    if allowed.is_none() && model_of(path).is_some() {
+        match *method {
+            Method::GET => return Ok(Entry::Model),
+            _ => allowed = Some("GET"),
+        }
+    }
     for (known, at, entry) in TABLE {
         if at.as_bytes() == path {
             let is_head = entry == Entry::Health && *method == Method::HEAD;
@@ -80,8 +103,20 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<Entry, Reject> {
             let message = format!("This address takes {known} requests only.");
             Reject { allow: Some(known), ..Reject::new(Code::MethodNotAllowed, message) }
         }
-        None => Reject::new(Code::NotFound, "There is nothing at this address."),
+        None => not_served(method, path),
     })
+}
+
+/// The name of one model in its path, as it stands there.
+pub fn model_of(target: &[u8]) -> Option<&[u8]> {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    path.strip_prefix(MODEL).filter(|name| !name.is_empty() && !is_of_gemini(path))
+}
+
+/// Whether it names a model and something that Gemini's API does with one.
+fn is_of_gemini(path: &[u8]) -> bool {
+    let method = memchr::memrchr(b':', path).map(|colon| &path[colon + 1..]);
+    split_generate(path).is_some() || method.is_some_and(|method| GEMINI_METHODS.contains(&method))
 }
 
 /// What an app speaks that asks for this: the envelope of its errors.
@@ -91,7 +126,7 @@ pub fn dialect(target: &[u8]) -> Dialect {
     match below {
         // Also of what is not served here, such as counting tokens and batches.
         Some([] | [b'/', ..]) => Dialect::Anthropic,
-        _ if path.starts_with(GENERATE) => Dialect::Gemini,
+        _ if path.starts_with(GENERATE[0]) || is_of_gemini(path) => Dialect::Gemini,
         _ => Dialect::OpenAi,
     }
 }
@@ -125,7 +160,7 @@ pub fn generate(target: &[u8]) -> Result<Option<Generate>, Reject> {
 /// The model and whether a stream is asked for. Names are plain words: nothing in them is escaped, and the
 /// SDKs escape nothing.
 fn split_generate(path: &[u8]) -> Option<(&[u8], bool)> {
-    let rest = path.strip_prefix(GENERATE)?;
+    let rest = GENERATE.iter().find_map(|prefix| path.strip_prefix(*prefix))?;
     let colon = memchr::memrchr(b':', rest)?;
     let (model, method) = (&rest[..colon], &rest[colon + 1..]);
     let plain =
@@ -215,7 +250,17 @@ pub fn credential(headers: &HeaderMap, dialect: Dialect) -> Result<Credential, R
     let doubled = bearer.next().is_some() || plain.next().is_some();
     match (found, elsewhere) {
         ((Some(value), None), false) if !doubled => parse_bearer(value).ok_or_else(|| {
-            missing("The Authorization header must be \"Bearer\" and your licence key.")
+            let text = value.to_str().unwrap_or_default();
+            let is_bearer = text.split_once(' ').is_some_and(|(scheme, key)| {
+                scheme.eq_ignore_ascii_case("bearer") && !key.trim().is_empty()
+            });
+            missing(if is_bearer {
+                "This does not look like a licence key: it has a space or another unusual character in it, or is \
+                 too long. Please copy all of it, and nothing else."
+            } else {
+                "Enter your licence key to use this app. (For its developer: the Authorization header must be \
+                 \"Bearer\" and the key.)"
+            })
         }),
         ((None, Some(value)), false) if !doubled => {
             let key = value.to_str().ok().and_then(parse_key);
@@ -325,6 +370,8 @@ mod tests {
             "/v1beta/models/gemini-2.5:generateContent?alt=sse",
             "/v1beta/models/a:streamGenerateContent",
             "/v1beta/models/llama:8b:generateContent",
+            "/v1/models/gemini-2.5:generateContent",
+            "/v1/models/a:streamGenerateContent?alt=sse",
         ] {
             assert_eq!(gemini(path), Some(Entry::Provider(Endpoint::Generate)), "{path}");
         }
@@ -336,6 +383,18 @@ mod tests {
             "a",
         ] {
             assert_eq!(gemini(&format!("/v1beta/models/{path}")), None, "{path}");
+        }
+        assert_eq!(entry(Method::GET, "/v1/models/fast?x=1").unwrap(), Entry::Model);
+        assert_eq!(entry(Method::GET, "/v1/models/llama:8b").unwrap(), Entry::Model);
+        for (method, path) in [
+            (Method::POST, "/v1/models/fast"),
+            (Method::GET, "/v1/models/a:generateContent"),
+            (Method::GET, "/v1/messages/count_tokens"),
+        ] {
+            assert_eq!(entry(method, path).unwrap_err().code, Code::MethodNotAllowed, "{path}");
+        }
+        for path in ["/v1/models/a:embedContent", "/v1/models/"] {
+            assert_eq!(entry(Method::POST, path).unwrap_err().code, Code::NotFound, "{path}");
         }
         for path in ["/chat/", "//chat", "/Chat", "/v1/../chat", "/v1/%63hat", "/", ""] {
             assert_eq!(entry(Method::POST, path).unwrap_err().code, Code::NotFound, "{path}");

@@ -172,7 +172,10 @@ impl ProxyHttp for Gateway {
     ) -> pingora_core::Result<bool> {
         let snapshot = flight.pinned()?;
         let request = session.as_downstream().req_header();
-        let entry = gate::enter(&request.method, request.raw_path());
+        let entry = gate::enter(&request.method, request.raw_path()).map_err(|reject| {
+            let asks = request.headers.contains_key("access-control-request-method");
+            if request.method == http::Method::OPTIONS && asks { gate::no_cors() } else { reject }
+        });
         let entry = match gate::check_head(session.as_downstream()) {
             Ok(()) => entry,
             Err(reject) => {
@@ -204,10 +207,30 @@ impl ProxyHttp for Gateway {
             }
             Ok(entry) => {
                 flight.endpoint = local::name(entry);
-                local::answer(entry, session.as_downstream_mut(), &snapshot, &flight.request_id)
-                    .await
+                let answered = local::answer(
+                    entry,
+                    session.as_downstream_mut(),
+                    &snapshot,
+                    &flight.request_id,
+                )
+                .await;
+                if let Some(shop) = shop_of(entry) {
+                    let (telemetry, id) = (&snapshot.telemetry, &*flight.request_id);
+                    match &answered {
+                        Ok(()) => telemetry.webhooks.taken(shop, id),
+                        Err(BodyError::Reject(reject)) => {
+                            telemetry.webhooks.refused(shop, reject, &telemetry.failures, id);
+                        }
+                        Err(BodyError::Gone(_)) => {}
+                    }
+                }
+                answered
             }
-            Err(reject) => Err(reject.into()),
+            Err(reject) => {
+                let path = session.as_downstream().req_header().raw_path();
+                flight.path = Some(gate::shown_path(path));
+                Err(reject.into())
+            }
         };
         match result {
             Ok(()) => {
@@ -389,9 +412,31 @@ fn refused(reject: &Reject) -> Outcome {
 fn log_refusal(flight: &Flight, reject: &Reject) {
     let (status, code) = reject.code.wire();
     let (request, internal) = (&flight.request_id, &reject.internal);
-    if status >= 500 {
-        log::warn!("A request failed: {code} {internal}. request={request}");
-    } else {
+    let Some(snapshot) = flight.snapshot.as_ref().filter(|_| status >= 500) else {
         log::debug!("A request was refused: {code} {internal}. request={request}");
-    }
+        return;
+    };
+    let last = flight.attempts.last();
+    let kind = match last {
+        Some(last) => format!("{code} ({} {})", last.provider, last.outcome),
+        None => code.to_owned(),
+    };
+    snapshot.telemetry.failures.note(&kind, || {
+        let route = flight.exchange.as_deref().and_then(|exchange| exchange.route.as_ref());
+        let model = route.map_or("-", |route| &*route.asked.name);
+        let why = if internal.is_empty() { &reject.message } else { internal };
+        let key = last.map_or_else(
+            || "-".to_owned(),
+            |last| format!("{}/{} ({})", last.provider, last.key, last.outcome),
+        );
+        let attempts = flight.attempts.len();
+        format!(
+            "A request failed: {code}: {why}. model={model} key={key} attempts={attempts} request={request}"
+        )
+    });
+}
+
+/// The shop whose webhook it is.
+fn shop_of(entry: Entry) -> Option<&'static str> {
+    local::name(entry).strip_prefix("webhook_")
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use gatekeeper_filters::{
     kernel::{Asking, Credential, Dialect, License, Licenses, Reject, Spent, UnixMs},
-    license,
+    license, route,
 };
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     address,
     body::BodyError,
-    devices,
+    count_tokens, devices,
     gate::{self, Entry},
     respond, webhooks,
 };
@@ -23,6 +23,8 @@ use crate::{downstream::connection::Connection, snapshot::Snapshot};
 pub fn name(entry: Entry) -> &'static str {
     match entry {
         Entry::Models => "models",
+        Entry::Model => "model",
+        Entry::CountTokens => "count_tokens",
         Entry::Me => "me",
         Entry::Activate => "activate",
         Entry::Deactivate => "deactivate",
@@ -42,6 +44,14 @@ pub async fn answer(
 ) -> Result<(), BodyError> {
     let body = match entry {
         Entry::Models => models(&license(session, snapshot, Device::Counts).await?.0, snapshot),
+        Entry::Model => {
+            let license = license(session, snapshot, Device::Counts).await?.0;
+            let name = gate::model_of(session.req_header().raw_path()).unwrap_or_default();
+            let name = percent_decoded(name);
+            let name = String::from_utf8_lossy(&name);
+            model(&route::find(&snapshot.settings.models, Some(&license), &name)?.name)
+        }
+        Entry::CountTokens => count_tokens::answer(session, snapshot).await?,
         Entry::Me => me(&license(session, snapshot, Device::Counts).await?.0, snapshot).await?,
         Entry::Activate => devices::activate(session, snapshot).await?,
         Entry::Deactivate => devices::deactivate(session, snapshot).await?,
@@ -105,10 +115,31 @@ fn allowed<'a>(license: &'a License, snapshot: &'a Snapshot) -> impl Iterator<It
 }
 
 fn models(license: &License, snapshot: &Snapshot) -> Value {
-    let data: Vec<Value> = allowed(license, snapshot)
-        .map(|id| json!({"id": id, "object": "model", "created": 0, "owned_by": "gatekeeper"}))
-        .collect();
+    let data: Vec<Value> = allowed(license, snapshot).map(model).collect();
     json!({"object": "list", "data": data})
+}
+
+fn model(id: &str) -> Value {
+    json!({"id": id, "object": "model", "created": 0, "owned_by": "gatekeeper"})
+}
+
+/// SDKs escape what a name may hold beside letters.
+fn percent_decoded(name: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| name.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut decoded, mut at) = (Vec::with_capacity(name.len()), 0);
+    while let Some(byte) = name.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
 }
 
 async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Reject> {

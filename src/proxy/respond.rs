@@ -35,11 +35,23 @@ fn may_retry(reject: &Reject) -> bool {
     }
 }
 
+/// The app's own bound, in seconds, on what its SDK may wait before it asks again by itself.
+const MAX_WAIT: &str = "x-max-wait";
+
+/// Whether what it would have to wait is longer than the app wants its SDK to.
+fn is_too_long(reject: &Reject, headers: &http::HeaderMap) -> bool {
+    let most =
+        headers.get(MAX_WAIT).and_then(|most| most.to_str().ok()?.trim().parse::<f64>().ok());
+    let most = most.filter(|most| *most >= 0.0);
+    most.is_some_and(|most| reject.retry_after.is_some_and(|wait| wait as f64 > most))
+}
+
 fn head(
     reject: &Reject,
     dialect: Dialect,
     request_id: &str,
     length: usize,
+    may_retry: bool,
 ) -> pingora_core::Result<ResponseHeader> {
     let mut head = ResponseHeader::build_no_case(reject.code.status(), Some(8))?;
     head.insert_header("content-type", "application/json")?;
@@ -54,7 +66,7 @@ fn head(
     if let Some(seconds) = reject.retry_after {
         head.insert_header("retry-after", seconds)?;
     }
-    if !may_retry(reject) {
+    if !may_retry {
         head.insert_header("x-should-retry", "false")?;
     }
     if reject.code == Code::LicenseMissing {
@@ -78,7 +90,8 @@ pub async fn refuse(
     request_id: &str,
 ) -> pingora_core::Result<()> {
     let body = envelope::refusal(reject, dialect, request_id);
-    let head = head(reject, dialect, request_id, body.len())?;
+    let may_retry = may_retry(reject) && !is_too_long(reject, &session.req_header().headers);
+    let head = head(reject, dialect, request_id, body.len(), may_retry)?;
     let is_over = take_what_is_here(session);
     write(session, head, body).await?;
     if !is_over {
@@ -184,6 +197,21 @@ pub const WRITE_TIME: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_app_may_bound_what_its_sdk_waits() {
+        let too_long = |wait: Option<u64>, most: &str| {
+            let mut reject = Reject::new(Code::RateLimited, "");
+            reject.retry_after = wait;
+            let headers = [(http::HeaderName::from_static(MAX_WAIT), most.parse().unwrap())];
+            is_too_long(&reject, &headers.into_iter().collect())
+        };
+        assert!(too_long(Some(20), "5") && too_long(Some(6), "5.5") && too_long(Some(1), "0"));
+        assert!(!too_long(Some(5), "5") && !too_long(None, "5"));
+        for odd in ["", "-1", "soon", "NaN"] {
+            assert!(!too_long(Some(20), odd), "{odd}");
+        }
+    }
 
     #[test]
     fn sdks_are_told_not_to_repeat_what_can_not_succeed() {

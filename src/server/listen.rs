@@ -43,8 +43,20 @@ impl Socket {
             address.port() != 0,
             "{name}.listen: port 0 is no address to be reached at"
         );
-        let socket = TcpListener::bind(address).with_context(|| {
-            format!("{name}.listen: {address} can't be had; end what uses it or choose another")
+        let socket = TcpListener::bind(address).map_err(|error| {
+            let what = match error.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "is in use: end what uses it or choose another".to_owned()
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    "needs rights that this user does not have: choose a port from 1024 on, or give the program \
+                     CAP_NET_BIND_SERVICE"
+                        .to_owned()
+                }
+                std::io::ErrorKind::AddrNotAvailable => "is no address of this machine".to_owned(),
+                _ => format!("can't be opened: {error}"),
+            };
+            anyhow::anyhow!("{name}.listen: {address} {what}")
         })?;
         socket.set_nonblocking(true)?;
         Ok(Self::of(address.to_string().into(), socket.into()))

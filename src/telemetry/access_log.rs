@@ -325,10 +325,30 @@ fn quote(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// Where an endpoint is asked for. Models and secrets that stand in a path are not written down.
+fn path_of(endpoint: &str) -> &'static str {
+    match endpoint {
+        "chat" => "/v1/chat/completions",
+        "responses" => "/v1/responses",
+        "embeddings" => "/v1/embeddings",
+        "messages" => "/v1/messages",
+        "generate" => "/v1beta/models/{model}:generateContent",
+        "count_tokens" => "/v1/messages/count_tokens",
+        "models" => "/v1/models",
+        "model" => "/v1/models/{id}",
+        "me" => "/v1/me",
+        "activate" => "/license/activate",
+        "deactivate" => "/license/deactivate",
+        "healthz" => "/healthz",
+        webhook if webhook.starts_with("webhook_") => "/webhooks/...",
+        _ => "",
+    }
+}
+
 /// Names are configured words and ids of ours: none needs escaping but by a strange configuration,
 /// so strings go through the JSON writer all the same.
 fn line(flight: &Flight, record: &Record) -> Vec<u8> {
-    let mut line = Vec::with_capacity(400);
+    let mut line = Vec::with_capacity(512);
     let text = |out: &mut Vec<u8>, name: &str, value: &str| {
         out.extend_from_slice(b",\"");
         out.extend_from_slice(name.as_bytes());
@@ -342,12 +362,15 @@ fn line(flight: &Flight, record: &Record) -> Vec<u8> {
         None => write!(line, ",\"license\":\"\""),
     };
     text(&mut line, "endpoint", record.endpoint);
+    text(&mut line, "path", flight.path.as_deref().unwrap_or_else(|| path_of(record.endpoint)));
     text(&mut line, "plan", &record.plan);
     text(&mut line, "model", &record.model);
     text(&mut line, "served", &record.served);
     text(&mut line, "provider", &record.provider);
     text(&mut line, "key", &record.key);
     text(&mut line, "source", record.source.name());
+    let error = flight.reject.as_deref().map_or("", |reject| reject.code.wire().1);
+    text(&mut line, "error", error);
     let _ = writeln!(
         line,
         ",\"input\":{},\"output\":{},\"cached\":{},\"cache_write\":{},\"wasted\":{},\"charged\":{},\"cost\":{}.{:012},\"status\":{},\"ms\":{},\"attempts\":{}}}",

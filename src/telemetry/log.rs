@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use gatekeeper_filters::kernel::UnixMs;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::settings::Levels;
@@ -47,7 +48,7 @@ pub fn is_ours(target: &str) -> bool {
 /// modules prints the bytes of a malformed request as an error; it is not heard at all.
 pub fn start(levels: &Levels) {
     let inner = match std::env::var("RUST_LOG") {
-        Ok(levels) => env_logger::Builder::new().parse_filters(&levels).build(),
+        Ok(levels) => env_logger::Builder::new().parse_filters(&levels).format(write_line).build(),
         Err(_) => built(levels),
     };
     let max = inner.filter();
@@ -75,7 +76,23 @@ fn built(levels: &Levels) -> env_logger::Logger {
     for (target, level) in &levels.parts {
         builder.filter_module(target, *level);
     }
-    builder.build()
+    builder.format(write_line).build()
+}
+
+/// `2026-01-02T03:04:05Z WARN gatekeeper::proxy: ...`; the journal has times of its own.
+fn write_line(out: &mut env_logger::fmt::Formatter, record: &Record<'_>) -> std::io::Result<()> {
+    use std::io::Write;
+    static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
+    if !IS_JOURNAL.get_or_init(|| std::env::var_os("JOURNAL_STREAM").is_some()) {
+        write!(out, "{} ", UnixMs::now().to_rfc3339())?;
+    }
+    writeln!(out, "[{:<5} {}] {}", record.level(), record.target(), record.args())
+}
+
+/// A connection that its provider had closed while it was idle: the next one is taken, and nothing failed.
+fn is_no_fault(record: &Record<'_>) -> bool {
+    record.target() == "pingora_core::connectors"
+        && record.args().as_str() == Some("failed to acquire reusable stream")
 }
 
 struct Logger(ArcSwap<env_logger::Logger>);
@@ -90,7 +107,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
+        if self.enabled(record.metadata()) && !is_no_fault(record) {
             self.0.load().log(record);
         }
     }

@@ -12,6 +12,8 @@ use crate::proxy::flight::{Attempted, Flight};
 pub struct Seen {
     /// Counts up from the boot.
     pub id: u64,
+    /// As the app was told it, and the logs have it.
+    request: Arc<str>,
     time: UnixMs,
     endpoint: &'static str,
     plan: Arc<str>,
@@ -37,6 +39,7 @@ impl Seen {
         let route = flight.exchange.as_deref().and_then(|exchange| exchange.route.as_ref());
         Self {
             id,
+            request: flight.request_id.clone(),
             time: record.time,
             endpoint: record.endpoint,
             plan: record.plan.clone(),
@@ -70,7 +73,7 @@ impl Seen {
             .collect();
         let route = self.route.map(|why| why.header());
         json!({
-            "id": self.id, "time": &*self.time.to_rfc3339(), "endpoint": self.endpoint,
+            "id": self.id, "request": &*self.request, "time": &*self.time.to_rfc3339(), "endpoint": self.endpoint,
             "plan": &*self.plan, "model": &*self.model, "served": &*self.served,
             "provider": &*self.provider, "status": self.outcome.status,
             "outcome": outcome_name(self.outcome.delivery),

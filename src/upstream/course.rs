@@ -253,7 +253,8 @@ impl<'a> Course<'a> {
             let message = "A model is not served; mend `models`";
             log::error!("{message}: {detail}. request={request} target={label} key={}", key.id);
         } else {
-            log::warn!(
+            // Of a request that fails in the end there is one line more, with the last of these.
+            log::debug!(
                 "An attempt failed: {detail}. request={request} target={label} key={}",
                 key.id
             );
@@ -359,11 +360,17 @@ impl<'a> Course<'a> {
         let soonest = self.soonest(providers, now);
         match (&self.last, soonest) {
             (_, Some(ms)) if self.is_waiting() => exhausted(ms),
-            (Some(failure), _) if failure.cause == Cause::Timeout => timed_out(),
-            _ => Reject::new(
-                Code::UpstreamError,
-                "The AI service could not answer. Please try again in a moment.",
-            ),
+            (Some(failure), _) if failure.cause == Cause::Timeout => {
+                timed_out().internal(failure.detail.clone())
+            }
+            (last, _) => {
+                let why = last.as_ref().map_or("no key can be asked", |failure| &failure.detail);
+                Reject::new(
+                    Code::UpstreamError,
+                    "The AI service could not answer. Please try again in a moment.",
+                )
+                .internal(why)
+            }
         }
     }
 

@@ -33,7 +33,10 @@ use super::{
 use crate::{
     config::settings::Timeouts,
     pool::{key::KeyNews, lease::Lease},
-    proxy::buffered::{FULL, Held},
+    proxy::{
+        buffered::{FULL, Held},
+        dropped,
+    },
     snapshot::Snapshot,
 };
 
@@ -145,6 +148,14 @@ impl Relay<'_, '_> {
             head.insert(ROUTE, route.why.header());
         }
         head.insert(ATTEMPTS, self.attempts as u64);
+        let has_extras = !self.snapshot.extra_fields.is_empty();
+        let served = self.exchange.served.as_ref();
+        let provider = served.and_then(|target| self.snapshot.providers.get(target.provider));
+        let provider = provider.map(|provider| &provider.settings);
+        let dropped = dropped::header(self.ask, self.exchange, self.endpoint, provider, has_extras);
+        if let Some(names) = dropped {
+            head.headers.push((dropped::HEADER, names));
+        }
         self.snapshot.chain.response(self.exchange, &mut head);
         head
     }

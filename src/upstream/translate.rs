@@ -22,6 +22,7 @@ pub mod stream;
 mod tests;
 mod write;
 
+pub use self::request::leaves_out;
 use gatekeeper_filters::kernel::{Members, Reject, Target, Usage};
 
 use self::write::Json;

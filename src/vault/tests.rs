@@ -341,7 +341,7 @@ fn a_rewrap_that_fails_leaves_the_file() {
     assert!(error.contains("sealed for another provider or key id"), "{error}");
     assert!(refused("providers: {}").contains("has no `vault.kek`"));
     assert!(refused("vault: { kek: hello }").contains("vault.kek: expected"));
-    assert!(refused("vault: [").contains("not valid YAML"));
+    assert!(refused("vault: [").contains("is never closed"));
     assert!(refused("vault: { kek: @new }\nvault: { kek: @old }").contains("duplicate key"));
 }
 

@@ -72,3 +72,19 @@ test('it is true within two seconds of the answers', async (t) => {
     for (const one of await read(seconds)) assert.ok(isServing(one), `${one.tone}: ${one.lead}`);
     isFine(page);
 });
+
+test('a host without an address is never said to serve', async (t) => {
+    const gateway = await startGateway((provider) => ({
+        providers: {
+            main: { base_url: provider.baseUrl, keys: [{ id: 'first', secret: 'env:FIRST' }] },
+            other: { base_url: 'https://no-such-host.invalid/v1', keys: [{ id: 'spare', secret: 'env:OTHER' }] },
+        },
+    }));
+    const browser = await startBrowser();
+    t.after(() => Promise.all([browser.close(), gateway.stop()]));
+    const page = await open(t, browser, gateway.admin);
+    await until(async () => /^other has no address/.test(await text(page, '#lead')) || text(page, '#lead'), 'the headline to tell');
+    assert.equal(await page.locator('#hero').getAttribute('data-tone'), 'waiting');
+    assert.equal(await text(page, '.provider:nth-child(2) h3 .state'), 'no address');
+    isFine(page);
+});

@@ -46,6 +46,8 @@ async fn a_request_is_a_line_with_the_fields_of_its_record() {
         "request",
         "license",
         "endpoint",
+        "path",
+        "error",
         "plan",
         "model",
         "served",

@@ -64,7 +64,7 @@ async fn an_unknown_path_is_404(wire: Wire) {
         "/chat/",
         "/Chat",
         "/v1/Chat/Completions",
-        "/v1/models/fast",
+        "/v1/models/",
         "/v1beta/cachedContents",
         "/openai/v1/chat/completions",
     ];

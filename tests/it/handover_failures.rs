@@ -102,7 +102,7 @@ async fn a_successor_that_cannot_start_leaves_the_old_one_serving() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let elsewhere = taken.local_addr().unwrap();
     write(&good.replace(&gateway.admin.to_string(), &elsewhere.to_string()));
-    fails(&[], "can't be had");
+    fails(&[], "is in use: end what uses it");
     serves_on(&gateway, 3).await;
     // It is still found by whoever comes next.
     fails(&["--binary", ends.to_str().unwrap()], "ended before it was ready");

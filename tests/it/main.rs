@@ -64,6 +64,7 @@ mod gemini;
 mod handover;
 mod handover_failures;
 mod healing;
+mod helpful;
 mod json;
 mod kills;
 mod known;

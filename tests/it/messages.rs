@@ -251,7 +251,7 @@ async fn an_answer_without_a_count_is_estimated() {
 async fn what_is_not_served_is_told_in_anthropics_words() {
     let (mock, gateway) = start(Reply::json(200, MESSAGE)).await;
     for (path, status, code, kind) in [
-        ("/v1/messages/count_tokens", 404, "not_found", "not_found_error"),
+        ("/v1/messages/count", 404, "not_found", "not_found_error"),
         ("/v1/messages/batches", 404, "not_found", "not_found_error"),
     ] {
         let answer = ask(&gateway, path, &message(&json!({}))).await;

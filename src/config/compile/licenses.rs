@@ -32,7 +32,10 @@ pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -
     for entry in root.node("plans").map(Node::entries).unwrap_or_default() {
         let view = View::item(&entry.value, shape, format!("plans.{}", entry.key));
         let plan = plan(&entry.key, &view, &known, buy_url, report);
-        if plan.messages.is_some() && plan.tokens.is_none() && plan.max_input_tokens.is_none() {
+        // One that is there, but not readable, is told of already.
+        let is_bounded =
+            ["tokens", "max_input_tokens"].iter().any(|name| view.node(name).is_some());
+        if plan.messages.is_some() && !is_bounded {
             let message = "limits messages but not their size: one message may cost any number of \
                            tokens; set `tokens` or `max_input_tokens`";
             report.warn(entry.key_at, format!("plans.{}", entry.key), message);

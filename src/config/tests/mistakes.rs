@@ -8,12 +8,12 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "50/month",
         "50/moth",
-        "5:21: plans.free.messages: expected a limit like `50/month`; per minute, hour, day or month",
+        "5:21: plans.free.messages: `50/moth`: expected a limit like `50/month`; per minute, hour, day or month",
     ),
     (
         "50/month",
         "50",
-        "5:21: plans.free.messages: expected a limit like `50/month`, found a number",
+        "5:21: plans.free.messages: expected a limit like `50/month`, found the number `50`",
     ),
     (
         "50/month",
@@ -96,7 +96,7 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "[groq/llama-3.1-8b-instant]",
         "[llama]",
-        "12:10: models.fast[0]: expected `provider/model`, like `groq/llama-3.1-8b-instant`: a provider of this file and its own name for the model",
+        "12:10: models.fast[0]: `llama`: expected `provider/model`, like `groq/llama-3.1-8b-instant`: a provider of this file and its own name for the model",
     ),
     (
         "[groq/llama-3.1-8b-instant]",
@@ -131,13 +131,13 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "id: groq-1",
         "id: groq 1",
-        "10:15: providers.groq.keys[0].id: a name is 1 to 64 of letters, digits, `.`, `_`, `-`, and begins with a letter or digit",
+        "10:15: providers.groq.keys[0].id: `groq 1`: a name is 1 to 64 of letters, digits, `.`, `_`, `-`, and begins with a letter or digit",
     ),
-    ("NAME }", "NAME, weight: 0 }", "10:59: providers.groq.keys[0].weight: must be 1 to 1000"),
+    ("NAME }", "NAME, weight: 0 }", "10:59: providers.groq.keys[0].weight: `0`: must be 1 to 1000"),
     (
         "NAME }",
         "NAME, state: of }",
-        "10:58: providers.groq.keys[0].state: unknown value; expected one of on, off; did you mean `off`?",
+        "10:58: providers.groq.keys[0].state: `of`: unknown value; expected one of on, off; did you mean `off`?",
     ),
     (
         "NAME }",
@@ -152,12 +152,12 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "    base_url",
         "    strategy: fastst\n    base_url",
-        "8:15: providers.groq.strategy: unknown value; expected one of round_robin, least_busy, fastest; did you mean `fastest`?",
+        "8:15: providers.groq.strategy: `fastst`: unknown value; expected one of round_robin, least_busy, fastest; did you mean `fastest`?",
     ),
     (
         "    base_url",
         "    budget: { day: 20 }\n    base_url",
-        "8:20: providers.groq.budget.day: expected dollars like `$20`, found a number",
+        "8:20: providers.groq.budget.day: expected dollars like `$20`, found the number `20`",
     ),
     (
         "    base_url",
@@ -167,7 +167,7 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "    base_url",
         "    dialect: openia\n    base_url",
-        "8:14: providers.groq.dialect: unknown value; expected one of openai, anthropic, gemini; did you mean `openai`?",
+        "8:14: providers.groq.dialect: `openia`: unknown value; expected one of openai, anthropic, gemini; did you mean `openai`?",
     ),
     (
         "  groq:\n",
@@ -190,24 +190,33 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "server: { listen: localhost }",
-        "13:19: server.listen: expected an IP address and a port, like `127.0.0.1:8080` or `[::]:8080`",
+        "13:19: server.listen: `localhost`: expected an IP address and a port, like `127.0.0.1:8080` or `[::]:8080`",
     ),
     ("server: { listen: \"127.0.0.1:9090\" }", "1:1: admin.listen: the same as server.listen"),
-    ("server: { threads: two }", "13:20: server.threads: expected a whole number, found text"),
-    ("server: { threads: 0 }", "13:20: server.threads: must be 1 to 1024"),
-    ("server: { behind_tls: yes }", "13:23: server.behind_tls: expected true or false, found text"),
-    ("server: { grace: 5 }", "13:18: server.grace: expected a duration like `30s`, found a number"),
+    (
+        "server: { threads: two }",
+        "13:20: server.threads: expected a whole number, found text `two`",
+    ),
+    ("server: { threads: 0 }", "13:20: server.threads: `0`: must be 1 to 1024"),
+    (
+        "server: { behind_tls: yes }",
+        "13:23: server.behind_tls: expected true or false, found text `yes`",
+    ),
+    (
+        "server: { grace: 5 }",
+        "13:18: server.grace: expected a duration like `30s`, found the number `5`",
+    ),
     (
         "server: { grace: 5 minutes }",
-        "13:18: server.grace: expected a duration like `500ms`, `30s`, `5m`, `24h` or `90d`",
+        "13:18: server.grace: `5 minutes`: expected a duration like `500ms`, `30s`, `5m`, `24h` or `90d`",
     ),
     (
         "server: { trusted_proxies: [10.0.0.0/33] }",
-        "13:29: server.trusted_proxies[0]: expected a network like `10.0.0.0/8` or `fd00::/8`",
+        "13:29: server.trusted_proxies[0]: `10.0.0.0/33`: expected a network like `10.0.0.0/8` or `fd00::/8`",
     ),
     (
         "server: { limits: { body: 10MB } }",
-        "13:27: server.limits.body: expected a size like `64KiB`, `10MiB` or `1GiB`",
+        "13:27: server.limits.body: `10MB`: expected a size like `64KiB`, `10MiB` or `1GiB`",
     ),
     (
         "server: { tls: { cert: a.pem } }",
@@ -220,7 +229,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "store: { kind: redis, url: redis://localhost, on_store_down: opn }",
-        "13:62: store.on_store_down: unknown value; expected one of lease, closed",
+        "13:62: store.on_store_down: `opn`: unknown value; expected one of lease, closed",
     ),
     (
         "store: { kind: redis }",
@@ -235,25 +244,28 @@ const LINES: &[(&str, &str)] = &[
         "13:28: store.url: after the sentinels comes `/` and the name of the service",
     ),
     ("store: { url: redis://localhost }", "13:10: store.url: goes with `kind: redis` only"),
-    ("budget: { day: $20.125 }", "13:16: budget.day: expected dollars like `$20` or `$0.50`"),
-    ("budget: { day: $0 }", "13:16: budget.day: must be more than zero"),
+    (
+        "budget: { day: $20.125 }",
+        "13:16: budget.day: `$20.125`: expected dollars like `$20` or `$0.50`",
+    ),
+    ("budget: { day: $0 }", "13:16: budget.day: `$0`: must be more than zero"),
     (
         "budget: { day: $20, waste_per_licence: 0.1 }",
-        "13:40: budget.waste_per_licence: expected a share like `10%`, found a number",
+        "13:40: budget.waste_per_licence: expected a share like `10%`, found the number `0.1`",
     ),
     (
         "budget: { day: $20, waste_per_licence: 101% }",
-        "13:40: budget.waste_per_licence: expected a share like `10%` or `2.5%`, at most `100%`",
+        "13:40: budget.waste_per_licence: `101%`: expected a share like `10%` or `2.5%`, at most `100%`",
     ),
     ("budget: { month: $20 }", "13:11: budget.month: unknown field"),
     ("budget:", "13:7: budget.day: missing: Dollars a day (UTC), like `$20`."),
     (
         "prices: { groq/x: { input: 0.0000001, output: 2 } }",
-        "13:28: prices.groq/x.input: expected dollars per million tokens with at most 6 decimals, like `0.05`",
+        "13:28: prices.groq/x.input: `0.0000001`: expected dollars per million tokens with at most 6 decimals, like `0.05`",
     ),
     (
         "prices: { groq/x: { input: 1, output: 2, cached: 1000001 } }",
-        "13:50: prices.groq/x.cached: too much: at most 1000000 dollars per million tokens",
+        "13:50: prices.groq/x.cached: `1000001`: too much: at most 1000000 dollars per million tokens",
     ),
     (
         "prices: { grok/x: { input: 1, output: 2 } }",
@@ -261,12 +273,12 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "prices: { groq/x: { input: -1, output: 2 } }",
-        "13:28: prices.groq/x.input: must be 0 or more",
+        "13:28: prices.groq/x.input: `-1`: must be 0 or more",
     ),
     ("log: { access: stdour }", "13:16: log.access: expected `stdout`, `off` or `file:PATH`"),
     (
         "log: { level: inf }",
-        "13:15: log.level: unknown value; expected one of off, error, warn, info, debug, trace; did you mean `info`?",
+        "13:15: log.level: `inf`: unknown value; expected one of off, error, warn, info, debug, trace; did you mean `info`?",
     ),
     ("admin: { token: sealed:v1:x }", "13:17: admin.token: expected `env:NAME` or `file:PATH`"),
     ("vault: { kek: 5ecret }", "13:15: vault.kek: expected `env:NAME` or `file:PATH`"),
@@ -306,7 +318,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "  auto: { smart: { simple: fast, complex: fast, threshold: 1.5 } }",
-        "13:60: models.auto.smart.threshold: expected a number from 0 to 1, with at most two decimals",
+        "13:60: models.auto.smart.threshold: `1.5`: expected a number from 0 to 1, with at most two decimals",
     ),
     (
         "  auto: { smart: { simple: fast, complex: fast }, targets: [groq/a] }",
@@ -314,11 +326,11 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "  reply: { targets: [groq/a], delivery: hole }",
-        "13:41: models.reply.delivery: unknown value; expected one of stream, whole; did you mean `whole`?",
+        "13:41: models.reply.delivery: `hole`: unknown value; expected one of stream, whole; did you mean `whole`?",
     ),
     (
         "  other: { targets: [groq/a], accepts: [sound] }",
-        "13:41: models.other.accepts[0]: unknown value; expected one of input_audio, file, video_url",
+        "13:41: models.other.accepts[0]: `sound`: unknown value; expected one of input_audio, file, video_url",
     ),
     ("  one: fast\n  two: one", "14:8: models.two: an alias of an alias"),
     ("? [a]\n: b", "13:3: a key must be text"),

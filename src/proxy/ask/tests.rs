@@ -23,6 +23,32 @@ fn listed_members_keep_their_bytes_and_the_rest_is_removed() {
 }
 
 #[test]
+fn what_is_taken_out_is_named_unless_nothing_is_lost_by_it() {
+    let ask = chat(
+        r#"{"model":"m","messages":[],"top_k":5,"min_p":null,"store":false,"logprobs":true,
+            "stream_options":{"include_usage":true},"ext\u0072a":1}"#,
+    )
+    .unwrap();
+    assert_eq!(ask.dropped, "top_k, extra");
+    let generate = Generate { model: "m".into(), stream: false };
+    let body = r#"{"contents":[],"labels":{"a":"b"},"generationConfig":{"topK":1,"mediaResolution":"HIGH"}}"#;
+    let ask = parse(Endpoint::Generate, body.into(), Some(generate), &[]).unwrap();
+    assert_eq!(ask.dropped, "labels, generationConfig.mediaResolution");
+    for (endpoint, name) in [
+        (Endpoint::Responses, "previous_response_id"),
+        (Endpoint::Responses, "conversation"),
+        (Endpoint::Responses, "prompt"),
+        (Endpoint::Chat, "previous_response_id"),
+    ] {
+        let body = format!(r#"{{"model":"m","messages":[],"input":"hi","{name}":"x"}}"#);
+        let refused = parse(endpoint, body.into(), None, &[]).unwrap_err();
+        assert_eq!(refused.param.as_deref(), Some(name));
+        let body = format!(r#"{{"model":"m","messages":[],"input":"hi","{name}":null}}"#);
+        assert!(parse(endpoint, body.into(), None, &[]).is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn a_member_that_a_provider_lets_through_stays() {
     let body = Bytes::from_static(br#"{"model":"m","messages":[],"top_k":5,"min_p":0.1}"#);
     let ask = parse(Endpoint::Chat, body, None, &["top_k".into()]).unwrap();
@@ -116,7 +142,7 @@ fn images_and_other_media_are_counted_apart_from_text() {
 
 #[test]
 fn responses_are_never_kept_at_the_provider() {
-    let body = r#"{"model":"m","input":"hi","store":true,"previous_response_id":"resp_1"}"#;
+    let body = r#"{"model":"m","input":"hi","store":true,"metadata":{}}"#;
     let ask = parse(Endpoint::Responses, body.into(), None, &[]).unwrap();
     assert_eq!(sent(&ask), r#"{"model":"m","input":"hi","store":false}"#);
 }

@@ -50,6 +50,30 @@ pub fn request(ask: &Ask) -> Result<Members, Reject> {
     Ok(members)
 }
 
+/// Whether a member of a chat request has no counterpart in its translation.
+pub fn leaves_out(members: &Members, name: &[u8]) -> bool {
+    const LOST: [&[u8]; 12] = [
+        b"seed",
+        b"frequency_penalty",
+        b"presence_penalty",
+        b"logit_bias",
+        b"top_logprobs",
+        b"reasoning_effort",
+        b"reasoning_format",
+        b"include_reasoning",
+        b"verbosity",
+        b"prompt_cache_key",
+        b"service_tier",
+        b"modalities",
+    ];
+    let is_null = |name: &str| members.get(name).is_none_or(|json| json == b"null");
+    match name {
+        // Anthropic takes one of the two.
+        b"top_p" => !is_null("top_p") && !is_null("temperature"),
+        _ => LOST.contains(&name) && std::str::from_utf8(name).is_ok_and(|name| !is_null(name)),
+    }
+}
+
 /// The members that the app sent.
 struct Asked<'a> {
     root: Value<'a>,

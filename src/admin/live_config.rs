@@ -1,0 +1,53 @@
+//! What is live, for the page: plans, models with their targets, prices. No secret and no licence key.
+
+use gatekeeper_filters::kernel::{Limit, ModelSet, Plan, Target};
+use serde_json::{Value, json};
+
+use crate::{snapshot::Snapshot, telemetry::dollars};
+
+/// Of each kind; a generated file must not make each look at the gateway long.
+const MOST: usize = 100;
+
+pub fn of(snapshot: &Snapshot) -> Value {
+    let settings = &snapshot.settings;
+    let plans: Vec<Value> = settings.plans.iter().take(MOST).map(|given| plan(given)).collect();
+    let models = settings.models.values().take(MOST).map(|model| {
+        let smart = model
+            .smart
+            .as_ref()
+            .map(|smart| json!({ "simple": &*smart.simple.name, "complex": &*smart.complex.name }));
+        let targets: Vec<Value> = model.targets.iter().map(|one| target(one)).collect();
+        json!({ "name": &*model.name, "targets": targets, "smart": smart, "whole": model.whole })
+    });
+    let models: Vec<Value> = models.collect();
+    json!({
+        "plans": plans, "models": models,
+        "more": settings.plans.len().saturating_sub(MOST) + settings.models.len().saturating_sub(MOST),
+    })
+}
+
+fn plan(plan: &Plan) -> Value {
+    let limit =
+        |limit: Option<Limit>| limit.map(|limit| format!("{}/{}", limit.count, limit.per.name()));
+    let models = match &plan.models {
+        ModelSet::All => vec!["*"],
+        ModelSet::Only(names) => names.iter().map(|name| &**name).collect(),
+    };
+    json!({
+        "name": &*plan.name, "messages": limit(plan.messages), "tokens": limit(plan.tokens),
+        "rate": limit(plan.rate), "concurrency": plan.concurrency, "models": models,
+        "max_output_tokens": plan.max_output_tokens, "max_input_tokens": plan.max_input_tokens,
+    })
+}
+
+/// Picodollars a token are millionths of a dollar a million tokens.
+fn per_million(price: u64) -> f64 {
+    dollars(price.saturating_mul(1_000_000))
+}
+
+fn target(target: &Target) -> Value {
+    let price = target.price.map(
+        |price| json!({ "input": per_million(price.input), "output": per_million(price.output) }),
+    );
+    json!({ "target": &*target.label, "dialect": target.dialect.name(), "price": price })
+}

@@ -1,0 +1,79 @@
+//! `GET /api/licenses`: which licences used most this month, for the page. Read from the store's days when somebody
+//! looks; no key, only ids.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use http::StatusCode;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::{Value, json};
+
+use super::{Admin, Answer, access::Caller, check_get, json_answer};
+use crate::{
+    ledger::daily::DailyRow, operator::Failure, snapshot::Snapshot, telemetry::dollars, usage,
+};
+
+pub const PATH: &str = "/api/licenses";
+
+/// Licences that are listed.
+const MOST: usize = 100;
+
+#[derive(Default)]
+struct Sum {
+    plan: String,
+    last: String,
+    requests: u64,
+    messages: u64,
+    tokens: u64,
+    cost: u64,
+}
+
+impl Sum {
+    fn add(&mut self, row: DailyRow) {
+        self.requests += row.requests;
+        self.messages += row.messages;
+        self.tokens += row.input + row.output;
+        self.cost = self.cost.saturating_add(row.cost);
+        if row.day >= self.last {
+            (self.last, self.plan) = (row.day, row.plan);
+        }
+    }
+}
+
+impl Admin {
+    pub(super) async fn top_licenses(
+        &self,
+        session: &ServerSession,
+        snapshot: &Snapshot,
+    ) -> Result<Answer, Failure> {
+        check_get(session)?;
+        self.access.look(&Caller::of(session, snapshot), snapshot)?;
+        let store = snapshot.settings.store.clone();
+        let read = tokio::task::spawn_blocking(move || usage::of_this_month(&store)).await;
+        let rows = read.map_err(anyhow::Error::from).flatten().map_err(|error| {
+            let message = format!("The days of the store can't be read: {error:#}.");
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
+        })?;
+        Ok(json_answer(StatusCode::OK, &listed(rows)))
+    }
+}
+
+fn listed(rows: Vec<DailyRow>) -> Value {
+    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+    for row in rows {
+        sums.entry(row.license.clone()).or_default().add(row);
+    }
+    let all = sums.len();
+    let mut sums: Vec<(String, Sum)> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, sum)| Reverse((sum.cost, sum.requests)));
+    let listed: Vec<Value> = sums
+        .into_iter()
+        .take(MOST)
+        .map(|(license, sum)| {
+            json!({
+                "license": license, "plan": sum.plan, "last_day": sum.last, "requests": sum.requests,
+                "messages": sum.messages, "tokens": sum.tokens, "cost": dollars(sum.cost),
+            })
+        })
+        .collect();
+    json!({ "licenses": listed, "all": all })
+}

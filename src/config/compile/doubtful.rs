@@ -1,0 +1,116 @@
+//! What is valid and probably not meant: names that nothing leads to, limits of zero, an address with an endpoint
+//! in it.
+
+use gatekeeper_filters::kernel::{Models, near::nearest};
+
+use super::{providers::Providers, view::View};
+use crate::config::{
+    problem::Report,
+    raw::{Entry, Kind, Node},
+};
+
+/// Sources whose licences say themselves which plan they are of.
+const WITH_OWN_PLANS: [&str; 4] = ["signed", "http", "issued", "keygen"];
+
+pub fn warn(root: &View<'_>, providers: &Providers, models: &Models, report: &mut Report) {
+    // Where something is wrong, what leads to what is not known.
+    if report.problems.is_empty() {
+        prices(root, models, report);
+        plans(root, report);
+        unused_providers(root, providers, models, report);
+    }
+    limits(root, report);
+    endpoints(root, report);
+}
+
+fn entries<'a>(root: &View<'a>, name: &str) -> &'a [Entry] {
+    root.node(name).map(Node::entries).unwrap_or_default()
+}
+
+fn prices(root: &View<'_>, models: &Models, report: &mut Report) {
+    let labels = || models.values().flat_map(|model| &model.targets).map(|target| &*target.label);
+    for entry in entries(root, "prices") {
+        if labels().any(|label| label == entry.key) {
+            continue;
+        }
+        let near = nearest(&entry.key, labels());
+        let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let message = format!("no model has this target, so this price is of nothing{near}");
+        report.warn(entry.key_at, format!("prices.{}", entry.key), message);
+    }
+}
+
+fn plans(root: &View<'_>, report: &mut Report) {
+    let sources = root.sub("licenses");
+    let list = sources.node("sources").map(Node::items).unwrap_or_default();
+    let has_own = |source: &Node| WITH_OWN_PLANS.iter().any(|kind| source.get(kind).is_some());
+    if list.is_empty() || list.iter().any(has_own) {
+        return;
+    }
+    let mut named = Vec::new();
+    list.iter().for_each(|source| words(source, &mut named));
+    for entry in entries(root, "plans") {
+        if !named.contains(&&*entry.key) {
+            let message = "no source of licences gives this plan";
+            report.warn(entry.key_at, format!("plans.{}", entry.key), message);
+        }
+    }
+}
+
+/// All texts of a tree.
+fn words<'a>(node: &'a Node, into: &mut Vec<&'a str>) {
+    match &node.kind {
+        Kind::Scalar { text, .. } => into.push(text),
+        Kind::List(items) => items.iter().for_each(|item| words(item, into)),
+        Kind::Map(entries) => entries.iter().for_each(|entry| words(&entry.value, into)),
+    }
+}
+
+fn unused_providers(root: &View<'_>, providers: &Providers, models: &Models, report: &mut Report) {
+    for entry in entries(root, "providers") {
+        let Some(place) = providers.position(&entry.key) else { continue };
+        let is_used =
+            models.values().flat_map(|model| &model.targets).any(|target| target.provider == place);
+        if !is_used {
+            let message = "no model has a target at this provider: it is never asked";
+            report.warn(entry.key_at, format!("providers.{}", entry.key), message);
+        }
+    }
+}
+
+fn limits(root: &View<'_>, report: &mut Report) {
+    for plan in entries(root, "plans") {
+        for name in ["messages", "tokens", "rate"] {
+            let Some(limit) = plan.value.get(name) else { continue };
+            let count =
+                limit.text().and_then(|text| text.split('/').next()?.trim().parse::<u64>().ok());
+            if count == Some(0) {
+                let path = format!("plans.{}.{name}", plan.key);
+                report.warn(
+                    limit.at,
+                    path,
+                    "a limit of zero: licences of this plan are never served",
+                );
+            }
+        }
+    }
+}
+
+/// Paths that are appended to `base_url`.
+const ENDPOINTS: [&str; 6] =
+    ["/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models"];
+
+fn endpoints(root: &View<'_>, report: &mut Report) {
+    for provider in entries(root, "providers") {
+        let Some(base) = provider.value.get("base_url") else { continue };
+        let Some(text) = base.text().map(|text| text.trim_end_matches('/')) else { continue };
+        let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| text.ends_with(**endpoint)) else {
+            continue;
+        };
+        let meant = text.strip_suffix(endpoint).unwrap_or(text);
+        let message = format!(
+            "ends with an endpoint, and the endpoint's path is appended to it ({endpoint}{endpoint}); write `{meant}`"
+        );
+        report.warn(base.at, format!("providers.{}.base_url", provider.key), message);
+    }
+}

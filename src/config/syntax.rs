@@ -1,0 +1,161 @@
+//! What is probably wrong with a text that is no YAML, and where.
+//!
+//! A parser says where it could not go on, which is often a line too late, and in words about itself. Here the text
+//! is looked at once more for the mistakes that people make: a character that only looks like a space, a quote or
+//! bracket that is not closed, `*` and `${X}` in plain text, a missing colon or space, an odd indentation.
+
+use super::{
+    mask::mask,
+    problem::{Place, Problem},
+};
+
+mod indentation;
+mod lexer;
+
+use self::lexer::Lexer;
+
+/// `at` is where the parser gave up.
+pub fn diagnose(text: &str, at: Place) -> Problem {
+    let lines = lines(text, at.line);
+    let (place, message) = blank(text, at.line)
+        .or_else(|| Lexer::run(text, at.line))
+        .or_else(|| lines.iter().rev().take(3).find_map(|line| joined(line)))
+        .or_else(|| lines.iter().rev().take(3).find_map(|line| no_colon(line)))
+        .or_else(|| indentation::odd(text, at.line))
+        .or_else(|| lines.last().and_then(|line| second_colon(line)))
+        .unwrap_or_else(|| {
+            let message = "this can't be read: look for a missing quote, bracket, colon or space here and on the \
+                           line above";
+            (at, message.into())
+        });
+    Problem::new(place, "", message)
+}
+
+type Found = Option<(Place, String)>;
+
+/// A line with something in it.
+pub(super) struct Line<'a> {
+    /// From 1.
+    pub number: usize,
+    /// Spaces before it.
+    pub indent: usize,
+    /// Without what surrounds it, and without a comment after it.
+    pub content: &'a str,
+}
+
+/// Lines that hold something, up to `last`.
+pub(super) fn lines(text: &str, last: usize) -> Vec<Line<'_>> {
+    let numbered = text.lines().take(last).enumerate();
+    let filled = numbered.filter_map(|(index, line)| {
+        let indent = line.len() - line.trim_start_matches(' ').len();
+        let content = line.find(" #").map_or(line, |comment| &line[..comment]).trim();
+        let is_filled = !content.is_empty() && !content.starts_with('#');
+        is_filled.then_some(Line { number: index + 1, indent, content })
+    });
+    filled.collect()
+}
+
+impl Line<'_> {
+    fn start(&self) -> Place {
+        Place { line: self.number, column: self.indent + 1 }
+    }
+
+    /// The text of the item, where it is one of a list.
+    fn bare(&self) -> &str {
+        self.content.trim_start_matches("- ").trim_start()
+    }
+
+    /// Where [`Line::bare`] begins.
+    fn bare_start(&self) -> Place {
+        let marks = self.content.chars().count() - self.bare().chars().count();
+        Place { line: self.number, column: self.indent + 1 + marks }
+    }
+}
+
+/// Characters that look like a space and are none, and tabs that indent.
+fn blank(text: &str, last: usize) -> Found {
+    for (index, line) in text.lines().take(last).enumerate() {
+        let code = line.find('#').map_or(line, |comment| &line[..comment]);
+        for (column, letter) in code.chars().enumerate() {
+            let place = Place { line: index + 1, column: column + 1 };
+            let name = match letter {
+                '\u{a0}' => "a no-break space",
+                '\u{2002}'..='\u{200a}' | '\u{202f}' | '\u{3000}' => "an unusual space",
+                '\u{200b}'..='\u{200d}' | '\u{feff}' if place.line > 1 || column > 0 => {
+                    "an invisible character"
+                }
+                '\u{201c}' | '\u{201d}' | '\u{2018}' | '\u{2019}' => {
+                    let message = format!("a typographic quote (`{letter}`); use `\"`");
+                    return Some((place, message));
+                }
+                '\t' if code[..].chars().take(column).all(|before| before == ' ') => {
+                    return Some((place, "a tab; YAML is indented with spaces".into()));
+                }
+                _ => continue,
+            };
+            let message = format!("{name} (U+{:04X}); use a plain one", u32::from(letter));
+            return Some((place, message));
+        }
+    }
+    None
+}
+
+fn is_name(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && word
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+}
+
+/// A word that may be repeated: a value in the wrong place may be a secret.
+fn is_plain(text: &str) -> bool {
+    mask(text) == text
+}
+
+/// `messages:1000/month`
+fn joined(line: &Line<'_>) -> Found {
+    let text = line.bare();
+    let (name, value) = text.split_once(':')?;
+    let is_value = !value.is_empty() && !value.starts_with([' ', '/']);
+    let is_source = ["env", "file", "sealed", "http", "https", "redis"].contains(&name);
+    if !is_name(name) || !is_value || is_source || text.contains(": ") {
+        return None;
+    }
+    let what = if is_plain(text) && !super::excerpt::is_secret(name) {
+        format!("`{text}`: a space is missing after `:`")
+    } else {
+        format!("a space is missing after `{name}:`")
+    };
+    Some((line.bare_start(), what))
+}
+
+/// `messages 1000/month`, `plans`
+fn no_colon(line: &Line<'_>) -> Found {
+    let text = line.bare();
+    let name = text.split_whitespace().next()?;
+    let has_colon =
+        text.contains(": ") || text.ends_with(':') || text.starts_with(['"', '\'', '[', '{']);
+    let is_item = line.content.starts_with("- ") && name == text;
+    if has_colon || is_item || !is_name(name) || !is_plain(name) {
+        return None;
+    }
+    Some((line.bare_start(), format!("`:` is missing after `{name}`")))
+}
+
+/// `note: one: two`
+fn second_colon(line: &Line<'_>) -> Found {
+    let text = line.bare();
+    let first = text.find(": ")?;
+    let second = first + 2 + text[first + 2..].find(": ")?;
+    if text[..second].contains(['"', '\'', '{', '[']) {
+        return None;
+    }
+    let start = line.bare_start();
+    let column = start.column + text[..second].chars().count();
+    let message =
+        "a second `: ` in one line: put the value in quotes, or what follows on a line of its own";
+    Some((Place { line: start.line, column }, message.into()))
+}
+
+#[cfg(test)]
+mod tests;
