@@ -30,10 +30,17 @@ impl Drop for Running {
 async fn another_process_of_the_same_user_can_not_read_its_memory() {
     const NOBODY: u32 = 65_534;
     let is_root = rustix::process::getuid().is_root();
+    // Where that user can reach it, wherever the project lies.
+    let dir = TempDir::new().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let copy = dir.path().join("gatekeeper");
+    fs::copy(program(), &copy).unwrap();
     for (dumpable, owner) in [("0", 0), ("1", NOBODY)] {
         let (public, admin) = (free_port(), free_port());
         let child = Command::new("setpriv")
-            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program(), "demo"])
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+            .arg(&copy)
+            .arg("demo")
             .args(["--listen", &format!("127.0.0.1:{public}")])
             .args(["--admin", &format!("127.0.0.1:{admin}")])
             .current_dir("/")
