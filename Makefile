@@ -89,6 +89,10 @@ count: ## what a request costs, counted; BIN=gatekeeper counts that build, COUNT
 	@cargo build --release -p load $(if $(BIN),,-p gatekeeper --bin gatekeeper) --bin load --bin bare-mimalloc
 	@'$(TARGET)/release/load' count $(if $(BIN),--gatekeeper '$(BIN)') $(if $(COUNTS),--json '$(COUNTS)') $(COUNT)
 
+.PHONY: docs
+docs: ## writes docs/configuration from the declarations, which `make test` compares
+	@DOCS_WRITE=1 cargo test --workspace --lib reference
+
 .PHONY: budget
 budget: ## writes benches/budget.json, what `make test` holds allocations and system calls to
 	@.ci/setup build count

@@ -22,6 +22,8 @@ mod inert;
 pub mod mask;
 pub mod problem;
 pub mod raw;
+#[cfg(test)]
+mod reference;
 mod schema;
 mod secret;
 pub mod settings;

@@ -48,6 +48,7 @@ mod descriptors;
 mod devices;
 mod dialects;
 mod disconnect;
+mod documents;
 mod drain;
 mod failover;
 mod farming;

@@ -112,6 +112,8 @@ fn make_dist_makes_a_program_a_package_and_sums() {
         "usr/share/bash-completion/completions/gatekeeper",
         "usr/share/zsh/vendor-completions/_gatekeeper",
         "usr/share/fish/vendor_completions.d/gatekeeper.fish",
+        "usr/share/doc/gatekeeper/docs/configuration/server.md",
+        "usr/share/doc/gatekeeper/docs/operations.md",
         "usr/share/doc/gatekeeper/examples/groq.yaml",
         "usr/share/doc/gatekeeper/gatekeeper.cdx.json",
         "usr/share/gatekeeper/schema.json",
