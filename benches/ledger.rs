@@ -8,9 +8,9 @@ use std::{
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gatekeeper::ledger::Embedded;
+use gatekeeper::ledger::EmbeddedLedger;
 use gatekeeper_filters::kernel::{
-    About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Period, Source, UnixMs,
+    About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Period, UnixMs, UsageSource,
 };
 
 fn demand(licence: u8) -> Demand {
@@ -31,12 +31,12 @@ fn demand(licence: u8) -> Demand {
 }
 
 /// One request; waits where the journal is full, as no gateway would.
-fn request(ledger: &Embedded, demand: &Demand) {
+fn request(ledger: &EmbeddedLedger, demand: &Demand) {
     loop {
         let future = pin!(ledger.reserve(demand));
         match future.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(grant)) => {
-                let source = Source::Reported;
+                let source = UsageSource::Reported;
                 let charge = Charge { message: true, tokens: 300, source, about: None };
                 return ledger.settle(grant.hold, charge);
             }
@@ -48,7 +48,8 @@ fn request(ledger: &Embedded, demand: &Demand) {
 
 fn counting(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Embedded::open(&dir.path().join("store.db"), Duration::from_secs(60)).unwrap();
+    let ledger =
+        EmbeddedLedger::open(&dir.path().join("store.db"), Duration::from_secs(60)).unwrap();
     let mut group = c.benchmark_group("ledger");
     group.bench_function("reserve_settle", |b| {
         let demand = demand(1);

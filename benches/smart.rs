@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use gatekeeper_filters::{
-    kernel::{Ask, Members, json::Document},
+    kernel::{ModelRequest, RequestMembers, json::Document},
     route::smart,
 };
 use serde_json::{Value, json};
@@ -15,15 +15,15 @@ const CYRILLIC: &str = "Посылка вышла с нашего склада �
 const CHINESE: &str = "包裹于周二上午从仓库发出，目前仍在运输途中。";
 
 /// A request whose members lie as the proxy leaves them.
-fn ask(messages: &Value) -> Ask {
+fn ask(messages: &Value) -> ModelRequest {
     let source = Bytes::from(json!({ "model": "auto", "messages": messages }).to_string());
-    let mut members = Members::new(source.clone());
+    let mut members = RequestMembers::new(source.clone());
     if let Ok(document) = Document::parse(source) {
         for (name, value) in document.root().members() {
             members.push_source(name.raw_span(), value.span());
         }
     }
-    Ask::new("auto".into(), members)
+    ModelRequest::new("auto".into(), members)
 }
 
 fn user(content: &Value) -> Value {

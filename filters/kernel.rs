@@ -1,6 +1,5 @@
 //! The kernel: what a filter is, what it sees, and what runs it. No I/O, no sockets.
 
-pub mod ask;
 pub mod chain;
 pub mod exchange;
 pub mod filter;
@@ -8,6 +7,7 @@ pub mod image;
 pub mod input;
 pub mod json;
 pub mod license;
+pub mod model_request;
 pub mod near;
 pub mod period;
 pub mod plan;
@@ -21,25 +21,26 @@ pub mod vocabulary;
 pub use async_trait::async_trait;
 
 pub use self::{
-    ask::{Ask, Members},
     chain::{Chain, ChainProblem, FilterUse, Registry},
-    exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome, Progress},
+    exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome, RequestProgress},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     image::{Detail, Image, ImageTokens},
     input::{Counting, Input},
-    license::{Asking, Credential, License, LicenseId, Standing},
+    license::{Credential, License, LicenseId, LicenseQuery, LicenseStatus},
+    model_request::{ModelRequest, RequestMembers},
     period::{Period, UnixMs, Window},
     plan::{Limit, ModelSet, OnDisconnect, Plan},
     ports::{
-        About, Balance, Charge, Cut, Demand, Denied, Expenses, Grant, Ledger, Licenses, Pace,
-        Permit, Record, Reservation, Spent, StoreDown, TooFast, Unseen, Whole, text,
+        About, Balance, Charge, CostSink, Cut, Demand, Denied, Grant, Ledger, Licenses, LimitUsage,
+        Permit, RateRefused, RateRequest, Record, Reservation, StoreDown, UnseenEstimate, Whole,
+        text,
     },
     price::{DOLLAR, Price},
-    reject::{Code, QuotaDetail, Reject},
+    reject::{Code, QuotaDetail, Rejection},
     route::{
-        AskedTier, By, Choice, Dialect, Diverted, Model, ModelTimeouts, Models, Route, Score,
-        Smart, Target, Tier, Why,
+        AskedTier, Choice, Dialect, DivertReason, Model, ModelTimeouts, Models, Route, RouteReason,
+        Score, Smart, Target, Tier, TierSource,
     },
-    usage::{Metered, Source, Usage},
+    usage::{Metered, Usage, UsageSource},
     vocabulary::Vocabulary,
 };

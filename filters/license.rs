@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Asking, Code, Exchange, Filter, Hooks, License, Licenses, Reject, Services, Spec, Standing,
-    Verdict, async_trait,
+    Code, Exchange, Filter, Hooks, License, LicenseQuery, LicenseStatus, Licenses, Rejection,
+    Services, Spec, Verdict, async_trait,
 };
 
 /// YAML: `license`, no options.
@@ -38,7 +38,7 @@ impl Filter for LicenseFilter {
     }
 
     async fn admit(&self, exchange: &mut Exchange) -> Verdict {
-        let asking = Asking {
+        let asking = LicenseQuery {
             credential: &exchange.credential,
             address: exchange.address,
             instance: exchange.instance_id.as_deref(),
@@ -54,18 +54,18 @@ impl Filter for LicenseFilter {
 ///
 /// # Errors
 /// 403 when a source says no, 503 when none could be asked, 429 for too many keys.
-pub fn decide(standing: Standing, buy_url: Option<&Arc<str>>) -> Result<License, Reject> {
+pub fn decide(standing: LicenseStatus, buy_url: Option<&Arc<str>>) -> Result<License, Rejection> {
     match standing {
-        Standing::Valid(license) => Ok(license),
-        Standing::Invalid(code) => {
-            Err(Reject::new(code, words(code)).upgrade_url(buy_url.cloned()))
+        LicenseStatus::Valid(license) => Ok(license),
+        LicenseStatus::Invalid(code) => {
+            Err(Rejection::new(code, words(code)).upgrade_url(buy_url.cloned()))
         }
-        Standing::OtherDevice(license) => {
-            let reject = Reject::new(Code::DeviceLimit, words(Code::DeviceLimit));
+        LicenseStatus::OtherDevice(license) => {
+            let reject = Rejection::new(Code::DeviceLimit, words(Code::DeviceLimit));
             Err(reject.upgrade_url(license.plan.upgrade_url.clone()))
         }
-        Standing::Unknown { why } => Err(check_unavailable(why)),
-        Standing::TooMany { retry_after } => Err(Reject::new(
+        LicenseStatus::Unknown { why } => Err(check_unavailable(why)),
+        LicenseStatus::TooMany { retry_after } => Err(Rejection::new(
             Code::RateLimited,
             "Too many licence keys were tried from here. Please wait a minute and try again.",
         )
@@ -74,8 +74,8 @@ pub fn decide(standing: Standing, buy_url: Option<&Arc<str>>) -> Result<License,
 }
 
 /// The refusal when no source could be asked; `why` is for the operator.
-pub fn check_unavailable(why: &str) -> Reject {
-    Reject::new(
+pub fn check_unavailable(why: &str) -> Rejection {
+    Rejection::new(
         Code::LicenseCheckUnavailable,
         "Your licence could not be checked just now. Please try again in a moment.",
     )

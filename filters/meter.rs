@@ -7,7 +7,7 @@ pub mod anthropic;
 pub mod estimate;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::panic, reason = "a fuzzer finds panics")]
-pub mod fuzzing;
+pub mod fuzz_targets;
 pub mod gemini;
 pub mod json;
 pub mod openai;
@@ -41,7 +41,7 @@ pub struct Reading {
     /// The answer says that it is complete (a finish reason, `response.completed`, or the like).
     pub finished: bool,
     /// How, where it is finished.
-    pub ending: Ending,
+    pub ending: StreamEnd,
     /// The end marker (`[DONE]`).
     pub done: bool,
     /// Carries nothing but usage: taken out again for an app that did not ask for it.
@@ -65,7 +65,7 @@ pub enum Output {
 
 /// How an answer says that it ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Ending {
+pub enum StreamEnd {
     /// Cut short, refused, blocked, for a tool, or with a reason that is not known.
     #[default]
     Other,
@@ -75,15 +75,15 @@ pub enum Ending {
     MalformedCall,
 }
 
-impl Ending {
+impl StreamEnd {
     /// By the word for it, of any dialect.
     fn of(reason: &[u8]) -> Self {
         const MALFORMED: &[u8] = b"MALFORMED_FUNCTION_CALL";
         match reason {
-            b"stop" | b"STOP" | b"end_turn" => Ending::Natural,
+            b"stop" | b"STOP" | b"end_turn" => StreamEnd::Natural,
             // Gemini's compatible endpoint has words before it.
-            _ if reason.to_ascii_uppercase().ends_with(MALFORMED) => Ending::MalformedCall,
-            _ => Ending::Other,
+            _ if reason.to_ascii_uppercase().ends_with(MALFORMED) => StreamEnd::MalformedCall,
+            _ => StreamEnd::Other,
         }
     }
 
@@ -91,9 +91,9 @@ impl Ending {
     /// is none: to ask once more costs the app nothing, and mostly helps.
     pub fn is_hollow(self, output: Option<u64>) -> bool {
         match self {
-            Ending::Natural => output == Some(0),
-            Ending::MalformedCall => true,
-            Ending::Other => false,
+            StreamEnd::Natural => output == Some(0),
+            StreamEnd::MalformedCall => true,
+            StreamEnd::Other => false,
         }
     }
 }
@@ -114,32 +114,32 @@ impl Reading {
 
 /// Reads the events of one stream of an endpoint.
 #[derive(Debug)]
-pub enum Stream {
+pub enum StreamReader {
     Chat(openai::stream::ChatStream),
     Responses,
-    Messages(anthropic::Stream),
+    Messages(anthropic::AnthropicStream),
     Generate,
 }
 
-impl Stream {
+impl StreamReader {
     /// `endpoint` is the provider's.
     pub fn of(endpoint: Endpoint) -> Self {
         match endpoint {
             Endpoint::Chat | Endpoint::Embeddings => {
-                Stream::Chat(openai::stream::ChatStream::default())
+                StreamReader::Chat(openai::stream::ChatStream::default())
             }
-            Endpoint::Responses => Stream::Responses,
-            Endpoint::Messages => Stream::Messages(anthropic::Stream::default()),
-            Endpoint::Generate => Stream::Generate,
+            Endpoint::Responses => StreamReader::Responses,
+            Endpoint::Messages => StreamReader::Messages(anthropic::AnthropicStream::default()),
+            Endpoint::Generate => StreamReader::Generate,
         }
     }
 
     pub fn read(&mut self, event_name: Option<&str>, data: &[u8]) -> Reading {
         match self {
-            Stream::Chat(chat) => chat.read(data),
-            Stream::Responses => openai::responses_event(event_name, data),
-            Stream::Messages(messages) => messages.read(event_name, data),
-            Stream::Generate => gemini::event(data),
+            StreamReader::Chat(chat) => chat.read(data),
+            StreamReader::Responses => openai::responses_event(event_name, data),
+            StreamReader::Messages(messages) => messages.read(event_name, data),
+            StreamReader::Generate => gemini::event(data),
         }
     }
 }

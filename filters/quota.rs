@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use self::oddities::Oddities;
 use crate::{
     kernel::{
-        About, Ask, Charge, Code, Counting, Delivery, Demand, Denied, Endpoint, Exchange, Expenses,
-        Filter, Hooks, Ledger, License, Limit, MOST_OUTPUT, Outcome, Plan, QuotaDetail, Reject,
-        Reservation, ResponseHead, Services, Source, Spec, TooFast, UnixMs, Usage, Verdict,
-        async_trait, exchange::Settled,
+        About, Charge, Code, CostSink, Counting, Delivery, Demand, Denied, Endpoint, Exchange,
+        Filter, Hooks, Ledger, License, Limit, MOST_OUTPUT, ModelRequest, Outcome, Plan,
+        QuotaDetail, RateRefused, Rejection, Reservation, ResponseHead, Services, Spec, UnixMs,
+        Usage, UsageSource, Verdict, async_trait, exchange::Settled,
     },
     rate_limit::{self, store_unavailable},
 };
@@ -43,7 +43,7 @@ impl Spec for Quota {
 
 struct QuotaFilter {
     ledger: Arc<dyn Ledger>,
-    expenses: Arc<dyn Expenses>,
+    expenses: Arc<dyn CostSink>,
     oddities: Oddities,
 }
 
@@ -62,7 +62,7 @@ impl Filter for QuotaFilter {
         Hooks::REQUEST.and(Hooks::RESPONSE).and(Hooks::SETTLE)
     }
 
-    async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
+    async fn request(&self, exchange: &mut Exchange, ask: &mut ModelRequest) -> Verdict {
         let Some(license) = exchange.license.clone() else { return Ok(()) };
         let plan = &license.plan;
         let (least, most) = input_tokens(exchange, ask);
@@ -84,7 +84,7 @@ impl Filter for QuotaFilter {
             message_id: exchange.message_id.clone(),
         };
         let mut granted = self.ledger.reserve(&demand).await;
-        let is_full = matches!(granted, Err(Denied::TooFast(TooFast::Concurrency { .. })));
+        let is_full = matches!(granted, Err(Denied::TooFast(RateRefused::Concurrency { .. })));
         if is_full && plan.concurrency_is_default {
             granted = Box::pin(rate_limit::reserve_when_free(&*self.ledger, &demand)).await;
         }
@@ -129,7 +129,7 @@ impl Filter for QuotaFilter {
 fn is_overrun(exchange: &Exchange, reservation: &Reservation) -> bool {
     let (usage, source) = exchange.usage();
     let worst = worst(reservation);
-    source == Source::Reported && worst.is_some_and(|worst| usage.total() > worst)
+    source == UsageSource::Reported && worst.is_some_and(|worst| usage.total() > worst)
 }
 
 const MESSAGES_REMAINING: HeaderName = HeaderName::from_static("x-quota-messages-remaining");
@@ -158,7 +158,7 @@ fn input_cost(exchange: &Exchange) -> u64 {
 
 /// Estimates of the input at the targets that may serve: the smallest, which a plan's limit is held against,
 /// and the largest, which is reserved.
-fn input_tokens(exchange: &Exchange, ask: &Ask) -> (u64, u64) {
+fn input_tokens(exchange: &Exchange, ask: &ModelRequest) -> (u64, u64) {
     let targets = exchange.route.iter().flat_map(|route| &route.targets);
     let tokens = targets.map(|target| ask.input.tokens(&target.counting));
     let bounds = tokens.fold(None, |bounds: Option<(u64, u64)>, tokens| {
@@ -174,7 +174,7 @@ fn input_tokens(exchange: &Exchange, ask: &Ask) -> (u64, u64) {
 
 fn check_input(plan: &Plan, input: u64) -> Verdict {
     match plan.max_input_tokens {
-        Some(max) if input > max => Err(Reject::new(
+        Some(max) if input > max => Err(Rejection::new(
             Code::BodyTooLarge,
             format!("This conversation is about {input} tokens long; your plan allows {max}."),
         )
@@ -194,7 +194,7 @@ fn output_cap(plan: &Plan, endpoint: Endpoint, app: Option<u64>) -> Option<u64> 
 
 /// How far the cap may shrink. Where the model thinks first, something must be left for the answer:
 /// providers refuse a cap that is not above the thinking budget.
-fn min_output(plan: &Plan, ask: &Ask, cap: Option<u64>) -> u64 {
+fn min_output(plan: &Plan, ask: &ModelRequest, cap: Option<u64>) -> u64 {
     let above_thinking = ask.thinking_budget.map_or(0, |budget| budget.saturating_add(1));
     let least = plan.min_output_tokens.max(above_thinking);
     [Some(least), ask.output_cap, cap].into_iter().flatten().min().unwrap_or(0)
@@ -231,7 +231,7 @@ fn charge(
         _ => (input, capped(exchange, exchange.last_wasted)),
     };
     let tokens = exchange.spoilt.max(least.saturating_add(output));
-    Charge { message, tokens, source: Source::Estimated, about: None }
+    Charge { message, tokens, source: UsageSource::Estimated, about: None }
 }
 
 /// A buyer pays no answer beyond the cap that was sent.
@@ -245,7 +245,7 @@ fn worst(reservation: &Reservation) -> Option<u64> {
     grant.output.map(|output| grant.input.saturating_add(output))
 }
 
-fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
+fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Rejection {
     match denied {
         Denied::Messages { limit, used, resets_at } => quota_exceeded(
             plan,
@@ -263,7 +263,7 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Reject {
             ),
             QuotaDetail { kind: "tokens", limit: limit.count, used, resets_at },
         ),
-        Denied::Busy => Reject::new(
+        Denied::Busy => Rejection::new(
             Code::RateLimited,
             "Other messages of yours are still being answered. Please try again in a moment.",
         )
@@ -311,8 +311,8 @@ fn day(rfc3339: &str) -> String {
     }
 }
 
-fn quota_exceeded(plan: &Plan, message: String, detail: QuotaDetail) -> Reject {
-    Reject { quota: Some(detail), ..Reject::new(Code::QuotaExceeded, message) }
+fn quota_exceeded(plan: &Plan, message: String, detail: QuotaDetail) -> Rejection {
+    Rejection { quota: Some(detail), ..Rejection::new(Code::QuotaExceeded, message) }
         .upgrade_url(plan.upgrade_url.clone())
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::places::Places;
+use self::places::ConcurrencySlots;
 pub use self::places::reserve_when_free;
 use crate::kernel::{
-    Code, Exchange, Filter, Hooks, Ledger, Outcome, Pace, Permit, Plan, Reject, Services, Spec,
-    TooFast, Verdict, async_trait,
+    Code, Exchange, Filter, Hooks, Ledger, Outcome, Permit, Plan, RateRefused, RateRequest,
+    Rejection, Services, Spec, Verdict, async_trait,
 };
 
 /// YAML: `rate_limit`, no options; the limits stand in the plan (`rate`, `concurrency`).
@@ -24,13 +24,16 @@ impl Spec for RateLimit {
     const AFTER: &'static [&'static str] = &["license"];
 
     fn build(self, services: &Services) -> Result<Arc<dyn Filter>, String> {
-        Ok(Arc::new(RateLimitFilter { ledger: services.ledger.clone(), places: Places::default() }))
+        Ok(Arc::new(RateLimitFilter {
+            ledger: services.ledger.clone(),
+            places: ConcurrencySlots::default(),
+        }))
     }
 }
 
 struct RateLimitFilter {
     ledger: Arc<dyn Ledger>,
-    places: Places,
+    places: ConcurrencySlots,
 }
 
 #[async_trait]
@@ -41,14 +44,14 @@ impl Filter for RateLimitFilter {
 
     async fn admit(&self, exchange: &mut Exchange) -> Verdict {
         let Some(license) = &exchange.license else { return Ok(()) };
-        let pace = Pace {
+        let pace = RateRequest {
             license: license.id,
             rate: license.plan.rate,
             concurrency: license.plan.concurrency,
         };
         let plan = license.plan.clone();
         let mut entered = self.ledger.enter(&pace, exchange.now).await;
-        if plan.concurrency_is_default && matches!(entered, Err(TooFast::Concurrency { .. })) {
+        if plan.concurrency_is_default && matches!(entered, Err(RateRefused::Concurrency { .. })) {
             // In a box of its own: every request carries this future, few come here.
             entered = Box::pin(self.places.enter(&*self.ledger, &pace)).await;
         }
@@ -66,9 +69,9 @@ impl Filter for RateLimitFilter {
 }
 
 /// The refusal of a request that comes too soon.
-pub fn reject(plan: &Plan, too_fast: TooFast) -> Reject {
+pub fn reject(plan: &Plan, too_fast: RateRefused) -> Rejection {
     match too_fast {
-        TooFast::Rate { limit, retry_after } => Reject::new(
+        RateRefused::Rate { limit, retry_after } => Rejection::new(
             Code::RateLimited,
             format!(
                 "Too many requests: your plan allows {} a {}. Please wait a moment.",
@@ -77,21 +80,21 @@ pub fn reject(plan: &Plan, too_fast: TooFast) -> Reject {
             ),
         )
         .retry_after(retry_after),
-        TooFast::Concurrency { limit } => {
+        RateRefused::Concurrency { limit } => {
             let default =
                 if plan.concurrency_is_default { " (`concurrency`, the default)" } else { "" };
             let message = format!(
                 "Your plan allows {limit} requests at one time{default}. Wait for one to finish."
             );
-            Reject::new(Code::RateLimited, message).retry_after(1)
+            Rejection::new(Code::RateLimited, message).retry_after(1)
         }
-        TooFast::StoreDown => store_unavailable(),
+        RateRefused::StoreDown => store_unavailable(),
     }
 }
 
 /// The refusal when the ledger can't decide.
-pub fn store_unavailable() -> Reject {
-    Reject::new(
+pub fn store_unavailable() -> Rejection {
+    Rejection::new(
         Code::StoreUnavailable,
         "Your usage could not be checked just now. Please try again in a moment.",
     )

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    Ask, AskedTier, By, Choice, Code, Diverted, Endpoint, Exchange, Filter, Hooks, License, Model,
-    Models, Reject, Route, Services, Smart, Spec, Target, Tier, Verdict, Why, async_trait,
-    near::nearest,
+    AskedTier, Choice, Code, DivertReason, Endpoint, Exchange, Filter, Hooks, License, Model,
+    ModelRequest, Models, Rejection, Route, RouteReason, Services, Smart, Spec, Target, Tier,
+    TierSource, Verdict, async_trait, near::nearest,
 };
 
 /// YAML: `route`, no options; the names stand under `models`.
@@ -37,14 +37,19 @@ impl Filter for RouteFilter {
         Hooks::REQUEST
     }
 
-    async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
+    async fn request(&self, exchange: &mut Exchange, ask: &mut ModelRequest) -> Verdict {
         let license = exchange.license.as_ref();
         let asked = find(&self.models, license, &ask.model)?;
         let request = Request { exchange, ask };
         let route = match &asked.smart {
             None => {
                 let targets = request.targets(asked)?;
-                Route { asked: asked.clone(), model: asked.clone(), targets, why: Why::Model }
+                Route {
+                    asked: asked.clone(),
+                    model: asked.clone(),
+                    targets,
+                    why: RouteReason::Model,
+                }
             }
             Some(smart) => request.route_smart(asked, smart)?,
         };
@@ -56,7 +61,7 @@ impl Filter for RouteFilter {
 /// What decides whether a model may serve.
 struct Request<'a> {
     exchange: &'a Exchange,
-    ask: &'a Ask,
+    ask: &'a ModelRequest,
 }
 
 impl Request<'_> {
@@ -66,7 +71,7 @@ impl Request<'_> {
     }
 
     /// The targets that take this request.
-    fn targets(&self, model: &Model) -> Result<Vec<Arc<Target>>, Reject> {
+    fn targets(&self, model: &Model) -> Result<Vec<Arc<Target>>, Rejection> {
         accepts(model, self.ask)?;
         let endpoint = self.exchange.endpoint;
         let serves = |target: &&Arc<Target>| endpoint.at(target.dialect).is_some();
@@ -82,38 +87,38 @@ impl Request<'_> {
     }
 
     /// The tier that the app or the score asks for; the other one where that can't serve.
-    fn route_smart(&self, asked: &Arc<Model>, smart: &Smart) -> Result<Route, Reject> {
+    fn route_smart(&self, asked: &Arc<Model>, smart: &Smart) -> Result<Route, Rejection> {
         let (wanted, by) = match self.exchange.asked_tier {
-            AskedTier::Tier(tier) => (tier, By::Header),
+            AskedTier::Tier(tier) => (tier, TierSource::Header),
             AskedTier::Unknown => return Err(unknown_tier()),
             AskedTier::None => {
                 let score = smart::score(self.ask);
                 let complex = score >= smart.threshold;
-                (if complex { Tier::Complex } else { Tier::Simple }, By::Score(score))
+                (if complex { Tier::Complex } else { Tier::Simple }, TierSource::Score(score))
             }
         };
         let route = |tier: Tier, diverted| {
             let model = smart.model(tier);
             self.allowed(model)?;
             let targets = self.targets(model)?;
-            let why = Why::Smart(Choice { tier, by, diverted });
+            let why = RouteReason::Smart(Choice { tier, by, diverted });
             Ok(Route { asked: asked.clone(), model: model.clone(), targets, why })
         };
-        let refused: Reject = match route(wanted, None) {
+        let refused: Rejection = match route(wanted, None) {
             Ok(route) => return Ok(route),
             Err(refused) => refused,
         };
         let diverted = match refused.code {
-            Code::ModelNotAllowed => Diverted::Plan,
-            _ => Diverted::Model,
+            Code::ModelNotAllowed => DivertReason::Plan,
+            _ => DivertReason::Model,
         };
         route(wanted.other(), Some(diverted)).map_err(|_| refused)
     }
 }
 
-fn unknown_tier() -> Reject {
+fn unknown_tier() -> Rejection {
     let message = "x-gatekeeper-tier must be \"simple\" or \"complex\".";
-    Reject::field("x-gatekeeper-tier", message)
+    Rejection::field("x-gatekeeper-tier", message)
 }
 
 /// The model of a name.
@@ -124,7 +129,7 @@ pub fn find<'a>(
     models: &'a Models,
     license: Option<&License>,
     name: &str,
-) -> Result<&'a Arc<Model>, Reject> {
+) -> Result<&'a Arc<Model>, Rejection> {
     let model = models.get(name).ok_or_else(|| unknown(models, license, name))?;
     allowed(license, model)?;
     Ok(model)
@@ -133,7 +138,7 @@ pub fn find<'a>(
 /// The plan includes the model.
 fn allowed(license: Option<&License>, model: &Model) -> Verdict {
     match license {
-        Some(license) if !license.plan.models.allows(&model.name) => Err(Reject::new(
+        Some(license) if !license.plan.models.allows(&model.name) => Err(Rejection::new(
             Code::ModelNotAllowed,
             format!("Your plan does not include the model \"{}\".", model.name),
         )
@@ -146,10 +151,10 @@ fn allowed(license: Option<&License>, model: &Model) -> Verdict {
 const LISTED: usize = 8;
 
 /// Names what the plan has: what it has not is nobody's business.
-fn unknown(models: &Models, license: Option<&License>, name: &str) -> Reject {
+fn unknown(models: &Models, license: Option<&License>, name: &str) -> Rejection {
     let has = |model: &&str| license.is_some_and(|license| license.plan.models.allows(model));
     let own: Vec<&str> = models.keys().map(|known| &**known).filter(has).collect();
-    let mut message = format!("There is no model \"{}\" here.", Reject::shown(name));
+    let mut message = format!("There is no model \"{}\" here.", Rejection::shown(name));
     if let Some(near) = nearest(name, own.iter().copied()) {
         message += &format!(" Did you mean \"{near}\"?");
     }
@@ -162,7 +167,7 @@ fn unknown(models: &Models, license: Option<&License>, name: &str) -> Reject {
         };
         message += &format!(" Your plan has {}{rest}.", listed.join(", "));
     }
-    Reject { param: Some("model".into()), ..Reject::new(Code::ModelNotFound, message) }
+    Rejection { param: Some("model".into()), ..Rejection::new(Code::ModelNotFound, message) }
 }
 
 /// Where apps ask for an endpoint.
@@ -177,7 +182,7 @@ fn address(endpoint: Endpoint) -> &'static str {
 }
 
 /// The model is there, for apps that speak otherwise.
-fn elsewhere(model: &Model, asked: Endpoint) -> Reject {
+fn elsewhere(model: &Model, asked: Endpoint) -> Rejection {
     let serves = |endpoint: &Endpoint| {
         model.targets.iter().any(|target| endpoint.at(target.dialect).is_some())
     };
@@ -188,18 +193,18 @@ fn elsewhere(model: &Model, asked: Endpoint) -> Reject {
         address(asked),
         at.join(" or ")
     );
-    Reject { param: Some("model".into()), ..Reject::new(Code::ModelNotFound, message) }
+    Rejection { param: Some("model".into()), ..Rejection::new(Code::ModelNotFound, message) }
 }
 
 /// Audio, files and video are refused unless the model lists them: their cost can't be reserved.
-fn accepts(model: &Model, ask: &Ask) -> Verdict {
+fn accepts(model: &Model, ask: &ModelRequest) -> Verdict {
     match ask.media.iter().find(|kind| !model.accepts.contains(kind)) {
-        Some(kind) => Err(Reject::field(
+        Some(kind) => Err(Rejection::field(
             "messages",
             format!(
                 "The model \"{}\" does not take content of type \"{}\".",
                 model.name,
-                Reject::shown(kind)
+                Rejection::shown(kind)
             ),
         )),
         None => Ok(()),

@@ -4,24 +4,24 @@
 //!
 //! Health and the page itself need no token; the rest does where one is configured (`access`).
 
-mod access;
+mod assets;
+mod auth;
 mod feed;
-mod keys;
 mod licenses;
 mod live_config;
 mod login;
+mod login_throttle;
 mod metrics;
-mod page;
+mod provider_keys;
 mod reload;
 mod sessions;
 mod status;
 mod top_licenses;
-mod tries;
 
 pub use self::{
-    access::Access,
-    feed::{Hub, Ticker},
-    page::Page,
+    assets::Assets,
+    auth::AdminAuth,
+    feed::{FeedBroadcaster, FeedTicker},
 };
 
 use std::sync::Arc;
@@ -39,41 +39,40 @@ use pingora_core::{
 use pingora_http::ResponseHeader;
 use serde_json::Value;
 
-use self::{access::Caller, page::Prefers};
+use self::{assets::PreferredEncoding, auth::Caller};
 use crate::{
-    downstream::{connection::Connection, serve::KEEPALIVE},
-    handover::{Call, Movable},
-    operator::{self, Failure, Operator},
-    proxy::respond,
-    reload::{History, Reload},
-    server::phase::Phase,
-    snapshot::Snapshot,
-    telemetry::neighbours::Whose,
-    upstream::peer::Connector,
+    downstream::{connection::ClientConnection, respond, serve::KEEPALIVE},
+    license_admin::{self, ApiError, LicenseAdmin},
+    lifecycle::Lifecycle,
+    reload::{ReloadStatus, Reloader},
+    runtime::snapshot::Snapshot,
+    telemetry::peer_stats::GatewayFilter,
+    upgrade::{CallGuard, SwitchableLedger},
+    upstream::connector::Connector,
 };
 
-pub struct Admin {
+pub struct AdminApp {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub operator: Operator,
-    pub phase: Arc<Phase>,
-    pub ledger: Arc<Movable>,
-    pub history: Arc<History>,
+    pub operator: LicenseAdmin,
+    pub phase: Arc<Lifecycle>,
+    pub ledger: Arc<SwitchableLedger>,
+    pub history: Arc<ReloadStatus>,
     /// Reads the file again, where there is one.
-    pub reload: Option<Arc<Reload>>,
+    pub reload: Option<Arc<Reloader>>,
     /// For probes.
     pub connector: Arc<Connector>,
-    pub access: Access,
-    pub hub: Arc<Hub>,
-    pub page: Page,
+    pub access: AdminAuth,
+    pub hub: Arc<FeedBroadcaster>,
+    pub page: Assets,
 }
 
-type Answer = Response<Bytes>;
+type AdminReply = Response<Bytes>;
 
 /// How long a read of a request may take.
 const READ_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 
 #[async_trait]
-impl HttpServerApp for Admin {
+impl HttpServerApp for AdminApp {
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
@@ -83,7 +82,7 @@ impl HttpServerApp for Admin {
             // What it was is told where the connection is served (`downstream::serve`).
             return None;
         }
-        let is_last = Connection::of(&session).is_some_and(|connection| {
+        let is_last = ClientConnection::of(&session).is_some_and(|connection| {
             connection.accept();
             connection.is_last()
         });
@@ -121,13 +120,13 @@ impl HttpServerApp for Admin {
     }
 }
 
-impl Admin {
+impl AdminApp {
     /// What is ordered here must be done while the ledger is here. A hand-over waits for whoever has this,
     /// so nobody may take it before the order has come.
     ///
     /// # Errors
     /// Another process has taken over.
-    async fn ledger_here(&self) -> Result<Call<'_>, Failure> {
+    async fn ledger_here(&self) -> Result<CallGuard<'_>, ApiError> {
         let call = match self.phase.way().await {
             None => self.ledger.call(),
             Some(_) => None,
@@ -139,12 +138,12 @@ impl Admin {
         &self,
         session: &ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<feed::Ticket, Failure> {
+    ) -> Result<feed::FeedTicket, ApiError> {
         check_get(session)?;
         if session.req_header().method == Method::HEAD {
             let message = "A feed has no end; ask for it with GET.";
             let status = StatusCode::METHOD_NOT_ALLOWED;
-            return Err(Failure::new(status, "method_not_allowed", message));
+            return Err(ApiError::new(status, "method_not_allowed", message));
         }
         self.ticket(session, snapshot)
     }
@@ -153,7 +152,7 @@ impl Admin {
         &self,
         session: &mut ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<AdminReply, ApiError> {
         let path = session.req_header().uri.path().to_owned();
         if path == top_licenses::PATH {
             return self.top_licenses(session, snapshot).await;
@@ -161,7 +160,7 @@ impl Admin {
         if let Some(command) = path.strip_prefix(licenses::PATH) {
             return self.licenses(command, session, snapshot).await.map(|answer| told(&answer));
         }
-        if let Some(command) = path.strip_prefix(keys::PATH) {
+        if let Some(command) = path.strip_prefix(provider_keys::PATH) {
             return self.keys(command, session, snapshot).await.map(|answer| told(&answer));
         }
         if path == reload::PATH {
@@ -180,10 +179,10 @@ impl Admin {
         path: &str,
         session: &ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<AdminReply, ApiError> {
         let is_known = ["/", "/healthz", "/readyz", "/metrics", "/status", "/api/history"]
             .contains(&path)
-            || path.starts_with(page::ASSETS);
+            || path.starts_with(assets::ASSETS);
         if !is_known {
             return Err(nothing_here());
         }
@@ -195,15 +194,15 @@ impl Admin {
         }
         let headers = &session.req_header().headers;
         let caller = Caller::of(session, snapshot);
-        let prefers = page::preferred(headers);
+        let prefers = assets::preferred(headers);
         let is_page = match path {
-            "/" => prefers != Prefers::Json,
-            "/status" => prefers == Prefers::Html,
+            "/" => prefers != PreferredEncoding::Json,
+            "/status" => prefers == PreferredEncoding::Html,
             _ => false,
         };
-        if is_page || path.starts_with(page::ASSETS) {
-            access::check_host(&caller, &snapshot.settings.admin)?;
-            let mut found = match path.strip_prefix(page::ASSETS) {
+        if is_page || path.starts_with(assets::ASSETS) {
+            auth::check_host(&caller, &snapshot.settings.admin)?;
+            let mut found = match path.strip_prefix(assets::ASSETS) {
                 Some(name) => self.page.asset(name, headers),
                 None => self.page.index(headers),
             }
@@ -237,19 +236,19 @@ impl Admin {
         &self,
         session: &ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Option<Whose>, Failure> {
+    ) -> Result<Option<GatewayFilter>, ApiError> {
         let query = session.req_header().uri.query().unwrap_or_default();
         let mut pairs = url::form_urlencoded::parse(query.as_bytes());
         let Some((_, name)) = pairs.find(|(name, _)| name == "gateway") else { return Ok(None) };
         let whose = snapshot.telemetry.live.neighbours.whose(&name);
         whose.map(Some).ok_or_else(|| {
             let message = "No gateway of this name is here; /status names those that are.";
-            Failure::new(StatusCode::NOT_FOUND, "not_found", message)
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
         })
     }
 
     /// 503 only while starting or draining: a store outage must not take every gateway out.
-    fn ready(&self) -> Answer {
+    fn ready(&self) -> AdminReply {
         if self.phase.is_serving() {
             text(StatusCode::OK, "ready\n")
         } else {
@@ -258,30 +257,30 @@ impl Admin {
     }
 }
 
-fn taken_over() -> Failure {
+fn taken_over() -> ApiError {
     let message = "Another process has just taken over. Send this again.";
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
 }
 
-fn nothing_here() -> Failure {
+fn nothing_here() -> ApiError {
     let message = "There is nothing here. Try / or /status or /metrics.";
-    Failure::new(StatusCode::NOT_FOUND, "not_found", message)
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-fn check_get(session: &ServerSession) -> Result<(), Failure> {
+fn check_get(session: &ServerSession) -> Result<(), ApiError> {
     let method = &session.req_header().method;
     if method == Method::GET || method == Method::HEAD {
         return Ok(());
     }
     let message = "This address takes GET requests only.";
-    Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
+    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
 }
 
-fn told(answer: &operator::Answer) -> Answer {
+fn told(answer: &license_admin::ApiResponse) -> AdminReply {
     json_answer(answer.status, &answer.body)
 }
 
-fn refusal(failure: Failure) -> Answer {
+fn refusal(failure: ApiError) -> AdminReply {
     let (retry_after, is_unauthorized) =
         (failure.retry_after, failure.status == StatusCode::UNAUTHORIZED);
     let mut answer = told(&failure.answer());
@@ -294,17 +293,17 @@ fn refusal(failure: Failure) -> Answer {
     answer
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Answer {
+fn json_answer(status: StatusCode, value: &Value) -> AdminReply {
     let body = serde_json::to_vec(value).unwrap_or_default();
     answer(status, "application/json", body)
 }
 
-fn text(status: StatusCode, words: &'static str) -> Answer {
+fn text(status: StatusCode, words: &'static str) -> AdminReply {
     answer(status, "text/plain; charset=utf-8", words)
 }
 
 /// With everything that keeps a browser from doing more with it than show it.
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> AdminReply {
     const ALWAYS: [(&str, &str); 7] = [
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),

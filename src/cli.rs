@@ -1,11 +1,15 @@
 //! The command line. Each command is one function; what needs the machine (`run`, `demo`) is
 //! handed in.
 
-mod call;
+mod admin_client;
+pub mod demo;
 mod health;
 mod licenses;
 mod reload;
+pub mod rewrap;
 mod sources;
+pub mod upgrade;
+pub mod usage;
 
 use std::{
     fmt::Write as _,
@@ -23,15 +27,14 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::{
+    cli::usage::UsageArgs,
     config::{
-        self, Problem, Problems, Secrets, Settings, excerpt, raw::Node, settings::LicenseSource,
-        values,
+        self, Diagnostic, Problems, Secrets, Settings, excerpt, scalars, settings::LicenseSource,
+        yaml::Node,
     },
-    handover::command,
-    operator,
+    license_admin,
     progress::Progress,
-    usage::{self, UsageArgs},
-    vault::{self, Kek, Source, pepper::PLACE},
+    vault::{self, Kek, KekSource, pepper::PLACE},
 };
 
 /// Lets a desktop app use AI providers without holding their keys.
@@ -39,7 +42,7 @@ use crate::{
 #[command(name = "gatekeeper", version, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 const EXAMPLES: &str = "\
@@ -59,7 +62,7 @@ Examples:
   gatekeeper completions bash                                for the shell";
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Start the gateway
     #[command(
         after_help = "SIGTERM lets streams finish, a second one does not. SIGHUP reads the file again. \
@@ -250,7 +253,11 @@ pub struct Actions {
     pub run: fn(RunArgs, Registry) -> anyhow::Result<()>,
     pub demo: fn(DemoArgs, Registry) -> anyhow::Result<()>,
     /// Carries out an operator's order (JSON) where no gateway runs.
-    pub operate: fn(&Settings, operator::Command, &[u8]) -> anyhow::Result<operator::Answer>,
+    pub operate: fn(
+        &Settings,
+        license_admin::LicenseCommand,
+        &[u8],
+    ) -> anyhow::Result<license_admin::ApiResponse>,
 }
 
 /// Runs the command that the process was started with.
@@ -275,37 +282,37 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Run(args) => (actions.run)(args, registry)?,
-        Command::Demo(args) => (actions.demo)(args, registry)?,
-        Command::Check(args) => return check(&args, &registry, out, err),
-        Command::Explain(args) => return explain(&args.path()?, &registry, out, err),
-        Command::Seal(args) => seal(&args.place()?, &mut io::stdin(), out, err)?,
-        Command::Rewrap(args) => rewrap(&args.path()?, err)?,
-        Command::Usage(args) => {
+        CliCommand::Run(args) => (actions.run)(args, registry)?,
+        CliCommand::Demo(args) => (actions.demo)(args, registry)?,
+        CliCommand::Check(args) => return check(&args, &registry, out, err),
+        CliCommand::Explain(args) => return explain(&args.path()?, &registry, out, err),
+        CliCommand::Seal(args) => seal(&args.place()?, &mut io::stdin(), out, err)?,
+        CliCommand::Rewrap(args) => rewrap(&args.path()?, err)?,
+        CliCommand::Usage(args) => {
             let file = args.file.path()?;
             let (settings, _) = config::load_with(&file, &registry, Secrets::MayBeAbsent)?;
             usage::write(&settings, &args, out)?;
         }
-        Command::Licenses(args) => {
+        CliCommand::Licenses(args) => {
             let settings = licenses::settings(&args, &registry, err)?;
             return licenses::run(&args, &settings, actions.operate, (out, err));
         }
-        Command::Reload(args) => return reload::run(&args, &registry, out, err),
-        Command::Upgrade(args) => {
+        CliCommand::Reload(args) => return reload::run(&args, &registry, out, err),
+        CliCommand::Upgrade(args) => {
             let file = args.file.path()?;
             let Some((settings, _)) = look(&file, &registry, err)? else {
                 return Ok(ExitCode::FAILURE);
             };
-            command::upgrade(&file, &settings, args.binary, err)?;
+            upgrade::upgrade(&file, &settings, args.binary, err)?;
         }
-        Command::Health(args) => return health::run(&args, &registry, (out, err)),
-        Command::Completions(args) => {
+        CliCommand::Health(args) => return health::run(&args, &registry, (out, err)),
+        CliCommand::Completions(args) => {
             // At once: it panics where it can't write.
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "gatekeeper", &mut text);
             out.write_all(&text)?;
         }
-        Command::Schema => writeln!(out, "{:#}", config::schema())?,
+        CliCommand::Schema => writeln!(out, "{:#}", config::schema())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -314,7 +321,7 @@ pub fn dispatch(
 ///
 /// # Errors
 /// When `err` is closed.
-pub fn write_warnings(file: &Path, warnings: &[Problem], err: &mut dyn Write) -> io::Result<()> {
+pub fn write_warnings(file: &Path, warnings: &[Diagnostic], err: &mut dyn Write) -> io::Result<()> {
     for warning in warnings {
         writeln!(err, "{}:{warning} (warning)", file.display())?;
     }
@@ -509,7 +516,7 @@ fn seal(
     err: &mut dyn Write,
 ) -> anyhow::Result<()> {
     for (what, name) in [("provider", &args.provider), ("key id", &args.key_id)] {
-        if let Err(message) = values::name(name) {
+        if let Err(message) = scalars::name(name) {
             bail!("seal: {what}: {message}");
         }
     }
@@ -519,12 +526,12 @@ fn seal(
     let secret = read_secret(input)?;
     let kek = match Kek::load(&source) {
         Err(error) if error.is_absent() => match &source {
-            Source::File(path) => {
+            KekSource::File(path) => {
                 let kek = Kek::generate_file(path)?;
                 writeln!(err, "made a new KEK: {} (keep a copy somewhere safe)", path.display())?;
                 kek
             }
-            Source::Env(_) => {
+            KekSource::Env(_) => {
                 bail!("vault.kek: {error}; make one with: head -c 32 /dev/urandom | base64")
             }
         },
@@ -540,11 +547,11 @@ fn seal(
 fn raw_tree(file: &Path) -> anyhow::Result<Node> {
     let text = config::read(file)?;
     let mut problems = Vec::new();
-    config::raw::parse(&text, &mut problems)
+    config::yaml::parse(&text, &mut problems)
         .map_err(|problem| anyhow::anyhow!("{}:{problem}", file.display()))
 }
 
-fn kek_source(root: &Node, file: &Path) -> anyhow::Result<Source> {
+fn kek_source(root: &Node, file: &Path) -> anyhow::Result<KekSource> {
     let kek = root.get("vault").and_then(|vault| vault.get("kek"));
     let Some(kek) = kek else {
         bail!(
@@ -552,7 +559,7 @@ fn kek_source(root: &Node, file: &Path) -> anyhow::Result<Source> {
             file.display()
         );
     };
-    kek.text().and_then(Source::parse).with_context(|| {
+    kek.text().and_then(KekSource::parse).with_context(|| {
         format!("{}:{}: vault.kek: expected `env:NAME` or `file:PATH`", file.display(), kek.at.line)
     })
 }

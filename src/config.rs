@@ -12,32 +12,32 @@ use std::{
 use gatekeeper_filters::kernel::{Chain, ChainProblem, Registry, Services};
 
 pub mod base_url;
-mod check;
 mod compile;
+mod definition;
+pub mod diagnostics;
 mod encoding;
 pub mod excerpt;
-mod file;
-pub mod files;
-mod inert;
+mod field_type;
+pub mod json_schema;
 pub mod mask;
-pub mod problem;
-pub mod raw;
+mod null_ports;
 #[cfg(test)]
 mod reference;
-mod schema;
-mod secret;
+pub mod scalars;
+mod secrets;
 pub mod settings;
-mod shape;
+pub mod source_files;
 mod syntax;
-pub mod values;
+mod validate;
 mod wrong_kind;
+pub mod yaml;
 
 use self::settings::LicenseSource;
 pub use self::{
-    files::Files,
-    problem::{Problem, Problems, Report, Warning},
-    schema::schema,
+    diagnostics::{Diagnostic, Diagnostics, Problems, Warning},
+    json_schema::schema,
     settings::Settings,
+    source_files::SourceFiles,
 };
 
 /// Larger files are refused: nobody writes them by hand.
@@ -68,7 +68,7 @@ pub fn load_with(
     registry: &Registry,
     secrets: Secrets,
 ) -> Result<(Settings, Vec<Warning>), Problems> {
-    let mut files = Files::default();
+    let mut files = SourceFiles::default();
     files.note(path);
     // A pipe would hang a gateway that runs; `check` may be fed by one.
     if secrets == Secrets::Required && path.metadata().is_ok_and(|meta| !meta.is_file()) {
@@ -93,13 +93,13 @@ fn warn_readable_keys(path: &Path, settings: &Settings) -> Option<Warning> {
     let has_keys =
         |source: &LicenseSource| matches!(source, LicenseSource::Static(keys) if !keys.is_empty());
     let is_demo = settings.providers.iter().all(|provider| provider.base.stand_in);
-    let is_readable = secret::is_readable_by_all(path);
+    let is_readable = secrets::is_readable_by_all(path);
     (is_readable && !is_demo && settings.licenses.sources.iter().any(has_keys)).then(|| {
         let message = format!(
             "the file holds licence keys, and every user of this machine may read it; chmod 640 {}",
             path.display()
         );
-        Warning::new(problem::START, "licenses.sources", message)
+        Warning::new(diagnostics::START, "licenses.sources", message)
     })
 }
 
@@ -141,30 +141,30 @@ pub fn parse(
     text: &str,
     registry: &Registry,
     secrets: Secrets,
-) -> Result<(Settings, Vec<Warning>), Report> {
-    parse_from(text, Files::default(), registry, secrets)
+) -> Result<(Settings, Vec<Warning>), Diagnostics> {
+    parse_from(text, SourceFiles::default(), registry, secrets)
 }
 
 /// Compiles a text that was read from these files.
 fn parse_from(
     text: &str,
-    files: Files,
+    files: SourceFiles,
     registry: &Registry,
     secrets: Secrets,
-) -> Result<(Settings, Vec<Warning>), Report> {
-    let mut report = Report { files, ..Report::default() };
-    let settings = match raw::parse(text, &mut report.problems) {
+) -> Result<(Settings, Vec<Warning>), Diagnostics> {
+    let mut report = Diagnostics { files, ..Diagnostics::default() };
+    let settings = match yaml::parse(text, &mut report.problems) {
         Err(problem) => {
             report.problems.push(problem);
             None
         }
         Ok(root) if root.is_nothing() || root.span.is_empty() && root.entries().is_empty() => {
             let message = "the file is empty; start from conf/examples/groq.yaml";
-            report.problem(problem::START, "", message);
+            report.problem(diagnostics::START, "", message);
             None
         }
         Ok(root) => {
-            check::check(&root, &file::FILE, "", &mut report);
+            validate::check(&root, &definition::FILE, "", &mut report);
             compile::compile(&root, registry, secrets, &mut report)
         }
     };
@@ -176,7 +176,7 @@ fn parse_from(
         }
         _ => {
             if report.problems.is_empty() {
-                report.problem(problem::START, "", "can't be compiled");
+                report.problem(diagnostics::START, "", "can't be compiled");
             }
             Err(report)
         }
@@ -193,7 +193,7 @@ pub fn inert_chain(settings: &Settings, registry: &Registry) -> Result<Chain, Ve
 
 /// Ports that do nothing, beside the models of these settings.
 pub fn inert_services(settings: &Settings) -> Services {
-    inert::services(settings.models.clone(), settings.licenses.buy_url.clone())
+    null_ports::services(settings.models.clone(), settings.licenses.buy_url.clone())
 }
 
 #[cfg(test)]

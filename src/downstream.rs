@@ -10,10 +10,15 @@
 //! `header_timeout`, in bytes by [`head::LONGEST`], in number by [`connections`].
 
 pub mod accept;
+pub mod body;
+pub mod client_ip;
 pub mod connection;
 pub mod connections;
 pub mod framing;
 pub mod head;
+pub mod memory_budget;
 pub mod refusal;
+pub mod request_id;
+pub mod respond;
 pub mod serve;
 pub mod stream;

@@ -1,6 +1,6 @@
 //! Who used how much: the counters behind every limit.
 //!
-//! [`Embedded`] is the ledger of one machine. Counters in memory are the authority; a journal makes
+//! [`EmbeddedLedger`] is the ledger of one machine. Counters in memory are the authority; a journal makes
 //! each change survive `kill -9` before the caller goes on; SQLite is filled from the journal in
 //! batches, for the next start and for the operator's own queries.
 //!
@@ -24,46 +24,38 @@
 //! - Replaying the journal changes nothing twice: the applied sequence is in the same transaction.
 //!
 //! A reservation needs no expiry here: the store has one owner, which settles each one when the request
-//! ends or vanishes, or at its own next start. The store can go to another process meanwhile ([`moving`]).
+//! ends or vanishes, or at its own next start. The store can go to another process meanwhile ([`crate::ledger::embedded::upgrade`]).
 
 mod account;
-mod action;
-mod actions;
+mod accounts;
 mod adjustment;
-mod batch;
-mod book;
-pub mod daily;
-mod database;
-mod embedded;
-mod entry;
+mod distributed;
+pub mod embedded;
 mod journal;
 mod message_ids;
-pub mod moving;
-mod owner;
-mod pepper;
-mod recall;
-mod recovery;
-mod segment;
-mod shared;
-mod signal;
+mod operator_action;
+pub mod sqlite;
 #[cfg(test)]
 mod tests;
 mod windows;
-mod worker;
 
 use gatekeeper_filters::kernel::Record;
 
 pub use self::{
-    action::{Action, Kind},
-    actions::{Adjusted, Order, Overview},
-    database::SCHEMA,
-    embedded::{Embedded, OpenError},
-    journal::Full,
-    pepper::PepperError,
-    shared::{Done, NotDone, Shared},
+    distributed::{AdjustDone, AdjustError, DistributedLedger},
+    embedded::{
+        EmbeddedLedger, StoreOpenError,
+        operator_actions::{AdjustRequest, Adjustment, UsageOverview},
+        pepper_check::PepperMismatch,
+    },
+    journal::JournalFull,
+    operator_action::{OperatorAction, OperatorActionKind},
+    sqlite::SCHEMA,
 };
 
-/// A finished request as an entry of the journal, for [`Embedded::record_entry`].
+use crate::ledger::journal::entry;
+
+/// A finished request as an entry of the journal, for [`EmbeddedLedger::record_entry`].
 pub fn entry_of(record: &Record) -> Vec<u8> {
-    entry::Frame::request(record).into_bytes()
+    entry::EntryFrame::request(record).into_bytes()
 }

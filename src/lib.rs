@@ -8,37 +8,41 @@
 //! HTTP types; only [`ledger`] and the disk cache of [`licenses`] name SQL; filters name neither.
 
 pub mod admin;
-pub mod certificate;
+pub mod budget;
 pub mod cli;
 pub mod config;
-pub mod demo;
+pub mod dialect;
 pub mod downstream;
-pub mod fleet;
 #[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::panic, reason = "a fuzzer finds panics")]
-pub mod fuzzing;
-pub mod handover;
+pub mod fuzz_targets;
 pub mod ledger;
+pub mod license_admin;
 pub mod licenses;
-pub mod operator;
+pub mod lifecycle;
+pub mod logging;
+pub mod os;
+pub mod peer_sync;
 pub mod pool;
 pub mod progress;
 pub mod proxy;
+pub mod redis_store;
 pub mod reload;
+pub mod runtime;
 pub mod server;
 pub mod shops;
-pub mod snapshot;
-pub mod spending;
 pub mod stand_in;
-pub mod store;
 pub mod telemetry;
+pub mod tls;
+pub mod upgrade;
 pub mod upstream;
-pub mod usage;
 pub mod vault;
 
 use std::process::ExitCode;
 
 use gatekeeper_filters::kernel::Registry;
+
+use crate::cli::demo;
 
 /// The whole program, with the filters that YAML may name. A gateway with filters of its own is a
 /// `main` that adds them to [`gatekeeper_filters::builtin`] and calls this.

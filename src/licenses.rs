@@ -30,7 +30,8 @@ pub mod webhook;
 use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{
-    Asking, Code, Credential, License, LicenseId, Licenses, Plan, Standing, UnixMs, async_trait,
+    Code, Credential, License, LicenseId, LicenseQuery, LicenseStatus, Licenses, Plan, UnixMs,
+    async_trait,
 };
 use moka::sync::Cache;
 use prometheus::IntCounter;
@@ -134,18 +135,18 @@ impl ConfiguredLicenses {
     }
 
     /// A signed licence, or the refusal of one; `None` where it is for other sources to say.
-    fn identify_signed(&self, key: &str, now: UnixMs) -> Option<Standing> {
+    fn identify_signed(&self, key: &str, now: UnixMs) -> Option<LicenseStatus> {
         let metrics = &self.validator.telemetry.metrics;
         match self.verify(key, now)? {
             Ok(license) => {
                 let id = self.validator.hasher.signed(signed::NAME, &license.id);
                 if self.validator.is_revoked(&id) {
                     metrics.license_cache.negative.inc();
-                    return Some(Standing::Invalid(Code::LicenseDisabled));
+                    return Some(LicenseStatus::Invalid(Code::LicenseDisabled));
                 }
                 metrics.license_checked(signed::NAME, "valid");
                 let (plan, until) = (license.plan.clone(), license.until);
-                Some(Standing::Valid(License { id, plan, until }))
+                Some(LicenseStatus::Valid(License { id, plan, until }))
             }
             // Signed by another key: it could still be known to a shop.
             Err(Code::LicenseInvalid) => {
@@ -154,21 +155,21 @@ impl ConfiguredLicenses {
             }
             Err(code) => {
                 metrics.license_checked(signed::NAME, "invalid");
-                Some(Standing::Invalid(code))
+                Some(LicenseStatus::Invalid(code))
             }
         }
     }
 
     /// Whose key it is; which device it comes from does not matter.
-    pub async fn identify(&self, asking: &Asking<'_>) -> Standing {
+    pub async fn identify(&self, asking: &LicenseQuery<'_>) -> LicenseStatus {
         let id = self.validator.hasher.id(asking.credential.expose());
         if self.validator.is_revoked(&id) {
             self.validator.telemetry.metrics.license_cache.negative.inc();
-            return Standing::Invalid(Code::LicenseDisabled);
+            return LicenseStatus::Invalid(Code::LicenseDisabled);
         }
         if let Some(plan) = self.listed.get(&id) {
             self.found.inc();
-            return Standing::Valid(License { id, plan: plan.clone(), until: None });
+            return LicenseStatus::Valid(License { id, plan: plan.clone(), until: None });
         }
         if let Some(standing) = self.identify_signed(asking.credential.expose(), asking.now) {
             return standing;
@@ -184,16 +185,16 @@ impl ConfiguredLicenses {
 
 #[async_trait]
 impl Licenses for ConfiguredLicenses {
-    async fn check(&self, asking: &Asking<'_>) -> Standing {
+    async fn check(&self, asking: &LicenseQuery<'_>) -> LicenseStatus {
         let standing = self.identify(asking).await;
         let license = match standing {
-            Standing::Valid(license) if license.plan.devices_required => license,
+            LicenseStatus::Valid(license) if license.plan.devices_required => license,
             _ => return standing,
         };
         match Box::pin(self.validator.check_device(&self.sources, &license, asking)).await {
-            Ok(()) => Standing::Valid(license),
-            Err(Code::DeviceLimit) => Standing::OtherDevice(license),
-            Err(_) => Standing::Unknown { why: "nobody could be asked about a device" },
+            Ok(()) => LicenseStatus::Valid(license),
+            Err(Code::DeviceLimit) => LicenseStatus::OtherDevice(license),
+            Err(_) => LicenseStatus::Unknown { why: "nobody could be asked about a device" },
         }
     }
 }

@@ -1,21 +1,21 @@
 //! Which key serves next. A provider has keys, keys have groups (one account, shared limits);
 //! health belongs to a key, to its group or to the provider, outlives a reload and is found by name.
 
-pub mod allowance;
-pub mod book;
+pub mod backoff;
 pub mod breaker;
 pub mod circuits;
 pub mod credit;
+pub mod dns;
 pub mod doubt;
 pub mod firewall;
 pub mod health;
+pub mod health_events;
+pub mod health_registry;
 pub mod key;
+pub mod latency;
 pub mod lease;
 pub mod model_limits;
-pub mod news;
-pub mod pace;
-pub mod resolve;
-pub mod rest;
+pub mod rate_headroom;
 pub mod retry_budget;
 pub mod selection;
 pub mod witnesses;
@@ -33,28 +33,28 @@ use http::{HeaderValue, request::Parts};
 use pingora_load_balancing::selection::BackendIter;
 use secrecy::ExposeSecret;
 
-pub use self::{book::HealthBook, health::State};
 use self::{
-    book::ProviderHealth,
-    breaker::{Breaker, Pass},
-    circuits::{Circuits, Trials},
-    key::{Entry, Key, Place, Told},
-    lease::{Lease, Trial},
-    resolve::Endpoint,
+    breaker::{Breaker, BreakerDecision},
+    circuits::{CircuitProbes, Circuits},
+    dns::UpstreamHost,
+    health_registry::ProviderHealth,
+    key::{Admission, EventSource, KeyIdentity, MasterKey},
+    lease::{KeyLease, ProbeGuard},
     retry_budget::RetryBudget,
     selection::Selection,
 };
+pub use self::{health::KeyState, health_registry::HealthRegistry};
 use crate::{config::settings, upstream::request::common_head};
 
 /// One provider as requests see it: fixed settings, its keys and its addresses.
-pub struct Provider {
-    pub settings: settings::Provider,
-    pub endpoint: Arc<Endpoint>,
+pub struct ProviderPool {
+    pub settings: settings::ProviderSettings,
+    pub endpoint: Arc<UpstreamHost>,
     /// What `Host` says: the port only where it is not the scheme's own.
     pub authority: HeaderValue,
     /// What the upstream heads of an endpoint have in common, in the order of `kernel::Endpoint`.
     pub heads: Vec<Parts>,
-    keys: Vec<Arc<Key>>,
+    keys: Vec<Arc<MasterKey>>,
     selection: Selection,
     health: Arc<ProviderHealth>,
     circuits: Arc<Circuits>,
@@ -64,7 +64,7 @@ pub struct Provider {
 
 /// A provider that no request can be made for.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub enum Unavailable {
     #[error("the secret of key `{0}` has characters that no header can carry")]
     Secret(Arc<str>),
     #[error("the base URL of provider `{0}` makes no request head")]
@@ -82,7 +82,7 @@ fn path(endpoint: kernel::Endpoint) -> &'static str {
     }
 }
 
-fn authority(endpoint: &Endpoint) -> String {
+fn authority(endpoint: &UpstreamHost) -> String {
     let host = if endpoint.host.contains(':') {
         format!("[{}]", endpoint.host)
     } else {
@@ -98,43 +98,43 @@ fn authority(endpoint: &Endpoint) -> String {
 const FULL_SHARE: u32 = 1000;
 
 /// What a request wants of a provider.
-pub struct Wish<'a> {
+pub struct SelectRequest<'a> {
     pub model: &'a Arc<str>,
     /// Keeps to one account where it can.
     pub conversation: Option<u64>,
-    pub tried: &'a Tried,
+    pub tried: &'a Exclusions,
     /// Which of the request's targets this is.
     pub target: usize,
 }
 
 /// What a request need not try again, with the place of the target at which it failed.
 #[derive(Debug, Default)]
-pub struct Tried {
+pub struct Exclusions {
     keys: Vec<(usize, Arc<str>)>,
     groups: Vec<(usize, Arc<str>)>,
     /// Groups of which a key failed: others come first.
     failing: Vec<(usize, Arc<str>)>,
 }
 
-impl Tried {
-    pub fn key(&mut self, target: usize, key: &Key) {
+impl Exclusions {
+    pub fn key(&mut self, target: usize, key: &MasterKey) {
         self.keys.push((target, key.id.clone()));
     }
 
-    pub fn group(&mut self, target: usize, key: &Key) {
+    pub fn group(&mut self, target: usize, key: &MasterKey) {
         self.groups.push((target, key.group_name.clone()));
     }
 
-    pub fn failing(&mut self, target: usize, key: &Key) {
+    pub fn failing(&mut self, target: usize, key: &MasterKey) {
         self.failing.push((target, key.group_name.clone()));
     }
 
-    fn has(&self, target: usize, key: &Key) -> bool {
+    fn has(&self, target: usize, key: &MasterKey) -> bool {
         holds(&self.keys, target, &key.id) || holds(&self.groups, target, &key.group_name)
     }
 
     /// Whether another account's key comes first.
-    fn puts_last(&self, target: usize, key: &Key) -> bool {
+    fn puts_last(&self, target: usize, key: &MasterKey) -> bool {
         holds(&self.failing, target, &key.group_name)
     }
 }
@@ -143,17 +143,17 @@ fn holds(list: &[(usize, Arc<str>)], target: usize, name: &Arc<str>) -> bool {
     list.iter().any(|(at, tried)| *at == target && tried == name)
 }
 
-impl Provider {
+impl ProviderPool {
     /// `models`: what the configuration has its keys serve.
     ///
     /// # Errors
     /// A secret or a host name that can't stand in a header.
     pub fn new(
-        settings: settings::Provider,
+        settings: settings::ProviderSettings,
         models: Arc<[Arc<str>]>,
-        endpoint: Arc<Endpoint>,
-        book: &HealthBook,
-    ) -> Result<Self, Unusable> {
+        endpoint: Arc<UpstreamHost>,
+        book: &HealthRegistry,
+    ) -> Result<Self, Unavailable> {
         let provider = book.provider(&settings.name, &settings.base);
         let mut keys = Vec::with_capacity(settings.keys.len());
         let mut accounts: Vec<(Arc<str>, bool)> = Vec::new();
@@ -167,21 +167,22 @@ impl Provider {
             let mark = book.hasher.secret(&settings.name, key.secret.expose_secret());
             let health = book.key(&settings.name, &key.id, &mark);
             let group = book.group(&settings.name, &key.group);
-            let place = Place { group, account, models: models.clone() };
-            let told = Told { provider: settings.name.clone(), mark, teller: book.teller.clone() };
-            keys.push(Arc::new(Key::new(key, settings.dialect, health, place, told)?));
+            let place = KeyIdentity { group, account, models: models.clone() };
+            let told =
+                EventSource { provider: settings.name.clone(), mark, teller: book.teller.clone() };
+            keys.push(Arc::new(MasterKey::new(key, settings.dialect, health, place, told)?));
         }
         let selection = Selection::new(settings.strategy, &keys);
         let accounts = accounts.iter().map(|(group, in_use)| (provider.account(group), *in_use));
         let circuits = Arc::new(Circuits::new(provider.breaker.clone(), accounts));
         let base = &settings.base.path;
         let authority = HeaderValue::from_str(&authority(&endpoint))
-            .map_err(|_| Unusable::Host(settings.name.clone()))?;
+            .map_err(|_| Unavailable::Host(settings.name.clone()))?;
         let heads = kernel::Endpoint::ALL
             .iter()
             .map(|endpoint| common_head(&format!("{base}{}", path(*endpoint)), &authority))
             .collect::<Result<_, _>>()
-            .map_err(|_| Unusable::Host(settings.name.clone()))?;
+            .map_err(|_| Unavailable::Host(settings.name.clone()))?;
         Ok(Self {
             settings,
             endpoint,
@@ -199,7 +200,7 @@ impl Provider {
         &self.settings.name
     }
 
-    pub fn keys(&self) -> &[Arc<Key>] {
+    pub fn keys(&self) -> &[Arc<MasterKey>] {
         &self.keys
     }
 
@@ -213,7 +214,7 @@ impl Provider {
     }
 
     /// Of the key's account.
-    pub fn account(&self, key: &Key) -> &Breaker {
+    pub fn account(&self, key: &MasterKey) -> &Breaker {
         self.circuits.account(key.account)
     }
 
@@ -223,11 +224,11 @@ impl Provider {
     }
 
     /// The next key that may serve and was not tried, as far as no circuit is open.
-    pub fn select(&self, wish: &Wish<'_>, now: Instant) -> Option<Lease> {
+    pub fn select(&self, wish: &SelectRequest<'_>, now: Instant) -> Option<KeyLease> {
         let provider = match self.breaker().pass(now) {
-            Pass::Free => false,
-            Pass::Trial => true,
-            Pass::No => return None,
+            BreakerDecision::Free => false,
+            BreakerDecision::Trial => true,
+            BreakerDecision::No => return None,
         };
         let lease = self.next_key(wish, provider, now);
         if lease.is_none() && provider {
@@ -238,7 +239,7 @@ impl Provider {
 
     /// A key that was not tried, for a request that has nothing else left: through circuits that quick faults
     /// opened, accounts whose own is closed first.
-    pub fn select_through(&self, wish: &Wish<'_>, now: Instant) -> Option<Lease> {
+    pub fn select_through(&self, wish: &SelectRequest<'_>, now: Instant) -> Option<KeyLease> {
         if !self.breaker().lets_through() {
             return None;
         }
@@ -266,35 +267,40 @@ impl Provider {
     }
 
     /// Whether neither the provider's circuit nor that of the key's account is open.
-    pub fn is_closed_for(&self, key: &Key) -> bool {
+    pub fn is_closed_for(&self, key: &MasterKey) -> bool {
         self.circuits.is_closed(key.account)
     }
 
     /// One key, which was asked before.
-    pub fn select_again(&self, key: &Arc<Key>, model: &Arc<str>, now: Instant) -> Option<Lease> {
+    pub fn select_again(
+        &self,
+        key: &Arc<MasterKey>,
+        model: &Arc<str>,
+        now: Instant,
+    ) -> Option<KeyLease> {
         if !self.circuits.lets_through(key.account) {
             return None;
         }
         key.enter(model, now).map(|entry| self.lease_through(key, model, entry))
     }
 
-    fn lease_through(&self, key: &Arc<Key>, model: &Arc<str>, entry: Entry) -> Lease {
+    fn lease_through(&self, key: &Arc<MasterKey>, model: &Arc<str>, entry: Admission) -> KeyLease {
         let through = !self.circuits.is_closed(key.account);
-        let circuits = Trials { through, ..Trials::default() };
-        self.lease(key, model, Trial { entry, circuits })
+        let circuits = CircuitProbes { through, ..CircuitProbes::default() };
+        self.lease(key, model, ProbeGuard { entry, circuits })
     }
 
-    fn lease(&self, key: &Arc<Key>, model: &Arc<str>, trial: Trial) -> Lease {
-        Lease::new(key.clone(), model.clone(), self.circuits.clone(), trial)
+    fn lease(&self, key: &Arc<MasterKey>, model: &Arc<str>, trial: ProbeGuard) -> KeyLease {
+        KeyLease::new(key.clone(), model.clone(), self.circuits.clone(), trial)
     }
 
     /// An account that runs dry is passed over now and then, and in the end taken if nobody else can; so is one of
     /// which this request met a fault, and after those a key that is in doubt.
     /// `provider`: this request is the one that the provider is tried by, whatever the circuits of its accounts.
-    fn next_key(&self, wish: &Wish<'_>, provider: bool, now: Instant) -> Option<Lease> {
-        let mut spared: Option<(u32, &Arc<Key>)> = None;
-        let mut last: Vec<&Arc<Key>> = Vec::new();
-        let mut doubted: Option<&Arc<Key>> = None;
+    fn next_key(&self, wish: &SelectRequest<'_>, provider: bool, now: Instant) -> Option<KeyLease> {
+        let mut spared: Option<(u32, &Arc<MasterKey>)> = None;
+        let mut last: Vec<&Arc<MasterKey>> = Vec::new();
+        let mut doubted: Option<&Arc<MasterKey>> = None;
         let mut candidates = self.selection.candidates(wish.conversation);
         while let Some(backend) = candidates.next() {
             let Some(index) = selection::index(backend) else { continue };
@@ -313,7 +319,7 @@ impl Provider {
             let share = key.group.allowance.share(now);
             if share < FULL_SHARE
                 && self.spares(share)
-                && key.state_for(wish.model, now) == State::Ready
+                && key.state_for(wish.model, now) == KeyState::Ready
             {
                 if spared.is_none_or(|(most, _)| share > most) {
                     spared = Some((share, key));
@@ -331,18 +337,25 @@ impl Provider {
         })
     }
 
-    fn enter(&self, key: &Key, model: &str, provider: bool, now: Instant) -> Option<Trial> {
+    fn enter(
+        &self,
+        key: &MasterKey,
+        model: &str,
+        provider: bool,
+        now: Instant,
+    ) -> Option<ProbeGuard> {
         let account = match self.circuits.pass(key.account, now) {
-            Pass::Free => false,
-            Pass::Trial => true,
-            Pass::No if provider => false,
-            Pass::No => return None,
+            BreakerDecision::Free => false,
+            BreakerDecision::Trial => true,
+            BreakerDecision::No if provider => false,
+            BreakerDecision::No => return None,
         };
-        let circuits = Trials { provider, account, through: false };
+        let circuits = CircuitProbes { provider, account, through: false };
         match key.enter(model, now) {
-            Some(entry) => Some(Trial { entry, circuits }),
+            Some(entry) => Some(ProbeGuard { entry, circuits }),
             None => {
-                self.circuits.end(key.account, Trials { account, ..Trials::default() });
+                self.circuits
+                    .end(key.account, CircuitProbes { account, ..CircuitProbes::default() });
                 None
             }
         }
@@ -350,12 +363,12 @@ impl Provider {
 
     /// Whether a turn of an account with so many thousandths of its share goes to another.
     fn spares(&self, share: u32) -> bool {
-        let turn = rest::mixed(self.turn.fetch_add(1, Relaxed));
+        let turn = backoff::mixed(self.turn.fetch_add(1, Relaxed));
         (turn % u64::from(FULL_SHARE)) >= u64::from(share)
     }
 
     /// Whether some key that was not tried is ready for this, its circuits closed. Takes nothing.
-    pub fn can_serve(&self, wish: &Wish<'_>, now: Instant) -> bool {
+    pub fn can_serve(&self, wish: &SelectRequest<'_>, now: Instant) -> bool {
         self.keys.iter().any(|key| {
             !wish.tried.has(wish.target, key)
                 && self.is_closed_for(key)
@@ -364,7 +377,12 @@ impl Provider {
     }
 
     /// The same of another account than that of `key`.
-    pub fn can_serve_beside(&self, key: &Key, wish: &Wish<'_>, now: Instant) -> bool {
+    pub fn can_serve_beside(
+        &self,
+        key: &MasterKey,
+        wish: &SelectRequest<'_>,
+        now: Instant,
+    ) -> bool {
         self.keys.iter().any(|other| {
             other.account != key.account
                 && !wish.tried.has(wish.target, other)
@@ -376,7 +394,7 @@ impl Provider {
     /// Milliseconds until the first of its cooling keys is ready for a model, if some are cooling.
     pub fn soonest_ms(&self, model: &str, now: Instant) -> Option<u64> {
         let waits = self.keys.iter().filter_map(|key| match key.state_for(model, now) {
-            State::Cooling { left_ms } => Some(left_ms),
+            KeyState::Cooling { left_ms } => Some(left_ms),
             _ => None,
         });
         waits.min()

@@ -3,21 +3,11 @@
 //! `gate` (may it in?) → filters `admit` → `body` → `ask` (what is asked?) → filters `request` →
 //! `crate::upstream` (select, attempt, classify, relay) → `gateway::logging` (record, metrics).
 
-pub mod address;
-pub mod ask;
-pub mod body;
-pub mod buffered;
-mod conversation;
+mod conversation_id;
 pub mod count_tokens;
 pub mod devices;
-pub mod dropped;
-pub mod fields;
-pub mod flight;
-pub mod gate;
 pub mod gateway;
-pub mod local;
-pub mod request_id;
-pub mod respond;
-pub mod unseen;
+pub mod local_endpoints;
+pub mod malformed;
+pub mod routes;
 pub mod webhooks;
-mod weight;

@@ -5,11 +5,11 @@
 //! POST             └──────────── problems ──────────────────┴─► the last good one stays; log, metric, /status
 //! ```
 //!
-//! A request keeps the snapshot it began with. What outlives snapshots stands in [`Machine`].
+//! A request keeps the snapshot it began with. What outlives snapshots stands in [`SharedState`].
 
-pub mod changes;
-mod history;
-pub mod watch;
+pub mod diff;
+pub mod file_watcher;
+mod status;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -18,18 +18,19 @@ use gatekeeper_filters::kernel::Registry;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 
-pub use self::history::{History, Now, Refusal};
-use self::{changes::changes, watch::Bell};
+pub use self::status::{LastRefusal, ReloadStatus, StatusNow};
+use self::{diff::changes, file_watcher::ReloadTrigger};
 use crate::{
     config::{
-        self, Files, Problem, Problems, Secrets,
+        self, Diagnostic, Problems, Secrets, SourceFiles,
         mask::mask,
-        settings::{Admin, LicenseSource, Settings},
+        settings::{AdminSettings, LicenseSource, Settings},
     },
-    ledger::{Embedded, PepperError},
-    server::{notify, phase::Phase},
-    snapshot::{Machine, Snapshot, SnapshotError},
-    telemetry::{self, access_log::Out},
+    ledger::{EmbeddedLedger, PepperMismatch},
+    lifecycle::Lifecycle,
+    os::systemd,
+    runtime::snapshot::{SharedState, Snapshot, SnapshotError},
+    telemetry::{self, access_log::Sink},
     vault::pepper::{self, Pepper, pepper},
 };
 
@@ -37,26 +38,26 @@ use crate::{
 const LOGGED: usize = 100;
 
 /// Reads the file of a running gateway again.
-pub struct Reload {
+pub struct Reloader {
     /// What the gateway runs with, when that is a file.
     pub file: PathBuf,
     pub registry: Registry,
-    pub machine: Machine,
-    pub store: Arc<Embedded>,
+    pub machine: SharedState,
+    pub store: Arc<EmbeddedLedger>,
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub history: Arc<History>,
+    pub history: Arc<ReloadStatus>,
     /// Whether this process is the one that serves.
-    phase: Arc<Phase>,
+    phase: Arc<Lifecycle>,
     /// One at a time: what is live is what was read last.
     turn: Mutex<()>,
     /// What was read last, as it then was.
-    seen: Mutex<Files>,
-    bell: Arc<Bell>,
+    seen: Mutex<SourceFiles>,
+    bell: Arc<ReloadTrigger>,
 }
 
 /// What became of a file, or what would.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct ReloadOutcome {
     /// It is live, as far as it takes no hand-over.
     pub live: bool,
     /// One line for each thing that changes.
@@ -70,13 +71,13 @@ pub struct Outcome {
 
 /// Why the last good configuration stays.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum ReloadRefused {
     #[error("{0}")]
     File(#[from] Problems),
     #[error("{0}")]
     Snapshot(#[from] SnapshotError),
     #[error("vault: {0}")]
-    Pepper(#[from] PepperError),
+    Pepper(#[from] PepperMismatch),
     #[error("vault: {0}")]
     PepperText(#[from] pepper::PepperError),
     #[error(
@@ -100,34 +101,36 @@ pub enum Refused {
     StandIn,
 }
 
-impl Refused {
+impl ReloadRefused {
     /// One line for each problem.
     pub fn lines(&self) -> Vec<String> {
         match self {
-            Refused::File(problems) => problems.list.iter().map(Problem::to_string).collect(),
+            ReloadRefused::File(problems) => {
+                problems.list.iter().map(Diagnostic::to_string).collect()
+            }
             other => vec![other.to_string()],
         }
     }
 }
 
 /// A configuration that may go live.
-struct Next {
+struct Candidate {
     settings: Settings,
     warnings: Vec<String>,
     changes: Vec<String>,
     kept: Vec<&'static str>,
 }
 
-impl Reload {
+impl Reloader {
     /// For a gateway that runs with this file.
     pub fn new(
         file: PathBuf,
         registry: Registry,
-        machine: Machine,
-        store: Arc<Embedded>,
+        machine: SharedState,
+        store: Arc<EmbeddedLedger>,
         snapshot: Arc<ArcSwap<Snapshot>>,
-        history: Arc<History>,
-        phase: Arc<Phase>,
+        history: Arc<ReloadStatus>,
+        phase: Arc<Lifecycle>,
     ) -> Self {
         let seen = Mutex::new(snapshot.load().settings.files.clone());
         let (turn, bell) = (Mutex::default(), Arc::default());
@@ -140,22 +143,22 @@ impl Reload {
     }
 
     /// Takes the file as it is now, or keeps what is live and says why. Blocks.
-    pub fn reload(&self) -> Outcome {
+    pub fn reload(&self) -> ReloadOutcome {
         let _turn = self.turn.lock();
         // Of a process that others took over from, systemd must hear nothing any more.
         let is_told = self.phase.is_here();
         if is_told {
-            notify::reloading();
+            systemd::reloading();
         }
         let outcome = self.take();
         // Nor of one that handed over meanwhile.
         if is_told && self.phase.is_here() {
-            notify::ready();
+            systemd::ready();
         }
         outcome
     }
 
-    fn take(&self) -> Outcome {
+    fn take(&self) -> ReloadOutcome {
         let file = self.file.display();
         let metrics = &self.machine.telemetry.metrics;
         // Whatever becomes of the file: what moved the log away wants it begun anew.
@@ -200,13 +203,13 @@ impl Reload {
                 );
                 let problems = refused.lines();
                 self.history.refused(problems.iter().map(|problem| mask(problem)).collect());
-                Outcome { problems, ..Outcome::default() }
+                ReloadOutcome { problems, ..ReloadOutcome::default() }
             }
         }
     }
 
     /// What would become of the file, or of another text in its place. Changes nothing. Blocks.
-    pub fn try_out(&self, text: Option<&str>) -> Outcome {
+    pub fn try_out(&self, text: Option<&str>) -> ReloadOutcome {
         let _turn = self.turn.lock();
         let loaded = match text {
             None => config::load(&self.file, &self.registry),
@@ -220,21 +223,24 @@ impl Reload {
             }
         };
         match self.weigh(loaded) {
-            Ok(Next { warnings, changes, kept: waits, .. }) => {
-                Outcome { live: false, changes, waits, warnings, problems: Vec::new() }
+            Ok(Candidate { warnings, changes, kept: waits, .. }) => {
+                ReloadOutcome { live: false, changes, waits, warnings, problems: Vec::new() }
             }
-            Err(refused) => Outcome { problems: refused.lines(), ..Outcome::default() },
+            Err(refused) => ReloadOutcome { problems: refused.lines(), ..ReloadOutcome::default() },
         }
     }
 
     /// What was read, if it may go live here.
-    fn weigh(&self, loaded: Result<(Settings, Vec<Problem>), Problems>) -> Result<Next, Refused> {
+    fn weigh(
+        &self,
+        loaded: Result<(Settings, Vec<Diagnostic>), Problems>,
+    ) -> Result<Candidate, ReloadRefused> {
         let (mut settings, warnings) = loaded?;
         let running = self.snapshot.load_full();
         check_strength(&settings, &running.settings)?;
         let has_stand_in = self.machine.stand_in.is_some();
         if !has_stand_in && settings.providers.iter().any(|provider| provider.base.stand_in) {
-            return Err(Refused::StandIn);
+            return Err(ReloadRefused::StandIn);
         }
         // The licence ids in use were made with the pepper of the start.
         let configured = settings.vault.as_ref().map(pepper).transpose()?;
@@ -242,21 +248,21 @@ impl Reload {
         let kept = keep_fixed(&mut settings, &running.settings);
         check_closed(&settings.admin)?;
         let changes = changes(&running.settings, &settings);
-        let warnings = warnings.iter().map(Problem::to_string).collect();
-        Ok(Next { settings, warnings, changes, kept })
+        let warnings = warnings.iter().map(Diagnostic::to_string).collect();
+        Ok(Candidate { settings, warnings, changes, kept })
     }
 
-    fn go_live(&self, next: Next) -> Result<Outcome, Refused> {
-        let Next { settings, warnings, changes, kept } = next;
+    fn go_live(&self, next: Candidate) -> Result<ReloadOutcome, ReloadRefused> {
+        let Candidate { settings, warnings, changes, kept } = next;
         // One that stays was begun anew already, or can't be; neither is a reason to refuse the rest.
         let moved = settings.log.access != self.snapshot.load().settings.log.access;
-        let access = moved.then(|| Out::open(&settings.log.access)).transpose();
-        let access = access.map_err(Refused::AccessLog)?;
+        let access = moved.then(|| Sink::open(&settings.log.access)).transpose();
+        let access = access.map_err(ReloadRefused::AccessLog)?;
         let next = Arc::new(Snapshot::build(settings, &self.registry, &self.machine)?);
         if let Some(access) = access {
             self.machine.telemetry.access.switch(&next.settings.log.access, access);
         }
-        telemetry::log::change(&next.settings.log.levels);
+        crate::logging::change(&next.settings.log.levels);
         let sources = next.licenses.sources.clone();
         self.machine.licenses.weigh(&sources);
         let machine = &self.machine;
@@ -276,22 +282,22 @@ impl Reload {
         if changes.iter().any(|line| line.starts_with("licen")) {
             self.machine.licenses.probe(sources);
         }
-        Ok(Outcome { live: true, changes, waits: kept, warnings, problems: Vec::new() })
+        Ok(ReloadOutcome { live: true, changes, waits: kept, warnings, problems: Vec::new() })
     }
 }
 
 /// Each file is judged by its own address of the admin listener; this, by the one that is listened at.
-fn check_closed(admin: &Admin) -> Result<(), Refused> {
+fn check_closed(admin: &AdminSettings) -> Result<(), ReloadRefused> {
     match admin.token.is_none() && !admin.listen.ip().is_loopback() {
-        true => Err(Refused::Opened(admin.listen)),
+        true => Err(ReloadRefused::Opened(admin.listen)),
         false => Ok(()),
     }
 }
 
 /// A file that was emptied by accident must not open the gateway or close it for everybody.
-fn check_strength(next: &Settings, running: &Settings) -> Result<(), Refused> {
+fn check_strength(next: &Settings, running: &Settings) -> Result<(), ReloadRefused> {
     if running.admin.token.is_some() && next.admin.token.is_none() && !next.admin.no_token {
-        return Err(Refused::TokenGone);
+        return Err(ReloadRefused::TokenGone);
     }
     let lists = |settings: &Settings| {
         let lists = settings.licenses.sources.iter().filter_map(|source| match source {
@@ -301,7 +307,7 @@ fn check_strength(next: &Settings, running: &Settings) -> Result<(), Refused> {
         lists.fold(None, |sum: Option<usize>, keys| Some(sum.unwrap_or_default() + keys))
     };
     match (lists(running), lists(next)) {
-        (Some(keys @ 1..), Some(0)) => Err(Refused::ListEmptied(keys)),
+        (Some(keys @ 1..), Some(0)) => Err(ReloadRefused::ListEmptied(keys)),
         _ => Ok(()),
     }
 }

@@ -1,16 +1,12 @@
 //! The process: what is built once, and what runs in it.
 
-pub mod descriptors;
-pub mod ending;
-mod keeping;
-pub mod listen;
-pub mod memory;
-pub mod notify;
-mod open;
-pub mod phase;
+mod bootstrap;
+pub mod listener;
+mod periodic_save;
 mod rules;
+pub mod shutdown;
 
-pub use self::open::operate;
+pub use self::bootstrap::operate;
 
 use std::{
     fmt,
@@ -34,16 +30,14 @@ use pingora_core::{
 };
 
 use self::{
-    descriptors::Descriptors,
-    ending::Ending,
-    keeping::Keeper,
-    listen::{Port, Ports, Socket},
-    open::Opened,
-    phase::Phase,
+    bootstrap::Stores,
+    listener::{ListenerService, Listeners, Socket},
+    periodic_save::Keeper,
+    shutdown::Shutdown,
 };
 use crate::{
-    admin::{Access, Admin, Hub, Page, Ticker},
-    certificate::Shown,
+    admin::{AdminApp, AdminAuth, Assets, FeedBroadcaster, FeedTicker},
+    budget::SpendTracker,
     cli::RunArgs,
     config::{
         self, Problems,
@@ -53,21 +47,24 @@ use crate::{
     downstream::{
         connections::{Connections, Room},
         refusal::Refuser,
-        serve::{Counted, KEEPALIVE, Service},
+        request_id::RequestIds,
+        serve::{KEEPALIVE, Service, SessionGuard},
     },
-    fleet::Fleet,
-    handover::{self, Handover, Movable, Place, Predecessor, Steps},
-    ledger::{Embedded, Shared},
-    operator::Operator,
-    pool::{HealthBook, resolve::Resolver, rest},
-    proxy::{gateway::Gateway, request_id::RequestIds, unseen},
-    reload::{History, Reload, watch},
-    snapshot::{Machine, Snapshot},
-    spending::Spending,
+    ledger::{DistributedLedger, EmbeddedLedger},
+    license_admin::LicenseAdmin,
+    lifecycle::Lifecycle,
+    os::{fd_limit::FdBudget, memory_limit, systemd},
+    peer_sync::PeerSync,
+    pool::{HealthRegistry, backoff, dns::Resolver},
+    proxy::{gateway::Gateway, malformed},
+    redis_store::RedisStore,
+    reload::{ReloadStatus, Reloader, file_watcher},
+    runtime::snapshot::{SharedState, Snapshot},
     stand_in::StandIn,
-    store::Store,
-    telemetry::{self, today::Today},
-    upstream::{peer::Connector, probe::Prober},
+    telemetry::{self, daily_totals::DailyTotals},
+    tls::CertificateResolver,
+    upgrade::{self, Predecessor, RuntimeDir, SwitchableLedger, UpgradeServer, UpgradeState},
+    upstream::{connector::Connector, health_probe::Prober},
 };
 
 /// Bytes of a request body an HTTP/2 client may send ahead.
@@ -83,19 +80,19 @@ const POOLED: usize = 256;
 /// # Errors
 /// The configuration, the store or a listener's certificate is unusable.
 pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
-    ending::outlive_early_signals().context("signals can't be received")?;
+    shutdown::block_signals_until_ready().context("signals can't be received")?;
     // What this prints ends in the journal.
     let file = args.file.path()?;
     let (settings, warnings) = config::load(&file, &registry).map_err(Problems::masked)?;
-    telemetry::log::start(&settings.log.levels);
+    crate::logging::start(&settings.log.levels);
     for warning in &warnings {
         log::warn!("{}:{}", file.display(), mask(&warning.to_string()));
     }
     let predecessor = match args.upgrade {
-        true => handover::take::wait(&file, &settings)?,
+        true => upgrade::receiver::wait(&file, &settings)?,
         false => None,
     };
-    let source = Source::File { path: file };
+    let source = SettingsSource::File { path: file };
     let served = serve(settings, registry, source, predecessor.clone());
     if let (Err(problem), Some(predecessor)) = (&served, &predecessor) {
         predecessor.failed(&format!("{problem:#}"));
@@ -104,18 +101,18 @@ pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
 }
 
 /// Where the settings come from.
-pub enum Source {
+pub enum SettingsSource {
     /// A file that can be read again.
     File { path: PathBuf },
     /// The built-in demo; its directory is removed at the end.
     Demo { scratch: PathBuf },
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SettingsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::File { path } => path.display().fmt(f),
-            Source::Demo { .. } => f.write_str("the built-in demo"),
+            SettingsSource::File { path } => path.display().fmt(f),
+            SettingsSource::Demo { .. } => f.write_str("the built-in demo"),
         }
     }
 }
@@ -127,22 +124,22 @@ impl fmt::Display for Source {
 pub fn serve(
     settings: Settings,
     registry: Registry,
-    source: Source,
+    source: SettingsSource,
     predecessor: Option<Arc<Predecessor>>,
 ) -> anyhow::Result<()> {
-    rest::start_clock();
-    let descriptors = Descriptors::raise().context("no file can be opened")?;
+    backoff::start_clock();
+    let descriptors = FdBudget::raise().context("no file can be opened")?;
     let sockets = sockets(&settings, predecessor.as_deref())?;
     let stand_in = StandIn::bind_if(settings.providers.iter().any(|p| p.base.stand_in))?;
     let inherited = predecessor.as_deref().and_then(Predecessor::inherited);
-    let opened = Opened::inherit(&settings, &settings.log.access, inherited)?;
-    let Opened { store, shared, licenses, .. } = &opened;
+    let opened = Stores::inherit(&settings, &settings.log.access, inherited)?;
+    let Stores { store, shared, licenses, .. } = &opened;
     let (store, shared, licenses) = (store.clone(), shared.clone(), licenses.clone());
     let ledger = shared.clone().map_or(store.clone() as Arc<dyn Ledger>, |shared| shared);
-    let ledger = Movable::new(ledger, store.clone());
+    let ledger = SwitchableLedger::new(ledger, store.clone());
     let machine = machine(&opened, ledger.clone(), stand_in.as_ref())?;
     let kept = settings.store.clone();
-    machine.telemetry.live.used(&Today::in_store(&store, UnixMs::now())?);
+    machine.telemetry.live.used(&DailyTotals::in_store(&store, UnixMs::now())?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     if let Some(redis) = opened.redis() {
@@ -155,24 +152,24 @@ pub fn serve(
     }
     licenses.weigh(&snapshot.licenses.sources);
     licenses.probe(snapshot.licenses.sources.clone());
-    let phase = Arc::new(Phase::default());
-    let ports = Arc::new(Ports::default());
+    let phase = Arc::new(Lifecycle::default());
+    let ports = Arc::new(Listeners::default());
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-    let history = History::begin(source.to_string());
+    let history = ReloadStatus::begin(source.to_string());
     let file = match &source {
-        Source::File { path } => Some(path.clone()),
-        Source::Demo { .. } => None,
+        SettingsSource::File { path } => Some(path.clone()),
+        SettingsSource::Demo { .. } => None,
     };
     let (reload, scratch) = match source {
-        Source::Demo { scratch } => (None, Some(scratch)),
-        Source::File { path } => {
+        SettingsSource::Demo { scratch } => (None, Some(scratch)),
+        SettingsSource::File { path } => {
             let (machine, store, snapshot) = (machine.clone(), store.clone(), snapshot.clone());
             let (history, phase) = (history.clone(), phase.clone());
-            let reload = Reload::new(path, registry, machine, store, snapshot, history, phase);
+            let reload = Reloader::new(path, registry, machine, store, snapshot, history, phase);
             (Some(Arc::new(reload)), None)
         }
     };
-    let mut parts = Parts {
+    let mut parts = Services {
         snapshot: snapshot.clone(),
         machine: machine.clone(),
         ledger: ledger.clone(),
@@ -195,11 +192,11 @@ pub fn serve(
     let (server, sessions) = parts.build()?;
     log::info!("Gatekeeper starts with {}.", history.source);
     if let Some(reload) = &reload {
-        watch::begin(reload).context("no thread can be started")?;
+        file_watcher::begin(reload).context("no thread can be started")?;
     }
     let telemetry = machine.telemetry.clone();
     let args = pingora_core::server::RunArgs {
-        shutdown_signal: Box::new(Ending {
+        shutdown_signal: Box::new(Shutdown {
             reload,
             telemetry,
             store,
@@ -222,15 +219,15 @@ pub fn serve(
 
 /// What outlives every configuration.
 fn machine(
-    opened: &Opened,
-    ledger: Arc<Movable>,
+    opened: &Stores,
+    ledger: Arc<SwitchableLedger>,
     stand_in: Option<&StandIn>,
-) -> anyhow::Result<Machine> {
-    let Opened { store, licenses, telemetry, .. } = opened;
-    Ok(Machine {
+) -> anyhow::Result<SharedState> {
+    let Stores { store, licenses, telemetry, .. } = opened;
+    Ok(SharedState {
         ledger,
         telemetry: telemetry.clone(),
-        health: Arc::new(HealthBook::new(licenses.hasher.clone())),
+        health: Arc::new(HealthRegistry::new(licenses.hasher.clone())),
         licenses: licenses.clone(),
         spending: Arc::new(spent_today(store)?),
         endpoints: Arc::default(),
@@ -245,12 +242,12 @@ fn machine(
 }
 
 fn fleet(
-    redis: &Arc<Store>,
-    store: &Arc<Embedded>,
+    redis: &Arc<RedisStore>,
+    store: &Arc<EmbeddedLedger>,
     settings: &Settings,
-    machine: &Machine,
-) -> anyhow::Result<Arc<Fleet>> {
-    Ok(Arc::new(Fleet {
+    machine: &SharedState,
+) -> anyhow::Result<Arc<PeerSync>> {
+    Ok(Arc::new(PeerSync {
         store: redis.clone(),
         gateway: store.gateway()?,
         local: store.clone(),
@@ -262,8 +259,8 @@ fn fleet(
 }
 
 /// What the store knows of today's costs.
-fn spent_today(store: &Embedded) -> anyhow::Result<Spending> {
-    let (spending, now) = (Spending::default(), UnixMs::now());
+fn spent_today(store: &EmbeddedLedger) -> anyhow::Result<SpendTracker> {
+    let (spending, now) = (SpendTracker::default(), UnixMs::now());
     for (provider, picodollars) in store.spent(now)? {
         spending.add(&provider, picodollars, now);
     }
@@ -289,37 +286,41 @@ fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Re
 }
 
 /// Where a successor finds this process; without it nothing can be handed over.
-fn place(config: &Path, store: &Path) -> Option<Place> {
-    let place = Place::prepare(config, store);
+fn place(config: &Path, store: &Path) -> Option<RuntimeDir> {
+    let place = RuntimeDir::prepare(config, store);
     place.inspect_err(|problem| log::warn!("There is no place to hand over at: {problem}.")).ok()
 }
 
 /// What the services are made of.
-struct Parts {
+struct Services {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    machine: Machine,
-    ledger: Arc<Movable>,
-    store: Arc<Embedded>,
-    shared: Option<Arc<Shared>>,
-    phase: Arc<Phase>,
-    history: Arc<History>,
-    reload: Option<Arc<Reload>>,
+    machine: SharedState,
+    ledger: Arc<SwitchableLedger>,
+    store: Arc<EmbeddedLedger>,
+    shared: Option<Arc<DistributedLedger>>,
+    phase: Arc<Lifecycle>,
+    history: Arc<ReloadStatus>,
+    reload: Option<Arc<Reloader>>,
     stand_in: Option<StandIn>,
     sockets: [Socket; 2],
-    ports: Arc<Ports>,
+    ports: Arc<Listeners>,
     predecessor: Option<Arc<Predecessor>>,
-    handover: Option<Arc<Handover>>,
-    descriptors: Arc<Descriptors>,
+    handover: Option<Arc<UpgradeServer>>,
+    descriptors: Arc<FdBudget>,
 }
 
-impl Parts {
+impl Services {
     /// What a successor gets, if there is a place to meet it.
-    fn handover(&self, config: &Path, store: &settings::Store) -> Option<Arc<Handover>> {
+    fn handover(
+        &self,
+        config: &Path,
+        store: &settings::StoreSettings,
+    ) -> Option<Arc<UpgradeServer>> {
         let place = place(config, &store.path)?;
-        Some(Arc::new(Handover {
+        Some(Arc::new(UpgradeServer {
             place,
             config: config.to_owned(),
-            kind: handover::take::kind(store),
+            kind: upgrade::receiver::kind(store),
             phase: self.phase.clone(),
             ports: self.ports.clone(),
             sockets: self.sockets.to_vec(),
@@ -330,7 +331,7 @@ impl Parts {
             spending: self.machine.spending.clone(),
             telemetry: self.machine.telemetry.clone(),
             predecessor: self.predecessor.clone(),
-            steps: Steps::default(),
+            steps: UpgradeState::default(),
         }))
     }
 
@@ -357,11 +358,11 @@ impl Parts {
         let mut options = HttpServerOptions::default();
         options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE));
         proxy.server_options = Some(options);
-        let room = Room::Shared(self.descriptors.clone(), memory::connections());
-        let refuser = unseen::Public { snapshot: snapshot.clone(), ids: ids.clone() };
+        let room = Room::Shared(self.descriptors.clone(), memory_limit::connections());
+        let refuser = malformed::PublicRefusals { snapshot: snapshot.clone(), ids: ids.clone() };
         let app = service(proxy, Connections::new(room), refuser);
         let sessions = app.connections.count();
-        let rules = Arc::new(rules::Public(snapshot.clone()));
+        let rules = Arc::new(rules::PublicRules(snapshot.clone()));
         let [public, operators] = self.sockets;
         let threads = settings.server.threads;
         let tls = show("server", &settings.server.tls, &self.machine.certificate)?;
@@ -371,15 +372,22 @@ impl Parts {
             let path = predecessor.place.via(&predecessor.place.apps());
             let socket = Socket::bind_path(path)?;
             let (app, rules) = (app.clone(), rules.clone());
-            server.add_service(Port::new("predecessor", threads, socket, app, rules, &self.ports));
+            server.add_service(ListenerService::new(
+                "predecessor",
+                threads,
+                socket,
+                app,
+                rules,
+                &self.ports,
+            ));
             count += 1;
         }
-        let apps = Port::new("public", threads, public, app, rules, &self.ports);
+        let apps = ListenerService::new("public", threads, public, app, rules, &self.ports);
         server.add_service(match tls {
             Some(tls) => apps.with_tls(tls),
             None => apps,
         });
-        let announce = Announce {
+        let announce = ReadyNotifier {
             phase: self.phase.clone(),
             addresses: [settings.server.listen, settings.admin.listen],
             ports: self.ports.clone(),
@@ -393,25 +401,25 @@ impl Parts {
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
         let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
-        let hub = Hub::new(self.machine.telemetry);
-        let ticker = Ticker { hub: hub.clone(), phase: self.phase.clone() };
-        let admin = Admin {
-            access: Access::new(&settings.store.path),
+        let hub = FeedBroadcaster::new(self.machine.telemetry);
+        let ticker = FeedTicker { hub: hub.clone(), phase: self.phase.clone() };
+        let admin = AdminApp {
+            access: AdminAuth::new(&settings.store.path),
             hub,
-            page: Page::load(),
+            page: Assets::load(),
             connector: probing,
             snapshot: self.snapshot.clone(),
-            operator: Operator { store: self.store, shared: self.shared },
+            operator: LicenseAdmin { store: self.store, shared: self.shared },
             phase: self.phase,
             ledger: self.ledger,
             history: self.history,
             reload: self.reload,
         };
         let room = Room::Fixed(self.descriptors.for_operators());
-        let refuser = unseen::Operators { snapshot: snapshot.clone(), ids };
+        let refuser = malformed::AdminRefusals { snapshot: snapshot.clone(), ids };
         let admin = service(admin, Connections::new(room), refuser);
-        let rules = Arc::new(rules::Operators(snapshot));
-        let operators = Port::new("admin", 1, operators, admin, rules, &self.ports);
+        let rules = Arc::new(rules::AdminRules(snapshot));
+        let operators = ListenerService::new("admin", 1, operators, admin, rules, &self.ports);
         server.add_service(match admin_tls {
             Some(tls) => operators.with_tls(tls),
             None => operators,
@@ -432,8 +440,8 @@ impl Parts {
 fn show(
     listener: &str,
     tls: &Option<settings::Tls>,
-    shown: &Arc<Shown>,
-) -> anyhow::Result<Option<Arc<Shown>>> {
+    shown: &Arc<CertificateResolver>,
+) -> anyhow::Result<Option<Arc<CertificateResolver>>> {
     let Some(tls) = tls else { return Ok(None) };
     let missing = || format!("{listener}.tls: the certificate is not here");
     shown.set(tls.pair.as_ref().with_context(missing)?);
@@ -446,7 +454,7 @@ fn service<A: HttpServerApp + Send + Sync + 'static>(
     connections: Arc<Connections>,
     refuser: impl Refuser,
 ) -> Service<A> {
-    let app = Arc::new(Counted::new(app, connections.clone()));
+    let app = Arc::new(SessionGuard::new(app, connections.clone()));
     Service { app, connections, refuser: Arc::new(refuser) }
 }
 
@@ -461,25 +469,25 @@ fn h2_options() -> H2Options {
 }
 
 /// Says "ready" once all ports take connections.
-struct Announce {
-    phase: Arc<Phase>,
+struct ReadyNotifier {
+    phase: Arc<Lifecycle>,
     addresses: [std::net::SocketAddr; 2],
-    ports: Arc<Ports>,
+    ports: Arc<Listeners>,
     /// Of ports.
     count: usize,
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<DistributedLedger>>,
     predecessor: Option<Arc<Predecessor>>,
-    handover: Option<Arc<Handover>>,
+    handover: Option<Arc<UpgradeServer>>,
 }
 
 #[async_trait]
-impl pingora_core::services::background::BackgroundService for Announce {
+impl pingora_core::services::background::BackgroundService for ReadyNotifier {
     async fn start(&self, _shutdown: pingora_core::server::ShutdownWatch) {
         while self.ports.open.load(Relaxed) < self.count {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         if let (Some(shared), Some(_)) = (&self.shared, &self.predecessor) {
-            shared.is_whole(Instant::now() + handover::STORE_TIME).await;
+            shared.is_whole(Instant::now() + upgrade::STORE_TIME).await;
         }
         if let Some(handover) = &self.handover {
             handover.open();
@@ -494,7 +502,7 @@ impl pingora_core::services::background::BackgroundService for Announce {
         if let Some(predecessor) = &self.predecessor {
             predecessor.ready();
         }
-        notify::ready();
+        systemd::ready();
         let [public, admin] = self.addresses;
         log::info!("Gatekeeper serves apps on {public}, operators on {admin}.");
     }

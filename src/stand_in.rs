@@ -23,7 +23,7 @@ use pingora_core::{
 use pingora_http::ResponseHeader;
 use tokio::net::{TcpListener, TcpStream};
 
-use self::answer::Asked;
+use self::answer::StandInRequest;
 
 /// Between two words of a stream.
 const PACE: Duration = Duration::from_millis(15);
@@ -121,7 +121,7 @@ async fn answer(session: &mut ServerSession) -> pingora_core::Result<()> {
     let Ok(body) = serde_json::from_slice(&body) else {
         return session.respond_error(400).await;
     };
-    let asked = Asked::of(target, body);
+    let asked = StandInRequest::of(target, body);
     if asked.stream {
         stream(session, &asked).await
     } else {
@@ -142,7 +142,7 @@ async fn write(session: &mut ServerSession, body: Bytes) -> pingora_core::Result
     session.write_response_body(body, true).await
 }
 
-async fn stream(session: &mut ServerSession, asked: &Asked) -> pingora_core::Result<()> {
+async fn stream(session: &mut ServerSession, asked: &StandInRequest) -> pingora_core::Result<()> {
     let mut head = head("text/event-stream")?;
     head.insert_header("transfer-encoding", "chunked")?;
     session.write_response_header(Box::new(head)).await?;

@@ -1,16 +1,15 @@
 //! What operators see: metrics, the live list of requests, the access log.
 
 pub mod access_log;
+pub mod daily_totals;
 pub mod failures;
-pub mod figures;
 pub mod histogram;
-pub mod history;
-pub mod live;
-pub mod log;
+pub mod live_stats;
 pub mod metrics;
-pub mod neighbours;
-pub mod seen;
-pub mod today;
+pub mod peer_stats;
+pub mod recent_request;
+pub mod stats;
+pub mod time_series;
 pub mod webhooks;
 
 use std::{
@@ -22,21 +21,21 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{
-    Code, DOLLAR, Delivery, Exchange, Outcome, Record, Source, UnixMs, Usage,
+    Code, DOLLAR, Delivery, Exchange, Outcome, Record, UnixMs, Usage, UsageSource,
 };
 
 use self::{
     access_log::AccessLog,
     failures::Failures,
-    live::{Live, Times},
+    live_stats::{LiveStats, WaitTimes},
     metrics::Metrics,
     webhooks::Webhooks,
 };
-use crate::proxy::flight::Flight;
+use crate::runtime::request_context::RequestContext;
 
 pub struct Telemetry {
     pub metrics: Metrics,
-    pub live: Live,
+    pub live: LiveStats,
     pub access: AccessLog,
     pub failures: Failures,
     pub webhooks: Webhooks,
@@ -45,18 +44,18 @@ pub struct Telemetry {
 }
 
 /// Counts one request that a valid licence has open, while it lives.
-pub struct Open(Arc<Telemetry>);
+pub struct OpenGuard(Arc<Telemetry>);
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
     }
 }
 
 /// Counts one open request while it lives.
-pub struct InFlight(Arc<Telemetry>);
+pub struct InFlightGuard(Arc<Telemetry>);
 
-impl Drop for InFlight {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
     }
@@ -66,7 +65,7 @@ impl Telemetry {
     pub fn new(access: AccessLog) -> Arc<Self> {
         Arc::new(Self {
             metrics: Metrics::new(),
-            live: Live::new(),
+            live: LiveStats::new(),
             access,
             failures: Failures::default(),
             webhooks: Webhooks::default(),
@@ -75,14 +74,14 @@ impl Telemetry {
         })
     }
 
-    pub fn enter(self: &Arc<Self>) -> InFlight {
+    pub fn enter(self: &Arc<Self>) -> InFlightGuard {
         self.in_flight.fetch_add(1, Relaxed);
-        InFlight(self.clone())
+        InFlightGuard(self.clone())
     }
 
     /// Counts a request that its licence may ask, unless `most` are open.
-    pub fn open(self: &Arc<Self>, most: u64) -> Option<Open> {
-        let open = Open(self.clone());
+    pub fn open(self: &Arc<Self>, most: u64) -> Option<OpenGuard> {
+        let open = OpenGuard(self.clone());
         (self.open.fetch_add(1, Relaxed) < most).then_some(open)
     }
 
@@ -96,7 +95,7 @@ impl Telemetry {
     }
 
     /// One request ended. Returns its record for the ledger.
-    pub fn finished(&self, flight: &mut Flight, outcome: Outcome) -> Record {
+    pub fn finished(&self, flight: &mut RequestContext, outcome: Outcome) -> Record {
         let elapsed = flight.arrived.elapsed();
         let own = elapsed.saturating_sub(flight.waited);
         let record = record(flight, outcome, elapsed);
@@ -104,7 +103,7 @@ impl Telemetry {
         self.access.write(flight, &record);
         if !is_local(flight, outcome) {
             let saved = flight.exchange.as_deref().map_or(0, |exchange| exchange.saved);
-            let times = Times { own_us: own.as_micros() as u64, saved };
+            let times = WaitTimes { own_us: own.as_micros() as u64, saved };
             self.live.finished(flight, outcome, &record, times);
         }
         record
@@ -117,13 +116,13 @@ pub fn dollars(picodollars: u64) -> f64 {
 }
 
 /// Answers of our own that cost nothing are no news for the operator.
-fn is_local(flight: &Flight, outcome: Outcome) -> bool {
+fn is_local(flight: &RequestContext, outcome: Outcome) -> bool {
     flight.exchange.is_none() && outcome.delivery == Delivery::Whole
 }
 
-fn record(flight: &Flight, outcome: Outcome, elapsed: Duration) -> Record {
+fn record(flight: &RequestContext, outcome: Outcome, elapsed: Duration) -> Record {
     let exchange = flight.exchange.as_deref();
-    let nothing = (Usage::default(), Source::Estimated);
+    let nothing = (Usage::default(), UsageSource::Estimated);
     let (usage, source) = exchange.map_or(nothing, Exchange::usage);
     let target = exchange.and_then(|exchange| exchange.served.clone());
     let empty: Arc<str> = Arc::from("");
@@ -158,7 +157,7 @@ fn record(flight: &Flight, outcome: Outcome, elapsed: Duration) -> Record {
 }
 
 /// `messages`, `tokens` or nothing: which limit refused.
-fn refused_by(flight: &Flight) -> Option<&'static str> {
+fn refused_by(flight: &RequestContext) -> Option<&'static str> {
     let reject = flight.reject.as_deref()?;
     match reject.code {
         Code::QuotaExceeded => reject.quota.as_ref().map(|quota| quota.kind),

@@ -6,24 +6,19 @@
 
 pub mod attempt;
 pub mod classify;
-pub mod conversations;
-pub mod course;
-pub mod downstream;
-pub mod drain;
-pub mod events;
-pub mod limits;
-pub mod order;
-pub mod peer;
-pub mod probe;
+pub mod client_response;
+pub mod connector;
+pub mod deadlines;
+pub mod failover;
+pub mod health_probe;
+pub mod http_io;
+pub mod rate_limit_headers;
 pub mod relay;
 pub mod request;
-pub mod scrub;
-pub mod socket;
+pub mod socket_options;
+pub mod stream_events;
 mod suspicion;
-pub mod translate;
-pub mod watch;
-pub mod watchdog;
-pub mod wire;
+pub mod wait;
 
 use std::{
     borrow::Cow,
@@ -33,28 +28,29 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use gatekeeper_filters::kernel::{Code, OnDisconnect, Reject, Route, Target, UnixMs};
+use gatekeeper_filters::kernel::{Code, OnDisconnect, Rejection, Route, Target, UnixMs};
 
 use self::{
     attempt::Attempt,
-    course::{Course, Step},
-    downstream::Downstream,
-    peer::Connector,
-    translate::Translation,
-    watch::{Stop, watch},
-    watchdog::Watchdog,
+    client_response::ClientResponse,
+    connector::Connector,
+    deadlines::Deadlines,
+    failover::{FailoverPlan, NextStep},
+    wait::{AttemptError, watch},
 };
 use crate::{
-    pool::{key::KeyNews, lease::Lease},
-    proxy::{
-        flight::{Attempted, Flight},
-        respond,
+    dialect::translate::Translation,
+    downstream::respond,
+    pool::{key::AttemptFeedback, lease::KeyLease},
+    runtime::{
+        request_context::{AttemptRecord, RequestContext},
+        snapshot::Snapshot,
+        target_order,
     },
-    snapshot::Snapshot,
 };
 
 /// How a request left the loop.
-pub enum Served {
+pub enum ForwardResult {
     /// The whole answer was written.
     Whole,
     /// The answer broke after its first event; the app was told in the stream.
@@ -62,22 +58,22 @@ pub enum Served {
     /// The app is gone.
     AppLeft,
     /// A provider's own 4xx about the request.
-    Relayed(classify::Relayed),
+    Relayed(classify::ClientError),
     /// Nothing could serve.
-    Rejected(Box<Reject>),
+    Rejected(Box<Rejection>),
 }
 
 /// Runs attempts until one answers or none is left.
 pub async fn serve(
     connector: &Connector,
-    down: &mut Downstream<'_>,
-    flight: &mut Flight,
+    down: &mut ClientResponse<'_>,
+    flight: &mut RequestContext,
     snapshot: &Arc<Snapshot>,
     live: &ArcSwap<Snapshot>,
-) -> Served {
+) -> ForwardResult {
     let mut served = attempt_all(connector, down, flight, snapshot).await;
     let mut met = None;
-    while matches!(served, Served::Rejected(_))
+    while matches!(served, ForwardResult::Rejected(_))
         && let Some(live) = moved_on(flight, met.as_ref().unwrap_or(snapshot), live)
     {
         // Rare, so boxed: what a request stores, an open stream holds.
@@ -90,12 +86,12 @@ pub async fn serve(
 /// The live configuration for a request that lost keys to it: those of the one it met before were taken away, so what
 /// is there instead serves it. The request's route is then that of the live one.
 fn moved_on(
-    flight: &mut Flight,
+    flight: &mut RequestContext,
     met: &Arc<Snapshot>,
     live: &ArcSwap<Snapshot>,
 ) -> Option<Arc<Snapshot>> {
     let live = live.load_full();
-    if Arc::ptr_eq(&live, met) || flight.attempts.len() >= course::MOST_ATTEMPTS {
+    if Arc::ptr_eq(&live, met) || flight.attempts.len() >= failover::MOST_ATTEMPTS {
         return None;
     }
     let exchange = flight.exchange.as_mut()?;
@@ -118,14 +114,14 @@ fn moved_on(
 
 async fn attempt_all(
     connector: &Connector,
-    down: &mut Downstream<'_>,
-    flight: &mut Flight,
+    down: &mut ClientResponse<'_>,
+    flight: &mut RequestContext,
     snapshot: &Arc<Snapshot>,
-) -> Served {
+) -> ForwardResult {
     let Some(route) = flight.exchange.as_ref().and_then(|exchange| exchange.route.clone()) else {
-        let reject = Reject::new(Code::ModelNotFound, "There is no such model here.")
+        let reject = Rejection::new(Code::ModelNotFound, "There is no such model here.")
             .internal("no filter of the chain chose a route");
-        return Served::Rejected(Box::new(reject));
+        return ForwardResult::Rejected(Box::new(reject));
     };
     let asked = flight.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
     let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
@@ -134,24 +130,24 @@ async fn attempt_all(
     if let Some(license) = license
         && let Err(reject) = snapshot.budgets.may_ask(&license.id, asked)
     {
-        return Served::Rejected(Box::new(reject));
+        return ForwardResult::Rejected(Box::new(reject));
     }
     let targets = match snapshot.budgets.affordable(&ordered, asked) {
         Ok(targets) => targets,
-        Err(reject) => return Served::Rejected(Box::new(reject)),
+        Err(reject) => return ForwardResult::Rejected(Box::new(reject)),
     };
     let timeouts = |target: &Target| {
         snapshot.providers[target.provider].settings.timeouts.of(&route.model.timeouts)
     };
-    let mut watchdog = Watchdog::new(timeouts(&targets[0]).total, down.is_stream());
-    let mut course = Course::new(&targets, conversation, watchdog.deadline());
+    let mut watchdog = Deadlines::new(timeouts(&targets[0]).total, down.is_stream());
+    let mut course = FailoverPlan::new(&targets, conversation, watchdog.deadline());
     let mut translation = Translation::default();
     let mut now = Instant::now();
     loop {
         let (target, mut lease) = match course.next(&snapshot.providers, now) {
-            Step::Attempt(target, lease) => (target, lease),
-            Step::End => break,
-            Step::Wait(pause) => {
+            NextStep::Attempt(target, lease) => (target, lease),
+            NextStep::End => break,
+            NextStep::Wait(pause) => {
                 if let Some(served) = wait(pause, down, flight, &mut watchdog).await {
                     return served;
                 }
@@ -162,7 +158,7 @@ async fn attempt_all(
         let translated = match translation.of(flight, &target) {
             Ok(translated) => translated,
             Err(reject) => {
-                course.pass_over(reject);
+                course.skip_key(reject);
                 continue;
             }
         };
@@ -185,7 +181,7 @@ async fn attempt_all(
         };
         let mut result = attempt.run(down, flight, &mut watchdog).await;
         now = Instant::now();
-        if let Err(Stop::Failed(failure)) = &mut result {
+        if let Err(AttemptError::Failed(failure)) = &mut result {
             suspicion::weigh(failure, lease, flight, now);
         }
         // What was refused left nothing in the provider's cache.
@@ -193,54 +189,60 @@ async fn attempt_all(
             let (model, first) = (&route.model.name, &route.targets[0].label);
             snapshot.conversations.served(model, conversation, &target.label, first);
         }
-        let ended = Ended { began, at: now, is_gone: down.is_gone() };
+        let ended = ForwardError { began, at: now, is_gone: down.is_gone() };
         ended.note(&result, (target, lease), flight, snapshot);
         match result {
             // Whatever came of it, nobody is there to hear of it or to wait for another key.
-            _ if down.is_gone() => return Served::AppLeft,
-            Ok(()) => return Served::Whole,
-            Err(Stop::AppLeft) => return Served::AppLeft,
-            Err(Stop::Broken(detail, _)) => {
+            _ if down.is_gone() => return ForwardResult::AppLeft,
+            Ok(()) => return ForwardResult::Whole,
+            Err(AttemptError::AppLeft) => return ForwardResult::AppLeft,
+            Err(AttemptError::Broken(detail, _)) => {
                 log::warn!(
                     "A stream broke after it had begun: {detail}. request={} target={} key={}",
                     flight.request_id,
                     target.label,
                     lease.key().id
                 );
-                return Served::Broken;
+                return ForwardResult::Broken;
             }
-            Err(Stop::Relay(relayed)) => return Served::Relayed(relayed),
-            Err(Stop::Deadline) => return Served::Rejected(Box::new(course::timed_out())),
-            Err(Stop::Crowded(of)) => return Served::Rejected(Box::new(respond::too_busy(of))),
-            Err(Stop::Failed(failure)) => course.note(target, lease, failure, &flight.request_id),
+            Err(AttemptError::Relay(relayed)) => return ForwardResult::Relayed(relayed),
+            Err(AttemptError::Deadline) => {
+                return ForwardResult::Rejected(Box::new(failover::timed_out()));
+            }
+            Err(AttemptError::Crowded(of)) => {
+                return ForwardResult::Rejected(Box::new(respond::too_busy(of)));
+            }
+            Err(AttemptError::Failed(failure)) => {
+                course.note(target, lease, failure, &flight.request_id)
+            }
         }
     }
     match course.relayed() {
-        Some(relayed) => Served::Relayed(relayed),
-        None => Served::Rejected(Box::new(course.reject(&snapshot.providers, now))),
+        Some(relayed) => ForwardResult::Relayed(relayed),
+        None => ForwardResult::Rejected(Box::new(course.reject(&snapshot.providers, now))),
     }
 }
 
 /// An attempt that is over.
-struct Ended {
+struct ForwardError {
     began: Instant,
     at: Instant,
     /// The app has left.
     is_gone: bool,
 }
 
-impl Ended {
+impl ForwardError {
     /// Tells the key, the books, the request's list of attempts and the metrics.
     fn note(
         &self,
-        result: &Result<(), Stop>,
-        (target, lease): (&Target, &Lease),
-        flight: &mut Flight,
+        result: &Result<(), AttemptError>,
+        (target, lease): (&Target, &KeyLease),
+        flight: &mut RequestContext,
         snapshot: &Snapshot,
     ) {
         let (outcome, news) = match result {
-            Ok(()) if self.is_gone => (Stop::AppLeft.account().0, KeyNews::Good),
-            Ok(()) => ("ok", KeyNews::Good),
+            Ok(()) if self.is_gone => (AttemptError::AppLeft.account().0, AttemptFeedback::Good),
+            Ok(()) => ("ok", AttemptFeedback::Good),
             Err(stop) => stop.account(),
         };
         if let (Some(exchange), Err(stop)) = (flight.exchange.as_deref_mut(), result)
@@ -251,10 +253,10 @@ impl Ended {
             snapshot.chain.waste(exchange);
         }
         lease.report(news, self.at);
-        if let (KeyNews::Good, Some(first)) = (news, flight.first_said) {
+        if let (AttemptFeedback::Good, Some(first)) = (news, flight.first_said) {
             lease.first_output(first.saturating_duration_since(self.began), self.at);
         }
-        flight.attempts.push(Attempted {
+        flight.attempts.push(AttemptRecord {
             provider: target.provider_name.clone(),
             key: lease.key().id.clone(),
             outcome,
@@ -268,7 +270,7 @@ impl Ended {
 fn in_order<'a>(
     route: &'a Route,
     conversation: Option<u64>,
-    flight: &Flight,
+    flight: &RequestContext,
     snapshot: &Snapshot,
 ) -> Cow<'a, [Arc<Target>]> {
     if route.targets.len() == 1 {
@@ -278,17 +280,17 @@ fn in_order<'a>(
     let bound = license.and_then(|license| snapshot.bounds.for_plan(&license.plan.name));
     let memory = &snapshot.conversations;
     let remembered = conversation.and_then(|it| memory.remembered(&route.model.name, it));
-    order::order(&route.targets, bound, remembered.as_deref())
+    target_order::order(&route.targets, bound, remembered.as_deref())
 }
 
 /// Waits for a cooling account, or before the same key is asked once more, with an eye on the app and the deadline over all; how the request left
 /// if it did.
 async fn wait(
     pause: Duration,
-    down: &mut Downstream<'_>,
-    flight: &mut Flight,
-    watchdog: &mut Watchdog,
-) -> Option<Served> {
+    down: &mut ClientResponse<'_>,
+    flight: &mut RequestContext,
+    watchdog: &mut Deadlines,
+) -> Option<ForwardResult> {
     let began = tokio::time::Instant::now();
     watchdog.expect_within(began, pause * 2);
     let sleep = pin!(tokio::time::sleep(pause));
@@ -297,7 +299,7 @@ async fn wait(
     flight.waited += began.elapsed();
     match waited {
         Ok(()) => None,
-        Err(Stop::AppLeft) => Some(Served::AppLeft),
-        Err(_) => Some(Served::Rejected(Box::new(course::timed_out()))),
+        Err(AttemptError::AppLeft) => Some(ForwardResult::AppLeft),
+        Err(_) => Some(ForwardResult::Rejected(Box::new(failover::timed_out()))),
     }
 }

@@ -7,16 +7,15 @@
 pub mod kek;
 mod keyed_hash;
 pub mod pepper;
-pub mod rewrap;
 pub mod seal;
 
 pub use self::{
-    kek::{Kek, KekError, Source},
+    kek::{Kek, KekError, KekSource},
     keyed_hash::KeyedHash,
     pepper::{Pepper, PepperError, pepper},
-    rewrap::{RewrapError, Rewrapped, rewrap},
-    seal::{OpenError, SealError, Sealed, open, open_with, seal},
+    seal::{SealError, Sealed, UnsealError, open, open_with, seal},
 };
+pub use crate::cli::rewrap::{RewrapError, Rewrapped, rewrap};
 
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Instant};
 use serde_json::Value;
 
 use super::{
-    ask::Ask,
     exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
-    ports::{Expenses, Unseen, Whole},
+    model_request::ModelRequest,
+    ports::{CostSink, UnseenEstimate, Whole},
     route::Route,
     usage::{Metered, Usage},
 };
@@ -90,7 +90,7 @@ impl Registry {
             let Some(entry) = self.find(&used.name) else { continue };
             match (entry.build)(used.options.clone(), services) {
                 Ok((filter, options)) => {
-                    steps.push(Step {
+                    steps.push(ChainStep {
                         name: entry.name,
                         hooks: filter.hooks(),
                         summary: entry.summary,
@@ -149,7 +149,7 @@ impl Registry {
 }
 
 /// One filter in its place.
-pub struct Step {
+pub struct ChainStep {
     pub name: &'static str,
     pub summary: &'static str,
     /// Effective options, defaults filled in.
@@ -160,16 +160,16 @@ pub struct Step {
 
 /// An ordered, immutable list of filters.
 pub struct Chain {
-    steps: Vec<Step>,
-    expenses: Arc<dyn Expenses>,
+    steps: Vec<ChainStep>,
+    expenses: Arc<dyn CostSink>,
 }
 
 impl Chain {
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[ChainStep] {
         &self.steps
     }
 
-    fn with(&self, hook: Hooks) -> impl DoubleEndedIterator<Item = &Step> {
+    fn with(&self, hook: Hooks) -> impl DoubleEndedIterator<Item = &ChainStep> {
         self.steps.iter().filter(move |step| step.hooks.has(hook))
     }
 
@@ -187,7 +187,7 @@ impl Chain {
 
     /// # Errors
     /// The first refusal.
-    pub async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
+    pub async fn request(&self, exchange: &mut Exchange, ask: &mut ModelRequest) -> Verdict {
         for step in self.with(Hooks::REQUEST) {
             step.filter.request(exchange, ask).await?;
         }
@@ -276,7 +276,7 @@ impl Chain {
             exchange.spoilt = metered.usage(input).0.within(most, MOST_OUTPUT).total();
         }
         let unseen = match exchange.endpoint {
-            Endpoint::Embeddings => Unseen::default(),
+            Endpoint::Embeddings => UnseenEstimate::default(),
             _ => self.expenses.unseen(&target, &cut),
         };
         metered.unseen = unseen.tokens;

@@ -9,7 +9,7 @@ use super::{
     plan::OnDisconnect,
     ports::{Balance, Cut, Permit, Reservation},
     route::{AskedTier, Dialect, Route, Target},
-    usage::{Metered, Source, Usage},
+    usage::{Metered, Usage, UsageSource},
 };
 
 /// The public endpoints that reach a provider.
@@ -65,7 +65,7 @@ impl Endpoint {
 
 /// How far a request came; decides what a charge may give back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct RequestProgress {
     /// Some attempt's request was written to a provider.
     pub sent: bool,
     /// Some provider answered 2xx.
@@ -174,7 +174,7 @@ pub struct Exchange {
     pub saved: u64,
 
     /// The attempt loop.
-    pub progress: Progress,
+    pub progress: RequestProgress,
     /// When the latest attempt's request had been written whole.
     pub written: Option<Instant>,
     /// When the head of its answer came.
@@ -226,7 +226,7 @@ impl Exchange {
             doubtful: Vec::new(),
             cost: 0,
             saved: 0,
-            progress: Progress::default(),
+            progress: RequestProgress::default(),
             written: None,
             headed: None,
             timed_out: false,
@@ -259,12 +259,12 @@ impl Exchange {
     }
 
     /// What the answer used so far, as far as that is possible; nothing before a provider began one.
-    pub fn usage(&self) -> (Usage, Source) {
+    pub fn usage(&self) -> (Usage, UsageSource) {
         if self.progress.answered {
             let (usage, source) = self.metered.usage(self.input_estimate());
             (usage.within(self.input.most(), MOST_OUTPUT), source)
         } else {
-            (Usage::default(), Source::Estimated)
+            (Usage::default(), UsageSource::Estimated)
         }
     }
 

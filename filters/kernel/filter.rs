@@ -7,16 +7,16 @@ use http::{HeaderName, HeaderValue};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    ask::Ask,
     exchange::{Exchange, Outcome},
-    ports::{Expenses, Ledger, Licenses},
-    reject::Reject,
+    model_request::ModelRequest,
+    ports::{CostSink, Ledger, Licenses},
+    reject::Rejection,
     route::Models,
 };
 use crate::meter::Reading;
 
 /// `Ok` goes on, `Err` refuses. There is no third way: a filter that fails to decide refuses.
-pub type Verdict = Result<(), Reject>;
+pub type Verdict = Result<(), Rejection>;
 
 /// A set of hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub trait Filter: Send + Sync + 'static {
     }
 
     /// The body is known, top to bottom, once per request (not again on failover).
-    async fn request(&self, _exchange: &mut Exchange, _ask: &mut Ask) -> Verdict {
+    async fn request(&self, _exchange: &mut Exchange, _ask: &mut ModelRequest) -> Verdict {
         Ok(())
     }
 
@@ -108,7 +108,7 @@ pub trait Spec: DeserializeOwned + Serialize {
 pub struct Services {
     pub licenses: Arc<dyn Licenses>,
     pub ledger: Arc<dyn Ledger>,
-    pub expenses: Arc<dyn Expenses>,
+    pub expenses: Arc<dyn CostSink>,
     pub models: Arc<Models>,
     /// Where a buyer can get a licence: `licenses.buy_url`.
     pub buy_url: Option<Arc<str>>,

@@ -13,7 +13,7 @@
 //! held, and 21 MB for moments while it is read (the list growing, or the names of one huge object
 //! compared); a chat message costs 60 bytes beside its text.
 
-mod names;
+mod duplicate_names;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-pub use value::{Items, Kind, Members, Name, Value};
+pub use value::{Items, JsonKind, Members, Name, Value};
 
 /// Arrays and objects inside each other.
 pub const MAX_DEPTH: usize = 64;
@@ -37,14 +37,14 @@ const MAX_BYTES: usize = u32::MAX as usize;
 
 /// Why a text was refused, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Invalid {
+pub struct ParseError {
     /// In bytes from the start of the text.
     pub offset: usize,
-    pub why: Why,
+    pub why: ParseErrorKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum ParseErrorKind {
     Empty,
     ByteOrderMark,
     Unexpected,
@@ -61,35 +61,35 @@ pub enum Why {
     Number,
 }
 
-impl Why {
+impl ParseErrorKind {
     /// For the developer of an app, followed by the position.
     fn words(self) -> &'static str {
         match self {
-            Why::Empty => "no JSON value",
-            Why::ByteOrderMark => "byte order mark before the JSON value",
-            Why::Unexpected => "unexpected character",
-            Why::EndsEarly => "the JSON value is cut off",
-            Why::TrailingBytes => "something follows the JSON value",
-            Why::DuplicateKey => "duplicate key",
-            Why::TooDeep => "arrays and objects are nested deeper than 64",
-            Why::TooManyValues => "more than 1,000,000 values",
-            Why::TooLong => "the JSON value is too long",
-            Why::ControlCharacter => "unescaped control character in a string",
-            Why::Escape => "unknown escape in a string",
-            Why::LoneSurrogate => "half of a surrogate pair in a string",
-            Why::Utf8 => "a string is not UTF-8",
-            Why::Number => "malformed number",
+            ParseErrorKind::Empty => "no JSON value",
+            ParseErrorKind::ByteOrderMark => "byte order mark before the JSON value",
+            ParseErrorKind::Unexpected => "unexpected character",
+            ParseErrorKind::EndsEarly => "the JSON value is cut off",
+            ParseErrorKind::TrailingBytes => "something follows the JSON value",
+            ParseErrorKind::DuplicateKey => "duplicate key",
+            ParseErrorKind::TooDeep => "arrays and objects are nested deeper than 64",
+            ParseErrorKind::TooManyValues => "more than 1,000,000 values",
+            ParseErrorKind::TooLong => "the JSON value is too long",
+            ParseErrorKind::ControlCharacter => "unescaped control character in a string",
+            ParseErrorKind::Escape => "unknown escape in a string",
+            ParseErrorKind::LoneSurrogate => "half of a surrogate pair in a string",
+            ParseErrorKind::Utf8 => "a string is not UTF-8",
+            ParseErrorKind::Number => "malformed number",
         }
     }
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at byte {}", self.why.words(), self.offset)
     }
 }
 
-impl std::error::Error for Invalid {}
+impl std::error::Error for ParseError {}
 
 /// A value, or the name of a member; a name's value is the node after it.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +163,7 @@ pub struct Document {
 impl Document {
     /// # Errors
     /// The first thing that is wrong with the text.
-    pub fn parse(source: Bytes) -> Result<Self, Invalid> {
+    pub fn parse(source: Bytes) -> Result<Self, ParseError> {
         let mut nodes = Vec::with_capacity((source.len() / 16 + 8).min(4096));
         parse::parse(&source, &mut nodes, &mut Vec::new(), true)?;
         Ok(Self { source, nodes })
@@ -205,7 +205,7 @@ impl Reader {
 
     /// # Errors
     /// The first thing that is wrong with the text.
-    pub fn parse<'a>(&'a mut self, source: &'a [u8]) -> Result<Value<'a>, Invalid> {
+    pub fn parse<'a>(&'a mut self, source: &'a [u8]) -> Result<Value<'a>, ParseError> {
         self.nodes.clear();
         self.nodes.shrink_to(KEPT_NODES);
         self.names.clear();

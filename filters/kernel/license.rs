@@ -81,7 +81,7 @@ pub struct License {
 
 /// One question to the sources: may this key come in?
 #[derive(Debug, Clone, Copy)]
-pub struct Asking<'a> {
+pub struct LicenseQuery<'a> {
     pub credential: &'a Credential,
     /// Where the app is; `None` where a trusted proxy did not say.
     pub address: Option<IpAddr>,
@@ -92,7 +92,7 @@ pub struct Asking<'a> {
 
 /// What the sources say of a key. `Unknown` (shop down) is never `Invalid`.
 #[derive(Debug, Clone)]
-pub enum Standing {
+pub enum LicenseStatus {
     Valid(License),
     /// One of the `License*` codes.
     Invalid(Code),

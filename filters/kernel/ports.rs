@@ -10,22 +10,22 @@ use async_trait::async_trait;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    license::{Asking, LicenseId, Standing},
+    license::{LicenseId, LicenseQuery, LicenseStatus},
     period::UnixMs,
     plan::Limit,
     route::Target,
-    usage::{Source, Usage},
+    usage::{Usage, UsageSource},
 };
 
 #[async_trait]
 pub trait Licenses: Send + Sync {
     /// Whom the key stands for. May wait some seconds for a shop; never longer than an app would.
-    async fn check(&self, asking: &Asking<'_>) -> Standing;
+    async fn check(&self, asking: &LicenseQuery<'_>) -> LicenseStatus;
 }
 
 /// Pace of one licence: requests a period and open requests, either may be absent.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Pace {
+pub struct RateRequest {
     pub license: LicenseId,
     pub rate: Option<Limit>,
     pub concurrency: Option<u32>,
@@ -33,7 +33,7 @@ pub struct Pace {
 
 /// Why a request may not start now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TooFast {
+pub enum RateRefused {
     /// Requests a period; `retry_after` seconds until the window ends.
     Rate {
         limit: Limit,
@@ -63,7 +63,7 @@ pub struct Demand {
     pub min_output: u64,
     /// What the request was let in with, where `rate_limit` is in the chain: gateways that share a
     /// store count it there.
-    pub pace: Option<Pace>,
+    pub pace: Option<RateRequest>,
     /// `x-message-id`: requests that share one count as one message for 10 minutes and 10 requests.
     #[serde(with = "text")]
     pub message_id: Option<Arc<str>>,
@@ -142,7 +142,7 @@ pub enum Denied {
     /// Only open reservations stand in the way: try again in a few seconds.
     Busy,
     /// All gateways together let in enough.
-    TooFast(TooFast),
+    TooFast(RateRefused),
     StoreDown,
 }
 
@@ -153,7 +153,7 @@ pub struct Charge {
     pub message: bool,
     /// 0 gives all tokens back.
     pub tokens: u64,
-    pub source: Source,
+    pub source: UsageSource,
     /// `None` leaves it where the reservation stands.
     pub about: Option<About>,
 }
@@ -161,17 +161,17 @@ pub struct Charge {
 impl Charge {
     /// Everything comes back.
     pub const NOTHING: Self =
-        Self { message: false, tokens: 0, source: Source::Estimated, about: None };
+        Self { message: false, tokens: 0, source: UsageSource::Estimated, about: None };
 
     /// What a request costs that vanished without an outcome: one message and its input.
     pub const fn vanished(input: u64) -> Self {
-        Self { message: true, tokens: input, source: Source::Estimated, about: None }
+        Self { message: true, tokens: input, source: UsageSource::Estimated, about: None }
     }
 }
 
 /// One side of a balance. All but `used` is `None` where the plan has no such limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Spent {
+pub struct LimitUsage {
     pub used: u64,
     /// What the operator gave in this window included.
     pub limit: Option<u64>,
@@ -181,8 +181,8 @@ pub struct Spent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Balance {
-    pub messages: Spent,
-    pub tokens: Spent,
+    pub messages: LimitUsage,
+    pub tokens: LimitUsage,
 }
 
 /// One finished request, as an operator can query it. No prompt, no key, no address.
@@ -200,7 +200,7 @@ pub struct Record {
     pub provider: Arc<str>,
     pub key: Arc<str>,
     pub usage: Usage,
-    pub source: Source,
+    pub source: UsageSource,
     /// What was charged against the token limit.
     pub charged: u64,
     /// Tokens of attempts whose answers the app did not get, beside those in `usage`.
@@ -221,7 +221,7 @@ pub struct Record {
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Counts one request and opens one place; the place is closed by [`Ledger::leave`].
-    async fn enter(&self, pace: &Pace, now: UnixMs) -> Result<(), TooFast>;
+    async fn enter(&self, pace: &RateRequest, now: UnixMs) -> Result<(), RateRefused>;
     fn leave(&self, license: &LicenseId);
 
     /// Grants or denies; a grant is durable (survives kill -9) when this returns.
@@ -243,7 +243,7 @@ pub trait Ledger: Send + Sync + 'static {
 }
 
 /// Takes note of what answers cost the operator, and knows what those cost whose end nobody sees.
-pub trait Expenses: Send + Sync + 'static {
+pub trait CostSink: Send + Sync + 'static {
     /// An answer of this target cost so many picodollars; it counts in the day of `now`, when it was
     /// asked for.
     fn spend(&self, target: &Target, picodollars: u64, now: UnixMs);
@@ -258,8 +258,8 @@ pub trait Expenses: Send + Sync + 'static {
     fn learn(&self, _target: &Target, _answer: &Whole) {}
 
     /// Estimate of the tokens of an answer that was cut off and that nobody saw.
-    fn unseen(&self, _target: &Target, _cut: &Cut) -> Unseen {
-        Unseen::default()
+    fn unseen(&self, _target: &Target, _cut: &Cut) -> UnseenEstimate {
+        UnseenEstimate::default()
     }
 
     /// A licence's request has come to a timeout, after it was written whole. How many did so within the
@@ -297,7 +297,7 @@ pub struct Cut {
 
 /// Output tokens that a provider may have made of an answer that was cut off.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Unseen {
+pub struct UnseenEstimate {
     pub tokens: u64,
     /// The answer never began, and the target answered nobody at the time: these count if it proves to
     /// work within a minute.
@@ -311,12 +311,12 @@ pub struct StoreDown;
 /// One open place of a licence; dropping it closes the place.
 pub struct Permit {
     ledger: Arc<dyn Ledger>,
-    pub pace: Pace,
+    pub pace: RateRequest,
 }
 
 impl Permit {
     /// Call after [`Ledger::enter`] said yes.
-    pub fn new(ledger: Arc<dyn Ledger>, pace: Pace) -> Self {
+    pub fn new(ledger: Arc<dyn Ledger>, pace: RateRequest) -> Self {
         Self { ledger, pace }
     }
 }

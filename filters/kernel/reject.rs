@@ -1,6 +1,6 @@
 //! A refusal: a code from the closed list, words for the buyer, other words for the operator.
 //!
-//! Only `src/proxy/respond.rs` turns one into bytes.
+//! Only `src/downstream/respond.rs` turns one into bytes.
 
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ impl Code {
 pub const MAX_RETRY_AFTER: u64 = 60;
 
 #[derive(Debug, Clone)]
-pub struct Reject {
+pub struct Rejection {
     pub code: Code,
     /// For the buyer: what happened and what to do, no names of providers, keys or hosts.
     pub message: String,
@@ -123,7 +123,7 @@ pub struct QuotaDetail {
     pub resets_at: UnixMs,
 }
 
-impl Reject {
+impl Rejection {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,

@@ -156,14 +156,14 @@ pub struct Route {
     pub model: Arc<Model>,
     /// Targets of `model` that serve the endpoint, in order, never empty.
     pub targets: Vec<Arc<Target>>,
-    pub why: Why,
+    pub why: RouteReason,
 }
 
 impl Route {
     /// The price of the complex tier, where a smart model chose the simple one.
     pub fn would_cost(&self) -> Option<Price> {
         match self.why {
-            Why::Smart(Choice { tier: Tier::Simple, .. }) => {
+            RouteReason::Smart(Choice { tier: Tier::Simple, .. }) => {
                 self.asked.smart.as_ref().and_then(Smart::complex_price)
             }
             _ => None,
@@ -173,7 +173,7 @@ impl Route {
 
 /// Why these targets: `x-gatekeeper-route`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum RouteReason {
     /// The app named them.
     Model,
     /// A smart model chose them.
@@ -185,31 +185,31 @@ pub enum Why {
 pub struct Choice {
     /// The tier that serves.
     pub tier: Tier,
-    pub by: By,
+    pub by: TierSource,
     /// Why it is not the tier that `by` asked for.
-    pub diverted: Option<Diverted>,
+    pub diverted: Option<DivertReason>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
+pub enum TierSource {
     Score(Score),
     Header,
 }
 
 /// Why the other tier serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Diverted {
+pub enum DivertReason {
     /// The plan does not include the tier's model.
     Plan,
     /// The tier's model has no target that takes such a request.
     Model,
 }
 
-impl Why {
+impl RouteReason {
     pub fn header(&self) -> HeaderValue {
         match self {
-            Why::Model => HeaderValue::from_static("model"),
-            Why::Smart(choice) => HeaderValue::from_str(&choice.to_string())
+            RouteReason::Model => HeaderValue::from_static("model"),
+            RouteReason::Smart(choice) => HeaderValue::from_str(&choice.to_string())
                 .unwrap_or_else(|_| HeaderValue::from_static("smart")),
         }
     }
@@ -220,12 +220,12 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.tier.name())?;
         match self.by {
-            By::Score(score) => write!(f, ";score={score}")?,
-            By::Header => f.write_str(";tier=header")?,
+            TierSource::Score(score) => write!(f, ";score={score}")?,
+            TierSource::Header => f.write_str(";tier=header")?,
         }
         f.write_str(match self.diverted {
-            Some(Diverted::Plan) => ";plan",
-            Some(Diverted::Model) => ";model",
+            Some(DivertReason::Plan) => ";plan",
+            Some(DivertReason::Model) => ";model",
             None => "",
         })
     }
@@ -238,11 +238,17 @@ mod tests {
     #[test]
     fn the_header_says_who_chose_and_why_not_the_other() {
         let shown = |by, diverted| Choice { tier: Tier::Simple, by, diverted }.to_string();
-        let score = By::Score(Score::from_hundredths(8));
+        let score = TierSource::Score(Score::from_hundredths(8));
         assert_eq!(shown(score, None), "simple;score=0.08");
-        assert_eq!(shown(By::Score(Score::from_hundredths(999)), None), "simple;score=1.00");
-        assert_eq!(shown(score, Some(Diverted::Plan)), "simple;score=0.08;plan");
-        assert_eq!(shown(By::Header, Some(Diverted::Model)), "simple;tier=header;model");
-        assert_eq!(Why::Model.header(), "model");
+        assert_eq!(
+            shown(TierSource::Score(Score::from_hundredths(999)), None),
+            "simple;score=1.00"
+        );
+        assert_eq!(shown(score, Some(DivertReason::Plan)), "simple;score=0.08;plan");
+        assert_eq!(
+            shown(TierSource::Header, Some(DivertReason::Model)),
+            "simple;tier=header;model"
+        );
+        assert_eq!(RouteReason::Model.header(), "model");
     }
 }

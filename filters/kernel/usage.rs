@@ -58,16 +58,16 @@ impl Usage {
 
 /// Whose count a charge rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Source {
+pub enum UsageSource {
     Reported,
     Estimated,
 }
 
-impl Source {
+impl UsageSource {
     pub fn name(self) -> &'static str {
         match self {
-            Source::Reported => "reported",
-            Source::Estimated => "estimated",
+            UsageSource::Reported => "reported",
+            UsageSource::Estimated => "estimated",
         }
     }
 }
@@ -112,9 +112,9 @@ impl Metered {
 
     /// Reported usage wins, and text that came after it is added by estimate; otherwise
     /// `input_estimate`, where the input was not reported, plus the text seen so far and what nobody saw.
-    pub fn usage(&self, input_estimate: u64) -> (Usage, Source) {
+    pub fn usage(&self, input_estimate: u64) -> (Usage, UsageSource) {
         let late = self.output_millitokens.tokens(self.vocabulary);
-        let source = if late == 0 { Source::Reported } else { Source::Estimated };
+        let source = if late == 0 { UsageSource::Reported } else { UsageSource::Estimated };
         match (self.counted(), self.total.filter(|total| *total > 0)) {
             // An input of nought beside an output is no count of the input.
             (Some(usage), _) if usage.input == 0 && usage.output > 0 => {
@@ -134,7 +134,7 @@ impl Metered {
                 let known = self.known_input().unwrap_or_else(|| Usage::of_input(input_estimate));
                 let seen = self.seen_millitokens.tokens(self.vocabulary);
                 let output = seen.saturating_add(self.unseen);
-                (Usage { output, reasoning: 0, ..known }, Source::Estimated)
+                (Usage { output, reasoning: 0, ..known }, UsageSource::Estimated)
             }
         }
     }
@@ -175,32 +175,44 @@ mod tests {
         let whole = Metered { output_millitokens: Estimate::default(), ..text };
         for (metered, tokens, source) in [
             // Reported to the end; with text after the count; a nought beside text; nothing but noughts.
-            (Metered { reported: count(20, 7), ..whole }, (20, 7), Source::Reported),
-            (Metered { reported: count(20, 7), ..text }, (20, 12), Source::Estimated),
-            (Metered { reported: count(20, 0), ..whole }, (20, 5), Source::Estimated),
-            (Metered { reported: count(0, 0), ..whole }, (10, 5), Source::Estimated),
-            (Metered { reported: count(0, 7), ..whole }, (10, 7), Source::Reported),
+            (Metered { reported: count(20, 7), ..whole }, (20, 7), UsageSource::Reported),
+            (Metered { reported: count(20, 7), ..text }, (20, 12), UsageSource::Estimated),
+            (Metered { reported: count(20, 0), ..whole }, (20, 5), UsageSource::Estimated),
+            (Metered { reported: count(0, 0), ..whole }, (10, 5), UsageSource::Estimated),
+            (Metered { reported: count(0, 7), ..whole }, (10, 7), UsageSource::Reported),
             // An answer without a word that costs nothing.
-            (Metered { reported: count(0, 0), ..Metered::default() }, (0, 0), Source::Reported),
-            (Metered { reported: count(9, 0), ..Metered::default() }, (9, 0), Source::Reported),
+            (
+                Metered { reported: count(0, 0), ..Metered::default() },
+                (0, 0),
+                UsageSource::Reported,
+            ),
+            (
+                Metered { reported: count(9, 0), ..Metered::default() },
+                (9, 0),
+                UsageSource::Reported,
+            ),
             // The total alone.
-            (Metered { total: Some(500), ..whole }, (10, 490), Source::Reported),
+            (Metered { total: Some(500), ..whole }, (10, 490), UsageSource::Reported),
             (
                 Metered { total: Some(500), input: count(30, 0), ..whole },
                 (30, 470),
-                Source::Reported,
+                UsageSource::Reported,
             ),
-            (Metered { total: Some(500), ..text }, (10, 495), Source::Estimated),
-            (Metered { total: Some(3), ..whole }, (3, 0), Source::Reported),
-            (Metered { total: Some(0), ..whole }, (10, 5), Source::Estimated),
+            (Metered { total: Some(500), ..text }, (10, 495), UsageSource::Estimated),
+            (Metered { total: Some(3), ..whole }, (3, 0), UsageSource::Reported),
+            (Metered { total: Some(0), ..whole }, (10, 5), UsageSource::Estimated),
             // Cut off: what nobody saw is added, but not to a count that includes it.
-            (Metered { unseen: 90, ..text }, (10, 95), Source::Estimated),
+            (Metered { unseen: 90, ..text }, (10, 95), UsageSource::Estimated),
             (
                 Metered { unseen: 90, input: count(40_016, 0), ..text },
                 (40_016, 95),
-                Source::Estimated,
+                UsageSource::Estimated,
             ),
-            (Metered { unseen: 90, reported: count(20, 7), ..text }, (20, 12), Source::Estimated),
+            (
+                Metered { unseen: 90, reported: count(20, 7), ..text },
+                (20, 12),
+                UsageSource::Estimated,
+            ),
         ] {
             let (usage, said) = metered.usage(10);
             assert_eq!(((usage.input, usage.output), said), (tokens, source), "{metered:?}");

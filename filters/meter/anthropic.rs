@@ -5,7 +5,7 @@
 //! thinking.
 
 use super::{
-    Ending, Output, Reading,
+    Output, Reading, StreamEnd,
     estimate::{self, Estimate},
     json::{NotJson, count, is_empty, member_text, read, read_event},
 };
@@ -13,7 +13,7 @@ use crate::kernel::{Usage, json::Value};
 
 /// One stream, with the counts it has told so far.
 #[derive(Debug, Default)]
-pub struct Stream {
+pub struct AnthropicStream {
     input: Option<u64>,
     creation: u64,
     /// Of the creation: kept for an hour.
@@ -24,7 +24,7 @@ pub struct Stream {
     thinking: u64,
 }
 
-impl Stream {
+impl AnthropicStream {
     /// One event. The type within the data wins over the event's name.
     pub fn read(&mut self, event_name: Option<&str>, data: &[u8]) -> Reading {
         read_event(data, |root| self.event(event_name, root))
@@ -141,7 +141,7 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
     read(body, |root| {
         let failed = root.get("type").is_some_and(|kind| kind.raw() == br#""error""#)
             || root.get("error").is_some_and(|error| !is_empty(error));
-        let mut counts = Stream::default();
+        let mut counts = AnthropicStream::default();
         root.get("usage").into_iter().for_each(|usage| counts.take(usage));
         let stopped = root.get("stop_reason").filter(|reason| !is_empty(*reason));
         let content = root.get("content").filter(|content| !is_empty(*content));
@@ -154,15 +154,15 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
                 blocks.items().map(carries).max().unwrap_or_default()
             }),
             finished: stopped.is_some(),
-            ending: stopped.map_or(Ending::Other, ending),
+            ending: stopped.map_or(StreamEnd::Other, ending),
             failed,
             ..Reading::default()
         }
     })
 }
 
-fn ending(reason: Value<'_>) -> Ending {
-    reason.as_str().map_or(Ending::Other, |reason| Ending::of(reason.as_bytes()))
+fn ending(reason: Value<'_>) -> StreamEnd {
+    reason.as_str().map_or(StreamEnd::Other, |reason| StreamEnd::of(reason.as_bytes()))
 }
 
 fn carries(block: Value<'_>) -> Output {
@@ -196,7 +196,7 @@ mod tests {
 
     /// What all events of a stream say together.
     fn whole(stream: &str) -> (Vec<Reading>, Option<Usage>) {
-        let mut state = Stream::default();
+        let mut state = AnthropicStream::default();
         let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
         let readings: Vec<_> = data.map(|data| state.read(None, data.as_bytes())).collect();
         let usage = readings.iter().filter_map(|reading| reading.usage).next_back();
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn null_keeps_what_was_said_before_and_nonsense_is_missing() {
-        let mut state = Stream::default();
+        let mut state = AnthropicStream::default();
         let start = json!({"type": "message_start", "message": {"usage":
             {"input_tokens": 7, "cache_read_input_tokens": 3, "output_tokens": 1}}});
         state.read(None, start.to_string().as_bytes());
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn tools_and_thinking_are_output() {
-        let mut state = Stream::default();
+        let mut state = AnthropicStream::default();
         let mut read = |event: serde_json::Value| state.read(None, event.to_string().as_bytes());
         let tool = json!({"type": "content_block_start", "content_block":
             {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}});
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_count_without_its_input_is_none() {
-        let mut state = Stream::default();
+        let mut state = AnthropicStream::default();
         let start = json!({"type": "message_start", "message": {"usage": {"output_tokens": 1}}});
         assert_eq!(state.read(None, start.to_string().as_bytes()).input, None);
         let delta = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"},
@@ -288,7 +288,7 @@ mod tests {
                 (prop::option::of(0..1_000_000u64), prop::option::of(0..1_000_000u64),
                  prop::option::of(0..1_000_000u64), prop::option::of(0..1_000_000u64)), 1..8)
         ) {
-            let mut state = Stream::default();
+            let mut state = AnthropicStream::default();
             let mut last = (None, None, None, None);
             let mut usage = None;
             for (index, (input, creation, cached, output)) in words.into_iter().enumerate() {
@@ -314,7 +314,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..200)) {
-            Stream::default().read(Some("message_delta"), &data);
+            AnthropicStream::default().read(Some("message_delta"), &data);
             let _ = answer(&data);
         }
     }

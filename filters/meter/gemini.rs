@@ -4,12 +4,12 @@
 //! tokens and what tools put into the prompt.
 
 use super::{
-    Ending, Output, Reading, estimate,
+    Output, Reading, StreamEnd, estimate,
     json::{NotJson, count, is_empty, member_text, read, read_event},
 };
 use crate::kernel::{
     Usage,
-    json::{Kind, Value},
+    json::{JsonKind, Value},
 };
 
 /// One event of a stream.
@@ -27,7 +27,7 @@ pub fn answer(body: &[u8]) -> Result<Reading, NotJson> {
 
 fn read_answer(root: Value<'_>) -> Reading {
     // An error may come in a list of one.
-    let first = if root.kind() == Kind::Array { root.items().next() } else { Some(root) };
+    let first = if root.kind() == JsonKind::Array { root.items().next() } else { Some(root) };
     let Some(root) = first else { return Reading::default() };
     let failed = root.get("error").is_some_and(|error| !is_empty(error));
     let mut reading = Reading { failed, ..Reading::default() };
@@ -66,7 +66,8 @@ fn read_candidate(candidate: Value<'_>, reading: &mut Reading) {
     if let Some(reason) = candidate.get("finishReason").filter(|reason| !is_empty(*reason)) {
         reading.finished = true;
         reading.commits = true;
-        reading.ending = reason.as_str().map_or(Ending::Other, |it| Ending::of(it.as_bytes()));
+        reading.ending =
+            reason.as_str().map_or(StreamEnd::Other, |it| StreamEnd::of(it.as_bytes()));
     }
     let parts = candidate.get("content").and_then(|content| content.get("parts"));
     for part in parts.iter().flat_map(Value::items) {

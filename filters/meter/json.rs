@@ -7,12 +7,12 @@ use super::{
     Reading,
     estimate::{self, Estimate},
 };
-use crate::kernel::json::{Invalid, Kind, Reader, Value};
+use crate::kernel::json::{JsonKind, ParseError, Reader, Value};
 
 /// An answer that is not JSON: cut off, or a page of HTML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer is not JSON: {0}")]
-pub struct NotJson(#[from] pub Invalid);
+pub struct NotJson(#[from] pub ParseError);
 
 /// Integers up to here survive being a double on the way.
 const MAX_COUNT: u64 = 1 << 53;
@@ -44,11 +44,11 @@ pub(super) fn read_event(data: &[u8], reading: impl FnOnce(Value<'_>) -> Reading
 /// Null, or an empty string, array or object: what servers send where there is nothing to say.
 pub(super) fn is_empty(value: Value<'_>) -> bool {
     match value.kind() {
-        Kind::Null => true,
-        Kind::String => value.span().len() == 2,
-        Kind::Array => value.items().next().is_none(),
-        Kind::Object => value.members().next().is_none(),
-        Kind::Bool | Kind::Number => false,
+        JsonKind::Null => true,
+        JsonKind::String => value.span().len() == 2,
+        JsonKind::Array => value.items().next().is_none(),
+        JsonKind::Object => value.members().next().is_none(),
+        JsonKind::Bool | JsonKind::Number => false,
     }
 }
 

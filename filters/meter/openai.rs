@@ -21,13 +21,13 @@ pub mod stream;
 mod tests;
 
 use super::{
-    Ending, Output as Carries, Reading,
+    Output as Carries, Reading, StreamEnd,
     estimate::Estimate,
     json::{NotJson, count, is_empty, member_text, read, read_event, text},
 };
 use crate::kernel::{
     Endpoint, Usage,
-    json::{Kind, Value},
+    json::{JsonKind, Value},
 };
 
 fn is_done(data: &[u8]) -> bool {
@@ -67,7 +67,7 @@ pub fn answer(endpoint: Endpoint, body: &[u8]) -> Result<Reading, NotJson> {
 }
 
 fn embeddings(root: Value<'_>) -> Reading {
-    let vectors = root.get("data").is_some_and(|data| data.kind() == Kind::Array);
+    let vectors = root.get("data").is_some_and(|data| data.kind() == JsonKind::Array);
     let failed = failed(root);
     Reading {
         usage: root.get("usage").and_then(|usage| counts(usage, Output::Never)),
@@ -81,7 +81,7 @@ fn embeddings(root: Value<'_>) -> Reading {
 
 /// A chunk of a stream, or a whole answer: they differ only in `delta` and `message`.
 fn chat(root: Value<'_>) -> Reading {
-    if root.kind() == Kind::Array {
+    if root.kind() == JsonKind::Array {
         return Reading { failed: failed(root), ..Reading::default() };
     }
     let mut reading = Reading::default();
@@ -103,9 +103,10 @@ fn chat(root: Value<'_>) -> Reading {
     }
     // The text of a whole answer need not be weighed beside a count, so the count is read first.
     choices.iter().flat_map(Value::items).for_each(|choice| read_choice(choice, &mut reading));
-    let is_empty = |list: Value<'_>| list.kind() == Kind::Array && list.items().next().is_none();
+    let is_empty =
+        |list: Value<'_>| list.kind() == JsonKind::Array && list.items().next().is_none();
     let no_choices = choices.is_some_and(is_empty);
-    let has_usage = usage.is_some_and(|usage| usage.kind() == Kind::Object);
+    let has_usage = usage.is_some_and(|usage| usage.kind() == JsonKind::Object);
     reading.usage_only = no_choices && has_usage && !reading.failed;
     reading.commits &= !reading.failed;
     reading
@@ -125,7 +126,7 @@ fn read_choice(choice: Value<'_>, reading: &mut Reading) {
                 reading.finished = true;
                 reading.commits = true;
                 reading.ending =
-                    value.as_str().map_or(Ending::Other, |it| Ending::of(it.as_bytes()));
+                    value.as_str().map_or(StreamEnd::Other, |it| StreamEnd::of(it.as_bytes()));
             }
             _ => {}
         }
@@ -172,7 +173,8 @@ fn function(function: Value<'_>) -> Estimate {
 
 /// An error inside a 200. Gemini wraps it in an array, old vLLM has it at the top, Groq hides it.
 fn failed(root: Value<'_>) -> bool {
-    let Some(object) = (if root.kind() == Kind::Array { root.items().next() } else { Some(root) })
+    let Some(object) =
+        (if root.kind() == JsonKind::Array { root.items().next() } else { Some(root) })
     else {
         return false;
     };
@@ -190,10 +192,10 @@ fn tells_failure(name: &[u8], value: Value<'_>) -> bool {
 
 fn is_error(value: Value<'_>) -> bool {
     match value.kind() {
-        Kind::Null => false,
-        Kind::Bool => value.as_bool() == Some(true),
-        Kind::String => !is_empty(value),
-        Kind::Number | Kind::Array | Kind::Object => true,
+        JsonKind::Null => false,
+        JsonKind::Bool => value.as_bool() == Some(true),
+        JsonKind::String => !is_empty(value),
+        JsonKind::Number | JsonKind::Array | JsonKind::Object => true,
     }
 }
 
@@ -206,7 +208,7 @@ enum Output {
 
 /// The counts of one answer as they stand in it; each is looked at once, for most answers have no others.
 #[derive(Default)]
-struct Named<'a> {
+struct CountFields<'a> {
     input: Option<Value<'a>>,
     input_details: Option<Value<'a>>,
     output: Option<Value<'a>>,
@@ -214,7 +216,7 @@ struct Named<'a> {
     total: Option<Value<'a>>,
 }
 
-impl<'a> Named<'a> {
+impl<'a> CountFields<'a> {
     /// Chat and Responses name the same counts differently; where both stand, Chat's are taken.
     fn of(usage: Value<'a>) -> Self {
         let (mut chat, mut responses) = (Self::default(), Self::default());
@@ -250,7 +252,7 @@ fn total_alone(usage: Value<'_>) -> Option<u64> {
 
 /// See the top of this file.
 fn counts(usage: Value<'_>, output: Output) -> Option<Usage> {
-    let named = Named::of(usage);
+    let named = CountFields::of(usage);
     let detail = |value: Option<Value<'_>>, name: &str| value.and_then(|it| count(it.get(name)));
     let (reported, total) = (count(named.output), count(named.total));
     let input = match (count(named.input), output) {

@@ -5,8 +5,8 @@ mod booked;
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use super::{Reading, Stream, estimate::Estimate, sse::Splitter};
-use crate::kernel::{Endpoint, Source, Usage, usage::Metered};
+use super::{Reading, StreamReader, estimate::Estimate, sse::Splitter};
+use crate::kernel::{Endpoint, Usage, UsageSource, usage::Metered};
 
 struct Case {
     endpoint: Endpoint,
@@ -64,7 +64,7 @@ impl Seen {
 
 fn watch<'a>(endpoint: Endpoint, chunks: impl IntoIterator<Item = &'a [u8]>) -> Seen {
     let (mut splitter, mut stream, mut seen) =
-        (Splitter::default(), Stream::of(endpoint), Seen::default());
+        (Splitter::default(), StreamReader::of(endpoint), Seen::default());
     for chunk in chunks {
         splitter.push(Bytes::copy_from_slice(chunk));
         for event in splitter.by_ref() {
@@ -106,7 +106,7 @@ fn a_broken_message_costs_its_counted_input_and_its_words() {
         ..Metered::default()
     };
     let (usage, source) = metered.usage(7);
-    assert_eq!((usage.input, usage.cached, source), (1201, 1180, Source::Estimated));
+    assert_eq!((usage.input, usage.cached, source), (1201, 1180, UsageSource::Estimated));
     assert!((1..10).contains(&usage.output), "{usage:?}");
 }
 

@@ -1,12 +1,14 @@
 use std::time::Instant;
 
 use super::*;
-use crate::kernel::{
-    Credential, Input, License, LicenseId, Limit, Members, ModelSet, OnDisconnect, Period,
-    Progress, UnixMs, Usage,
-    ports::{Balance, Grant, Pace, Record, StoreDown, TooFast},
+use crate::{
+    kernel::{
+        Credential, Input, License, LicenseId, Limit, ModelSet, OnDisconnect, Period,
+        RequestMembers, RequestProgress, UnixMs, Usage,
+        ports::{Balance, Grant, RateRefused, RateRequest, Record, StoreDown},
+    },
+    meter::estimate::Estimate,
 };
-use crate::meter::estimate::Estimate;
 
 /// Grants what fits below `left` tokens, and keeps what was settled.
 #[derive(Default)]
@@ -16,7 +18,7 @@ struct FakeLedger {
 
 #[async_trait]
 impl Ledger for FakeLedger {
-    async fn enter(&self, _: &Pace, _: UnixMs) -> Result<(), TooFast> {
+    async fn enter(&self, _: &RateRequest, _: UnixMs) -> Result<(), RateRefused> {
         Ok(())
     }
     fn leave(&self, _: &LicenseId) {}
@@ -43,7 +45,7 @@ struct FakeExpenses {
     timeouts: u32,
 }
 
-impl Expenses for FakeExpenses {
+impl CostSink for FakeExpenses {
     fn spend(&self, _: &crate::kernel::Target, _: u64, _: UnixMs) {}
 
     fn timed_out(&self, _: &LicenseId, _: UnixMs) -> u32 {
@@ -70,10 +72,10 @@ fn plan() -> Plan {
     }
 }
 
-fn ask(output_cap: Option<u64>) -> Ask {
-    let members = Members::default();
+fn ask(output_cap: Option<u64>) -> ModelRequest {
+    let members = RequestMembers::default();
     let input = Input { text: Estimate::of_tokens(100), bytes: 400, ..Input::default() };
-    Ask { input, output_cap, ..Ask::new("fast".into(), members) }
+    ModelRequest { input, output_cap, ..ModelRequest::new("fast".into(), members) }
 }
 
 fn filter(ledger: &Arc<FakeLedger>, timeouts: u32) -> QuotaFilter {
@@ -82,7 +84,7 @@ fn filter(ledger: &Arc<FakeLedger>, timeouts: u32) -> QuotaFilter {
 }
 
 /// Runs a request to its outcome; what was charged.
-async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) -> Charge {
+async fn charged(progress: RequestProgress, reported: Option<Usage>, outcome: Outcome) -> Charge {
     let ledger = Arc::new(FakeLedger::default());
     let filter = filter(&ledger, 1);
     let mut exchange =
@@ -105,25 +107,26 @@ async fn charged(progress: Progress, reported: Option<Usage>, outcome: Outcome) 
     Charge { about: None, ..settled[0].clone() }
 }
 
-const SENT: Progress = Progress { sent: true, answered: false, counted: false, delivered: false };
-const ANSWERED: Progress = Progress { answered: true, ..SENT };
-const COUNTED: Progress = Progress { counted: true, ..ANSWERED };
-const DELIVERED: Progress = Progress { delivered: true, ..COUNTED };
+const SENT: RequestProgress =
+    RequestProgress { sent: true, answered: false, counted: false, delivered: false };
+const ANSWERED: RequestProgress = RequestProgress { answered: true, ..SENT };
+const COUNTED: RequestProgress = RequestProgress { counted: true, ..ANSWERED };
+const DELIVERED: RequestProgress = RequestProgress { delivered: true, ..COUNTED };
 
 fn outcome(status: u16, delivery: Delivery) -> Outcome {
     Outcome { status, delivery }
 }
 
-fn charge_of(message: bool, tokens: u64, source: Source) -> Charge {
+fn charge_of(message: bool, tokens: u64, source: UsageSource) -> Charge {
     Charge { message, tokens, source, about: None }
 }
 
 #[tokio::test]
 async fn what_comes_back_depends_on_how_far_the_request_came() {
     use Delivery::{Abandoned, Broken, Failed, Relayed, Whole};
-    use Source::{Estimated, Reported};
+    use UsageSource::{Estimated, Reported};
     let usage = Some(Usage { input: 90, output: 10, ..Usage::default() });
-    let unsent = Progress::default();
+    let unsent = RequestProgress::default();
     for (progress, usage, outcome, expected) in [
         (unsent, None, outcome(503, Failed), charge_of(false, 0, Estimated)),
         (unsent, None, outcome(499, Abandoned), charge_of(false, 0, Estimated)),
@@ -177,7 +180,7 @@ fn what_is_booked_knows_no_cap_but_the_largest_answer_there_is() {
     let reported =
         Usage { input: 700, output: 2000, cached: 650, reasoning: 1900, ..Usage::default() };
     exchange.metered.reported = Some(reported);
-    assert_eq!(exchange.usage(), (reported, Source::Reported));
+    assert_eq!(exchange.usage(), (reported, UsageSource::Reported));
     let nonsense = 1 << 53;
     exchange.metered.reported = Some(Usage {
         input: nonsense,
@@ -257,8 +260,9 @@ fn the_cap_is_the_lowest_there_is() {
 #[test]
 fn a_shrunk_cap_never_goes_below_what_the_plan_or_the_app_wants() {
     let plan = plan();
-    let least =
-        |app, budget, cap| min_output(&plan, &Ask { thinking_budget: budget, ..ask(app) }, cap);
+    let least = |app, budget, cap| {
+        min_output(&plan, &ModelRequest { thinking_budget: budget, ..ask(app) }, cap)
+    };
     assert_eq!(least(None, None, Some(1024)), 256);
     assert_eq!(least(Some(16), None, Some(16)), 16);
     assert_eq!(least(None, None, Some(0)), 0);

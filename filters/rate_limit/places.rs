@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::kernel::{Demand, Denied, Grant, Ledger, LicenseId, Pace, TooFast, UnixMs};
+use crate::kernel::{Demand, Denied, Grant, Ledger, LicenseId, RateRefused, RateRequest, UnixMs};
 
 /// How long a request waits for a place of its licence.
 pub const WAIT: Duration = Duration::from_secs(5);
@@ -30,29 +30,29 @@ const LOOK_ELSEWHERE: Duration = Duration::from_millis(250);
 
 /// The licences that have waiting requests.
 #[derive(Default)]
-pub struct Places {
+pub struct ConcurrencySlots {
     licenses: Mutex<Vec<(LicenseId, Arc<Notify>)>>,
     /// How many stand in the list: while it is empty, nothing else of this is touched.
     listed: AtomicUsize,
 }
 
-impl Places {
+impl ConcurrencySlots {
     /// Enters as soon as there is a place.
     ///
     /// # Errors
-    /// As [`Ledger::enter`]; [`TooFast::Concurrency`] after [`WAIT`], or at once where too many wait.
-    pub async fn enter(&self, ledger: &dyn Ledger, pace: &Pace) -> Result<(), TooFast> {
+    /// As [`Ledger::enter`]; [`RateRefused::Concurrency`] after [`WAIT`], or at once where too many wait.
+    pub async fn enter(&self, ledger: &dyn Ledger, pace: &RateRequest) -> Result<(), RateRefused> {
         let deadline = Instant::now() + WAIT;
         let Some(queue) = self.queue(&pace.license) else {
             let limit = pace.concurrency.unwrap_or_default();
-            return Err(TooFast::Concurrency { limit });
+            return Err(RateRefused::Concurrency { limit });
         };
         let queue = Queue { places: self, license: pace.license, freed: queue };
         loop {
             let freed = queue.freed.notified();
             let entered = ledger.enter(pace, UnixMs::now()).await;
             let now = Instant::now();
-            if !matches!(entered, Err(TooFast::Concurrency { .. })) || now >= deadline {
+            if !matches!(entered, Err(RateRefused::Concurrency { .. })) || now >= deadline {
                 return entered;
             }
             let _ = tokio::time::timeout_at(deadline.min(now + LOOK), freed).await;
@@ -88,13 +88,13 @@ impl Places {
 /// announced here.
 ///
 /// # Errors
-/// As [`Ledger::reserve`]; [`TooFast::Concurrency`] after [`WAIT`].
+/// As [`Ledger::reserve`]; [`RateRefused::Concurrency`] after [`WAIT`].
 pub async fn reserve_when_free(ledger: &dyn Ledger, demand: &Demand) -> Result<Grant, Denied> {
     let deadline = Instant::now() + WAIT;
     loop {
         tokio::time::sleep(LOOK_ELSEWHERE).await;
         let granted = ledger.reserve(demand).await;
-        let is_full = matches!(granted, Err(Denied::TooFast(TooFast::Concurrency { .. })));
+        let is_full = matches!(granted, Err(Denied::TooFast(RateRefused::Concurrency { .. })));
         if !is_full || Instant::now() >= deadline {
             return granted;
         }
@@ -103,7 +103,7 @@ pub async fn reserve_when_free(ledger: &dyn Ledger, demand: &Demand) -> Result<G
 
 /// One waiting request's place in the queue; the last one takes the licence off the list.
 struct Queue<'a> {
-    places: &'a Places,
+    places: &'a ConcurrencySlots,
     license: LicenseId,
     freed: Arc<Notify>,
 }

@@ -5,33 +5,33 @@
 //! one, which says what a conversation is about, and those between as far as the bound reaches. So a
 //! conversation that began hard stays with its model, and with the provider's cache of it.
 
+mod features;
+mod hashed_terms;
+mod keywords;
 mod languages;
+mod last_turn;
 mod length;
+mod model_weights;
 mod prompt;
-mod signals;
-mod tail;
-mod terms;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod training;
-mod weights;
-mod words;
 
 use std::borrow::Cow;
 
 use self::{
+    features::READ,
     prompt::{Effort, Prompt},
-    signals::READ,
 };
-use crate::kernel::{Ask, Score};
+use crate::kernel::{ModelRequest, Score};
 
 /// Bytes read of a turn that is not the last one.
 const EARLIER: usize = READ / 4;
 /// Bytes read of all those together: a request waits for this, however long its conversation is.
 const BUDGET: usize = READ / 2;
 
-pub fn score(ask: &Ask) -> Score {
+pub fn score(ask: &ModelRequest) -> Score {
     let prompt = Prompt::read(ask);
     likelihood(hardest(&prompt.turns) + around(&prompt))
 }
@@ -42,7 +42,7 @@ fn hardest(turns: &[Cow<'_, str>]) -> f32 {
     let mut hardest: Option<f32> = None;
     for (place, turn) in turns.iter().enumerate() {
         let limit = if place == 0 { READ } else { EARLIER.min(budget) };
-        let evidence = signals::evidence(turn, limit);
+        let evidence = features::evidence(turn, limit);
         hardest = Some(hardest.map_or(evidence, |so_far| so_far.max(evidence)));
         if place > 0 {
             budget -= turn.len().min(limit);
@@ -51,7 +51,7 @@ fn hardest(turns: &[Cow<'_, str>]) -> f32 {
             break;
         }
     }
-    hardest.unwrap_or_else(|| signals::evidence("", 0))
+    hardest.unwrap_or_else(|| features::evidence("", 0))
 }
 
 /// Evidence from what stands around the user's words. Apps send most of it with every request, so

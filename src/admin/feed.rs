@@ -26,16 +26,16 @@ use tokio::{
 };
 
 use super::{
-    Admin,
-    access::{Caller, Pass},
-    answer, write_head,
+    AdminApp, answer,
+    auth::{AuthMethod, Caller},
+    write_head,
 };
 use crate::{
-    operator::Failure,
-    server::ending::Phase,
-    snapshot::Snapshot,
-    telemetry::{Telemetry, live::Totals, seen::Seen},
-    upstream::socket,
+    license_admin::ApiError,
+    runtime::snapshot::Snapshot,
+    server::shutdown::Lifecycle,
+    telemetry::{Telemetry, live_stats::Totals, recent_request::RecentRequest},
+    upstream::socket_options,
 };
 
 /// Between two events.
@@ -52,44 +52,44 @@ const WRITE_TIME: Duration = Duration::from_secs(5);
 const SAVED_UP: usize = 128 * 1024;
 
 /// All open feeds of this gateway.
-pub struct Hub {
+pub struct FeedBroadcaster {
     telemetry: Arc<Telemetry>,
     /// Gone when the process drains.
-    events: Mutex<Option<Sender<Event>>>,
+    events: Mutex<Option<Sender<FeedEvent>>>,
     open: Arc<AtomicUsize>,
 }
 
 /// What is told at one tick.
 #[derive(Clone)]
-struct Event {
+struct FeedEvent {
     bytes: Bytes,
     /// The same, for a feed that has just begun and told some of it already.
-    requests: Arc<VecDeque<Arc<Seen>>>,
+    requests: Arc<VecDeque<Arc<RecentRequest>>>,
     totals: Totals,
 }
 
 /// One feed's place among those that may be open.
-struct Place(Arc<AtomicUsize>);
+struct FeedSlot(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for FeedSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-impl Hub {
+impl FeedBroadcaster {
     pub fn new(telemetry: Arc<Telemetry>) -> Arc<Self> {
         let events = Mutex::new(Some(Sender::new(LAG)));
         Arc::new(Self { telemetry, events, open: Arc::default() })
     }
 
-    fn place(&self) -> Option<Place> {
-        let place = Place(self.open.clone());
+    fn place(&self) -> Option<FeedSlot> {
+        let place = FeedSlot(self.open.clone());
         (self.open.fetch_add(1, Relaxed) < MOST).then_some(place)
     }
 
     /// Everything that comes from now on; `None` when the process drains.
-    fn join(&self) -> Option<Receiver<Event>> {
+    fn join(&self) -> Option<Receiver<FeedEvent>> {
         let events = self.events.lock();
         let events = events.as_ref()?;
         if events.receiver_count() == 0 {
@@ -112,7 +112,7 @@ impl Hub {
             return false;
         }
         let bytes = self.event(totals, requests.iter().map(|seen| seen.to_json()).collect());
-        let _ = events.send(Event { bytes, requests: Arc::new(requests), totals });
+        let _ = events.send(FeedEvent { bytes, requests: Arc::new(requests), totals });
         true
     }
 
@@ -132,13 +132,13 @@ impl Hub {
 }
 
 /// Makes the events, until the process drains.
-pub struct Ticker {
-    pub hub: Arc<Hub>,
-    pub phase: Arc<Phase>,
+pub struct FeedTicker {
+    pub hub: Arc<FeedBroadcaster>,
+    pub phase: Arc<Lifecycle>,
 }
 
 #[async_trait]
-impl BackgroundService for Ticker {
+impl BackgroundService for FeedTicker {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut ticks = tokio::time::interval(TICK);
         // After a pause there are no more than four a second either.
@@ -156,24 +156,24 @@ impl BackgroundService for Ticker {
 }
 
 /// What lets a feed begin.
-pub struct Ticket {
-    pass: Pass,
-    place: Place,
-    events: Receiver<Event>,
+pub struct FeedTicket {
+    pass: AuthMethod,
+    place: FeedSlot,
+    events: Receiver<FeedEvent>,
 }
 
-impl Admin {
+impl AdminApp {
     /// # Errors
     /// Who asks may not look, or there are too many feeds.
     pub(super) fn ticket(
         &self,
         session: &ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Ticket, Failure> {
+    ) -> Result<FeedTicket, ApiError> {
         let pass = self.access.look(&Caller::of(session, snapshot), snapshot)?;
-        let unavailable = |code, message| Failure {
+        let unavailable = |code, message| ApiError {
             retry_after: Some(5),
-            ..Failure::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
         };
         let place = self.hub.place().ok_or_else(|| {
             let message = format!("{MOST} feeds are open; no more are served.");
@@ -182,15 +182,15 @@ impl Admin {
         let events = self.hub.join().ok_or_else(|| {
             unavailable("shutting_down", "The gateway is about to end.".to_owned())
         })?;
-        Ok(Ticket { pass, place, events })
+        Ok(FeedTicket { pass, place, events })
     }
 
     /// Tells what happens until somebody has had enough: the reader, the session, the process. The
     /// connection serves nothing else.
-    pub(super) async fn feed(&self, mut session: ServerSession, ticket: Ticket) {
-        let Ticket { pass, place, mut events } = ticket;
+    pub(super) async fn feed(&self, mut session: ServerSession, ticket: FeedTicket) {
+        let FeedTicket { pass, place, mut events } = ticket;
         session.set_keepalive(None);
-        socket::save_up(&session, SAVED_UP);
+        socket_options::set_cork(&session, SAVED_UP);
         let told = match self.begin(&mut session).await {
             Ok(told) => told,
             Err(_) => return,
@@ -260,7 +260,7 @@ impl Admin {
     }
 
     /// An event without the requests that were told already.
-    fn without(&self, event: &Event, told: &[u64]) -> Bytes {
+    fn without(&self, event: &FeedEvent, told: &[u64]) -> Bytes {
         let rest = event.requests.iter().filter(|seen| !told.contains(&seen.id));
         self.hub.event(event.totals, rest.map(|seen| seen.to_json()).collect())
     }

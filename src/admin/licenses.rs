@@ -2,11 +2,11 @@
 
 use pingora_core::protocols::http::ServerSession;
 
-use super::{Admin, access::Caller};
+use super::{AdminApp, auth::Caller};
 use crate::{
-    operator::{self, Command, Failure},
-    proxy::body,
-    snapshot::Snapshot,
+    downstream::body,
+    license_admin::{self, ApiError, LicenseCommand},
+    runtime::snapshot::Snapshot,
 };
 
 /// Bytes of a body.
@@ -14,21 +14,21 @@ const LONGEST: u64 = 16 * 1024;
 /// Path of the commands.
 pub const PATH: &str = "/api/licenses/";
 
-impl Admin {
+impl AdminApp {
     pub(super) async fn licenses(
         &self,
         command: &str,
         session: &mut ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<operator::Answer, Failure> {
+    ) -> Result<license_admin::ApiResponse, ApiError> {
         self.access.act(&session.req_header().method, &Caller::of(session, snapshot), snapshot)?;
-        let command = Command::parse(command).ok_or_else(|| {
+        let command = LicenseCommand::parse(command).ok_or_else(|| {
             let message =
                 "There is nothing here. Commands are show, reset, grant, revoke, restore.";
-            Failure::new(http::StatusCode::NOT_FOUND, "not_found", message)
+            ApiError::new(http::StatusCode::NOT_FOUND, "not_found", message)
         })?;
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
-        let body = body.map_err(super::keys::unread)?;
+        let body = body.map_err(super::provider_keys::unread)?;
         let _call = self.ledger_here().await?;
         Ok(self.operator.carry_out(&snapshot.licenses, command, &body).await)
     }

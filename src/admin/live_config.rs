@@ -3,7 +3,7 @@
 use gatekeeper_filters::kernel::{Limit, ModelSet, Plan, Target};
 use serde_json::{Value, json};
 
-use crate::{snapshot::Snapshot, telemetry::dollars};
+use crate::{runtime::snapshot::Snapshot, telemetry::dollars};
 
 /// Of each kind; a generated file must not make each look at the gateway long.
 const MOST: usize = 100;

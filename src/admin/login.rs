@@ -7,13 +7,12 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{
-    Admin,
-    access::{self, Caller},
-    answer,
-    keys::unread,
+    AdminApp, answer,
+    auth::{self, Caller},
+    provider_keys::unread,
     sessions::{cookie_name, set_cookie},
 };
-use crate::{operator::Failure, proxy::body, snapshot::Snapshot};
+use crate::{downstream::body, license_admin::ApiError, runtime::snapshot::Snapshot};
 
 /// Path of the login; `/end` below it is the logout.
 pub const PATH: &str = "/api/session";
@@ -22,24 +21,24 @@ const LONGEST: u64 = 4 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Typed {
+struct LoginForm {
     token: String,
 }
 
-impl Admin {
+impl AdminApp {
     pub(super) async fn log_in(
         &self,
         session: &mut ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Response<Bytes>, Failure> {
+    ) -> Result<Response<Bytes>, ApiError> {
         check(session, snapshot)?;
         let admin = &snapshot.settings.admin;
         if admin.token.is_none() {
-            return Err(Failure::invalid("No admin token is configured: no login is needed."));
+            return Err(ApiError::invalid("No admin token is configured: no login is needed."));
         }
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
-        let typed: Typed = serde_json::from_slice(&body.map_err(unread)?)
-            .map_err(|_| Failure::invalid("Send {\"token\": \"...\"}."))?;
+        let typed: LoginForm = serde_json::from_slice(&body.map_err(unread)?)
+            .map_err(|_| ApiError::invalid("Send {\"token\": \"...\"}."))?;
         let typed = Zeroizing::new(typed.token);
         let caller = Caller::of(session, snapshot);
         let secret = self.access.log_in(admin, &typed, &caller)?;
@@ -51,7 +50,7 @@ impl Admin {
         &self,
         session: &mut ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Response<Bytes>, Failure> {
+    ) -> Result<Response<Bytes>, ApiError> {
         check(session, snapshot)?;
         body::read(session, LONGEST, &mut snapshot.buffered.share()).await.map_err(unread)?;
         self.access.sessions.end(&session.req_header().headers);
@@ -59,11 +58,11 @@ impl Admin {
     }
 }
 
-fn check(session: &ServerSession, snapshot: &Snapshot) -> Result<(), Failure> {
+fn check(session: &ServerSession, snapshot: &Snapshot) -> Result<(), ApiError> {
     let (caller, admin) = (Caller::of(session, snapshot), &snapshot.settings.admin);
-    access::check_host(&caller, admin)?;
-    access::check_page(&caller, admin)?;
-    access::check_post(&session.req_header().method, &caller)
+    auth::check_host(&caller, admin)?;
+    auth::check_page(&caller, admin)?;
+    auth::check_post(&session.req_header().method, &caller)
 }
 
 fn with_cookie(

@@ -6,13 +6,13 @@ use gatekeeper_filters::kernel::UnixMs;
 use http::StatusCode;
 
 use super::{
-    Admin, Answer, answer,
+    AdminApp, AdminReply, answer,
     status::{PROVIDER_STATES, provider_state},
 };
-use crate::{licenses, pool::State, snapshot::Snapshot};
+use crate::{licenses, pool::KeyState, runtime::snapshot::Snapshot};
 
-impl Admin {
-    pub(super) fn metrics(&self, snapshot: &Snapshot) -> Answer {
+impl AdminApp {
+    pub(super) fn metrics(&self, snapshot: &Snapshot) -> AdminReply {
         let metrics = &snapshot.telemetry.metrics;
         let _one = metrics.scraping.lock();
         metrics.in_flight.set(snapshot.telemetry.in_flight() as i64);
@@ -32,7 +32,7 @@ impl Admin {
             }
             for key in provider.keys() {
                 let current = key.state(now).name();
-                for state in State::NAMES {
+                for state in KeyState::NAMES {
                     let labels = [&**provider.name(), &*key.id, state];
                     let is = i64::from(state == current);
                     metrics.key_state.with_label_values(&labels).set(is);

@@ -8,13 +8,13 @@ use pingora_core::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Admin, access::Caller, keys::unread};
+use super::{AdminApp, auth::Caller, provider_keys::unread};
 use crate::{
     config::MAX_FILE,
-    operator::{Answer, Failure},
-    proxy::body,
-    reload::{Outcome, Reload},
-    snapshot::Snapshot,
+    downstream::body,
+    license_admin::{ApiError, ApiResponse},
+    reload::{ReloadOutcome, Reloader},
+    runtime::snapshot::Snapshot,
 };
 
 /// Bytes of a body: a whole file, every character of it escaped.
@@ -23,7 +23,7 @@ pub const PATH: &str = "/api/reload";
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Order {
+struct ReloadRequest {
     dry_run: bool,
     /// The file that is meant.
     file: Option<String>,
@@ -31,24 +31,24 @@ struct Order {
     text: Option<String>,
 }
 
-impl Admin {
+impl AdminApp {
     pub(super) async fn reload(
         &self,
         session: &mut ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ApiResponse, ApiError> {
         self.access.act(&session.req_header().method, &Caller::of(session, snapshot), snapshot)?;
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;
         let body = body.map_err(unread)?;
-        let order: Order = match body.is_empty() {
-            true => Order::default(),
+        let order: ReloadRequest = match body.is_empty() {
+            true => ReloadRequest::default(),
             false => serde_json::from_slice(&body)
-                .map_err(|_| Failure::invalid("Send {} or {\"dry_run\": true}."))?,
+                .map_err(|_| ApiError::invalid("Send {} or {\"dry_run\": true}."))?,
         };
         if order.text.is_some() && !order.dry_run {
-            return Err(Failure::invalid("A `text` goes with \"dry_run\": true only."));
+            return Err(ApiError::invalid("A `text` goes with \"dry_run\": true only."));
         }
-        let no_file = |message: String| Failure::new(StatusCode::CONFLICT, "no_file", &message);
+        let no_file = |message: String| ApiError::new(StatusCode::CONFLICT, "no_file", &message);
         let reload = self.reload.clone();
         let reload = reload.ok_or_else(|| {
             no_file("This gateway runs with no file: there is nothing to read again.".into())
@@ -64,18 +64,18 @@ impl Admin {
             tokio::task::spawn_blocking(move || carry_out(&reload, dry_run, text.as_deref()));
         let outcome = done.await.map_err(|_| {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
-            Failure::new(status, "internal_error", "The file could not be read again.")
+            ApiError::new(status, "internal_error", "The file could not be read again.")
         })?;
         let body = json!({
             "ok": outcome.problems.is_empty(), "live": outcome.live, "changes": outcome.changes,
             "waits_for_restart": outcome.waits, "warnings": outcome.warnings,
             "problems": outcome.problems,
         });
-        Ok(Answer { status: StatusCode::OK, body })
+        Ok(ApiResponse { status: StatusCode::OK, body })
     }
 }
 
-fn carry_out(reload: &Reload, dry_run: bool, text: Option<&str>) -> Outcome {
+fn carry_out(reload: &Reloader, dry_run: bool, text: Option<&str>) -> ReloadOutcome {
     if dry_run {
         return reload.try_out(text);
     }

@@ -28,16 +28,16 @@ const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 const NOTED_EVERY: Duration = Duration::from_secs(300);
 
 /// What is kept of a secret: it can be compared, not read.
-pub type Print = [u8; 32];
+pub type TokenDigest = [u8; 32];
 
-pub fn print(secret: &str) -> Print {
+pub fn print(secret: &str) -> TokenDigest {
     Sha256::digest(secret).into()
 }
 
 /// The sessions, and the file that keeps them over a restart.
 #[derive(Default)]
 pub struct Sessions {
-    by_print: Mutex<HashMap<Print, Session>>,
+    by_print: Mutex<HashMap<TokenDigest, Session>>,
     file: Option<PathBuf>,
 }
 
@@ -48,14 +48,14 @@ struct Session {
     /// When the file was last told of `used`.
     noted: UnixMs,
     /// Of the cookie's secret and the token that opened the session.
-    binding: Print,
+    binding: TokenDigest,
     /// The print of that token, once a request has shown in this process that it is still the one.
-    token: Option<Print>,
+    token: Option<TokenDigest>,
 }
 
 /// A session as it stands in the file.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct SavedSession {
     id: String,
     binding: String,
     begun: UnixMs,
@@ -70,7 +70,7 @@ impl Session {
 }
 
 /// Without the cookie's secret nothing that is stored can be turned back into a token.
-fn bind(secret: &str, token: &Print) -> Print {
+fn bind(secret: &str, token: &TokenDigest) -> TokenDigest {
     let mut hash = Sha256::new();
     hash.update(secret);
     hash.update(token);
@@ -85,7 +85,7 @@ impl Sessions {
         name.push(".sessions");
         let file = PathBuf::from(name);
         let text = std::fs::read(&file).unwrap_or_default();
-        let kept: Vec<Kept> = serde_json::from_slice(&text).unwrap_or_default();
+        let kept: Vec<SavedSession> = serde_json::from_slice(&text).unwrap_or_default();
         let sessions = kept.into_iter().filter_map(|kept| {
             let (begun, used) = (kept.begun, kept.used);
             let binding = from_hex(&kept.binding)?;
@@ -97,7 +97,7 @@ impl Sessions {
 
     /// Begins one for a browser that has shown the token; what the browser keeps of it. `None` without
     /// random bytes.
-    pub fn begin(&self, token: Print, now: UnixMs) -> Option<String> {
+    pub fn begin(&self, token: TokenDigest, now: UnixMs) -> Option<String> {
         let mut random = [0u8; 32];
         getrandom::fill(&mut random).ok()?;
         let secret = to_hex(&random);
@@ -117,7 +117,12 @@ impl Sessions {
     }
 
     /// The session of a request, and which of `tokens` opened it. Using a session keeps it alive.
-    pub fn of(&self, headers: &HeaderMap, tokens: &[Print], now: UnixMs) -> Option<(Print, Print)> {
+    pub fn of(
+        &self,
+        headers: &HeaderMap,
+        tokens: &[TokenDigest],
+        now: UnixMs,
+    ) -> Option<(TokenDigest, TokenDigest)> {
         let mut sessions = self.by_print.lock();
         let (id, token) = cookies(headers).find_map(|secret| {
             let id = print(secret);
@@ -135,7 +140,7 @@ impl Sessions {
     }
 
     /// Whether it goes on, under one of these tokens; asking does not use it.
-    pub fn holds(&self, id: &Print, tokens: &[Print], now: UnixMs) -> bool {
+    pub fn holds(&self, id: &TokenDigest, tokens: &[TokenDigest], now: UnixMs) -> bool {
         let sessions = self.by_print.lock();
         let token = sessions.get(id).filter(|session| session.lives(now)).and_then(|s| s.token);
         token.is_some_and(|token| tokens.contains(&token))
@@ -154,14 +159,14 @@ impl Sessions {
     }
 
     /// Writes the file anew. A disk that takes nothing costs the sessions at a restart, nothing now.
-    fn keep(&self, sessions: &mut HashMap<Print, Session>) {
+    fn keep(&self, sessions: &mut HashMap<TokenDigest, Session>) {
         let Some(file) = &self.file else { return };
         for session in sessions.values_mut() {
             session.noted = session.used;
         }
-        let kept: Vec<Kept> = sessions
+        let kept: Vec<SavedSession> = sessions
             .iter()
-            .map(|(id, session)| Kept {
+            .map(|(id, session)| SavedSession {
                 id: to_hex(id),
                 binding: to_hex(&session.binding),
                 begun: session.begun,
@@ -194,8 +199,8 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn from_hex(text: &str) -> Option<Print> {
-    let mut print = Print::default();
+fn from_hex(text: &str) -> Option<TokenDigest> {
+    let mut print = TokenDigest::default();
     if text.len() != 2 * print.len() || !text.is_ascii() {
         return None;
     }
@@ -261,7 +266,8 @@ mod tests {
         let (token, other) = (print("token"), print("other"));
         let secret = sessions.begin(token, START).unwrap();
         assert_eq!(secret.len(), 64);
-        let of = |secret: &str, token: &Print, now| sessions.of(&with(secret), &[*token], now);
+        let of =
+            |secret: &str, token: &TokenDigest, now| sessions.of(&with(secret), &[*token], now);
         assert!(of(&secret, &token, START).is_some());
         assert!(of(&secret, &other, START).is_none());
         assert!(of(&"0".repeat(64), &token, START).is_none());

@@ -8,17 +8,21 @@ use std::{
 use gatekeeper_filters::kernel::UnixMs;
 use serde_json::{Map, Value, json};
 
-use super::{Admin, live_config};
+use super::{AdminApp, live_config};
 use crate::{
-    operator::Operator,
-    pool::{Provider, State, breaker::Circuit, health::Why, key::Key},
-    reload::History,
-    snapshot::Snapshot,
-    telemetry::{dollars, neighbours::Whose},
+    license_admin::LicenseAdmin,
+    pool::{KeyState, ProviderPool, breaker::Circuit, health::QuarantineReason, key::MasterKey},
+    reload::ReloadStatus,
+    runtime::snapshot::Snapshot,
+    telemetry::{dollars, peer_stats::GatewayFilter},
 };
 
-impl Admin {
-    pub(super) fn status(&self, snapshot: &Snapshot, whose: Option<&Whose>) -> Map<String, Value> {
+impl AdminApp {
+    pub(super) fn status(
+        &self,
+        snapshot: &Snapshot,
+        whose: Option<&GatewayFilter>,
+    ) -> Map<String, Value> {
         let (now, today) = (Instant::now(), UnixMs::now());
         let mut status = self.served(snapshot, whose, today);
         let since = self.history.now().since;
@@ -61,7 +65,7 @@ impl Admin {
     fn served(
         &self,
         snapshot: &Snapshot,
-        whose: Option<&Whose>,
+        whose: Option<&GatewayFilter>,
         now: UnixMs,
     ) -> Map<String, Value> {
         let telemetry = &snapshot.telemetry;
@@ -69,16 +73,16 @@ impl Admin {
         // Before the list: what ends meanwhile is in both rather than in neither.
         let mut in_flight = telemetry.in_flight();
         let mut status = match whose {
-            Some(Whose::Own) => live.own(),
-            Some(Whose::Other(name)) => neighbours.other(name).unwrap_or_default(),
-            Some(Whose::All) | None => live.to_json(),
+            Some(GatewayFilter::Own) => live.own(),
+            Some(GatewayFilter::Other(name)) => neighbours.other(name).unwrap_or_default(),
+            Some(GatewayFilter::All) | None => live.to_json(),
         };
-        if whose == Some(&Whose::All) {
+        if whose == Some(&GatewayFilter::All) {
             let (totals, all) = neighbours.total(live.totals(), in_flight);
             totals.put_into(&mut status);
             in_flight = all;
         }
-        if !matches!(whose, Some(Whose::Other(_))) {
+        if !matches!(whose, Some(GatewayFilter::Other(_))) {
             status.insert("in_flight".into(), json!(in_flight));
         }
         let figures = neighbours.figures(|| live.figures(now), whose);
@@ -93,7 +97,7 @@ impl Admin {
     }
 
     pub(super) fn is_store_up(&self) -> bool {
-        let Operator { store, shared } = &self.operator;
+        let LicenseAdmin { store, shared } = &self.operator;
         store.is_up() && shared.as_ref().is_none_or(|shared| shared.is_up())
     }
 }
@@ -106,7 +110,7 @@ fn listen(snapshot: &Snapshot) -> String {
 }
 
 /// Which configuration is live since when, and what became of the last reload.
-fn config(history: &History, snapshot: &Snapshot) -> Value {
+fn config(history: &ReloadStatus, snapshot: &Snapshot) -> Value {
     let chain: Vec<&str> = snapshot.chain.steps().iter().map(|step| step.name).collect();
     let steps: Vec<Value> = snapshot
         .chain
@@ -144,7 +148,7 @@ fn sources(snapshot: &Snapshot) -> Vec<Value> {
 pub(super) const PROVIDER_STATES: [&str; 4] = ["serving", "out", "sick", "recovering"];
 
 /// What keeps a provider from serving, where that is neither its keys nor its answers.
-fn provider_why(provider: &Provider) -> Option<&'static str> {
+fn provider_why(provider: &ProviderPool) -> Option<&'static str> {
     match () {
         () if provider.breaker().firewall.refuses() => Some("firewall"),
         () if provider.endpoint.has_no_address() => Some("no_address"),
@@ -153,8 +157,8 @@ fn provider_why(provider: &Provider) -> Option<&'static str> {
 }
 
 /// `out`: it answers, but no key of it is ready; or its name has no address.
-pub(super) fn provider_state(provider: &Provider, now: Instant) -> &'static str {
-    let serves = |key: &Arc<Key>| key.can_serve(now) && provider.is_closed_for(key);
+pub(super) fn provider_state(provider: &ProviderPool, now: Instant) -> &'static str {
+    let serves = |key: &Arc<MasterKey>| key.can_serve(now) && provider.is_closed_for(key);
     match provider.breaker().circuit() {
         Circuit::Open => "sick",
         Circuit::HalfOpen => "recovering",
@@ -165,23 +169,23 @@ pub(super) fn provider_state(provider: &Provider, now: Instant) -> &'static str 
 }
 
 /// A model that rests at an account, whose other models may serve.
-fn resting(model: &str, state: State) -> Value {
+fn resting(model: &str, state: KeyState) -> Value {
     let (why, left) = why_and_left(state);
     json!({ "model": model, "state": state.name(), "why": why, "left_ms": left })
 }
 
-fn why_and_left(state: State) -> (Option<&'static str>, Option<u64>) {
+fn why_and_left(state: KeyState) -> (Option<&'static str>, Option<u64>) {
     match state {
-        State::Ready | State::Off => (None, None),
-        State::Doubtful => (Some(Why::NoPermission.name()), None),
-        State::Cooling { left_ms } => (Some("rate_limited"), Some(left_ms)),
-        State::Quarantined { why, left_ms } => (Some(why.name()), Some(left_ms)),
+        KeyState::Ready | KeyState::Off => (None, None),
+        KeyState::Doubtful => (Some(QuarantineReason::NoPermission.name()), None),
+        KeyState::Cooling { left_ms } => (Some("rate_limited"), Some(left_ms)),
+        KeyState::Quarantined { why, left_ms } => (Some(why.name()), Some(left_ms)),
     }
 }
 
 /// `wall` is the time of day at `now`; `loaded`, when the configuration went live.
 fn keys(
-    provider: &Provider,
+    provider: &ProviderPool,
     now: Instant,
     wall: UnixMs,
     loaded: UnixMs,
@@ -189,7 +193,7 @@ fn keys(
     provider.keys().iter().map(move |key| {
         let state = key.state(now);
         let since = match state {
-            State::Ready => None,
+            KeyState::Ready => None,
             _ => key
                 .in_state_for_ms(now)
                 .map_or(Some(loaded), |ms| Some(UnixMs(wall.0.saturating_sub(ms)))),
@@ -197,7 +201,7 @@ fn keys(
         let (mut why, left) = why_and_left(state);
         let left_of_limit = key.group.allowance.known(now);
         let limited = key.resting_models(now);
-        if let (State::Cooling { .. }, 0, Some((_, first))) =
+        if let (KeyState::Cooling { .. }, 0, Some((_, first))) =
             (state, key.group.cooling.left_ms(now), limited.first())
         {
             why = why_and_left(*first).0;

@@ -7,9 +7,10 @@ use http::StatusCode;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
-use super::{Admin, Answer, access::Caller, check_get, json_answer};
+use super::{AdminApp, AdminReply, auth::Caller, check_get, json_answer};
 use crate::{
-    ledger::daily::DailyRow, operator::Failure, snapshot::Snapshot, telemetry::dollars, usage,
+    cli::usage, ledger::sqlite::daily_usage::DailyRow, license_admin::ApiError,
+    runtime::snapshot::Snapshot, telemetry::dollars,
 };
 
 pub const PATH: &str = "/api/licenses";
@@ -39,19 +40,19 @@ impl Sum {
     }
 }
 
-impl Admin {
+impl AdminApp {
     pub(super) async fn top_licenses(
         &self,
         session: &ServerSession,
         snapshot: &Snapshot,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<AdminReply, ApiError> {
         check_get(session)?;
         self.access.look(&Caller::of(session, snapshot), snapshot)?;
         let store = snapshot.settings.store.clone();
         let read = tokio::task::spawn_blocking(move || usage::of_this_month(&store)).await;
         let rows = read.map_err(anyhow::Error::from).flatten().map_err(|error| {
             let message = format!("The days of the store can't be read: {error:#}.");
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
         })?;
         Ok(json_answer(StatusCode::OK, &listed(rows)))
     }

@@ -13,7 +13,7 @@ use clap::Args;
 use gatekeeper_filters::kernel::Registry;
 use url::Url;
 
-use super::{FileArgs, call};
+use super::{FileArgs, admin_client};
 use crate::config::{self, Secrets, settings};
 
 pub const EXAMPLES: &str = "\
@@ -54,7 +54,7 @@ pub fn run(
             let file = args.file.path()?;
             let (settings, _) = config::load_with(&file, registry, Secrets::MayBeAbsent)?;
             let path = if args.ready { "/readyz" } else { "/healthz" };
-            let address = call::address(&settings);
+            let address = admin_client::address(&settings);
             admin = Some(settings.admin);
             (address, path.to_owned())
         }
@@ -82,12 +82,16 @@ fn at(url: &Url) -> anyhow::Result<(SocketAddr, String)> {
 }
 
 /// The first line of the answer.
-fn ask(address: SocketAddr, path: &str, admin: Option<&settings::Admin>) -> io::Result<String> {
+fn ask(
+    address: SocketAddr,
+    path: &str,
+    admin: Option<&settings::AdminSettings>,
+) -> io::Result<String> {
     let connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
-    let mut connection: Box<dyn call::Connection> = match admin {
-        Some(admin) => call::speak(connection, admin, PATIENCE)?,
+    let mut connection: Box<dyn admin_client::PinnedConnection> = match admin {
+        Some(admin) => admin_client::speak(connection, admin, PATIENCE)?,
         None => Box::new(connection),
     };
     write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;

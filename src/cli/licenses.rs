@@ -1,7 +1,7 @@
 //! `gatekeeper licenses`: asks the running gateway, or the store itself when none runs. The key comes
 //! on standard input, never on the command line, where others could see it.
 
-mod words;
+mod format;
 
 use std::{
     io::{self, BufRead, IsTerminal, Read, Write},
@@ -16,13 +16,13 @@ use zeroize::Zeroizing;
 
 use super::{
     FileArgs,
-    call::{self, Called},
+    admin_client::{self, AdminResponse},
 };
 use crate::{
+    cli::usage,
     config::{self, Secrets, Settings},
-    ledger::{Kind, OpenError},
-    operator::{Answer, Command, random_id},
-    usage,
+    ledger::{OperatorActionKind, StoreOpenError},
+    license_admin::{ApiResponse, LicenseCommand, random_id},
 };
 
 /// Longer than any key.
@@ -43,11 +43,11 @@ Examples:
 #[derive(Debug, Clone, Args)]
 pub struct LicensesArgs {
     #[command(subcommand)]
-    pub what: What,
+    pub what: LicensesCommand,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-pub enum What {
+pub enum LicensesCommand {
     /// Everything known of a licence: plan, use, devices, what was done about it
     #[command(after_help = "Example:\n  gatekeeper licenses show -c gateway.yaml < key.txt")]
     Show(SubjectArgs),
@@ -99,32 +99,36 @@ pub struct GrantArgs {
     pub tokens: u64,
 }
 
-type Operate = fn(&Settings, Command, &[u8]) -> anyhow::Result<Answer>;
+type Operate = fn(&Settings, LicenseCommand, &[u8]) -> anyhow::Result<ApiResponse>;
 
 impl LicensesArgs {
-    fn command(&self) -> Command {
+    fn command(&self) -> LicenseCommand {
         match &self.what {
-            What::Show(_) => Command::Show,
-            What::Reset(_) => Command::Do(Kind::Reset),
-            What::Grant(_) => Command::Do(Kind::Grant),
-            What::Revoke(_) => Command::Do(Kind::Revoke),
-            What::Restore(_) => Command::Do(Kind::Restore),
+            LicensesCommand::Show(_) => LicenseCommand::Show,
+            LicensesCommand::Reset(_) => LicenseCommand::Do(OperatorActionKind::Reset),
+            LicensesCommand::Grant(_) => LicenseCommand::Do(OperatorActionKind::Grant),
+            LicensesCommand::Revoke(_) => LicenseCommand::Do(OperatorActionKind::Revoke),
+            LicensesCommand::Restore(_) => LicenseCommand::Do(OperatorActionKind::Restore),
         }
     }
 
     fn subject(&self) -> &SubjectArgs {
         match &self.what {
-            What::Show(subject) => subject,
-            What::Reset(change) | What::Revoke(change) | What::Restore(change) => &change.subject,
-            What::Grant(grant) => &grant.change.subject,
+            LicensesCommand::Show(subject) => subject,
+            LicensesCommand::Reset(change)
+            | LicensesCommand::Revoke(change)
+            | LicensesCommand::Restore(change) => &change.subject,
+            LicensesCommand::Grant(grant) => &grant.change.subject,
         }
     }
 
     fn change(&self) -> Option<&ChangeArgs> {
         match &self.what {
-            What::Show(_) => None,
-            What::Reset(change) | What::Revoke(change) | What::Restore(change) => Some(change),
-            What::Grant(grant) => Some(&grant.change),
+            LicensesCommand::Show(_) => None,
+            LicensesCommand::Reset(change)
+            | LicensesCommand::Revoke(change)
+            | LicensesCommand::Restore(change) => Some(change),
+            LicensesCommand::Grant(grant) => Some(&grant.change),
         }
     }
 }
@@ -160,7 +164,7 @@ pub fn run(
     if args.subject().json {
         writeln!(out, "{:#}", answer.body)?;
     } else if answer.status.is_success() {
-        out.write_all(words::of(&answer.body).as_bytes())?;
+        out.write_all(format::of(&answer.body).as_bytes())?;
     }
     if answer.status.is_success() {
         return Ok(ExitCode::SUCCESS);
@@ -186,7 +190,7 @@ fn body(
             order.insert("key".into(), json!(&*read_key(err)?));
         }
     }
-    if let What::Grant(grant) = &args.what {
+    if let LicensesCommand::Grant(grant) = &args.what {
         order.insert("messages".into(), json!(grant.messages));
         order.insert("tokens".into(), json!(grant.tokens));
     }
@@ -232,23 +236,23 @@ fn ask(
     settings: &Settings,
     operate: Operate,
     body: &[u8],
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<ApiResponse> {
     let command = args.command();
     let path = format!("/api/licenses/{}", command.name());
-    let nobody = match call::gateway(settings, &path, body) {
-        Called::Answered(answer) => return Ok(answer),
-        Called::Stranger(why) => bail!("licenses {}: {why}", command.name()),
-        Called::Failed(why) => bail!(
+    let nobody = match admin_client::gateway(settings, &path, body) {
+        AdminResponse::Answered(answer) => return Ok(answer),
+        AdminResponse::Stranger(why) => bail!("licenses {}: {why}", command.name()),
+        AdminResponse::Failed(why) => bail!(
             "licenses {}: {why}. It may have been done: look with `licenses show`",
             command.name()
         ),
-        Called::Nobody(why) => why,
+        AdminResponse::Nobody(why) => why,
     };
-    operate(settings, command, body).map_err(|error| match error.downcast_ref::<OpenError>() {
-        Some(in_use @ OpenError::InUse { .. }) => anyhow::anyhow!(
+    operate(settings, command, body).map_err(|error| match error.downcast_ref::<StoreOpenError>() {
+        Some(in_use @ StoreOpenError::InUse { .. }) => anyhow::anyhow!(
             "{in_use}; and nobody answers on the admin address {} ({nobody}). Is {} the file \
                  that gateway runs with?",
-            call::address(settings),
+            admin_client::address(settings),
             args.subject().file.path().unwrap_or_default().display(),
         ),
         _ => error,

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{
     FileArgs,
-    call::{self, Called},
+    admin_client::{self, AdminResponse},
 };
 use crate::config::{self, Secrets, Settings};
 
@@ -65,22 +65,22 @@ fn ask(args: &ReloadArgs, settings: &Settings) -> anyhow::Result<Value> {
         json!({ "file": file.canonicalize().unwrap_or_else(|_| file.clone()) })
     };
     let body = Zeroizing::new(order.to_string().into_bytes());
-    match call::gateway(settings, "/api/reload", &body) {
-        Called::Answered(answer) if answer.status.is_success() => Ok(answer.body),
-        Called::Answered(answer) if answer.status == StatusCode::UNAUTHORIZED => bail!(
+    match admin_client::gateway(settings, "/api/reload", &body) {
+        AdminResponse::Answered(answer) if answer.status.is_success() => Ok(answer.body),
+        AdminResponse::Answered(answer) if answer.status == StatusCode::UNAUTHORIZED => bail!(
             "reload: the gateway runs with another admin.token than {} has. It sees by itself what is saved; \
              SIGHUP has it look at once, and its log says what came of it",
             file.display()
         ),
-        Called::Answered(answer) => {
+        AdminResponse::Answered(answer) => {
             let message = answer.body["error"]["message"].as_str().unwrap_or("it failed");
             bail!("reload: {message}")
         }
-        Called::Stranger(why) | Called::Failed(why) => bail!("reload: {why}"),
-        Called::Nobody(why) => bail!(
+        AdminResponse::Stranger(why) | AdminResponse::Failed(why) => bail!("reload: {why}"),
+        AdminResponse::Nobody(why) => bail!(
             "reload: no gateway answers on {}, the admin.listen of {} ({why}); nothing was \
              {}. A file alone is looked at by `gatekeeper check`",
-            call::address(settings),
+            admin_client::address(settings),
             file.display(),
             if args.diff { "compared" } else { "reloaded" },
         ),

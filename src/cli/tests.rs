@@ -144,7 +144,7 @@ fn seal_needs_no_more_of_the_file_than_its_vault() {
     assert!(told.contains("made a new KEK") && told.contains("line 3"), "{told}");
     let (second, told) = sealed(&file, "gsk_abc\r\n").unwrap();
     assert!(first != second && !told.contains("made a new KEK"));
-    let kek = Kek::load(&Source::File(directory.path().join("secrets/kek"))).unwrap();
+    let kek = Kek::load(&KekSource::File(directory.path().join("secrets/kek"))).unwrap();
     for text in [first, second] {
         let secret = vault::open_with(&[&kek], "groq", "a", text.trim()).unwrap();
         assert_eq!(secrecy::ExposeSecret::expose_secret(&secret), "gsk_abc");
@@ -191,7 +191,7 @@ fn a_file_needs_no_option_and_its_problems_have_their_line() {
     assert!(Cli::try_parse_from(["gatekeeper", "licenses", "show", &file]).is_ok());
     let seal =
         |words: &[&str]| match Cli::try_parse_from(["gatekeeper", "seal"].iter().chain(words)) {
-            Ok(Cli { command: Command::Seal(args) }) => {
+            Ok(Cli { command: CliCommand::Seal(args) }) => {
                 args.place().ok().map(|place| (place.config, place.provider, place.key_id))
             }
             _ => None,

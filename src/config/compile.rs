@@ -11,34 +11,34 @@ use std::{
 use gatekeeper_filters::kernel::Registry;
 use secrecy::{ExposeSecret, SecretString};
 
-use self::{models::Costs, view::View};
+use self::{field_reader::FieldReader, models::Costs};
 use super::{
     Secrets,
-    file::FILE,
-    files::Files,
-    problem::{Report, did_you_mean},
-    raw::{Looks, Node},
-    secret::{ABSENT, Opener, is_readable_by_all},
+    definition::FILE,
+    diagnostics::{Diagnostics, did_you_mean},
+    secrets::{ABSENT, SecretLoader, is_readable_by_all},
     settings::{
-        AccessFile, AccessLog, Admin, Levels, Log, OnStoreDown, Redis, Server, ServerLimits,
-        Settings, Store, Tls, Vault,
+        AccessFile, AccessLogSettings, AdminSettings, Levels, LogSettings, OnStoreDown,
+        RedisSettings, ServerLimits, ServerSettings, Settings, StoreSettings, Tls, VaultSettings,
     },
+    source_files::SourceFiles,
+    yaml::{Node, ScalarType},
 };
 use crate::{
-    certificate::{Certificate, CertificateError},
-    store::address::Address,
-    telemetry::log::{PARTS, is_ours},
-    vault::{Kek, Pepper, Source, pepper::PLACE},
+    logging::{PARTS, is_ours},
+    redis_store::url::RedisUrl,
+    tls::{Certificate, CertificateError},
+    vault::{Kek, KekSource, Pepper, pepper::PLACE},
 };
 
 mod doubtful;
+mod field_reader;
 mod filters;
 mod licenses;
+mod model_options;
 mod models;
 mod providers;
-mod routes;
-mod smart;
-mod view;
+mod smart_models;
 
 /// Bytes of a certificate with its chain, or of a key.
 const LARGEST_PEM: u64 = 1 << 20;
@@ -48,15 +48,15 @@ pub(super) fn compile(
     root: &Node,
     registry: &Registry,
     secrets: Secrets,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Option<Settings> {
     let empty = Node::empty();
     // A file that is not a mapping has been reported; below it is one without any field.
-    let root = if root.looks() == Looks::Map { root } else { &empty };
-    let view = View::root(root, FILE.fields());
+    let root = if root.looks() == ScalarType::Map { root } else { &empty };
+    let view = FieldReader::root(root, FILE.fields());
 
     let server = server(&view.sub("server"), secrets, report);
-    let mut opener = Opener { secrets, vault: None, has_vault: root.get("vault").is_some() };
+    let mut opener = SecretLoader { secrets, vault: None, has_vault: root.get("vault").is_some() };
     let vault = vault(&view.sub("vault"), &opener, report);
     opener.vault = vault.as_ref();
     let admin = admin(&view.sub("admin"), secrets, &opener, report);
@@ -66,10 +66,10 @@ pub(super) fn compile(
     let models = Arc::new(models::compile(&view, &providers, &costs, report));
     let buy_url = view.sub("licenses").text("buy_url").map(Arc::from);
     let plans = licenses::plans(&view, buy_url.as_ref(), report);
-    smart::check_plans(&view, &plans, &models, report);
+    smart_models::check_plans(&view, &plans, &models, report);
     let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, &opener, report);
     licenses::warn_of_guessable_keys(&view.sub("licenses"), &licenses, &providers.list, report);
-    let services = super::inert::services(models.clone(), licenses.buy_url.clone());
+    let services = super::null_ports::services(models.clone(), licenses.buy_url.clone());
     let (filters, filter_lines) = filters::compile(&view, registry, &services, report);
     doubtful::warn(&view, &providers, &models, report);
     let (server, admin) = (server?, admin?);
@@ -93,17 +93,21 @@ pub(super) fn compile(
         filters,
         filter_lines,
         log: log(&view.sub("log"), report),
-        files: Files::default(),
+        files: SourceFiles::default(),
     })
 }
 
-fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Server> {
+fn server(
+    view: &FieldReader<'_>,
+    secrets: Secrets,
+    report: &mut Diagnostics,
+) -> Option<ServerSettings> {
     let limits = view.sub("limits");
     limits.positive(&["body", "header_timeout", "buffered"], report);
     let listen: SocketAddr = view.text("listen")?.parse().ok()?;
     let behind_tls = view.bool("behind_tls");
     let networks = view.node("trusted_proxies").map(Node::items).unwrap_or_default();
-    let server = Server {
+    let server = ServerSettings {
         listen,
         threads: match view.int("threads") {
             Some(threads) => threads as usize,
@@ -136,14 +140,14 @@ fn server(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Serv
 }
 
 /// A port that is chosen anew at each start is none that apps and Prometheus could know.
-fn port(view: &View<'_>, listen: SocketAddr, report: &mut Report) {
+fn port(view: &FieldReader<'_>, listen: SocketAddr, report: &mut Diagnostics) {
     if listen.port() == 0 {
         let message = "port 0 is no address to be reached at";
         report.problem(view.at("listen"), view.path("listen"), message);
     }
 }
 
-fn tls(view: &View<'_>, secrets: Secrets, report: &mut Report) -> Option<Tls> {
+fn tls(view: &FieldReader<'_>, secrets: Secrets, report: &mut Diagnostics) -> Option<Tls> {
     let mut is_here = true;
     for field in ["cert", "key"] {
         let Some(path) = view.text(field) else { continue };
@@ -189,10 +193,10 @@ fn readable(path: &Path) -> io::Result<()> {
 const TOKEN_LENGTH: usize = 16;
 
 fn token(
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     field: &str,
-    opener: &Opener<'_>,
-    report: &mut Report,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
 ) -> Option<SecretString> {
     let node = view.node(field)?;
     let token = opener.plain(node, &view.path(field), report)?;
@@ -207,11 +211,11 @@ fn token(
 }
 
 fn admin(
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     secrets: Secrets,
-    opener: &Opener<'_>,
-    report: &mut Report,
-) -> Option<Admin> {
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> Option<AdminSettings> {
     let listen: SocketAddr = view.text("listen")?.parse().ok()?;
     let is_none = view.text("token") == Some("none");
     let has_token = view.node("token").is_some() && !is_none;
@@ -231,7 +235,7 @@ fn admin(
         report.problem(view.at("read_token"), view.path("read_token"), message);
     }
     let hosts = view.node("hosts").map(Node::items).unwrap_or_default();
-    Some(Admin {
+    Some(AdminSettings {
         listen,
         token: if has_token { token(view, "token", opener, report) } else { None },
         read_token: token(view, "read_token", opener, report),
@@ -242,17 +246,21 @@ fn admin(
     })
 }
 
-fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Vault> {
+fn vault(
+    view: &FieldReader<'_>,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> Option<VaultSettings> {
     let mut load = |field: &str| {
         let (node, path) = (view.node(field)?, view.path(field));
-        let Some(source) = node.text().and_then(Source::parse) else {
+        let Some(source) = node.text().and_then(KekSource::parse) else {
             report.problem(node.at, path, "expected `env:NAME` or `file:PATH`");
             return None;
         };
-        if let Source::File(file) = &source {
+        if let KekSource::File(file) = &source {
             report.files.note(file);
         }
-        if matches!(source, Source::Env(_)) {
+        if matches!(source, KekSource::Env(_)) {
             let message = "everybody who may read /proc of this process sees a KEK in the \
                            environment; a file is better";
             report.warn(node.at, &path, message);
@@ -267,9 +275,9 @@ fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Va
         // Half a vault would tell that secrets do not open which do.
         return None;
     }
-    let mut vault = Vault { kek: kek?, previous, pepper: None };
+    let mut vault = VaultSettings { kek: kek?, previous, pepper: None };
     if let Some(node) = view.node("pepper") {
-        let opener = Opener { secrets: opener.secrets, vault: Some(&vault), has_vault: true };
+        let opener = SecretLoader { secrets: opener.secrets, vault: Some(&vault), has_vault: true };
         let path = view.path("pepper");
         let text = opener.open(node, PLACE, &path, report)?;
         match Pepper::decode(&text) {
@@ -281,8 +289,12 @@ fn vault(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Va
     Some(vault)
 }
 
-fn store(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Store {
-    Store {
+fn store(
+    view: &FieldReader<'_>,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> StoreSettings {
+    StoreSettings {
         path: PathBuf::from(view.text("path").unwrap_or_default()),
         redis: (view.text("kind") == Some("redis")).then(|| redis(view, opener, report)).flatten(),
         keep: view.duration("keep"),
@@ -290,7 +302,11 @@ fn store(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Store {
 }
 
 /// Redis; a URL with a password stands outside this file.
-fn redis(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Redis> {
+fn redis(
+    view: &FieldReader<'_>,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> Option<RedisSettings> {
     let (at, path) = (view.at("url"), view.path("url"));
     let Some(node) = view.node("url") else {
         let message = "missing: where Redis is, like `redis://10.0.0.5:6379`";
@@ -298,23 +314,23 @@ fn redis(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Re
         return None;
     };
     let text = node.text()?;
-    let url = if Source::parse(text).is_some() {
+    let url = if KekSource::parse(text).is_some() {
         opener.plain(node, &path, report)?
     } else {
         SecretString::from(text)
     };
     if url.expose_secret() != ABSENT {
-        if Address::holds_password(url.expose_secret()) && Source::parse(text).is_none() {
+        if RedisUrl::holds_password(url.expose_secret()) && KekSource::parse(text).is_none() {
             let message = "a password never stands here in clear: use `env:NAME` or `file:PATH`";
             report.problem(at, path, message);
             return None;
         }
-        if let Err(message) = Address::parse(url.expose_secret()) {
+        if let Err(message) = RedisUrl::parse(url.expose_secret()) {
             report.problem(at, path, message);
             return None;
         }
     }
-    Some(Redis {
+    Some(RedisSettings {
         url,
         on_store_down: match view.text("on_store_down") {
             Some("closed") => OnStoreDown::Closed,
@@ -324,14 +340,14 @@ fn redis(view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Re
     })
 }
 
-fn log(view: &View<'_>, report: &mut Report) -> Log {
+fn log(view: &FieldReader<'_>, report: &mut Diagnostics) -> LogSettings {
     let access = match view.text("access").unwrap_or_default() {
-        "off" => AccessLog::Off,
-        "stdout" => AccessLog::Stdout,
+        "off" => AccessLogSettings::Off,
+        "stdout" => AccessLogSettings::Stdout,
         other => match other.strip_prefix("file:") {
             Some(path) if !path.is_empty() => {
                 view.positive(&["access_max_size"], report);
-                AccessLog::File(AccessFile {
+                AccessLogSettings::File(AccessFile {
                     path: path.into(),
                     max_size: view.node("access_max_size").map(|_| view.size("access_max_size")),
                     keep: view.int("access_keep").unwrap_or(5),
@@ -340,11 +356,11 @@ fn log(view: &View<'_>, report: &mut Report) -> Log {
             _ => {
                 let message = "expected `stdout`, `off` or `file:PATH`";
                 report.problem(view.at("access"), view.path("access"), message);
-                AccessLog::Off
+                AccessLogSettings::Off
             }
         },
     };
-    if !matches!(access, AccessLog::File(_)) {
+    if !matches!(access, AccessLogSettings::File(_)) {
         for name in ["access_max_size", "access_keep"] {
             if view.node(name).is_some() {
                 let message = "goes with `access: file:PATH` only";
@@ -354,10 +370,13 @@ fn log(view: &View<'_>, report: &mut Report) -> Log {
     }
     let level = view.text("level").and_then(|level| level.parse().ok());
     let all = level.unwrap_or(log::LevelFilter::Info);
-    Log { access, levels: Levels { all, parts: levels(view, report) } }
+    LogSettings { access, levels: Levels { all, parts: levels(view, report) } }
 }
 
-fn levels(view: &View<'_>, report: &mut Report) -> Vec<(&'static str, log::LevelFilter)> {
+fn levels(
+    view: &FieldReader<'_>,
+    report: &mut Diagnostics,
+) -> Vec<(&'static str, log::LevelFilter)> {
     let mut parts = Vec::new();
     for entry in view.node("levels").map(Node::entries).unwrap_or_default() {
         let path = format!("{}.{}", view.path("levels"), entry.key);

@@ -1,9 +1,9 @@
 //! A file that is not UTF-8: which byte, and what to do.
 
-use super::problem::{Place, START};
+use super::diagnostics::{Position, START};
 
 /// `good` bytes before the first wrong one.
-pub fn wrong(bytes: &[u8], good: usize) -> (Place, String) {
+pub fn wrong(bytes: &[u8], good: usize) -> (Position, String) {
     let is_utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
     if is_utf16 {
         return (START, "saved as UTF-16; save the file as UTF-8".into());
@@ -15,7 +15,7 @@ pub fn wrong(bytes: &[u8], good: usize) -> (Place, String) {
     let byte = bytes.get(good).copied().unwrap_or_default();
     let message =
         format!("line {line} holds a byte 0x{byte:02X} that is not UTF-8; save the file as UTF-8");
-    (Place { line, column }, message)
+    (Position { line, column }, message)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{mask::mask, problem::Problem};
+use super::{diagnostics::Diagnostic, mask::mask};
 
 /// Fields whose values are secrets.
 const SECRETS: [&str; 12] = [
@@ -34,7 +34,7 @@ pub fn is_secret(name: &str) -> bool {
 pub fn write(
     out: &mut dyn Write,
     file: &str,
-    problem: &Problem,
+    problem: &Diagnostic,
     text: Option<&str>,
 ) -> fmt::Result {
     writeln!(out, "{file}:{problem}")?;
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     fn shown(line: &str, column: usize) -> String {
-        let problem = Problem { line: 1, column, path: "a".into(), message: "wrong".into() };
+        let problem = Diagnostic { line: 1, column, path: "a".into(), message: "wrong".into() };
         let mut out = String::new();
         write(&mut out, "f.yaml", &problem, Some(line)).unwrap();
         out

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
 use super::{
-    file::FILE,
-    shape::{Field, Shape},
+    definition::FILE,
+    field_type::{Field, FieldType},
 };
 
 const WIDTH: usize = 100;
@@ -21,7 +21,8 @@ fn pages() -> BTreeMap<String, String> {
     let mut pages = BTreeMap::new();
     for field in FILE.fields() {
         let required = if field.required { " Required." } else { "" };
-        let row = format!("| [`{0}`](configuration/{0}.md) | {1}{required} |\n", field.name, field.doc);
+        let row =
+            format!("| [`{0}`](configuration/{0}.md) | {1}{required} |\n", field.name, field.doc);
         index.push_str(&row);
         pages.insert(format!("configuration/{}.md", field.name), page(field));
     }
@@ -43,11 +44,11 @@ fn page(field: &Field) -> String {
 }
 
 /// A heading and the fields of each record at `path` and below it.
-fn nested(page: &mut String, path: &str, shape: &Shape) {
+fn nested(page: &mut String, path: &str, shape: &FieldType) {
     match shape {
-        Shape::Record(fields) | Shape::OneOf(fields) => {
+        FieldType::Record(fields) | FieldType::OneOf(fields) => {
             page.push_str(&format!("\n## `{path}`\n\n"));
-            if matches!(shape, Shape::OneOf(_)) {
+            if matches!(shape, FieldType::OneOf(_)) {
                 page.push_str("Exactly one of:\n\n");
             }
             for field in *fields {
@@ -57,9 +58,9 @@ fn nested(page: &mut String, path: &str, shape: &Shape) {
                 nested(page, &format!("{path}.{}", field.name), field.shape);
             }
         }
-        Shape::List { of, .. } => nested(page, &format!("{path}[]"), of),
-        Shape::Map { of, .. } => nested(page, &format!("{path}.NAME"), of),
-        Shape::Either(shapes) => shapes.iter().for_each(|shape| nested(page, path, shape)),
+        FieldType::List { of, .. } => nested(page, &format!("{path}[]"), of),
+        FieldType::Map { of, .. } => nested(page, &format!("{path}.NAME"), of),
+        FieldType::Either(shapes) => shapes.iter().for_each(|shape| nested(page, path, shape)),
         _ => {}
     }
 }
@@ -78,11 +79,11 @@ fn item(page: &mut String, mark: &str, field: &Field) {
     wrap(page, &format!("{text}. {}", field.doc), if mark.is_empty() { "" } else { "  " });
 }
 
-fn type_of(shape: &Shape) -> String {
+fn type_of(shape: &FieldType) -> String {
     match shape {
-        Shape::List { of, .. } if of.is_compound() => "a list of mappings".into(),
-        Shape::List { of, .. } => format!("a list of: {}", type_of(of)),
-        Shape::Either(shapes) => shapes.iter().map(type_of).collect::<Vec<_>>().join(" or "),
+        FieldType::List { of, .. } if of.is_compound() => "a list of mappings".into(),
+        FieldType::List { of, .. } => format!("a list of: {}", type_of(of)),
+        FieldType::Either(shapes) => shapes.iter().map(type_of).collect::<Vec<_>>().join(" or "),
         _ => shape.expected(),
     }
 }

@@ -11,22 +11,22 @@ use gatekeeper_filters::kernel::{
 use ipnet::IpNet;
 use secrecy::SecretString;
 
-use super::files::Files;
+use super::source_files::SourceFiles;
 use crate::{
-    certificate::Certificate,
     shops::{ShopSource, signed::SignedSource},
+    tls::Certificate,
 };
 
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub server: Server,
-    pub admin: Admin,
-    pub vault: Option<Vault>,
-    pub store: Store,
-    pub licenses: Licenses,
+    pub server: ServerSettings,
+    pub admin: AdminSettings,
+    pub vault: Option<VaultSettings>,
+    pub store: StoreSettings,
+    pub licenses: LicenseSettings,
     pub plans: Vec<Arc<Plan>>,
     /// In YAML order; `Target::provider` is an index into this list.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<ProviderSettings>,
     pub models: Arc<Models>,
     /// Picodollars a day for all providers together.
     pub budget: Option<u64>,
@@ -37,9 +37,9 @@ pub struct Settings {
     pub filters: Vec<FilterUse>,
     /// Line of each filter in the file, and of the `filters` list itself; for problems.
     pub filter_lines: Vec<usize>,
-    pub log: Log,
+    pub log: LogSettings,
     /// What all this was read from.
-    pub files: Files,
+    pub files: SourceFiles,
 }
 
 /// A plan's `price`.
@@ -51,7 +51,7 @@ pub struct PlanPrice {
 }
 
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerSettings {
     pub listen: SocketAddr,
     pub threads: usize,
     /// How long streams may go on after SIGTERM.
@@ -62,7 +62,7 @@ pub struct Server {
     pub limits: ServerLimits,
 }
 
-impl Server {
+impl ServerSettings {
     /// Whether peers can be told apart by their addresses.
     pub fn limits_by_address(&self) -> bool {
         !self.behind_tls || !self.trusted_proxies.is_empty()
@@ -93,7 +93,7 @@ pub struct ServerLimits {
 }
 
 #[derive(Debug, Clone)]
-pub struct Admin {
+pub struct AdminSettings {
     pub listen: SocketAddr,
     /// Required off loopback.
     pub token: Option<SecretString>,
@@ -110,7 +110,7 @@ pub struct Admin {
 
 /// The vault's keys, opened: 32 bytes each.
 #[derive(Debug, Clone)]
-pub struct Vault {
+pub struct VaultSettings {
     pub kek: Arc<crate::vault::Kek>,
     pub previous: Option<Arc<crate::vault::Kek>>,
     /// The configured pepper, if any (else it is derived from `kek`).
@@ -118,17 +118,17 @@ pub struct Vault {
 }
 
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct StoreSettings {
     /// This gateway's own database file.
     pub path: PathBuf,
     /// The store that gateways share, if there is one.
-    pub redis: Option<Redis>,
+    pub redis: Option<RedisSettings>,
     /// How long usage records are kept. Default 90 days.
     pub keep: Duration,
 }
 
 #[derive(Debug, Clone)]
-pub struct Redis {
+pub struct RedisSettings {
     /// It may hold a password.
     pub url: SecretString,
     pub on_store_down: OnStoreDown,
@@ -146,8 +146,8 @@ pub enum OnStoreDown {
 }
 
 #[derive(Debug, Clone)]
-pub struct Licenses {
-    pub cache: LicenseCache,
+pub struct LicenseSettings {
+    pub cache: LicenseCacheSettings,
     pub buy_url: Option<Arc<str>>,
     /// Sources in YAML order.
     pub sources: Vec<LicenseSource>,
@@ -155,7 +155,7 @@ pub struct Licenses {
 
 /// How long a shop's word is good.
 #[derive(Debug, Clone, Copy)]
-pub struct LicenseCache {
+pub struct LicenseCacheSettings {
     /// Taken as it is. Default 24 h.
     pub fresh: Duration,
     /// After that, served while the shop is asked again. Default 72 h.
@@ -187,7 +187,7 @@ pub struct StaticKey {
 }
 
 #[derive(Debug, Clone)]
-pub struct Provider {
+pub struct ProviderSettings {
     pub name: Arc<str>,
     pub base: BaseUrl,
     pub dialect: Dialect,
@@ -203,13 +203,13 @@ pub struct Provider {
     pub image_tokens: Option<ImageSetting>,
     /// Picodollars a day.
     pub budget: Option<u64>,
-    pub keys: Vec<Key>,
+    pub keys: Vec<KeySettings>,
 }
 
 /// Hosts that refuse a request with a member `user`, which OpenAI's API has had from the beginning.
 const WITHOUT_USER: [&str; 2] = ["api.mistral.ai", "generativelanguage.googleapis.com"];
 
-impl Provider {
+impl ProviderSettings {
     /// The member of a request that names the provider's customer's user: `safety_identifier` has taken the
     /// place of `user` at OpenAI (<https://platform.openai.com/docs/api-reference/chat/create>), those who
     /// speak its dialect have `user`, Anthropic has `metadata.user_id`, Gemini has none.
@@ -310,7 +310,7 @@ impl Timeouts {
 }
 
 #[derive(Debug, Clone)]
-pub struct Key {
+pub struct KeySettings {
     pub id: Arc<str>,
     pub secret: SecretString,
     /// Keys of one account share limits; default: a group of its own, named after the key.
@@ -322,8 +322,8 @@ pub struct Key {
 }
 
 #[derive(Debug, Clone)]
-pub struct Log {
-    pub access: AccessLog,
+pub struct LogSettings {
+    pub access: AccessLogSettings,
     pub levels: Levels,
 }
 
@@ -342,7 +342,7 @@ impl From<log::LevelFilter> for Levels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AccessLog {
+pub enum AccessLogSettings {
     Off,
     Stdout,
     File(AccessFile),

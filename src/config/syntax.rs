@@ -5,8 +5,8 @@
 //! bracket that is not closed, `*` and `${X}` in plain text, a missing colon or space, an odd indentation.
 
 use super::{
+    diagnostics::{Diagnostic, Position},
     mask::mask,
-    problem::{Place, Problem},
 };
 
 mod indentation;
@@ -15,7 +15,7 @@ mod lexer;
 use self::lexer::Lexer;
 
 /// `at` is where the parser gave up.
-pub fn diagnose(text: &str, at: Place) -> Problem {
+pub fn diagnose(text: &str, at: Position) -> Diagnostic {
     let lines = lines(text, at.line);
     let (place, message) = blank(text, at.line)
         .or_else(|| Lexer::run(text, at.line))
@@ -28,10 +28,10 @@ pub fn diagnose(text: &str, at: Place) -> Problem {
                            line above";
             (at, message.into())
         });
-    Problem::new(place, "", message)
+    Diagnostic::new(place, "", message)
 }
 
-type Found = Option<(Place, String)>;
+type Found = Option<(Position, String)>;
 
 /// A line with something in it.
 pub(super) struct Line<'a> {
@@ -56,8 +56,8 @@ pub(super) fn lines(text: &str, last: usize) -> Vec<Line<'_>> {
 }
 
 impl Line<'_> {
-    fn start(&self) -> Place {
-        Place { line: self.number, column: self.indent + 1 }
+    fn start(&self) -> Position {
+        Position { line: self.number, column: self.indent + 1 }
     }
 
     /// The text of the item, where it is one of a list.
@@ -66,9 +66,9 @@ impl Line<'_> {
     }
 
     /// Where [`Line::bare`] begins.
-    fn bare_start(&self) -> Place {
+    fn bare_start(&self) -> Position {
         let marks = self.content.chars().count() - self.bare().chars().count();
-        Place { line: self.number, column: self.indent + 1 + marks }
+        Position { line: self.number, column: self.indent + 1 + marks }
     }
 }
 
@@ -77,7 +77,7 @@ fn blank(text: &str, last: usize) -> Found {
     for (index, line) in text.lines().take(last).enumerate() {
         let code = line.find('#').map_or(line, |comment| &line[..comment]);
         for (column, letter) in code.chars().enumerate() {
-            let place = Place { line: index + 1, column: column + 1 };
+            let place = Position { line: index + 1, column: column + 1 };
             let name = match letter {
                 '\u{a0}' => "a no-break space",
                 '\u{2002}'..='\u{200a}' | '\u{202f}' | '\u{3000}' => "an unusual space",
@@ -154,7 +154,7 @@ fn second_colon(line: &Line<'_>) -> Found {
     let column = start.column + text[..second].chars().count();
     let message =
         "a second `: ` in one line: put the value in quotes, or what follows on a line of its own";
-    Some((Place { line: start.line, column }, message.into()))
+    Some((Position { line: start.line, column }, message.into()))
 }
 
 #[cfg(test)]

@@ -417,21 +417,21 @@ fn base_urls() {
 
 #[test]
 fn small_values() {
-    assert_eq!(values::duration("500ms").unwrap().as_millis(), 500);
-    assert_eq!(values::duration("90d").unwrap().as_secs(), 90 * 86_400);
+    assert_eq!(scalars::duration("500ms").unwrap().as_millis(), 500);
+    assert_eq!(scalars::duration("90d").unwrap().as_secs(), 90 * 86_400);
     for text in ["", "s", "5", "5 s", "-5s", "1.5h", "5S", "99999999999999999999s", "99999999999d"]
     {
-        assert!(values::duration(text).is_err(), "{text}");
+        assert!(scalars::duration(text).is_err(), "{text}");
     }
-    assert_eq!(values::size("64KiB"), Ok(65_536));
-    assert_eq!(values::size("1024"), Ok(1024));
+    assert_eq!(scalars::size("64KiB"), Ok(65_536));
+    assert_eq!(scalars::size("1024"), Ok(1024));
     for text in ["", "KiB", "1KB", "1 KiB", "-1", "99999999999GiB"] {
-        assert!(values::size(text).is_err(), "{text}");
+        assert!(scalars::size(text).is_err(), "{text}");
     }
     for text in ["", "5", "/day", "5/week", "-5/day", "5.5/day", "99999999999999999999/day"] {
-        assert!(values::limit(text).is_err(), "{text}");
+        assert!(scalars::limit(text).is_err(), "{text}");
     }
-    assert_eq!(values::limit("0/minute").unwrap().count, 0);
+    assert_eq!(scalars::limit("0/minute").unwrap().count, 0);
 }
 
 /// The example of the reference page, less what it leaves out (a real seal, gemini's provider).
@@ -527,31 +527,31 @@ fn the_schema_is_fresh() {
 
 #[test]
 fn every_field_is_described() {
-    fn walk(shape: &shape::Shape, path: &str) {
-        use shape::Shape;
+    fn walk(shape: &field_type::FieldType, path: &str) {
+        use crate::config::field_type::FieldType;
         for field in shape.fields() {
             let path = format!("{path}.{}", field.name);
             assert!(field.doc.ends_with('.'), "{path}");
             assert!(!(field.required && field.default.is_some()), "{path}");
-            if let (Some(default), Shape::Text(kind)) = (field.default, field.shape) {
+            if let (Some(default), FieldType::Text(kind)) = (field.default, field.shape) {
                 assert_eq!(kind.check(default), Ok(()), "{path}");
             }
             walk(field.shape, &path);
         }
         match shape {
-            Shape::List { of, .. } | Shape::Map { of, .. } => walk(of, path),
-            Shape::Either(shapes) => shapes.iter().for_each(|shape| walk(shape, path)),
+            FieldType::List { of, .. } | FieldType::Map { of, .. } => walk(of, path),
+            FieldType::Either(shapes) => shapes.iter().for_each(|shape| walk(shape, path)),
             _ => {}
         }
     }
-    walk(&file::FILE, "");
+    walk(&definition::FILE, "");
 }
 
 /// Breaks the value or the key at each place of the full example in turn.
 #[test]
 fn two_hundred_broken_files_are_all_refused() {
     let text = fs::read_to_string(root().join("conf/gatekeeper.yaml")).unwrap();
-    let tree = raw::parse(&text, &mut Vec::new()).unwrap();
+    let tree = yaml::parse(&text, &mut Vec::new()).unwrap();
     let mut broken = Vec::new();
     mutate(&tree, &text, &mut broken);
     assert!(broken.len() >= 200, "{}", broken.len());
@@ -560,7 +560,7 @@ fn two_hundred_broken_files_are_all_refused() {
     }
 }
 
-fn mutate(node: &raw::Node, text: &str, broken: &mut Vec<String>) {
+fn mutate(node: &yaml::Node, text: &str, broken: &mut Vec<String>) {
     let put = |span: &std::ops::Range<usize>, new: &str| {
         let mut text = text.to_owned();
         text.replace_range(span.clone(), new);
@@ -594,11 +594,11 @@ proptest! {
     #[test]
     fn a_price_is_read_as_it_is_written(price in 0..=1_000_000_000_000_u64) {
         let text = format!("{}.{:06}", price / 1_000_000, price % 1_000_000);
-        prop_assert_eq!(values::token_price(&text), Ok(price));
+        prop_assert_eq!(scalars::token_price(&text), Ok(price));
         let short = text.trim_end_matches('0').trim_end_matches('.');
-        prop_assert_eq!(values::token_price(short), Ok(price));
+        prop_assert_eq!(scalars::token_price(short), Ok(price));
         let longer = text.clone() + "1";
-        prop_assert!(values::token_price(&longer).is_err());
+        prop_assert!(scalars::token_price(&longer).is_err());
     }
 
     #[test]

@@ -1,28 +1,28 @@
 //! What is said of a value of the wrong kind: what it looks like, and what was probably meant.
 
 use super::{
+    diagnostics::Position,
     excerpt,
+    field_type::{Field, FieldType, TextFormat},
     mask::mask,
-    problem::Place,
-    raw::{Entry, Looks, Node},
-    shape::{Field, Shape, Text},
+    yaml::{MapEntry, Node, ScalarType},
 };
 
 /// Longer values are not repeated.
 const LONGEST: usize = 40;
 
 /// The value in backticks, unless it is or could be a secret.
-pub fn quoted(node: &Node, shape: &Shape) -> Option<String> {
+pub fn quoted(node: &Node, shape: &FieldType) -> Option<String> {
     let may_be_secret = matches!(
         shape,
-        Shape::Text(
-            Text::Secret
-                | Text::Source
-                | Text::Token
-                | Text::LicenseKey
-                | Text::RedisUrl
-                | Text::BaseUrl
-                | Text::Link
+        FieldType::Text(
+            TextFormat::Secret
+                | TextFormat::Source
+                | TextFormat::Token
+                | TextFormat::LicenseKey
+                | TextFormat::RedisUrl
+                | TextFormat::BaseUrl
+                | TextFormat::Link
         )
     );
     let text = node.text().filter(|_| !may_be_secret)?;
@@ -32,11 +32,11 @@ pub fn quoted(node: &Node, shape: &Shape) -> Option<String> {
 }
 
 /// `text`, ``the number `20` ``.
-pub fn found(node: &Node, shape: &Shape) -> String {
+pub fn found(node: &Node, shape: &FieldType) -> String {
     let kind = node.looks();
     match (kind, quoted(node, shape)) {
-        (Looks::Int | Looks::Decimal, Some(value)) => format!("the number {value}"),
-        (Looks::Bool | Looks::Text, Some(value)) => {
+        (ScalarType::Int | ScalarType::Decimal, Some(value)) => format!("the number {value}"),
+        (ScalarType::Bool | ScalarType::Text, Some(value)) => {
             format!("{} {value}", kind.name().replace("true or false", "the word"))
         }
         _ => kind.name().to_owned(),
@@ -44,25 +44,31 @@ pub fn found(node: &Node, shape: &Shape) -> String {
 }
 
 /// What was probably meant.
-pub fn hint(node: &Node, shape: &Shape, path: &str) -> String {
+pub fn hint(node: &Node, shape: &FieldType, path: &str) -> String {
     let last = path.rsplit('.').next().unwrap_or_default();
     let wants_text = matches!(
         shape,
-        Shape::Text(Text::Name | Text::Model | Text::LicenseKey | Text::Path | Text::Any)
+        FieldType::Text(
+            TextFormat::Name
+                | TextFormat::Model
+                | TextFormat::LicenseKey
+                | TextFormat::Path
+                | TextFormat::Any
+        )
     );
     match (shape, node.looks(), quoted(node, shape)) {
-        (_, Looks::Int | Looks::Decimal | Looks::Bool, _) if wants_text => {
+        (_, ScalarType::Int | ScalarType::Decimal | ScalarType::Bool, _) if wants_text => {
             " (text that looks like this needs quotes)".into()
         }
-        (Shape::TokenPrice | Shape::Fraction, Looks::Text, Some(value))
+        (FieldType::TokenPrice | FieldType::Fraction, ScalarType::Text, Some(value))
             if is_decimal_comma(&value) =>
         {
             format!("; write {}", value.replace(',', "."))
         }
-        (Shape::List { .. }, Looks::Text | Looks::Int, Some(value)) => {
+        (FieldType::List { .. }, ScalarType::Text | ScalarType::Int, Some(value)) => {
             format!("; write `{last}: [{}]`", value.trim_matches('`'))
         }
-        (Shape::Map { .. }, Looks::Text, Some(plan)) if path.contains(".products.") => {
+        (FieldType::Map { .. }, ScalarType::Text, Some(plan)) if path.contains(".products.") => {
             let variant = if path.contains("gumroad") { "\"*\"" } else { "VARIANT" };
             format!("; write `{last}: {{ {variant}: {} }}`", plan.trim_matches('`'))
         }
@@ -77,11 +83,11 @@ fn is_decimal_comma(value: &str) -> bool {
 }
 
 /// `{ input: 0,05 }` reads as a zero and a field `05`.
-pub fn decimal_comma<'a>(node: &'a Node, entry: &Entry) -> Option<(Place, &'a str, String)> {
+pub fn decimal_comma<'a>(node: &'a Node, entry: &MapEntry) -> Option<(Position, &'a str, String)> {
     let is_number = !entry.key.is_empty() && entry.key.bytes().all(|byte| byte.is_ascii_digit());
     let place = node.entries().iter().position(|other| std::ptr::eq(other, entry))?;
     let before = node.entries().get(place.checked_sub(1)?)?;
-    let whole = before.value.text().filter(|_| before.value.looks() == Looks::Int)?;
+    let whole = before.value.text().filter(|_| before.value.looks() == ScalarType::Int)?;
     (is_number && entry.value.is_nothing()).then(|| {
         let part = &entry.key;
         (before.value.at, &*before.key, format!("`{whole},{part}`: write `{whole}.{part}`"))

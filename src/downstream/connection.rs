@@ -27,7 +27,7 @@ pub fn now() -> u64 {
     START.elapsed().as_millis() as u64
 }
 
-pub struct Connection {
+pub struct ClientConnection {
     /// Where it comes from, if limits by address hold for it.
     pub(super) block: Option<Block>,
     /// When the last byte of the client came.
@@ -48,7 +48,7 @@ pub struct Connection {
     given_back: Mutex<Option<(Stream, u16)>>,
 }
 
-impl Connection {
+impl ClientConnection {
     pub(super) fn new(block: Option<Block>) -> Arc<Self> {
         let now = now();
         Arc::new(Self {

@@ -17,8 +17,8 @@ use std::{
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::connection::{Connection, now};
-use crate::server::descriptors::Descriptors;
+use super::connection::{ClientConnection, now};
+use crate::os::fd_limit::FdBudget;
 
 /// A connection is idle when no byte came for so long, in milliseconds.
 const IDLE: u64 = 1000;
@@ -46,7 +46,7 @@ enum Class {
 type Rank = (Class, bool, u64);
 
 /// And since when, in milliseconds; `None` for those that stay.
-fn class(connection: &Connection, now: u64) -> Option<(Class, u64)> {
+fn class(connection: &ClientConnection, now: u64) -> Option<(Class, u64)> {
     let waits = connection.waits_ms(now)?;
     let quiet = connection.quiet_ms(now).min(waits);
     let strange = quiet.max(waits / 3);
@@ -81,7 +81,7 @@ impl Block {
 #[derive(Debug)]
 pub enum Room {
     /// What is left of the descriptors for apps, and so many for what memory carries.
-    Shared(Arc<Descriptors>, usize),
+    Shared(Arc<FdBudget>, usize),
     /// So many, whatever else is open.
     Fixed(usize),
 }
@@ -97,12 +97,12 @@ pub struct Connections {
     heads: AtomicUsize,
     /// When idle connections were looked for last.
     searched: AtomicU64,
-    refused: Mutex<Said>,
+    refused: Mutex<Disposition>,
 }
 
 /// When the log was told last, and how much it was not told since.
 #[derive(Default)]
-struct Said {
+struct Disposition {
     at: Option<Instant>,
     times: u64,
 }
@@ -110,13 +110,13 @@ struct Said {
 #[derive(Default)]
 struct List {
     next: u64,
-    seats: FxHashMap<u64, Arc<Connection>>,
+    seats: FxHashMap<u64, Arc<ClientConnection>>,
     by_block: FxHashMap<Block, usize>,
 }
 
 /// The place of one connection, until it is dropped.
 pub struct Seat {
-    pub connection: Arc<Connection>,
+    pub connection: Arc<ClientConnection>,
     of: Arc<Connections>,
     number: u64,
 }
@@ -143,7 +143,7 @@ impl Drop for Seat {
 /// A request under way, until it is dropped.
 pub struct Busy<'a> {
     of: &'a Connections,
-    connection: &'a Connection,
+    connection: &'a ClientConnection,
 }
 
 impl Drop for Busy<'_> {
@@ -208,7 +208,7 @@ impl Connections {
 
     /// Takes in a connection; of an address where limits by address hold for it.
     pub fn admit(self: &Arc<Self>, block: Option<Block>) -> Seat {
-        let connection = Connection::new(block);
+        let connection = ClientConnection::new(block);
         let mut list = self.list.lock();
         if let Some(block) = block {
             *list.by_block.entry(block).or_default() += 1;
@@ -223,7 +223,7 @@ impl Connections {
     }
 
     /// Marks that a request is under way.
-    pub fn busy<'a>(&'a self, connection: &'a Connection) -> Busy<'a> {
+    pub fn busy<'a>(&'a self, connection: &'a ClientConnection) -> Busy<'a> {
         if connection.begin() {
             self.idle.fetch_sub(1, Relaxed);
         }
@@ -293,7 +293,7 @@ impl Connections {
         };
         let list = self.list.lock();
         let mut told = 0;
-        let mut found: Vec<(Rank, &Arc<Connection>)> = Vec::new();
+        let mut found: Vec<(Rank, &Arc<ClientConnection>)> = Vec::new();
         for connection in list.seats.values() {
             if connection.is_told() {
                 told += 1;

@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::{
-    connection::Connection,
+    connection::ClientConnection,
     connections::Connections,
     framing::{self, Framing},
     stream::Watched,
@@ -77,7 +77,7 @@ pub struct Times {
 /// Why there is none.
 pub async fn read(
     stream: &mut Watched,
-    connection: &Connection,
+    connection: &ClientConnection,
     all: &Connections,
     times: Times,
 ) -> Result<Head, NoHead> {

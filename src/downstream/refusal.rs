@@ -15,7 +15,7 @@ pub const LINGER: Duration = Duration::from_millis(500);
 pub const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// A request that no session has seen.
-pub struct Unseen<'a> {
+pub struct RefusedHead<'a> {
     pub why: Bad,
     /// What came of it; not to be trusted, nor to be whole.
     pub head: &'a [u8],
@@ -23,7 +23,7 @@ pub struct Unseen<'a> {
     pub address: Option<IpAddr>,
 }
 
-impl Unseen<'_> {
+impl RefusedHead<'_> {
     pub fn status(&self) -> u16 {
         match self.why {
             Bad::TooLong => 431,
@@ -57,11 +57,11 @@ impl Unseen<'_> {
 /// Says what a client is told; counts and logs it.
 pub trait Refuser: Send + Sync + 'static {
     /// The body of the answer, and the request's id.
-    fn refuse(&self, unseen: &Unseen<'_>) -> (Vec<u8>, String);
+    fn refuse(&self, unseen: &RefusedHead<'_>) -> (Vec<u8>, String);
 }
 
 /// Answers, then takes in what is on its way for a moment.
-pub async fn answer(mut stream: Stream, refuser: &dyn Refuser, unseen: Unseen<'_>) {
+pub async fn answer(mut stream: Stream, refuser: &dyn Refuser, unseen: RefusedHead<'_>) {
     let (body, id) = refuser.refuse(&unseen);
     let status = http::StatusCode::from_u16(unseen.status()).unwrap_or_default();
     let mut answer = format!(

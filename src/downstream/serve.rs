@@ -15,10 +15,10 @@ use pingora_core::{
 use tokio::io::AsyncReadExt;
 
 use super::{
-    connection::Connection,
+    connection::ClientConnection,
     connections::{Connections, Seat},
     head::{self, Bad, Head, NoHead, Times},
-    refusal::{self, Refuser, Unseen},
+    refusal::{self, RefusedHead, Refuser},
     stream::{Readable, Watched},
 };
 
@@ -33,25 +33,25 @@ const FRAME_HEAD: usize = 9;
 const LONGEST_SETTINGS: usize = 1024;
 
 /// An app whose requests are counted on the connections that they come from.
-pub struct Counted<A> {
+pub struct SessionGuard<A> {
     inner: Arc<A>,
     connections: Arc<Connections>,
 }
 
-impl<A> Counted<A> {
+impl<A> SessionGuard<A> {
     pub fn new(inner: A, connections: Arc<Connections>) -> Self {
         Self { inner: Arc::new(inner), connections }
     }
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Counted<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for SessionGuard<A> {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let connection = Connection::of(&session).cloned();
+        let connection = ClientConnection::of(&session).cloned();
         let _busy = connection.as_deref().map(|connection| self.connections.busy(connection));
         self.inner.process_new_http(session, shutdown).await
     }
@@ -67,7 +67,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Counted<A> {
 
 /// What serves the connections of one port.
 pub struct Service<A> {
-    pub app: Arc<Counted<A>>,
+    pub app: Arc<SessionGuard<A>>,
     pub connections: Arc<Connections>,
     pub refuser: Arc<dyn Refuser>,
 }
@@ -108,7 +108,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service<A> {
     async fn http1(
         &self,
         mut stream: Box<Watched>,
-        connection: &Arc<Connection>,
+        connection: &Arc<ClientConnection>,
         head: Duration,
         shutdown: &ShutdownWatch,
     ) {
@@ -123,7 +123,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service<A> {
                     Err(NoHead::Gone) => return,
                     Err(NoHead::Refused(why, head)) => {
                         let Some(io) = stream.into_io() else { return };
-                        let unseen = Unseen { why, head: &head, address };
+                        let unseen = RefusedHead { why, head: &head, address };
                         return refusal::answer(io, &*self.refuser, unseen).await;
                     }
                 };
@@ -144,7 +144,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service<A> {
             let served = self.app.process_new_http(session, shutdown).await;
             if !connection.is_accepted() {
                 let Some((io, status)) = connection.take_back() else { return };
-                let unseen = Unseen { why: Bad::Unparsed(status), head: &begin, address };
+                let unseen = RefusedHead { why: Bad::Unparsed(status), head: &begin, address };
                 return refusal::answer(io, &*self.refuser, unseen).await;
             }
             let Some(reused) = served else { return };
@@ -159,7 +159,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service<A> {
 }
 
 /// What the session gets, and what it may read after that.
-fn hand_over(head: Head, connection: &Connection) -> (BytesMut, Readable) {
+fn hand_over(head: Head, connection: &ClientConnection) -> (BytesMut, Readable) {
     let Head { mut bytes, end, framing } = head;
     if framing.is_chunked {
         // The chunk parser below takes an empty size for the last chunk (RFC 9112 section 7.1 wants a digit):

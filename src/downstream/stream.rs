@@ -20,7 +20,7 @@ use pingora_core::protocols::{
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
-use super::connection::Connection;
+use super::connection::ClientConnection;
 
 /// Small writes go out together, as many as fill a packet.
 const WRITE_BUFFER: usize = 1460;
@@ -37,7 +37,7 @@ pub enum Readable {
 pub struct Watched {
     /// There until it is given back.
     io: Option<BufWriter<Stream>>,
-    connection: Arc<Connection>,
+    connection: Arc<ClientConnection>,
     digest: Arc<ProxyDigest>,
     /// Read already, and not by the session.
     ahead: BytesMut,
@@ -49,13 +49,17 @@ pub struct Watched {
 impl Watched {
     /// # Errors
     /// Never: the head of its digest is a constant.
-    pub fn new(io: Stream, connection: Arc<Connection>) -> pingora_core::Result<Box<Self>> {
+    pub fn new(io: Stream, connection: Arc<ClientConnection>) -> pingora_core::Result<Box<Self>> {
         let head = Box::new(ResponseHeader::build_no_case(200, Some(0))?);
         let digest = Arc::new(ProxyDigest::new(head, Some(Box::new(connection.clone()))));
         Ok(Box::new(Self::with_digest(io, connection, digest)))
     }
 
-    fn with_digest(io: Stream, connection: Arc<Connection>, digest: Arc<ProxyDigest>) -> Self {
+    fn with_digest(
+        io: Stream,
+        connection: Arc<ClientConnection>,
+        digest: Arc<ProxyDigest>,
+    ) -> Self {
         Self {
             io: Some(BufWriter::with_capacity(WRITE_BUFFER, io)),
             connection,

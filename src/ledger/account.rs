@@ -1,16 +1,16 @@
 //! What one licence uses: pure arithmetic, no I/O, no locks, no clock.
 
 use gatekeeper_filters::kernel::{
-    Balance, Demand, Denied, Limit, Pace, Period, Spent, TooFast, UnixMs,
+    Balance, Demand, Denied, Limit, LimitUsage, Period, RateRefused, RateRequest, UnixMs,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    adjustment::{Adjustments, Given},
-    entry::Reserved,
-    message_ids::{ELSEWHERE, Join, KnownId, Message, MessageIds, Taken},
-    windows::{Starts, Windows},
+    adjustment::{Adjustments, GivenAllowance},
+    journal::entry::ReservedEntry,
+    message_ids::{ELSEWHERE, JoinPlan, KnownId, MessageEffect, MessageIds, TakenAt},
+    windows::{WindowStarts, Windows},
 };
 
 /// Use in one window. Open amounts are held by requests in flight.
@@ -39,12 +39,12 @@ impl Counter {
 
 /// The current window of one period kind and the one before it, so that a clock that steps back
 /// over a boundary, or once into a far future, finds its counters again.
-type Pair = [Counter; 2];
+type WindowPair = [Counter; 2];
 
 #[derive(Debug, Default)]
 pub struct Account {
     /// All four kinds are counted whatever the plan limits: a changed plan keeps what was used.
-    counters: [Pair; 4],
+    counters: [WindowPair; 4],
     /// Two of a kind for the same reason.
     rates: [[Rate; 2]; 4],
     /// Minutes before those: SQLite does not know them, and a clock that is set by less than five
@@ -66,25 +66,25 @@ pub struct Rate {
 
 /// A demand that fits, not yet applied.
 #[derive(Debug, Clone, Copy)]
-pub struct Fit {
+pub struct ReservationPlan {
     pub output: Option<u64>,
-    join: Option<Join>,
+    join: Option<JoinPlan>,
 }
 
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
-pub struct Open {
-    pub taken: Taken,
+pub struct OpenRequest {
+    pub taken: TakenAt,
     /// Input and output cap.
     pub tokens: u64,
     /// Group of its message id, 0 for none.
     pub group: u64,
 }
 
-impl Fit {
+impl ReservationPlan {
     /// A request whose message is paid elsewhere.
     pub fn covered(output: Option<u64>) -> Self {
-        Self { output, join: Some(Join::Covered(ELSEWHERE, None)) }
+        Self { output, join: Some(JoinPlan::Covered(ELSEWHERE, None)) }
     }
 
     /// The group the request will be in, 0 for none, and when the message it stands to be charged
@@ -92,20 +92,21 @@ impl Fit {
     pub fn standing(&self, hold: u64, now: UnixMs) -> (u64, Option<UnixMs>) {
         match self.join {
             None => (0, Some(now)),
-            Some(Join::First) => (hold, Some(now)),
-            Some(Join::Again(group)) => (group, Some(now)),
-            Some(Join::Covered(group, held)) => (group, held),
+            Some(JoinPlan::First) => (hold, Some(now)),
+            Some(JoinPlan::Again(group)) => (group, Some(now)),
+            Some(JoinPlan::Covered(group, held)) => (group, held),
         }
     }
 }
 
 impl Account {
     /// Decides both limits; changes nothing.
-    pub fn fit(&self, demand: &Demand, windows: &Windows) -> Result<Fit, Denied> {
+    pub fn fit(&self, demand: &Demand, windows: &Windows) -> Result<ReservationPlan, Denied> {
         let id = demand.message_id.as_deref();
-        let join = id.map(|id| self.ids.as_ref().map_or(Join::First, |i| i.join(id, demand.now)));
+        let join =
+            id.map(|id| self.ids.as_ref().map_or(JoinPlan::First, |i| i.join(id, demand.now)));
         if let Some(limit) = demand.messages
-            && !matches!(join, Some(Join::Covered(..)))
+            && !matches!(join, Some(JoinPlan::Covered(..)))
         {
             let (used, limit) = self.messages(limit, windows);
             if used >= limit.count {
@@ -117,7 +118,7 @@ impl Account {
             Some(limit) => self.fit_tokens(demand, limit, windows)?,
             None => demand.output,
         };
-        Ok(Fit { output, join })
+        Ok(ReservationPlan { output, join })
     }
 
     fn fit_tokens(
@@ -145,40 +146,46 @@ impl Account {
     }
 
     /// Applies what [`Account::fit`] decided.
-    pub fn hold(&mut self, demand: &Demand, fit: Fit, windows: &Windows, hold: u64) -> Open {
-        let taken = Taken { at: demand.now, starts: windows.starts() };
+    pub fn hold(
+        &mut self,
+        demand: &Demand,
+        fit: ReservationPlan,
+        windows: &Windows,
+        hold: u64,
+    ) -> OpenRequest {
+        let taken = TakenAt { at: demand.now, starts: windows.starts() };
         let tokens = demand.input.saturating_add(fit.output.unwrap_or(0));
         let group = match (&demand.message_id, fit.join) {
-            (_, Some(Join::Covered(ELSEWHERE, _))) => ELSEWHERE,
+            (_, Some(JoinPlan::Covered(ELSEWHERE, _))) => ELSEWHERE,
             (Some(id), Some(join)) => self.ids.get_or_insert_default().enter(id, join, hold, taken),
             _ => 0,
         };
         self.seen = self.seen.max(demand.now);
-        let needs_message = !matches!(fit.join, Some(Join::Covered(..)));
+        let needs_message = !matches!(fit.join, Some(JoinPlan::Covered(..)));
         for counter in self.turn(windows) {
             counter.open_messages += u64::from(needs_message);
             counter.open_tokens = counter.open_tokens.saturating_add(tokens);
         }
-        Open { taken, tokens, group }
+        OpenRequest { taken, tokens, group }
     }
 
     /// Ends a request; returns the message it was charged, if any. Windows that are no longer kept
     /// here are the journal's business alone.
-    pub fn settle(&mut self, open: &Open, message: bool, tokens: u64) -> Option<Taken> {
+    pub fn settle(&mut self, open: &OpenRequest, message: bool, tokens: u64) -> Option<TakenAt> {
         for counter in self.at(&open.taken.starts) {
             counter.open_tokens = counter.open_tokens.saturating_sub(open.tokens);
             counter.tokens = counter.tokens.saturating_add(tokens);
         }
         let outcome = match (&mut self.ids, open.group) {
-            (_, ELSEWHERE) => Message::Untouched,
+            (_, ELSEWHERE) => MessageEffect::Untouched,
             (Some(ids), group) if group != 0 => ids.leave(group, message, open.taken),
-            _ if message => Message::Charged(open.taken),
-            _ => Message::Released(open.taken),
+            _ if message => MessageEffect::Charged(open.taken),
+            _ => MessageEffect::Released(open.taken),
         };
         let (taken, charged) = match outcome {
-            Message::Charged(taken) => (taken, true),
-            Message::Released(taken) => (taken, false),
-            Message::Untouched => return None,
+            MessageEffect::Charged(taken) => (taken, true),
+            MessageEffect::Released(taken) => (taken, false),
+            MessageEffect::Untouched => return None,
         };
         for counter in self.at(&taken.starts) {
             counter.open_messages = counter.open_messages.saturating_sub(1);
@@ -188,8 +195,8 @@ impl Account {
     }
 
     /// Opens again a request that goes on in another process, or did so when this account was read.
-    pub fn adopt(&mut self, row: &Reserved, tokens: u64) -> Open {
-        let taken = |at: UnixMs| Taken { at, starts: Windows::at(at).starts() };
+    pub fn adopt(&mut self, row: &ReservedEntry, tokens: u64) -> OpenRequest {
+        let taken = |at: UnixMs| TakenAt { at, starts: Windows::at(at).starts() };
         let own = taken(row.time);
         for counter in self.reach(&own.starts) {
             counter.open_tokens = counter.open_tokens.saturating_add(tokens);
@@ -203,7 +210,7 @@ impl Account {
         if let Some(held) = held {
             self.reach(&held.starts).for_each(|counter| counter.open_messages += 1);
         }
-        Open { taken: own, tokens, group: row.group }
+        OpenRequest { taken: own, tokens, group: row.group }
     }
 
     pub fn known_ids(&self, now: UnixMs) -> Vec<KnownId> {
@@ -223,17 +230,22 @@ impl Account {
     }
 
     /// Counts one request and opens one place, or does neither.
-    pub fn enter(&mut self, pace: &Pace, now: UnixMs, windows: &Windows) -> Result<(), TooFast> {
+    pub fn enter(
+        &mut self,
+        pace: &RateRequest,
+        now: UnixMs,
+        windows: &Windows,
+    ) -> Result<(), RateRefused> {
         if let Some(limit) = pace.concurrency
             && self.places >= limit
         {
-            return Err(TooFast::Concurrency { limit });
+            return Err(RateRefused::Concurrency { limit });
         }
         if let Some(limit) = pace.rate
             && self.rate(limit.per, windows) >= limit.count
         {
             let retry_after = now.seconds_until(windows.of(limit.per).end);
-            return Err(TooFast::Rate { limit, retry_after });
+            return Err(RateRefused::Rate { limit, retry_after });
         }
         for period in Period::ALL {
             self.current_rate(period, windows.of(period).start).count += 1;
@@ -278,7 +290,7 @@ impl Account {
     }
 
     /// Holds what requests in flight hold of a window that was put back.
-    pub fn reopen(&mut self, period: Period, start: UnixMs, open: &Open) {
+    pub fn reopen(&mut self, period: Period, start: UnixMs, open: &OpenRequest) {
         if open.taken.starts[period as usize] != start {
             return;
         }
@@ -307,7 +319,7 @@ impl Account {
         let spent = |limit: Option<Limit>, of: fn(&Account, Limit, &Windows) -> (u64, Limit)| {
             let counted = limit.unwrap_or(Limit { count: 0, per: Period::Month });
             let (used, allowed) = of(self, counted, windows);
-            Spent {
+            LimitUsage {
                 used,
                 limit: limit.map(|_| allowed.count),
                 left: limit.map(|_| allowed.count.saturating_sub(used)),
@@ -337,20 +349,20 @@ impl Account {
     }
 
     /// What the operator gave in the current window of this kind.
-    pub fn given(&self, period: Period, windows: &Windows) -> Given {
+    pub fn given(&self, period: Period, windows: &Windows) -> GivenAllowance {
         let start = windows.of(period).start;
-        let nothing = Given { start, ..Given::default() };
+        let nothing = GivenAllowance { start, ..GivenAllowance::default() };
         self.adjustments.as_ref().map_or(nothing, |adjustments| adjustments.of(period, start))
     }
 
     /// Windows have to come in the order of their starts.
-    pub fn give(&mut self, period: Period, given: &Given) {
+    pub fn give(&mut self, period: Period, given: &GivenAllowance) {
         self.adjustments.get_or_insert_default().add(period, given);
     }
 
     /// What was given in the newest window of each kind, where that still counts: in windows that
     /// ended it does not.
-    pub fn newest_given(&self) -> Option<[Given; 4]> {
+    pub fn newest_given(&self) -> Option<[GivenAllowance; 4]> {
         let counters = self.newest();
         let given = self.adjustments.as_ref()?.at(counters.map(|counter| counter.start));
         let mut pairs = given.iter().zip(&counters);
@@ -362,7 +374,7 @@ impl Account {
     /// Drops message ids whose time is over; true when nothing here is worth its memory: no open
     /// place, no id, nothing in flight, nothing counted or given in a window that began at `since`
     /// or later.
-    pub fn is_idle(&mut self, now: UnixMs, since: &Starts) -> bool {
+    pub fn is_idle(&mut self, now: UnixMs, since: &WindowStarts) -> bool {
         if let Some(ids) = &mut self.ids {
             ids.expire(now);
             if ids.is_empty() {
@@ -403,7 +415,7 @@ impl Account {
 
     /// The counters of windows that need not be the current ones, made where two newer ones are not
     /// kept.
-    fn reach(&mut self, starts: &Starts) -> impl Iterator<Item = &mut Counter> {
+    fn reach(&mut self, starts: &WindowStarts) -> impl Iterator<Item = &mut Counter> {
         for (pair, start) in self.counters.iter_mut().zip(*starts) {
             let fresh = Counter { start, ..Counter::default() };
             match pair {
@@ -417,7 +429,7 @@ impl Account {
     }
 
     /// The counters of past windows, as far as they are still kept.
-    fn at(&mut self, starts: &Starts) -> impl Iterator<Item = &mut Counter> {
+    fn at(&mut self, starts: &WindowStarts) -> impl Iterator<Item = &mut Counter> {
         let starts = *starts;
         self.counters
             .iter_mut()
@@ -427,7 +439,7 @@ impl Account {
 }
 
 /// Moves the window that begins at `start` to the front, in place of the older of the two.
-fn current(pair: &mut Pair, start: UnixMs) -> &mut Counter {
+fn current(pair: &mut WindowPair, start: UnixMs) -> &mut Counter {
     if pair[0].start != start {
         pair.swap(0, 1);
         if pair[0].start != start {

@@ -1,5 +1,13 @@
 //! The ledger of one machine.
 
+pub mod clock_rollback;
+pub mod operator_actions;
+pub mod pepper_check;
+pub mod recovery;
+pub mod sqlite_writer;
+pub mod store_lock;
+pub mod upgrade;
+
 use std::{
     fs::DirBuilder,
     io,
@@ -15,29 +23,30 @@ use std::{
 
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Record, StoreDown,
-    TooFast, UnixMs,
+    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, RateRefused, RateRequest,
+    Record, StoreDown, UnixMs,
 };
 use parking_lot::Mutex;
 
 use super::{
-    book::Book,
-    daily::{DAY_MS, ModelSum},
-    database::Database,
-    entry::Frame,
-    journal::{Journal, Size},
-    moving::{self, Inherited, Volatile},
-    owner::{Owner, Taken},
-    pepper::{self, Pepper, PepperError},
-    recall::SetBack,
-    recovery,
-    signal::Signal,
-    worker::{TICK, Worker},
+    accounts::Accounts,
+    embedded::{
+        clock_rollback::ClockGuard,
+        pepper_check::{PepperCheck, PepperMismatch},
+        sqlite_writer::{SqliteWriter, TICK},
+        store_lock::{LockTaken, StoreLock},
+        upgrade::{InMemoryState, InheritedStore},
+    },
+    journal::{Journal, JournalSize, entry::EntryFrame, wakeup::Wakeup},
+    sqlite::{
+        Database,
+        daily_usage::{DAY_MS, ModelUsage},
+    },
 };
 use crate::progress::Progress;
 
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StoreOpenError {
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error(
@@ -64,65 +73,65 @@ pub enum OpenError {
 const ACTIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// Counters in memory, a journal that survives `kill -9`, SQLite behind it. One owner a store.
-pub struct Embedded {
-    pub(super) book: Arc<Book>,
+pub struct EmbeddedLedger {
+    pub(super) book: Arc<Accounts>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
     pub(super) filled: Arc<AtomicBool>,
-    pub(super) set_back: SetBack,
+    pub(super) set_back: ClockGuard,
     /// Wakes the thread that fills SQLite.
-    pub(super) filling: Arc<Signal>,
+    pub(super) filling: Arc<Wakeup>,
     /// Active licences, and when they were counted.
     active: Mutex<([u64; 3], Option<Instant>)>,
     /// The same at all gateways that share a store.
     /// Of which day, in days since 1970, and how many.
     active_everywhere: Mutex<Option<(u64, [u64; 3])>>,
     /// In the order they are stopped.
-    threads: Mutex<Vec<(Arc<Signal>, JoinHandle<()>)>>,
-    pub(super) owner: Mutex<Option<Owner>>,
+    threads: Mutex<Vec<(Arc<Wakeup>, JoinHandle<()>)>>,
+    pub(super) owner: Mutex<Option<StoreLock>>,
     pub(super) path: PathBuf,
     pub(super) keep: Duration,
 }
 
-impl Embedded {
+impl EmbeddedLedger {
     /// Takes the store at `path`, making it when missing, and brings it up to date. Records of
     /// requests are kept for `keep`.
-    pub fn open(path: &Path, keep: Duration) -> Result<Arc<Self>, OpenError> {
-        Self::open_at(path, keep, Size::default(), UnixMs::now(), None)
+    pub fn open(path: &Path, keep: Duration) -> Result<Arc<Self>, StoreOpenError> {
+        Self::open_at(path, keep, JournalSize::default(), UnixMs::now(), None)
     }
 
-    /// [`Embedded::open`] of a store that another process gives away.
+    /// [`EmbeddedLedger::open`] of a store that another process gives away.
     pub fn inherit(
         path: &Path,
         keep: Duration,
-        inherited: Inherited,
-    ) -> Result<Arc<Self>, OpenError> {
-        Self::open_at(path, keep, Size::default(), UnixMs::now(), Some(inherited))
+        inherited: InheritedStore,
+    ) -> Result<Arc<Self>, StoreOpenError> {
+        Self::open_at(path, keep, JournalSize::default(), UnixMs::now(), Some(inherited))
     }
 
-    /// [`Embedded::open`] with the journal's size and the moment to begin at.
+    /// [`EmbeddedLedger::open`] with the journal's size and the moment to begin at.
     pub(super) fn open_at(
         path: &Path,
         keep: Duration,
-        size: Size,
+        size: JournalSize,
         now: UnixMs,
-        inherited: Option<Inherited>,
-    ) -> Result<Arc<Self>, OpenError> {
+        inherited: Option<InheritedStore>,
+    ) -> Result<Arc<Self>, StoreOpenError> {
         let (link, path) = (path, &*real(path));
         let dir = beside(path, ".journal");
         make_parent(path)?;
         let (lock, volatile) = match inherited {
             Some(inherited) => (Some(inherited.lock), inherited.volatile),
-            None => (None, Volatile::default()),
+            None => (None, InMemoryState::default()),
         };
-        let owner = moving::owner(path, lock, || own(path))?;
+        let owner = upgrade::owner(path, lock, || own(path))?;
         fetch_journal(link, &dir)?;
         make_dir(&dir)?;
         let mut db = Database::open(path)?;
         let found = recovery::recover(&mut db, path, &dir, &volatile.live())?;
         log_found(path, &found);
-        let book = Arc::new(Book::default());
-        let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+        let book = Arc::new(Accounts::default());
+        let sqlite = |source| StoreOpenError::Sqlite { path: path.to_owned(), source };
         let counting = Progress::of("Reading what licences used", "");
         db.restore(&book, now).map_err(sqlite)?;
         if !volatile.made.is_empty() {
@@ -130,14 +139,14 @@ impl Embedded {
         }
         drop(counting);
         let journal = Journal::begin(&dir, size, found.reaches + 1)
-            .map_err(|source| OpenError::File { path: dir, source })?;
+            .map_err(|source| StoreOpenError::File { path: dir, source })?;
         journal.tend();
         let ledger = Self {
             book,
             journal: Arc::new(journal),
             db: Arc::new(Mutex::new(db)),
             filled: Arc::new(AtomicBool::new(true)),
-            set_back: SetBack::default(),
+            set_back: ClockGuard::default(),
             filling: Arc::default(),
             active: Mutex::default(),
             active_everywhere: Mutex::default(),
@@ -146,14 +155,14 @@ impl Embedded {
             path: path.to_owned(),
             keep,
         };
-        ledger.start(keep).map_err(OpenError::Thread)?;
+        ledger.start(keep).map_err(StoreOpenError::Thread)?;
         Ok(Arc::new(ledger))
     }
 
     /// The pepper for licence ids: `configured` when it is the one this store has always been used
     /// with, the store's own when none is configured. Call before the first request.
-    pub fn pepper(&self, configured: Option<&[u8; 32]>) -> Result<Pepper, PepperError> {
-        pepper::settle(&self.db.lock(), configured)
+    pub fn pepper(&self, configured: Option<&[u8; 32]>) -> Result<PepperCheck, PepperMismatch> {
+        pepper_check::settle(&self.db.lock(), configured)
     }
 
     /// Where gateways share a store, their licences are counted there. `day` is in days since 1970.
@@ -184,7 +193,7 @@ impl Embedded {
         self.db.lock().spent(now)
     }
 
-    /// Picodollars that each licence wasted on the day of `now`, as [`Embedded::spent`].
+    /// Picodollars that each licence wasted on the day of `now`, as [`EmbeddedLedger::spent`].
     ///
     /// # Errors
     /// SQLite fails.
@@ -200,7 +209,7 @@ impl Embedded {
         self.db.lock().unseen()
     }
 
-    /// Keeps what [`Embedded::unseen`] gives.
+    /// Keeps what [`EmbeddedLedger::unseen`] gives.
     ///
     /// # Errors
     /// SQLite fails.
@@ -213,7 +222,7 @@ impl Embedded {
     ///
     /// # Errors
     /// SQLite fails.
-    pub fn by_model(&self, now: UnixMs) -> rusqlite::Result<Vec<ModelSum>> {
+    pub fn by_model(&self, now: UnixMs) -> rusqlite::Result<Vec<ModelUsage>> {
         self.db.lock().by_model(now)
     }
 
@@ -271,7 +280,7 @@ impl Embedded {
 
     /// Keeps a finished request that comes as an entry of the journal.
     pub fn record_entry(&self, entry: Vec<u8>) {
-        self.journal.append_or_drop(Frame::from_bytes(entry));
+        self.journal.append_or_drop(EntryFrame::from_bytes(entry));
     }
 
     /// Whether this process owns the store.
@@ -288,7 +297,7 @@ impl Embedded {
             journal.tend();
         };
         let filling = self.filling.clone();
-        let worker = Worker {
+        let worker = SqliteWriter {
             book: self.book.clone(),
             journal: self.journal.clone(),
             db: self.db.clone(),
@@ -304,17 +313,17 @@ impl Embedded {
     }
 }
 
-impl Drop for Embedded {
+impl Drop for EmbeddedLedger {
     fn drop(&mut self) {
         self.close();
     }
 }
 
 #[async_trait]
-impl Ledger for Embedded {
+impl Ledger for EmbeddedLedger {
     /// Rates of an hour, a day or a month outlive a restart, up to the last 200 ms; those of a
     /// minute and open places begin anew. Never `StoreDown`.
-    async fn enter(&self, pace: &Pace, now: UnixMs) -> Result<(), TooFast> {
+    async fn enter(&self, pace: &RateRequest, now: UnixMs) -> Result<(), RateRefused> {
         self.book.enter(pace, now)
     }
 
@@ -344,7 +353,7 @@ impl Ledger for Embedded {
     }
 
     fn record(&self, record: Record) {
-        self.journal.append_or_drop(Frame::request(&record));
+        self.journal.append_or_drop(EntryFrame::request(&record));
     }
 }
 
@@ -361,34 +370,34 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// Earlier versions kept the journal beside a link, and a first start does.
-fn fetch_journal(link: &Path, dir: &Path) -> Result<(), OpenError> {
+fn fetch_journal(link: &Path, dir: &Path) -> Result<(), StoreOpenError> {
     let beside_link = beside(link, ".journal");
     if !link.is_symlink() || !beside_link.is_dir() || dir.exists() {
         return Ok(());
     }
     std::fs::rename(&beside_link, dir)
-        .map_err(|source| OpenError::File { path: beside_link, source })
+        .map_err(|source| StoreOpenError::File { path: beside_link, source })
 }
 
-fn make_parent(path: &Path) -> Result<(), OpenError> {
+fn make_parent(path: &Path) -> Result<(), StoreOpenError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent.map_or(Ok(()), make_dir)
 }
 
-fn make_dir(dir: &Path) -> Result<(), OpenError> {
+fn make_dir(dir: &Path) -> Result<(), StoreOpenError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| OpenError::File { path: dir.to_owned(), source })
+    made.map_err(|source| StoreOpenError::File { path: dir.to_owned(), source })
 }
 
-fn own(path: &Path) -> Result<Owner, OpenError> {
-    Owner::take(path, &beside(path, ".lock")).map_err(|taken| match taken {
-        Taken::Held(pid) => OpenError::InUse { path: path.to_owned(), pid },
-        Taken::Failed(source) => OpenError::File { path: path.to_owned(), source },
+fn own(path: &Path) -> Result<StoreLock, StoreOpenError> {
+    StoreLock::take(path, &beside(path, ".lock")).map_err(|taken| match taken {
+        LockTaken::Held(pid) => StoreOpenError::InUse { path: path.to_owned(), pid },
+        LockTaken::Failed(source) => StoreOpenError::File { path: path.to_owned(), source },
     })
 }
 
-fn log_found(path: &Path, found: &recovery::Found) {
-    let recovery::Found { replayed, orphans, torn, .. } = *found;
+fn log_found(path: &Path, found: &recovery::RecoveryReport) {
+    let recovery::RecoveryReport { replayed, orphans, torn, .. } = *found;
     let path = path.display();
     if replayed > 0 || orphans > 0 {
         log::info!(

@@ -6,6 +6,10 @@
 //! behind that the bound is reached) new reservations are refused; settles wait in memory, as many
 //! as there are open reservations, and go in first when there is room again.
 
+pub mod entry;
+pub mod segment;
+pub mod wakeup;
+
 use std::{
     collections::VecDeque,
     fs::File,
@@ -19,21 +23,21 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{
-    entry::{Entry, Frame, Scan, Settled},
-    segment::{Segment, Writer},
-    signal::Signal,
+use super::journal::{
+    entry::{EntryFrame, EntryScan, JournalEntry, SettledEntry},
+    segment::{Segment, SegmentWriter},
+    wakeup::Wakeup,
 };
 
 #[derive(Debug, Clone, Copy)]
-pub struct Size {
+pub struct JournalSize {
     /// Bytes of one segment.
     pub segment: usize,
     /// Segments that may exist at one time, those made ahead included.
     pub segments: usize,
 }
 
-impl Default for Size {
+impl Default for JournalSize {
     /// 4 MiB each, 256 MiB together.
     fn default() -> Self {
         Self { segment: 4 << 20, segments: 64 }
@@ -45,37 +49,37 @@ const AHEAD: usize = 2;
 
 /// No room; nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full;
+pub struct JournalFull;
 
 pub struct Journal {
     dir: PathBuf,
-    size: Size,
-    active: Mutex<Active>,
+    size: JournalSize,
+    active: Mutex<ActiveSegment>,
     next_file: AtomicU64,
     /// Whether the last attempt to make or bring a segment to the disk failed.
     failing: AtomicBool,
     dropped: AtomicU64,
     /// Wakes the thread that runs [`Journal::tend`].
-    pub signal: Arc<Signal>,
+    pub signal: Arc<Wakeup>,
 }
 
-struct Active {
-    writer: Writer,
+struct ActiveSegment {
+    writer: SegmentWriter,
     /// Of the next entry.
     sequence: u64,
-    ahead: Vec<Writer>,
+    ahead: Vec<SegmentWriter>,
     /// Segments not yet in SQLite, the one being written last.
     chain: VecDeque<Arc<Segment>>,
     /// Segments in SQLite whose file is still there.
     spent: Vec<Arc<Segment>>,
     /// Settles that found no room.
-    waiting: VecDeque<Frame>,
+    waiting: VecDeque<EntryFrame>,
     closed: bool,
 }
 
-impl Active {
-    fn begin(dir: &Path, first: u64, size: Size, sequence: u64) -> io::Result<Self> {
-        let writer = Writer::create(file(dir, first), size.segment)?;
+impl ActiveSegment {
+    fn begin(dir: &Path, first: u64, size: JournalSize, sequence: u64) -> io::Result<Self> {
+        let writer = SegmentWriter::create(file(dir, first), size.segment)?;
         let chain = VecDeque::from([writer.segment().clone()]);
         Ok(Self {
             writer,
@@ -91,9 +95,9 @@ impl Active {
 
 impl Journal {
     /// Begins an empty journal in `dir`; `sequence` is that of its first entry.
-    pub fn begin(dir: &Path, size: Size, sequence: u64) -> io::Result<Self> {
+    pub fn begin(dir: &Path, size: JournalSize, sequence: u64) -> io::Result<Self> {
         let first = newest(dir)? + 1;
-        let active = Active::begin(dir, first, size, sequence)?;
+        let active = ActiveSegment::begin(dir, first, size, sequence)?;
         Ok(Self {
             dir: dir.to_owned(),
             size,
@@ -108,7 +112,7 @@ impl Journal {
     /// Begins anew in the same directory, after [`Journal::close`] and the end of its threads.
     pub fn restart(&self, sequence: u64) -> io::Result<()> {
         let first = newest(&self.dir)? + 1;
-        let mut begun = Active::begin(&self.dir, first, self.size, sequence)?;
+        let mut begun = ActiveSegment::begin(&self.dir, first, self.size, sequence)?;
         self.next_file.store(first + 1, Ordering::Relaxed);
         self.signal.reset();
         let mut active = self.active.lock();
@@ -123,11 +127,11 @@ impl Journal {
     }
 
     /// What was settled and has found no room yet, oldest first.
-    pub fn waiting(&self) -> Vec<Settled> {
-        let settled = |frame: &Frame| {
+    pub fn waiting(&self) -> Vec<SettledEntry> {
+        let settled = |frame: &EntryFrame| {
             let mut frame = frame.clone();
-            match Scan::new(frame.stamp(0)).next() {
-                Some((_, Entry::Settled(settled, _))) => Some(settled),
+            match EntryScan::new(frame.stamp(0)).next() {
+                Some((_, JournalEntry::Settled(settled, _))) => Some(settled),
                 _ => None,
             }
         };
@@ -142,16 +146,16 @@ impl Journal {
     }
 
     /// For a reservation: in the journal when this returns, or refused.
-    pub fn append(&self, mut frame: Frame) -> Result<(), Full> {
+    pub fn append(&self, mut frame: EntryFrame) -> Result<(), JournalFull> {
         let mut active = self.active.lock();
         if active.closed || !active.waiting.is_empty() || !self.push(&mut active, &mut frame) {
-            return Err(Full);
+            return Err(JournalFull);
         }
         Ok(())
     }
 
     /// For a settle: in the journal when this returns; without room kept, and written later.
-    pub fn append_or_keep(&self, mut frame: Frame) {
+    pub fn append_or_keep(&self, mut frame: EntryFrame) {
         let mut active = self.active.lock();
         if !active.waiting.is_empty() || !self.push(&mut active, &mut frame) {
             active.waiting.push_back(frame);
@@ -160,7 +164,7 @@ impl Journal {
 
     /// For a record of a request: dropped and counted when a quarter or less of the journal is
     /// free, so that counting goes on.
-    pub fn append_or_drop(&self, mut frame: Frame) {
+    pub fn append_or_drop(&self, mut frame: EntryFrame) {
         let mut active = self.active.lock();
         let crowded = active.chain.len() > self.size.segments * 3 / 4;
         if crowded || !active.waiting.is_empty() || !self.push(&mut active, &mut frame) {
@@ -168,7 +172,7 @@ impl Journal {
         }
     }
 
-    fn push(&self, active: &mut Active, frame: &mut Frame) -> bool {
+    fn push(&self, active: &mut ActiveSegment, frame: &mut EntryFrame) -> bool {
         if !active.writer.fits(frame.len()) {
             self.signal.wake();
             let Some(next) = active.ahead.pop() else { return false };
@@ -194,7 +198,7 @@ impl Journal {
     fn make_ahead(&self) -> io::Result<()> {
         while self.wants_ahead() {
             let number = self.next_file.fetch_add(1, Ordering::Relaxed);
-            let writer = Writer::create(file(&self.dir, number), self.size.segment)?;
+            let writer = SegmentWriter::create(file(&self.dir, number), self.size.segment)?;
             self.active.lock().ahead.insert(0, writer);
             File::open(&self.dir)?.sync_all()?;
         }

@@ -15,7 +15,7 @@ use std::{
 use gatekeeper_filters::kernel::UnixMs;
 use serde::{Deserialize, Serialize};
 
-use super::windows::Starts;
+use super::windows::WindowStarts;
 
 /// How long an id joins requests, in ms from the first.
 const LIFE_MS: u64 = 10 * 60 * 1000;
@@ -30,25 +30,25 @@ pub const ELSEWHERE: u64 = u64::MAX;
 
 /// When a message was taken, and so which windows it counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct TakenAt {
     pub at: UnixMs,
-    pub starts: Starts,
+    pub starts: WindowStarts,
 }
 
 /// What happens to the message an open request stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
+pub enum MessageEffect {
     /// Open until now, charged from now on.
-    Charged(Taken),
+    Charged(TakenAt),
     /// Open until now, given back.
-    Released(Taken),
+    Released(TakenAt),
     /// Another request of the group has charged it, or still holds it.
     Untouched,
 }
 
 /// How a request would join: decided first, applied only when everything else fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Join {
+pub enum JoinPlan {
     /// Of a group that has its message: costs nothing. With when that message was taken, if it is
     /// still open; `None` once it is charged.
     Covered(u64, Option<UnixMs>),
@@ -59,13 +59,13 @@ pub enum Join {
 }
 
 #[derive(Debug)]
-struct Group {
+struct MessageGroup {
     first: UnixMs,
     requests: u8,
     open: u32,
     charged: bool,
     /// The open message; `None` once charged or given back.
-    held: Option<Taken>,
+    held: Option<TakenAt>,
     /// Whether an id still leads here.
     named: bool,
 }
@@ -74,7 +74,7 @@ struct Group {
 #[derive(Debug, Default)]
 pub struct MessageIds {
     by_id: HashMap<Arc<str>, u64>,
-    groups: HashMap<u64, Group>,
+    groups: HashMap<u64, MessageGroup>,
     /// In the order of their making.
     order: VecDeque<(UnixMs, Arc<str>, u64)>,
 }
@@ -107,15 +107,15 @@ impl MessageIds {
             let name: Arc<str> = Arc::from(&*id.id);
             self.by_id.insert(name.clone(), group);
             self.order.push_back((first, name, group));
-            let fresh = Group { first, requests, open: 0, charged, held: None, named: true };
+            let fresh = MessageGroup { first, requests, open: 0, charged, held: None, named: true };
             self.groups.insert(group, fresh);
         }
     }
 
     /// Opens again a request of a group, with the message it stands on; that message, unless another
     /// request of the group brought it along.
-    pub fn adopt(&mut self, key: u64, message: Option<Taken>) -> Option<Taken> {
-        let unnamed = Group {
+    pub fn adopt(&mut self, key: u64, message: Option<TakenAt>) -> Option<TakenAt> {
+        let unnamed = MessageGroup {
             first: UnixMs(0),
             requests: REQUESTS,
             open: 0,
@@ -133,28 +133,28 @@ impl MessageIds {
         message
     }
 
-    pub fn join(&self, id: &str, now: UnixMs) -> Join {
+    pub fn join(&self, id: &str, now: UnixMs) -> JoinPlan {
         let known = self.by_id.get(id).and_then(|key| Some((*key, self.groups.get(key)?)));
         match known {
             Some((key, group)) if !ended(group.first, now) && group.requests < REQUESTS => {
                 if group.charged || group.held.is_some() {
-                    Join::Covered(key, group.held.map(|taken| taken.at))
+                    JoinPlan::Covered(key, group.held.map(|taken| taken.at))
                 } else {
-                    Join::Again(key)
+                    JoinPlan::Again(key)
                 }
             }
-            _ => Join::First,
+            _ => JoinPlan::First,
         }
     }
 
     /// Applies `join` for the request `hold`; returns its group.
-    pub fn enter(&mut self, id: &Arc<str>, join: Join, hold: u64, taken: Taken) -> u64 {
+    pub fn enter(&mut self, id: &Arc<str>, join: JoinPlan, hold: u64, taken: TakenAt) -> u64 {
         let key = match join {
-            Join::Covered(key, _) | Join::Again(key) => key,
-            Join::First => self.begin(id, hold, taken.at),
+            JoinPlan::Covered(key, _) | JoinPlan::Again(key) => key,
+            JoinPlan::First => self.begin(id, hold, taken.at),
         };
         if let Some(group) = self.groups.get_mut(&key) {
-            if !matches!(join, Join::Covered(..)) {
+            if !matches!(join, JoinPlan::Covered(..)) {
                 group.held = Some(taken);
             }
             group.requests = group.requests.saturating_add(1);
@@ -164,22 +164,22 @@ impl MessageIds {
     }
 
     /// One request of the group ended. `own` is what it would have stood on alone.
-    pub fn leave(&mut self, key: u64, charge: bool, own: Taken) -> Message {
+    pub fn leave(&mut self, key: u64, charge: bool, own: TakenAt) -> MessageEffect {
         let Some(group) = self.groups.get_mut(&key) else {
-            return if charge { Message::Charged(own) } else { Message::Released(own) };
+            return if charge { MessageEffect::Charged(own) } else { MessageEffect::Released(own) };
         };
         group.open = group.open.saturating_sub(1);
         let message = match group.held {
             Some(taken) if charge => {
                 group.charged = true;
                 group.held = None;
-                Message::Charged(taken)
+                MessageEffect::Charged(taken)
             }
             Some(taken) if group.open == 0 => {
                 group.held = None;
-                Message::Released(taken)
+                MessageEffect::Released(taken)
             }
-            _ => Message::Untouched,
+            _ => MessageEffect::Untouched,
         };
         if group.open == 0 && !group.named {
             self.groups.remove(&key);
@@ -207,8 +207,14 @@ impl MessageIds {
             self.unname(old);
         }
         self.order.push_back((now, id.clone(), hold));
-        let group =
-            Group { first: now, requests: 0, open: 0, charged: false, held: None, named: true };
+        let group = MessageGroup {
+            first: now,
+            requests: 0,
+            open: 0,
+            charged: false,
+            held: None,
+            named: true,
+        };
         self.groups.insert(hold, group);
         hold
     }

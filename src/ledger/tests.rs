@@ -19,21 +19,23 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{
-    About, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Pace, Period, Record,
-    Source, TooFast, UnixMs, Usage,
+    About, Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Period, RateRefused,
+    RateRequest, Record, UnixMs, Usage, UsageSource,
 };
 
 use super::{
-    actions::{Adjusted, Order},
-    embedded::{Embedded, OpenError},
-    journal::Size,
-    pepper::PepperError,
+    embedded::{
+        EmbeddedLedger, StoreOpenError,
+        operator_actions::{AdjustRequest, Adjustment},
+        pepper_check::PepperMismatch,
+    },
+    journal::JournalSize,
 };
 
 /// 2026-11-15T10:30:30Z.
 const NOW: UnixMs = UnixMs(1_794_738_630_000);
 const KEEP: Duration = Duration::from_secs(90 * 86_400);
-const SMALL: Size = Size { segment: 512 << 10, segments: 64 };
+const SMALL: JournalSize = JournalSize { segment: 512 << 10, segments: 64 };
 const ANNA: LicenseId = LicenseId([1; 32]);
 const BERT: LicenseId = LicenseId([2; 32]);
 
@@ -50,12 +52,12 @@ impl Store {
         self.dir.path().join("data/gatekeeper.db")
     }
 
-    fn open(&self) -> Arc<Embedded> {
+    fn open(&self) -> Arc<EmbeddedLedger> {
         self.try_open(SMALL).unwrap()
     }
 
-    fn try_open(&self, size: Size) -> Result<Arc<Embedded>, OpenError> {
-        Embedded::open_at(&self.path(), KEEP, size, NOW, None)
+    fn try_open(&self, size: JournalSize) -> Result<Arc<EmbeddedLedger>, StoreOpenError> {
+        EmbeddedLedger::open_at(&self.path(), KEEP, size, NOW, None)
     }
 }
 
@@ -72,8 +74,8 @@ fn month(count: u64) -> Option<Limit> {
 }
 
 /// An operator's order for limits of a month.
-fn order(license: LicenseId, id: &str) -> Order<'_> {
-    Order { license, id, note: "", messages: month(1), tokens: month(1) }
+fn order(license: LicenseId, id: &str) -> AdjustRequest<'_> {
+    AdjustRequest { license, id, note: "", messages: month(1), tokens: month(1) }
 }
 
 fn about() -> About {
@@ -96,23 +98,23 @@ fn ask(license: LicenseId) -> Demand {
     }
 }
 
-fn reserve(ledger: &Embedded, demand: &Demand) -> Result<Grant, Denied> {
+fn reserve(ledger: &EmbeddedLedger, demand: &Demand) -> Result<Grant, Denied> {
     ready(ledger.reserve(demand))
 }
 
 fn charge(tokens: u64) -> Charge {
-    Charge { message: true, tokens, source: Source::Reported, about: None }
+    Charge { message: true, tokens, source: UsageSource::Reported, about: None }
 }
 
 const BACK: Charge = Charge::NOTHING;
 
-fn balance_at(ledger: &Embedded, license: LicenseId, per: Period, now: UnixMs) -> Balance {
+fn balance_at(ledger: &EmbeddedLedger, license: LicenseId, per: Period, now: UnixMs) -> Balance {
     let limit = Some(Limit { count: 1_000_000, per });
     ready(ledger.balance(&license, limit, limit, now)).unwrap()
 }
 
 /// Messages (in flight too) and tokens this month.
-fn used(ledger: &Embedded, license: LicenseId) -> (u64, u64) {
+fn used(ledger: &EmbeddedLedger, license: LicenseId) -> (u64, u64) {
     let balance = balance_at(ledger, license, Period::Month, NOW);
     (balance.messages.used, balance.tokens.used)
 }
@@ -128,7 +130,7 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 #[test]
 fn concurrent_requests_get_exactly_what_the_limit_allows() {
     let store = Store::new();
-    let ledger = store.try_open(Size { segment: 1 << 20, segments: 16 }).unwrap();
+    let ledger = store.try_open(JournalSize { segment: 1 << 20, segments: 16 }).unwrap();
     for (nth, limit) in [0, 1, 7, 500].into_iter().enumerate() {
         let demand = Demand { messages: month(limit), ..ask(LicenseId([nth as u8; 32])) };
         let granted = AtomicU64::new(0);
@@ -401,15 +403,15 @@ fn pace_counts_requests_and_places() {
     let store = Store::new();
     let ledger = store.open();
     let limit = Limit { count: 3, per: Period::Minute };
-    let pace = Pace { license: ANNA, rate: Some(limit), concurrency: Some(2) };
+    let pace = RateRequest { license: ANNA, rate: Some(limit), concurrency: Some(2) };
     let enter = |now| ready(ledger.enter(&pace, now));
     assert_eq!((enter(NOW), enter(NOW)), (Ok(()), Ok(())));
     // Refused for its place, and not counted.
-    assert_eq!(enter(NOW), Err(TooFast::Concurrency { limit: 2 }));
+    assert_eq!(enter(NOW), Err(RateRefused::Concurrency { limit: 2 }));
     ledger.leave(&ANNA);
     assert_eq!(enter(NOW), Ok(()));
     ledger.leave(&ANNA);
-    assert_eq!(enter(NOW), Err(TooFast::Rate { limit, retry_after: 30 }));
+    assert_eq!(enter(NOW), Err(RateRefused::Rate { limit, retry_after: 30 }));
     let next = UnixMs(NOW.0 + 30_000);
     assert_eq!(enter(next), Ok(()));
     ledger.leave(&BERT);
@@ -418,7 +420,7 @@ fn pace_counts_requests_and_places() {
 #[test]
 fn a_rate_of_a_day_outlives_a_restart() {
     let store = Store::new();
-    let pace = Pace {
+    let pace = RateRequest {
         license: ANNA,
         rate: Some(Limit { count: 2, per: Period::Day }),
         concurrency: Some(1),
@@ -429,7 +431,7 @@ fn a_rate_of_a_day_outlives_a_restart() {
     let ledger = store.open();
     ready(ledger.enter(&pace, NOW)).unwrap();
     ledger.leave(&ANNA);
-    assert!(matches!(ready(ledger.enter(&pace, NOW)), Err(TooFast::Rate { .. })));
+    assert!(matches!(ready(ledger.enter(&pace, NOW)), Err(RateRefused::Rate { .. })));
 }
 
 fn record(time: UnixMs, model: &str) -> Record {
@@ -450,7 +452,7 @@ fn record(time: UnixMs, model: &str) -> Record {
             cache_write_1h: 0,
             reasoning: 4,
         },
-        source: Source::Reported,
+        source: UsageSource::Reported,
         charged: 3,
         wasted: 6,
         cost: 5,
@@ -572,13 +574,13 @@ fn a_newer_schema_and_a_foreign_journal_are_refused() {
     ledger.db.lock().connection().pragma_update(None, "user_version", 7).unwrap();
     drop(ledger);
     let refused = store.try_open(SMALL).map(|_| ()).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 7, known: 6, .. }), "{refused}");
+    assert!(matches!(refused, StoreOpenError::Newer { found: 7, known: 6, .. }), "{refused}");
 
     let store = Store::new();
     drop(store.open());
     let foreign = store.path().with_file_name("gatekeeper.db.journal/0000000900.log");
     std::fs::write(&foreign, b"something else altogether").unwrap();
-    assert!(matches!(store.try_open(SMALL), Err(OpenError::Foreign { .. })));
+    assert!(matches!(store.try_open(SMALL), Err(StoreOpenError::Foreign { .. })));
 }
 
 #[test]
@@ -588,7 +590,7 @@ fn a_pepper_never_changes_unnoticed() {
     let ledger = store.open();
     assert_eq!(*ledger.pepper(None).unwrap(), *own);
     assert_eq!(*ledger.pepper(Some(&own)).unwrap(), *own);
-    assert!(matches!(ledger.pepper(Some(&[7; 32])), Err(PepperError::StoreHasItsOwn)));
+    assert!(matches!(ledger.pepper(Some(&[7; 32])), Err(PepperMismatch::StoreHasItsOwn)));
 
     let store = Store::new();
     assert_eq!(*store.open().pepper(Some(&[7; 32])).unwrap(), [7; 32]);
@@ -596,7 +598,7 @@ fn a_pepper_never_changes_unnoticed() {
     assert_eq!(*ledger.pepper(Some(&[7; 32])).unwrap(), [7; 32]);
     let differs = ledger.pepper(Some(&[8; 32])).unwrap_err();
     assert!(differs.to_string().contains("every buyer's used quota would read 0"));
-    assert!(matches!(ledger.pepper(None), Err(PepperError::Missing)));
+    assert!(matches!(ledger.pepper(None), Err(PepperMismatch::Missing)));
 }
 
 /// Ten a minute are ten a minute, whichever of the last five minutes the clock comes to again, with
@@ -620,7 +622,7 @@ fn a_minute_is_handed_out_once_by_a_clock_that_is_set_by_less_than_five() {
                     _ => open.push(grant.hold),
                 }
             }
-            let pace = Pace { license: BERT, rate: minute(2), concurrency: None };
+            let pace = RateRequest { license: BERT, rate: minute(2), concurrency: None };
             *rate += u64::from(ready(ledger.enter(&pace, now)).is_ok());
         }
         assert_eq!([*messages, *rate], [3, 2], "minute {step}");
@@ -643,15 +645,15 @@ fn a_store_has_one_owner_by_whatever_path_it_is_reached() {
     std::os::unix::fs::symlink(store.path(), &soft).unwrap();
     std::fs::hard_link(store.path(), &hard).unwrap();
     for path in [&soft, &hard, &dotted] {
-        let opened = Embedded::open_at(path, KEEP, SMALL, NOW, None);
-        assert!(matches!(opened, Err(OpenError::InUse { .. })), "{}", path.display());
+        let opened = EmbeddedLedger::open_at(path, KEEP, SMALL, NOW, None);
+        assert!(matches!(opened, Err(StoreOpenError::InUse { .. })), "{}", path.display());
     }
     let grant = reserve(&ledger, &Demand { messages: month(1), ..ask(ANNA) }).unwrap();
     ledger.settle(grant.hold, charge(7));
     ledger.close();
     drop(ledger);
-    let linked = Embedded::open_at(&soft, KEEP, SMALL, NOW, None).unwrap();
+    let linked = EmbeddedLedger::open_at(&soft, KEEP, SMALL, NOW, None).unwrap();
     assert_eq!(used(&linked, ANNA), (1, 7));
-    assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })));
+    assert!(matches!(store.try_open(SMALL), Err(StoreOpenError::InUse { .. })));
     linked.close();
 }

@@ -3,7 +3,7 @@
 use gatekeeper_filters::kernel::{Period, UnixMs, Window};
 
 /// Start of the window of each period kind, in the order of [`Period::ALL`].
-pub type Starts = [UnixMs; 4];
+pub type WindowStarts = [UnixMs; 4];
 
 #[derive(Debug, Clone, Copy)]
 pub struct Windows([Window; 4]);
@@ -27,7 +27,7 @@ impl Windows {
         self.0[period as usize]
     }
 
-    pub fn starts(&self) -> Starts {
+    pub fn starts(&self) -> WindowStarts {
         self.0.map(|window| window.start)
     }
 }

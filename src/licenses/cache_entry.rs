@@ -14,7 +14,7 @@ use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::settings::LicenseCache,
+    config::settings::LicenseCacheSettings,
     shops::{LicenseVerdict, ShopLicense, ShopReply},
 };
 
@@ -253,7 +253,7 @@ impl CachedLicense {
     pub fn decide(
         &self,
         verdict: LicenseVerdict,
-        cache: &LicenseCache,
+        cache: &LicenseCacheSettings,
         id: &LicenseId,
         now: UnixMs,
     ) -> CacheDecision {
@@ -315,7 +315,7 @@ fn merge_devices(one: &[CachedDevice], other: &[CachedDevice]) -> Vec<CachedDevi
 }
 
 /// How long a no is kept that was said `times` in a row.
-pub fn no_for(cache: &LicenseCache, times: u32) -> Duration {
+pub fn no_for(cache: &LicenseCacheSettings, times: u32) -> Duration {
     let doubled = cache.negative.saturating_mul(1 << times.saturating_sub(1).min(8));
     doubled.min(LONGEST_NO.max(cache.negative))
 }

@@ -11,7 +11,9 @@ use super::{
     redis_cache::{CHANNEL, REVOKED, RedisCache},
     validator::LicenseValidator,
 };
-use crate::store::{Away, MOMENT, SILENCE, listen::Listener, patience::Patience};
+use crate::redis_store::{
+    MOMENT, SILENCE, StoreUnavailable, pubsub::Subscriber, wait_budget::WaitBudget,
+};
 
 /// Between two attempts at a shared store that does not answer.
 const RETRY: Duration = Duration::from_millis(500);
@@ -68,7 +70,10 @@ impl LicenseValidator {
     }
 
     /// The record of a licence as it is on the shared store now, where there is one.
-    pub(super) async fn latest(&self, id: &LicenseId) -> Result<Option<Arc<CacheSlot>>, Away> {
+    pub(super) async fn latest(
+        &self,
+        id: &LicenseId,
+    ) -> Result<Option<Arc<CacheSlot>>, StoreUnavailable> {
         let kept = self.records.get(id);
         let Some(shared) = &self.shared else { return Ok(kept) };
         let stamp = shared.stamp();
@@ -97,9 +102,9 @@ impl LicenseValidator {
             if merged.revocation != Revocation::default() {
                 shared.revoke(&id, merged.revocation).await?;
             }
-            Ok::<_, Away>(merged)
+            Ok::<_, StoreUnavailable>(merged)
         };
-        let (mut merged, mut patience) = (merge().await, Patience::of(MOMENT));
+        let (mut merged, mut patience) = (merge().await, WaitBudget::of(MOMENT));
         // Others wait for it, and would ask the shop themselves.
         while merged.is_err() && !patience.is_over() && shared.store.is_back(&mut patience).await {
             patience.part(SILENCE);
@@ -118,7 +123,7 @@ impl LicenseValidator {
     }
 
     /// Hears of records that other gateways changed.
-    pub fn listener(self: &Arc<Self>) -> Listener {
+    pub fn listener(self: &Arc<Self>) -> Subscriber {
         let validator = self.clone();
         let heard = move |_: &str, id: &str| {
             if id == REVOKED {
@@ -126,13 +131,13 @@ impl LicenseValidator {
             }
             let Some(id) = LicenseId::from_hex(id) else { return };
             if let Some(shared) = &validator.shared {
-                shared.heard_of_change();
+                shared.notify_change();
             }
             if let Some(kept) = validator.records.get(&id) {
                 kept.set_compared(0);
             }
         };
-        Listener { channel: CHANNEL, heard: Box::new(heard) }
+        Subscriber { channel: CHANNEL, heard: Box::new(heard) }
     }
 
     /// What runs beside requests: the shared store, and a look around each minute.
@@ -146,7 +151,7 @@ impl LicenseValidator {
                 }
             });
             tokio::spawn(self.clone().write_back());
-            tokio::spawn(self.clone().hear_operators(shared.clone()));
+            tokio::spawn(self.clone().on_revocation_message(shared.clone()));
         }
         let validator = self.clone();
         tokio::spawn(async move { validator.watch_clock().await });
@@ -158,7 +163,7 @@ impl LicenseValidator {
 
     /// Takes in what operators said of licences at other gateways, each time it may have changed: a
     /// request of a licence that is revoked must not be the first to find out.
-    async fn hear_operators(self: Arc<Self>, shared: Arc<RedisCache>) {
+    async fn on_revocation_message(self: Arc<Self>, shared: Arc<RedisCache>) {
         loop {
             self.unheard.notified().await;
             let Ok(words) = shared.revocations().await else {

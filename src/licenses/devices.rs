@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use gatekeeper_filters::{
-    kernel::{Asking, Code, Credential, License, LicenseId, Plan, Reject, UnixMs},
+    kernel::{Code, Credential, License, LicenseId, LicenseQuery, Plan, Rejection, UnixMs},
     license,
 };
 use moka::sync::Cache;
@@ -73,7 +73,7 @@ impl LicenseValidator {
         self: &Arc<Self>,
         sources: &Arc<ConfiguredShops>,
         license: &License,
-        asking: &Asking<'_>,
+        asking: &LicenseQuery<'_>,
     ) -> Result<(), Code> {
         let Some(instance) = asking.instance else { return Err(Code::DeviceLimit) };
         let device = self.hasher.device(&license.id, instance);
@@ -197,7 +197,7 @@ impl LicenseValidator {
         license: &License,
         credential: &Credential,
         name: &str,
-    ) -> Result<(String, Devices), Reject> {
+    ) -> Result<(String, Devices), Rejection> {
         let (id, now) = (&license.id, UnixMs::now());
         if !self.may_activate(id, now) {
             return Err(too_many_activations());
@@ -219,7 +219,7 @@ impl LicenseValidator {
         self: &Arc<Self>,
         owner: &DeviceRequest,
         name: &str,
-    ) -> Result<(String, Devices), Reject> {
+    ) -> Result<(String, Devices), Rejection> {
         let license = &owner.license;
         let kept = self.known(&license.id).await;
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
@@ -240,7 +240,7 @@ impl LicenseValidator {
     }
 
     /// A place in the list that the gateways keep themselves.
-    async fn activate_here(&self, license: &License) -> Result<(String, Devices), Reject> {
+    async fn activate_here(&self, license: &License) -> Result<(String, Devices), Rejection> {
         let _lock = self.only_here(&license.id).await?;
         let latest = self.latest(&license.id).await.map_err(|_| store_is_away())?;
         let limit = latest.as_ref().and_then(|kept| kept.record.facts.as_ref()?.activation_limit);
@@ -277,14 +277,14 @@ impl LicenseValidator {
         license: &License,
         credential: &Credential,
         instance: &str,
-    ) -> Result<Devices, Reject> {
+    ) -> Result<Devices, Rejection> {
         let (id, now) = (&license.id, UnixMs::now());
         let device = self.hasher.device(id, instance);
         let kept = self.known(id).await;
         let is_known = kept.as_ref().is_some_and(|kept| kept.record.device(&device).is_some());
         if !is_known && !self.strike(id, &device, now) {
             let message = "Too many unknown devices in the last hour. Please try again in an hour.";
-            return Err(Reject::new(Code::RateLimited, message).retry_after(60));
+            return Err(Rejection::new(Code::RateLimited, message).retry_after(60));
         }
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
         let released = if listed_at(sources, &record).is_some() {
@@ -309,7 +309,7 @@ impl LicenseValidator {
         };
         if !released {
             let message = "This device is not activated for this licence.";
-            return Err(Reject::new(Code::NotFound, message));
+            return Err(Rejection::new(Code::NotFound, message));
         }
         self.forgive(id, &device);
         self.set_device(id, &device, true, now).await;
@@ -416,7 +416,7 @@ impl LicenseValidator {
     }
 
     /// Of all gateways, only this one changes the licence's devices while the lock lives.
-    async fn only_here(&self, id: &LicenseId) -> Result<Option<DistributedLock>, Reject> {
+    async fn only_here(&self, id: &LicenseId) -> Result<Option<DistributedLock>, Rejection> {
         let Some(shared) = &self.shared else { return Ok(None) };
         let deadline = tokio::time::Instant::now() + WAIT;
         while tokio::time::Instant::now() < deadline {
@@ -507,7 +507,7 @@ fn age(record: &CachedLicense, device: &str, now: UnixMs) -> Option<DeviceFreshn
     })
 }
 
-pub(super) fn all_taken(most: Option<u64>) -> Reject {
+pub(super) fn all_taken(most: Option<u64>) -> Rejection {
     let message = match most {
         Some(most) => format!(
             "This licence is in use on {most} devices, as many as it allows. Deactivate another \
@@ -519,19 +519,19 @@ pub(super) fn all_taken(most: Option<u64>) -> Reject {
                 .into()
         }
     };
-    Reject::new(Code::DeviceLimit, message)
+    Rejection::new(Code::DeviceLimit, message)
 }
 
-pub(super) fn too_many_activations() -> Reject {
+pub(super) fn too_many_activations() -> Rejection {
     let message =
         "This licence was activated too often in the last hour. Please try again in an hour.";
-    Reject::new(Code::RateLimited, message).retry_after(60)
+    Rejection::new(Code::RateLimited, message).retry_after(60)
 }
 
-fn store_is_away() -> Reject {
+fn store_is_away() -> Rejection {
     license::check_unavailable("the shared store does not answer, and it has the list of devices")
 }
 
-fn unanswered() -> Reject {
+fn unanswered() -> Rejection {
     license::check_unavailable("the shop did not answer about a device")
 }

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use gatekeeper_filters::{
-    kernel::{Code, Credential, License, LicenseId, Reject, UnixMs},
+    kernel::{Code, Credential, License, LicenseId, Rejection, UnixMs},
     license,
 };
 
@@ -35,7 +35,7 @@ impl LicenseValidator {
         sources: &Arc<ConfiguredShops>,
         (credential, address): (&Credential, Option<IpAddr>),
         name: &str,
-    ) -> Option<Result<(License, String, Devices), Reject>> {
+    ) -> Option<Result<(License, String, Devices), Rejection>> {
         let questions = sources.activated_first(credential.expose());
         if questions.is_empty() {
             return None;
@@ -44,7 +44,7 @@ impl LicenseValidator {
         let prefix = address.map(ClientPrefix::from);
         let class = match prefix.map(|prefix| self.visitors.admit(prefix, &id, now)) {
             Some(ThrottleDecision::TooMany { retry_after }) => {
-                let standing = gatekeeper_filters::kernel::Standing::TooMany { retry_after };
+                let standing = gatekeeper_filters::kernel::LicenseStatus::TooMany { retry_after };
                 return Some(Err(license::decide(standing, None).err()?));
             }
             Some(ThrottleDecision::Clean) => CallPriority::Clean,
@@ -76,7 +76,7 @@ impl LicenseValidator {
                 if let Some(prefix) = prefix {
                     self.visitors.refused(prefix, now);
                 }
-                let standing = gatekeeper_filters::kernel::Standing::Invalid(
+                let standing = gatekeeper_filters::kernel::LicenseStatus::Invalid(
                     code.unwrap_or(Code::LicenseInvalid),
                 );
                 license::decide(standing, None).err()?

@@ -27,8 +27,8 @@ use super::{
     call_budget::{CallPriority, LONGEST_SPAN, POOLS},
 };
 use crate::{
+    redis_store::{RedisStore, StoreUnavailable, script::Script},
     shops::ShopLicense,
-    store::{Away, Store, script::Script},
 };
 
 /// A lock whose holder does not renew it is free again.
@@ -43,7 +43,7 @@ pub const REVOKED: &str = "revoked";
 const REVOCATIONS: &str = "gk:revoked";
 
 pub struct RedisCache {
-    pub store: Arc<Store>,
+    pub store: Arc<RedisStore>,
     /// Changes of other gateways that were heard of.
     changes: AtomicU64,
     scripts: Scripts,
@@ -59,7 +59,7 @@ struct Scripts {
 }
 
 impl RedisCache {
-    pub fn new(store: Arc<Store>) -> Self {
+    pub fn new(store: Arc<RedisStore>) -> Self {
         Self { store, changes: AtomicU64::new(0), scripts: Scripts::new() }
     }
 
@@ -68,7 +68,7 @@ impl RedisCache {
     }
 
     /// Another gateway changed something.
-    pub fn heard_of_change(&self) {
+    pub fn notify_change(&self) {
         self.changes.fetch_add(1, Relaxed);
     }
 
@@ -81,7 +81,7 @@ impl RedisCache {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn record(&self, id: &LicenseId) -> Result<Option<CachedLicense>, Away> {
+    pub async fn record(&self, id: &LicenseId) -> Result<Option<CachedLicense>, StoreUnavailable> {
         let text: Option<String> = self.store.run(Cmd::get(record_key(id))).await?;
         Ok(text.as_deref().and_then(parse))
     }
@@ -96,7 +96,7 @@ impl RedisCache {
         id: &LicenseId,
         record: &CachedLicense,
         keep: Duration,
-    ) -> Result<CachedLicense, Away> {
+    ) -> Result<CachedLicense, StoreUnavailable> {
         let keep = keep.as_millis() as u64;
         for reference in record.facts.iter().flat_map(ShopLicense::references) {
             let mut index = redis::pipe();
@@ -112,7 +112,7 @@ impl RedisCache {
             if theirs.as_ref() == Some(&merged) {
                 return Ok(merged);
             }
-            let text = serde_json::to_string(&merged).map_err(|_| Away)?;
+            let text = serde_json::to_string(&merged).map_err(|_| StoreUnavailable)?;
             let mut call = self.scripts.replace.call(&[record_key(id)]);
             call.arg(there.unwrap_or_default()).arg(text).arg(keep);
             call.arg(CHANNEL).arg(self.store.message(&id.to_hex()));
@@ -120,7 +120,7 @@ impl RedisCache {
                 return Ok(merged);
             }
         }
-        Err(Away)
+        Err(StoreUnavailable)
     }
 
     /// Writes down what an operator said of a licence, unless something later is there, and tells
@@ -129,7 +129,7 @@ impl RedisCache {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn revoke(&self, id: &LicenseId, word: Revocation) -> Result<(), Away> {
+    pub async fn revoke(&self, id: &LicenseId, word: Revocation) -> Result<(), StoreUnavailable> {
         let mut call = self.scripts.revoke.call(&[REVOCATIONS]);
         call.arg(id.to_hex()).arg(word.at.0).arg(u8::from(word.revoked));
         call.arg(CHANNEL).arg(self.store.message(REVOKED));
@@ -141,7 +141,7 @@ impl RedisCache {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn revocations(&self) -> Result<Vec<(LicenseId, Revocation)>, Away> {
+    pub async fn revocations(&self) -> Result<Vec<(LicenseId, Revocation)>, StoreUnavailable> {
         let all: Vec<(String, String)> = self.store.run(Cmd::hgetall(REVOCATIONS)).await?;
         let read = |(id, word): &(String, String)| {
             let (at, revoked) = word.split_once(' ')?;
@@ -155,7 +155,7 @@ impl RedisCache {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, Away> {
+    pub async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, StoreUnavailable> {
         let ids: Vec<String> = self.store.run(Cmd::smembers(order_key(order))).await?;
         Ok(ids.iter().filter_map(|id| LicenseId::from_hex(id)).collect())
     }
@@ -164,13 +164,18 @@ impl RedisCache {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn refusal(&self, id: &LicenseId) -> Result<Option<String>, Away> {
+    pub async fn refusal(&self, id: &LicenseId) -> Result<Option<String>, StoreUnavailable> {
         self.store.run(Cmd::get(refusal_key(id))).await
     }
 
     /// # Errors
     /// The store does not answer.
-    pub async fn refuse(&self, id: &LicenseId, why: &str, keep: Duration) -> Result<(), Away> {
+    pub async fn refuse(
+        &self,
+        id: &LicenseId,
+        why: &str,
+        keep: Duration,
+    ) -> Result<(), StoreUnavailable> {
         let mut command = Cmd::set(refusal_key(id), why);
         command.arg("PX").arg(keep.as_millis() as u64);
         self.store.run(command).await
@@ -178,7 +183,7 @@ impl RedisCache {
 
     /// # Errors
     /// The store does not answer.
-    pub async fn forget_refusal(&self, id: &LicenseId) -> Result<(), Away> {
+    pub async fn forget_refusal(&self, id: &LicenseId) -> Result<(), StoreUnavailable> {
         self.store.run(Cmd::del(refusal_key(id))).await
     }
 
@@ -186,7 +191,10 @@ impl RedisCache {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn lock(self: &Arc<Self>, id: &LicenseId) -> Result<Option<DistributedLock>, Away> {
+    pub async fn lock(
+        self: &Arc<Self>,
+        id: &LicenseId,
+    ) -> Result<Option<DistributedLock>, StoreUnavailable> {
         let (key, holder) = (lock_key(id), self.store.unique());
         let mut tries = 0;
         loop {
@@ -210,7 +218,7 @@ impl RedisCache {
         tokio::spawn(async move {
             let mut call = shared.scripts.unlock.call(&[key]);
             call.arg(holder);
-            let _: Result<u8, Away> = shared.store.call(call).await;
+            let _: Result<u8, StoreUnavailable> = shared.store.call(call).await;
         });
     }
 
@@ -218,7 +226,7 @@ impl RedisCache {
     ///
     /// # Errors
     /// The store does not answer.
-    pub async fn is_locked(&self, id: &LicenseId) -> Result<bool, Away> {
+    pub async fn is_locked(&self, id: &LicenseId) -> Result<bool, StoreUnavailable> {
         self.store.run(Cmd::exists(lock_key(id))).await
     }
 
@@ -230,7 +238,7 @@ impl RedisCache {
     pub async fn take_call(
         &self,
         class: CallPriority,
-    ) -> Result<Result<(usize, String), Duration>, Away> {
+    ) -> Result<Result<(usize, String), Duration>, StoreUnavailable> {
         let member = self.store.unique();
         let keys: Vec<String> = class.pools().iter().map(|pool| pool_key(*pool)).collect();
         let mut call = self.scripts.take.call(&keys);
@@ -251,7 +259,7 @@ impl RedisCache {
 
     /// # Errors
     /// The store does not answer.
-    pub async fn give_back_call(&self, pool: usize, member: &str) -> Result<(), Away> {
+    pub async fn give_back_call(&self, pool: usize, member: &str) -> Result<(), StoreUnavailable> {
         self.store.run(Cmd::zrem(pool_key(pool), member)).await
     }
 }
@@ -272,7 +280,7 @@ impl DistributedLock {
                 tokio::time::sleep(LOCK / 3).await;
                 let mut call = renewer.scripts.renew.call(&[&name]);
                 call.arg(&by).arg(LOCK.as_millis() as u64);
-                let _: Result<u8, Away> = renewer.store.call(call).await;
+                let _: Result<u8, StoreUnavailable> = renewer.store.call(call).await;
             }
         });
         Self { renewing, shared, key, holder }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use gatekeeper_filters::kernel::{Asking, Code, Credential, LicenseId, Plan, Standing, UnixMs};
+use gatekeeper_filters::kernel::{
+    Code, Credential, LicenseId, LicenseQuery, LicenseStatus, Plan, UnixMs,
+};
 
 use super::{
     ConfiguredLicenses, STATIC, cache_entry::CachedLicense, devices::Devices,
@@ -109,14 +111,14 @@ impl ConfiguredLicenses {
             return Ok(known);
         }
         let LicenseRef::Key(credential) = subject else { return Err(NotFound::Id) };
-        let asking = Asking { credential, address: None, instance: None, now: UnixMs::now() };
+        let asking = LicenseQuery { credential, address: None, instance: None, now: UnixMs::now() };
         match self.identify(&asking).await {
-            Standing::Valid(_) | Standing::OtherDevice(_) => {
+            LicenseStatus::Valid(_) | LicenseStatus::OtherDevice(_) => {
                 self.known(id).await.ok_or(NotFound::Unknown)
             }
             // A shop may know it and refuse it, which is worth a look as well.
-            Standing::Invalid(code) => self.known(id).await.ok_or(NotFound::Key(code)),
-            Standing::Unknown { .. } | Standing::TooMany { .. } => Err(NotFound::Unknown),
+            LicenseStatus::Invalid(code) => self.known(id).await.ok_or(NotFound::Key(code)),
+            LicenseStatus::Unknown { .. } | LicenseStatus::TooMany { .. } => Err(NotFound::Unknown),
         }
     }
 

@@ -15,8 +15,8 @@ use super::{
     validator::{LicenseValidator, NegativeEntry, refusal_code},
 };
 use crate::{
+    redis_store::{MOMENT, SILENCE, StoreUnavailable, wait_budget::WaitBudget},
     shops::{Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse},
-    store::{Away, MOMENT, SILENCE, patience::Patience},
 };
 
 /// A key that no shop ever made.
@@ -123,7 +123,7 @@ impl LicenseValidator {
         inquiry: LookupRequest,
         mut kept: Option<CallPermit>,
     ) -> FlightResult {
-        let mut patience = Patience::of(MOMENT);
+        let mut patience = WaitBudget::of(MOMENT);
         loop {
             if kept.is_none() {
                 kept = self.turnstile.pass(inquiry.class, inquiry.address).await;
@@ -153,7 +153,7 @@ impl LicenseValidator {
                         return Ok(());
                     }
                 }
-                Err(Away) => {
+                Err(StoreUnavailable) => {
                     patience.part(SILENCE);
                     kept = Some(turn);
                 }
@@ -195,7 +195,7 @@ impl LicenseValidator {
 
     /// [`Self::learned`], for which one answer that comes late is no reason to ask the shop again.
     async fn has_learned(&self, shared: &RedisCache, inquiry: &LookupRequest) -> bool {
-        let mut patience = Patience::of(MOMENT);
+        let mut patience = WaitBudget::of(MOMENT);
         loop {
             if let Ok(learned) = self.learned(shared, inquiry).await {
                 return learned;
@@ -208,7 +208,11 @@ impl LicenseValidator {
     }
 
     /// Takes over what another gateway learned since the question came up.
-    async fn learned(&self, shared: &RedisCache, inquiry: &LookupRequest) -> Result<bool, Away> {
+    async fn learned(
+        &self,
+        shared: &RedisCache,
+        inquiry: &LookupRequest,
+    ) -> Result<bool, StoreUnavailable> {
         if let Some(record) = shared.record(&inquiry.id).await? {
             let is_news = match &inquiry.before {
                 Some(before) => record.answered > before.answered && !record.is_due(UnixMs::now()),

@@ -8,12 +8,12 @@ use std::sync::{
 use gatekeeper_filters::kernel::{Code, Plan, UnixMs};
 
 use crate::{
-    config::settings::{LicenseCache, LicenseSource, Settings, ShopAccount},
+    config::settings::{LicenseCacheSettings, LicenseSource, Settings, ShopAccount},
     shops::{Asked, LicenseVerdict, Shop, ShopLicense, ShopReply},
 };
 
 pub struct ConfiguredShops {
-    pub cache: LicenseCache,
+    pub cache: LicenseCacheSettings,
     pub plans: Vec<Arc<Plan>>,
     /// In YAML order.
     accounts: Vec<Arc<ShopAccount>>,

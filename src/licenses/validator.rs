@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gatekeeper_filters::kernel::{Asking, Code, License, LicenseId, Standing, UnixMs};
+use gatekeeper_filters::kernel::{Code, License, LicenseId, LicenseQuery, LicenseStatus, UnixMs};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
@@ -40,8 +40,8 @@ use super::{
 };
 use crate::{
     config::settings,
+    redis_store::RedisStore,
     shops::{self, Asked, LicenseVerdict, Shop, ShopError, ShopLicense, ShopReply},
-    store::Store,
     telemetry::Telemetry,
     vault::KeyedHash,
 };
@@ -97,8 +97,8 @@ impl LicenseValidator {
     /// # Errors
     /// The database, TLS or a thread can't be had.
     pub fn open(
-        store: &settings::Store,
-        redis: Option<Arc<Store>>,
+        store: &settings::StoreSettings,
+        redis: Option<Arc<RedisStore>>,
         hasher: KeyedHash,
         telemetry: Arc<Telemetry>,
     ) -> anyhow::Result<Arc<Self>> {
@@ -163,8 +163,8 @@ impl LicenseValidator {
         self: &Arc<Self>,
         sources: &Arc<ConfiguredShops>,
         id: LicenseId,
-        asking: &Asking<'_>,
-    ) -> Standing {
+        asking: &LicenseQuery<'_>,
+    ) -> LicenseStatus {
         // A key that no source has is nobody's, whatever the shared store might say.
         if self.records.get(&id).is_none()
             && sources.questions(asking.credential.expose()).is_empty()
@@ -184,8 +184,8 @@ impl LicenseValidator {
         sources: &Arc<ConfiguredShops>,
         id: LicenseId,
         kept: &Arc<CacheSlot>,
-        asking: &Asking<'_>,
-    ) -> Standing {
+        asking: &LicenseQuery<'_>,
+    ) -> LicenseStatus {
         let now = asking.now;
         kept.see(now);
         let verdict = self.verdict(sources, &kept.record, now);
@@ -219,7 +219,7 @@ impl LicenseValidator {
                 match self.ask_first(sources, id, kept, asking).await {
                     Ok(()) => self.now_known(sources, id, None, now),
                     Err(_) if answer.is_some() => standing(id, answer),
-                    Err(why) => Standing::Unknown { why },
+                    Err(why) => LicenseStatus::Unknown { why },
                 }
             }
         }
@@ -232,7 +232,7 @@ impl LicenseValidator {
         sources: &Arc<ConfiguredShops>,
         id: LicenseId,
         kept: &Arc<CacheSlot>,
-        asking: &Asking<'_>,
+        asking: &LicenseQuery<'_>,
     ) -> FlightResult {
         let inquiry = || self.inquiry(sources, id, asking, CallPriority::Known);
         self.ask(inquiry(), Some(kept)).await?;
@@ -264,8 +264,8 @@ impl LicenseValidator {
         self: &Arc<Self>,
         sources: &Arc<ConfiguredShops>,
         id: LicenseId,
-        asking: &Asking<'_>,
-    ) -> Standing {
+        asking: &LicenseQuery<'_>,
+    ) -> LicenseStatus {
         let now = asking.now;
         let cache = &self.telemetry.metrics.license_cache;
         let address = asking.address.map(ClientPrefix::from);
@@ -275,12 +275,12 @@ impl LicenseValidator {
             if code != Code::DeviceLimit {
                 self.turned_away(address, now);
             }
-            return Standing::Invalid(code);
+            return LicenseStatus::Invalid(code);
         }
         cache.miss.inc();
         let class = match address.map(|address| self.visitors.admit(address, &id, now)) {
             Some(ThrottleDecision::TooMany { retry_after }) => {
-                return Standing::TooMany { retry_after };
+                return LicenseStatus::TooMany { retry_after };
             }
             Some(ThrottleDecision::Clean) => CallPriority::Clean,
             Some(ThrottleDecision::Suspect) | None => CallPriority::Rest,
@@ -292,31 +292,35 @@ impl LicenseValidator {
             return self.now_known(sources, id, Some(&spelling), now);
         }
         if let Err(why) = self.ask(inquiry, before.as_ref()).await {
-            return Standing::Unknown { why };
+            return LicenseStatus::Unknown { why };
         }
         let standing = self.now_known(sources, id, Some(&spelling), now);
         match (&standing, address) {
-            (Standing::Valid(_), Some(address)) => self.visitors.welcomed(address, &id),
+            (LicenseStatus::Valid(_), Some(address)) => self.visitors.welcomed(address, &id),
             // The app was not told yet to activate its device: that is no guess.
-            (Standing::Invalid(Code::DeviceLimit), _) => {}
-            (Standing::Invalid(_), address) => self.turned_away(address, now),
+            (LicenseStatus::Invalid(Code::DeviceLimit), _) => {}
+            (LicenseStatus::Invalid(_), address) => self.turned_away(address, now),
             _ => {}
         }
         standing
     }
 
     /// A key that no source has. Addresses that try many are slowed, whatever the keys look like.
-    pub(super) fn refuse_unknown(&self, id: &LicenseId, asking: &Asking<'_>) -> Standing {
+    pub(super) fn refuse_unknown(
+        &self,
+        id: &LicenseId,
+        asking: &LicenseQuery<'_>,
+    ) -> LicenseStatus {
         let Some(address) = asking.address.map(ClientPrefix::from) else {
-            return Standing::Invalid(Code::LicenseInvalid);
+            return LicenseStatus::Invalid(Code::LicenseInvalid);
         };
         if let ThrottleDecision::TooMany { retry_after } =
             self.visitors.admit(address, id, asking.now)
         {
-            return Standing::TooMany { retry_after };
+            return LicenseStatus::TooMany { retry_after };
         }
         self.visitors.refused(address, asking.now);
-        Standing::Invalid(Code::LicenseInvalid)
+        LicenseStatus::Invalid(Code::LicenseInvalid)
     }
 
     fn turned_away(&self, address: Option<ClientPrefix>, now: UnixMs) {
@@ -360,7 +364,7 @@ impl LicenseValidator {
         id: LicenseId,
         spelling: Option<&LicenseId>,
         now: UnixMs,
-    ) -> Standing {
+    ) -> LicenseStatus {
         match self.records.get(&id) {
             Some(kept) if kept.record.facts.is_some() => {
                 kept.see(now);
@@ -369,8 +373,8 @@ impl LicenseValidator {
                 standing(id, Some(self.verdict(sources, &kept.record, now)))
             }
             _ => match spelling.and_then(|spelling| self.refused.get(spelling)) {
-                Some(refusal) => Standing::Invalid(refusal.code),
-                None => Standing::Invalid(Code::LicenseInvalid),
+                Some(refusal) => LicenseStatus::Invalid(refusal.code),
+                None => LicenseStatus::Invalid(Code::LicenseInvalid),
             },
         }
     }
@@ -408,7 +412,7 @@ impl LicenseValidator {
         &self,
         sources: &Arc<ConfiguredShops>,
         id: LicenseId,
-        asking: &Asking<'_>,
+        asking: &LicenseQuery<'_>,
         class: CallPriority,
     ) -> LookupRequest {
         LookupRequest {
@@ -424,7 +428,7 @@ impl LicenseValidator {
     }
 
     /// What a refusal belongs to: the key as it was typed, with the device where a shop knows both only together.
-    fn spelling(&self, sources: &ConfiguredShops, asking: &Asking<'_>) -> LicenseId {
+    fn spelling(&self, sources: &ConfiguredShops, asking: &LicenseQuery<'_>) -> LicenseId {
         let key = asking.credential.expose();
         match asking.instance {
             Some(instance) if !sources.activated_first(key).is_empty() => {
@@ -549,11 +553,13 @@ fn pause(sources: &ConfiguredShops) -> u64 {
     pause.clamp(Duration::from_secs(1), Duration::from_secs(30)).as_millis() as u64
 }
 
-fn standing(id: LicenseId, verdict: Option<LicenseVerdict>) -> Standing {
+fn standing(id: LicenseId, verdict: Option<LicenseVerdict>) -> LicenseStatus {
     match verdict {
-        Some(LicenseVerdict::Valid { plan, until }) => Standing::Valid(License { id, plan, until }),
-        Some(LicenseVerdict::Invalid(code)) => Standing::Invalid(code),
-        None => Standing::Unknown { why: "no shop could be asked" },
+        Some(LicenseVerdict::Valid { plan, until }) => {
+            LicenseStatus::Valid(License { id, plan, until })
+        }
+        Some(LicenseVerdict::Invalid(code)) => LicenseStatus::Invalid(code),
+        None => LicenseStatus::Unknown { why: "no shop could be asked" },
     }
 }
 

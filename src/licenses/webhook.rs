@@ -47,7 +47,7 @@ pub enum WebhookError {
 
 /// What is known of a webhook before its body is read.
 #[derive(Debug)]
-pub enum Head {
+pub enum WebhookHead {
     Signed(Signature),
     /// The secret in the address was right.
     Secret,
@@ -63,7 +63,7 @@ pub fn head(
     headers: &HeaderMap,
     secret: &str,
     now: UnixMs,
-) -> Result<Head, WebhookError> {
+) -> Result<WebhookHead, WebhookError> {
     let known =
         || sources.accounts(shop).filter_map(|account| account.source.webhook_secret.as_ref());
     let Some(webhook) = shop.webhook().filter(|_| known().next().is_some()) else {
@@ -73,10 +73,14 @@ pub fn head(
         let ours = known().fold(subtle::Choice::from(0), |ours, known| {
             ours | known.expose_secret().as_bytes().ct_eq(secret.as_bytes())
         });
-        return if bool::from(ours) { Ok(Head::Secret) } else { Err(WebhookError::Unsigned) };
+        return if bool::from(ours) {
+            Ok(WebhookHead::Secret)
+        } else {
+            Err(WebhookError::Unsigned)
+        };
     }
     match signature::of_head(webhook.scheme(), headers, now) {
-        Ok(signature) => Ok(Head::Signed(signature)),
+        Ok(signature) => Ok(WebhookHead::Signed(signature)),
         Err(HeadError::Unsigned) => Err(WebhookError::Unsigned),
         Err(HeadError::Skewed) => Err(WebhookError::Skewed),
     }
@@ -91,7 +95,7 @@ impl LicenseValidator {
         self: &Arc<Self>,
         shop: &'static dyn Shop,
         sources: &ConfiguredShops,
-        (head, body): (&Head, &[u8]),
+        (head, body): (&WebhookHead, &[u8]),
     ) -> Result<(), WebhookError> {
         let webhook = shop.webhook().ok_or(WebhookError::NotHere)?;
         // Two stores may have one secret.
@@ -101,8 +105,8 @@ impl LicenseValidator {
             return Err(WebhookError::Unsigned);
         }
         let id = match head {
-            Head::Signed(signature) => Some(signature.event_id(body)),
-            Head::Secret => None,
+            WebhookHead::Signed(signature) => Some(signature.event_id(body)),
+            WebhookHead::Secret => None,
         };
         self.health(shop).tell_event(UnixMs::now());
         if id.is_some_and(|id| self.seen_webhooks.contains_key(&id)) {
@@ -196,12 +200,12 @@ impl LicenseValidator {
     }
 }
 
-fn is_from(account: &ShopAccount, head: &Head, body: &[u8]) -> bool {
+fn is_from(account: &ShopAccount, head: &WebhookHead, body: &[u8]) -> bool {
     let secret = account.source.webhook_secret.as_ref();
     match head {
         // Whose of several secrets it was makes no difference: the event proves nothing.
-        Head::Secret => secret.is_some(),
-        Head::Signed(signature) => {
+        WebhookHead::Secret => secret.is_some(),
+        WebhookHead::Signed(signature) => {
             secret.is_some_and(|secret| signature.is_of(secret.expose_secret(), body))
         }
     }

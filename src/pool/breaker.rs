@@ -12,9 +12,9 @@ use std::{
 };
 
 use super::{
+    backoff::{jitter, millis},
     firewall::Firewall,
     health::Streak,
-    rest::{jitter, millis},
 };
 
 /// What is looked at: six times ten seconds.
@@ -54,7 +54,7 @@ impl Circuit {
 
 /// Who may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
+pub enum BreakerDecision {
     Free,
     /// As the one that finds out; it must report, whatever comes of it.
     Trial,
@@ -91,14 +91,14 @@ struct Bucket {
 
 /// The attempts of the last minute.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Tally {
+pub struct OutcomeWindow {
     pub all: u32,
     pub failed: u32,
     pub silent: u32,
 }
 
-impl Tally {
-    pub fn add(&mut self, other: Tally) {
+impl OutcomeWindow {
+    pub fn add(&mut self, other: OutcomeWindow) {
         self.all += other.all;
         self.failed += other.failed;
         self.silent += other.silent;
@@ -135,11 +135,11 @@ impl Breaker {
         self.circuit() == Circuit::Closed || !self.silent.load(Relaxed)
     }
 
-    pub fn pass(&self, now: Instant) -> Pass {
+    pub fn pass(&self, now: Instant) -> BreakerDecision {
         match self.circuit() {
-            Circuit::Closed => Pass::Free,
-            Circuit::HalfOpen if self.begin_request(now) => Pass::Trial,
-            Circuit::HalfOpen | Circuit::Open => Pass::No,
+            Circuit::Closed => BreakerDecision::Free,
+            Circuit::HalfOpen if self.begin_request(now) => BreakerDecision::Trial,
+            Circuit::HalfOpen | Circuit::Open => BreakerDecision::No,
         }
     }
 
@@ -249,14 +249,14 @@ impl Breaker {
     }
 
     /// What the last minute's attempts came to.
-    pub fn tally(&self, now: Instant) -> Tally {
+    pub fn tally(&self, now: Instant) -> OutcomeWindow {
         let turn = millis(now) / BUCKET_MS + 1;
         let recent = |bucket: &&Bucket| bucket.turn.load(Relaxed) + BUCKETS as u64 > turn;
-        let mut tally = Tally::default();
+        let mut tally = OutcomeWindow::default();
         for bucket in self.buckets.iter().filter(recent) {
             let failed = bucket.failed.load(Relaxed);
             let all = failed + bucket.answered.load(Relaxed);
-            tally.add(Tally { all, failed, silent: bucket.silent.load(Relaxed) });
+            tally.add(OutcomeWindow { all, failed, silent: bucket.silent.load(Relaxed) });
         }
         tally
     }
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     fn start() -> Instant {
-        super::super::rest::start_clock();
+        super::super::backoff::start_clock();
         Instant::now() + Duration::from_secs(100)
     }
 
@@ -280,10 +280,13 @@ mod tests {
         let breaker = Breaker::default();
         for _ in 0..3 {
             assert!(!breaker.failed(Fault::Quick, false, start()));
-            assert_eq!(breaker.pass(start()), Pass::Free);
+            assert_eq!(breaker.pass(start()), BreakerDecision::Free);
         }
         assert!(breaker.failed(Fault::Quick, false, start()), "the fourth");
-        assert_eq!((breaker.circuit(), breaker.pass(start())), (Circuit::Open, Pass::No));
+        assert_eq!(
+            (breaker.circuit(), breaker.pass(start())),
+            (Circuit::Open, BreakerDecision::No)
+        );
         assert!(!breaker.failed(Fault::Quick, false, start()), "late failures are no news");
         let busy = Breaker::default();
         for _ in 0..100 {
@@ -315,21 +318,28 @@ mod tests {
         now += PROBE_PAUSE;
         assert!(breaker.try_probe(now));
         breaker.half_open();
-        assert_eq!((breaker.pass(now), breaker.pass(now)), (Pass::Trial, Pass::No));
+        assert_eq!(
+            (breaker.pass(now), breaker.pass(now)),
+            (BreakerDecision::Trial, BreakerDecision::No)
+        );
         now += PROBE_PAUSE;
         let later = (breaker.pass(now), breaker.pass(now));
-        assert_eq!(later, (Pass::Trial, Pass::No), "one that hangs keeps nobody out for long");
+        assert_eq!(
+            later,
+            (BreakerDecision::Trial, BreakerDecision::No),
+            "one that hangs keeps nobody out for long"
+        );
         breaker.end_trial();
-        assert_eq!(breaker.pass(now), Pass::Trial);
+        assert_eq!(breaker.pass(now), BreakerDecision::Trial);
         assert!(!breaker.failed(Fault::Quick, true, now), "it was not closed");
         assert_eq!(breaker.circuit(), Circuit::Open);
         now += PROBE_PAUSE;
         assert!(breaker.try_probe(now));
         breaker.half_open();
-        assert_eq!(breaker.pass(now), Pass::Trial);
+        assert_eq!(breaker.pass(now), BreakerDecision::Trial);
         assert!(!breaker.answered(false, now), "an answer from before decides nothing");
         assert!(breaker.answered(true, now));
-        assert_eq!(breaker.pass(now), Pass::Free);
+        assert_eq!(breaker.pass(now), BreakerDecision::Free);
         assert!(!breaker.failed(Fault::Quick, false, now), "and it begins anew");
     }
 
@@ -342,9 +352,12 @@ mod tests {
                 let fault = if nth < silent { Fault::Silent } else { Fault::Quick };
                 breaker.failed(fault, false, start());
             }
-            assert_eq!((breaker.pass(start()), breaker.lets_through()), (Pass::No, lets_through));
+            assert_eq!(
+                (breaker.pass(start()), breaker.lets_through()),
+                (BreakerDecision::No, lets_through)
+            );
             breaker.half_open();
-            assert_eq!(breaker.pass(start()), Pass::Trial);
+            assert_eq!(breaker.pass(start()), BreakerDecision::Trial);
             breaker.failed(Fault::Silent, true, start());
             assert!(!breaker.lets_through(), "its trial was silent");
         }

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::breaker::{Breaker, Circuit, Fault, Pass, Tally};
+use super::breaker::{Breaker, BreakerDecision, Circuit, Fault, OutcomeWindow};
 
 /// One for the provider, and one for each of its accounts. The breakers outlive a reload.
 pub struct Circuits {
@@ -19,7 +19,7 @@ struct Account {
 
 /// What an attempt finds out for others, and has to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Trials {
+pub struct CircuitProbes {
     /// It is the one request that a half-open provider is tried by.
     pub provider: bool,
     /// The same of its account.
@@ -28,7 +28,7 @@ pub struct Trials {
     pub through: bool,
 }
 
-impl Trials {
+impl CircuitProbes {
     pub fn is_any(self) -> bool {
         self.provider || self.account || self.through
     }
@@ -36,13 +36,13 @@ impl Trials {
 
 /// What became known just now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Opened {
+pub struct CircuitsOpened {
     pub provider: Option<Fault>,
     pub account: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ClosedAgain {
+pub struct CircuitsClosed {
     pub provider: bool,
     pub account: bool,
 }
@@ -66,7 +66,7 @@ impl Circuits {
     }
 
     /// Whether an account may be asked; a trial that is granted has to be ended.
-    pub fn pass(&self, account: usize, now: Instant) -> Pass {
+    pub fn pass(&self, account: usize, now: Instant) -> BreakerDecision {
         self.account(account).pass(now)
     }
 
@@ -82,31 +82,37 @@ impl Circuits {
     }
 
     /// An answer, or a refusal that only a healthy provider gives.
-    pub fn answered(&self, account: usize, trials: Trials, now: Instant) -> ClosedAgain {
+    pub fn answered(&self, account: usize, trials: CircuitProbes, now: Instant) -> CircuitsClosed {
         let account = self.account(account).answered(trials.is_any(), now);
         let provider = (trials.provider || trials.through) && self.provider.close();
-        ClosedAgain { provider, account }
+        CircuitsClosed { provider, account }
     }
 
-    pub fn failed(&self, account: usize, fault: Fault, trials: Trials, now: Instant) -> Opened {
+    pub fn failed(
+        &self,
+        account: usize,
+        fault: Fault,
+        trials: CircuitProbes,
+        now: Instant,
+    ) -> CircuitsOpened {
         let is_trial = trials.account || trials.provider;
         let account = self.account(account).failed(fault, is_trial, now);
         if self.provider.circuit() != Circuit::Closed {
             if trials.provider {
                 self.provider.open(fault, now);
             }
-            return Opened { provider: None, account };
+            return CircuitsOpened { provider: None, account };
         }
         let provider = self.common_fault(now);
         if let Some(fault) = provider {
             self.provider.open(fault, now);
         }
-        Opened { provider, account }
+        CircuitsOpened { provider, account }
     }
 
     /// What most of the accounts suffer from, if most of them do and it was seen often enough.
     fn common_fault(&self, now: Instant) -> Option<Fault> {
-        let (mut sum, mut failing, mut count) = (Tally::default(), 0, 0);
+        let (mut sum, mut failing, mut count) = (OutcomeWindow::default(), 0, 0);
         for account in self.accounts.iter().filter(|account| account.in_use) {
             let tally = account.breaker.tally(now);
             count += 1;
@@ -121,7 +127,7 @@ impl Circuits {
     }
 
     /// What was tried told nothing.
-    pub fn end(&self, account: usize, trials: Trials) {
+    pub fn end(&self, account: usize, trials: CircuitProbes) {
         if trials.account {
             self.account(account).end_trial();
         }
@@ -138,13 +144,13 @@ mod tests {
     use super::*;
 
     fn circuits(accounts: &[bool]) -> Circuits {
-        super::super::rest::start_clock();
+        super::super::backoff::start_clock();
         let account = |in_use: &bool| (Arc::new(Breaker::default()), *in_use);
         Circuits::new(Arc::default(), accounts.iter().map(account))
     }
 
-    fn fail(circuits: &Circuits, account: usize, fault: Fault) -> Opened {
-        circuits.failed(account, fault, Trials::default(), Instant::now())
+    fn fail(circuits: &Circuits, account: usize, fault: Fault) -> CircuitsOpened {
+        circuits.failed(account, fault, CircuitProbes::default(), Instant::now())
     }
 
     #[test]
@@ -152,12 +158,15 @@ mod tests {
         let (circuits, now) = (circuits(&[true, true]), Instant::now());
         let opened: Vec<bool> = (0..4).map(|_| fail(&circuits, 0, Fault::Quick).account).collect();
         assert_eq!(opened, [false, false, false, true]);
-        circuits.answered(1, Trials::default(), now);
+        circuits.answered(1, CircuitProbes::default(), now);
         for _ in 0..20 {
-            assert_eq!(fail(&circuits, 0, Fault::Quick), Opened::default());
+            assert_eq!(fail(&circuits, 0, Fault::Quick), CircuitsOpened::default());
         }
-        assert_eq!((circuits.provider.pass(now), circuits.pass(1, now)), (Pass::Free, Pass::Free));
-        assert_eq!(circuits.pass(0, now), Pass::No);
+        assert_eq!(
+            (circuits.provider.pass(now), circuits.pass(1, now)),
+            (BreakerDecision::Free, BreakerDecision::Free)
+        );
+        assert_eq!(circuits.pass(0, now), BreakerDecision::No);
         assert!(circuits.is_closed(1) && !circuits.is_closed(0));
     }
 
@@ -171,7 +180,7 @@ mod tests {
                 if account < failing {
                     fail(&circuits, account, Fault::Silent);
                 } else {
-                    circuits.answered(account, Trials::default(), Instant::now());
+                    circuits.answered(account, CircuitProbes::default(), Instant::now());
                 }
             }
             let circuit = circuits.provider.circuit();
@@ -197,17 +206,17 @@ mod tests {
             fail(&circuits, 0, Fault::Quick);
         }
         assert!(circuits.lets_through(0) && !circuits.is_closed(0));
-        let through = Trials { through: true, ..Trials::default() };
-        assert_eq!(circuits.failed(0, Fault::Quick, through, now), Opened::default());
+        let through = CircuitProbes { through: true, ..CircuitProbes::default() };
+        assert_eq!(circuits.failed(0, Fault::Quick, through, now), CircuitsOpened::default());
         let closed = circuits.answered(0, through, now);
-        assert_eq!(closed, ClosedAgain { provider: true, account: true });
+        assert_eq!(closed, CircuitsClosed { provider: true, account: true });
         assert!(circuits.is_closed(0));
         for _ in 0..4 {
             fail(&circuits, 0, Fault::Quick);
         }
         circuits.provider.half_open();
-        assert_eq!(circuits.provider.pass(now), Pass::Trial);
-        let trial = Trials { provider: true, ..Trials::default() };
+        assert_eq!(circuits.provider.pass(now), BreakerDecision::Trial);
+        let trial = CircuitProbes { provider: true, ..CircuitProbes::default() };
         circuits.failed(0, Fault::Silent, trial, now + Duration::from_secs(1));
         assert_eq!(circuits.provider.circuit(), Circuit::Open);
         assert!(!circuits.lets_through(0), "the trial was silent");

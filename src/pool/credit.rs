@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{rest::millis, witnesses::Witnesses};
+use super::{backoff::millis, witnesses::Witnesses};
 
 /// Most tokens of a small request.
 const SMALL_INPUT: u64 = 4096;
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn small_requests_of_three_licences_without_an_answer_between_tell_that_the_money_is_gone() {
-        super::super::rest::start_clock();
+        super::super::backoff::start_clock();
         let (credit, mut now) = (Credit::default(), Instant::now());
         for license in [1, 2, 1, 2, 2] {
             assert!(!credit.refused(license, now), "two licences are two requests");

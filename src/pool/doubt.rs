@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{rest::millis, witnesses::Witnesses};
+use super::{backoff::millis, witnesses::Witnesses};
 
 /// Between two probes of one doubt.
 const PROBE_PAUSE: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const SHORTEST: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(30 * 60);
 
 #[derive(Debug, Default)]
-pub struct Doubt {
+pub struct DoubtState {
     /// When it began; 0 while there is none.
     since: AtomicU64,
     inner: Mutex<Inner>,
@@ -53,7 +53,7 @@ impl Inner {
     }
 }
 
-impl Doubt {
+impl DoubtState {
     /// Hot: nearly always there is none.
     pub fn holds(&self) -> bool {
         self.since.load(Relaxed) != 0
@@ -157,13 +157,13 @@ mod tests {
     use super::*;
 
     fn start() -> Instant {
-        super::super::rest::start_clock();
+        super::super::backoff::start_clock();
         Instant::now() + Duration::from_secs(1000)
     }
 
     #[test]
     fn a_list_that_was_shown_and_is_refused_proves_it() {
-        let (doubt, now) = (Doubt::default(), start());
+        let (doubt, now) = (DoubtState::default(), start());
         assert!(!doubt.try_probe(now), "what is ready is not probed");
         assert!(!doubt.raise(1, now) && doubt.holds());
         assert!(doubt.try_probe(now) && !doubt.try_probe(now), "one probe at a time");
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn without_a_list_three_licences_in_a_row_decide() {
-        let (doubt, now) = (Doubt::default(), start());
+        let (doubt, now) = (DoubtState::default(), start());
         for license in [1, 2, 3] {
             assert!(!doubt.raise(license, now), "the list was not asked for yet");
         }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_shown_the_list_and_nothing_else_comes_last_for_longer_and_longer() {
-        let (doubt, mut now) = (Doubt::default(), start());
+        let (doubt, mut now) = (DoubtState::default(), start());
         for expected in [0, 30, 60, 120, 240, 480, 960, 1800, 1800] {
             assert!(!doubt.raise(1, now));
             assert!(doubt.try_probe(now));

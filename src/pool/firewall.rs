@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{rest::millis, witnesses::Witnesses};
+use super::{backoff::millis, witnesses::Witnesses};
 
 const WITHIN_MS: u64 = 60_000;
 
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     fn start() -> Instant {
-        super::super::rest::start_clock();
+        super::super::backoff::start_clock();
         Instant::now() + Duration::from_secs(1000)
     }
 

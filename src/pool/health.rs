@@ -6,43 +6,48 @@ use std::{
 };
 
 use super::{
-    allowance::Allowance,
+    backoff::{Cooldown, Quarantine, millis},
     credit::Credit,
-    doubt::Doubt,
+    doubt::DoubtState,
+    latency::LatencyEwma,
     model_limits::ModelLimits,
-    pace::Pace,
-    rest::{Cooling, Quarantine, millis},
+    rate_headroom::RateHeadroom,
 };
 
 /// Why a key, or its whole account, is in quarantine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum QuarantineReason {
     BadCredential,
     NoPermission,
     NoMoney,
     DailyLimit,
 }
 
-impl Why {
-    const ALL: [Why; 4] = [Why::BadCredential, Why::NoPermission, Why::NoMoney, Why::DailyLimit];
+impl QuarantineReason {
+    const ALL: [QuarantineReason; 4] = [
+        QuarantineReason::BadCredential,
+        QuarantineReason::NoPermission,
+        QuarantineReason::NoMoney,
+        QuarantineReason::DailyLimit,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
-            Why::BadCredential => "bad_credential",
-            Why::NoPermission => "no_permission",
-            Why::NoMoney => "no_money",
-            Why::DailyLimit => "daily_limit",
+            QuarantineReason::BadCredential => "bad_credential",
+            QuarantineReason::NoPermission => "no_permission",
+            QuarantineReason::NoMoney => "no_money",
+            QuarantineReason::DailyLimit => "daily_limit",
         }
     }
 
-    pub fn from_name(name: &str) -> Option<Why> {
+    pub fn from_name(name: &str) -> Option<QuarantineReason> {
         Self::ALL.into_iter().find(|why| why.name() == name)
     }
 
     /// Whether asking for the list of models tells when it is over. That list costs nothing, and is
     /// shown to an account without money, too.
     pub fn ends_by_probe(self) -> bool {
-        matches!(self, Why::BadCredential | Why::NoPermission)
+        matches!(self, QuarantineReason::BadCredential | QuarantineReason::NoPermission)
     }
 
     /// Never 0.
@@ -50,13 +55,13 @@ impl Why {
         self as u32 + 1
     }
 
-    pub(super) fn from_code(code: u32) -> Option<Why> {
+    pub(super) fn from_code(code: u32) -> Option<QuarantineReason> {
         Self::ALL.into_iter().find(|why| why.code() == code)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum KeyState {
     Ready,
     /// It serves where no other key can: somebody was refused with it, and a probe finds out whether all are.
     Doubtful,
@@ -65,36 +70,36 @@ pub enum State {
     },
     /// `left_ms`: until it is tried again.
     Quarantined {
-        why: Why,
+        why: QuarantineReason,
         left_ms: u64,
     },
     /// By the configuration or the operator.
     Off,
 }
 
-impl State {
+impl KeyState {
     /// Milliseconds until it is tried again; 0 where no time tells.
     pub fn left_ms(self) -> u64 {
         match self {
-            State::Cooling { left_ms } | State::Quarantined { left_ms, .. } => left_ms,
-            State::Ready | State::Doubtful | State::Off => 0,
+            KeyState::Cooling { left_ms } | KeyState::Quarantined { left_ms, .. } => left_ms,
+            KeyState::Ready | KeyState::Doubtful | KeyState::Off => 0,
         }
     }
 
     /// Metric label.
     pub fn name(self) -> &'static str {
         match self {
-            State::Ready => "ready",
-            State::Doubtful => "doubtful",
-            State::Cooling { .. } => "cooling",
-            State::Quarantined { .. } => "quarantined",
-            State::Off => "off",
+            KeyState::Ready => "ready",
+            KeyState::Doubtful => "doubtful",
+            KeyState::Cooling { .. } => "cooling",
+            KeyState::Quarantined { .. } => "quarantined",
+            KeyState::Off => "off",
         }
     }
 
     /// Whether requests may go to it.
     pub fn serves(self) -> bool {
-        matches!(self, State::Ready | State::Doubtful)
+        matches!(self, KeyState::Ready | KeyState::Doubtful)
     }
 
     pub const NAMES: [&'static str; 5] = ["ready", "doubtful", "cooling", "quarantined", "off"];
@@ -103,23 +108,23 @@ impl State {
 /// Shared by the keys of one account: limits and money belong to it.
 #[derive(Debug, Default)]
 pub struct GroupHealth {
-    pub cooling: Cooling,
+    pub cooling: Cooldown,
     pub quarantine: Quarantine,
     /// Limits that hold for one model.
     pub models: ModelLimits,
-    pub allowance: Allowance,
+    pub allowance: RateHeadroom,
     pub credit: Credit,
 }
 
 /// Whether the operator paused a key, and when.
 #[derive(Debug, Default)]
-pub struct Paused {
+pub struct OperatorPause {
     is: AtomicBool,
     /// As [`millis`].
     since: AtomicU64,
 }
 
-impl Paused {
+impl OperatorPause {
     pub fn is(&self) -> bool {
         self.is.load(Relaxed)
     }
@@ -162,9 +167,9 @@ impl Streak {
 pub struct KeyHealth {
     pub quarantine: Quarantine,
     pub probes: Streak,
-    pub doubt: Doubt,
+    pub doubt: DoubtState,
     /// The operator wants it left alone.
-    pub paused: Paused,
+    pub paused: OperatorPause,
     /// The live configuration has it no more, or has it off: requests that began under another one leave it, too.
     pub withdrawn: AtomicBool,
     pub requests: AtomicU64,
@@ -172,18 +177,18 @@ pub struct KeyHealth {
     /// Attempts since the last one that was answered.
     pub failed_in_a_row: AtomicU64,
     pub open: AtomicU64,
-    pub pace: Pace,
+    pub pace: LatencyEwma,
 }
 
 impl GroupHealth {
     /// What the account's state makes of its keys.
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> KeyState {
         if let Some((why, left_ms)) = self.quarantine.status(now) {
-            return State::Quarantined { why, left_ms };
+            return KeyState::Quarantined { why, left_ms };
         }
         match self.cooling.left_ms(now) {
-            0 => State::Ready,
-            left_ms => State::Cooling { left_ms },
+            0 => KeyState::Ready,
+            left_ms => KeyState::Cooling { left_ms },
         }
     }
 }

@@ -10,16 +10,16 @@ use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use secrecy::ExposeSecret;
 
 use super::{
-    Unusable,
-    health::{GroupHealth, KeyHealth, State, Why},
+    Unavailable,
+    health::{GroupHealth, KeyHealth, KeyState, QuarantineReason},
+    health_events::{HealthChange, HealthEventSender, HealthSubject},
     model_limits::Scope,
-    news::{Change, Subject, Teller},
 };
 use crate::config::settings;
 
 mod suspicion;
 
-pub struct Key {
+pub struct MasterKey {
     pub id: Arc<str>,
     pub group_name: Arc<str>,
     pub weight: u32,
@@ -32,21 +32,21 @@ pub struct Key {
     pub account: usize,
     /// The models that the configuration has it serve.
     pub models: Arc<[Arc<str>]>,
-    pub(super) told: Told,
+    pub(super) told: EventSource,
 }
 
 /// Where a key stands at its provider.
-pub(super) struct Place {
+pub(super) struct KeyIdentity {
     pub group: Arc<GroupHealth>,
     pub account: usize,
     pub models: Arc<[Arc<str>]>,
 }
 
 /// By what name it is told how the key is, and to whom.
-pub(super) struct Told {
+pub(super) struct EventSource {
     pub provider: Arc<str>,
     pub mark: String,
-    pub teller: Teller,
+    pub teller: HealthEventSender,
 }
 
 /// A pause that grew by less, in milliseconds, is no news.
@@ -54,7 +54,7 @@ const NEWS: u64 = 100;
 
 /// What an attempt showed about its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyNews {
+pub enum AttemptFeedback {
     /// It answered.
     Good,
     /// It was heard and its request turned down, which tells nothing of its account's money and limits.
@@ -63,12 +63,12 @@ pub enum KeyNews {
     /// else doubling.
     Limited(Scope, Option<Duration>),
     /// At its daily limit, as long as stated; scope as above. Or out of money, which is always the account's.
-    Spent(Why, Scope, Option<Duration>),
+    Spent(QuarantineReason, Scope, Option<Duration>),
     /// The key itself is not taken, until a probe says otherwise.
-    Refused(Why),
-    /// It was refused, which may be this request's own fault: [`Key::doubt`] has to be told whose it was.
+    Refused(QuarantineReason),
+    /// It was refused, which may be this request's own fault: [`MasterKey::doubt`] has to be told whose it was.
     Doubtful,
-    /// Its account's money does not reach for this request: [`Key::is_out_of_credit`] has to be told whose it was.
+    /// Its account's money does not reach for this request: [`MasterKey::is_out_of_credit`] has to be told whose it was.
     TooDear,
     /// A fault of the provider's or of the account's, which says nothing about the key.
     Fault,
@@ -82,7 +82,7 @@ pub enum KeyNews {
 
 /// Why a key may be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum Admission {
     Ready,
     /// As the one request that finds out whether it, its account, or the model there is sound again.
     KeyTrial,
@@ -90,14 +90,14 @@ pub(super) enum Entry {
     ModelTrial,
 }
 
-impl Key {
+impl MasterKey {
     pub(super) fn new(
-        settings: &settings::Key,
+        settings: &settings::KeySettings,
         dialect: Dialect,
         health: Arc<KeyHealth>,
-        place: Place,
-        told: Told,
-    ) -> Result<Self, Unusable> {
+        place: KeyIdentity,
+        told: EventSource,
+    ) -> Result<Self, Unavailable> {
         let secret = settings.secret.expose_secret();
         let (name, text) = match dialect {
             Dialect::OpenAi => (AUTHORIZATION, format!("Bearer {secret}")),
@@ -106,7 +106,7 @@ impl Key {
         };
         let text = zeroize::Zeroizing::new(text);
         let mut value =
-            HeaderValue::from_str(&text).map_err(|_| Unusable::Secret(settings.id.clone()))?;
+            HeaderValue::from_str(&text).map_err(|_| Unavailable::Secret(settings.id.clone()))?;
         value.set_sensitive(true);
         Ok(Self {
             id: settings.id.clone(),
@@ -127,48 +127,48 @@ impl Key {
     }
 
     /// How it is for all that it serves: it cools while some of its models do, whose account others use.
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> KeyState {
         self.or_doubtful(match self.own_state(now) {
-            State::Ready => self.group.models.state_of(&self.models, now),
+            KeyState::Ready => self.group.models.state_of(&self.models, now),
             state => state,
         })
     }
 
-    fn or_doubtful(&self, state: State) -> State {
+    fn or_doubtful(&self, state: KeyState) -> KeyState {
         match state {
-            State::Ready if self.health.doubt.holds() => State::Doubtful,
+            KeyState::Ready if self.health.doubt.holds() => KeyState::Doubtful,
             state => state,
         }
     }
 
     /// Whether it can serve something.
     pub fn can_serve(&self, now: Instant) -> bool {
-        self.own_state(now) == State::Ready && !self.group.models.all_rest(&self.models, now)
+        self.own_state(now) == KeyState::Ready && !self.group.models.all_rest(&self.models, now)
     }
 
     /// How it is for one model.
-    pub fn state_for(&self, model: &str, now: Instant) -> State {
+    pub fn state_for(&self, model: &str, now: Instant) -> KeyState {
         self.or_doubtful(match self.own_state(now) {
-            State::Ready => {
-                self.group.models.get(model).map_or(State::Ready, |health| health.state(now))
+            KeyState::Ready => {
+                self.group.models.get(model).map_or(KeyState::Ready, |health| health.state(now))
             }
             state => state,
         })
     }
 
     /// Its own and its account's, whatever the model.
-    fn own_state(&self, now: Instant) -> State {
+    fn own_state(&self, now: Instant) -> KeyState {
         if self.is_off() {
-            return State::Off;
+            return KeyState::Off;
         }
         match self.health.quarantine.status(now) {
-            Some((why, left_ms)) => State::Quarantined { why, left_ms },
+            Some((why, left_ms)) => KeyState::Quarantined { why, left_ms },
             None => self.group.state(now),
         }
     }
 
     /// Its models that rest by themselves, by name.
-    pub fn resting_models(&self, now: Instant) -> Vec<(Arc<str>, State)> {
+    pub fn resting_models(&self, now: Instant) -> Vec<(Arc<str>, KeyState)> {
         self.group.models.resting(&self.models, now)
     }
 
@@ -178,7 +178,7 @@ impl Key {
             .into_iter()
             .find_map(|quarantine| quarantine.status(now).map(|_| quarantine.age_ms(now)));
         own.or_else(|| match self.state(now) {
-            State::Quarantined { .. } => self.group.models.age_ms(&self.models, now),
+            KeyState::Quarantined { .. } => self.group.models.age_ms(&self.models, now),
             _ => None,
         })
     }
@@ -186,15 +186,15 @@ impl Key {
     /// Milliseconds since its state began; `None` when it is ready, or off by the configuration.
     pub fn in_state_for_ms(&self, now: Instant) -> Option<u64> {
         match self.state(now) {
-            State::Ready => None,
-            State::Doubtful => Some(self.health.doubt.age_ms(now)),
-            State::Off if self.off => None,
-            State::Off => Some(self.health.paused.age_ms(now)),
-            State::Cooling { .. } if self.group.cooling.left_ms(now) > 0 => {
+            KeyState::Ready => None,
+            KeyState::Doubtful => Some(self.health.doubt.age_ms(now)),
+            KeyState::Off if self.off => None,
+            KeyState::Off => Some(self.health.paused.age_ms(now)),
+            KeyState::Cooling { .. } if self.group.cooling.left_ms(now) > 0 => {
                 Some(self.group.cooling.age_ms(now))
             }
-            State::Cooling { .. } => self.group.models.age_ms(&self.models, now),
-            State::Quarantined { .. } => self.resting_for_ms(now),
+            KeyState::Cooling { .. } => self.group.models.age_ms(&self.models, now),
+            KeyState::Quarantined { .. } => self.resting_for_ms(now),
         }
     }
 
@@ -212,20 +212,20 @@ impl Key {
     }
 
     /// Whether it may be taken for a model now; a trial that is granted must be ended by its lease.
-    pub(super) fn enter(&self, model: &str, now: Instant) -> Option<Entry> {
+    pub(super) fn enter(&self, model: &str, now: Instant) -> Option<Admission> {
         let limits = self.group.models.get(model);
         if limits.as_ref().is_some_and(|limits| limits.rests(now)) {
             return None;
         }
         let (why, left_ms) = match self.own_state(now) {
-            State::Quarantined { why, left_ms } => (why, left_ms),
-            State::Ready => {
+            KeyState::Quarantined { why, left_ms } => (why, left_ms),
+            KeyState::Ready => {
                 return match limits.filter(|limits| limits.quarantine.status(now).is_some()) {
-                    None => Some(Entry::Ready),
-                    Some(due) => due.quarantine.try_now(now).then_some(Entry::ModelTrial),
+                    None => Some(Admission::Ready),
+                    Some(due) => due.quarantine.try_now(now).then_some(Admission::ModelTrial),
                 };
             }
-            State::Cooling { .. } | State::Doubtful | State::Off => return None,
+            KeyState::Cooling { .. } | KeyState::Doubtful | KeyState::Off => return None,
         };
         // A trial is a request: whose account rests has none.
         let rests = self.group.cooling.left_ms(now) > 0
@@ -235,9 +235,9 @@ impl Key {
         }
         let own = &self.health.quarantine;
         match own.status(now) {
-            None => self.group.quarantine.try_now(now).then_some(Entry::GroupTrial),
+            None => self.group.quarantine.try_now(now).then_some(Admission::GroupTrial),
             Some(_) if !own.ends_by_request(why) => None,
-            Some(_) => own.try_now(now).then_some(Entry::KeyTrial),
+            Some(_) => own.try_now(now).then_some(Admission::KeyTrial),
         }
     }
 
@@ -251,18 +251,18 @@ impl Key {
     /// The operator mends it: whatever rests is tried again.
     pub fn resume(&self) {
         if self.health.paused.set(false, Instant::now()) {
-            self.told.teller.tell(self.subject(), Change::Resumed);
+            self.told.teller.tell(self.subject(), HealthChange::Resumed);
         }
         self.sound();
         self.health.doubt.lift();
         let (cooled, quarantined) = (self.group.cooling.lift(), self.group.quarantine.lift());
         if cooled || quarantined {
-            self.tell_group(Change::Sound);
+            self.notify_group(HealthChange::Sound);
         }
         for (model, health) in self.group.models.all() {
             let (cooled, quarantined) = (health.cooling.lift(), health.quarantine.lift());
             if cooled || quarantined {
-                self.tell_model(&model, Change::Sound);
+                self.tell_model(&model, HealthChange::Sound);
             }
         }
     }
@@ -271,7 +271,7 @@ impl Key {
     /// those that start later; else it is forgotten when the process ends.
     pub fn pause(&self) {
         self.health.paused.set(true, Instant::now());
-        self.told.teller.tell(self.subject(), Change::Paused);
+        self.told.teller.tell(self.subject(), HealthChange::Paused);
     }
 
     /// A probe found it sound.
@@ -279,28 +279,30 @@ impl Key {
         self.health.failed_in_a_row.store(0, Relaxed);
         if self.health.quarantine.lift() {
             log::info!("A key is taken again. provider={} key={}", self.told.provider, self.id);
-            self.told.teller.tell(self.subject(), Change::Sound);
+            self.told.teller.tell(self.subject(), HealthChange::Sound);
         }
     }
 
-    fn subject(&self) -> Subject {
-        let Told { provider, mark, .. } = &self.told;
-        Subject::Key { provider: provider.clone(), key: self.id.clone(), mark: mark.clone() }
+    fn subject(&self) -> HealthSubject {
+        let EventSource { provider, mark, .. } = &self.told;
+        HealthSubject::Key { provider: provider.clone(), key: self.id.clone(), mark: mark.clone() }
     }
 
-    pub(super) fn tell_group(&self, change: Change) {
+    pub(super) fn notify_group(&self, change: HealthChange) {
         let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
-        self.told.teller.tell(Subject::Group { provider, group }, change);
+        self.told.teller.tell(HealthSubject::Group { provider, group }, change);
     }
 
-    pub(super) fn tell_model(&self, model: &Arc<str>, change: Change) {
+    pub(super) fn tell_model(&self, model: &Arc<str>, change: HealthChange) {
         let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
-        self.told.teller.tell(Subject::Model { provider, group, model: model.clone() }, change);
+        self.told
+            .teller
+            .tell(HealthSubject::Model { provider, group, model: model.clone() }, change);
     }
 
-    fn tell_scope(&self, scope: Scope, model: &Arc<str>, change: Change) {
+    fn tell_scope(&self, scope: Scope, model: &Arc<str>, change: HealthChange) {
         match scope {
-            Scope::Account => self.tell_group(change),
+            Scope::Account => self.notify_group(change),
             Scope::Model => self.tell_model(model, change),
         }
     }
@@ -319,11 +321,11 @@ impl Key {
         cooling.begin(stated, now);
         let left = cooling.left_ms(now);
         if left > before + NEWS {
-            self.tell_scope(scope, model, Change::Cools(Duration::from_millis(left)));
+            self.tell_scope(scope, model, HealthChange::Cools(Duration::from_millis(left)));
         }
     }
 
-    pub(super) fn refuse(&self, why: Why, now: Instant) {
+    pub(super) fn refuse(&self, why: QuarantineReason, now: Instant) {
         let before = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
         self.health.quarantine.begin(why, None, now);
         let left = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
@@ -336,13 +338,13 @@ impl Key {
                 left / 1000
             );
             let left = Duration::from_millis(left);
-            self.told.teller.tell(self.subject(), Change::Quarantined(why, left));
+            self.told.teller.tell(self.subject(), HealthChange::Quarantined(why, left));
         }
     }
 
     pub(super) fn spend(
         &self,
-        why: Why,
+        why: QuarantineReason,
         scope: Scope,
         model: &Arc<str>,
         stated: Option<Duration>,
@@ -367,7 +369,7 @@ impl Key {
                      provider={provider} group={group} model={model} tried_again_in={seconds}s"
                 ),
             }
-            let change = Change::Quarantined(why, Duration::from_millis(left));
+            let change = HealthChange::Quarantined(why, Duration::from_millis(left));
             self.tell_scope(scope, model, change);
         }
     }

@@ -8,48 +8,48 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    allowance::Left,
     breaker::Fault,
-    circuits::{Circuits, Trials},
-    key::{Entry, Key, KeyNews, Told},
-    news::{Change, Subject},
+    circuits::{CircuitProbes, Circuits},
+    health_events::{HealthChange, HealthSubject},
+    key::{Admission, AttemptFeedback, EventSource, MasterKey},
+    rate_headroom::LimitStatus,
 };
 
 /// One attempt's hold on a key. Dropped without news it counts as an attempt and nothing else.
-pub struct Lease {
-    pub(super) key: Arc<Key>,
+pub struct KeyLease {
+    pub(super) key: Arc<MasterKey>,
     /// Asked for.
     model: Arc<str>,
     pub(super) circuits: Arc<Circuits>,
     /// What this attempt finds out for others.
-    trial: Mutex<Trial>,
+    trial: Mutex<ProbeGuard>,
 }
 
 /// What an attempt finds out for others, and has to end.
 #[derive(Clone, Copy)]
-pub(super) struct Trial {
-    pub entry: Entry,
-    pub circuits: Trials,
+pub(super) struct ProbeGuard {
+    pub entry: Admission,
+    pub circuits: CircuitProbes,
 }
 
-impl Lease {
+impl KeyLease {
     pub(super) fn new(
-        key: Arc<Key>,
+        key: Arc<MasterKey>,
         model: Arc<str>,
         circuits: Arc<Circuits>,
-        trial: Trial,
+        trial: ProbeGuard,
     ) -> Self {
         key.health.requests.fetch_add(1, Relaxed);
         key.health.open.fetch_add(1, Relaxed);
         Self { key, model, circuits, trial: Mutex::new(trial) }
     }
 
-    pub fn key(&self) -> &Arc<Key> {
+    pub fn key(&self) -> &Arc<MasterKey> {
         &self.key
     }
 
     /// What the answer's head says of the account's limits.
-    pub fn allows(&self, limits: impl Iterator<Item = Left>, now: Instant) {
+    pub fn allows(&self, limits: impl Iterator<Item = LimitStatus>, now: Instant) {
         self.key.group.allowance.note(limits, now);
     }
 
@@ -62,71 +62,71 @@ impl Lease {
     pub fn serves(&self, now: Instant) {
         let is_trial = {
             let trial = self.trial.lock();
-            trial.circuits.is_any() || trial.entry != Entry::Ready
+            trial.circuits.is_any() || trial.entry != Admission::Ready
         };
         if is_trial {
-            self.report(KeyNews::Good, now);
+            self.report(AttemptFeedback::Good, now);
         }
     }
 
-    pub fn report(&self, news: KeyNews, now: Instant) {
+    pub fn report(&self, news: AttemptFeedback, now: Instant) {
         // Nobody found anything out: the next request may try.
-        if news == KeyNews::None {
+        if news == AttemptFeedback::None {
             return;
         }
         let (key, model) = (&self.key, &self.model);
         match news {
-            KeyNews::Fault => self.failed(Fault::Quick, now),
-            KeyNews::TimedOut => self.failed(Fault::Silent, now),
+            AttemptFeedback::Fault => self.failed(Fault::Quick, now),
+            AttemptFeedback::TimedOut => self.failed(Fault::Silent, now),
             _ => self.answered(now),
         }
-        if matches!(news, KeyNews::Good | KeyNews::Heard)
+        if matches!(news, AttemptFeedback::Good | AttemptFeedback::Heard)
             && key.health.failed_in_a_row.load(Relaxed) > 0
         {
             key.health.failed_in_a_row.store(0, Relaxed);
         }
         match news {
-            KeyNews::Good => return self.is_good(now),
-            KeyNews::Heard => {
+            AttemptFeedback::Good => return self.is_good(now),
+            AttemptFeedback::Heard => {
                 let trial = &mut self.trial.lock().entry;
-                key.health.quarantine.answered(*trial == Entry::KeyTrial);
-                if *trial == Entry::KeyTrial {
-                    *trial = Entry::Ready;
+                key.health.quarantine.answered(*trial == Admission::KeyTrial);
+                if *trial == Admission::KeyTrial {
+                    *trial = Admission::Ready;
                 }
                 return;
             }
-            KeyNews::Limited(scope, stated) => key.cool(scope, model, stated, now),
-            KeyNews::Spent(why, scope, stated) => key.spend(why, scope, model, stated, now),
-            KeyNews::Refused(why) => key.refuse(why, now),
-            KeyNews::Fault
-            | KeyNews::TimedOut
-            | KeyNews::Unfit
-            | KeyNews::Doubtful
-            | KeyNews::TooDear
-            | KeyNews::None => {}
+            AttemptFeedback::Limited(scope, stated) => key.cool(scope, model, stated, now),
+            AttemptFeedback::Spent(why, scope, stated) => key.spend(why, scope, model, stated, now),
+            AttemptFeedback::Refused(why) => key.refuse(why, now),
+            AttemptFeedback::Fault
+            | AttemptFeedback::TimedOut
+            | AttemptFeedback::Unfit
+            | AttemptFeedback::Doubtful
+            | AttemptFeedback::TooDear
+            | AttemptFeedback::None => {}
         }
         key.health.errors.fetch_add(1, Relaxed);
         // What one request's content or model causes says nothing about the next.
-        if !matches!(news, KeyNews::Unfit | KeyNews::Doubtful) {
+        if !matches!(news, AttemptFeedback::Unfit | AttemptFeedback::Doubtful) {
             key.health.failed_in_a_row.fetch_add(1, Relaxed);
         }
     }
 
     fn is_good(&self, now: Instant) {
         let key = &self.key;
-        let entry = std::mem::replace(&mut self.trial.lock().entry, Entry::Ready);
+        let entry = std::mem::replace(&mut self.trial.lock().entry, Admission::Ready);
         key.group.cooling.answered(now);
         key.health.doubt.answered();
         key.group.credit.forget();
         self.circuits.provider.firewall.served(now);
-        key.health.quarantine.answered(entry == Entry::KeyTrial);
-        if key.group.quarantine.answered(entry == Entry::GroupTrial) {
-            key.tell_group(Change::Sound);
+        key.health.quarantine.answered(entry == Admission::KeyTrial);
+        if key.group.quarantine.answered(entry == Admission::GroupTrial) {
+            key.notify_group(HealthChange::Sound);
         }
         if let Some(limits) = key.group.models.get(&self.model) {
             limits.cooling.answered(now);
-            if limits.quarantine.answered(entry == Entry::ModelTrial) {
-                key.tell_model(&self.model, Change::Sound);
+            if limits.quarantine.answered(entry == Admission::ModelTrial) {
+                key.tell_model(&self.model, HealthChange::Sound);
             }
         }
     }
@@ -134,10 +134,13 @@ impl Lease {
     fn failed(&self, fault: Fault, now: Instant) {
         let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
         let opened = self.circuits.failed(key.account, fault, trials, now);
-        let Told { provider, teller, .. } = &key.told;
+        let EventSource { provider, teller, .. } = &key.told;
         if let Some(fault) = opened.provider {
             log::error!("A provider fails: others serve where they can. provider={provider}");
-            teller.tell(Subject::Provider { provider: provider.clone() }, Change::Sick(fault));
+            teller.tell(
+                HealthSubject::Provider { provider: provider.clone() },
+                HealthChange::Sick(fault),
+            );
         } else if opened.account {
             let group = &key.group_name;
             log::error!(
@@ -150,10 +153,11 @@ impl Lease {
     fn answered(&self, now: Instant) {
         let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
         let closed = self.circuits.answered(key.account, trials, now);
-        let Told { provider, teller, .. } = &key.told;
+        let EventSource { provider, teller, .. } = &key.told;
         if closed.provider {
             log::info!("A provider serves again. provider={provider}");
-            teller.tell(Subject::Provider { provider: provider.clone() }, Change::Sound);
+            teller
+                .tell(HealthSubject::Provider { provider: provider.clone() }, HealthChange::Sound);
         } else if closed.account {
             let group = &key.group_name;
             log::info!("An account serves again. provider={provider} group={group}");
@@ -161,15 +165,15 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for KeyLease {
     fn drop(&mut self) {
         self.key.health.open.fetch_sub(1, Relaxed);
         let trial = *self.trial.get_mut();
         match trial.entry {
-            Entry::Ready => {}
-            Entry::KeyTrial => self.key.health.quarantine.end_trial(),
-            Entry::GroupTrial => self.key.group.quarantine.end_trial(),
-            Entry::ModelTrial => {
+            Admission::Ready => {}
+            Admission::KeyTrial => self.key.health.quarantine.end_trial(),
+            Admission::GroupTrial => self.key.group.quarantine.end_trial(),
+            Admission::ModelTrial => {
                 if let Some(limits) = self.key.group.models.get(&self.model) {
                     limits.quarantine.end_trial();
                 }

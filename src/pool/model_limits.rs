@@ -12,8 +12,8 @@ use std::{
 use parking_lot::RwLock;
 
 use super::{
-    health::State,
-    rest::{Cooling, Quarantine},
+    backoff::{Cooldown, Quarantine},
+    health::KeyState,
 };
 
 /// Above so many, those that are over are forgotten.
@@ -31,19 +31,19 @@ pub enum Scope {
 /// Of one account and model.
 #[derive(Debug, Default)]
 pub struct ModelHealth {
-    pub cooling: Cooling,
+    pub cooling: Cooldown,
     /// After a day's limit.
     pub quarantine: Quarantine,
 }
 
 impl ModelHealth {
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> KeyState {
         if let Some((why, left_ms)) = self.quarantine.status(now) {
-            return State::Quarantined { why, left_ms };
+            return KeyState::Quarantined { why, left_ms };
         }
         match self.cooling.left_ms(now) {
-            0 => State::Ready,
-            left_ms => State::Cooling { left_ms },
+            0 => KeyState::Ready,
+            left_ms => KeyState::Cooling { left_ms },
         }
     }
 
@@ -54,13 +54,13 @@ impl ModelHealth {
 
     pub fn age_ms(&self, now: Instant) -> u64 {
         match self.state(now) {
-            State::Quarantined { .. } => self.quarantine.age_ms(now),
+            KeyState::Quarantined { .. } => self.quarantine.age_ms(now),
             _ => self.cooling.age_ms(now),
         }
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        self.state(now) == State::Ready
+        self.state(now) == KeyState::Ready
     }
 }
 
@@ -108,15 +108,15 @@ impl ModelLimits {
     }
 
     /// How a key is that serves these models: cooling while some of them rest, set aside when all are.
-    pub fn state_of(&self, models: &[Arc<str>], now: Instant) -> State {
+    pub fn state_of(&self, models: &[Arc<str>], now: Instant) -> KeyState {
         let resting = self.resting(models, now);
         let soonest = resting.iter().map(|(_, state)| *state).min_by_key(|state| state.left_ms());
         let all_aside = resting.len() == models.len()
-            && resting.iter().all(|(_, state)| matches!(state, State::Quarantined { .. }));
+            && resting.iter().all(|(_, state)| matches!(state, KeyState::Quarantined { .. }));
         match soonest {
-            None => State::Ready,
+            None => KeyState::Ready,
             Some(state) if all_aside => state,
-            Some(state) => State::Cooling { left_ms: state.left_ms() },
+            Some(state) => KeyState::Cooling { left_ms: state.left_ms() },
         }
     }
 
@@ -132,13 +132,13 @@ impl ModelLimits {
     }
 
     /// Those of these models that rest, in their order.
-    pub fn resting(&self, models: &[Arc<str>], now: Instant) -> Vec<(Arc<str>, State)> {
+    pub fn resting(&self, models: &[Arc<str>], now: Instant) -> Vec<(Arc<str>, KeyState)> {
         if !self.any.load(Relaxed) {
             return Vec::new();
         }
         let state = |model: &Arc<str>| {
             let state = self.get(model)?.state(now);
-            (state != State::Ready).then(|| (model.clone(), state))
+            (state != KeyState::Ready).then(|| (model.clone(), state))
         };
         models.iter().filter_map(state).collect()
     }
@@ -149,26 +149,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pool::health::Why;
+    use crate::pool::health::QuarantineReason;
 
     #[test]
     fn a_key_cools_while_some_of_its_models_rest_and_is_set_aside_with_all() {
-        super::super::rest::start_clock();
+        super::super::backoff::start_clock();
         let (limits, now) = (ModelLimits::default(), Instant::now());
         let models: Vec<Arc<str>> = vec!["a".into(), "b".into()];
-        assert_eq!(limits.state_of(&models, now), State::Ready);
+        assert_eq!(limits.state_of(&models, now), KeyState::Ready);
         limits.of(&models[0], now).cooling.begin(Some(Duration::from_secs(9)), now);
         assert!(limits.get("a").is_some_and(|health| health.rests(now)));
         assert!(limits.get("b").is_none() && !limits.all_rest(&models, now));
-        assert_eq!(limits.state_of(&models, now), State::Cooling { left_ms: 9000 });
+        assert_eq!(limits.state_of(&models, now), KeyState::Cooling { left_ms: 9000 });
         let stated = Some(Duration::from_secs(3600));
-        limits.of(&models[1], now).quarantine.begin(Why::DailyLimit, stated, now);
-        assert_eq!(limits.state_of(&models, now), State::Cooling { left_ms: 9000 });
+        limits.of(&models[1], now).quarantine.begin(QuarantineReason::DailyLimit, stated, now);
+        assert_eq!(limits.state_of(&models, now), KeyState::Cooling { left_ms: 9000 });
         assert!(limits.all_rest(&models, now));
         let later = now + Duration::from_secs(10);
         assert!(!limits.all_rest(&models, later), "a is over");
-        assert!(matches!(limits.state_of(&models, later), State::Cooling { .. }), "b rests");
-        assert!(matches!(limits.state_of(&models[1..], later), State::Quarantined { .. }));
+        assert!(matches!(limits.state_of(&models, later), KeyState::Cooling { .. }), "b rests");
+        assert!(matches!(limits.state_of(&models[1..], later), KeyState::Quarantined { .. }));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::rest::millis;
+use super::backoff::millis;
 
 /// Seconds that are looked at: the present one and ten whole ones before it.
 const SECONDS: u64 = 11;
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_fifth_of_the_last_ten_seconds_and_never_less_than_three() {
-        super::super::rest::start_clock();
+        super::super::backoff::start_clock();
         let (budget, start) = (RetryBudget::default(), Instant::now() + Duration::from_secs(100));
         let taken = |at: Instant| (0..1000).filter(|_| budget.take(at)).count();
         budget.count(start);

@@ -22,11 +22,11 @@ use pingora_load_balancing::{
 use self::{
     affinity::Affinity, fastest::Fastest, least_busy::LeastBusy, round_robin::SmoothRoundRobin,
 };
-use super::key::Key;
+use super::key::MasterKey;
 use crate::config::settings::Strategy;
 
 /// A key as the load balancer knows it.
-pub fn backend(index: usize, key: &Arc<Key>) -> Backend {
+pub fn backend(index: usize, key: &Arc<MasterKey>) -> Backend {
     let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, index as u32, 0);
     let mut ext = http::Extensions::new();
     ext.insert(key.clone());
@@ -47,17 +47,17 @@ pub fn index(backend: &Backend) -> Option<usize> {
     }
 }
 
-fn key(backend: &Backend) -> Option<&Arc<Key>> {
-    backend.ext.get::<Arc<Key>>()
+fn key(backend: &Backend) -> Option<&Arc<MasterKey>> {
+    backend.ext.get::<Arc<MasterKey>>()
 }
 
 /// How the keys of one provider take turns.
 pub struct Selection {
-    strategy: Ordered,
+    strategy: StrategyKind,
     affinity: Arc<Affinity>,
 }
 
-enum Ordered {
+enum StrategyKind {
     RoundRobin(Arc<SmoothRoundRobin>),
     LeastBusy(Arc<LeastBusy>),
     Fastest(Arc<Fastest>),
@@ -65,22 +65,22 @@ enum Ordered {
 
 /// Keys in the order in which they should serve, each once.
 pub enum Candidates {
-    RoundRobin(round_robin::Turn),
-    LeastBusy(least_busy::Turn),
-    Fastest(fastest::Turn),
-    Affinity(affinity::Turn),
+    RoundRobin(round_robin::RoundRobinIter),
+    LeastBusy(least_busy::LeastBusyIter),
+    Fastest(fastest::FastestIter),
+    Affinity(affinity::AffinityIter),
 }
 
 impl Selection {
-    pub fn new(strategy: Strategy, keys: &[Arc<Key>]) -> Self {
+    pub fn new(strategy: Strategy, keys: &[Arc<MasterKey>]) -> Self {
         let backends: BTreeSet<Backend> =
             keys.iter().enumerate().map(|(index, key)| backend(index, key)).collect();
         let strategy = match strategy {
             Strategy::RoundRobin => {
-                Ordered::RoundRobin(Arc::new(SmoothRoundRobin::build(&backends)))
+                StrategyKind::RoundRobin(Arc::new(SmoothRoundRobin::build(&backends)))
             }
-            Strategy::LeastBusy => Ordered::LeastBusy(Arc::new(LeastBusy::build(&backends))),
-            Strategy::Fastest => Ordered::Fastest(Arc::new(Fastest::build(&backends))),
+            Strategy::LeastBusy => StrategyKind::LeastBusy(Arc::new(LeastBusy::build(&backends))),
+            Strategy::Fastest => StrategyKind::Fastest(Arc::new(Fastest::build(&backends))),
         };
         Self { strategy, affinity: Arc::new(Affinity::build(&backends)) }
     }
@@ -92,9 +92,9 @@ impl Selection {
             return Candidates::Affinity(self.affinity.iter(&conversation.to_be_bytes()));
         }
         match &self.strategy {
-            Ordered::RoundRobin(selection) => Candidates::RoundRobin(selection.iter(&[])),
-            Ordered::LeastBusy(selection) => Candidates::LeastBusy(selection.iter(&[])),
-            Ordered::Fastest(selection) => Candidates::Fastest(selection.iter(&[])),
+            StrategyKind::RoundRobin(selection) => Candidates::RoundRobin(selection.iter(&[])),
+            StrategyKind::LeastBusy(selection) => Candidates::LeastBusy(selection.iter(&[])),
+            StrategyKind::Fastest(selection) => Candidates::Fastest(selection.iter(&[])),
         }
     }
 }
@@ -111,11 +111,11 @@ impl BackendIter for Candidates {
 }
 
 /// Backends that a strategy offers one after the other, each once.
-struct Offers {
+struct UniqueBackends {
     left: Vec<u16>,
 }
 
-impl Offers {
+impl UniqueBackends {
     fn all(count: usize) -> Self {
         Self { left: (0..count.min(usize::from(u16::MAX))).map(|index| index as u16).collect() }
     }

@@ -1,17 +1,22 @@
 //! `POST /license/activate` and `/license/deactivate`: a device takes a place, or gives it back. The
 //! answers are ours, whatever the shop says.
 
-use gatekeeper_filters::kernel::{Code, Dialect, Reject, json::Document};
+use gatekeeper_filters::kernel::{Code, Dialect, Rejection, json::Document};
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use super::{
-    address,
-    body::{self, BodyError},
-    gate,
-    local::{self, Device},
+    local_endpoints::{self, DeviceRequirement},
+    routes,
 };
-use crate::{licenses::devices::Devices, snapshot::Snapshot};
+use crate::{
+    downstream::{
+        body::{self, BodyError},
+        client_ip,
+    },
+    licenses::devices::Devices,
+    runtime::snapshot::Snapshot,
+};
 
 /// Bytes of a body.
 const LONGEST: u64 = 4 * 1024;
@@ -26,7 +31,7 @@ pub async fn activate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let license = local::license(session, snapshot, Device::IsTheMatter).await;
+    let license = local_endpoints::license(session, snapshot, DeviceRequirement::IsTheMatter).await;
     let is_first = license.as_ref().is_err_and(|reject| reject.code == Code::DeviceLimit);
     if let (Err(reject), false) = (&license, is_first) {
         return Err(reject.clone().into());
@@ -36,7 +41,7 @@ pub async fn activate(
     if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control)
     {
         let message = format!("name must be the device's name, at most {LONGEST_NAME} characters.");
-        return Err(Reject::field("name", message).into());
+        return Err(Rejection::field("name", message).into());
     }
     let book = &snapshot.licenses;
     let (instance, devices) = match license {
@@ -55,9 +60,9 @@ async fn first(
     session: &ServerSession,
     snapshot: &Snapshot,
     name: &str,
-) -> Option<Result<(String, Devices), Reject>> {
-    let credential = gate::credential(&session.req_header().headers, Dialect::OpenAi).ok()?;
-    let address = address::of(session, &snapshot.settings.server.trusted_proxies);
+) -> Option<Result<(String, Devices), Rejection>> {
+    let credential = routes::credential(&session.req_header().headers, Dialect::OpenAi).ok()?;
+    let address = client_ip::of(session, &snapshot.settings.server.trusted_proxies);
     let book = &snapshot.licenses;
     let asked = (&credential, address);
     let activated = book.validator.activate_first(&book.sources, asked, name).await?;
@@ -76,15 +81,16 @@ pub async fn deactivate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let (license, credential) = local::license(session, snapshot, Device::IsTheMatter).await?;
-    let header = gate::instance_id(&session.req_header().headers)?;
+    let (license, credential) =
+        local_endpoints::license(session, snapshot, DeviceRequirement::IsTheMatter).await?;
+    let header = routes::instance_id(&session.req_header().headers)?;
     let body = object(session, snapshot).await?;
     let instance = match (body["instance_id"].as_str(), &header) {
-        (Some(instance), _) if gate::is_instance_id(instance) => instance,
+        (Some(instance), _) if routes::is_instance_id(instance) => instance,
         (None, Some(header)) => header,
         _ => {
             let message = "instance_id must be what the activation answered.";
-            return Err(Reject::field("instance_id", message).into());
+            return Err(Rejection::field("instance_id", message).into());
         }
     };
     let book = &snapshot.licenses;
@@ -106,6 +112,6 @@ async fn object(session: &mut ServerSession, snapshot: &Snapshot) -> Result<Valu
     let is_strict = Document::parse(body.clone()).is_ok();
     match serde_json::from_slice(&body) {
         Ok(body @ Value::Object(_)) if is_strict => Ok(body),
-        _ => Err(Reject::new(Code::InvalidRequest, "The body is not a JSON object.").into()),
+        _ => Err(Rejection::new(Code::InvalidRequest, "The body is not a JSON object.").into()),
     }
 }

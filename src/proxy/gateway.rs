@@ -9,28 +9,30 @@ use std::{
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Code, Credential, Delivery, Doubt, Endpoint, Exchange, LicenseId, Outcome, Record, Reject,
-    Source, UnixMs, Usage,
+    Code, Credential, Delivery, Doubt, Endpoint, Exchange, LicenseId, Outcome, Record, Rejection,
+    UnixMs, Usage, UsageSource,
 };
 use pingora_core::{Error, ErrorType, upstreams::peer::HttpPeer};
 use pingora_http::RequestHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    address, ask,
-    body::{self, BodyError},
-    conversation,
-    flight::Flight,
-    gate::{self, Entry},
-    local,
-    request_id::RequestIds,
-    respond,
+    conversation_id, local_endpoints,
+    routes::{self, RouteEntry},
 };
 use crate::{
-    downstream::{connection::Connection, serve::KEEPALIVE},
-    server::phase::Phase,
-    snapshot::Snapshot,
-    upstream::{self, Served, downstream::Downstream, peer::Connector},
+    dialect::parse_body,
+    downstream::{
+        body::{self, BodyError},
+        client_ip,
+        connection::ClientConnection,
+        request_id::RequestIds,
+        respond,
+        serve::KEEPALIVE,
+    },
+    lifecycle::Lifecycle,
+    runtime::{request_context::RequestContext, snapshot::Snapshot},
+    upstream::{self, ForwardResult, client_response::ClientResponse, connector::Connector},
 };
 
 /// One read of a request body.
@@ -45,7 +47,7 @@ const APP_LEFT: u16 = 499;
 pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub connector: Connector,
-    phase: Arc<Phase>,
+    phase: Arc<Lifecycle>,
     ids: Arc<RequestIds>,
 }
 
@@ -53,7 +55,7 @@ impl Gateway {
     pub fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
         connector: Connector,
-        phase: Arc<Phase>,
+        phase: Arc<Lifecycle>,
         ids: Arc<RequestIds>,
     ) -> Self {
         Self { snapshot, connector, phase, ids }
@@ -63,22 +65,22 @@ impl Gateway {
     async fn admit(
         &self,
         session: &mut Session,
-        flight: &mut Flight,
+        flight: &mut RequestContext,
         endpoint: Endpoint,
         snapshot: &Snapshot,
     ) -> Result<(), BodyError> {
         flight.endpoint = endpoint.name();
         let session = session.as_downstream_mut();
         let headers = &session.req_header().headers;
-        let asked = gate::generate(session.req_header().raw_path())?;
-        let credential: Credential = gate::credential(headers, endpoint.dialect())?;
+        let asked = routes::generate(session.req_header().raw_path())?;
+        let credential: Credential = routes::credential(headers, endpoint.dialect())?;
         let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), flight.arrived);
-        exchange.message_id = gate::message_id(headers)?;
-        exchange.instance_id = gate::instance_id(headers)?;
-        exchange.asked_tier = gate::asked_tier(headers);
-        let conversation = gate::conversation_id(headers)?;
-        exchange.api_version = gate::api_version(headers, endpoint)?;
-        exchange.address = address::of(session, &snapshot.settings.server.trusted_proxies);
+        exchange.message_id = routes::message_id(headers)?;
+        exchange.instance_id = routes::instance_id(headers)?;
+        exchange.asked_tier = routes::asked_tier(headers);
+        let conversation = routes::conversation_id(headers)?;
+        exchange.api_version = routes::api_version(headers, endpoint)?;
+        exchange.address = client_ip::of(session, &snapshot.settings.server.trusted_proxies);
         exchange.id = flight.request_id.clone();
         let exchange = flight.exchange.insert(Box::new(exchange));
         if let Err(reject) = snapshot.chain.admit(exchange).await {
@@ -86,7 +88,7 @@ impl Gateway {
             flight.waited += flight.arrived.elapsed();
             return Err(reject.into());
         }
-        if let Some(connection) = Connection::of(session) {
+        if let Some(connection) = ClientConnection::of(session) {
             connection.license();
         }
         flight.open = snapshot.telemetry.open(snapshot.most_open);
@@ -102,19 +104,19 @@ impl Gateway {
         // From the head on: what the filters above took is microseconds.
         flight.waited += flight.arrived.elapsed();
         let bytes = read?;
-        let ask = ask::parse(endpoint, bytes, asked, &snapshot.extra_fields)?;
+        let ask = parse_body::parse(endpoint, bytes, asked, &snapshot.extra_fields)?;
         exchange.input = ask.input.clone();
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
-        exchange.conversation = conversation::of(conversation.as_deref(), exchange, ask);
+        exchange.conversation = conversation_id::of(conversation.as_deref(), exchange, ask);
         Ok(())
     }
 
     async fn refuse(
         &self,
         session: &mut Session,
-        flight: &mut Flight,
-        reject: Box<Reject>,
+        flight: &mut RequestContext,
+        reject: Box<Rejection>,
     ) -> pingora_core::Result<()> {
         flight.outcome = Some(refused(&reject));
         log_refusal(flight, &reject);
@@ -122,7 +124,7 @@ impl Gateway {
         (flight.held, flight.open) = (None, None);
         let reject = flight.reject.insert(reject);
         let session = session.as_downstream_mut();
-        let dialect = gate::dialect(session.req_header().raw_path());
+        let dialect = routes::dialect(session.req_header().raw_path());
         // What is left of the body is taken in for a moment.
         let began = Instant::now();
         let refused = respond::refuse(session, reject, dialect, &flight.request_id).await;
@@ -133,20 +135,20 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Flight;
+    type CTX = RequestContext;
 
-    fn new_ctx(&self) -> Flight {
-        Flight::default()
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::default()
     }
 
     async fn early_request_filter(
         &self,
         session: &mut Session,
-        flight: &mut Flight,
+        flight: &mut RequestContext,
     ) -> pingora_core::Result<()> {
         let session = session.as_downstream_mut();
         // A connection that ends with this answer says so in it.
-        let is_last = Connection::of(session).is_some_and(|connection| {
+        let is_last = ClientConnection::of(session).is_some_and(|connection| {
             connection.accept();
             connection.is_last()
         });
@@ -168,15 +170,15 @@ impl ProxyHttp for Gateway {
     async fn request_filter(
         &self,
         session: &mut Session,
-        flight: &mut Flight,
+        flight: &mut RequestContext,
     ) -> pingora_core::Result<bool> {
         let snapshot = flight.pinned()?;
         let request = session.as_downstream().req_header();
-        let entry = gate::enter(&request.method, request.raw_path()).map_err(|reject| {
+        let entry = routes::enter(&request.method, request.raw_path()).map_err(|reject| {
             let asks = request.headers.contains_key("access-control-request-method");
-            if request.method == http::Method::OPTIONS && asks { gate::no_cors() } else { reject }
+            if request.method == http::Method::OPTIONS && asks { routes::no_cors() } else { reject }
         });
-        let entry = match gate::check_head(session.as_downstream()) {
+        let entry = match routes::check_head(session.as_downstream()) {
             Ok(()) => entry,
             Err(reject) => {
                 // Where this message ends is unclear, so nothing after it can be a request.
@@ -185,29 +187,30 @@ impl ProxyHttp for Gateway {
             }
         };
         let entry = match entry {
-            Ok(entry) if flight.in_flight.is_none() && entry != Entry::Health => {
+            Ok(entry) if flight.in_flight.is_none() && entry != RouteEntry::Health => {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(shutting_down())
             }
             entry => entry,
         };
         // A health check is about this process.
-        if matches!(&entry, Ok(entry) if *entry != Entry::Health) && flight.in_flight.is_some() {
+        if matches!(&entry, Ok(entry) if *entry != RouteEntry::Health) && flight.in_flight.is_some()
+        {
             flight.elsewhere = self.phase.way().await;
             if flight.elsewhere.is_some() {
                 return Ok(false);
             }
         }
         let result = match entry {
-            Ok(Entry::Provider(endpoint)) => {
+            Ok(RouteEntry::Provider(endpoint)) => {
                 match self.admit(session, flight, endpoint, &snapshot).await {
                     Ok(()) => return Ok(false),
                     Err(error) => Err(error),
                 }
             }
             Ok(entry) => {
-                flight.endpoint = local::name(entry);
-                let answered = local::answer(
+                flight.endpoint = local_endpoints::name(entry);
+                let answered = local_endpoints::answer(
                     entry,
                     session.as_downstream_mut(),
                     &snapshot,
@@ -228,7 +231,7 @@ impl ProxyHttp for Gateway {
             }
             Err(reject) => {
                 let path = session.as_downstream().req_header().raw_path();
-                flight.path = Some(gate::shown_path(path));
+                flight.path = Some(routes::shown_path(path));
                 Err(reject.into())
             }
         };
@@ -247,7 +250,7 @@ impl ProxyHttp for Gateway {
     async fn proxy_upstream_filter(
         &self,
         session: &mut Session,
-        flight: &mut Flight,
+        flight: &mut RequestContext,
     ) -> pingora_core::Result<bool> {
         if flight.elsewhere.is_some() {
             return Ok(true);
@@ -255,39 +258,39 @@ impl ProxyHttp for Gateway {
         let snapshot = flight.pinned()?;
         let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
         let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
-        let dialect = gate::dialect(session.req_header().raw_path());
+        let dialect = routes::dialect(session.req_header().raw_path());
         let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
         let license = license.map_or(LicenseId([0; 32]), |license| license.id);
         let drains = &snapshot.drains;
-        let mut down = Downstream::new(session, id, dialect, is_stream, drains, license);
+        let mut down = ClientResponse::new(session, id, dialect, is_stream, drains, license);
         let live = &self.snapshot;
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
         let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
         let of = |status, delivery| Outcome { status, delivery };
         let outcome = match &served {
-            Served::Whole => of(200, Delivery::Whole),
-            Served::Broken => of(200, Delivery::Broken),
-            Served::AppLeft => of(APP_LEFT, Delivery::Abandoned),
-            Served::Relayed(relayed) => of(relayed.status, Delivery::Relayed),
-            Served::Rejected(reject) => refused(reject),
+            ForwardResult::Whole => of(200, Delivery::Whole),
+            ForwardResult::Broken => of(200, Delivery::Broken),
+            ForwardResult::AppLeft => of(APP_LEFT, Delivery::Abandoned),
+            ForwardResult::Relayed(relayed) => of(relayed.status, Delivery::Relayed),
+            ForwardResult::Rejected(reject) => refused(reject),
         };
         flight.outcome = Some(outcome);
         if let Some(exchange) = &mut flight.exchange {
             snapshot.chain.settle(exchange, &outcome);
         }
         let ended = match served {
-            Served::Whole | Served::Broken => Ok(false),
-            Served::AppLeft => Err(gone()),
-            Served::Relayed(relayed) => {
+            ForwardResult::Whole | ForwardResult::Broken => Ok(false),
+            ForwardResult::AppLeft => Err(gone()),
+            ForwardResult::Relayed(relayed) => {
                 down.relay_error(relayed.status, &relayed.said).await.map(|()| false)
             }
-            Served::Rejected(reject) => {
+            ForwardResult::Rejected(reject) => {
                 log_refusal(flight, &reject);
                 let reject = flight.reject.insert(reject);
                 down.reject(reject).await.map(|()| false)
             }
         };
-        flight.waited += down.take_held_up();
+        flight.waited += down.take_delay();
         ended
     }
 
@@ -295,7 +298,7 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         _session: &mut Session,
-        flight: &mut Flight,
+        flight: &mut RequestContext,
     ) -> pingora_core::Result<Box<HttpPeer>> {
         let Some(path) = &flight.elsewhere else {
             let why = "requests go upstream in their own loop";
@@ -313,13 +316,13 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        flight: &mut Flight,
+        flight: &mut RequestContext,
     ) -> pingora_core::Result<()> {
         let snapshot = flight.pinned()?;
         let trusted = &snapshot.settings.server.trusted_proxies;
-        request.remove_header(address::FORWARDED);
-        if let Some(app) = address::of(session.as_downstream(), trusted) {
-            request.insert_header(address::FORWARDED, app.to_string())?;
+        request.remove_header(client_ip::FORWARDED);
+        if let Some(app) = client_ip::of(session.as_downstream(), trusted) {
+            request.insert_header(client_ip::FORWARDED, app.to_string())?;
         }
         Ok(())
     }
@@ -329,17 +332,22 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _error: &Error,
-        flight: &mut Flight,
+        flight: &mut RequestContext,
     ) -> FailToProxy {
         let session = session.as_downstream_mut();
         if flight.elsewhere.is_some() && session.response_written().is_none() {
-            let dialect = gate::dialect(session.req_header().raw_path());
+            let dialect = routes::dialect(session.req_header().raw_path());
             let _ = respond::refuse(session, &shutting_down(), dialect, &flight.request_id).await;
         }
         FailToProxy { error_code: APP_LEFT, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, _session: &mut Session, _error: Option<&Error>, flight: &mut Flight) {
+    async fn logging(
+        &self,
+        _session: &mut Session,
+        _error: Option<&Error>,
+        flight: &mut RequestContext,
+    ) {
         let Some(snapshot) = flight.snapshot.clone().filter(|_| flight.elsewhere.is_none()) else {
             return;
         };
@@ -357,18 +365,23 @@ impl ProxyHttp for Gateway {
     }
 
     /// Pingora's own would print path and query.
-    fn request_summary(&self, _session: &Session, flight: &Flight) -> String {
+    fn request_summary(&self, _session: &Session, flight: &RequestContext) -> String {
         format!("request={} endpoint={}", flight.request_id, flight.endpoint)
     }
 
     /// Apps that leave are no errors.
-    fn suppress_error_log(&self, _session: &Session, _flight: &Flight, error: &Error) -> bool {
+    fn suppress_error_log(
+        &self,
+        _session: &Session,
+        _flight: &RequestContext,
+        error: &Error,
+    ) -> bool {
         *error.esource() == pingora_core::ErrorSource::Downstream
     }
 }
 
 /// What counts only if a target proves to work waits for it; this request may be the proof for others.
-fn settle_doubts(flight: &mut Flight, snapshot: &Snapshot, record: &Record) {
+fn settle_doubts(flight: &mut RequestContext, snapshot: &Snapshot, record: &Record) {
     let Some(exchange) = &mut flight.exchange else { return };
     for Doubt { target, tokens, cost } in std::mem::take(&mut exchange.doubtful) {
         let empty: Arc<str> = Arc::default();
@@ -378,7 +391,7 @@ fn settle_doubts(flight: &mut Flight, snapshot: &Snapshot, record: &Record) {
             provider: target.provider_name.clone(),
             key: empty,
             usage: Usage::default(),
-            source: Source::Estimated,
+            source: UsageSource::Estimated,
             charged: 0,
             wasted: tokens,
             cost,
@@ -398,18 +411,18 @@ fn settle_doubts(flight: &mut Flight, snapshot: &Snapshot, record: &Record) {
     }
 }
 
-fn shutting_down() -> Reject {
-    Reject::new(Code::ShuttingDown, "The service restarts. Please try again in a moment.")
+fn shutting_down() -> Rejection {
+    Rejection::new(Code::ShuttingDown, "The service restarts. Please try again in a moment.")
         .retry_after(5)
 }
 
-fn refused(reject: &Reject) -> Outcome {
+fn refused(reject: &Rejection) -> Outcome {
     let status = reject.code.status();
     let delivery = if status >= 500 { Delivery::Failed } else { Delivery::Refused };
     Outcome { status, delivery }
 }
 
-fn log_refusal(flight: &Flight, reject: &Reject) {
+fn log_refusal(flight: &RequestContext, reject: &Rejection) {
     let (status, code) = reject.code.wire();
     let (request, internal) = (&flight.request_id, &reject.internal);
     let Some(snapshot) = flight.snapshot.as_ref().filter(|_| status >= 500) else {
@@ -437,6 +450,6 @@ fn log_refusal(flight: &Flight, reject: &Reject) {
 }
 
 /// The shop whose webhook it is.
-fn shop_of(entry: Entry) -> Option<&'static str> {
-    local::name(entry).strip_prefix("webhook_")
+fn shop_of(entry: RouteEntry) -> Option<&'static str> {
+    local_endpoints::name(entry).strip_prefix("webhook_")
 }

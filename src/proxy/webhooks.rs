@@ -6,22 +6,22 @@
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
-use gatekeeper_filters::kernel::{Code, Reject, UnixMs};
+use gatekeeper_filters::kernel::{Code, Rejection, UnixMs};
 use parking_lot::Mutex;
 use pingora_core::protocols::http::ServerSession;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::{
-    address,
-    body::{self, BodyError, Pace},
-    buffered::Buffered,
-    respond,
-};
 use crate::{
+    downstream::{
+        body::{self, BodyError, BodyPace},
+        client_ip,
+        memory_budget::MemoryBudget,
+        respond,
+    },
     licenses::webhook::{self, LONGEST, WebhookError},
+    runtime::snapshot::Snapshot,
     shops::Shop,
-    snapshot::Snapshot,
 };
 
 /// Bodies that are read at one time.
@@ -32,19 +32,19 @@ const FOR_KNOWN: usize = 4;
 const OF_ADDRESS: usize = 2;
 /// Addresses that are remembered; a shop sends from a few.
 const KNOWN: usize = 64;
-const PACE: Pace =
-    Pace { rate: 16 * 1024, patience: Duration::from_secs(1), whole: Duration::from_secs(10) };
+const PACE: BodyPace =
+    BodyPace { rate: 16 * 1024, patience: Duration::from_secs(1), whole: Duration::from_secs(10) };
 
 /// Places for webhooks whose bodies are being read.
 #[derive(Default)]
-pub struct Places {
-    taken: Mutex<Taken>,
+pub struct WebhookSlots {
+    taken: Mutex<SlotTaken>,
     /// Theirs alone: each body has its own bound.
-    buffered: Arc<Buffered>,
+    buffered: Arc<MemoryBudget>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct SlotTaken {
     all: usize,
     by_address: FxHashMap<IpAddr, usize>,
     /// The latest at the back.
@@ -52,12 +52,12 @@ struct Taken {
 }
 
 /// One place, until it is dropped.
-struct Place<'a> {
-    of: &'a Places,
+struct WebhookSlot<'a> {
+    of: &'a WebhookSlots,
     address: Option<IpAddr>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WebhookSlot<'_> {
     fn drop(&mut self) {
         let mut taken = self.of.taken.lock();
         taken.all -= 1;
@@ -72,8 +72,8 @@ impl Drop for Place<'_> {
     }
 }
 
-impl Places {
-    fn take(&self, address: Option<IpAddr>) -> Result<Place<'_>, Reject> {
+impl WebhookSlots {
+    fn take(&self, address: Option<IpAddr>) -> Result<WebhookSlot<'_>, Rejection> {
         let mut taken = self.taken.lock();
         let is_known = address.is_some_and(|address| taken.known.contains(&address));
         if taken.all >= AT_ONCE + if is_known { FOR_KNOWN } else { 0 } {
@@ -83,12 +83,12 @@ impl Places {
             let count = taken.by_address.entry(address).or_default();
             if *count >= OF_ADDRESS {
                 let message = "Too many webhooks at one time. Please send it again in a moment.";
-                return Err(Reject::new(Code::RateLimited, message).retry_after(1));
+                return Err(Rejection::new(Code::RateLimited, message).retry_after(1));
             }
             *count += 1;
         }
         taken.all += 1;
-        Ok(Place { of: self, address })
+        Ok(WebhookSlot { of: self, address })
     }
 
     /// Remembers whether an address' last event was genuine.
@@ -127,15 +127,15 @@ pub async fn take(
 async fn read<'a>(
     session: &mut ServerSession,
     snapshot: &'a Snapshot,
-) -> Result<(Place<'a>, bytes::Bytes), BodyError> {
+) -> Result<(WebhookSlot<'a>, bytes::Bytes), BodyError> {
     let places = &snapshot.webhooks;
-    let place = places.take(address::limited(session, &snapshot.settings.server))?;
+    let place = places.take(client_ip::limited(session, &snapshot.settings.server))?;
     places.buffered.resize(u64::MAX, LONGEST);
     let body = body::read_at(session, LONGEST, PACE, &mut places.buffered.share()).await?;
     Ok((place, body))
 }
 
-fn answer(place: &Place<'_>, taken: Result<(), WebhookError>) -> Result<Value, BodyError> {
+fn answer(place: &WebhookSlot<'_>, taken: Result<(), WebhookError>) -> Result<Value, BodyError> {
     match taken {
         // That it could not be written down is no fault of the sender.
         Ok(()) | Err(WebhookError::NotTaken) => place.of.heard(place.address, true),
@@ -144,27 +144,29 @@ fn answer(place: &Place<'_>, taken: Result<(), WebhookError>) -> Result<Value, B
     taken.map(|()| json!({"status": "ok"})).map_err(|refused| reject(refused).into())
 }
 
-fn reject(refused: WebhookError) -> Reject {
+fn reject(refused: WebhookError) -> Rejection {
     match refused {
-        WebhookError::NotHere => Reject::new(Code::NotFound, "There is nothing at this address."),
+        WebhookError::NotHere => {
+            Rejection::new(Code::NotFound, "There is nothing at this address.")
+        }
         WebhookError::Unsigned => {
-            Reject::new(Code::LicenseMissing, "The signature is missing or wrong.")
+            Rejection::new(Code::LicenseMissing, "The signature is missing or wrong.")
                 .internal("a webhook whose signature fits no webhook_secret")
         }
         WebhookError::Skewed => {
             let message = "The signature is too old, or from the future. Please check the clocks.";
-            Reject::new(Code::LicenseMissing, message).internal(
+            Rejection::new(Code::LicenseMissing, message).internal(
                 "a webhook whose time stamp is more than 5 minutes from this machine's clock",
             )
         }
-        WebhookError::NotTaken => Reject::new(
+        WebhookError::NotTaken => Rejection::new(
             Code::StoreUnavailable,
             "The webhook could not be taken just now. Please send it again.",
         )
         .internal("a webhook could not be written down")
         .retry_after(5),
         WebhookError::Unreadable => {
-            Reject::new(Code::InvalidRequest, "The body is not valid JSON.")
+            Rejection::new(Code::InvalidRequest, "The body is not valid JSON.")
         }
     }
 }
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn places_are_few_and_some_are_for_the_known() {
-        let places = Places::default();
+        let places = WebhookSlots::default();
         places.heard(at(100), true);
         let mut taken: Vec<_> = (0..16).map(|n| places.take(at(n / 2)).ok().unwrap()).collect();
         let refused = |address| places.take(address).err().map(|reject| reject.code);

@@ -59,7 +59,7 @@ fn a_listener_off_loopback_keeps_a_token_until_it_moves() {
     next.admin.no_token = true;
     assert!(check_closed(&next.admin).is_ok());
     assert!(keep_fixed(&mut next, &running).contains(&"admin.listen"));
-    assert!(matches!(check_closed(&next.admin), Err(Refused::Opened(_))));
+    assert!(matches!(check_closed(&next.admin), Err(ReloadRefused::Opened(_))));
     next.admin.token = Some("a-token-of-some-length".into());
     assert!(check_closed(&next.admin).is_ok());
 }

@@ -4,15 +4,15 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use crate::{downstream::accept::Rules, snapshot::Snapshot};
+use crate::{downstream::accept::Rules, runtime::snapshot::Snapshot};
 
 /// For apps.
-pub struct Public(pub Arc<ArcSwap<Snapshot>>);
+pub struct PublicRules(pub Arc<ArcSwap<Snapshot>>);
 
 /// For operators: there are few places, and no shares.
-pub struct Operators(pub Arc<ArcSwap<Snapshot>>);
+pub struct AdminRules(pub Arc<ArcSwap<Snapshot>>);
 
-impl Rules for Public {
+impl Rules for PublicRules {
     fn header_timeout(&self) -> Duration {
         self.0.load().settings.server.limits.header_timeout
     }
@@ -29,7 +29,7 @@ impl Rules for Public {
     }
 }
 
-impl Rules for Operators {
+impl Rules for AdminRules {
     fn header_timeout(&self) -> Duration {
         self.0.load().settings.server.limits.header_timeout
     }

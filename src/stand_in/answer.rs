@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{asked, chat, embeddings, gemini, messages, responses, schema};
 
 /// One request.
-pub struct Asked {
+pub struct StandInRequest {
     endpoint: Endpoint,
     pub model: String,
     pub stream: bool,
@@ -32,7 +32,7 @@ pub enum Reply {
     Call { name: String, arguments: Value },
 }
 
-impl Asked {
+impl StandInRequest {
     /// `target` is the path with its query.
     pub fn of(target: &str, body: Value) -> Self {
         let path = target.split('?').next().unwrap_or_default();

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Asked, Reply, event};
+use super::answer::{Reply, StandInRequest, event};
 
 const ID: &str = "chatcmpl-stand-in";
 const CALL: &str = "call_stand_in";
 
-pub fn whole(asked: &Asked) -> Value {
+pub fn whole(asked: &StandInRequest) -> Value {
     let message = match &asked.reply {
         Reply::Words(words) => {
             json!({ "role": "assistant", "content": words.concat(), "refusal": null })
@@ -29,7 +29,7 @@ pub fn whole(asked: &Asked) -> Value {
     })
 }
 
-pub fn events(asked: &Asked) -> Vec<String> {
+pub fn events(asked: &StandInRequest) -> Vec<String> {
     let mut events = vec![chunk(asked, json!({ "role": "assistant", "content": "" }), None)];
     match &asked.reply {
         Reply::Words(words) => {
@@ -54,7 +54,7 @@ pub fn events(asked: &Asked) -> Vec<String> {
     events
 }
 
-fn chunk(asked: &Asked, delta: Value, finish: Option<&str>) -> String {
+fn chunk(asked: &StandInRequest, delta: Value, finish: Option<&str>) -> String {
     event(&json!({
         "id": ID, "object": "chat.completion.chunk", "created": asked.created,
         "model": asked.model,
@@ -62,7 +62,7 @@ fn chunk(asked: &Asked, delta: Value, finish: Option<&str>) -> String {
     }))
 }
 
-fn finish(asked: &Asked) -> &'static str {
+fn finish(asked: &StandInRequest) -> &'static str {
     match asked.reply {
         Reply::Call { .. } => "tool_calls",
         Reply::Words(_) if asked.cut => "length",
@@ -70,7 +70,7 @@ fn finish(asked: &Asked) -> &'static str {
     }
 }
 
-fn usage(asked: &Asked) -> Value {
+fn usage(asked: &StandInRequest) -> Value {
     let (input, output) = (asked.input, asked.output());
     json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output })
 }

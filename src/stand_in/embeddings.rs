@@ -3,12 +3,12 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::answer::Asked;
+use super::answer::StandInRequest;
 
 const DIMENSIONS: u64 = 256;
 const MOST_DIMENSIONS: u64 = 4096;
 
-pub fn whole(asked: &Asked, body: &Value) -> Value {
+pub fn whole(asked: &StandInRequest, body: &Value) -> Value {
     let dimensions = body["dimensions"].as_u64().unwrap_or(DIMENSIONS).clamp(1, MOST_DIMENSIONS);
     let in_base64 = body["encoding_format"] == "base64";
     let data: Vec<Value> = inputs(&body["input"])

@@ -2,16 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Asked, Reply, event};
+use super::answer::{Reply, StandInRequest, event};
 
-pub fn whole(asked: &Asked) -> Value {
+pub fn whole(asked: &StandInRequest) -> Value {
     match &asked.reply {
         Reply::Words(words) => candidate(asked, json!({ "text": words.concat() }), true),
         Reply::Call { name, arguments } => candidate(asked, call(name, arguments), true),
     }
 }
 
-pub fn events(asked: &Asked) -> Vec<String> {
+pub fn events(asked: &StandInRequest) -> Vec<String> {
     match &asked.reply {
         Reply::Words(words) => {
             let said =
@@ -30,7 +30,7 @@ fn call(name: &str, arguments: &Value) -> Value {
 }
 
 /// An answer, or a chunk of one: counted at the end.
-fn candidate(asked: &Asked, part: Value, is_last: bool) -> Value {
+fn candidate(asked: &StandInRequest, part: Value, is_last: bool) -> Value {
     let content = json!({ "role": "model", "parts": [part] });
     let mut candidate = json!({ "index": 0, "content": content });
     let mut usage = json!({ "promptTokenCount": asked.input, "totalTokenCount": asked.input });

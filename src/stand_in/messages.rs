@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Asked, Reply, named};
+use super::answer::{Reply, StandInRequest, named};
 
 const CALL: &str = "toolu_stand_in";
 
-pub fn whole(asked: &Asked) -> Value {
+pub fn whole(asked: &StandInRequest) -> Value {
     let block = match &asked.reply {
         Reply::Words(words) => json!({ "type": "text", "text": words.concat() }),
         Reply::Call { name, arguments } => {
@@ -17,14 +17,14 @@ pub fn whole(asked: &Asked) -> Value {
     message(asked, &[block], finish(asked).into(), usage)
 }
 
-fn message(asked: &Asked, content: &[Value], stop: Value, usage: Value) -> Value {
+fn message(asked: &StandInRequest, content: &[Value], stop: Value, usage: Value) -> Value {
     json!({
         "id": "msg_stand_in", "type": "message", "role": "assistant", "model": asked.model,
         "content": content, "stop_reason": stop, "stop_sequence": null, "usage": usage,
     })
 }
 
-fn finish(asked: &Asked) -> &'static str {
+fn finish(asked: &StandInRequest) -> &'static str {
     match asked.reply {
         Reply::Call { .. } => "tool_use",
         Reply::Words(_) if asked.cut => "max_tokens",
@@ -32,7 +32,7 @@ fn finish(asked: &Asked) -> &'static str {
     }
 }
 
-pub fn events(asked: &Asked) -> Vec<String> {
+pub fn events(asked: &StandInRequest) -> Vec<String> {
     let usage = json!({ "input_tokens": asked.input, "output_tokens": 1 });
     let begun = message(asked, &[], Value::Null, usage);
     let block = match &asked.reply {

@@ -2,25 +2,31 @@
 
 use serde_json::{Value, json};
 
-use super::answer::{Asked, Reply, named};
+use super::answer::{Reply, StandInRequest, named};
 
 const ID: &str = "resp_stand_in";
 const MESSAGE: &str = "msg_stand_in";
 const CALL: &str = "fc_stand_in";
 
-pub fn whole(asked: &Asked) -> Value {
+pub fn whole(asked: &StandInRequest) -> Value {
     let (status, why) = end(asked);
     response(asked, status, why, &[item(asked, status)], usage(asked))
 }
 
-fn end(asked: &Asked) -> (&'static str, Value) {
+fn end(asked: &StandInRequest) -> (&'static str, Value) {
     match asked.cut {
         true => ("incomplete", json!({ "reason": "max_output_tokens" })),
         false => ("completed", Value::Null),
     }
 }
 
-fn response(asked: &Asked, status: &str, why: Value, output: &[Value], usage: Value) -> Value {
+fn response(
+    asked: &StandInRequest,
+    status: &str,
+    why: Value,
+    output: &[Value],
+    usage: Value,
+) -> Value {
     json!({
         "id": ID, "object": "response", "created_at": asked.created, "status": status,
         "error": null, "incomplete_details": why, "instructions": null, "metadata": {},
@@ -31,7 +37,7 @@ fn response(asked: &Asked, status: &str, why: Value, output: &[Value], usage: Va
     })
 }
 
-fn item(asked: &Asked, status: &str) -> Value {
+fn item(asked: &StandInRequest, status: &str) -> Value {
     match &asked.reply {
         Reply::Words(words) => json!({
             "id": MESSAGE, "type": "message", "status": status, "role": "assistant",
@@ -52,7 +58,7 @@ fn call(name: &str, arguments: &str, status: &str) -> Value {
     })
 }
 
-fn usage(asked: &Asked) -> Value {
+fn usage(asked: &StandInRequest) -> Value {
     let (input, output) = (asked.input, asked.output());
     json!({
         "input_tokens": input, "input_tokens_details": { "cached_tokens": 0 },
@@ -75,7 +81,7 @@ impl Numbered {
     }
 }
 
-pub fn events(asked: &Asked) -> Vec<String> {
+pub fn events(asked: &StandInRequest) -> Vec<String> {
     let mut numbered = Numbered::default();
     let begun = response(asked, "in_progress", Value::Null, &[], Value::Null);
     let opening = numbered.event("created", json!({ "response": begun }))

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::{
     config::settings::{self, AccessFile},
-    proxy::flight::Flight,
+    runtime::request_context::RequestContext,
 };
 
 /// Lines waiting for the writer: what 100,000 requests a second bring while it gathers.
@@ -36,38 +36,40 @@ pub struct AccessLog {
     is_on: AtomicBool,
     dropped: AtomicU64,
     /// Where lines go, and where the writer finds it when it has changed.
-    target: Mutex<settings::AccessLog>,
-    next: Arc<Mutex<Option<Out>>>,
+    target: Mutex<settings::AccessLogSettings>,
+    next: Arc<Mutex<Option<Sink>>>,
 }
 
 /// Where lines go, opened.
-pub struct Out(Option<Target>);
+pub struct Sink(Option<SinkKind>);
 
-enum Target {
+enum SinkKind {
     Stdout,
     File(RotatedFile),
 }
 
-impl Out {
+impl Sink {
     /// # Errors
     /// The file can't be opened.
-    pub fn open(settings: &settings::AccessLog) -> io::Result<Self> {
+    pub fn open(settings: &settings::AccessLogSettings) -> io::Result<Self> {
         Ok(Self(match settings {
-            settings::AccessLog::Off => None,
-            settings::AccessLog::Stdout => Some(Target::Stdout),
-            settings::AccessLog::File(file) => Some(Target::File(RotatedFile::open(file)?)),
+            settings::AccessLogSettings::Off => None,
+            settings::AccessLogSettings::Stdout => Some(SinkKind::Stdout),
+            settings::AccessLogSettings::File(file) => {
+                Some(SinkKind::File(RotatedFile::open(file)?))
+            }
         }))
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         match &mut self.0 {
             None => Ok(()),
-            Some(Target::Stdout) => {
+            Some(SinkKind::Stdout) => {
                 let mut out = io::stdout().lock();
                 out.write_all(lines)?;
                 out.flush()
             }
-            Some(Target::File(file)) => file.write(lines),
+            Some(SinkKind::File(file)) => file.write(lines),
         }
     }
 }
@@ -75,17 +77,17 @@ impl Out {
 impl AccessLog {
     /// # Errors
     /// The file can't be opened, or no thread can be started.
-    pub fn open(settings: &settings::AccessLog) -> io::Result<Self> {
-        let out = Out::open(settings)?;
+    pub fn open(settings: &settings::AccessLogSettings) -> io::Result<Self> {
+        let out = Sink::open(settings)?;
         let (sender, receiver) = sync_channel(WAITING);
-        let next = Arc::<Mutex<Option<Out>>>::default();
+        let next = Arc::<Mutex<Option<Sink>>>::default();
         let found = next.clone();
         std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || write_lines(&receiver, out, &found))?;
         Ok(Self {
             lines: sender,
-            is_on: AtomicBool::new(*settings != settings::AccessLog::Off),
+            is_on: AtomicBool::new(*settings != settings::AccessLogSettings::Off),
             dropped: AtomicU64::new(0),
             target: Mutex::new(settings.clone()),
             next,
@@ -93,11 +95,11 @@ impl AccessLog {
     }
 
     /// Lines go there from now on.
-    pub fn switch(&self, settings: &settings::AccessLog, out: Out) {
+    pub fn switch(&self, settings: &settings::AccessLogSettings, out: Sink) {
         let mut target = self.target.lock();
         target.clone_from(settings);
         *self.next.lock() = Some(out);
-        self.is_on.store(*settings != settings::AccessLog::Off, Relaxed);
+        self.is_on.store(*settings != settings::AccessLogSettings::Off, Relaxed);
         // Wakes the writer; when it has lines to write it needs no waking.
         let _ = self.lines.try_send(Vec::new());
     }
@@ -105,13 +107,13 @@ impl AccessLog {
     /// Opens the file anew: the old one was moved away.
     pub fn reopen(&self) {
         let target = self.target.lock().clone();
-        match Out::open(&target) {
+        match Sink::open(&target) {
             Ok(out) => self.switch(&target, out),
             Err(error) => log::error!("The access log stays as it is: {error}."),
         }
     }
 
-    pub(super) fn write(&self, flight: &Flight, record: &Record) {
+    pub(super) fn write(&self, flight: &RequestContext, record: &Record) {
         if !self.is_on.load(Relaxed) {
             return;
         }
@@ -126,7 +128,7 @@ impl AccessLog {
 
 /// Waits for a line, lets more come, writes them together. A writer that wakes for each line would
 /// cost every request a system call or two.
-fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Out, next: &Mutex<Option<Out>>) {
+fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Sink, next: &Mutex<Option<Sink>>) {
     let (mut trouble, mut together) = (Trouble::default(), Vec::with_capacity(TOGETHER));
     while let Ok(line) = lines.recv() {
         // An empty one says that they go elsewhere: at once.
@@ -347,7 +349,7 @@ fn path_of(endpoint: &str) -> &'static str {
 
 /// Names are configured words and ids of ours: none needs escaping but by a strange configuration,
 /// so strings go through the JSON writer all the same.
-fn line(flight: &Flight, record: &Record) -> Vec<u8> {
+fn line(flight: &RequestContext, record: &Record) -> Vec<u8> {
     let mut line = Vec::with_capacity(512);
     let text = |out: &mut Vec<u8>, name: &str, value: &str| {
         out.extend_from_slice(b",\"");

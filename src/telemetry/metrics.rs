@@ -16,9 +16,9 @@ use prometheus::{
     IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 
-use self::register::{Register, Registered, put};
+use self::register::{MetricsBuilder, MetricsRegistry, put};
 use super::refused_by;
-use crate::proxy::flight::Flight;
+use crate::runtime::request_context::RequestContext;
 
 /// Seconds; an answer takes from a few milliseconds to minutes.
 const DURATIONS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
@@ -26,7 +26,7 @@ const DURATIONS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 const OVERHEADS: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
 
 pub struct Metrics {
-    registered: Registered,
+    registered: MetricsRegistry,
     /// One scrape at a time: each puts in first what only its moment tells.
     pub scraping: Mutex<()>,
     requests: IntCounterVec,
@@ -50,14 +50,14 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     pub store_up: IntGauge,
     license_checks: IntCounterVec,
-    pub license_cache: LicenseCache,
+    pub license_cache: LicenseCacheCounters,
     pub license_source_state: IntGaugeVec,
     reloads: IntCounterVec,
     last_reload: Gauge,
 }
 
 /// `gatekeeper_license_cache_total` by result: every request counts in one of them.
-pub struct LicenseCache {
+pub struct LicenseCacheCounters {
     /// Taken as it was.
     pub fresh: IntCounter,
     /// Served, and asked about again.
@@ -77,7 +77,7 @@ impl Default for Metrics {
 impl Metrics {
     #[allow(clippy::too_many_lines, reason = "a list of names and their help")]
     pub fn new() -> Self {
-        let registry = Register::default();
+        let registry = MetricsBuilder::default();
         let counters = |name: &str, help: &str, labels: &[&str]| {
             put(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
@@ -226,7 +226,7 @@ impl Metrics {
                     &["result"],
                 );
                 let of = |result: &str| cache.with_label_values(&[result]);
-                LicenseCache {
+                LicenseCacheCounters {
                     fresh: of("fresh"),
                     stale: of("stale"),
                     negative: of("negative"),
@@ -290,7 +290,7 @@ impl Metrics {
 
     pub(super) fn finished(
         &self,
-        flight: &Flight,
+        flight: &RequestContext,
         outcome: Outcome,
         record: &Record,
         elapsed: Duration,
@@ -328,7 +328,7 @@ impl Metrics {
     /// always they are the same again, and finding them by their labels costs more than counting.
     fn with_series(
         &self,
-        flight: &Flight,
+        flight: &RequestContext,
         outcome: Outcome,
         record: &Record,
         count: impl FnOnce(&Series),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gatekeeper_filters::kernel::{Reject, UnixMs};
+use gatekeeper_filters::kernel::{Rejection, UnixMs};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -25,7 +25,13 @@ impl Webhooks {
         log::info!("A webhook was taken. shop={shop} request={request}");
     }
 
-    pub fn refused(&self, shop: &'static str, reject: &Reject, failures: &Failures, request: &str) {
+    pub fn refused(
+        &self,
+        shop: &'static str,
+        reject: &Rejection,
+        failures: &Failures,
+        request: &str,
+    ) {
         let (status, code) = reject.code.wire();
         {
             let mut shops = self.0.lock();

@@ -3,26 +3,25 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use gatekeeper_filters::kernel::{Ask, Exchange, Members, OnDisconnect, Target};
+use gatekeeper_filters::kernel::{Exchange, ModelRequest, OnDisconnect, RequestMembers, Target};
 use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
 use super::{
-    classify::{self, Cause, Failure},
-    downstream::Downstream,
-    events, limits,
-    peer::{self, Connection, Connector},
+    classify::{self, Failure, FailureCause},
+    client_response::ClientResponse,
+    connector::{self, Connector, ProviderConnection},
+    deadlines::Deadlines,
+    http_io::{brief, ended, is_peer_closed, read_head, was_refused, write_body},
+    rate_limit_headers,
     relay::{self, Relay},
-    request, socket,
-    watch::{CONNECTION, FIRST_BYTE, Stop, watch},
-    watchdog::Watchdog,
-    wire::{brief, ended, read_head, was_closed, was_refused, write_body},
+    request, socket_options, stream_events,
+    wait::{AttemptError, CONNECTION, FIRST_BYTE, watch},
 };
 use crate::{
     config::settings::Timeouts,
-    pool::{Provider, lease::Lease},
-    proxy::flight::Flight,
-    snapshot::Snapshot,
+    pool::{ProviderPool, lease::KeyLease},
+    runtime::{request_context::RequestContext, snapshot::Snapshot},
 };
 
 /// Bytes of an error body that are read; enough for every provider's envelope.
@@ -34,9 +33,9 @@ pub struct Attempt<'a> {
     pub connector: &'a Connector,
     pub snapshot: &'a Snapshot,
     pub target: &'a Arc<Target>,
-    pub lease: &'a Lease,
+    pub lease: &'a KeyLease,
     /// The request in the target's words, if those are not the app's.
-    pub translated: Option<&'a Members>,
+    pub translated: Option<&'a RequestMembers>,
     pub timeouts: Timeouts,
     /// The clock as it was read for the selection.
     pub began: std::time::Instant,
@@ -45,7 +44,7 @@ pub struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    fn provider(&self) -> &Provider {
+    fn provider(&self) -> &ProviderPool {
         &self.snapshot.providers[self.target.provider]
     }
 
@@ -53,10 +52,10 @@ impl Attempt<'_> {
     /// Why nothing, or not all, was delivered.
     pub async fn run(
         &self,
-        down: &mut Downstream<'_>,
-        flight: &mut Flight,
-        watchdog: &mut Watchdog,
-    ) -> Result<(), Stop> {
+        down: &mut ClientResponse<'_>,
+        flight: &mut RequestContext,
+        watchdog: &mut Deadlines,
+    ) -> Result<(), AttemptError> {
         let (Some(exchange), Some(ask)) = (flight.exchange.as_deref_mut(), flight.ask.as_deref())
         else {
             return Err(Failure::broken("the request has no body").into());
@@ -96,8 +95,9 @@ impl Attempt<'_> {
             }
             Err(stop) => Err(stop),
         };
-        if matches!(&result, Err(Stop::Failed(failure)) if failure.cause == Cause::Timeout) {
-            Connector::distrust(&connection);
+        if matches!(&result, Err(AttemptError::Failed(failure)) if failure.cause == FailureCause::Timeout)
+        {
+            Connector::discard_pooled(&connection);
         }
         Box::pin(self.connector.release(connection)).await;
         if let (Err(_), Some(held)) = (&result, &mut flight.held) {
@@ -121,11 +121,11 @@ impl Attempt<'_> {
     async fn open(
         &self,
         exchange: &mut Exchange,
-        ask: &Ask,
+        ask: &ModelRequest,
         body: &[Bytes],
-        down: &mut Downstream<'_>,
-        watchdog: &mut Watchdog,
-    ) -> Result<(Box<Connection>, Result<(), Stop>), Stop> {
+        down: &mut ClientResponse<'_>,
+        watchdog: &mut Deadlines,
+    ) -> Result<(Box<ProviderConnection>, Result<(), AttemptError>), AttemptError> {
         let (mut fresh, mut refused) = (false, false);
         loop {
             let mut connection = self.connect(down, watchdog, fresh).await?;
@@ -135,8 +135,8 @@ impl Attempt<'_> {
             }
             let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
             let again = match sent {
-                Err(Sending::Closed(_)) => connection.reused,
-                Err(Sending::Refused(_)) => {
+                Err(SendError::Closed(_)) => connection.reused,
+                Err(SendError::Refused(_)) => {
                     connection.reused || !std::mem::replace(&mut refused, true)
                 }
                 _ => false,
@@ -147,16 +147,16 @@ impl Attempt<'_> {
                 fresh = true;
                 continue;
             }
-            return Ok((connection, sent.map_err(Stop::from)));
+            return Ok((connection, sent.map_err(AttemptError::from)));
         }
     }
 
     async fn connect(
         &self,
-        down: &mut Downstream<'_>,
-        watchdog: &mut Watchdog,
+        down: &mut ClientResponse<'_>,
+        watchdog: &mut Deadlines,
         fresh: bool,
-    ) -> Result<Box<Connection>, Stop> {
+    ) -> Result<Box<ProviderConnection>, AttemptError> {
         let provider = self.provider();
         // The pooled connection before a fresh one may have used up any time.
         let now = if fresh { Instant::now() } else { Instant::from_std(self.began) };
@@ -170,7 +170,7 @@ impl Attempt<'_> {
                         return Ok(connection);
                     }
                     Err(error) if no_room(&error) => {
-                        return Err(Stop::Crowded("too many files are open"));
+                        return Err(AttemptError::Crowded("too many files are open"));
                     }
                     Err(error) => {
                         let detail = format!("connect to {}: {}", peer._address, brief(&error));
@@ -191,35 +191,35 @@ impl Attempt<'_> {
     /// Writes the request and reads the head of the answer.
     async fn send(
         &self,
-        connection: &mut Connection,
+        connection: &mut ProviderConnection,
         exchange: &mut Exchange,
-        ask: &Ask,
+        ask: &ModelRequest,
         body: &[Bytes],
-        down: &mut Downstream<'_>,
-        watchdog: &mut Watchdog,
-    ) -> Result<(), Sending> {
+        down: &mut ClientResponse<'_>,
+        watchdog: &mut Deadlines,
+    ) -> Result<(), SendError> {
         let length = body.iter().map(Bytes::len).sum();
-        let Connection { session, sent_whole, reused, .. } = connection;
+        let ProviderConnection { session, sent_whole, reused, .. } = connection;
         let reused = *reused;
         let http2 = session.as_http2().is_some();
-        let what = request::What {
+        let what = request::UpstreamCall {
             endpoint: request::at(exchange, self.target),
             model: &self.target.model,
             is_stream: ask.stream,
             api_version: exchange.api_version.as_deref(),
         };
         let head = request::head(self.provider(), self.lease.key(), &what, length, http2)
-            .map_err(|error| Stop::from(Failure::broken(brief(&error))))?;
+            .map_err(|error| AttemptError::from(Failure::broken(brief(&error))))?;
         let connected = if reused { Instant::from_std(self.began) } else { Instant::now() };
         watchdog.expect_before(connected, self.end_of(connected, self.timeouts.first_byte));
         exchange.progress.sent = true;
         let write = async {
             if !reused {
-                socket::cork(session);
+                socket_options::cork(session);
             }
             session.write_request_header(Box::new(head)).await?;
             *sent_whole = write_body(session, body).await?;
-            socket::flush(session);
+            socket_options::flush(session);
             Ok::<(), Box<Error>>(())
         };
         // A provider does not begin to answer half a request: nothing is there to be drained.
@@ -234,12 +234,12 @@ impl Attempt<'_> {
         &self,
         session: &mut HttpSession,
         relay: &mut Relay<'_, '_>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), AttemptError> {
         let Some(head) = session.response_header() else {
             return Err(Failure::reset("no answer").into());
         };
         let status = head.status.as_u16();
-        let left = limits::left(self.target.dialect, &head.headers);
+        let left = rate_limit_headers::left(self.target.dialect, &head.headers);
         self.lease.allows(left, relay.now.into_std());
         if !(200..300).contains(&status) {
             // What is refused is not worked on.
@@ -266,13 +266,13 @@ impl Attempt<'_> {
                 let body = read_error(session, relay).await?;
                 return Err(match classify::says_error(&body) {
                     true => classify::judge_inside(self.target.dialect, &body).into(),
-                    false => Failure::broken(events::NO_EVENTS).into(),
+                    false => Failure::broken(stream_events::NO_EVENTS).into(),
                 });
             }
             (false, _) => {}
         }
         relay.watchdog.expect_before(relay.now, self.first_token());
-        let mut body = Gathered::default();
+        let mut body = BodyChunks::default();
         match read_bounded(session, relay, relay::WHOLE, &mut body).await? {
             true => relay::whole(relay, body.into_bytes()).await,
             false => Err(Failure::broken("an answer over 8 MiB").into()),
@@ -308,7 +308,7 @@ impl BodyType {
 fn no_room(error: &Error) -> bool {
     let raw = error.root_cause().downcast_ref::<std::io::Error>().and_then(|e| e.raw_os_error());
     let full = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|e| e.raw_os_error());
-    *error.etype() == peer::NO_ROOM || raw.is_some_and(|raw| full.contains(&raw))
+    *error.etype() == connector::NO_ROOM || raw.is_some_and(|raw| full.contains(&raw))
 }
 
 fn timed_out(error: &Error) -> bool {
@@ -317,60 +317,63 @@ fn timed_out(error: &Error) -> bool {
 }
 
 /// Why sending a request did not lead to an answer.
-enum Sending {
+enum SendError {
     /// The connection was closed before a byte of an answer: on a pooled one, probably before the
     /// request came.
     Closed(Failure),
     /// HTTP/2: the stream was refused, or its connection went away, before the request was looked at.
     Refused(Failure),
-    Stop(Stop),
+    Stop(AttemptError),
 }
 
-impl From<Box<Error>> for Sending {
+impl From<Box<Error>> for SendError {
     fn from(error: Box<Error>) -> Self {
         let failure = Failure::reset(format!("before an answer: {}", brief(&error)));
         match () {
-            () if was_refused(&error) => Sending::Refused(failure),
-            () if was_closed(&error) => Sending::Closed(failure),
+            () if was_refused(&error) => SendError::Refused(failure),
+            () if is_peer_closed(&error) => SendError::Closed(failure),
             // What came was no HTTP: it would come again.
-            () => Sending::Stop(Failure { again: false, ..failure }.into()),
+            () => SendError::Stop(Failure { again: false, ..failure }.into()),
         }
     }
 }
 
-impl From<Stop> for Sending {
-    fn from(stop: Stop) -> Self {
-        Sending::Stop(stop)
+impl From<AttemptError> for SendError {
+    fn from(stop: AttemptError) -> Self {
+        SendError::Stop(stop)
     }
 }
 
-impl From<Sending> for Stop {
-    fn from(sending: Sending) -> Self {
+impl From<SendError> for AttemptError {
+    fn from(sending: SendError) -> Self {
         match sending {
-            Sending::Closed(failure) | Sending::Refused(failure) => failure.into(),
-            Sending::Stop(stop) => stop,
+            SendError::Closed(failure) | SendError::Refused(failure) => failure.into(),
+            SendError::Stop(stop) => stop,
         }
     }
 }
 
 /// Reads what says that something went wrong, bounded in size and time; what came of it is enough.
-async fn read_error(session: &mut HttpSession, relay: &mut Relay<'_, '_>) -> Result<Bytes, Stop> {
+async fn read_error(
+    session: &mut HttpSession,
+    relay: &mut Relay<'_, '_>,
+) -> Result<Bytes, AttemptError> {
     relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);
-    let mut body = Gathered::default();
+    let mut body = BodyChunks::default();
     match read_bounded(session, relay, ERROR_BODY, &mut body).await {
-        Ok(_) | Err(Stop::Failed(_)) => Ok(body.into_bytes()),
+        Ok(_) | Err(AttemptError::Failed(_)) => Ok(body.into_bytes()),
         Err(stop) => Err(stop),
     }
 }
 
 /// A body in the pieces in which it came: one is not copied.
 #[derive(Default)]
-struct Gathered {
+struct BodyChunks {
     first: Bytes,
     rest: BytesMut,
 }
 
-impl Gathered {
+impl BodyChunks {
     fn len(&self) -> usize {
         self.first.len() + self.rest.len()
     }
@@ -402,8 +405,8 @@ async fn read_bounded(
     session: &mut HttpSession,
     relay: &mut Relay<'_, '_>,
     limit: usize,
-    body: &mut Gathered,
-) -> Result<bool, Stop> {
+    body: &mut BodyChunks,
+) -> Result<bool, AttemptError> {
     let broken = |error: Box<Error>| Failure::cut(format!("in the answer: {}", brief(&error)));
     let stated = session.response_header().and_then(|head| {
         head.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()

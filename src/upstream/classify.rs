@@ -4,19 +4,22 @@
 //! Sources: the error references of OpenAI (with the billing codes of 2026), Groq, Gemini
 //! (`google.rpc.ErrorInfo`, `QuotaFailure`, `RetryInfo`), Anthropic and OpenRouter.
 
+mod error_details;
+mod phrases;
+
 use gatekeeper_filters::kernel::{Dialect, json::Reader};
 use http::HeaderMap;
 
-use self::said::{Said, error_in, first_of, plain};
-use super::{limits, scrub, watch::Stop};
-use crate::pool::{health::Why, key::KeyNews, model_limits::Scope};
-
-mod said;
-mod words;
+use self::error_details::{ErrorDetails, error_in, first_of, plain};
+use super::{rate_limit_headers, wait::AttemptError};
+use crate::{
+    dialect::redact,
+    pool::{health::QuarantineReason, key::AttemptFeedback, model_limits::Scope},
+};
 
 /// Where the request goes from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum FailoverScope {
     /// Another key of this provider, else the next target.
     Key,
     /// Another account of this provider, else the next target: this one can't serve this request.
@@ -37,7 +40,7 @@ pub enum Next {
 
 /// The closed list of outcomes an attempt can have; a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum FailureCause {
     RateLimited,
     DailyLimit,
     NoMoney,
@@ -62,39 +65,39 @@ pub enum Cause {
     KeyGone,
 }
 
-impl Cause {
+impl FailureCause {
     /// Whether a provider that a request was written to may have worked on it. One that has no room, no
     /// money, no key or no such model for it has not.
     pub fn is_work(self) -> bool {
         matches!(
             self,
-            Cause::Timeout
-                | Cause::BrokenAnswer
-                | Cause::EmptyAnswer
-                | Cause::ToolUseFailed
-                | Cause::ConnectError
-                | Cause::ProviderError
+            FailureCause::Timeout
+                | FailureCause::BrokenAnswer
+                | FailureCause::EmptyAnswer
+                | FailureCause::ToolUseFailed
+                | FailureCause::ConnectError
+                | FailureCause::ProviderError
         )
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Cause::RateLimited => "rate_limited",
-            Cause::DailyLimit => "daily_limit",
-            Cause::NoMoney => "no_money",
-            Cause::BadCredential => "bad_credential",
-            Cause::NoPermission => "no_permission",
-            Cause::ModelMissing => "model_missing",
-            Cause::ProviderError => "provider_error",
-            Cause::ConnectError => "connect_error",
-            Cause::Timeout => "timeout",
-            Cause::BrokenAnswer => "broken_answer",
-            Cause::EmptyAnswer => "empty_answer",
-            Cause::ToolUseFailed => "tool_use_failed",
-            Cause::TooLarge => "too_large",
-            Cause::ContentRefused => "content_refused",
-            Cause::Firewall => "firewall",
-            Cause::KeyGone => "key_gone",
+            FailureCause::RateLimited => "rate_limited",
+            FailureCause::DailyLimit => "daily_limit",
+            FailureCause::NoMoney => "no_money",
+            FailureCause::BadCredential => "bad_credential",
+            FailureCause::NoPermission => "no_permission",
+            FailureCause::ModelMissing => "model_missing",
+            FailureCause::ProviderError => "provider_error",
+            FailureCause::ConnectError => "connect_error",
+            FailureCause::Timeout => "timeout",
+            FailureCause::BrokenAnswer => "broken_answer",
+            FailureCause::EmptyAnswer => "empty_answer",
+            FailureCause::ToolUseFailed => "tool_use_failed",
+            FailureCause::TooLarge => "too_large",
+            FailureCause::ContentRefused => "content_refused",
+            FailureCause::Firewall => "firewall",
+            FailureCause::KeyGone => "key_gone",
         }
     }
 }
@@ -102,33 +105,38 @@ impl Cause {
 /// A failed attempt: nothing of an answer reached the app.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    pub cause: Cause,
-    pub news: KeyNews,
-    pub next: Next,
+    pub cause: FailureCause,
+    pub news: AttemptFeedback,
+    pub next: FailoverScope,
     /// Where nothing else is left, the same key may be asked once more.
     pub again: bool,
     /// For the operator's log. Holds no secret and no text of the app.
     pub detail: String,
     /// What the app is told if no attempt comes after this one; else the gateway says that nothing could serve.
-    pub instead: Option<Box<Relayed>>,
+    pub instead: Option<Box<ClientError>>,
 }
 
 /// A provider's 4xx about the request itself, cleaned of what belongs to the account.
 #[derive(Debug, Clone)]
-pub struct Relayed {
+pub struct ClientError {
     pub status: u16,
-    pub said: scrub::Said,
+    pub said: redact::ProviderMessage,
 }
 
 /// Either the attempt failed, or the answer is the app's own fault and is relayed.
 #[derive(Debug, Clone)]
-pub enum Judgement {
+pub enum Classification {
     Failed(Failure),
-    Relay(Relayed),
+    Relay(ClientError),
 }
 
 impl Failure {
-    pub fn new(cause: Cause, news: KeyNews, next: Next, detail: impl Into<String>) -> Self {
+    pub fn new(
+        cause: FailureCause,
+        news: AttemptFeedback,
+        next: FailoverScope,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { cause, news, next, again: false, detail: detail.into(), instead: None }
     }
 
@@ -141,49 +149,90 @@ impl Failure {
 
     /// The app is told so where nobody else can serve it.
     #[must_use]
-    fn or_else(mut self, status: u16, said: scrub::Said) -> Self {
-        self.instead = Some(Box::new(Relayed { status, said }));
+    fn or_else(mut self, status: u16, said: redact::ProviderMessage) -> Self {
+        self.instead = Some(Box::new(ClientError { status, said }));
         self
     }
 
     /// Nobody took the connection: no key of this address can help, but asking costs nothing.
     pub fn connect(detail: impl Into<String>) -> Self {
-        Self::new(Cause::ConnectError, KeyNews::TimedOut, Next::Elsewhere, detail)
+        Self::new(
+            FailureCause::ConnectError,
+            AttemptFeedback::TimedOut,
+            FailoverScope::Elsewhere,
+            detail,
+        )
     }
 
     /// Nobody took the connection in time. Asking again would cost as much patience.
     pub fn connect_timeout(detail: impl Into<String>) -> Self {
-        Self::new(Cause::ConnectError, KeyNews::TimedOut, Next::Provider, detail)
+        Self::new(
+            FailureCause::ConnectError,
+            AttemptFeedback::TimedOut,
+            FailoverScope::Provider,
+            detail,
+        )
     }
 
     /// The connection was closed or reset before an answer was whole.
     pub fn reset(detail: impl Into<String>) -> Self {
-        Self::new(Cause::ConnectError, KeyNews::Fault, Next::OneMoreKey, detail).again()
+        Self::new(
+            FailureCause::ConnectError,
+            AttemptFeedback::Fault,
+            FailoverScope::OneMoreKey,
+            detail,
+        )
+        .again()
     }
 
     /// Nothing of an answer came in time. The provider may have worked on it all the while, so that no other
     /// key of the target is made to do the same.
     pub fn timeout(what: &str) -> Self {
-        Self::new(Cause::Timeout, KeyNews::TimedOut, Next::Target, format!("no {what} in time"))
+        Self::new(
+            FailureCause::Timeout,
+            AttemptFeedback::TimedOut,
+            FailoverScope::Target,
+            format!("no {what} in time"),
+        )
     }
 
     /// An answer began and brought no output in time: another target, else another account.
     pub fn stalled(what: &str) -> Self {
-        Self::new(Cause::Timeout, KeyNews::TimedOut, Next::Account, format!("no {what} in time"))
+        Self::new(
+            FailureCause::Timeout,
+            AttemptFeedback::TimedOut,
+            FailoverScope::Account,
+            format!("no {what} in time"),
+        )
     }
 
     /// Nothing was asked of the provider.
     pub fn key_gone() -> Self {
-        Self::new(Cause::KeyGone, KeyNews::None, Next::Key, "the key was taken away")
+        Self::new(
+            FailureCause::KeyGone,
+            AttemptFeedback::None,
+            FailoverScope::Key,
+            "the key was taken away",
+        )
     }
 
     /// A fault of the provider's, told in its answer.
     pub fn provider(detail: impl Into<String>) -> Self {
-        Self::new(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey, detail)
+        Self::new(
+            FailureCause::ProviderError,
+            AttemptFeedback::Fault,
+            FailoverScope::OneMoreKey,
+            detail,
+        )
     }
 
     pub fn broken(detail: impl Into<String>) -> Self {
-        Self::new(Cause::BrokenAnswer, KeyNews::Fault, Next::OneMoreKey, detail)
+        Self::new(
+            FailureCause::BrokenAnswer,
+            AttemptFeedback::Fault,
+            FailoverScope::OneMoreKey,
+            detail,
+        )
     }
 
     /// The connection broke inside an answer.
@@ -193,19 +242,24 @@ impl Failure {
 
     /// It ended well, and said nothing.
     pub fn hollow() -> Self {
-        Self::new(Cause::EmptyAnswer, KeyNews::Heard, Next::Again, "an answer without output")
+        Self::new(
+            FailureCause::EmptyAnswer,
+            AttemptFeedback::Heard,
+            FailoverScope::Again,
+            "an answer without output",
+        )
     }
 
     /// Small requests of several licences were too dear for the account.
     pub fn out_of_money() -> Self {
         let detail = "HTTP 402: the account can't afford small requests of several licences either";
-        Self::new(Cause::NoMoney, NO_MONEY, Next::Key, detail)
+        Self::new(FailureCause::NoMoney, NO_MONEY, FailoverScope::Key, detail)
     }
 
     /// What is in front of the provider refuses this machine, whatever is asked.
     pub fn walled_off() -> Self {
         let detail = "the provider's firewall refuses this server (403, not the provider's JSON)";
-        Self::new(Cause::Firewall, KeyNews::Fault, Next::Target, detail)
+        Self::new(FailureCause::Firewall, AttemptFeedback::Fault, FailoverScope::Target, detail)
     }
 }
 
@@ -213,34 +267,40 @@ impl Failure {
 const PASSING: [u16; 4] = [500, 502, 503, 529];
 
 /// Money is the account's, whatever the model.
-const NO_MONEY: KeyNews = KeyNews::Spent(Why::NoMoney, Scope::Account, None);
+const NO_MONEY: AttemptFeedback =
+    AttemptFeedback::Spent(QuarantineReason::NoMoney, Scope::Account, None);
 
 /// Judges an answer that is not 2xx. `body` is what came of it, bounded.
-pub fn judge(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8]) -> Judgement {
-    decide(dialect, status, headers, &Said::read(body))
+pub fn judge(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8]) -> Classification {
+    decide(dialect, status, headers, &ErrorDetails::read(body))
 }
 
 /// Judges an error that came inside a 200: as a whole answer, or as an event before the commit. What it
 /// says stands for the status that was not sent.
-pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Judgement {
-    let said = Said::read(body);
+pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Classification {
+    let said = ErrorDetails::read(body);
     let status = said.status().unwrap_or(500);
     match decide(dialect, status, &HeaderMap::new(), &said) {
         // What the content causes is no fault of the provider's, however it is told.
-        Judgement::Relay(relayed) if said.is_about_content() => {
+        Classification::Relay(relayed) if said.is_about_content() => {
             let detail = "an error inside a 200: the content is refused";
-            let failure = Failure::new(Cause::ContentRefused, KeyNews::Heard, Next::Target, detail);
-            Judgement::Failed(failure.or_else(relayed.status, relayed.said))
+            let failure = Failure::new(
+                FailureCause::ContentRefused,
+                AttemptFeedback::Heard,
+                FailoverScope::Target,
+                detail,
+            );
+            Classification::Failed(failure.or_else(relayed.status, relayed.said))
         }
         // Whoever sent 200 is not believed that it was the app's fault; another may see it otherwise.
-        Judgement::Relay(_) => {
+        Classification::Relay(_) => {
             let detail =
                 format!("an error inside a 200: {} {}", plain(&said.kind), plain(&said.code));
-            Judgement::Failed(Failure::provider(detail))
+            Classification::Failed(Failure::provider(detail))
         }
-        Judgement::Failed(mut failure) => {
+        Classification::Failed(mut failure) => {
             failure.detail = format!("an error inside a 200: {}", failure.detail);
-            Judgement::Failed(failure)
+            Classification::Failed(failure)
         }
     }
 }
@@ -251,133 +311,170 @@ pub fn says_error(body: &[u8]) -> bool {
     reader.parse(body).is_ok_and(|root| first_of(root).and_then(error_in).is_some())
 }
 
-fn decide(dialect: Dialect, status: u16, headers: &HeaderMap, said: &Said) -> Judgement {
+fn decide(
+    dialect: Dialect,
+    status: u16,
+    headers: &HeaderMap,
+    said: &ErrorDetails,
+) -> Classification {
     let failure = |cause, news, next| {
         let detail = format!("HTTP {status} {} {}", plain(&said.kind), plain(&said.code));
         Failure::new(cause, news, next, detail.trim_end())
     };
-    let failed = |cause, news, next| Judgement::Failed(failure(cause, news, next));
-    let refused = |cause, why| failed(cause, KeyNews::Refused(why), Next::Key);
-    let stated = || limits::stated_pause(headers).or(said.retry);
+    let failed = |cause, news, next| Classification::Failed(failure(cause, news, next));
+    let refused = |cause, why| failed(cause, AttemptFeedback::Refused(why), FailoverScope::Key);
+    let stated = || rate_limit_headers::stated_pause(headers).or(said.retry);
     match status {
-        401 => refused(Cause::BadCredential, Why::BadCredential),
+        401 => refused(FailureCause::BadCredential, QuarantineReason::BadCredential),
         400 | 403 if said.is_about_the_credential() => {
-            refused(Cause::BadCredential, Why::BadCredential)
+            refused(FailureCause::BadCredential, QuarantineReason::BadCredential)
         }
         // OpenRouter: too little money for what this request may cost, and enough for others.
         402 if said.affordable().is_some_and(|tokens| tokens > 0) => {
-            let mut failure = failure(Cause::TooLarge, KeyNews::TooDear, Next::Account);
+            let mut failure =
+                failure(FailureCause::TooLarge, AttemptFeedback::TooDear, FailoverScope::Account);
             failure.detail.push_str(": the account can't afford so many tokens; it needs credit");
-            Judgement::Failed(failure)
+            Classification::Failed(failure)
         }
-        402 => failed(Cause::NoMoney, NO_MONEY, Next::Key),
-        400 | 403 | 429 if said.is_about_money() => failed(Cause::NoMoney, NO_MONEY, Next::Key),
+        402 => failed(FailureCause::NoMoney, NO_MONEY, FailoverScope::Key),
+        400 | 403 | 429 if said.is_about_money() => {
+            failed(FailureCause::NoMoney, NO_MONEY, FailoverScope::Key)
+        }
         403 => forbidden(said, &failure),
         // Gemini: the account may not be used from here, or not without billing.
         400 if dialect != Dialect::Anthropic && said.kind == "FAILED_PRECONDITION" => {
-            refused(Cause::NoPermission, Why::NoPermission)
+            refused(FailureCause::NoPermission, QuarantineReason::NoPermission)
         }
-        429 if said.is_zero => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Account),
+        429 if said.is_zero => {
+            failed(FailureCause::ModelMissing, AttemptFeedback::Unfit, FailoverScope::Account)
+        }
         // OpenAI, and Groq by a 413: larger than the account's tokens a minute. Waiting helps nobody.
         429 | 413 if said.is_about_one_request(status) => {
-            let failure = failure(Cause::TooLarge, KeyNews::Unfit, Next::Larger);
-            Judgement::Failed(failure.or_else(413, too_large()))
+            let failure =
+                failure(FailureCause::TooLarge, AttemptFeedback::Unfit, FailoverScope::Larger);
+            Classification::Failed(failure.or_else(413, too_large()))
         }
         429 if said.is_daily => {
             let until = said.until_tomorrow(stated());
-            let news = KeyNews::Spent(Why::DailyLimit, said.scope(), until);
-            failed(Cause::DailyLimit, news, Next::Key)
+            let news = AttemptFeedback::Spent(QuarantineReason::DailyLimit, said.scope(), until);
+            failed(FailureCause::DailyLimit, news, FailoverScope::Key)
         }
-        429 => failed(Cause::RateLimited, KeyNews::Limited(said.scope(), stated()), Next::Key),
-        404 => failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target),
+        429 => failed(
+            FailureCause::RateLimited,
+            AttemptFeedback::Limited(said.scope(), stated()),
+            FailoverScope::Key,
+        ),
+        404 => failed(FailureCause::ModelMissing, AttemptFeedback::Unfit, FailoverScope::Target),
         400 if said.is_about_the_model() => {
-            failed(Cause::ModelMissing, KeyNews::Unfit, Next::Target)
+            failed(FailureCause::ModelMissing, AttemptFeedback::Unfit, FailoverScope::Target)
         }
-        408 => failed(Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
+        408 => failed(FailureCause::Timeout, AttemptFeedback::Fault, FailoverScope::OneMoreKey),
         400 | 413 | 422 => about_the_request(status, said, &failure),
         _ => {
-            let failure = failure(Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey);
-            Judgement::Failed(Failure { again: PASSING.contains(&status), ..failure })
+            let failure = failure(
+                FailureCause::ProviderError,
+                AttemptFeedback::Fault,
+                FailoverScope::OneMoreKey,
+            );
+            Classification::Failed(Failure { again: PASSING.contains(&status), ..failure })
         }
     }
 }
 
 /// A 403 is about a key, its account, the model, the content, or not of the provider at all.
-fn forbidden(said: &Said, failure: &impl Fn(Cause, KeyNews, Next) -> Failure) -> Judgement {
+fn forbidden(
+    said: &ErrorDetails,
+    failure: &impl Fn(FailureCause, AttemptFeedback, FailoverScope) -> Failure,
+) -> Classification {
     // The account lacks this model, and serves others.
     if said.is_about_the_model() {
-        return Judgement::Failed(failure(Cause::ModelMissing, KeyNews::Unfit, Next::Account));
+        return Classification::Failed(failure(
+            FailureCause::ModelMissing,
+            AttemptFeedback::Unfit,
+            FailoverScope::Account,
+        ));
     }
     // In the gateway's own words: what a 403 says is about the seller's account.
     if said.is_about_content() {
-        return Judgement::Relay(Relayed { status: 400, said: refused_content() });
+        return Classification::Relay(ClientError { status: 400, said: refused_content() });
     }
     if said.is_about_the_project() {
-        let news = KeyNews::Refused(Why::NoPermission);
-        return Judgement::Failed(failure(Cause::NoPermission, news, Next::Key));
+        let news = AttemptFeedback::Refused(QuarantineReason::NoPermission);
+        return Classification::Failed(failure(
+            FailureCause::NoPermission,
+            news,
+            FailoverScope::Key,
+        ));
     }
     // A page of something in front of the provider, which may not have liked a word of this one prompt.
     if !said.is_json {
-        let mut failure = failure(Cause::Firewall, KeyNews::None, Next::Target);
+        let mut failure =
+            failure(FailureCause::Firewall, AttemptFeedback::None, FailoverScope::Target);
         failure.detail.push_str(", not the provider's JSON: probably a firewall in front of it");
-        return Judgement::Failed(failure.or_else(400, walled()));
+        return Classification::Failed(failure.or_else(400, walled()));
     }
     // Perhaps of the key, perhaps of this request: a probe finds out.
-    Judgement::Failed(failure(Cause::NoPermission, KeyNews::Doubtful, Next::Key))
+    Classification::Failed(failure(
+        FailureCause::NoPermission,
+        AttemptFeedback::Doubtful,
+        FailoverScope::Key,
+    ))
 }
 
 /// A 400, 413 or 422 that is the app's fault, or that another target would not give.
 fn about_the_request(
     status: u16,
-    said: &Said,
-    failure: &impl Fn(Cause, KeyNews, Next) -> Failure,
-) -> Judgement {
-    let words = || scrub::scrubbed(&said.words());
+    said: &ErrorDetails,
+    failure: &impl Fn(FailureCause, AttemptFeedback, FailoverScope) -> Failure,
+) -> Classification {
+    let words = || redact::scrubbed(&said.words());
     // Groq: the model wrote a call that can't be read.
     if status == 400 && said.code == "tool_use_failed" {
-        let failure = failure(Cause::ToolUseFailed, KeyNews::Heard, Next::Again);
-        return Judgement::Failed(failure.or_else(status, words()));
+        let failure =
+            failure(FailureCause::ToolUseFailed, AttemptFeedback::Heard, FailoverScope::Again);
+        return Classification::Failed(failure.or_else(status, words()));
     }
     if status == 413 || said.is_about_size() {
-        let failure = failure(Cause::TooLarge, KeyNews::Heard, Next::Target);
+        let failure =
+            failure(FailureCause::TooLarge, AttemptFeedback::Heard, FailoverScope::Target);
         // A proxy's page says nothing that is worth relaying.
         let words = if said.is_json { words() } else { too_large() };
-        return Judgement::Failed(failure.or_else(status, words));
+        return Classification::Failed(failure.or_else(status, words));
     }
-    Judgement::Relay(Relayed { status, said: words() })
+    Classification::Relay(ClientError { status, said: words() })
 }
 
-fn own_words(message: &str, code: &str) -> scrub::Said {
-    scrub::Said {
+fn own_words(message: &str, code: &str) -> redact::ProviderMessage {
+    redact::ProviderMessage {
         message: message.into(),
         kind: "invalid_request_error".into(),
         code: code.into(),
-        ..scrub::Said::default()
+        ..redact::ProviderMessage::default()
     }
 }
 
-fn too_large() -> scrub::Said {
+fn too_large() -> redact::ProviderMessage {
     let message = "This message, with all that came before it, is too large for the AI service. \
                    Please shorten it or begin a new conversation.";
     own_words(message, "body_too_large")
 }
 
-fn refused_content() -> scrub::Said {
+fn refused_content() -> redact::ProviderMessage {
     let message = "The AI service declined this message because of its content. Please change it.";
     own_words(message, "invalid_request")
 }
 
-fn walled() -> scrub::Said {
+fn walled() -> redact::ProviderMessage {
     let message = "A firewall of the AI service did not let this message through. \
                    Please put it in other words.";
     own_words(message, "invalid_request")
 }
 
-impl From<Judgement> for Stop {
-    fn from(judgement: Judgement) -> Self {
+impl From<Classification> for AttemptError {
+    fn from(judgement: Classification) -> Self {
         match judgement {
-            Judgement::Failed(failure) => Stop::Failed(failure),
-            Judgement::Relay(relayed) => Stop::Relay(relayed),
+            Classification::Failed(failure) => AttemptError::Failed(failure),
+            Classification::Relay(relayed) => AttemptError::Relay(relayed),
         }
     }
 }

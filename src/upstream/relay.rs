@@ -13,7 +13,8 @@ use std::{
 use bytes::Bytes;
 use gatekeeper_filters::{
     kernel::{
-        Ask, Code, Delivery, Dialect, Endpoint, Exchange, Metered, Outcome, Reject, ResponseHead,
+        Code, Delivery, Dialect, Endpoint, Exchange, Metered, ModelRequest, Outcome, Rejection,
+        ResponseHead,
     },
     meter::{self, Reading},
 };
@@ -23,21 +24,19 @@ use tokio::time::Instant;
 
 use super::{
     classify::{self, Failure},
-    downstream::Downstream,
-    events::{Broken, Events},
-    socket, translate,
-    watch::{self, Stop, watch},
-    watchdog::Watchdog,
-    wire::{brief, ended},
+    client_response::ClientResponse,
+    deadlines::Deadlines,
+    http_io::{brief, ended},
+    socket_options,
+    stream_events::{StreamError, StreamEvents},
+    wait::{self, AttemptError, watch},
 };
 use crate::{
     config::settings::Timeouts,
-    pool::{key::KeyNews, lease::Lease},
-    proxy::{
-        buffered::{FULL, Held},
-        dropped,
-    },
-    snapshot::Snapshot,
+    dialect::{dropped, translate},
+    downstream::memory_budget::{FULL, MemoryPermit},
+    pool::{key::AttemptFeedback, lease::KeyLease},
+    runtime::snapshot::Snapshot,
 };
 
 /// Bytes held back before the first event with output; then they are committed as they are.
@@ -64,12 +63,12 @@ const DELIVERED: Outcome = Outcome { status: 200, delivery: Delivery::Whole };
 
 /// What an answer needs on its way.
 pub struct Relay<'a, 'd> {
-    pub down: &'a mut Downstream<'d>,
-    pub watchdog: &'a mut Watchdog,
+    pub down: &'a mut ClientResponse<'d>,
+    pub watchdog: &'a mut Deadlines,
     pub exchange: &'a mut Exchange,
-    pub ask: &'a Ask,
+    pub ask: &'a ModelRequest,
     pub snapshot: &'a Snapshot,
-    pub lease: &'a Lease,
+    pub lease: &'a KeyLease,
     /// The target's.
     pub dialect: Dialect,
     /// The provider's.
@@ -87,7 +86,7 @@ pub struct Relay<'a, 'd> {
     /// What had been counted when the app left: less is never charged for a part of an answer.
     pub floor: Option<Metered>,
     /// The request's share of `server.limits.buffered`.
-    pub held: &'a mut Option<Held>,
+    pub held: &'a mut Option<MemoryPermit>,
     /// An answer without output is handed on like any other.
     pub takes_hollow: bool,
 }
@@ -101,14 +100,14 @@ impl Relay<'_, '_> {
         &mut self,
         what: &'static str,
         future: Pin<&mut impl Future<Output = T>>,
-    ) -> Result<T, Stop> {
+    ) -> Result<T, AttemptError> {
         let began = self.now;
         let leaving = self.exchange.on_disconnect();
         let result = watch(self.down, self.watchdog, leaving, what, future).await;
         self.now = Instant::now();
         *self.waited += self.now - began;
         // What the app held up since the last wait is in it.
-        self.down.take_held_up();
+        self.down.take_delay();
         self.note_floor();
         result
     }
@@ -117,12 +116,12 @@ impl Relay<'_, '_> {
     ///
     /// # Errors
     /// All requests together hold too much.
-    pub fn hold(&mut self, bytes: usize) -> Result<(), Stop> {
+    pub fn hold(&mut self, bytes: usize) -> Result<(), AttemptError> {
         let fits = match self.held {
             Some(held) => held.set_answer(bytes.saturating_sub(HELD)),
             None => true,
         };
-        if fits { Ok(()) } else { Err(Stop::Crowded(FULL)) }
+        if fits { Ok(()) } else { Err(AttemptError::Crowded(FULL)) }
     }
 
     /// The target does not speak what the app speaks.
@@ -183,7 +182,7 @@ impl Relay<'_, '_> {
 ///
 /// # Errors
 /// Not JSON, or an error inside a 200; or the app left.
-pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
+pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), AttemptError> {
     let reading = match meter::answer(relay.endpoint, &body) {
         Ok(reading) => reading,
         Err(_) => return Err(Failure::broken(NOT_JSON).into()),
@@ -213,20 +212,20 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Stop> {
     let head = relay.head();
     relay.commit();
     relay.settle(DELIVERED);
-    relay.down.whole(&head, body).await.map_err(|_| Stop::AppLeft)
+    relay.down.whole(&head, body).await.map_err(|_| AttemptError::AppLeft)
 }
 
 /// A stream of events; `odd_type` where the head calls it something else.
 ///
 /// # Errors
-/// Before the commit a failure that another key may mend; after it [`Stop::Broken`].
+/// Before the commit a failure that another key may mend; after it [`AttemptError::Broken`].
 pub async fn stream(
     session: &mut HttpSession,
     relay: &mut Relay<'_, '_>,
     first_token: Instant,
     odd_type: bool,
-) -> Result<(), Stop> {
-    let mut events = Events::new(relay.endpoint, relay.ask.wants_usage)
+) -> Result<(), AttemptError> {
+    let mut events = StreamEvents::new(relay.endpoint, relay.ask.wants_usage)
         .taking_hollow(relay.takes_hollow)
         .of_odd_type(odd_type);
     if relay.is_translated() {
@@ -243,9 +242,9 @@ pub async fn stream(
 async fn relay_events(
     session: &mut HttpSession,
     relay: &mut Relay<'_, '_>,
-    events: &mut Events,
+    events: &mut StreamEvents,
     first_token: Instant,
-) -> Result<(), Stop> {
+) -> Result<(), AttemptError> {
     let mut written = None;
     let mut stirred = relay.now;
     let whole = relay.exchange.route.as_ref().is_some_and(|route| route.model.whole);
@@ -267,16 +266,16 @@ async fn relay_events(
         let ended = match read {
             Ok(ended) => ended,
             // Nothing more was to come of it.
-            Err(Stop::Failed(_) | Stop::Deadline) if events.conclude() => true,
+            Err(AttemptError::Failed(_) | AttemptError::Deadline) if events.conclude() => true,
             Err(stop) if committed => return Err(break_off(relay, stop, events).await),
             Err(stop) => return Err(stop),
         };
         if let Some(broken) = events.broken() {
             let stop = match broken {
-                Broken::Told(event) => classify::judge_inside(relay.dialect, &event).into(),
-                Broken::Seen(why) => Stop::Failed(Failure::broken(why)),
-                Broken::Cut(why) => Stop::Failed(Failure::cut(why)),
-                Broken::Hollow => Stop::Failed(Failure::hollow()),
+                StreamError::Told(event) => classify::judge_inside(relay.dialect, &event).into(),
+                StreamError::Seen(why) => AttemptError::Failed(Failure::broken(why)),
+                StreamError::Cut(why) => AttemptError::Failed(Failure::cut(why)),
+                StreamError::Hollow => AttemptError::Failed(Failure::hollow()),
             };
             return Err(if committed { break_off(relay, stop, events).await } else { stop });
         }
@@ -310,9 +309,9 @@ async fn relay_events(
 /// Writes to the app what has come for it; of an app that is gone, drops it.
 async fn hand_on(
     relay: &mut Relay<'_, '_>,
-    events: &mut Events,
+    events: &mut StreamEvents,
     committed: bool,
-) -> Result<(), Stop> {
+) -> Result<(), AttemptError> {
     let bytes = events.out.take();
     if relay.down.is_gone() {
         return Ok(());
@@ -326,10 +325,10 @@ async fn hand_on(
     match relay.down.stream(head.as_ref(), bytes, events.complete).await {
         Ok(()) => relay.watchdog.wrote(relay.now),
         // It is settled: nothing is left to be counted.
-        Err(_) if events.complete => return Err(Stop::AppLeft),
+        Err(_) if events.complete => return Err(AttemptError::AppLeft),
         Err(_) => {
             let leaving = relay.exchange.on_disconnect();
-            Box::pin(watch::let_go(relay.down, relay.watchdog, leaving)).await?;
+            Box::pin(wait::let_go(relay.down, relay.watchdog, leaving)).await?;
             relay.note_floor();
         }
     }
@@ -337,23 +336,29 @@ async fn hand_on(
 }
 
 /// Ends a committed stream so that no SDK takes it for whole.
-async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -> Stop {
+async fn break_off(
+    relay: &mut Relay<'_, '_>,
+    stop: AttemptError,
+    events: &mut StreamEvents,
+) -> AttemptError {
     if relay.down.is_gone() {
         return stop;
     }
     let (detail, news) = match stop {
-        Stop::Failed(failure) => (failure.detail, failure.news),
-        Stop::Deadline => ("the whole answer took too long".into(), KeyNews::Fault),
-        Stop::Crowded(of) => (of.into(), KeyNews::None),
+        AttemptError::Failed(failure) => (failure.detail, failure.news),
+        AttemptError::Deadline => ("the whole answer took too long".into(), AttemptFeedback::Fault),
+        AttemptError::Crowded(of) => (of.into(), AttemptFeedback::None),
         other => return other,
     };
     relay.settle(Outcome { status: 200, delivery: Delivery::Broken });
-    let reject =
-        Reject::new(Code::UpstreamError, "The answer broke off. Please send your message again.");
+    let reject = Rejection::new(
+        Code::UpstreamError,
+        "The answer broke off. Please send your message again.",
+    );
     events.out.push(relay.down.error_event(&reject));
     match relay.down.stream(None, events.out.take(), true).await {
-        Ok(()) => Stop::Broken(detail, news),
-        Err(_) => Stop::AppLeft,
+        Ok(()) => AttemptError::Broken(detail, news),
+        Err(_) => AttemptError::AppLeft,
     }
 }
 
@@ -363,9 +368,9 @@ async fn break_off(relay: &mut Relay<'_, '_>, stop: Stop, events: &mut Events) -
 async fn read_on(
     session: &mut HttpSession,
     relay: &mut Relay<'_, '_>,
-    events: &mut Events,
+    events: &mut StreamEvents,
     written: Option<Instant>,
-) -> Result<bool, Stop> {
+) -> Result<bool, AttemptError> {
     use futures_util::FutureExt;
     let mut next = Some(relay.wait("event", pin!(session.read_response_body())).await?);
     let mut taken = 0;
@@ -401,9 +406,9 @@ async fn read_on(
         if let (1, Some(written)) = (taken, written)
             && relay.now < written + GATHER
         {
-            socket::gather(session, true);
+            socket_options::gather(session, true);
             tokio::time::sleep_until(written + GATHER).await;
-            socket::gather(session, false);
+            socket_options::gather(session, false);
             // Lets the runtime hear of what has come.
             tokio::task::yield_now().await;
         }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{
-    Ask, Dialect, Endpoint, Exchange, LicenseId, Members, Target, json::Reader,
+    Dialect, Endpoint, Exchange, LicenseId, ModelRequest, RequestMembers, Target, json::Reader,
 };
 use http::{
     HeaderName, HeaderValue, Method, Uri, Version,
@@ -15,7 +15,10 @@ use http::{
 use pingora_core::{ErrorType, OrErr};
 use pingora_http::RequestHeader;
 
-use crate::{pool::Provider, pool::key::Key, proxy::fields};
+use crate::{
+    dialect::allowed_fields,
+    pool::{ProviderPool, key::MasterKey},
+};
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")));
@@ -26,7 +29,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const STEADY_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
 
 /// What one attempt asks of a provider.
-pub struct What<'a> {
+pub struct UpstreamCall<'a> {
     /// The provider's.
     pub endpoint: Endpoint,
     /// The provider's name of the model.
@@ -45,9 +48,9 @@ pub fn at(exchange: &Exchange, target: &Target) -> Endpoint {
 /// # Errors
 /// A configured base URL that makes no valid request target.
 pub fn head(
-    provider: &Provider,
-    key: &Key,
-    what: &What<'_>,
+    provider: &ProviderPool,
+    key: &MasterKey,
+    what: &UpstreamCall<'_>,
     length: usize,
     http2: bool,
 ) -> pingora_core::Result<RequestHeader> {
@@ -86,8 +89,8 @@ fn generate(model: &str, is_stream: bool) -> String {
 /// # Errors
 /// As [`head`].
 pub fn model_list(
-    provider: &Provider,
-    key: &Key,
+    provider: &ProviderPool,
+    key: &MasterKey,
     http2: bool,
 ) -> pingora_core::Result<RequestHeader> {
     let path = format!("{}/models", provider.settings.base.path);
@@ -107,7 +110,7 @@ pub fn model_list(
 }
 
 /// HTTP/2 wants the authority in the URI, HTTP/1 in `Host`.
-fn to_http2(head: &mut Parts, provider: &Provider) -> pingora_core::Result<()> {
+fn to_http2(head: &mut Parts, provider: &ProviderPool) -> pingora_core::Result<()> {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let authority = provider.authority.as_bytes();
     let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
@@ -138,17 +141,17 @@ pub fn common_head(path: &str, authority: &HeaderValue) -> http::Result<Parts> {
 /// The body of one attempt, in pieces. Members that nobody changed are the app's own bytes, so two
 /// attempts at one target send the same. `translated` where the target speaks another dialect.
 pub fn body(
-    ask: &Ask,
-    translated: Option<&Members>,
+    ask: &ModelRequest,
+    translated: Option<&RequestMembers>,
     exchange: &Exchange,
-    provider: &Provider,
+    provider: &ProviderPool,
     target: &Target,
 ) -> Vec<Bytes> {
     let endpoint = at(exchange, target);
     let mut members = translated.unwrap_or(&ask.members).clone();
     let allowed = &provider.settings.allow_fields;
     members.retain(|name| {
-        fields::passes(endpoint, name)
+        allowed_fields::passes(endpoint, name)
             || (name == b"store" && endpoint == Endpoint::Responses)
             || allowed.iter().any(|field| field.as_bytes() == name)
     });
@@ -168,7 +171,12 @@ pub fn body(
 
 /// Names the buyer to the provider by the licence's hash, so that what the provider finds wrong with one of
 /// them is not the whole account's. The app's own words would name its user.
-fn identify(members: &mut Members, endpoint: Endpoint, exchange: &Exchange, provider: &Provider) {
+fn identify(
+    members: &mut RequestMembers,
+    endpoint: Endpoint,
+    exchange: &Exchange,
+    provider: &ProviderPool,
+) {
     let Some(license) = &exchange.license else { return };
     let field = provider.settings.identity_field(endpoint).filter(|_| provider.settings.identify);
     for name in ["user", "safety_identifier"] {
@@ -197,7 +205,7 @@ fn identity(license: &LicenseId, endpoint: Endpoint) -> Vec<u8> {
     json
 }
 
-fn set_cap(members: &mut Members, endpoint: Endpoint, provider: &Provider, cap: u64) {
+fn set_cap(members: &mut RequestMembers, endpoint: Endpoint, provider: &ProviderPool, cap: u64) {
     let fields: &[&'static str] = match endpoint {
         Endpoint::Chat => &["max_tokens", "max_completion_tokens"],
         Endpoint::Responses => &["max_output_tokens"],
@@ -221,7 +229,7 @@ fn set_cap(members: &mut Members, endpoint: Endpoint, provider: &Provider, cap: 
 }
 
 /// The cap stands inside `generationConfig`, beside what the app put there.
-fn set_gemini_cap(members: &mut Members, cap: u64) {
+fn set_gemini_cap(members: &mut RequestMembers, cap: u64) {
     let mut config = String::from("{");
     let mut reader = Reader::lenient();
     let known = members.get("generationConfig").and_then(|json| reader.parse(json).ok());

@@ -24,16 +24,16 @@ const MAX_FILE: u64 = 4096;
 
 /// Where a secret comes from when it is not sealed: `env:NAME` or `file:PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum KekSource {
     Env(String),
     File(PathBuf),
 }
 
-impl Source {
+impl KekSource {
     pub fn parse(text: &str) -> Option<Self> {
         match text.split_once(':')? {
-            ("env", name) if is_env_name(name) => Some(Source::Env(name.into())),
-            ("file", path) if !path.trim().is_empty() => Some(Source::File(path.into())),
+            ("env", name) if is_env_name(name) => Some(KekSource::Env(name.into())),
+            ("file", path) if !path.trim().is_empty() => Some(KekSource::File(path.into())),
             _ => None,
         }
     }
@@ -45,11 +45,11 @@ fn is_env_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for KekSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Env(name) => write!(f, "env:{name}"),
-            Source::File(path) => write!(f, "file:{}", path.display()),
+            KekSource::Env(name) => write!(f, "env:{name}"),
+            KekSource::File(path) => write!(f, "file:{}", path.display()),
         }
     }
 }
@@ -77,7 +77,7 @@ pub enum KekError {
     )]
     Owner { path: PathBuf, owner: u32, user: u32 },
     #[error("{0} does not hold 32 bytes in base64 (44 characters, the last is `=`)")]
-    Malformed(Source),
+    Malformed(KekSource),
     #[error("{} already exists", .0.display())]
     Exists(PathBuf),
     #[error("{}: {error}", .path.display())]
@@ -128,12 +128,12 @@ impl Kek {
 
     /// # Errors
     /// See [`KekError`].
-    pub fn load(source: &Source) -> Result<Self, KekError> {
+    pub fn load(source: &KekSource) -> Result<Self, KekError> {
         let text = match source {
-            Source::Env(name) => {
+            KekSource::Env(name) => {
                 Zeroizing::new(std::env::var(name).map_err(|_| KekError::Unset(name.clone()))?)
             }
-            Source::File(path) => read_private(path)?,
+            KekSource::File(path) => read_private(path)?,
         };
         decode(&text).map(Self::new).ok_or_else(|| KekError::Malformed(source.clone()))
     }
@@ -166,7 +166,7 @@ impl Kek {
 }
 
 /// The directory a path is in; `.` for a bare name.
-pub(super) fn directory_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -231,7 +231,7 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, KekError> {
     }
     let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize));
     file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => KekError::Malformed(Source::File(path.into())),
+        io::ErrorKind::InvalidData => KekError::Malformed(KekSource::File(path.into())),
         _ => KekError::Io { path: path.into(), error },
     })?;
     Ok(text)

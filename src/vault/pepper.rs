@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::kek::{Kek, decode};
-use crate::config::settings::Vault;
+use crate::config::settings::VaultSettings;
 
 const LABEL: &[u8] = b"licence-pepper-v1";
 /// The place a sealed pepper is bound to; `vault` is no name for a provider.
@@ -61,7 +61,7 @@ impl Pepper {
 ///
 /// # Errors
 /// When the configured one is malformed; a loaded configuration never is.
-pub fn pepper(vault: &Vault) -> Result<Pepper, PepperError> {
+pub fn pepper(vault: &VaultSettings) -> Result<Pepper, PepperError> {
     match &vault.pepper {
         Some(text) => Pepper::decode(text),
         None => Ok(Pepper::derived(&vault.kek, vault.previous.as_deref())),

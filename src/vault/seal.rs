@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::kek::Kek;
-use crate::config::settings::Vault;
+use crate::config::settings::VaultSettings;
 
 const VERSION: &str = "v1";
 const NONCE: usize = 12;
@@ -38,7 +38,7 @@ pub enum SealError {
 
 /// Why a sealed secret does not open. No variant holds any part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
+pub enum UnsealError {
     #[error(
         "not a sealed secret: expected `sealed:v1:<kek id>:<base64>`, as `gatekeeper seal` prints"
     )]
@@ -65,21 +65,21 @@ impl fmt::Debug for Sealed<'_> {
 
 impl<'a> Sealed<'a> {
     /// # Errors
-    /// [`OpenError::Malformed`], [`OpenError::Version`].
-    pub fn parse(text: &'a str) -> Result<Self, OpenError> {
-        let rest = text.strip_prefix("sealed:").ok_or(OpenError::Malformed)?;
-        let (version, rest) = rest.split_once(':').ok_or(OpenError::Malformed)?;
+    /// [`UnsealError::Malformed`], [`UnsealError::Version`].
+    pub fn parse(text: &'a str) -> Result<Self, UnsealError> {
+        let rest = text.strip_prefix("sealed:").ok_or(UnsealError::Malformed)?;
+        let (version, rest) = rest.split_once(':').ok_or(UnsealError::Malformed)?;
         if version != VERSION {
             let digits = version.strip_prefix('v').unwrap_or_default();
             let newer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-            return Err(if newer { OpenError::Version } else { OpenError::Malformed });
+            return Err(if newer { UnsealError::Version } else { UnsealError::Malformed });
         }
-        let (kek_id, data) = rest.split_once(':').ok_or(OpenError::Malformed)?;
+        let (kek_id, data) = rest.split_once(':').ok_or(UnsealError::Malformed)?;
         let hex =
             kek_id.len() == 16 && kek_id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let data = STANDARD.decode(data).map_err(|_| OpenError::Malformed)?;
+        let data = STANDARD.decode(data).map_err(|_| UnsealError::Malformed)?;
         if !hex || data.len() <= NONCE + TAG {
-            return Err(OpenError::Malformed);
+            return Err(UnsealError::Malformed);
         }
         Ok(Self { kek_id, data })
     }
@@ -133,13 +133,13 @@ pub fn seal(
 /// Opens under whichever of the vault's keys sealed it.
 ///
 /// # Errors
-/// See [`OpenError`].
+/// See [`UnsealError`].
 pub fn open(
-    vault: &Vault,
+    vault: &VaultSettings,
     provider: &str,
     key_id: &str,
     sealed: &str,
-) -> Result<SecretString, OpenError> {
+) -> Result<SecretString, UnsealError> {
     let keks: Vec<&Kek> = [Some(&vault.kek), vault.previous.as_ref()]
         .into_iter()
         .flatten()
@@ -151,24 +151,24 @@ pub fn open(
 /// Opens under whichever of `keks` sealed it.
 ///
 /// # Errors
-/// See [`OpenError`].
+/// See [`UnsealError`].
 pub fn open_with(
     keks: &[&Kek],
     provider: &str,
     key_id: &str,
     sealed: &str,
-) -> Result<SecretString, OpenError> {
+) -> Result<SecretString, UnsealError> {
     let sealed = Sealed::parse(sealed)?;
     let Some(kek) = keks.iter().find(|kek| kek.id() == sealed.kek_id) else {
         let have = keks.iter().map(|kek| kek.id()).collect::<Vec<_>>().join(" and ");
-        return Err(OpenError::OtherKek { sealed: sealed.kek_id.into(), have });
+        return Err(UnsealError::OtherKek { sealed: sealed.kek_id.into(), have });
     };
-    let (nonce, text) = sealed.data.split_first_chunk::<NONCE>().ok_or(OpenError::Malformed)?;
+    let (nonce, text) = sealed.data.split_first_chunk::<NONCE>().ok_or(UnsealError::Malformed)?;
     let aad = associated(provider, key_id, kek.id());
     let plain = Aes256Gcm::new(kek.key().into())
         .decrypt(nonce.into(), Payload { msg: text, aad: &aad })
         .map(Zeroizing::new)
-        .map_err(|_| OpenError::Refused)?;
-    let plain = std::str::from_utf8(&plain).map_err(|_| OpenError::Refused)?;
+        .map_err(|_| UnsealError::Refused)?;
+    let plain = std::str::from_utf8(&plain).map_err(|_| UnsealError::Refused)?;
     Ok(SecretString::from(plain.to_owned()))
 }

@@ -14,21 +14,30 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{kek::decode, *};
-use crate::config::settings::Vault;
+use crate::config::settings::VaultSettings;
 
 fn kek(byte: u8) -> Kek {
     Kek::new(Zeroizing::new([byte; 32]))
 }
 
-fn vault(byte: u8, previous: Option<u8>) -> Vault {
-    Vault { kek: Arc::new(kek(byte)), previous: previous.map(|b| Arc::new(kek(b))), pepper: None }
+fn vault(byte: u8, previous: Option<u8>) -> VaultSettings {
+    VaultSettings {
+        kek: Arc::new(kek(byte)),
+        previous: previous.map(|b| Arc::new(kek(b))),
+        pepper: None,
+    }
 }
 
 fn secret(text: &str) -> SecretString {
     SecretString::from(text)
 }
 
-fn opened(vault: &Vault, provider: &str, key_id: &str, sealed: &str) -> Result<String, OpenError> {
+fn opened(
+    vault: &VaultSettings,
+    provider: &str,
+    key_id: &str,
+    sealed: &str,
+) -> Result<String, UnsealError> {
     open(vault, provider, key_id, sealed).map(|secret| secret.expose_secret().to_owned())
 }
 
@@ -64,7 +73,7 @@ fn what_is_sealed_opens_at_its_place_only() {
     assert_eq!(opened(&vault, "groq", "groq-1", &sealed).as_deref(), Ok("gsk_abc"));
     // The same letters, divided otherwise, are another place.
     for (provider, id) in [("groq", "groq-2"), ("openai", "groq-1"), ("groqg", "roq-1"), ("", "")] {
-        assert_eq!(opened(&vault, provider, id, &sealed), Err(OpenError::Refused));
+        assert_eq!(opened(&vault, provider, id, &sealed), Err(UnsealError::Refused));
     }
 }
 
@@ -78,7 +87,7 @@ fn no_byte_can_be_changed() {
         let mut changed = data.clone();
         changed[at] ^= 1;
         let text = format!("{head}:{}", STANDARD.encode(changed));
-        assert_eq!(opened(&vault, "groq", "groq-1", &text), Err(OpenError::Refused), "{at}");
+        assert_eq!(opened(&vault, "groq", "groq-1", &text), Err(UnsealError::Refused), "{at}");
     }
     for at in 0..sealed.len() {
         let mut text = sealed.clone().into_bytes();
@@ -99,7 +108,7 @@ fn another_kek_is_named() {
         format!("sealed under KEK {}; the vault has {}", one.id(), two.id())
     );
     let newer = sealed.replace(":v1:", ":v2:");
-    assert_eq!(opened(&vault(1, None), "groq", "groq-1", &newer), Err(OpenError::Version));
+    assert_eq!(opened(&vault(1, None), "groq", "groq-1", &newer), Err(UnsealError::Version));
 }
 
 #[test]
@@ -135,7 +144,7 @@ fn nothing_is_printed_by_debug() {
 fn a_new_kek_file_is_for_its_owner_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secrets/kek");
-    let source = Source::File(path.clone());
+    let source = KekSource::File(path.clone());
     assert!(Kek::load(&source).unwrap_err().is_absent());
     let made = Kek::generate_file(&path).unwrap();
     assert_eq!(Kek::load(&source).unwrap().id(), made.id());
@@ -149,7 +158,7 @@ fn a_kek_that_others_can_read_or_swap_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kek");
     Kek::generate_file(&path).unwrap();
-    let load = |path: &PathBuf| Kek::load(&Source::File(path.clone()));
+    let load = |path: &PathBuf| Kek::load(&KekSource::File(path.clone()));
     for mode in [0o640, 0o604, 0o660, 0o601] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let error = load(&path).unwrap_err().to_string();
@@ -175,7 +184,7 @@ fn a_malformed_kek_is_told_without_showing_it() {
     for text in ["", "hunter2", &STANDARD.encode([1; 31]), &STANDARD.encode([1; 33]), "\u{e9}"] {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let error = Kek::load(&Source::File(path.clone())).unwrap_err().to_string();
+        let error = Kek::load(&KekSource::File(path.clone())).unwrap_err().to_string();
         assert!(error.contains("32 bytes in base64") && !error.contains("hunter2"), "{error}");
     }
     assert!(decode(&format!(" {}\n", STANDARD.encode([1; 32]))).is_some());
@@ -188,7 +197,7 @@ fn the_pepper_stays_while_the_kek_changes() {
     assert_eq!(before.expose(), during.expose());
     assert_ne!(before.expose(), pepper(&vault(2, None)).unwrap().expose());
     let text = secret(&STANDARD.encode([9; 32]));
-    let configured = Vault { pepper: Some(text), ..vault(2, Some(1)) };
+    let configured = VaultSettings { pepper: Some(text), ..vault(2, Some(1)) };
     assert_eq!(pepper(&configured).unwrap().expose(), &[9; 32]);
 }
 

@@ -295,7 +295,8 @@ fn shell(gateway: &Gateway, command: &str) -> std::process::Output {
 fn links_lead_somewhere_and_each_page_is_in_the_table_of_contents() {
     let pages = pages();
     let contents = &pages.iter().find(|page| page.name == "docs/README.md").unwrap().text;
-    let all = ["benches", "conf", "filters", "tests"].map(|f| page(&root().join(f).join("README.md")));
+    let all =
+        ["benches", "conf", "filters", "tests"].map(|f| page(&root().join(f).join("README.md")));
     for page in pages.iter().chain(&all) {
         let folder = root().join(&page.name).parent().unwrap().to_owned();
         for link in page.text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -307,7 +308,8 @@ fn links_lead_somewhere_and_each_page_is_in_the_table_of_contents() {
             assert!(target.exists(), "{}: {link} leads nowhere", page.name);
             if !anchor.is_empty() {
                 let text = fs::read_to_string(&target).unwrap();
-                let found = text.lines().any(|line| line.starts_with('#') && anchor_of(line) == anchor);
+                let found =
+                    text.lines().any(|line| line.starts_with('#') && anchor_of(line) == anchor);
                 assert!(found, "{}: no heading for {link}", page.name);
             }
         }

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use gatekeeper::config::raw::{self, Node};
+use gatekeeper::config::yaml::{self, Node};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -191,7 +191,7 @@ fn the_compose_file_names_what_is_there_and_the_gateways_take_their_file() {
     let conf = root().join("conf");
     let compose = fs::read_to_string(conf.join("compose.yaml")).unwrap();
     let mut problems = Vec::new();
-    let compose = raw::parse(&compose, &mut problems).unwrap();
+    let compose = yaml::parse(&compose, &mut problems).unwrap();
     assert!(problems.is_empty(), "{problems:?}");
     let services = compose.get("services").unwrap();
     let names: Vec<&str> = services.entries().iter().map(|entry| &*entry.key).collect();
@@ -260,7 +260,7 @@ fn prometheus_and_grafana_of_the_compose_file_find_what_they_look_for() {
     said(Command::new("promtool").args(["check", "config"]).arg(file));
     // The folder that Grafana reads boards from is the one the board is mounted into.
     let boards = fs::read_to_string(conf.join("compose/grafana-dashboards.yaml")).unwrap();
-    let boards = raw::parse(&boards, &mut Vec::new()).unwrap();
+    let boards = yaml::parse(&boards, &mut Vec::new()).unwrap();
     let provider = &boards.get("providers").unwrap().items()[0];
     let path = provider.get("options").unwrap().get("path").and_then(Node::text).unwrap();
     assert!(compose.contains(&format!("./grafana/gatekeeper.json:{path}/gatekeeper.json:ro")));

@@ -12,12 +12,13 @@ use std::{
 
 use gatekeeper::{
     config::settings::OnStoreDown,
-    ledger::{Embedded, Shared},
-    store::{Store, address::Address},
+    ledger::{DistributedLedger, EmbeddedLedger},
+    redis_store::{RedisStore, url::RedisUrl},
 };
 use gatekeeper_filters::kernel::{
-    About, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Period, Source, UnixMs,
+    About, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, Period, UnixMs, UsageSource,
 };
+
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -31,18 +32,19 @@ pub const LICENSE: LicenseId = LicenseId([9; 32]);
 const TOKENS: u64 = 1 << 40;
 
 pub struct Gateway {
-    pub ledger: Arc<Shared>,
-    pub local: Arc<Embedded>,
-    pub store: Arc<Store>,
+    pub ledger: Arc<DistributedLedger>,
+    pub local: Arc<EmbeddedLedger>,
+    pub store: Arc<RedisStore>,
     _dir: TempDir,
 }
 
 pub async fn gateway(url: &str, on_down: OnStoreDown) -> Gateway {
     let dir = TempDir::new().unwrap();
-    let local = Embedded::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
-    let store = Store::new(Address::parse(url).unwrap(), false).unwrap();
+    let local = EmbeddedLedger::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
+    let store = RedisStore::new(RedisUrl::parse(url).unwrap(), false).unwrap();
     let naming = |license: &LicenseId, id: &str| format!("{}{id}", license.0[0]);
-    let ledger = Shared::open(local.clone(), store.clone(), on_down, Box::new(naming)).unwrap();
+    let ledger =
+        DistributedLedger::open(local.clone(), store.clone(), on_down, Box::new(naming)).unwrap();
     store.start(vec![ledger.listener()]);
     eventually("the store is up", Duration::from_secs(10), || async { ledger.is_up() }).await;
     Gateway { ledger, local, store, _dir: dir }
@@ -77,7 +79,7 @@ pub fn demand(limit: u64, id: Option<String>) -> Demand {
 }
 
 pub fn charge(message: bool, tokens: u64) -> Charge {
-    Charge { message, tokens, source: Source::Reported, about: None }
+    Charge { message, tokens, source: UsageSource::Reported, about: None }
 }
 
 /// Messages used, tokens used, and open requests, as a gateway says.
@@ -158,7 +160,7 @@ struct Manner {
 
 /// One app after the other takes a request, waits a little, and settles it.
 async fn app(
-    ledger: Arc<Shared>,
+    ledger: Arc<DistributedLedger>,
     paper: Arc<Paper>,
     left: Arc<AtomicU64>,
     manner: Manner,
@@ -283,8 +285,8 @@ async fn an_owner_that_is_given_up_pays_though_its_entry_is_gone() {
     redis.ask(&["HDEL", &open, &owner]);
 
     let script = concat!(
-        include_str!("../../src/ledger/shared/account.lua"),
-        include_str!("../../src/ledger/shared/cancel.lua")
+        include_str!("../../src/ledger/distributed/account.lua"),
+        include_str!("../../src/ledger/distributed/cancel.lua")
     );
     let [name, boot, _] = *owner.split(':').collect::<Vec<_>>() else { panic!("{owner}") };
     let cancel = || redis.ask(&["EVAL", script, "3", &used, &open, &group, name, boot, &owner]);

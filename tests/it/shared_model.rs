@@ -10,12 +10,14 @@ use std::{
 
 use gatekeeper::{
     config::settings::OnStoreDown,
-    ledger::{Embedded, Shared},
-    store::{Store, address::Address},
+    ledger::{DistributedLedger, EmbeddedLedger},
+    redis_store::{RedisStore, url::RedisUrl},
 };
 use gatekeeper_filters::kernel::{
-    About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Pace, Period, Source, TooFast, UnixMs,
+    About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Period, RateRefused, RateRequest,
+    UnixMs, UsageSource,
 };
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -25,17 +27,17 @@ const MESSAGES: u64 = 6;
 const TOKENS: u64 = 300;
 
 struct Gateway {
-    ledger: Arc<Shared>,
+    ledger: Arc<DistributedLedger>,
     _dir: TempDir,
 }
 
 async fn gateway(redis: &Redis) -> Gateway {
     let dir = TempDir::new().unwrap();
-    let local = Embedded::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
-    let store = Store::new(Address::parse(&redis.url()).unwrap(), false).unwrap();
+    let local = EmbeddedLedger::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
+    let store = RedisStore::new(RedisUrl::parse(&redis.url()).unwrap(), false).unwrap();
     let naming = |_: &LicenseId, id: &str| id.to_owned();
     let closed = OnStoreDown::Closed;
-    let ledger = Shared::open(local, store.clone(), closed, Box::new(naming)).unwrap();
+    let ledger = DistributedLedger::open(local, store.clone(), closed, Box::new(naming)).unwrap();
     store.start(vec![ledger.listener()]);
     eventually("the store is up", Duration::from_secs(10), || async { ledger.is_up() }).await;
     Gateway { ledger, _dir: dir }
@@ -194,7 +196,7 @@ async fn walk(gateways: &[Gateway; 2], license: LicenseId, steps: Vec<Step>) {
                 let open = model.open.remove(which % model.open.len());
                 let tokens = open.tokens * share / 100;
                 let ledger = &gateways[open.at].ledger;
-                let charge = Charge { message, tokens, source: Source::Reported, about: None };
+                let charge = Charge { message, tokens, source: UsageSource::Reported, about: None };
                 ledger.settle(open.hold, charge.clone());
                 // Once more changes nothing.
                 ledger.settle(open.hold, charge);
@@ -249,16 +251,16 @@ async fn a_request_that_is_asked_about_twice_counts_once() {
         license[0] = nth;
         let license = LicenseId(license);
         let rate = Some(Limit { count: 2, per: Period::Day });
-        let pace = Some(Pace { license, rate, concurrency: None });
+        let pace = Some(RateRequest { license, rate, concurrency: None });
         // Two of these do not fit beside each other, but well one after the other.
         let demand = Demand { pace, min_output: 200, ..demand(license, 10, 270, None) };
         for _ in 0..2 {
             let grant = gateway.ledger.reserve(&demand).await.expect("room for both");
-            let source = Source::Reported;
+            let source = UsageSource::Reported;
             let charge = Charge { message: true, tokens: 20, source, about: None };
             gateway.ledger.settle(grant.hold, charge);
         }
         let third = gateway.ledger.reserve(&demand).await;
-        assert!(matches!(third, Err(Denied::TooFast(TooFast::Rate { .. }))), "{third:?}");
+        assert!(matches!(third, Err(Denied::TooFast(RateRefused::Rate { .. }))), "{third:?}");
     }
 }

@@ -1,27 +1,29 @@
 //! The one pass over the text.
 
-use super::{Invalid, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, Tag, Why, names::Seen};
+use super::{
+    MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, ParseError, ParseErrorKind, Tag, duplicate_names::Seen,
+};
 
 pub(super) fn parse(
     source: &[u8],
     nodes: &mut Vec<Node>,
     names: &mut Vec<(u64, u32)>,
     strict: bool,
-) -> Result<(), Invalid> {
+) -> Result<(), ParseError> {
     let mut parser = Parser { source, at: 0, nodes, names, strict };
     if source.len() > MAX_BYTES {
-        return parser.fail(Why::TooLong);
+        return parser.fail(ParseErrorKind::TooLong);
     }
     if source.starts_with(b"\xEF\xBB\xBF") {
-        return parser.fail(Why::ByteOrderMark);
+        return parser.fail(ParseErrorKind::ByteOrderMark);
     }
     if parser.peek().is_none() {
-        return parser.fail(Why::Empty);
+        return parser.fail(ParseErrorKind::Empty);
     }
     parser.value(0)?;
     match parser.peek() {
         None => Ok(()),
-        Some(_) => parser.fail(Why::TrailingBytes),
+        Some(_) => parser.fail(ParseErrorKind::TrailingBytes),
     }
 }
 
@@ -35,13 +37,17 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     #[cold]
-    fn fail<T>(&self, why: Why) -> Result<T, Invalid> {
-        Err(Invalid { offset: self.at, why })
+    fn fail<T>(&self, why: ParseErrorKind) -> Result<T, ParseError> {
+        Err(ParseError { offset: self.at, why })
     }
 
     #[cold]
-    fn unexpected<T>(&self) -> Result<T, Invalid> {
-        self.fail(if self.at < self.source.len() { Why::Unexpected } else { Why::EndsEarly })
+    fn unexpected<T>(&self) -> Result<T, ParseError> {
+        self.fail(if self.at < self.source.len() {
+            ParseErrorKind::Unexpected
+        } else {
+            ParseErrorKind::EndsEarly
+        })
     }
 
     fn byte(&self) -> Option<u8> {
@@ -59,17 +65,17 @@ impl Parser<'_> {
         }
     }
 
-    fn push(&mut self, tag: Tag, start: usize, end: usize) -> Result<(), Invalid> {
+    fn push(&mut self, tag: Tag, start: usize, end: usize) -> Result<(), ParseError> {
         let index = self.nodes.len();
         if index >= MAX_NODES {
-            return Err(Invalid { offset: start, why: Why::TooManyValues });
+            return Err(ParseError { offset: start, why: ParseErrorKind::TooManyValues });
         }
         self.nodes.push(Node::new(tag, start, end, index + 1));
         Ok(())
     }
 
     /// `depth` is the number of arrays and objects around this value; it bounds the recursion.
-    fn value(&mut self, depth: usize) -> Result<(), Invalid> {
+    fn value(&mut self, depth: usize) -> Result<(), ParseError> {
         let start = self.at;
         match self.byte() {
             Some(b'"') => {
@@ -89,7 +95,7 @@ impl Parser<'_> {
         }
     }
 
-    fn word(&mut self, word: &[u8], tag: Tag) -> Result<(), Invalid> {
+    fn word(&mut self, word: &[u8], tag: Tag) -> Result<(), ParseError> {
         let start = self.at;
         for letter in word {
             if self.byte() != Some(*letter) {
@@ -101,9 +107,9 @@ impl Parser<'_> {
     }
 
     /// Steps into an array or object and tells the index of its node.
-    fn open(&mut self, tag: Tag, depth: usize) -> Result<usize, Invalid> {
+    fn open(&mut self, tag: Tag, depth: usize) -> Result<usize, ParseError> {
         if depth >= MAX_DEPTH {
-            return self.fail(Why::TooDeep);
+            return self.fail(ParseErrorKind::TooDeep);
         }
         self.push(tag, self.at, self.at)?;
         self.at += 1;
@@ -118,7 +124,7 @@ impl Parser<'_> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<(), Invalid> {
+    fn array(&mut self, depth: usize) -> Result<(), ParseError> {
         let index = self.open(Tag::Array, depth)?;
         match self.peek() {
             Some(b']') => {
@@ -150,7 +156,7 @@ impl Parser<'_> {
     }
 
     /// Whether all items up to the closing bracket are numbers.
-    fn numbers(&mut self) -> Result<bool, Invalid> {
+    fn numbers(&mut self) -> Result<bool, ParseError> {
         loop {
             self.number()?;
             match self.peek() {
@@ -164,7 +170,7 @@ impl Parser<'_> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<(), Invalid> {
+    fn object(&mut self, depth: usize) -> Result<(), ParseError> {
         let index = self.open(Tag::Object, depth)?;
         if self.peek() == Some(b'}') {
             self.close(index, Tag::Object);
@@ -190,12 +196,12 @@ impl Parser<'_> {
         if self.strict
             && let Some(offset) = seen.double(self.source, &self.nodes[index + 1..], self.names)
         {
-            return Err(Invalid { offset, why: Why::DuplicateKey });
+            return Err(ParseError { offset, why: ParseErrorKind::DuplicateKey });
         }
         Ok(())
     }
 
-    fn name(&mut self, seen: &mut Seen) -> Result<(), Invalid> {
+    fn name(&mut self, seen: &mut Seen) -> Result<(), ParseError> {
         if self.byte() != Some(b'"') {
             return self.unexpected();
         }
@@ -206,7 +212,7 @@ impl Parser<'_> {
         self.push(tag, start, end)
     }
 
-    fn number(&mut self) -> Result<(), Invalid> {
+    fn number(&mut self) -> Result<(), ParseError> {
         if self.byte() == Some(b'-') {
             self.at += 1;
         }
@@ -214,7 +220,7 @@ impl Parser<'_> {
             Some(b'0') => {
                 self.at += 1;
                 if matches!(self.byte(), Some(b'0'..=b'9')) {
-                    return self.fail(Why::Number);
+                    return self.fail(ParseErrorKind::Number);
                 }
             }
             _ => self.digits()?,
@@ -233,20 +239,20 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), Invalid> {
+    fn digits(&mut self) -> Result<(), ParseError> {
         let start = self.at;
         while matches!(self.byte(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
         match self.byte() {
-            None if self.at == start => self.fail(Why::EndsEarly),
-            Some(_) if self.at == start => self.fail(Why::Number),
+            None if self.at == start => self.fail(ParseErrorKind::EndsEarly),
+            Some(_) if self.at == start => self.fail(ParseErrorKind::Number),
             _ => Ok(()),
         }
     }
 
     /// From the opening quote to behind the closing one.
-    fn string(&mut self) -> Result<Tag, Invalid> {
+    fn string(&mut self) -> Result<Tag, ParseError> {
         self.at += 1;
         let start = self.at;
         let mut high = false;
@@ -259,15 +265,18 @@ impl Parser<'_> {
                     tag = Tag::Escaped;
                     self.escape()?;
                 }
-                Some(_) => return self.fail(Why::ControlCharacter),
-                None => return self.fail(Why::EndsEarly),
+                Some(_) => return self.fail(ParseErrorKind::ControlCharacter),
+                None => return self.fail(ParseErrorKind::EndsEarly),
             }
         }
         if high
             && self.strict
             && let Err(error) = simdutf8::compat::from_utf8(&self.source[start..self.at])
         {
-            return Err(Invalid { offset: start + error.valid_up_to(), why: Why::Utf8 });
+            return Err(ParseError {
+                offset: start + error.valid_up_to(),
+                why: ParseErrorKind::Utf8,
+            });
         }
         self.at += 1;
         Ok(tag)
@@ -305,23 +314,25 @@ impl Parser<'_> {
         high != 0
     }
 
-    fn escape(&mut self) -> Result<(), Invalid> {
+    fn escape(&mut self) -> Result<(), ParseError> {
         match self.source.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.at += 2;
                 Ok(())
             }
             Some(b'u') => self.unicode_escape(),
-            Some(_) => self.fail(Why::Escape),
+            Some(_) => self.fail(ParseErrorKind::Escape),
             None => {
                 self.at += 1;
-                self.fail(Why::EndsEarly)
+                self.fail(ParseErrorKind::EndsEarly)
             }
         }
     }
 
-    fn unicode_escape(&mut self) -> Result<(), Invalid> {
-        let Some(unit) = hex(self.source, self.at + 2) else { return self.fail(Why::Escape) };
+    fn unicode_escape(&mut self) -> Result<(), ParseError> {
+        let Some(unit) = hex(self.source, self.at + 2) else {
+            return self.fail(ParseErrorKind::Escape);
+        };
         let pair = match unit {
             0xD800..0xDC00 => low_surrogate(self.source, self.at + 6).is_some(),
             0xDC00..0xE000 => false,
@@ -331,7 +342,7 @@ impl Parser<'_> {
             }
         };
         if !pair && self.strict {
-            return self.fail(Why::LoneSurrogate);
+            return self.fail(ParseErrorKind::LoneSurrogate);
         }
         self.at += if pair { 12 } else { 6 };
         Ok(())

@@ -3,53 +3,53 @@ use serde_json::Value as Theirs;
 
 use super::*;
 
-fn parse(text: impl AsRef<[u8]>) -> Result<Document, Invalid> {
+fn parse(text: impl AsRef<[u8]>) -> Result<Document, ParseError> {
     Document::parse(Bytes::copy_from_slice(text.as_ref()))
 }
 
-fn why(text: impl AsRef<[u8]>) -> (Why, usize) {
+fn why(text: impl AsRef<[u8]>) -> (ParseErrorKind, usize) {
     let invalid = parse(text).unwrap_err();
     (invalid.why, invalid.offset)
 }
 
 #[test]
 fn what_is_refused_and_where() {
-    assert_eq!(why(""), (Why::Empty, 0));
-    assert_eq!(why(" \n"), (Why::Empty, 2));
-    assert_eq!(why("\u{feff}{}"), (Why::ByteOrderMark, 0));
-    assert_eq!(why("{} {}"), (Why::TrailingBytes, 3));
-    assert_eq!(why("{} \u{0}"), (Why::TrailingBytes, 3));
-    assert_eq!(why("[1,]"), (Why::Unexpected, 3));
-    assert_eq!(why("{\"a\":1,}"), (Why::Unexpected, 7));
-    assert_eq!(why("{a:1}"), (Why::Unexpected, 1));
-    assert_eq!(why("{\"a\" 1}"), (Why::Unexpected, 5));
-    assert_eq!(why("{\"a\":"), (Why::EndsEarly, 5));
-    assert_eq!(why("[1,2"), (Why::EndsEarly, 4));
-    assert_eq!(why("[1 2]"), (Why::Unexpected, 3));
-    assert_eq!(why("nul"), (Why::EndsEarly, 3));
-    assert_eq!(why("nulL"), (Why::Unexpected, 3));
-    assert_eq!(why("NaN"), (Why::Unexpected, 0));
-    assert_eq!(why("+1"), (Why::Unexpected, 0));
-    assert_eq!(why("01"), (Why::Number, 1));
-    assert_eq!(why("[-01]"), (Why::Number, 3));
-    assert_eq!(why("1."), (Why::EndsEarly, 2));
-    assert_eq!(why("[1.e3]"), (Why::Number, 3));
-    assert_eq!(why("[1e]"), (Why::Number, 3));
-    assert_eq!(why("[-]"), (Why::Number, 2));
-    assert_eq!(why("-Infinity"), (Why::Number, 1));
-    assert_eq!(why("\"a\nb\""), (Why::ControlCharacter, 2));
-    assert_eq!(why("\"\\x\""), (Why::Escape, 1));
-    assert_eq!(why("\"\\u12G4\""), (Why::Escape, 1));
-    assert_eq!(why("\"\\ud83d\""), (Why::LoneSurrogate, 1));
-    assert_eq!(why("\"\\ude00\\ud83d\""), (Why::LoneSurrogate, 1));
-    assert_eq!(why("\"\\ud83d\\u0041\""), (Why::LoneSurrogate, 1));
-    assert_eq!(why(b"\"abc\xff\""), (Why::Utf8, 4));
-    assert_eq!(why(b"\"\xed\xa0\x80\""), (Why::Utf8, 1));
-    assert_eq!(why(b"{\"\xc0\xaf\":1}"), (Why::Utf8, 2));
-    assert_eq!(why("\"abc"), (Why::EndsEarly, 4));
-    assert_eq!(why("\"abc\\"), (Why::EndsEarly, 5));
-    assert_eq!(why("[1}"), (Why::Unexpected, 2));
-    assert_eq!(why("// note\n1"), (Why::Unexpected, 0));
+    assert_eq!(why(""), (ParseErrorKind::Empty, 0));
+    assert_eq!(why(" \n"), (ParseErrorKind::Empty, 2));
+    assert_eq!(why("\u{feff}{}"), (ParseErrorKind::ByteOrderMark, 0));
+    assert_eq!(why("{} {}"), (ParseErrorKind::TrailingBytes, 3));
+    assert_eq!(why("{} \u{0}"), (ParseErrorKind::TrailingBytes, 3));
+    assert_eq!(why("[1,]"), (ParseErrorKind::Unexpected, 3));
+    assert_eq!(why("{\"a\":1,}"), (ParseErrorKind::Unexpected, 7));
+    assert_eq!(why("{a:1}"), (ParseErrorKind::Unexpected, 1));
+    assert_eq!(why("{\"a\" 1}"), (ParseErrorKind::Unexpected, 5));
+    assert_eq!(why("{\"a\":"), (ParseErrorKind::EndsEarly, 5));
+    assert_eq!(why("[1,2"), (ParseErrorKind::EndsEarly, 4));
+    assert_eq!(why("[1 2]"), (ParseErrorKind::Unexpected, 3));
+    assert_eq!(why("nul"), (ParseErrorKind::EndsEarly, 3));
+    assert_eq!(why("nulL"), (ParseErrorKind::Unexpected, 3));
+    assert_eq!(why("NaN"), (ParseErrorKind::Unexpected, 0));
+    assert_eq!(why("+1"), (ParseErrorKind::Unexpected, 0));
+    assert_eq!(why("01"), (ParseErrorKind::Number, 1));
+    assert_eq!(why("[-01]"), (ParseErrorKind::Number, 3));
+    assert_eq!(why("1."), (ParseErrorKind::EndsEarly, 2));
+    assert_eq!(why("[1.e3]"), (ParseErrorKind::Number, 3));
+    assert_eq!(why("[1e]"), (ParseErrorKind::Number, 3));
+    assert_eq!(why("[-]"), (ParseErrorKind::Number, 2));
+    assert_eq!(why("-Infinity"), (ParseErrorKind::Number, 1));
+    assert_eq!(why("\"a\nb\""), (ParseErrorKind::ControlCharacter, 2));
+    assert_eq!(why("\"\\x\""), (ParseErrorKind::Escape, 1));
+    assert_eq!(why("\"\\u12G4\""), (ParseErrorKind::Escape, 1));
+    assert_eq!(why("\"\\ud83d\""), (ParseErrorKind::LoneSurrogate, 1));
+    assert_eq!(why("\"\\ude00\\ud83d\""), (ParseErrorKind::LoneSurrogate, 1));
+    assert_eq!(why("\"\\ud83d\\u0041\""), (ParseErrorKind::LoneSurrogate, 1));
+    assert_eq!(why(b"\"abc\xff\""), (ParseErrorKind::Utf8, 4));
+    assert_eq!(why(b"\"\xed\xa0\x80\""), (ParseErrorKind::Utf8, 1));
+    assert_eq!(why(b"{\"\xc0\xaf\":1}"), (ParseErrorKind::Utf8, 2));
+    assert_eq!(why("\"abc"), (ParseErrorKind::EndsEarly, 4));
+    assert_eq!(why("\"abc\\"), (ParseErrorKind::EndsEarly, 5));
+    assert_eq!(why("[1}"), (ParseErrorKind::Unexpected, 2));
+    assert_eq!(why("// note\n1"), (ParseErrorKind::Unexpected, 0));
 }
 
 #[test]
@@ -60,11 +60,11 @@ fn the_sentence_is_for_people() {
 
 #[test]
 fn duplicates_are_found_however_they_are_written() {
-    assert_eq!(why(r#"{"a":1,"\u0061":2}"#), (Why::DuplicateKey, 7));
-    assert_eq!(why(r#"{"\u00e9":1,"é":2}"#), (Why::DuplicateKey, 12));
-    assert_eq!(why(r#"{"\ud83d\ude00":1,"😀":2}"#), (Why::DuplicateKey, 18));
-    assert_eq!(why(r#"{"a\/b":1,"a/b":2}"#), (Why::DuplicateKey, 10));
-    assert_eq!(why(r#"[{"x":[{"":1,"":1}]}]"#), (Why::DuplicateKey, 13));
+    assert_eq!(why(r#"{"a":1,"\u0061":2}"#), (ParseErrorKind::DuplicateKey, 7));
+    assert_eq!(why(r#"{"\u00e9":1,"é":2}"#), (ParseErrorKind::DuplicateKey, 12));
+    assert_eq!(why(r#"{"\ud83d\ude00":1,"😀":2}"#), (ParseErrorKind::DuplicateKey, 18));
+    assert_eq!(why(r#"{"a\/b":1,"a/b":2}"#), (ParseErrorKind::DuplicateKey, 10));
+    assert_eq!(why(r#"[{"x":[{"":1,"":1}]}]"#), (ParseErrorKind::DuplicateKey, 13));
     assert!(parse(r#"{"a":{"a":{"a":1}},"b":{"a":1}}"#).is_ok());
     assert!(parse(r#"{"a":1,"A":1,"a ":1,"":1}"#).is_ok());
 }
@@ -73,16 +73,16 @@ fn duplicates_are_found_however_they_are_written() {
 fn depth_is_bounded() {
     let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert!(parse(nested(MAX_DEPTH)).is_ok());
-    assert_eq!(why(nested(MAX_DEPTH + 1)), (Why::TooDeep, MAX_DEPTH));
-    assert_eq!(why("[".repeat(1_000_000)), (Why::TooDeep, MAX_DEPTH));
-    assert_eq!(why("{\"a\":".repeat(1_000_000)).0, Why::TooDeep);
+    assert_eq!(why(nested(MAX_DEPTH + 1)), (ParseErrorKind::TooDeep, MAX_DEPTH));
+    assert_eq!(why("[".repeat(1_000_000)), (ParseErrorKind::TooDeep, MAX_DEPTH));
+    assert_eq!(why("{\"a\":".repeat(1_000_000)).0, ParseErrorKind::TooDeep);
 }
 
 #[test]
 fn the_number_of_values_is_bounded_but_not_that_of_numbers() {
     let many = |item: &str, count| format!("[{}]", vec![item; count].join(","));
     assert!(parse(many("[]", MAX_NODES - 1)).is_ok());
-    assert_eq!(why(many("[]", MAX_NODES)).0, Why::TooManyValues);
+    assert_eq!(why(many("[]", MAX_NODES)).0, ParseErrorKind::TooManyValues);
     let numbers = parse(many("15496", 2_000_000)).unwrap();
     assert_eq!(numbers.nodes.len(), 1);
     assert_eq!(numbers.root().items().count(), 2_000_000);
@@ -94,9 +94,12 @@ fn large_objects_are_not_compared_pair_by_pair() {
     let mut text: String = (0..200_000).map(|at| format!("\"common prefix {at}\":0,")).collect();
     text.insert(0, '{');
     let begun = std::time::Instant::now();
-    assert_eq!(why(format!("{text}\"common prefix 77\":0}}")), (Why::DuplicateKey, text.len()));
+    assert_eq!(
+        why(format!("{text}\"common prefix 77\":0}}")),
+        (ParseErrorKind::DuplicateKey, text.len())
+    );
     let escaped = format!("{text}\"\\u0063ommon prefix 99999\":0}}");
-    assert_eq!(why(escaped), (Why::DuplicateKey, text.len()));
+    assert_eq!(why(escaped), (ParseErrorKind::DuplicateKey, text.len()));
     assert!(parse(format!("{text}\"last\":0}}")).is_ok());
     assert!(begun.elapsed().as_secs() < 5);
 }
@@ -107,7 +110,7 @@ fn navigation() {
         "none": null, "m\u0069x": [1, "a", {}] } "#;
     let document = parse(text).unwrap();
     let root = document.root();
-    assert_eq!(root.kind(), Kind::Object);
+    assert_eq!(root.kind(), JsonKind::Object);
     assert_eq!(root.span(), 1..text.len() - 1);
     assert_eq!(root.get("model").unwrap().as_str().unwrap(), "fast");
     assert_eq!(root.get("model").unwrap().raw(), br#""fa\u0073t""#);
@@ -142,12 +145,12 @@ fn a_lenient_reader_takes_what_json_parse_takes() {
 /// Our tree as theirs, by navigation only.
 fn tree(value: Value<'_>) -> Theirs {
     match value.kind() {
-        Kind::Null => Theirs::Null,
-        Kind::Bool => Theirs::Bool(value.as_bool().unwrap()),
-        Kind::Number => serde_json::from_slice(value.raw()).unwrap_or_default(),
-        Kind::String => Theirs::String(value.as_str().unwrap().into_owned()),
-        Kind::Array => value.items().map(tree).collect(),
-        Kind::Object => value
+        JsonKind::Null => Theirs::Null,
+        JsonKind::Bool => Theirs::Bool(value.as_bool().unwrap()),
+        JsonKind::Number => serde_json::from_slice(value.raw()).unwrap_or_default(),
+        JsonKind::String => Theirs::String(value.as_str().unwrap().into_owned()),
+        JsonKind::Array => value.items().map(tree).collect(),
+        JsonKind::Object => value
             .members()
             .map(|(name, member)| {
                 assert!(value.get(&name.decoded()).unwrap().span() == member.span());
@@ -240,7 +243,7 @@ proptest! {
         match parse(&text) {
             Ok(_) if huge => {}
             Ok(document) => prop_assert_eq!(tree(document.root()), theirs.unwrap()),
-            Err(Invalid { why: Why::DuplicateKey, .. }) => {}
+            Err(ParseError { why: ParseErrorKind::DuplicateKey, .. }) => {}
             Err(invalid) => {
                 prop_assert!(invalid.offset <= text.len());
                 prop_assert!(theirs.is_err(), "{} in {:?}", invalid, String::from_utf8_lossy(&text));
@@ -264,7 +267,7 @@ proptest! {
             if in_escapes {
                 name = escaped(&name);
             }
-            prop_assert_eq!(why(text.replacen(&marker, &name, 1)).0, Why::DuplicateKey);
+            prop_assert_eq!(why(text.replacen(&marker, &name, 1)).0, ParseErrorKind::DuplicateKey);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum JsonKind {
     Null,
     Bool,
     Number,
@@ -38,14 +38,14 @@ impl<'a> Value<'a> {
         Some(Self { node, inside: index + 1, ..*self })
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> JsonKind {
         match self.node.tag() {
-            Tag::Null => Kind::Null,
-            Tag::False | Tag::True => Kind::Bool,
-            Tag::Number => Kind::Number,
-            Tag::Plain | Tag::Escaped => Kind::String,
-            Tag::Numbers | Tag::Array => Kind::Array,
-            Tag::Object => Kind::Object,
+            Tag::Null => JsonKind::Null,
+            Tag::False | Tag::True => JsonKind::Bool,
+            Tag::Number => JsonKind::Number,
+            Tag::Plain | Tag::Escaped => JsonKind::String,
+            Tag::Numbers | Tag::Array => JsonKind::Array,
+            Tag::Object => JsonKind::Object,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The Responses API: named events, each of which also carries its name as `type`.
 
-use super::{Carries, Ending, Output, counts, failed, is_empty, member_text, text};
+use super::{Carries, Output, StreamEnd, counts, failed, is_empty, member_text, text};
 use crate::{
-    kernel::json::{Kind, Value},
+    kernel::json::{JsonKind, Value},
     meter::{Reading, estimate::Estimate},
 };
 
@@ -50,8 +50,8 @@ pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
     reading
 }
 
-fn ending(completed: bool) -> Ending {
-    if completed { Ending::Natural } else { Ending::Other }
+fn ending(completed: bool) -> StreamEnd {
+    if completed { StreamEnd::Natural } else { StreamEnd::Other }
 }
 
 fn carries(said: bool) -> Carries {
@@ -66,7 +66,7 @@ fn is_call(item: Value<'_>) -> bool {
 pub(super) fn answer(root: Value<'_>) -> Reading {
     let status = root.get("status").and_then(|status| status.as_str());
     let status = status.as_deref().unwrap_or_default();
-    let output = root.get("output").filter(|output| output.kind() == Kind::Array);
+    let output = root.get("output").filter(|output| output.kind() == JsonKind::Array);
     let failed = failed(root) || status == "failed";
     let finished = matches!(status, "completed" | "incomplete" | "failed");
     let said = output.is_some_and(|output| !is_empty(output));

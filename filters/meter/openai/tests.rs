@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    kernel::{Metered, Source, Vocabulary},
+    kernel::{Metered, UsageSource, Vocabulary},
     meter::{
         estimate::{self, Estimate},
         sse::{Event, Splitter},
@@ -172,7 +172,7 @@ fn without_usage_the_text_is_estimated() {
         ..Metered::default()
     };
     let (usage, source) = metered.usage(24);
-    assert_eq!((usage.input, source), (24, Source::Estimated));
+    assert_eq!((usage.input, source), (24, UsageSource::Estimated));
     assert!((6..=16).contains(&usage.output), "{}", usage.output);
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kernel::{Credential, Endpoint, Exchange, Filter, UnixMs, Vocabulary},
-    meter::{Meter, Stream, estimate},
+    meter::{Meter, StreamReader, estimate},
 };
 
 /// Text and its tokens in the o200k vocabulary.
@@ -86,7 +86,7 @@ proptest! {
         parts in vec((select(&TEXTS[..]), 0..=100_usize, select(&COUNTS[..])), 1..6),
         first in select(&COUNTS[..]),
     ) {
-        let mut stream = Stream::of(Endpoint::Chat);
+        let mut stream = StreamReader::of(Endpoint::Chat);
         let mut exchange =
             Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
         exchange.input_tokens = estimate::text(prompt.0).tokens(Vocabulary::O200k);

@@ -4,10 +4,10 @@
 
 use std::borrow::Cow;
 
-use super::tail;
+use super::last_turn;
 use crate::kernel::{
-    Ask, Members, Vocabulary,
-    json::{Kind, Reader, Value},
+    ModelRequest, RequestMembers, Vocabulary,
+    json::{JsonKind, Reader, Value},
 };
 
 /// Turns are read from a text of up to so many bytes; of a longer one only the end is looked at.
@@ -41,7 +41,7 @@ pub enum Effort {
 const TURNS_OF: [&str; 3] = ["messages", "input", "contents"];
 
 impl<'a> Prompt<'a> {
-    pub fn read(ask: &'a Ask) -> Self {
+    pub fn read(ask: &'a ModelRequest) -> Self {
         let members = &ask.members;
         let mut prompt = Self {
             tools: ["tools", "functions"].iter().any(|name| is_filled(members, name)),
@@ -60,7 +60,7 @@ impl<'a> Prompt<'a> {
 
     fn read_turns(&mut self, raw: &'a [u8]) {
         if raw.len() > PARSED {
-            self.turns.extend(tail::last_turn(raw).map(Cow::Owned));
+            self.turns.extend(last_turn::last_turn(raw).map(Cow::Owned));
             return;
         }
         let mut reader = Reader::strict();
@@ -119,17 +119,21 @@ fn is_tool_result(kind: &str) -> bool {
     matches!(kind, "tool_result" | "function_call_output")
 }
 
-fn is_filled(members: &Members, name: &str) -> bool {
+fn is_filled(members: &RequestMembers, name: &str) -> bool {
     members.get(name).is_some_and(|list| list.len() > 2 && list.starts_with(b"["))
 }
 
 /// A member that is an object of modest size.
-fn with<T>(members: &Members, name: &str, read: impl FnOnce(Value<'_>) -> Option<T>) -> Option<T> {
+fn with<T>(
+    members: &RequestMembers,
+    name: &str,
+    read: impl FnOnce(Value<'_>) -> Option<T>,
+) -> Option<T> {
     let raw = members.get(name).filter(|raw| raw.len() <= PARSED)?;
     read(Reader::strict().parse(raw).ok()?)
 }
 
-fn has_schema(members: &Members) -> bool {
+fn has_schema(members: &RequestMembers) -> bool {
     let is = |format: Value<'_>| format.get("type")?.as_str().map(|kind| kind == "json_schema");
     with(members, "response_format", is)
         .or_else(|| with(members, "text", |text| is(text.get("format")?)))
@@ -142,7 +146,7 @@ fn has_schema(members: &Members) -> bool {
         .unwrap_or(false)
 }
 
-fn effort(members: &Members) -> Option<Effort> {
+fn effort(members: &RequestMembers) -> Option<Effort> {
     let of = |value: Value<'_>| match &*value.as_str()? {
         "high" | "xhigh" => Some(Effort::High),
         "none" | "minimal" | "low" => Some(Effort::Low),
@@ -150,7 +154,7 @@ fn effort(members: &Members) -> Option<Effort> {
     };
     with(members, "reasoning_effort", of).or_else(|| {
         let object = |value: Value<'_>| {
-            if value.kind() == Kind::Object { of(value.get("effort")?) } else { None }
+            if value.kind() == JsonKind::Object { of(value.get("effort")?) } else { None }
         };
         with(members, "reasoning", object)
     })

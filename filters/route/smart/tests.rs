@@ -138,7 +138,7 @@ fn stretches(text: &str) -> BTreeSet<Vec<char>> {
     let lower = text.to_lowercase();
     let words: Vec<&str> =
         lower.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
-    let dense = words.iter().flat_map(|word| word.chars()).any(super::words::is_unspaced);
+    let dense = words.iter().flat_map(|word| word.chars()).any(super::keywords::is_unspaced);
     let length = if dense { 2 } else { 3 };
     let joined: Vec<char> = format!(" {} ", words.join(" ")).chars().collect();
     joined.windows(length).map(<[char]>::to_vec).collect()

@@ -4,10 +4,10 @@
 //! the same bytes on one kind of machine.
 
 use super::{
-    signals::{READ, SIGNALS, Signals},
-    terms::BUCKETS,
+    features::{Features, READ, SIGNALS},
+    hashed_terms::BUCKETS,
+    model_weights::{self, scale},
     tests::{Prompt, tuning},
-    weights::{self, scale},
 };
 
 /// What one prompt is to the regression.
@@ -25,7 +25,7 @@ const STEPS: i32 = 250;
 
 fn example(prompt: &Prompt) -> Example {
     let mut buckets = Vec::new();
-    let signals = Signals::read(&prompt.text, READ, |bucket| buckets.push(bucket)).features();
+    let signals = Features::read(&prompt.text, READ, |bucket| buckets.push(bucket)).features();
     let scale = scale(buckets.len() as u32);
     buckets.sort_unstable();
     let terms = buckets.chunk_by(|a, b| a == b).map(|same| (same[0], same.len() as f32 * scale));
@@ -124,7 +124,11 @@ fn examples() -> Vec<Example> {
 #[test]
 fn the_table_was_trained_from_these_prompts_by_these_terms() {
     let origin = origin(&examples()).to_le_bytes();
-    assert_eq!(weights::TABLE[..weights::FIRST], origin, "train again, see training.rs");
+    assert_eq!(
+        model_weights::TABLE[..model_weights::FIRST],
+        origin,
+        "train again, see training.rs"
+    );
 }
 
 #[test]
@@ -139,7 +143,7 @@ fn training_tells_apart_what_one_word_tells_apart() {
     let model = Model::train(&examples.iter().collect::<Vec<_>>());
     assert!(examples.iter().all(|example| model.is_right(example)));
     let table = model.table(7);
-    assert_eq!(table.len(), weights::TABLE.len());
+    assert_eq!(table.len(), model_weights::TABLE.len());
     assert_eq!(table, Model::train(&examples.iter().collect::<Vec<_>>()).table(7));
 }
 

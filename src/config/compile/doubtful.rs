@@ -3,16 +3,21 @@
 
 use gatekeeper_filters::kernel::{Models, near::nearest};
 
-use super::{providers::Providers, view::View};
+use super::{field_reader::FieldReader, providers::Providers};
 use crate::config::{
-    problem::Report,
-    raw::{Entry, Kind, Node},
+    diagnostics::Diagnostics,
+    yaml::{MapEntry, Node, NodeKind},
 };
 
 /// Sources whose licences say themselves which plan they are of.
 const WITH_OWN_PLANS: [&str; 4] = ["signed", "http", "issued", "keygen"];
 
-pub fn warn(root: &View<'_>, providers: &Providers, models: &Models, report: &mut Report) {
+pub fn warn(
+    root: &FieldReader<'_>,
+    providers: &Providers,
+    models: &Models,
+    report: &mut Diagnostics,
+) {
     // Where something is wrong, what leads to what is not known.
     if report.problems.is_empty() {
         prices(root, models, report);
@@ -23,11 +28,11 @@ pub fn warn(root: &View<'_>, providers: &Providers, models: &Models, report: &mu
     endpoints(root, report);
 }
 
-fn entries<'a>(root: &View<'a>, name: &str) -> &'a [Entry] {
+fn entries<'a>(root: &FieldReader<'a>, name: &str) -> &'a [MapEntry] {
     root.node(name).map(Node::entries).unwrap_or_default()
 }
 
-fn prices(root: &View<'_>, models: &Models, report: &mut Report) {
+fn prices(root: &FieldReader<'_>, models: &Models, report: &mut Diagnostics) {
     let labels = || models.values().flat_map(|model| &model.targets).map(|target| &*target.label);
     for entry in entries(root, "prices") {
         if labels().any(|label| label == entry.key) {
@@ -40,7 +45,7 @@ fn prices(root: &View<'_>, models: &Models, report: &mut Report) {
     }
 }
 
-fn plans(root: &View<'_>, report: &mut Report) {
+fn plans(root: &FieldReader<'_>, report: &mut Diagnostics) {
     let sources = root.sub("licenses");
     let list = sources.node("sources").map(Node::items).unwrap_or_default();
     let has_own = |source: &Node| WITH_OWN_PLANS.iter().any(|kind| source.get(kind).is_some());
@@ -60,13 +65,18 @@ fn plans(root: &View<'_>, report: &mut Report) {
 /// All texts of a tree.
 fn words<'a>(node: &'a Node, into: &mut Vec<&'a str>) {
     match &node.kind {
-        Kind::Scalar { text, .. } => into.push(text),
-        Kind::List(items) => items.iter().for_each(|item| words(item, into)),
-        Kind::Map(entries) => entries.iter().for_each(|entry| words(&entry.value, into)),
+        NodeKind::Scalar { text, .. } => into.push(text),
+        NodeKind::List(items) => items.iter().for_each(|item| words(item, into)),
+        NodeKind::Map(entries) => entries.iter().for_each(|entry| words(&entry.value, into)),
     }
 }
 
-fn unused_providers(root: &View<'_>, providers: &Providers, models: &Models, report: &mut Report) {
+fn unused_providers(
+    root: &FieldReader<'_>,
+    providers: &Providers,
+    models: &Models,
+    report: &mut Diagnostics,
+) {
     for entry in entries(root, "providers") {
         let Some(place) = providers.position(&entry.key) else { continue };
         let is_used =
@@ -78,7 +88,7 @@ fn unused_providers(root: &View<'_>, providers: &Providers, models: &Models, rep
     }
 }
 
-fn limits(root: &View<'_>, report: &mut Report) {
+fn limits(root: &FieldReader<'_>, report: &mut Diagnostics) {
     for plan in entries(root, "plans") {
         for name in ["messages", "tokens", "rate"] {
             let Some(limit) = plan.value.get(name) else { continue };
@@ -100,7 +110,7 @@ fn limits(root: &View<'_>, report: &mut Report) {
 const ENDPOINTS: [&str; 6] =
     ["/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models"];
 
-fn endpoints(root: &View<'_>, report: &mut Report) {
+fn endpoints(root: &FieldReader<'_>, report: &mut Diagnostics) {
     for provider in entries(root, "providers") {
         let Some(base) = provider.value.get("base_url") else { continue };
         let Some(text) = base.text().map(|text| text.trim_end_matches('/')) else { continue };

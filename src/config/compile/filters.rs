@@ -6,21 +6,21 @@ use gatekeeper_filters::{
 };
 use serde_json::Value;
 
-use super::view::View;
+use super::field_reader::FieldReader;
 use crate::config::{
-    problem::{Place, Report},
-    raw::{Kind, Node},
+    diagnostics::{Diagnostics, Position},
+    yaml::{Node, NodeKind},
 };
 
 /// Filters in order, and their lines with the line of the list last.
 pub fn compile(
-    root: &View<'_>,
+    root: &FieldReader<'_>,
     registry: &Registry,
     services: &Services,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> (Vec<FilterUse>, Vec<usize>) {
     let list = root.node("filters");
-    let (uses, places): (Vec<FilterUse>, Vec<Place>) = match list {
+    let (uses, places): (Vec<FilterUse>, Vec<Position>) = match list {
         Some(node) => node.items().iter().enumerate().filter_map(|i| used(i, report)).unzip(),
         None => {
             let plain = |name: &str| FilterUse { name: name.into(), options: empty() };
@@ -46,12 +46,12 @@ fn empty() -> Value {
     Value::Object(serde_json::Map::new())
 }
 
-fn used((index, node): (usize, &Node), report: &mut Report) -> Option<(FilterUse, Place)> {
+fn used((index, node): (usize, &Node), report: &mut Diagnostics) -> Option<(FilterUse, Position)> {
     match &node.kind {
-        Kind::Scalar { text, .. } => {
+        NodeKind::Scalar { text, .. } => {
             Some((FilterUse { name: text.clone(), options: empty() }, node.at))
         }
-        Kind::Map(entries) => {
+        NodeKind::Map(entries) => {
             let path = format!("filters[{index}]");
             let [only] = entries.as_slice() else {
                 if !entries.is_empty() {
@@ -60,7 +60,7 @@ fn used((index, node): (usize, &Node), report: &mut Report) -> Option<(FilterUse
                 return None;
             };
             let options = match only.value.kind {
-                Kind::Map(_) => only.value.to_json(),
+                NodeKind::Map(_) => only.value.to_json(),
                 _ if only.value.is_nothing() => empty(),
                 _ => {
                     let message = "the options of a filter are a mapping";
@@ -70,6 +70,6 @@ fn used((index, node): (usize, &Node), report: &mut Report) -> Option<(FilterUse
             };
             Some((FilterUse { name: only.key.clone(), options }, only.key_at))
         }
-        Kind::List(_) => None,
+        NodeKind::List(_) => None,
     }
 }

@@ -10,16 +10,20 @@ mod shops;
 mod signed;
 
 pub use self::guessable::warn_of_guessable_keys;
-use super::view::View;
+use super::field_reader::FieldReader;
 use crate::config::{
-    problem::{Place, Report, did_you_mean},
-    raw::{Entry, Node},
-    secret::Opener,
-    settings::{LicenseCache, LicenseSource, Licenses, PlanPrice, StaticKey},
-    values,
+    diagnostics::{Diagnostics, Position, did_you_mean},
+    scalars,
+    secrets::SecretLoader,
+    settings::{LicenseCacheSettings, LicenseSettings, LicenseSource, PlanPrice, StaticKey},
+    yaml::{MapEntry, Node},
 };
 
-pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -> Vec<Arc<Plan>> {
+pub fn plans(
+    root: &FieldReader<'_>,
+    buy_url: Option<&Arc<str>>,
+    report: &mut Diagnostics,
+) -> Vec<Arc<Plan>> {
     let known: Vec<&str> = root
         .node("models")
         .map(Node::entries)
@@ -30,7 +34,7 @@ pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -
     let shape = root.items_of("plans");
     let mut plans = Vec::new();
     for entry in root.node("plans").map(Node::entries).unwrap_or_default() {
-        let view = View::item(&entry.value, shape, format!("plans.{}", entry.key));
+        let view = FieldReader::item(&entry.value, shape, format!("plans.{}", entry.key));
         let plan = plan(&entry.key, &view, &known, buy_url, report);
         // One that is there, but not readable, is told of already.
         let is_bounded =
@@ -46,11 +50,11 @@ pub fn plans(root: &View<'_>, buy_url: Option<&Arc<str>>, report: &mut Report) -
 }
 
 /// What plans cost their buyers.
-pub fn plan_prices(root: &View<'_>) -> Vec<PlanPrice> {
+pub fn plan_prices(root: &FieldReader<'_>) -> Vec<PlanPrice> {
     let shape = root.items_of("plans");
-    let price = |entry: &Entry| {
-        let view = View::item(&entry.value, shape, String::new());
-        let month = values::price(view.text("price")?).ok()?;
+    let price = |entry: &MapEntry| {
+        let view = FieldReader::item(&entry.value, shape, String::new());
+        let month = scalars::price(view.text("price")?).ok()?;
         Some(PlanPrice { plan: entry.key.as_str().into(), month })
     };
     root.node("plans").map(Node::entries).unwrap_or_default().iter().filter_map(price).collect()
@@ -58,10 +62,10 @@ pub fn plan_prices(root: &View<'_>) -> Vec<PlanPrice> {
 
 fn plan(
     name: &str,
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     known: &[&str],
     buy_url: Option<&Arc<str>>,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Plan {
     let models = models(view, known, report);
     let min_output_tokens = view.int("min_output_tokens").unwrap_or_default();
@@ -98,7 +102,7 @@ fn plan(
     }
 }
 
-fn models(view: &View<'_>, known: &[&str], report: &mut Report) -> ModelSet {
+fn models(view: &FieldReader<'_>, known: &[&str], report: &mut Diagnostics) -> ModelSet {
     let path = view.path("models");
     let mut names = Vec::new();
     let mut all = false;
@@ -119,12 +123,12 @@ fn models(view: &View<'_>, known: &[&str], report: &mut Report) -> ModelSet {
 }
 
 pub fn licenses(
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     plans: &[Arc<Plan>],
     buy_url: Option<Arc<str>>,
-    opener: &Opener<'_>,
-    report: &mut Report,
-) -> Licenses {
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> LicenseSettings {
     let cache = view.sub("cache");
     cache.positive(&["fresh", "negative"], report);
     let shape = view.items_of("sources");
@@ -132,7 +136,7 @@ pub fn licenses(
     let mut sources = Vec::new();
     let mut lines = HashMap::new();
     for (index, node) in list.iter().enumerate() {
-        let source = View::item(node, shape, format!("{}[{index}]", view.path("sources")));
+        let source = FieldReader::item(node, shape, format!("{}[{index}]", view.path("sources")));
         if source.node("static").is_some() {
             let view = source.sub("static");
             sources.push(LicenseSource::Static(static_keys(&view, plans, &mut lines, report)));
@@ -158,24 +162,24 @@ pub fn licenses(
         let message = "nobody can come in: every licence is refused";
         report.warn(view.at("sources"), view.path("sources"), message);
     }
-    let cache = LicenseCache {
+    let cache = LicenseCacheSettings {
         fresh: cache.duration("fresh"),
         stale: cache.duration("stale"),
         negative: cache.duration("negative"),
     };
-    Licenses { cache, buy_url, sources }
+    LicenseSettings { cache, buy_url, sources }
 }
 
 fn static_keys(
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     plans: &[Arc<Plan>],
     lines: &mut HashMap<String, usize>,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Vec<StaticKey> {
     let shape = view.items_of("keys");
     let mut keys = Vec::new();
     for (index, node) in view.node("keys").map(Node::items).unwrap_or_default().iter().enumerate() {
-        let view = View::item(node, shape, format!("{}[{index}]", view.path("keys")));
+        let view = FieldReader::item(node, shape, format!("{}[{index}]", view.path("keys")));
         let key = view.text("key").map(str::trim);
         // 100 spellings are one licence, so they can't have two plans. Broken ones count as there.
         let spelling = key.map_or_else(|| format!("\n{}", lines.len()), str::to_uppercase);
@@ -191,7 +195,11 @@ fn static_keys(
     keys
 }
 
-fn plan_of(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Option<Arc<Plan>> {
+fn plan_of(
+    view: &FieldReader<'_>,
+    plans: &[Arc<Plan>],
+    report: &mut Diagnostics,
+) -> Option<Arc<Plan>> {
     named_plan(view.text("plan")?, plans, (view.at("plan"), view.path("plan")), report)
 }
 
@@ -199,8 +207,8 @@ fn plan_of(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Option<
 fn named_plan(
     name: &str,
     plans: &[Arc<Plan>],
-    (at, path): (Place, String),
-    report: &mut Report,
+    (at, path): (Position, String),
+    report: &mut Diagnostics,
 ) -> Option<Arc<Plan>> {
     let plan = plans.iter().find(|plan| &*plan.name == name).cloned();
     if plan.is_none() {

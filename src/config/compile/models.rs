@@ -4,12 +4,12 @@ use std::{collections::HashMap, sync::Arc};
 
 use gatekeeper_filters::kernel::{Counting, Dialect, Model, Models, Price, Target};
 
-use super::{providers::Providers, routes, smart, view::View};
+use super::{field_reader::FieldReader, model_options, providers::Providers, smart_models};
 use crate::config::{
-    problem::{Report, did_you_mean},
-    raw::{Entry, Kind, Node},
-    shape::{Shape, Text},
-    values,
+    diagnostics::{Diagnostics, did_you_mean},
+    field_type::{FieldType, TextFormat},
+    scalars,
+    yaml::{MapEntry, Node, NodeKind},
 };
 
 /// What targets cost.
@@ -21,14 +21,16 @@ pub struct Costs<'a> {
 }
 
 pub fn compile(
-    root: &View<'_>,
+    root: &FieldReader<'_>,
     providers: &Providers,
     costs: &Costs<'_>,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Models {
     let entries = root.node("models").map(Node::entries).unwrap_or_default();
     let record = match root.items_of("models") {
-        Shape::Either(shapes) => shapes.iter().find(|shape| matches!(shape, Shape::Record(_))),
+        FieldType::Either(shapes) => {
+            shapes.iter().find(|shape| matches!(shape, FieldType::Record(_)))
+        }
         _ => None,
     };
     let mut models = Models::new();
@@ -39,7 +41,7 @@ pub fn compile(
             Some(meant) => (meant, format!("models.{}", meant.key)),
             None => (entry, path),
         };
-        let mut own = Report::default();
+        let mut own = Diagnostics::default();
         let targets = targets(&meant.value, &path, (providers, costs), &mut own);
         if std::ptr::eq(meant, entry) {
             report.problems.append(&mut own.problems);
@@ -50,29 +52,33 @@ pub fn compile(
         }
         let name: Arc<str> = entry.key.as_str().into();
         let mut model = Model { name: name.clone(), targets, ..Model::default() };
-        if let (Kind::Map(_), Some(shape)) = (&meant.value.kind, record) {
+        if let (NodeKind::Map(_), Some(shape)) = (&meant.value.kind, record) {
             // An alias repeats no warnings of what it stands for.
-            let mut own = Report::default();
-            routes::compile(&View::item(&meant.value, shape, path), &mut model, &mut own);
+            let mut own = Diagnostics::default();
+            model_options::compile(
+                &FieldReader::item(&meant.value, shape, path),
+                &mut model,
+                &mut own,
+            );
             if std::ptr::eq(meant, entry) {
                 report.problems.append(&mut own.problems);
             }
         }
         models.insert(name, Arc::new(model));
     }
-    smart::compile(entries, record, &mut models, report);
+    smart_models::compile(entries, record, &mut models, report);
     models
 }
 
 /// The model that `gpt-4o: fast` stands for. An alias of an alias is refused: one step is enough,
 /// and a circle can't happen.
 fn alias_of<'a>(
-    entry: &Entry,
-    entries: &'a [Entry],
+    entry: &MapEntry,
+    entries: &'a [MapEntry],
     path: &str,
     providers: &Providers,
-    report: &mut Report,
-) -> Option<&'a Entry> {
+    report: &mut Diagnostics,
+) -> Option<&'a MapEntry> {
     let text = entry.value.text().filter(|_| !entry.value.is_nothing())?;
     let meant = entries.iter().find(|other| other.key == text);
     let target = text.split_once('/').is_some_and(|(name, _)| providers.unknown(name).is_none());
@@ -92,19 +98,19 @@ fn targets(
     node: &Node,
     path: &str,
     known: (&Providers, &Costs<'_>),
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Vec<Arc<Target>> {
     let (items, path) = match &node.kind {
-        Kind::List(items) => (items.as_slice(), path.to_owned()),
-        Kind::Scalar { .. } if node.text().is_some_and(|text| text.contains('/')) => {
+        NodeKind::List(items) => (items.as_slice(), path.to_owned()),
+        NodeKind::Scalar { .. } if node.text().is_some_and(|text| text.contains('/')) => {
             let target = target(node, path, known, report);
             return target.into_iter().collect();
         }
-        Kind::Scalar { .. } => return Vec::new(),
-        Kind::Map(_) => match node.get("targets") {
+        NodeKind::Scalar { .. } => return Vec::new(),
+        NodeKind::Map(_) => match node.get("targets") {
             Some(list) => (list.items(), format!("{path}.targets")),
             // It has those of its tiers.
-            None if smart::is_smart(node) => return Vec::new(),
+            None if smart_models::is_smart(node) => return Vec::new(),
             None => {
                 report.problem(node.at, path, "missing `targets`: a list of `provider/model`");
                 return Vec::new();
@@ -120,10 +126,10 @@ fn target(
     node: &Node,
     path: &str,
     (providers, costs): (&Providers, &Costs<'_>),
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Option<Arc<Target>> {
     // A malformed one has been reported.
-    let text = node.text().filter(|text| Text::Target.check(text).is_ok())?;
+    let text = node.text().filter(|text| TextFormat::Target.check(text).is_ok())?;
     let (name, model) = text.split_once('/')?;
     if let Some(message) = providers.unknown(name) {
         report.problem(node.at, path, message);
@@ -153,9 +159,9 @@ fn target(
 
 /// What the targets cost, by `provider/model`.
 pub fn prices<'a>(
-    root: &View<'a>,
+    root: &FieldReader<'a>,
     providers: &Providers,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> HashMap<&'a str, Price> {
     let shape = root.items_of("prices");
     let mut prices = HashMap::new();
@@ -165,8 +171,8 @@ pub fn prices<'a>(
         if let Some(message) = providers.unknown(name) {
             report.problem(entry.key_at, &path, message);
         }
-        let view = View::item(&entry.value, shape, path);
-        let of = |field| view.text(field).and_then(|text| values::token_price(text).ok());
+        let view = FieldReader::item(&entry.value, shape, path);
+        let of = |field| view.text(field).and_then(|text| scalars::token_price(text).ok());
         if let (Some(input), Some(output)) = (of("input"), of("output")) {
             let cached = of("cached").unwrap_or(input);
             let provider = providers.position(name).map(|index| &providers.list[index]);

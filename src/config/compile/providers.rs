@@ -5,15 +5,15 @@ use std::{collections::HashMap, sync::Arc};
 use gatekeeper_filters::kernel::Dialect;
 use secrecy::SecretString;
 
-use super::view::View;
+use super::field_reader::FieldReader;
 use crate::{
     config::{
         base_url::{self, STAND_IN},
-        problem::{Report, did_you_mean},
-        raw::Node,
-        secret::Opener,
-        settings::{BaseUrl, Key, Provider, Strategy, Timeouts},
-        values,
+        diagnostics::{Diagnostics, did_you_mean},
+        scalars,
+        secrets::SecretLoader,
+        settings::{BaseUrl, KeySettings, ProviderSettings, Strategy, Timeouts},
+        yaml::Node,
     },
     vault::pepper::PLACE,
 };
@@ -22,7 +22,7 @@ use crate::{
 /// even where its provider is broken.
 #[derive(Default)]
 pub struct Providers {
-    pub list: Vec<Provider>,
+    pub list: Vec<ProviderSettings>,
     names: Vec<String>,
 }
 
@@ -41,7 +41,11 @@ impl Providers {
     }
 }
 
-pub fn compile(root: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Providers {
+pub fn compile(
+    root: &FieldReader<'_>,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> Providers {
     let mut providers = Providers::default();
     let shape = root.items_of("providers");
     for entry in root.node("providers").map(Node::entries).unwrap_or_default() {
@@ -50,7 +54,7 @@ pub fn compile(root: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Pro
         if entry.key == PLACE.0 {
             report.problem(entry.key_at, &path, "this name is taken by the vault itself");
         }
-        let view = View::item(&entry.value, shape, path);
+        let view = FieldReader::item(&entry.value, shape, path);
         providers.list.extend(provider(&entry.key, &view, opener, report));
     }
     providers
@@ -58,14 +62,14 @@ pub fn compile(root: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Pro
 
 fn provider(
     name: &str,
-    view: &View<'_>,
-    opener: &Opener<'_>,
-    report: &mut Report,
-) -> Option<Provider> {
+    view: &FieldReader<'_>,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> Option<ProviderSettings> {
     let base = base(view, report);
     let keys = keys(name, view, base.as_ref(), opener, report);
     let timeouts = timeouts(&view.sub("timeouts"), report);
-    Some(Provider {
+    Some(ProviderSettings {
         name: name.into(),
         base: base?,
         dialect: match view.text("dialect")? {
@@ -82,13 +86,13 @@ fn provider(
         allow_fields: view.texts("allow_fields").into_iter().map(Arc::from).collect(),
         output_cap_field: view.text("output_cap_field")?.into(),
         identify: view.text("identify") != Some("off"),
-        image_tokens: view.text("image_tokens").and_then(|text| values::image_tokens(text).ok()),
+        image_tokens: view.text("image_tokens").and_then(|text| scalars::image_tokens(text).ok()),
         budget: view.budget(),
         keys,
     })
 }
 
-fn base(view: &View<'_>, report: &mut Report) -> Option<BaseUrl> {
+fn base(view: &FieldReader<'_>, report: &mut Diagnostics) -> Option<BaseUrl> {
     let text = view.text("base_url")?;
     base_url::parse(text, view.bool("allow_private"))
         .map_err(|message| {
@@ -99,7 +103,7 @@ fn base(view: &View<'_>, report: &mut Report) -> Option<BaseUrl> {
         .ok()
 }
 
-fn timeouts(view: &View<'_>, report: &mut Report) -> Timeouts {
+fn timeouts(view: &FieldReader<'_>, report: &mut Diagnostics) -> Timeouts {
     view.positive(&["connect", "first_byte", "first_token", "idle", "total"], report);
     Timeouts {
         connect: view.duration("connect"),
@@ -112,11 +116,11 @@ fn timeouts(view: &View<'_>, report: &mut Report) -> Timeouts {
 
 fn keys(
     provider: &str,
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     base: Option<&BaseUrl>,
-    opener: &Opener<'_>,
-    report: &mut Report,
-) -> Vec<Key> {
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> Vec<KeySettings> {
     let Some(list) = view.node("keys") else {
         match base {
             Some(base) if !needs_key(base) => return vec![keyless(provider)],
@@ -131,8 +135,11 @@ fn keys(
     let mut lines = HashMap::new();
     let mut keys = Vec::new();
     for (index, node) in list.items().iter().enumerate() {
-        let view =
-            View::item(node, view.items_of("keys"), format!("{}[{index}]", view.path("keys")));
+        let view = FieldReader::item(
+            node,
+            view.items_of("keys"),
+            format!("{}[{index}]", view.path("keys")),
+        );
         keys.extend(key(provider, &view, opener, report));
         let Some(id) = view.text("id") else { continue };
         if let Some(line) = lines.insert(id.to_owned(), node.at.line) {
@@ -151,19 +158,30 @@ fn needs_key(base: &BaseUrl) -> bool {
 }
 
 /// The key of a provider that needs none: what it sends means nothing to anybody.
-fn keyless(provider: &str) -> Key {
+fn keyless(provider: &str) -> KeySettings {
     let id: Arc<str> = format!("{provider}-1").into();
-    Key { id: id.clone(), secret: SecretString::from("none"), group: id, weight: 1, off: false }
+    KeySettings {
+        id: id.clone(),
+        secret: SecretString::from("none"),
+        group: id,
+        weight: 1,
+        off: false,
+    }
 }
 
-fn key(provider: &str, view: &View<'_>, opener: &Opener<'_>, report: &mut Report) -> Option<Key> {
+fn key(
+    provider: &str,
+    view: &FieldReader<'_>,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
+) -> Option<KeySettings> {
     let id = view.text("id");
     // A sealed secret is bound to its key's id; without one there is nothing to open it with.
     let secret = view
         .node("secret")
         .and_then(|node| opener.open(node, (provider, id?), &view.path("secret"), report));
     let id: Arc<str> = id?.into();
-    Some(Key {
+    Some(KeySettings {
         secret: secret?,
         group: view.text("group").map_or_else(|| id.clone(), Arc::from),
         weight: view.int("weight")?.try_into().ok()?,

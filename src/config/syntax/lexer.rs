@@ -1,6 +1,6 @@
 //! Quotes and brackets of a text, and words that can't begin a plain value.
 
-use super::{Found, Place};
+use super::{Found, Position};
 
 /// What a value begins after.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,7 @@ enum At {
 
 pub(super) struct Lexer {
     /// Brackets that are open, with the indentation of their lines.
-    open: Vec<(char, Place, usize)>,
+    open: Vec<(char, Position, usize)>,
 }
 
 impl Lexer {
@@ -55,7 +55,7 @@ impl Lexer {
 
     fn line(&mut self, line: &str, number: usize, indent: usize) -> Found {
         let letters: Vec<char> = line.chars().collect();
-        let place = |index: usize| Place { line: number, column: index + 1 };
+        let place = |index: usize| Position { line: number, column: index + 1 };
         let (mut at, mut index, mut closed) = (At::Start, indent, false);
         while let Some(&letter) = letters.get(index) {
             let next = letters.get(index + 1).copied();
@@ -105,7 +105,7 @@ impl Lexer {
         None
     }
 
-    fn close(&mut self, letter: char, place: Place) -> Found {
+    fn close(&mut self, letter: char, place: Position) -> Found {
         let (mark, opened, _) = self.open.pop()?;
         let wanted = if mark == '{' { '}' } else { ']' };
         (letter != wanted).then(|| {

@@ -1,6 +1,6 @@
 //! Typing errors, and what is said of them: each file is the start of one, and what stands in it.
 
-use crate::config::raw;
+use crate::config::yaml;
 
 /// The file of the audit, from line 1; `edit` replaces a piece of it.
 const FILE: &str = "\
@@ -28,7 +28,7 @@ plans:
 fn said(from: &str, to: &str) -> String {
     assert!(FILE.contains(from), "{from}");
     let text = FILE.replacen(from, to, 1);
-    let problem = raw::parse(&text, &mut Vec::new()).expect_err(&text);
+    let problem = yaml::parse(&text, &mut Vec::new()).expect_err(&text);
     problem.to_string()
 }
 
@@ -107,7 +107,7 @@ fn a_secret_with_a_typing_error_is_not_repeated() {
             "- { id: groq-1, secret: env:GROQ_API_KEY }",
             &format!("- id: groq-1\n        {to}\n        weight: 1"),
         );
-        let Err(problem) = raw::parse(&text, &mut Vec::new()) else { continue };
+        let Err(problem) = yaml::parse(&text, &mut Vec::new()) else { continue };
         assert!(!problem.to_string().contains("live0123"), "{problem}");
     }
 }
@@ -131,7 +131,7 @@ fn whatever_is_cut_off_is_told_without_the_parsers_words() {
             ["", "\"", "{", "]", "  - x", ": :", "\n\ta: 1", "*", "%a", "? b", "&", "!!x y: z"]
         {
             let text = format!("{}{more}\n{}", &FILE[..end], &FILE[end..]);
-            let Err(problem) = raw::parse(&text, &mut Vec::new()) else { continue };
+            let Err(problem) = yaml::parse(&text, &mut Vec::new()) else { continue };
             told += 1;
             let words = problem.to_string();
             assert!(!JARGON.iter().any(|word| words.contains(word)), "{words}\n{text}");

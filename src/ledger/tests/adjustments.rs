@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::ledger::{
-    action::{Action, Kind},
-    adjustment::{Change, Changes},
-    entry::{Entry, Frame, Scan},
+    adjustment::{LimitChange, LimitChanges},
+    journal::entry::{EntryFrame, EntryScan, JournalEntry},
+    operator_action::{OperatorAction, OperatorActionKind},
 };
 
-fn settle(ledger: &Embedded, demand: &Demand, count: usize) {
+fn settle(ledger: &EmbeddedLedger, demand: &Demand, count: usize) {
     for _ in 0..count {
         let grant = reserve(ledger, demand).unwrap();
         ledger.settle(grant.hold, charge(5));
@@ -76,7 +76,7 @@ fn each_limit_has_the_window_of_its_own_period() {
     let store = Store::new();
     let ledger = store.open();
     let day = Some(Limit { count: 1, per: Period::Day });
-    let order = Order { messages: day, ..order(ANNA, "a") };
+    let order = AdjustRequest { messages: day, ..order(ANNA, "a") };
     ledger.grant(&order, [4, 40], NOW).unwrap();
     let seen = ledger.overview(&ANNA, day, month(10), NOW);
     assert_eq!((seen.messages.extra, seen.tokens.extra), (4, 40));
@@ -100,7 +100,7 @@ fn twenty_grants_at_once_add_up_and_one_that_is_retried_acts_once() {
             });
         }
     });
-    let extra = |ledger: &Embedded| {
+    let extra = |ledger: &EmbeddedLedger| {
         let seen = ledger.overview(&ANNA, month(1), month(1), NOW);
         (seen.messages.extra, seen.tokens.extra)
     };
@@ -118,8 +118,8 @@ fn twenty_grants_at_once_add_up_and_one_that_is_retried_acts_once() {
 fn what_was_given_outlives_any_number_of_restarts_and_the_sweep() {
     let store = Store::new();
     let ledger = store.open();
-    ledger.grant(&Order { note: "sorry", ..order(ANNA, "a") }, [7, 0], NOW).unwrap();
-    ledger.note(Kind::Revoke, &order(ANNA, "b"), "", NOW).unwrap();
+    ledger.grant(&AdjustRequest { note: "sorry", ..order(ANNA, "a") }, [7, 0], NOW).unwrap();
+    ledger.note(OperatorActionKind::Revoke, &order(ANNA, "b"), "", NOW).unwrap();
     drop(ledger);
     for _ in 0..3 {
         let ledger = store.open();
@@ -170,21 +170,28 @@ fn the_last_use_is_known_at_once_and_about_after_a_restart() {
 
 #[test]
 fn an_action_reads_back_as_it_was_written() {
-    let change = |period, extra, forgiven| Change { period, extra, forgiven };
-    let changes =
-        Changes { messages: change(Period::Day, 5, 0), tokens: change(Period::Month, 0, u64::MAX) };
-    let action = Action {
+    let change = |period, extra, forgiven| LimitChange { period, extra, forgiven };
+    let changes = LimitChanges {
+        messages: change(Period::Day, 5, 0),
+        tokens: change(Period::Month, 0, u64::MAX),
+    };
+    let action = OperatorAction {
         time: NOW,
-        kind: Kind::Restore,
+        kind: OperatorActionKind::Restore,
         license: ANNA,
         id: "an-id".into(),
         detail: "5 messages".into(),
         note: "é".repeat(200).into(),
         changes: Some(changes),
     };
-    let bare = Action { kind: Kind::Grant, note: "".into(), changes: None, ..action.clone() };
-    let mut bytes = Frame::action(&action).stamp(1).to_vec();
-    bytes.extend(Frame::action(&bare).stamp(2));
-    let entries: Vec<_> = Scan::new(&bytes).collect();
-    assert_eq!(entries, [(1, Entry::Action(action)), (2, Entry::Action(bare))]);
+    let bare = OperatorAction {
+        kind: OperatorActionKind::Grant,
+        note: "".into(),
+        changes: None,
+        ..action.clone()
+    };
+    let mut bytes = EntryFrame::action(&action).stamp(1).to_vec();
+    bytes.extend(EntryFrame::action(&bare).stamp(2));
+    let entries: Vec<_> = EntryScan::new(&bytes).collect();
+    assert_eq!(entries, [(1, JournalEntry::Action(action)), (2, JournalEntry::Action(bare))]);
 }

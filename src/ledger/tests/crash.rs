@@ -9,14 +9,14 @@ use std::{
 };
 
 use super::*;
-use crate::ledger::{
-    entry::{Entry, Expected, Frame, Names, Reserved, Scan},
-    journal,
+use crate::ledger::journal::{
+    self,
+    entry::{EntryExpectation, EntryFrame, EntryNames, EntryScan, JournalEntry, ReservedEntry},
 };
 
 /// What a killed process leaves: its files as they are. SQLite stands still meanwhile, as it would
 /// be consistent after a real death too; the journal goes on.
-fn copy(ledger: &Embedded, from: &Store) -> Store {
+fn copy(ledger: &EmbeddedLedger, from: &Store) -> Store {
     let to = Store::new();
     let journal = to.path().with_file_name("gatekeeper.db.journal");
     fs::create_dir_all(&journal).unwrap();
@@ -78,8 +78,8 @@ fn what_was_given_is_there_after_death_at_any_moment() {
         if nth % 5 == 0 {
             let again = copy(&ledger, &store).open();
             let seen = again.overview(&ANNA, month(1), month(1), NOW);
-            assert_eq!(seen.messages, Adjusted { extra: nth, forgiven: nth });
-            assert_eq!(seen.tokens, Adjusted { extra: 10 * nth, forgiven: 3 * nth });
+            assert_eq!(seen.messages, Adjustment { extra: nth, forgiven: nth });
+            assert_eq!(seen.tokens, Adjustment { extra: 10 * nth, forgiven: 3 * nth });
             assert!(!again.grant(&order(ANNA, &nth.to_string()), [1, 10], NOW).unwrap());
             assert_eq!(again.actions(&ANNA).len() as u64, 2 * nth);
         }
@@ -146,7 +146,7 @@ fn a_settle_after_the_end_is_found_at_the_next_start() {
     let late = reserve(&ledger, &ask(ANNA)).unwrap();
     reserve(&ledger, &ask(BERT)).unwrap();
     ledger.close();
-    assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })));
+    assert!(matches!(store.try_open(SMALL), Err(StoreOpenError::InUse { .. })));
     ledger.settle(late.hold, charge(5));
     drop(ledger);
     let again = store.open();
@@ -172,7 +172,7 @@ fn a_long_request_outlives_its_journal_segment() {
 }
 
 /// Tiny segments can run out for a moment.
-fn eventually_reserve(ledger: &Embedded) -> Grant {
+fn eventually_reserve(ledger: &EmbeddedLedger) -> Grant {
     loop {
         match reserve(ledger, &ask(ANNA)) {
             Ok(grant) => return grant,
@@ -183,7 +183,7 @@ fn eventually_reserve(ledger: &Embedded) -> Grant {
 }
 
 /// Reserves until the store has no room, keeping everything open.
-fn fill(ledger: &Embedded) -> Vec<Grant> {
+fn fill(ledger: &EmbeddedLedger) -> Vec<Grant> {
     let mut open = Vec::new();
     let begin = Instant::now();
     let mut refused = 0;
@@ -203,7 +203,7 @@ fn fill(ledger: &Embedded) -> Vec<Grant> {
 
 fn refuses_then_recovers(
     store: &Store,
-    ledger: &Embedded,
+    ledger: &EmbeddedLedger,
     block: impl FnOnce() -> Box<dyn FnOnce()>,
 ) {
     let free = block();
@@ -228,7 +228,7 @@ fn refuses_then_recovers(
 #[test]
 fn without_room_for_a_segment_nothing_is_granted_and_nothing_settled_is_lost() {
     let store = Store::new();
-    let ledger = store.try_open(Size { segment: 64 << 10, segments: 64 }).unwrap();
+    let ledger = store.try_open(JournalSize { segment: 64 << 10, segments: 64 }).unwrap();
     let dir = ledger.journal.dir().to_owned();
     let away = dir.with_extension("away");
     refuses_then_recovers(&store, &ledger, || {
@@ -240,7 +240,7 @@ fn without_room_for_a_segment_nothing_is_granted_and_nothing_settled_is_lost() {
 #[test]
 fn a_stalled_sqlite_holds_the_journal_up_only_to_its_bound() {
     let store = Store::new();
-    let ledger = store.try_open(Size { segment: 16 << 10, segments: 5 }).unwrap();
+    let ledger = store.try_open(JournalSize { segment: 16 << 10, segments: 5 }).unwrap();
     let path = store.path();
     refuses_then_recovers(&store, &ledger, || {
         let other = rusqlite::Connection::open(path).unwrap();
@@ -252,7 +252,7 @@ fn a_stalled_sqlite_holds_the_journal_up_only_to_its_bound() {
 #[test]
 fn what_waits_for_room_is_charged_once_when_the_store_could_not_be_given() {
     let store = Store::new();
-    let ledger = store.try_open(Size { segment: 16 << 10, segments: 5 }).unwrap();
+    let ledger = store.try_open(JournalSize { segment: 16 << 10, segments: 5 }).unwrap();
     let other = rusqlite::Connection::open(store.path()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let open = fill(&ledger);
@@ -282,14 +282,15 @@ fn a_start_with_a_clock_set_back_grants_nothing_twice() {
     ledger.settle(grant.hold, charge(9));
     drop(ledger);
     for now in [NOW.0 - 3_600_000, NOW.0 - 40 * 86_400_000, 0, NOW.0 + 20 * 86_400_000] {
-        let ledger = Embedded::open_at(&store.path(), KEEP, SMALL, UnixMs(now), None).unwrap();
+        let ledger =
+            EmbeddedLedger::open_at(&store.path(), KEEP, SMALL, UnixMs(now), None).unwrap();
         assert_eq!(used(&ledger, ANNA), (1, 9), "{now}");
     }
 }
 
 #[test]
 fn an_entry_reads_back_as_it_was_written() {
-    let reserved = Reserved {
+    let reserved = ReservedEntry {
         hold: u64::MAX,
         license: ANNA,
         time: NOW,
@@ -298,20 +299,20 @@ fn an_entry_reads_back_as_it_was_written() {
         message: Some(UnixMs(0)),
     };
     let about = about();
-    let expected = Expected { names: Names::of(&about), cost: 7 };
-    let mut bytes = Frame::reserved(&reserved, &expected).stamp(41).to_vec();
+    let expected = EntryExpectation { names: EntryNames::of(&about), cost: 7 };
+    let mut bytes = EntryFrame::reserved(&reserved, &expected).stamp(41).to_vec();
     let long = "é".repeat(400);
-    bytes.extend(Frame::request(&record(NOW, &long)).stamp(42));
+    bytes.extend(EntryFrame::request(&record(NOW, &long)).stamp(42));
     bytes.extend([0; 32]);
-    let mut scan = Scan::new(&bytes);
-    assert_eq!(scan.next(), Some((41, Entry::Reserved(reserved, expected))));
-    let Some((42, Entry::Request(request))) = scan.next() else { panic!("a request") };
+    let mut scan = EntryScan::new(&bytes);
+    assert_eq!(scan.next(), Some((41, JournalEntry::Reserved(reserved, expected))));
+    let Some((42, JournalEntry::Request(request))) = scan.next() else { panic!("a request") };
     assert_eq!(request.texts[2], "é".repeat(127));
     assert_eq!((scan.next(), scan.is_torn()), (None, false));
     for flipped in 4..96 {
         let mut bytes = bytes.clone();
         bytes[flipped] ^= 1;
-        assert_eq!(Scan::new(&bytes).next(), None, "{flipped}");
+        assert_eq!(EntryScan::new(&bytes).next(), None, "{flipped}");
     }
 }
 
@@ -321,7 +322,8 @@ const CHILD: &str = "GATEKEEPER_TEST_LEDGER_CHILD";
 #[test]
 fn child() {
     let Ok(path) = std::env::var(CHILD) else { return };
-    let ledger = Embedded::open_at(Path::new(&path), KEEP, Size::default(), NOW, None).unwrap();
+    let ledger =
+        EmbeddedLedger::open_at(Path::new(&path), KEEP, JournalSize::default(), NOW, None).unwrap();
     let mut out = std::io::stdout();
     loop {
         let grant = reserve(&ledger, &ask(ANNA)).unwrap();

@@ -4,13 +4,15 @@ use std::fs;
 
 use super::*;
 use crate::ledger::{
-    daily::{self, DailyRow},
-    entry::{Frame, Names, Settled},
-    journal,
+    journal::{
+        self,
+        entry::{EntryFrame, EntryNames, SettledEntry},
+    },
+    sqlite::daily_usage::{self, DailyRow},
 };
 
 fn rows(store: &Store) -> Vec<DailyRow> {
-    daily::read(&store.path(), "2000-01-01", "2999-12-31").unwrap()
+    daily_usage::read(&store.path(), "2000-01-01", "2999-12-31").unwrap()
 }
 
 /// Requests, messages, input, output, cached, cost.
@@ -19,11 +21,11 @@ fn numbers(row: &DailyRow) -> [u64; 6] {
 }
 
 /// The journal of a process whose SQLite never got anything.
-fn journal_of(frames: Vec<Frame>) -> Store {
+fn journal_of(frames: Vec<EntryFrame>) -> Store {
     let dead = Store::new();
     let dir = dead.path().with_file_name("gatekeeper.db.journal");
     fs::create_dir_all(&dir).unwrap();
-    let mut bytes = crate::ledger::segment::MAGIC.to_vec();
+    let mut bytes = crate::ledger::journal::segment::MAGIC.to_vec();
     for (frame, sequence) in frames.into_iter().zip(1..) {
         let mut frame = frame;
         bytes.extend(frame.stamp(sequence));
@@ -90,13 +92,14 @@ fn a_request_counts_in_the_day_it_arrived_in() {
     let found: Vec<_> = rows(&store).into_iter().map(|row| (row.day, row.requests)).collect();
     assert_eq!(found, [("2026-11-15".to_owned(), 1), ("2026-11-16".to_owned(), 2)]);
     assert_eq!(ledger.spent(midnight).unwrap(), [("groq".to_owned(), 10)]);
-    assert_eq!(daily::read(&store.path(), "2026-11-16", "2026-11-16").unwrap().len(), 1);
+    assert_eq!(daily_usage::read(&store.path(), "2026-11-16", "2026-11-16").unwrap().len(), 1);
 }
 
 #[test]
 fn replayed_twice_it_is_counted_once() {
-    let frames =
-        || vec![Frame::request(&record(NOW, "fast")), Frame::request(&record(NOW, "fast"))];
+    let frames = || {
+        vec![EntryFrame::request(&record(NOW, "fast")), EntryFrame::request(&record(NOW, "fast"))]
+    };
     let dead = journal_of(frames());
     let dir = dead.path().with_file_name("gatekeeper.db.journal");
     let journal = fs::read(dir.join("0000000001.log")).unwrap();
@@ -115,12 +118,12 @@ fn replayed_twice_it_is_counted_once() {
 fn a_journal_of_the_former_version_is_read() {
     let tried = Record { attempts: 0, ..record(NOW, "fast") };
     let dead = journal_of(vec![
-        Frame::costless(&record(NOW, "fast")),
-        Frame::costless(&tried),
-        Frame::wasteless(&record(NOW, "fast")),
-        Frame::nameless(&settled(3)),
-        Frame::request(&record(NOW, "fast")),
-        Frame::settled(&settled(4), &Names::of(&about())),
+        EntryFrame::costless(&record(NOW, "fast")),
+        EntryFrame::costless(&tried),
+        EntryFrame::wasteless(&record(NOW, "fast")),
+        EntryFrame::nameless(&settled(3)),
+        EntryFrame::request(&record(NOW, "fast")),
+        EntryFrame::settled(&settled(4), &EntryNames::of(&about())),
     ]);
     drop(dead.open());
     // Former versions said with the request that it was a message, this one says so with its settling.
@@ -128,8 +131,8 @@ fn a_journal_of_the_former_version_is_read() {
     assert_eq!(used(&dead.open(), ANNA), (2, 14));
 }
 
-fn settled(hold: u64) -> Settled {
-    Settled { hold, license: ANNA, time: NOW, tokens: 7, group: 0, message: Some(NOW) }
+fn settled(hold: u64) -> SettledEntry {
+    SettledEntry { hold, license: ANNA, time: NOW, tokens: 7, group: 0, message: Some(NOW) }
 }
 
 /// Requests that share a message id are one message, those that gave it back none.
@@ -264,7 +267,8 @@ fn active_licences_are_distinct_and_today_is_included() {
 #[test]
 fn a_store_that_can_not_be_read_says_why() {
     let store = Store::new();
-    let read = || daily::read(&store.path(), "2026-11-01", "2026-11-30").unwrap_err().to_string();
+    let read =
+        || daily_usage::read(&store.path(), "2026-11-01", "2026-11-30").unwrap_err().to_string();
     assert!(read().contains("no gateway has run"), "{}", read());
     let ledger = store.open();
     for (version, says) in

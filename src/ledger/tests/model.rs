@@ -154,7 +154,7 @@ fn walk(steps: Vec<Step>) {
     }
 }
 
-fn check_balance(ledger: &Embedded, model: &Model) {
+fn check_balance(ledger: &EmbeddedLedger, model: &Model) {
     let limits = (month(MESSAGES), month(TOKENS));
     let seen = ledger.overview(&ANNA, limits.0, limits.1, UnixMs(model.now));
     let [messages, tokens] = model.allowed();
@@ -163,12 +163,18 @@ fn check_balance(ledger: &Embedded, model: &Model) {
         (Some(messages), Some(tokens))
     );
     assert_eq!(seen.balance.messages.left, Some(messages - model.used()));
-    assert_eq!(seen.messages, Adjusted { extra: model.extra[0], forgiven: model.forgiven[0] });
-    assert_eq!(seen.tokens, Adjusted { extra: model.extra[1], forgiven: model.forgiven[1] });
+    assert_eq!(seen.messages, Adjustment { extra: model.extra[0], forgiven: model.forgiven[0] });
+    assert_eq!(seen.tokens, Adjustment { extra: model.extra[1], forgiven: model.forgiven[1] });
     assert_eq!(seen.open, model.open.len() as u64);
 }
 
-fn check_reserve(ledger: &Embedded, model: &mut Model, id: Option<u8>, input: u64, output: u64) {
+fn check_reserve(
+    ledger: &EmbeddedLedger,
+    model: &mut Model,
+    id: Option<u8>,
+    input: u64,
+    output: u64,
+) {
     let group = model.group(id);
     let demand = Demand {
         now: UnixMs(model.now),

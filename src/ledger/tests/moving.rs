@@ -6,18 +6,22 @@ use gatekeeper_filters::kernel::{LicenseId, Period};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::moving::Inherited;
+use crate::ledger::embedded::upgrade::InheritedStore;
 
 fn named(license: LicenseId, id: &str) -> Demand {
     Demand { message_id: Some(id.into()), messages: month(5), tokens: month(1_000), ..ask(license) }
 }
 
-fn inherit(path: &Path, inherited: Inherited) -> Arc<Embedded> {
-    Embedded::open_at(path, KEEP, SMALL, NOW, Some(inherited)).unwrap()
+fn inherit(path: &Path, inherited: InheritedStore) -> Arc<EmbeddedLedger> {
+    EmbeddedLedger::open_at(path, KEEP, SMALL, NOW, Some(inherited)).unwrap()
 }
 
-fn pace(license: LicenseId) -> Pace {
-    Pace { license, rate: Some(Limit { count: 3, per: Period::Minute }), concurrency: Some(2) }
+fn pace(license: LicenseId) -> RateRequest {
+    RateRequest {
+        license,
+        rate: Some(Limit { count: 3, per: Period::Minute }),
+        concurrency: Some(2),
+    }
 }
 
 #[test]
@@ -29,7 +33,7 @@ fn what_is_open_stays_open_and_settles_there() {
     let other = reserve(&old, &named(BERT, "b")).unwrap();
     old.settle(other.hold, BACK);
     let given = old.give_at(NOW).unwrap();
-    assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })));
+    assert!(matches!(store.try_open(SMALL), Err(StoreOpenError::InUse { .. })));
     let new = inherit(&store.path(), given);
     assert_eq!(used(&new, ANNA), (1, 0));
     // Two requests of 100 tokens are open: 800 are left of 1,000.
@@ -43,7 +47,10 @@ fn what_is_open_stays_open_and_settles_there() {
     new.settle(alone.hold, charge(500));
     assert_eq!(used(&new, ANNA), (2, 12), "one message for the id, one for the open one");
     drop(old);
-    assert!(matches!(store.try_open(SMALL), Err(OpenError::InUse { .. })), "it is the new one's");
+    assert!(
+        matches!(store.try_open(SMALL), Err(StoreOpenError::InUse { .. })),
+        "it is the new one's"
+    );
     new.close();
 }
 
@@ -56,12 +63,12 @@ fn places_and_rates_of_the_minute_go_along() {
     ready(old.enter(&pace(ANNA), now)).unwrap();
     let new = inherit(&store.path(), old.give().unwrap());
     let refused = ready(new.enter(&pace(ANNA), now)).unwrap_err();
-    assert!(matches!(refused, TooFast::Concurrency { limit: 2 }), "{refused:?}");
+    assert!(matches!(refused, RateRefused::Concurrency { limit: 2 }), "{refused:?}");
     new.leave(&ANNA);
     ready(new.enter(&pace(ANNA), now)).unwrap();
     new.leave(&ANNA);
     let refused = ready(new.enter(&pace(ANNA), now)).unwrap_err();
-    assert!(matches!(refused, TooFast::Rate { .. }), "{refused:?}");
+    assert!(matches!(refused, RateRefused::Rate { .. }), "{refused:?}");
 }
 
 #[test]
@@ -101,7 +108,7 @@ fn a_successor_that_fails_leaves_the_lock_held() {
     let kept = reserve(&old, &named(ANNA, "a")).unwrap();
     let given = old.give_at(NOW).unwrap();
     let volatile = given.volatile.clone();
-    let is_held = || matches!(store.try_open(SMALL), Err(OpenError::InUse { .. }));
+    let is_held = || matches!(store.try_open(SMALL), Err(StoreOpenError::InUse { .. }));
     let new = inherit(&store.path(), given);
     new.close();
     drop(new);
@@ -123,7 +130,7 @@ fn a_store_that_somebody_else_has_does_not_come_back() {
     // As a successor of another version might.
     rustix::fs::flock(&given.lock, rustix::fs::FlockOperation::Unlock).unwrap();
     let third = store.open();
-    assert!(matches!(old.take_back(&volatile), Err(OpenError::InUse { .. })));
+    assert!(matches!(old.take_back(&volatile), Err(StoreOpenError::InUse { .. })));
     drop(third);
     old.take_back(&volatile).unwrap();
 }
@@ -150,7 +157,7 @@ proptest! {
     fn moving_changes_no_sum(steps in prop::collection::vec((0u8..6, 0u8..4, 1u64..50), 1..60)) {
         let (moving, still) = (Store::new(), Store::new());
         let (mut here, there) = (moving.open(), still.open());
-        let mut before: Vec<Arc<Embedded>> = Vec::new();
+        let mut before: Vec<Arc<EmbeddedLedger>> = Vec::new();
         let mut open: Vec<(u64, u64)> = Vec::new();
         for (what, who, amount) in steps {
             let license = LicenseId([who; 32]);

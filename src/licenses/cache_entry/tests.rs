@@ -6,7 +6,7 @@ const MINUTE: u64 = 60_000;
 /// When the record of these tests was made.
 const START: u64 = 1_795_510_800_000;
 
-const CACHE: LicenseCache = LicenseCache {
+const CACHE: LicenseCacheSettings = LicenseCacheSettings {
     fresh: Duration::from_secs(24 * 3600),
     stale: Duration::from_secs(72 * 3600),
     negative: Duration::from_secs(60),

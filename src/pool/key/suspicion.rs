@@ -2,18 +2,18 @@
 
 use std::time::Instant;
 
-use super::{Key, State};
+use super::{KeyState, MasterKey};
 use crate::pool::{
     breaker::Fault,
-    health::Why,
-    lease::Lease,
-    news::{Change, Subject},
+    health::QuarantineReason,
+    health_events::{HealthChange, HealthSubject},
+    lease::KeyLease,
 };
 
-impl Key {
+impl MasterKey {
     /// A request of `witness`, a licence, was refused with this key.
     pub fn doubt(&self, witness: u64, now: Instant) {
-        if self.own_state(now) != State::Ready {
+        if self.own_state(now) != KeyState::Ready {
             return;
         }
         if !self.health.doubt.holds() {
@@ -40,7 +40,7 @@ impl Key {
 
     /// Whether a probe has to find out now if it is the key; who is told so has to say what came of it.
     pub fn is_doubt_due(&self, now: Instant) -> bool {
-        self.own_state(now) == State::Ready && self.health.doubt.try_probe(now)
+        self.own_state(now) == KeyState::Ready && self.health.doubt.try_probe(now)
     }
 
     /// The list of models is shown to it.
@@ -61,11 +61,11 @@ impl Key {
             self.health.quarantine.cannot_be_probed();
         }
         self.health.doubt.lift();
-        self.refuse(Why::NoPermission, now);
+        self.refuse(QuarantineReason::NoPermission, now);
     }
 }
 
-impl Lease {
+impl KeyLease {
     /// A request of `witness`, a licence, was turned away by something in front of the provider. Whether that refuses
     /// everybody, and is the provider's fault.
     pub fn met_firewall(&self, witness: u64, now: Instant) -> bool {
@@ -80,7 +80,10 @@ impl Lease {
                  server's address. provider={provider}"
             );
             breaker.open(Fault::Quick, now);
-            self.key.told.teller.tell(Subject::Provider { provider }, Change::Sick(Fault::Quick));
+            self.key
+                .told
+                .teller
+                .tell(HealthSubject::Provider { provider }, HealthChange::Sick(Fault::Quick));
         }
         refuses
     }

@@ -8,8 +8,8 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 
-use super::{Offers, key};
-use crate::pool::rest::mixed;
+use super::{UniqueBackends, key};
+use crate::pool::backoff::mixed;
 
 pub struct Affinity {
     backends: Vec<Backend>,
@@ -18,7 +18,7 @@ pub struct Affinity {
 }
 
 impl BackendSelection for Affinity {
-    type Iter = Turn;
+    type Iter = AffinityIter;
     type Config = ();
 
     fn build(backends: &BTreeSet<Backend>) -> Self {
@@ -30,11 +30,11 @@ impl BackendSelection for Affinity {
         Self { names: names.collect(), backends }
     }
 
-    fn iter(self: &Arc<Self>, key: &[u8]) -> Turn {
+    fn iter(self: &Arc<Self>, key: &[u8]) -> AffinityIter {
         let mut hasher = rustc_hash::FxHasher::default();
         hasher.write(key);
-        let offers = Offers::all(self.backends.len());
-        Turn { selection: self.clone(), offers, conversation: mixed(hasher.finish()) }
+        let offers = UniqueBackends::all(self.backends.len());
+        AffinityIter { selection: self.clone(), offers, conversation: mixed(hasher.finish()) }
     }
 }
 
@@ -44,13 +44,13 @@ fn hashed(name: &str) -> u64 {
     mixed(hasher.finish())
 }
 
-pub struct Turn {
+pub struct AffinityIter {
     selection: Arc<Affinity>,
-    offers: Offers,
+    offers: UniqueBackends,
     conversation: u64,
 }
 
-impl BackendIter for Turn {
+impl BackendIter for AffinityIter {
     fn next(&mut self) -> Option<&Backend> {
         let Affinity { backends, names } = &*self.selection;
         let conversation = self.conversation;

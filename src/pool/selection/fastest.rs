@@ -15,8 +15,8 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 
-use super::{Offers, key};
-use crate::pool::rest::mixed;
+use super::{UniqueBackends, key};
+use crate::pool::backoff::mixed;
 
 pub struct Fastest {
     backends: Vec<Backend>,
@@ -25,28 +25,28 @@ pub struct Fastest {
 }
 
 impl BackendSelection for Fastest {
-    type Iter = Turn;
+    type Iter = FastestIter;
     type Config = ();
 
     fn build(backends: &BTreeSet<Backend>) -> Self {
         Self { backends: backends.iter().cloned().collect(), turn: AtomicU64::new(0) }
     }
 
-    fn iter(self: &Arc<Self>, _key: &[u8]) -> Turn {
+    fn iter(self: &Arc<Self>, _key: &[u8]) -> FastestIter {
         let dice = mixed(self.turn.fetch_add(1, Relaxed));
-        let offers = Offers::all(self.backends.len());
-        Turn { selection: self.clone(), offers, dice, now: Instant::now() }
+        let offers = UniqueBackends::all(self.backends.len());
+        FastestIter { selection: self.clone(), offers, dice, now: Instant::now() }
     }
 }
 
-pub struct Turn {
+pub struct FastestIter {
     selection: Arc<Fastest>,
-    offers: Offers,
+    offers: UniqueBackends,
     dice: u64,
     now: Instant,
 }
 
-impl Turn {
+impl FastestIter {
     /// Microseconds to be expected; what is busy already counts as slower, and a heavy key as faster.
     fn cost(&self, index: usize) -> f64 {
         let backend = &self.selection.backends[index];
@@ -56,7 +56,7 @@ impl Turn {
     }
 }
 
-impl BackendIter for Turn {
+impl BackendIter for FastestIter {
     fn next(&mut self) -> Option<&Backend> {
         let left = &self.offers.left;
         let place = match left.len() {

@@ -13,7 +13,7 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 
-use super::{Offers, key};
+use super::{UniqueBackends, key};
 
 pub struct LeastBusy {
     backends: Vec<Backend>,
@@ -22,26 +22,30 @@ pub struct LeastBusy {
 }
 
 impl BackendSelection for LeastBusy {
-    type Iter = Turn;
+    type Iter = LeastBusyIter;
     type Config = ();
 
     fn build(backends: &BTreeSet<Backend>) -> Self {
         Self { backends: backends.iter().cloned().collect(), turn: AtomicUsize::new(0) }
     }
 
-    fn iter(self: &Arc<Self>, _key: &[u8]) -> Turn {
+    fn iter(self: &Arc<Self>, _key: &[u8]) -> LeastBusyIter {
         let first = self.turn.fetch_add(1, Relaxed);
-        Turn { selection: self.clone(), offers: Offers::all(self.backends.len()), first }
+        LeastBusyIter {
+            selection: self.clone(),
+            offers: UniqueBackends::all(self.backends.len()),
+            first,
+        }
     }
 }
 
-pub struct Turn {
+pub struct LeastBusyIter {
     selection: Arc<LeastBusy>,
-    offers: Offers,
+    offers: UniqueBackends,
     first: usize,
 }
 
-impl BackendIter for Turn {
+impl BackendIter for LeastBusyIter {
     fn next(&mut self) -> Option<&Backend> {
         let backends = &self.selection.backends;
         let (count, first) = (backends.len(), self.first);

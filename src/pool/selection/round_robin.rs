@@ -29,7 +29,7 @@ pub struct SmoothRoundRobin {
 }
 
 impl BackendSelection for SmoothRoundRobin {
-    type Iter = Turn;
+    type Iter = RoundRobinIter;
     type Config = ();
 
     fn build(backends: &BTreeSet<Backend>) -> Self {
@@ -38,27 +38,27 @@ impl BackendSelection for SmoothRoundRobin {
         Self { order: smooth_order(&weights), backends, turn: AtomicUsize::new(0) }
     }
 
-    fn iter(self: &Arc<Self>, _key: &[u8]) -> Turn {
-        Turn { selection: self.clone(), step: 0, seen: Seen::default() }
+    fn iter(self: &Arc<Self>, _key: &[u8]) -> RoundRobinIter {
+        RoundRobinIter { selection: self.clone(), step: 0, seen: BackendSet::default() }
     }
 }
 
 /// The backends in turn, each once. Every look takes a turn of its own, so that the turns of a key
 /// that rests are spread over the others and don't all fall to its neighbour.
-pub struct Turn {
+pub struct RoundRobinIter {
     selection: Arc<SmoothRoundRobin>,
     step: usize,
-    seen: Seen,
+    seen: BackendSet,
 }
 
 /// A bit for each backend. Nothing is allocated for the first 64: hardly anybody has more keys.
 #[derive(Default)]
-struct Seen {
+struct BackendSet {
     first: u64,
     more: Vec<u64>,
 }
 
-impl Seen {
+impl BackendSet {
     /// Whether it was not there.
     fn insert(&mut self, index: usize) -> bool {
         let bits = match (index / 64).checked_sub(1) {
@@ -77,7 +77,7 @@ impl Seen {
     }
 }
 
-impl BackendIter for Turn {
+impl BackendIter for RoundRobinIter {
     fn next(&mut self) -> Option<&Backend> {
         let order = &self.selection.order;
         while self.step < order.len().min(LOOKS) {

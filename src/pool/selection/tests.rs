@@ -12,18 +12,18 @@ use super::*;
 use crate::{
     config::settings,
     pool::{
-        HealthBook,
-        key::{Place, Told},
+        HealthRegistry,
+        key::{EventSource, KeyIdentity},
     },
     vault::KeyedHash,
 };
 
 /// Keys by group and weight.
-fn keys(of: &[(&str, u32)]) -> Vec<Arc<Key>> {
-    let book = HealthBook::new(KeyedHash::new(&[7; 32]));
+fn keys(of: &[(&str, u32)]) -> Vec<Arc<MasterKey>> {
+    let book = HealthRegistry::new(KeyedHash::new(&[7; 32]));
     let provider: Arc<str> = "p".into();
     let key = |(index, (group, weight)): (usize, &(&str, u32))| {
-        let settings = settings::Key {
+        let settings = settings::KeySettings {
             id: format!("k{index}").into(),
             secret: "secret".into(),
             group: (*group).into(),
@@ -33,9 +33,9 @@ fn keys(of: &[(&str, u32)]) -> Vec<Arc<Key>> {
         let health = book.key(&provider, &settings.id, "mark");
         let group = book.group(&provider, &settings.group);
         let teller = book.teller.clone();
-        let told = Told { provider: provider.clone(), mark: "mark".into(), teller };
-        let place = Place { group, account: 0, models: Arc::new([]) };
-        Arc::new(Key::new(&settings, Dialect::OpenAi, health, place, told).unwrap())
+        let told = EventSource { provider: provider.clone(), mark: "mark".into(), teller };
+        let place = KeyIdentity { group, account: 0, models: Arc::new([]) };
+        Arc::new(MasterKey::new(&settings, Dialect::OpenAi, health, place, told).unwrap())
     };
     of.iter().enumerate().map(key).collect()
 }

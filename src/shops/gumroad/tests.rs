@@ -10,7 +10,7 @@ use crate::shops::{
 const PRODUCT: &str = "7Hn-wQx3LdTz5BpKcYfRjA==";
 
 fn account() -> ShopSource {
-    let variants = super::super::Variants {
+    let variants = crate::shops::Variants {
         named: vec![("(Pro)".into(), plan("pro"))],
         other: Some(plan("basic")),
     };

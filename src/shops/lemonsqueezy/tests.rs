@@ -9,7 +9,7 @@ use crate::shops::{
 
 fn store() -> ShopSource {
     let variants =
-        super::super::Variants { named: vec![("912744".into(), plan("pro"))], other: None };
+        crate::shops::Variants { named: vec![("912744".into(), plan("pro"))], other: None };
     ShopSource {
         seller: Some("58213".into()),
         products: vec![("588102".into(), variants)],

@@ -1,6 +1,6 @@
 use gatekeeper_filters::{
     kernel::Usage,
-    meter::{self, Stream},
+    meter::{self, StreamReader},
 };
 
 use super::*;
@@ -33,8 +33,8 @@ fn question(endpoint: Endpoint, more: Value) -> Value {
 }
 
 /// What the gateway's own reader counts in a stream that ends as it should.
-fn streamed(endpoint: Endpoint, asked: &Asked) -> Usage {
-    let mut stream = Stream::of(endpoint);
+fn streamed(endpoint: Endpoint, asked: &StandInRequest) -> Usage {
+    let mut stream = StreamReader::of(endpoint);
     let events = asked.events().concat();
     let data = events.lines().filter_map(|line| line.strip_prefix("data: "));
     let readings: Vec<_> = data.map(|data| stream.read(None, data.as_bytes())).collect();
@@ -45,7 +45,7 @@ fn streamed(endpoint: Endpoint, asked: &Asked) -> Usage {
 #[test]
 fn each_dialect_is_an_answer_with_a_count() {
     for (endpoint, target) in ALL {
-        let asked = Asked::of(target, question(endpoint, json!({})));
+        let asked = StandInRequest::of(target, question(endpoint, json!({})));
         let Reply::Words(words) = &asked.reply else { panic!("{target}: a call") };
         assert!(words.concat().contains("You said: \"Hello\"."));
         let whole = meter::answer(endpoint, asked.whole().as_bytes()).unwrap();
@@ -74,14 +74,14 @@ fn a_tool_is_called_once_with_what_fits_its_schema() {
         json!({ "contents": [{ "role": "user", "parts": [{ "functionResponse": { "name": "weather", "response": { "it": "sun" } } }] }] }),
     ];
     for (((endpoint, target), tools), result) in ALL.into_iter().zip(tools).zip(results) {
-        let asked = Asked::of(target, question(endpoint, tools.clone()));
+        let asked = StandInRequest::of(target, question(endpoint, tools.clone()));
         let call = Reply::Call { name: "weather".into(), arguments: json!({ "city": "city" }) };
         assert_eq!(asked.reply, call, "{target}");
         assert!(asked.whole().contains("weather") && asked.events().concat().contains("city"));
         streamed(endpoint, &asked);
         let mut again = tools;
         again.as_object_mut().unwrap().extend(result.as_object().unwrap().clone());
-        let asked = Asked::of(target, again);
+        let asked = StandInRequest::of(target, again);
         assert!(
             asked.whole().contains("The tool said: ") && asked.whole().contains("sun"),
             "{target}"
@@ -89,7 +89,10 @@ fn a_tool_is_called_once_with_what_fits_its_schema() {
     }
     let mut none = openai;
     none["tool_choice"] = json!("none");
-    assert!(matches!(Asked::of(CHAT, question(Endpoint::Chat, none)).reply, Reply::Words(_)));
+    assert!(matches!(
+        StandInRequest::of(CHAT, question(Endpoint::Chat, none)).reply,
+        Reply::Words(_)
+    ));
 }
 
 #[test]
@@ -102,19 +105,21 @@ fn an_answer_keeps_to_the_schema_the_cap_and_the_stops() {
         json!({ "output_config": { "format": { "type": "json_schema", "schema": schema } } }),
         json!({ "generationConfig": { "responseMimeType": "application/json", "responseJsonSchema": schema } }),
     ]) {
-        let asked = Asked::of(target, question(endpoint, more));
+        let asked = StandInRequest::of(target, question(endpoint, more));
         let Reply::Words(words) = &asked.reply else { panic!("{target}: a call") };
         assert_eq!(words.concat(), r#"{"n":3}"#, "{target}");
     }
-    let asked = Asked::of(CHAT, question(Endpoint::Chat, json!({ "max_tokens": 2 })));
+    let asked = StandInRequest::of(CHAT, question(Endpoint::Chat, json!({ "max_tokens": 2 })));
     assert!(asked.cut && asked.whole().contains("\"finish_reason\":\"length\""));
-    let asked = Asked::of(CHAT, question(Endpoint::Chat, json!({ "stop": "provider" })));
+    let asked = StandInRequest::of(CHAT, question(Endpoint::Chat, json!({ "stop": "provider" })));
     assert_eq!(
         asked.reply,
         Reply::Words(vec!["This ".into(), "is ".into(), "the ".into(), "stand-in ".into()])
     );
-    let asked =
-        Asked::of(RESPONSES, question(Endpoint::Responses, json!({ "max_output_tokens": 2 })));
+    let asked = StandInRequest::of(
+        RESPONSES,
+        question(Endpoint::Responses, json!({ "max_output_tokens": 2 })),
+    );
     assert!(asked.events().concat().contains("event: response.incomplete"));
 }
 
@@ -123,7 +128,7 @@ fn images_are_taken_and_weigh_little() {
     let long = format!("data:image/png;base64,{}", "A".repeat(100_000));
     let parts = json!([{ "type": "text", "text": "Look" }, { "type": "image_url", "image_url": { "url": long } }]);
     let body = json!({ "model": "m", "messages": [{ "role": "user", "content": parts }] });
-    let asked = Asked::of(CHAT, body);
+    let asked = StandInRequest::of(CHAT, body);
     assert!(asked.input < 200, "{}", asked.input);
     assert!(asked.whole().contains("One image came along."));
 }
@@ -131,7 +136,7 @@ fn images_are_taken_and_weigh_little() {
 #[test]
 fn embeddings_are_one_for_each_input_in_numbers_or_base64() {
     let ask = |more: Value| -> Value {
-        let asked = Asked::of("/v1/embeddings", question(Endpoint::Embeddings, more));
+        let asked = StandInRequest::of("/v1/embeddings", question(Endpoint::Embeddings, more));
         serde_json::from_str(&asked.whole()).unwrap()
     };
     let two = ask(json!({ "input": ["a", "b"], "dimensions": 8 }));

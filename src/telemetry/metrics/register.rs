@@ -15,13 +15,13 @@ struct Family {
 }
 
 /// What a collector is to Prometheus.
-pub trait Kind {
+pub trait MetricKind {
     const NAME: &'static str;
 }
 
 macro_rules! kinds {
     ($($name:literal: $($collector:ty),+;)+) => {
-        $($(impl Kind for $collector { const NAME: &'static str = $name; })+)+
+        $($(impl MetricKind for $collector { const NAME: &'static str = $name; })+)+
     };
 }
 
@@ -33,15 +33,15 @@ kinds! {
 
 /// While collectors are made.
 #[derive(Default)]
-pub struct Register {
+pub struct MetricsBuilder {
     registry: Registry,
     families: RefCell<Vec<Family>>,
 }
 
 /// Registers a collector. Names are constants, so a clash is found by the first test.
-pub fn put<C>(register: &Register, made: prometheus::Result<C>) -> C
+pub fn put<C>(register: &MetricsBuilder, made: prometheus::Result<C>) -> C
 where
-    C: Collector + Kind + Clone + 'static,
+    C: Collector + MetricKind + Clone + 'static,
 {
     let registered = made.and_then(|c| register.registry.register(Box::new(c.clone())).map(|()| c));
     let collector = registered.unwrap_or_else(|error| unreachable!("{error}"));
@@ -54,19 +54,19 @@ where
     collector
 }
 
-impl Register {
-    pub fn complete(self) -> Registered {
-        Registered { registry: self.registry, families: self.families.into_inner() }
+impl MetricsBuilder {
+    pub fn complete(self) -> MetricsRegistry {
+        MetricsRegistry { registry: self.registry, families: self.families.into_inner() }
     }
 }
 
 /// All collectors there are.
-pub struct Registered {
+pub struct MetricsRegistry {
     registry: Registry,
     families: Vec<Family>,
 }
 
-impl Registered {
+impl MetricsRegistry {
     /// The text exposition of everything.
     pub fn expose(&self) -> Vec<u8> {
         let mut text = Vec::new();

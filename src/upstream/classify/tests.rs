@@ -8,185 +8,215 @@ fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
 
 fn failure(status: u16, list: &[(&'static str, &str)], body: &str) -> Failure {
     match judge(Dialect::OpenAi, status, &headers(list), body.as_bytes()) {
-        Judgement::Failed(failure) => failure,
-        Judgement::Relay(relayed) => panic!("relayed {}", relayed.status),
+        Classification::Failed(failure) => failure,
+        Classification::Relay(relayed) => panic!("relayed {}", relayed.status),
     }
 }
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "one table")]
 fn each_status_says_what_the_key_showed_and_where_to_go() {
-    let money = KeyNews::Spent(Why::NoMoney, Scope::Account, None);
-    let refused = KeyNews::Refused;
+    let money = AttemptFeedback::Spent(QuarantineReason::NoMoney, Scope::Account, None);
+    let refused = AttemptFeedback::Refused;
     for (status, body, cause, news, next) in [
-        (401, "{}", Cause::BadCredential, refused(Why::BadCredential), Next::Key),
-        (402, "", Cause::NoMoney, money, Next::Key),
+        (
+            401,
+            "{}",
+            FailureCause::BadCredential,
+            refused(QuarantineReason::BadCredential),
+            FailoverScope::Key,
+        ),
+        (402, "", FailureCause::NoMoney, money, FailoverScope::Key),
         (
             403,
             r#"{"error":{"code":"model_not_found","message":"Project `proj_a` does not have access to model `x`."}}"#,
-            Cause::ModelMissing,
-            KeyNews::Unfit,
-            Next::Account,
+            FailureCause::ModelMissing,
+            AttemptFeedback::Unfit,
+            FailoverScope::Account,
         ),
         (
             429,
             r#"{"error":{"status":"RESOURCE_EXHAUSTED","message":"Quota exceeded, limit: 0\nPlease retry in 5s."}}"#,
-            Cause::ModelMissing,
-            KeyNews::Unfit,
-            Next::Account,
+            FailureCause::ModelMissing,
+            AttemptFeedback::Unfit,
+            FailoverScope::Account,
         ),
         (
             429,
             r#"{"error":{"message":"Quota exceeded, limit: 0. Upgrade your tier."}}"#,
-            Cause::ModelMissing,
-            KeyNews::Unfit,
-            Next::Account,
+            FailureCause::ModelMissing,
+            AttemptFeedback::Unfit,
+            FailoverScope::Account,
         ),
         (
             429,
             r#"{"error":{"message":"Too fast, limit: 0.5 a second."}}"#,
-            Cause::RateLimited,
-            KeyNews::Limited(Scope::Model, None),
-            Next::Key,
+            FailureCause::RateLimited,
+            AttemptFeedback::Limited(Scope::Model, None),
+            FailoverScope::Key,
         ),
         (
             403,
             r#"{"error":{"type":"permissions_error","code":"model_permission_blocked_project"}}"#,
-            Cause::ModelMissing,
-            KeyNews::Unfit,
-            Next::Account,
+            FailureCause::ModelMissing,
+            AttemptFeedback::Unfit,
+            FailoverScope::Account,
         ),
-        (403, "<html>", Cause::Firewall, KeyNews::None, Next::Target),
-        (403, "", Cause::Firewall, KeyNews::None, Next::Target),
-        (403, r#"{"message":"Forbidden"}"#, Cause::NoPermission, KeyNews::Doubtful, Next::Key),
+        (403, "<html>", FailureCause::Firewall, AttemptFeedback::None, FailoverScope::Target),
+        (403, "", FailureCause::Firewall, AttemptFeedback::None, FailoverScope::Target),
+        (
+            403,
+            r#"{"message":"Forbidden"}"#,
+            FailureCause::NoPermission,
+            AttemptFeedback::Doubtful,
+            FailoverScope::Key,
+        ),
         (
             403,
             r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"Permission denied."}}"#,
-            Cause::NoPermission,
-            KeyNews::Doubtful,
-            Next::Key,
+            FailureCause::NoPermission,
+            AttemptFeedback::Doubtful,
+            FailoverScope::Key,
         ),
         (
             403,
             r#"{"error":{"code":403,"status":"PERMISSION_DENIED","details":[{"reason":"CONSUMER_SUSPENDED"}]}}"#,
-            Cause::NoPermission,
-            refused(Why::NoPermission),
-            Next::Key,
+            FailureCause::NoPermission,
+            refused(QuarantineReason::NoPermission),
+            FailoverScope::Key,
         ),
         (
             400,
             r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***01. You can obtain an API key from https://console.x.ai."}"#,
-            Cause::BadCredential,
-            refused(Why::BadCredential),
-            Next::Key,
+            FailureCause::BadCredential,
+            refused(QuarantineReason::BadCredential),
+            FailoverScope::Key,
         ),
         (
             403,
             r#"{"code":"The caller does not have permission to execute the specified operation","error":"Your team 7f0e has either used all available credits or reached its monthly spending limit."}"#,
-            Cause::NoMoney,
+            FailureCause::NoMoney,
             money,
-            Next::Key,
+            FailoverScope::Key,
         ),
         (
             403,
             r#"{"error":"Your newly created teams doesn't have any credits yet."}"#,
-            Cause::NoMoney,
+            FailureCause::NoMoney,
             money,
-            Next::Key,
+            FailoverScope::Key,
         ),
         (
             400,
             r#"{"type":"error","error":{"type":"invalid_request_error","message":"This organization has been disabled."}}"#,
-            Cause::NoMoney,
+            FailureCause::NoMoney,
             money,
-            Next::Key,
+            FailoverScope::Key,
         ),
         (
             402,
             r#"{"error":{"code":402,"message":"This request requires more credits, or fewer max_tokens. You requested up to 65,536 tokens, but can only afford 4,012."}}"#,
-            Cause::TooLarge,
-            KeyNews::TooDear,
-            Next::Account,
+            FailureCause::TooLarge,
+            AttemptFeedback::TooDear,
+            FailoverScope::Account,
         ),
         (
             402,
             r#"{"error":{"code":402,"message":"You requested up to 9 tokens, but can only afford 0."}}"#,
-            Cause::NoMoney,
+            FailureCause::NoMoney,
             money,
-            Next::Key,
+            FailoverScope::Key,
         ),
         (
             429,
             r#"{"error":{"message":"Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, Requested 36278.","type":"tokens","code":"rate_limit_exceeded"}}"#,
-            Cause::TooLarge,
-            KeyNews::Unfit,
-            Next::Larger,
+            FailureCause::TooLarge,
+            AttemptFeedback::Unfit,
+            FailoverScope::Larger,
         ),
-        (413, "<html>", Cause::TooLarge, KeyNews::Heard, Next::Target),
+        (413, "<html>", FailureCause::TooLarge, AttemptFeedback::Heard, FailoverScope::Target),
         (
             400,
             r#"{"error":{"code":"context_length_exceeded","message":"Too long."}}"#,
-            Cause::TooLarge,
-            KeyNews::Heard,
-            Next::Target,
+            FailureCause::TooLarge,
+            AttemptFeedback::Heard,
+            FailoverScope::Target,
         ),
         (
             400,
             r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 213462 tokens > 200000 maximum"}}"#,
-            Cause::TooLarge,
-            KeyNews::Heard,
-            Next::Target,
+            FailureCause::TooLarge,
+            AttemptFeedback::Heard,
+            FailoverScope::Target,
         ),
         (
             400,
             r#"{"error":{"code":400,"type":"exceed_context_size_error","message":"the request exceeds the available context size"}}"#,
-            Cause::TooLarge,
-            KeyNews::Heard,
-            Next::Target,
+            FailureCause::TooLarge,
+            AttemptFeedback::Heard,
+            FailoverScope::Target,
         ),
         (
             400,
             r#"{"error":{"code":"tool_use_failed","failed_generation":"<f>"}}"#,
-            Cause::ToolUseFailed,
-            KeyNews::Heard,
-            Next::Again,
+            FailureCause::ToolUseFailed,
+            AttemptFeedback::Heard,
+            FailoverScope::Again,
         ),
-        (404, "{}", Cause::ModelMissing, KeyNews::Unfit, Next::Target),
+        (404, "{}", FailureCause::ModelMissing, AttemptFeedback::Unfit, FailoverScope::Target),
         (
             400,
             r#"{"error":{"code":"model_decommissioned"}}"#,
-            Cause::ModelMissing,
-            KeyNews::Unfit,
-            Next::Target,
+            FailureCause::ModelMissing,
+            AttemptFeedback::Unfit,
+            FailoverScope::Target,
         ),
-        (408, "", Cause::Timeout, KeyNews::Fault, Next::OneMoreKey),
-        (429, "", Cause::RateLimited, KeyNews::Limited(Scope::Model, None), Next::Key),
-        (429, r#"{"error":{"type":"insufficient_quota"}}"#, Cause::NoMoney, money, Next::Key),
-        (429, r#"{"error":{"code":"credit_balance_exhausted"}}"#, Cause::NoMoney, money, Next::Key),
+        (408, "", FailureCause::Timeout, AttemptFeedback::Fault, FailoverScope::OneMoreKey),
+        (
+            429,
+            "",
+            FailureCause::RateLimited,
+            AttemptFeedback::Limited(Scope::Model, None),
+            FailoverScope::Key,
+        ),
+        (
+            429,
+            r#"{"error":{"type":"insufficient_quota"}}"#,
+            FailureCause::NoMoney,
+            money,
+            FailoverScope::Key,
+        ),
+        (
+            429,
+            r#"{"error":{"code":"credit_balance_exhausted"}}"#,
+            FailureCause::NoMoney,
+            money,
+            FailoverScope::Key,
+        ),
         (
             429,
             r#"{"type":"error","error":{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}}"#,
-            Cause::NoMoney,
+            FailureCause::NoMoney,
             money,
-            Next::Key,
+            FailoverScope::Key,
         ),
         (
             400,
             r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}"#,
-            Cause::NoMoney,
+            FailureCause::NoMoney,
             money,
-            Next::Key,
+            FailoverScope::Key,
         ),
         (
             413,
             r#"{"error":{"type":"tokens","code":"rate_limit_exceeded"}}"#,
-            Cause::TooLarge,
-            KeyNews::Unfit,
-            Next::Larger,
+            FailureCause::TooLarge,
+            AttemptFeedback::Unfit,
+            FailoverScope::Larger,
         ),
-        (500, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
-        (529, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
-        (302, "", Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey),
+        (500, "", FailureCause::ProviderError, AttemptFeedback::Fault, FailoverScope::OneMoreKey),
+        (529, "", FailureCause::ProviderError, AttemptFeedback::Fault, FailoverScope::OneMoreKey),
+        (302, "", FailureCause::ProviderError, AttemptFeedback::Fault, FailoverScope::OneMoreKey),
     ] {
         let failure = failure(status, &[], body);
         assert_eq!(
@@ -201,8 +231,14 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
 #[test]
 fn each_fixture_is_classified() {
     let secs = |secs: f64| Some(Duration::from_secs_f64(secs));
-    let limited = |pause| (Cause::RateLimited, KeyNews::Limited(Scope::Model, pause), Next::Key);
-    let fault = (Cause::ProviderError, KeyNews::Fault, Next::OneMoreKey);
+    let limited = |pause| {
+        (
+            FailureCause::RateLimited,
+            AttemptFeedback::Limited(Scope::Model, pause),
+            FailoverScope::Key,
+        )
+    };
+    let fault = (FailureCause::ProviderError, AttemptFeedback::Fault, FailoverScope::OneMoreKey);
     for (name, dialect, status, headers, expected) in [
         ("gemini/gemini_429.json", Dialect::Gemini, 429, &[][..], limited(secs(20.0))),
         ("openai/gemini_compat_429.json", Dialect::OpenAi, 429, &[], limited(secs(20.0))),
@@ -217,24 +253,33 @@ fn each_fixture_is_classified() {
             Dialect::OpenAi,
             429,
             &[],
-            (Cause::NoMoney, KeyNews::Spent(Why::NoMoney, Scope::Account, None), Next::Key),
+            (
+                FailureCause::NoMoney,
+                AttemptFeedback::Spent(QuarantineReason::NoMoney, Scope::Account, None),
+                FailoverScope::Key,
+            ),
         ),
         (
             "openai/openai_401.json",
             Dialect::OpenAi,
             401,
             &[],
-            (Cause::BadCredential, KeyNews::Refused(Why::BadCredential), Next::Key),
+            (
+                FailureCause::BadCredential,
+                AttemptFeedback::Refused(QuarantineReason::BadCredential),
+                FailoverScope::Key,
+            ),
         ),
     ] {
         let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
         let body = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let Judgement::Failed(failure) = judge(dialect, status, &self::headers(headers), &body)
+        let Classification::Failed(failure) =
+            judge(dialect, status, &self::headers(headers), &body)
         else {
             panic!("{name} is relayed")
         };
         assert_eq!((failure.cause, failure.news, failure.next), expected, "{name}");
-        let Judgement::Failed(inside) = judge_inside(dialect, &body) else { panic!("{name}") };
+        let Classification::Failed(inside) = judge_inside(dialect, &body) else { panic!("{name}") };
         // What has a header only there, or says nothing of its status, is judged by its words.
         if headers.is_empty() {
             assert_eq!((inside.cause, inside.news, inside.next), expected, "inside: {name}");
@@ -247,7 +292,10 @@ fn a_days_limit_rests_until_its_end() {
     let groq = r#"{"error":{"message":"Rate limit reached for model `m` in organization `o` on tokens per day (TPD): Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s.","type":"tokens","code":"rate_limit_exceeded"}}"#;
     let groq = failure(429, &[], groq);
     let stated = Some(Duration::from_millis(578_016));
-    assert_eq!(groq.news, KeyNews::Spent(Why::DailyLimit, Scope::Model, stated));
+    assert_eq!(
+        groq.news,
+        AttemptFeedback::Spent(QuarantineReason::DailyLimit, Scope::Model, stated)
+    );
     let gemini = |quota: &str, value: &str| {
         format!(
             r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
@@ -256,37 +304,45 @@ fn a_days_limit_rests_until_its_end() {
     };
     let daily =
         failure(429, &[], &gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "20"));
-    let KeyNews::Spent(Why::DailyLimit, Scope::Model, Some(until)) = daily.news else {
+    let AttemptFeedback::Spent(QuarantineReason::DailyLimit, Scope::Model, Some(until)) =
+        daily.news
+    else {
         panic!("{daily:?}")
     };
     assert!(until <= Duration::from_secs(25 * 3600), "{until:?}");
     // A limit of nothing: waiting helps nobody.
     let none = failure(429, &[], &gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "0"));
-    assert_eq!((none.news, none.next), (KeyNews::Unfit, Next::Account));
+    assert_eq!((none.news, none.next), (AttemptFeedback::Unfit, FailoverScope::Account));
 }
 
 #[test]
 fn an_error_inside_a_200_is_judged_by_its_words() {
     for (body, cause) in [
-        (r#"{"error":{"code":429,"message":"x"}}"#, Cause::RateLimited),
-        (r#"{"error":{"code":402}}"#, Cause::NoMoney),
-        (r#"{"type":"error","error":{"type":"overloaded_error"}}"#, Cause::ProviderError),
-        (r#"{"type":"error","error":{"type":"authentication_error"}}"#, Cause::BadCredential),
-        (r#"{"error":{"type":"insufficient_quota"}}"#, Cause::NoMoney),
-        (r#"{"error":{"type":"invalid_request_error"}}"#, Cause::ProviderError),
-        (r#"{"error":"something"}"#, Cause::ProviderError),
-        (r#"{"type":"error","code":"rate_limit_exceeded","message":"x"}"#, Cause::RateLimited),
+        (r#"{"error":{"code":429,"message":"x"}}"#, FailureCause::RateLimited),
+        (r#"{"error":{"code":402}}"#, FailureCause::NoMoney),
+        (r#"{"type":"error","error":{"type":"overloaded_error"}}"#, FailureCause::ProviderError),
+        (
+            r#"{"type":"error","error":{"type":"authentication_error"}}"#,
+            FailureCause::BadCredential,
+        ),
+        (r#"{"error":{"type":"insufficient_quota"}}"#, FailureCause::NoMoney),
+        (r#"{"error":{"type":"invalid_request_error"}}"#, FailureCause::ProviderError),
+        (r#"{"error":"something"}"#, FailureCause::ProviderError),
+        (
+            r#"{"type":"error","code":"rate_limit_exceeded","message":"x"}"#,
+            FailureCause::RateLimited,
+        ),
         (
             r#"{"type":"response.failed","response":{"error":{"code":"insufficient_quota"}}}"#,
-            Cause::NoMoney,
+            FailureCause::NoMoney,
         ),
         (
             r#"{"type":"response.failed","error":null,"response":{"error":{"code":"server_error"}}}"#,
-            Cause::ProviderError,
+            FailureCause::ProviderError,
         ),
-        ("no JSON", Cause::ProviderError),
+        ("no JSON", FailureCause::ProviderError),
     ] {
-        let Judgement::Failed(failure) = judge_inside(Dialect::OpenAi, body.as_bytes()) else {
+        let Classification::Failed(failure) = judge_inside(Dialect::OpenAi, body.as_bytes()) else {
             panic!("{body} is relayed")
         };
         assert_eq!(failure.cause, cause, "{body}");
@@ -298,16 +354,20 @@ fn geminis_array_is_read_like_an_object() {
     let body = r#"[{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
         {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"20.5s"}]}}]"#;
     let failure = failure(429, &[], body);
-    assert_eq!(failure.news, KeyNews::Limited(Scope::Model, Some(Duration::from_millis(20_500))));
+    assert_eq!(
+        failure.news,
+        AttemptFeedback::Limited(Scope::Model, Some(Duration::from_millis(20_500)))
+    );
     let body = r#"[{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}]"#;
-    assert_eq!(super::tests::failure(400, &[], body).cause, Cause::BadCredential);
+    assert_eq!(super::tests::failure(400, &[], body).cause, FailureCause::BadCredential);
 }
 
 #[test]
 fn what_a_filter_refuses_is_the_request_s_fault_and_told_in_our_words() {
     let body = r#"{"error":{"code":403,"message":"acme needs moderation: see acme.example/billing",
         "metadata":{"reasons":["violence"],"flagged_input":"...","provider_name":"acme"}}}"#;
-    let Judgement::Relay(relayed) = judge(Dialect::OpenAi, 403, &HeaderMap::new(), body.as_bytes())
+    let Classification::Relay(relayed) =
+        judge(Dialect::OpenAi, 403, &HeaderMap::new(), body.as_bytes())
     else {
         panic!("not the request's fault")
     };
@@ -316,10 +376,10 @@ fn what_a_filter_refuses_is_the_request_s_fault_and_told_in_our_words() {
 }
 
 /// What an app is told of a fault of its request's, if nobody else can serve it.
-fn told(status: u16, body: &str) -> Relayed {
+fn told(status: u16, body: &str) -> ClientError {
     match judge(Dialect::OpenAi, status, &HeaderMap::new(), body.as_bytes()) {
-        Judgement::Relay(relayed) => relayed,
-        Judgement::Failed(failure) => *failure.instead.expect("something to tell"),
+        Classification::Relay(relayed) => relayed,
+        Classification::Failed(failure) => *failure.instead.expect("something to tell"),
     }
 }
 
@@ -371,7 +431,7 @@ fn quoted_words_are_not_believed() {
         let body = format!(r#"{{"error":{{"message":"Invalid value: '{quoted}'."}}}}"#);
         assert_eq!(told(400, &body).status, 400, "{quoted}");
         let body = format!(r#"{{"error":{{"message":"'{quoted}' is not allowed here."}}}}"#);
-        assert_eq!(failure(403, &[], &body).news, KeyNews::Doubtful, "{quoted}");
+        assert_eq!(failure(403, &[], &body).news, AttemptFeedback::Doubtful, "{quoted}");
     }
 }
 
@@ -382,10 +442,14 @@ fn content_refused_inside_a_200_is_no_fault_either() {
         r#"{"error":{"code":403,"metadata":{"flagged_input":"x"}}}"#,
         r#"{"error":{"code":"content_filter"}}"#,
     ] {
-        let Judgement::Failed(failure) = judge_inside(Dialect::OpenAi, body.as_bytes()) else {
+        let Classification::Failed(failure) = judge_inside(Dialect::OpenAi, body.as_bytes()) else {
             panic!("{body} is relayed")
         };
-        assert_eq!((failure.news, failure.next), (KeyNews::Heard, Next::Target), "{body}");
+        assert_eq!(
+            (failure.news, failure.next),
+            (AttemptFeedback::Heard, FailoverScope::Target),
+            "{body}"
+        );
         assert_eq!(failure.instead.unwrap().status, 400, "{body}");
     }
 }
@@ -437,7 +501,8 @@ fn a_limit_is_the_models_unless_the_answer_says_otherwise() {
     ] {
         let failure = failure(429, &[], &body);
         let found = match failure.news {
-            KeyNews::Limited(scope, _) | KeyNews::Spent(Why::DailyLimit, scope, _) => scope,
+            AttemptFeedback::Limited(scope, _)
+            | AttemptFeedback::Spent(QuarantineReason::DailyLimit, scope, _) => scope,
             other => panic!("{other:?} for {body}"),
         };
         assert_eq!(found, scope, "{body}");
@@ -445,7 +510,10 @@ fn a_limit_is_the_models_unless_the_answer_says_otherwise() {
     let groq = words(
         "Rate limit reached for model `m` in organization `o` on tokens per day (TPD): Limit 100000. Please try again in 9m38s.",
     );
-    assert!(matches!(failure(429, &[], &groq).news, KeyNews::Spent(_, Scope::Model, Some(_))));
+    assert!(matches!(
+        failure(429, &[], &groq).news,
+        AttemptFeedback::Spent(_, Scope::Model, Some(_))
+    ));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{
-    Ask, Exchange, Filter, Reject, ResponseHead, Services, Spec, Verdict, async_trait,
+    Exchange, Filter, ModelRequest, Rejection, ResponseHead, Services, Spec, Verdict, async_trait,
 };
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
@@ -40,12 +40,12 @@ struct Checked;
 
 #[async_trait]
 impl Filter for ForbiddenWord {
-    async fn request(&self, exchange: &mut Exchange, ask: &mut Ask) -> Verdict {
+    async fn request(&self, exchange: &mut Exchange, ask: &mut ModelRequest) -> Verdict {
         let messages = ask.members.get("messages").unwrap_or_default();
         let text = String::from_utf8_lossy(messages);
         if text.contains(&self.word) {
             let words = format!("This service does not answer questions about {}.", self.word);
-            return Err(Reject::field("messages", words));
+            return Err(Rejection::field("messages", words));
         }
         exchange.extensions.insert(Checked);
         Ok(())

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|input: &[u8]| gatekeeper::fuzzing::gate(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| gatekeeper::fuzz_targets::gate(input));

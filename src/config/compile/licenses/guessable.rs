@@ -3,9 +3,9 @@
 use secrecy::ExposeSecret;
 
 use crate::config::{
-    compile::view::View,
-    problem::Report,
-    settings::{LicenseSource, Licenses, Provider},
+    compile::field_reader::FieldReader,
+    diagnostics::Diagnostics,
+    settings::{LicenseSettings, LicenseSource, ProviderSettings},
 };
 
 /// Characters that a key must have after what it shares with another one. Ten of a buyer's own, of
@@ -15,10 +15,10 @@ const OWN: usize = 10;
 /// A buyer who sees `BUYER-0001-ABCD` tries `BUYER-0002-....`. Not where nothing but the stand-in provider
 /// could be had that way.
 pub fn warn_of_guessable_keys(
-    view: &View<'_>,
-    licenses: &Licenses,
-    providers: &[Provider],
-    report: &mut Report,
+    view: &FieldReader<'_>,
+    licenses: &LicenseSettings,
+    providers: &[ProviderSettings],
+    report: &mut Diagnostics,
 ) {
     if providers.iter().all(|provider| provider.base.stand_in) {
         return;

@@ -10,13 +10,13 @@ use super::named_plan;
 use crate::{
     config::{
         base_url,
-        check::join,
-        compile::view::View,
-        problem::Report,
-        raw::{Entry, Node},
-        secret::{ABSENT, Opener},
+        compile::field_reader::FieldReader,
+        diagnostics::Diagnostics,
+        scalars,
+        secrets::{ABSENT, SecretLoader},
         settings::{BaseUrl, ShopAccount},
-        values,
+        validate::join,
+        yaml::{MapEntry, Node},
     },
     shops::{Role, Shop, ShopSource, Variants, YamlField},
 };
@@ -26,10 +26,10 @@ const SHORTEST_SECRET: usize = 16;
 
 pub fn account(
     shop: &'static dyn Shop,
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     plans: &[Arc<Plan>],
-    opener: &Opener<'_>,
-    report: &mut Report,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
 ) -> Option<ShopAccount> {
     let mut source = ShopSource::new(shop);
     let mut is_whole = true;
@@ -67,16 +67,16 @@ pub fn account(
     }
     warn_of_devices(&source, view, report);
     let base = base(shop, &source, view, address.unwrap_or("base_url"), report)?;
-    let budget = view.text("budget").and_then(|text| values::call_limit(text).ok());
+    let budget = view.text("budget").and_then(|text| scalars::call_limit(text).ok());
     is_whole.then_some(ShopAccount { base, budget, source })
 }
 
 /// Id to plan.
 fn flat(
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     name: &str,
     plans: &[Arc<Plan>],
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> impl Iterator<Item = (Arc<str>, Arc<Plan>)> {
     let path = view.path(name);
     let mut found = Vec::new();
@@ -89,20 +89,20 @@ fn flat(
 }
 
 fn plan_of(
-    entry: &Entry,
+    entry: &MapEntry,
     path: &str,
     plans: &[Arc<Plan>],
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Option<Arc<Plan>> {
     let place = (entry.value.at, join(path, &entry.key));
     named_plan(entry.value.text()?, plans, place, report)
 }
 
 fn products(
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     field: &YamlField,
     plans: &[Arc<Plan>],
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Vec<(Arc<str>, Variants)> {
     let path = view.path(field.name);
     // One number, however it is written; what is none is reported already.
@@ -127,7 +127,7 @@ fn products(
     products
 }
 
-fn test_mode(view: &View<'_>, name: &str, report: &mut Report) -> bool {
+fn test_mode(view: &FieldReader<'_>, name: &str, report: &mut Diagnostics) -> bool {
     let takes = view.bool(name);
     if takes {
         let message = "anybody can make licences in test mode: not for a gateway with real buyers";
@@ -137,11 +137,11 @@ fn test_mode(view: &View<'_>, name: &str, report: &mut Report) -> bool {
 }
 
 fn secret(
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     name: &str,
     shortest: usize,
-    opener: &Opener<'_>,
-    report: &mut Report,
+    opener: &SecretLoader<'_>,
+    report: &mut Diagnostics,
 ) -> Option<SecretString> {
     let node = view.node(name)?;
     let path = view.path(name);
@@ -158,7 +158,7 @@ fn secret(
 }
 
 /// A shop that knows a key only together with a device can't be asked where the app sends none.
-fn warn_of_devices(source: &ShopSource, view: &View<'_>, report: &mut Report) {
+fn warn_of_devices(source: &ShopSource, view: &FieldReader<'_>, report: &mut Diagnostics) {
     // A key of ours that is not on this machine is meant all the same.
     let key = source.shop.fields().iter().find(|field| field.role == Role::ApiKey);
     let is_meant = key.is_some_and(|field| view.node(field.name).is_some());
@@ -186,9 +186,9 @@ fn warn_of_devices(source: &ShopSource, view: &View<'_>, report: &mut Report) {
 fn base(
     shop: &'static dyn Shop,
     source: &ShopSource,
-    view: &View<'_>,
+    view: &FieldReader<'_>,
     name: &str,
-    report: &mut Report,
+    report: &mut Diagnostics,
 ) -> Option<BaseUrl> {
     let usual = shop.sandbox().filter(|_| source.test_mode).or(shop.base());
     let parsed = match view.text(name).or(usual)? {

@@ -10,14 +10,20 @@ use gatekeeper_filters::kernel::Plan;
 
 use super::named_plan;
 use crate::{
-    config::{check::join, compile::view::View, problem::Report, raw::Node},
+    config::{
+        compile::field_reader::FieldReader, diagnostics::Diagnostics, validate::join, yaml::Node,
+    },
     shops::signed::{Format, SignedSource},
 };
 
 /// Longest list of revoked ids, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-pub fn source(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Option<SignedSource> {
+pub fn source(
+    view: &FieldReader<'_>,
+    plans: &[Arc<Plan>],
+    report: &mut Diagnostics,
+) -> Option<SignedSource> {
     let format = match view.text("format")? {
         "keygen" => Format::Keygen,
         _ => Format::Jwt,
@@ -43,7 +49,7 @@ pub fn source(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Opti
     })
 }
 
-fn keys(view: &View<'_>, report: &mut Report) -> Option<Vec<(Arc<str>, [u8; 32])>> {
+fn keys(view: &FieldReader<'_>, report: &mut Diagnostics) -> Option<Vec<(Arc<str>, [u8; 32])>> {
     let path = view.path("keys");
     let mut keys = Vec::new();
     let mut is_good = true;
@@ -75,7 +81,11 @@ fn public_key(text: &str) -> Option<[u8; 32]> {
 
 type PlanClaim = (Arc<str>, Vec<(Arc<str>, Arc<Plan>)>);
 
-fn plan(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Option<PlanClaim> {
+fn plan(
+    view: &FieldReader<'_>,
+    plans: &[Arc<Plan>],
+    report: &mut Diagnostics,
+) -> Option<PlanClaim> {
     let (node, path) = (view.node("plan")?, view.path("plan"));
     if let Some(text) = node.text() {
         let Some(claim) = text.strip_prefix("claim:").filter(|claim| !claim.is_empty()) else {
@@ -99,9 +109,9 @@ fn plan(view: &View<'_>, plans: &[Arc<Plan>], report: &mut Report) -> Option<Pla
 }
 
 /// The list of `revoked`. One that can't be read is a problem: without it, revoked licences would be valid.
-fn revoked(view: &View<'_>, report: &mut Report) -> Option<HashSet<String>> {
+fn revoked(view: &FieldReader<'_>, report: &mut Diagnostics) -> Option<HashSet<String>> {
     let Some(text) = view.text("revoked") else { return Some(HashSet::new()) };
-    let wrong = |report: &mut Report, message: String| {
+    let wrong = |report: &mut Diagnostics, message: String| {
         report.problem(view.at("revoked"), view.path("revoked"), message);
         None
     };

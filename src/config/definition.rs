@@ -1,0 +1,709 @@
+//! The description of the whole configuration file: the check, the defaults and the JSON schema
+//! all come from here. A field that is not here does not exist.
+
+use std::sync::LazyLock;
+
+use super::field_type::{Field, FieldType, TextFormat, Variant};
+use crate::shops::{self, Role, Shop};
+
+const DURATION: FieldType = FieldType::Text(TextFormat::Duration);
+const SIZE: FieldType = FieldType::Text(TextFormat::Size);
+const LIMIT: FieldType = FieldType::Text(TextFormat::Limit);
+const NAME: FieldType = FieldType::Text(TextFormat::Name);
+const PATH: FieldType = FieldType::Text(TextFormat::Path);
+const LINK: FieldType = FieldType::Text(TextFormat::Link);
+const ADDRESS: FieldType = FieldType::Text(TextFormat::Address);
+const TARGET: FieldType = FieldType::Text(TextFormat::Target);
+const ANY_TEXT: FieldType = FieldType::Text(TextFormat::Any);
+const COUNT: FieldType = FieldType::Int { min: 1, max: i64::MAX as u64 };
+const TEXTS: FieldType = FieldType::List { of: &ANY_TEXT, min: 0 };
+
+/// The file itself.
+pub const FILE: FieldType = FieldType::Record(&[
+    Field::new("server", &FieldType::Record(SERVER), "The listener for apps."),
+    Field::new(
+        "admin",
+        &FieldType::Record(ADMIN),
+        "The listener for the operator: dashboard, status, metrics.",
+    ),
+    Field::new("vault", &FieldType::Record(VAULT), "Opens sealed secrets; not needed without any."),
+    Field::new("store", &FieldType::Record(STORE), "Where usage is counted and kept."),
+    Field::new("licenses", &FieldType::Record(LICENSES), "Who may come in.").required(),
+    Field::new("plans", &PLANS, "What a licence may use, by plan name.").required(),
+    Field::new("providers", &PROVIDERS, "Where requests go, and the keys that pay for them.")
+        .required(),
+    Field::new("models", &MODELS, "Public model names and the targets behind them.").required(),
+    Field::new(
+        "prices",
+        &PRICES,
+        "Dollars per million tokens by `provider/model`, with at most six decimals.",
+    ),
+    Field::new(
+        "budget",
+        &FieldType::Record(WHOLE_BUDGET),
+        "What all providers together may cost. Answers under way may pass it a little.",
+    ),
+    Field::new(
+        "filters",
+        &FILTERS,
+        "The chain, in order. Default: license, rate_limit, route, quota, meter.",
+    ),
+    Field::new("log", &FieldType::Record(LOG), "What is written where."),
+]);
+
+const SERVER: &[Field] = &[
+    Field::new("listen", &ADDRESS, "IP address and port.").or("127.0.0.1:8080"),
+    Field::new(
+        "threads",
+        &FieldType::Int { min: 1, max: 1024 },
+        "Worker threads. Default: one per core.",
+    ),
+    Field::new("grace", &DURATION, "How long open streams may go on after SIGTERM.").or("300s"),
+    Field::new(
+        "tls",
+        &FieldType::Record(TLS),
+        "Serve TLS 1.2 and 1.3. Required off loopback, unless behind_tls.",
+    ),
+    Field::new(
+        "behind_tls",
+        &FieldType::Bool,
+        "Something in front of the gateway speaks TLS to the apps.",
+    )
+    .or("false"),
+    Field::new(
+        "trusted_proxies",
+        &FieldType::List { of: &FieldType::Text(TextFormat::Network), min: 0 },
+        "Networks whose X-Forwarded-For is believed.",
+    ),
+    Field::new("limits", &FieldType::Record(SERVER_LIMITS), "Bounds of requests."),
+];
+
+const TLS: &[Field] = &[
+    Field::new("cert", &PATH, "PEM file: the certificate and its chain.").required(),
+    Field::new("key", &PATH, "PEM file: the private key.").required(),
+];
+
+const SERVER_LIMITS: &[Field] = &[
+    Field::new("body", &SIZE, "Largest request body.").or("10MiB"),
+    Field::new(
+        "header_timeout",
+        &DURATION,
+        "From the first byte of a request to the end of its headers; also for a TLS handshake, and for the first \
+         frame of HTTP/2.",
+    )
+    .or("10s"),
+    Field::new(
+        "buffered",
+        &SIZE,
+        "Memory that requests and answers hold at one time, all together; a licence and an address may hold a \
+         quarter. Default: an eighth of the memory there is, 256MiB at most.",
+    ),
+    Field::new(
+        "requests",
+        &COUNT,
+        "Requests open at one time; above it 503. Default: what half of the memory carries.",
+    ),
+    Field::new(
+        "connections_per_address",
+        &COUNT,
+        "Connections of one address (IPv6: of a /64) while less than half of the room is free. Default: a quarter of \
+         the room. Loopback and trusted proxies may have any number.",
+    ),
+];
+
+const ADMIN: &[Field] = &[
+    Field::new("listen", &ADDRESS, "IP address and port.").or("127.0.0.1:9090"),
+    Field::new(
+        "token",
+        &FieldType::Text(TextFormat::Token),
+        "`env:NAME` or `file:PATH`, 16 characters or more. Where there is one, all but health and the page itself wants it. Required off \
+         loopback. `none` says that there is none: a reload takes one away only where that is written.",
+    ),
+    Field::new(
+        "read_token",
+        &FieldType::Text(TextFormat::Source),
+        "A second token, for GET only: `/metrics`, `/status`, `/feed` and the page. For Prometheus and for \
+         people who only look. `env:NAME` or `file:PATH`, 16 characters or more.",
+    ),
+    Field::new(
+        "tls",
+        &FieldType::Record(TLS),
+        "Serve the admin listener over TLS. Required off loopback, unless behind_tls.",
+    ),
+    Field::new(
+        "behind_tls",
+        &FieldType::Bool,
+        "TLS ends in front of the admin listener, or its network is private: the token crosses it in clear.",
+    )
+    .or("false"),
+    Field::new(
+        "hosts",
+        &TEXTS,
+        "Host names that requests may carry beside loopback and the listen address; with a port where a \
+         proxy serves the page on one of its own.",
+    ),
+];
+
+const VAULT: &[Field] = &[
+    Field::new(
+        "kek",
+        &FieldType::Text(TextFormat::Source),
+        "The key that seals the others: 32 bytes in base64, `file:PATH` or `env:NAME`.",
+    )
+    .required(),
+    Field::new(
+        "previous",
+        &FieldType::Text(TextFormat::Source),
+        "The key before this one; opens secrets until `rewrap` has run.",
+    ),
+    Field::new(
+        "pepper",
+        &FieldType::Text(TextFormat::Secret),
+        "32 bytes in base64 under which licences are hashed. Default: derived from the KEK. \
+         `rewrap` writes it.",
+    ),
+];
+
+const STORE: &[Field] = &[
+    Field::new(
+        "kind",
+        &FieldType::Choice(&[Variant::new("embedded"), Variant::new("redis")]),
+        "The kind of store. `redis`: several gateways count together and share what they know.",
+    )
+    .or("embedded"),
+    Field::new("path", &PATH, "This gateway's own database file; its directory is made.")
+        .or("data/gatekeeper.db"),
+    Field::new("keep", &DURATION, "How long records of requests are kept.").or("90d"),
+    Field::new(
+        "url",
+        &FieldType::Text(TextFormat::RedisUrl),
+        "Where Redis or Valkey is: `redis://HOST:PORT/DB`, `rediss://...` with TLS, \
+         `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`, `redis+cluster://HOST:PORT,HOST:PORT`. With \
+         a password `env:NAME` or `file:PATH` that holds the whole URL.",
+    )
+    .with("kind", "redis"),
+    Field::new(
+        "on_store_down",
+        &FieldType::Choice(&[Variant::new("lease"), Variant::new("closed")]),
+        "While Redis is away: `lease` lets a licence seen lately spend 2 % of its limits, once a \
+         period and gateway, for 60 s; `closed` refuses at once.",
+    )
+    .or("lease")
+    .with("kind", "redis"),
+    Field::new(
+        "unsafe_eviction",
+        &FieldType::Bool,
+        "Takes a Redis that may evict keys or keeps nothing on a disk.",
+    )
+    .or("false")
+    .with("kind", "redis"),
+];
+
+const LICENSES: &[Field] = &[
+    Field::new("cache", &FieldType::Record(CACHE), "How long a shop's word is good."),
+    Field::new("buy_url", &LINK, "Where a buyer can get a licence; shown with refusals."),
+    Field::new(
+        "sources",
+        &FieldType::Either(&[
+            FieldType::List { of: &FieldType::OneOf(sources), min: 1 },
+            FieldType::Choice(&[Variant::new("none")]),
+        ]),
+        "Where licences come from, asked in this order. `none` says that nobody may come in.",
+    )
+    .required(),
+];
+
+const CACHE: &[Field] = &[
+    Field::new("fresh", &DURATION, "Taken as it is.").or("24h"),
+    Field::new("stale", &DURATION, "Served after that while the shop is asked again.").or("72h"),
+    Field::new(
+        "negative",
+        &DURATION,
+        "How long a no is kept; said again and again, up to five minutes.",
+    )
+    .or("60s"),
+];
+
+/// What a source can be: `static`, `signed`, and every shop of the registry with the members it declares.
+fn sources() -> &'static [Field] {
+    static SOURCES: LazyLock<Vec<Field>> = LazyLock::new(|| {
+        let here = [
+            Field::new("static", &FieldType::Record(STATIC), "Keys written in this file."),
+            Field::new(
+                "signed",
+                &FieldType::Record(SIGNED),
+                "Licences signed with a key of your own.",
+            ),
+        ];
+        here.into_iter().chain(shops::ALL.iter().map(|shop| shop_fields(*shop))).collect()
+    });
+    &SOURCES
+}
+
+/// The members of one shop's source. Made once, and there as long as the process.
+fn shop_fields(shop: &'static dyn Shop) -> Field {
+    let own = shop.fields().iter().map(|field| Field {
+        required: field.required,
+        default: (field.role == Role::TestMode).then_some("false"),
+        ..Field::new(field.name, shape_of(field.role), field.doc)
+    });
+    let mut fields: Vec<Field> = own.collect();
+    if shop.webhook().is_some() {
+        fields.push(WEBHOOK_SECRET);
+    }
+    if shop.base().is_some() {
+        fields.push(SHOP_BASE_URL);
+    }
+    fields.extend([SHOP_ALLOW_PRIVATE, SHOP_BUDGET]);
+    let fields: &'static [Field] = Vec::leak(fields);
+    Field::new(shop.name(), Box::leak(Box::new(FieldType::Record(fields))), shop.doc())
+}
+
+fn shape_of(role: Role) -> &'static FieldType {
+    match role {
+        Role::SellerNumber => &COUNT,
+        Role::Seller | Role::Scope => &ANY_TEXT,
+        Role::Products | Role::Labels => {
+            &FieldType::Map { key: TextFormat::Any, of: &NAME, min: 1 }
+        }
+        Role::NumberedVariants => {
+            &FieldType::Map { key: TextFormat::ShopId, of: &NUMBERED_VARIANTS, min: 1 }
+        }
+        Role::NamedVariants => {
+            &FieldType::Map { key: TextFormat::Any, of: &NAMED_VARIANTS, min: 1 }
+        }
+        Role::ApiKey => &FieldType::Text(TextFormat::Source),
+        Role::TestMode => &FieldType::Bool,
+        Role::Url => &FieldType::Text(TextFormat::BaseUrl),
+    }
+}
+
+const NUMBERED_VARIANTS: FieldType =
+    FieldType::Map { key: TextFormat::ShopVariant, of: &NAME, min: 1 };
+const NAMED_VARIANTS: FieldType = FieldType::Map { key: TextFormat::Any, of: &NAME, min: 1 };
+
+const WEBHOOK_SECRET: Field = Field::new(
+    "webhook_secret",
+    &FieldType::Text(TextFormat::Source),
+    "16 characters or more, `env:NAME` or `file:PATH`. Without it the shop's webhooks are refused. For Keygen, the \
+     account's Ed25519 public key in hex.",
+);
+const SHOP_BASE_URL: Field = Field::new(
+    "base_url",
+    &FieldType::Text(TextFormat::BaseUrl),
+    "Another address of the shop, for tests.",
+);
+const SHOP_ALLOW_PRIVATE: Field =
+    Field::new("allow_private", &FieldType::Bool, "Plain http and private addresses are meant.")
+        .or("false");
+const SHOP_BUDGET: Field = Field::new(
+    "budget",
+    &FieldType::Text(TextFormat::CallLimit),
+    "Most calls to this source, like `50/minute`. Default: what the shop documents.",
+);
+
+const SIGNED: &[Field] = &[
+    Field::new(
+        "keys",
+        &FieldType::Map { key: TextFormat::Any, of: &ANY_TEXT, min: 1 },
+        "Key id (`kid`) to public key, `ed25519:BASE64`.",
+    )
+    .required(),
+    Field::new(
+        "format",
+        &FieldType::Choice(&[Variant::new("jwt"), Variant::new("keygen")]),
+        "`jwt`, or `keygen` for Keygen's signed keys.",
+    )
+    .or("jwt"),
+    Field::new(
+        "audience",
+        &ANY_TEXT,
+        "What `aud` must name; for `keygen` the product's UUID.",
+    )
+    .required(),
+    Field::new(
+        "id",
+        &ANY_TEXT,
+        "The claim that says whose licence it is: usage belongs to it. Default: `sub`; for `keygen` `license.id`.",
+    ),
+    Field::new(
+        "plan",
+        &FieldType::Either(&[
+            ANY_TEXT,
+            FieldType::Map { key: TextFormat::Any, of: &FieldType::Map { key: TextFormat::Any, of: &NAME, min: 1 }, min: 1 },
+        ]),
+        "`claim:NAME` for a claim that holds the plan's name, or a claim with what its words stand for: \
+         `{ tier: { gold: pro } }`.",
+    )
+    .required(),
+    Field::new("perpetual", &FieldType::Bool, "Takes licences that have no end (`exp`), too.").or("false"),
+    Field::new(
+        "revoked",
+        &ANY_TEXT,
+        "`file:PATH`: ids or `jti` that are refused, one a line. Read again when it is saved.",
+    ),
+];
+
+const STATIC: &[Field] = &[Field::new(
+    "keys",
+    &FieldType::List { of: &FieldType::Record(STATIC_KEY), min: 0 },
+    "The keys.",
+)
+.required()];
+
+const STATIC_KEY: &[Field] = &[
+    Field::new(
+        "key",
+        &FieldType::Text(TextFormat::LicenseKey),
+        "8 to 128 printable ASCII characters; case and surrounding spaces do not count.",
+    )
+    .required(),
+    Field::new("plan", &NAME, "A plan of this file.").required(),
+];
+
+const PLANS: FieldType =
+    FieldType::Map { key: TextFormat::Name, of: &FieldType::Record(PLAN), min: 1 };
+
+const CONCURRENCY: FieldType = FieldType::Either(&[
+    FieldType::Int { min: 1, max: u32::MAX as u64 },
+    FieldType::Choice(&[Variant::new("unlimited")]),
+]);
+
+const PLAN: &[Field] = &[
+    Field::new("messages", &LIMIT, "Requests that reach a provider. Default: unlimited."),
+    Field::new("tokens", &LIMIT, "Input and output tokens together. Default: unlimited."),
+    Field::new("rate", &LIMIT, "Requests of any kind. Default: unlimited."),
+    Field::new(
+        "concurrency",
+        &CONCURRENCY,
+        "Open requests at one time. At the default of 16 a request waits up to 5 s for a place before it is \
+         refused; at a number written here it is refused at once. `unlimited` lifts the limit.",
+    ),
+    Field::new(
+        "models",
+        &FieldType::List { of: &ANY_TEXT, min: 1 },
+        "Public model names, or `*` for all.",
+    )
+    .required(),
+    Field::new(
+        "max_output_tokens",
+        &COUNT,
+        "Caps each answer. Default: 4096 where `tokens` is set, else none.",
+    ),
+    Field::new("min_output_tokens", &COUNT, "An answer's cap never shrinks below this.").or("256"),
+    Field::new("max_input_tokens", &COUNT, "Larger requests are refused. Default: unlimited."),
+    Field::new("upgrade_url", &LINK, "Shown when a limit is reached. Default: `licenses.buy_url`."),
+    Field::new(
+        "devices",
+        &FieldType::Choice(&[Variant::new("optional"), Variant::new("required")]),
+        "`required`: only activated devices may ask (`x-instance-id`).",
+    )
+    .or("optional"),
+    Field::new(
+        "max_devices",
+        &COUNT,
+        "Devices of one licence, where its shop has no list of devices with a limit of its own.",
+    ),
+    Field::new(
+        "price",
+        &FieldType::Text(TextFormat::Price),
+        "What the plan costs its buyer, like `$9/month` or `$90/year`; for `gatekeeper usage`.",
+    ),
+    Field::new(
+        "on_disconnect",
+        &FieldType::Choice(&[Variant::new("cut"), Variant::new("drain")]),
+        "When the app leaves in the middle of an answer. `cut`: the provider is left at once, what \
+         came is charged. `drain`: the answer is read on for the provider's own count, 30 s and \
+         1 MiB at most, 32 answers at one time.",
+    )
+    .or("cut"),
+];
+
+const PROVIDERS: FieldType =
+    FieldType::Map { key: TextFormat::Name, of: &FieldType::Record(PROVIDER), min: 1 };
+
+const DIALECT: FieldType =
+    FieldType::Choice(&[Variant::new("openai"), Variant::new("anthropic"), Variant::new("gemini")]);
+
+const STRATEGY: FieldType = FieldType::Choice(&[
+    Variant::new("round_robin"),
+    Variant::new("least_busy"),
+    Variant::new("fastest"),
+]);
+
+const KEYS: FieldType = FieldType::List { of: &FieldType::Record(KEY), min: 1 };
+
+const PROVIDER: &[Field] = &[
+    Field::new(
+        "base_url",
+        &FieldType::Text(TextFormat::BaseUrl),
+        "The endpoint's path is appended: `https://api.groq.com/openai/v1`. `stand-in` is a \
+         provider inside this process.",
+    )
+    .required(),
+    Field::new(
+        "dialect",
+        &DIALECT,
+        "The API the provider speaks. It serves apps that speak the same; `anthropic` also those of \
+         OpenAI's chat, by translation.",
+    )
+    .or("openai"),
+    Field::new(
+        "strategy",
+        &STRATEGY,
+        "Which key is next. `round_robin`: in turn, by weight; `least_busy`: with the fewest open \
+         requests for its weight; `fastest`: of two at random the one whose first output comes \
+         sooner.",
+    )
+    .or("round_robin"),
+    Field::new("allow_private", &FieldType::Bool, "Plain http and private addresses are meant.")
+        .or("false"),
+    Field::new("timeouts", &FieldType::Record(TIMEOUTS), "When an attempt is given up."),
+    Field::new("allow_fields", &TEXTS, "Request fields let through beside the known ones."),
+    Field::new(
+        "output_cap_field",
+        &ANY_TEXT,
+        "Request field for an output cap where the app set none.",
+    )
+    .or("max_completion_tokens"),
+    Field::new(
+        "identify",
+        &FieldType::Choice(&[Variant::new("on"), Variant::new("off")]),
+        "`on`: each request carries the licence's hash in the provider's field for its users (`user`, \
+         `safety_identifier`, `metadata.user_id`), so that one buyer's abuse is not the whole account's.",
+    )
+    .or("on"),
+    IMAGE_TOKENS,
+    Field::new(
+        "keys",
+        &KEYS,
+        "Required, except for the stand-in, on loopback and with allow_private.",
+    ),
+    Field::new(
+        "budget",
+        &FieldType::Record(BUDGET),
+        "What this provider may cost; then its targets are skipped.",
+    ),
+];
+
+const IMAGE_TOKENS: Field = Field::new(
+    "image_tokens",
+    &FieldType::Text(TextFormat::ImageTokens),
+    "How images count: by the rule of `openai`, `anthropic` or `gemini` and the size of the image, or a \
+     number of tokens for each. Default: the rule of the provider's dialect.",
+);
+
+const BUDGET: &[Field] =
+    &[Field::new("day", &FieldType::Text(TextFormat::Dollars), "Dollars a day (UTC), like `$20`.")
+        .required()];
+
+const WHOLE_BUDGET: &[Field] = &[
+    Field::new("day", &FieldType::Text(TextFormat::Dollars), "Dollars a day (UTC), like `$20`.").required(),
+    Field::new(
+        "waste_per_licence",
+        &FieldType::Text(TextFormat::Percent),
+        "The most of a day's budget that one licence may waste on answers nobody gets, like those that \
+         time out; then it gets 429.",
+    )
+    .or("10%"),
+];
+
+const TIMEOUTS: &[Field] = &[
+    Field::new("connect", &DURATION, "To a connection, TLS included.").or("3s"),
+    Field::new("first_byte", &DURATION, "To the head of the answer.").or("120s"),
+    Field::new(
+        "first_token",
+        &DURATION,
+        "From the start of an attempt to the first output of a stream or to the end of a JSON answer; \
+         after it the next target is tried.",
+    )
+    .or("120s"),
+    Field::new("idle", &DURATION, "Between two pieces of an answer.").or("60s"),
+    Field::new("total", &DURATION, "The whole answer.").or("600s"),
+];
+
+const KEY: &[Field] = &[
+    Field::new("id", &NAME, "Its name in status, metrics and logs; unique at its provider.")
+        .required(),
+    Field::new(
+        "secret",
+        &FieldType::Text(TextFormat::Secret),
+        "`sealed:v1:...` (see `gatekeeper seal`), `env:NAME` or `file:PATH`.",
+    )
+    .required(),
+    Field::new(
+        "group",
+        &NAME,
+        "Keys of one account share its limits. Default: a group of its own.",
+    ),
+    Field::new("weight", &FieldType::Int { min: 1, max: 1000 }, "Its share of the requests.")
+        .or("1"),
+    Field::new(
+        "state",
+        &FieldType::Choice(&[Variant::new("on"), Variant::new("off")]),
+        "`off` keeps the key from being used.",
+    )
+    .or("on"),
+];
+
+const MODELS: FieldType = FieldType::Map {
+    key: TextFormat::Model,
+    of: &FieldType::Either(&[
+        TARGETS,
+        FieldType::Record(MODEL),
+        FieldType::Text(TextFormat::Model),
+    ]),
+    min: 1,
+};
+
+const TARGETS: FieldType = FieldType::List { of: &TARGET, min: 1 };
+
+const MODEL: &[Field] = &[
+    Field::new(
+        "targets",
+        &TARGETS,
+        "`provider/model`: the first is asked first, the rest are fallbacks.",
+    ),
+    Field::new(
+        "accepts",
+        &FieldType::List { of: &FieldType::Choice(MEDIA), min: 0 },
+        "Content parts that the targets take beside text and images.",
+    ),
+    Field::new(
+        "smart",
+        &FieldType::Record(SMART),
+        "Two other models: each request goes to one of them, by how hard it is. Instead of `targets`.",
+    ),
+    Field::new(
+        "delivery",
+        &FieldType::Choice(&[Variant::new("stream"), Variant::new("whole")]),
+        "`whole`: a stream is read to its end before it is sent, so that another key or target can \
+         mend even a break in the middle.",
+    )
+    .or("stream"),
+    Field::new(
+        "on_empty",
+        &FieldType::Choice(&[Variant::new("retry"), Variant::new("deliver")]),
+        "What becomes of an answer that ends well with 0 tokens and no text, or with a tool call that its \
+         provider could not read: `retry` asks once more before the app sees it, `deliver` hands it on.",
+    )
+    .or("retry"),
+    Field::new(
+        "timeouts",
+        &FieldType::Record(MODEL_TIMEOUTS),
+        "Timeouts of this model. Default, one by one: those of the provider.",
+    ),
+    Field::new(
+        "sticky",
+        &FieldType::Bool,
+        "Keeps each conversation on its target and account, known by its first messages where the app \
+         sends no `x-conversation-id`: the provider's prompt cache stays warm.",
+    )
+    .or("false"),
+    Field::new(
+        "vocabulary",
+        &FieldType::Choice(&[Variant::new("o200k"), Variant::new("cl100k")]),
+        "The vocabulary that estimates go by. Default: by the names of the targets' models; the larger \
+         estimate where a name says nothing.",
+    ),
+    IMAGE_TOKENS,
+    Field::new(
+        "file_tokens",
+        &COUNT,
+        "Tokens reserved for a KiB of a file, such as a PDF, where `accepts` lists it.",
+    )
+    .or("64"),
+    Field::new(
+        "audio_tokens",
+        &COUNT,
+        "Tokens reserved for a KiB of audio, where `accepts` lists it.",
+    )
+    .or("4"),
+];
+
+const MODEL_TIMEOUTS: &[Field] = &[
+    Field::new("first_byte", &DURATION, "To the head of the answer."),
+    Field::new(
+        "first_token",
+        &DURATION,
+        "From the start of an attempt to the first output of a stream or to the end of a JSON answer; \
+         after it the next target is tried.",
+    ),
+    Field::new("idle", &DURATION, "Between two pieces of an answer."),
+    Field::new("total", &DURATION, "All attempts together."),
+];
+
+const SMART: &[Field] = &[
+    Field::new("simple", &FieldType::Text(TextFormat::Model), "The model for easy requests.").required(),
+    Field::new("complex", &FieldType::Text(TextFormat::Model), "The model for hard requests.").required(),
+    Field::new(
+        "threshold",
+        &FieldType::Fraction,
+        "Requests that score this or more are hard. Higher saves more and asks the better model less.",
+    )
+    .or("0.5"),
+];
+
+const MEDIA: &[Variant] =
+    &[Variant::new("input_audio"), Variant::new("file"), Variant::new("video_url")];
+
+const PRICES: FieldType =
+    FieldType::Map { key: TextFormat::Target, of: &FieldType::Record(PRICE), min: 0 };
+
+const PRICE: &[Field] = &[
+    Field::new("input", &FieldType::TokenPrice, "Input tokens.").required(),
+    Field::new("output", &FieldType::TokenPrice, "Output tokens.").required(),
+    Field::new("cached", &FieldType::TokenPrice, "Cached input tokens. Default: as input."),
+    Field::new(
+        "cache_write",
+        &FieldType::TokenPrice,
+        "Input tokens written to the provider's cache. Default: 1.25 times input in Anthropic's dialect, \
+         as input in others.",
+    ),
+    Field::new(
+        "cache_write_1h",
+        &FieldType::TokenPrice,
+        "The same, kept for an hour. Default: twice input in Anthropic's dialect, as input in others.",
+    ),
+];
+
+const FILTERS: FieldType = FieldType::List {
+    of: &FieldType::Either(&[
+        NAME,
+        FieldType::Map { key: TextFormat::Name, of: &FieldType::Anything, min: 1 },
+    ]),
+    min: 1,
+};
+
+const LEVEL: FieldType = FieldType::Choice(&[
+    Variant::new("off"),
+    Variant::new("error"),
+    Variant::new("warn"),
+    Variant::new("info"),
+    Variant::new("debug"),
+    Variant::new("trace"),
+]);
+
+const LOG: &[Field] = &[
+    Field::new("access", &ANY_TEXT, "One line per request: `stdout`, `off` or `file:PATH`.")
+        .or("stdout"),
+    Field::new(
+        "access_max_size",
+        &SIZE,
+        "A file of this size becomes PATH.1 and another one is begun. Default: it grows until something \
+         else moves it away and sends SIGHUP.",
+    ),
+    Field::new(
+        "access_keep",
+        &FieldType::Int { min: 1, max: 1000 },
+        "How many of PATH.1, PATH.2 and so on are kept.",
+    )
+    .or("5"),
+    Field::new("level", &LEVEL, "What the gateway tells about itself.").or("info"),
+    Field::new(
+        "levels",
+        &FieldType::Map { key: TextFormat::Name, of: &LEVEL, min: 0 },
+        "Parts of it that tell more or less, like `pool: debug`; for the crates it stands on, like \
+         `pingora`, up to info.",
+    ),
+];

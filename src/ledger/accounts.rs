@@ -1,0 +1,383 @@
+//! All accounts and open reservations, in shards: licences that do not share one never meet.
+
+use std::collections::HashSet;
+
+use rustc_hash::FxHashMap;
+
+use gatekeeper_filters::kernel::{
+    About, Balance, Charge, Demand, Denied, Grant, LicenseId, Limit, Period, RateRefused,
+    RateRequest, UnixMs,
+};
+use parking_lot::Mutex;
+
+use super::{
+    account::{Account, Counter, OpenRequest, Rate, ReservationPlan},
+    adjustment::GivenAllowance,
+    embedded::{clock_rollback::MissingWindows, upgrade::InMemoryState},
+    journal::{
+        Journal, JournalFull,
+        entry::{EntryExpectation, EntryFrame, EntryNames, ReservedEntry, SettledEntry},
+    },
+    operator_action::OperatorAction,
+    sqlite::OrphanedReservation,
+    windows::Windows,
+};
+
+const SHARD_BITS: u32 = 6;
+const SHARDS: usize = 1 << SHARD_BITS;
+
+pub struct Accounts {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+#[derive(Default)]
+struct Shard {
+    accounts: FxHashMap<LicenseId, Account>,
+    /// By hold.
+    open: FxHashMap<u64, (LicenseId, OpenRequest, About)>,
+    /// Reservations so far.
+    made: u64,
+    windows: Windows,
+    /// How often contributions were told; grows with each.
+    told: u64,
+    /// Licences whose rates of an hour, day or month changed since they were last kept.
+    paced: HashSet<LicenseId>,
+    /// What operators did, oldest first.
+    actions: FxHashMap<LicenseId, Vec<OperatorAction<'static>>>,
+}
+
+/// What a licence has settled here, and was given here, in the newest window of each kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalShare {
+    /// Larger with each later one of the licence.
+    pub sequence: u64,
+    pub counters: [Counter; 4],
+    pub given: Option<[GivenAllowance; 4]>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Accounts {
+    /// Decides, writes to the journal and applies, in that order, under one lock: there is nothing
+    /// to undo on a refusal.
+    pub fn reserve(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
+        self.take(demand, journal, Account::fit)
+    }
+
+    /// [`Accounts::reserve`] of a request whose message is paid elsewhere, and that is within its limits.
+    pub fn reserve_covered(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
+        self.take(demand, journal, |_, demand, _| Ok(ReservationPlan::covered(demand.output)))
+    }
+
+    fn take(
+        &self,
+        demand: &Demand,
+        journal: &Journal,
+        fit: impl FnOnce(&Account, &Demand, &Windows) -> Result<ReservationPlan, Denied>,
+    ) -> Result<Grant, Denied> {
+        let index = index(&demand.license);
+        let mut shard = self.shards[index].lock();
+        let shard = &mut *shard;
+        let windows = *shard.windows.turn(demand.now);
+        let account = shard.accounts.entry(demand.license).or_default();
+        let fit = fit(account, demand, &windows)?;
+        let hold = ((shard.made + 1) << SHARD_BITS) | index as u64;
+        let (group, message) = fit.standing(hold, demand.now);
+        let entry = ReservedEntry {
+            hold,
+            license: demand.license,
+            time: demand.now,
+            input: demand.input,
+            group,
+            message,
+        };
+        let expected =
+            EntryExpectation { names: EntryNames::of(&demand.about), cost: demand.input_cost };
+        journal.append(EntryFrame::reserved(&entry, &expected)).map_err(|_| Denied::StoreDown)?;
+        shard.made += 1;
+        let open = account.hold(demand, fit, &windows, hold);
+        shard.open.insert(hold, (demand.license, open, demand.about.clone()));
+        let balance = account.balance(demand.messages, demand.tokens, &windows);
+        Ok(Grant { hold, output: fit.output, input: demand.input, balance })
+    }
+
+    /// Charges once: the second call finds nothing open.
+    pub fn settle(&self, hold: u64, charge: Charge, journal: &Journal) {
+        let mut shard = self.shards[hold as usize % SHARDS].lock();
+        let shard = &mut *shard;
+        let Some((license, open, expected)) = shard.open.remove(&hold) else { return };
+        // An account with something open is never dropped.
+        let account = shard.accounts.entry(license).or_default();
+        let taken = account.settle(&open, charge.message, charge.tokens);
+        let entry = SettledEntry {
+            hold,
+            license,
+            time: open.taken.at,
+            tokens: charge.tokens,
+            group: open.group,
+            message: taken.map(|taken| taken.at),
+        };
+        let about = charge.about.as_ref().unwrap_or(&expected);
+        journal.append_or_keep(EntryFrame::settled(&entry, &EntryNames::of(about)));
+    }
+
+    pub fn enter(&self, pace: &RateRequest, now: UnixMs) -> Result<(), RateRefused> {
+        let mut shard = self.shards[index(&pace.license)].lock();
+        let shard = &mut *shard;
+        let windows = *shard.windows.turn(now);
+        shard.accounts.entry(pace.license).or_default().enter(pace, now, &windows)?;
+        if pace.rate.is_some_and(|rate| rate.per != Period::Minute) {
+            shard.paced.insert(pace.license);
+        }
+        Ok(())
+    }
+
+    pub fn leave(&self, license: &LicenseId) {
+        if let Some(account) = self.shards[index(license)].lock().accounts.get_mut(license) {
+            account.leave();
+        }
+    }
+
+    pub fn balance(
+        &self,
+        license: &LicenseId,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+        now: UnixMs,
+    ) -> Balance {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        match shard.accounts.get(license) {
+            Some(account) => account.balance(messages, tokens, &windows),
+            None => Account::default().balance(messages, tokens, &windows),
+        }
+    }
+
+    pub fn restore(
+        &self,
+        license: LicenseId,
+        period: Period,
+        start: UnixMs,
+        messages: u64,
+        tokens: u64,
+    ) {
+        let mut shard = self.shards[index(&license)].lock();
+        let account = shard.accounts.entry(license).or_default();
+        account.restore(period, start, messages, tokens);
+    }
+
+    /// The windows of `now` that an account has no counters of.
+    pub fn lost(&self, license: &LicenseId, now: UnixMs) -> MissingWindows {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        let account = shard.accounts.get(license);
+        let starts = Period::ALL.into_iter().zip(windows.starts());
+        starts.filter(|(period, start)| !account.is_some_and(|a| a.has(*period, *start))).collect()
+    }
+
+    /// Puts back a window that was lost, unless somebody has done so meanwhile.
+    pub fn remember(
+        &self,
+        license: LicenseId,
+        period: Period,
+        start: UnixMs,
+        messages: u64,
+        tokens: u64,
+    ) {
+        let mut shard = self.shards[index(&license)].lock();
+        let shard = &mut *shard;
+        let account = shard.accounts.entry(license).or_default();
+        if !account.has(period, start) {
+            account.restore(period, start, messages, tokens);
+            let open = shard.open.values().filter(|(of, ..)| *of == license);
+            open.for_each(|(_, open, _)| account.reopen(period, start, open));
+        }
+    }
+
+    pub fn restore_rate(&self, license: LicenseId, period: Period, rate: Rate) {
+        let mut shard = self.shards[index(&license)].lock();
+        shard.accounts.entry(license).or_default().restore_rate(period, rate);
+    }
+
+    /// Rates that changed since the last call.
+    pub fn take_rates(&self) -> Vec<(LicenseId, [Rate; 4])> {
+        let mut rates = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let paced = std::mem::take(&mut shard.paced);
+            let accounts =
+                paced.iter().filter_map(|id| Some((*id, shard.accounts.get(id)?.rates())));
+            rates.extend(accounts);
+        }
+        rates
+    }
+
+    /// Forgets accounts that cost memory for nothing; all they had is in SQLite. What a clock set
+    /// back by a day would find again is kept.
+    pub fn sweep(&self, now: UnixMs) {
+        let since = Windows::at(UnixMs(now.0.saturating_sub(86_400_000))).starts();
+        for shard in &self.shards {
+            shard.lock().accounts.retain(|_, account| !account.is_idle(now, &since));
+        }
+    }
+
+    pub fn contribution(&self, license: &LicenseId) -> LocalShare {
+        let mut shard = self.shards[index(license)].lock();
+        shard.told += 1;
+        let account = shard.accounts.get(license);
+        let counters = account.map(Account::newest).unwrap_or_default();
+        let given = account.and_then(Account::newest_given);
+        LocalShare { counters, given, sequence: shard.told }
+    }
+
+    /// Does what an operator wants, once: writes it to the journal, then applies it. `complete` says
+    /// what it changes. False when this was done before.
+    pub fn act(
+        &self,
+        mut action: OperatorAction<'static>,
+        complete: impl FnOnce(&Account, &Windows, &mut OperatorAction<'static>),
+        journal: &Journal,
+    ) -> Result<bool, JournalFull> {
+        let mut shard = self.shards[index(&action.license)].lock();
+        let shard = &mut *shard;
+        let done = shard.actions.entry(action.license).or_default();
+        if done.iter().any(|known| known.is_same(action.kind, &action.id)) {
+            return Ok(false);
+        }
+        let windows = *shard.windows.turn(action.time);
+        let account = shard.accounts.entry(action.license).or_default();
+        complete(account, &windows, &mut action);
+        journal.append(EntryFrame::action(&action))?;
+        for (period, given) in action.changes.iter().flat_map(|changes| changes.given(&windows)) {
+            account.give(period, &given);
+        }
+        done.push(action);
+        Ok(true)
+    }
+
+    /// What operators did about a licence, oldest first.
+    pub fn actions(&self, license: &LicenseId) -> Vec<OperatorAction<'static>> {
+        self.shards[index(license)].lock().actions.get(license).cloned().unwrap_or_default()
+    }
+
+    pub fn restore_action(&self, action: OperatorAction<'static>) {
+        let mut shard = self.shards[index(&action.license)].lock();
+        shard.actions.entry(action.license).or_default().push(action);
+    }
+
+    pub fn restore_given(&self, license: LicenseId, period: Period, given: &GivenAllowance) {
+        let mut shard = self.shards[index(&license)].lock();
+        shard.accounts.entry(license).or_default().give(period, given);
+    }
+
+    /// What the operator gave a licence in the current windows of these periods, and how many of its
+    /// requests are open.
+    pub fn standing(
+        &self,
+        license: &LicenseId,
+        periods: [Period; 2],
+        now: UnixMs,
+    ) -> ([GivenAllowance; 2], u64) {
+        let mut shard = self.shards[index(license)].lock();
+        let windows = *shard.windows.turn(now);
+        let none = Account::default();
+        let account = shard.accounts.get(license).unwrap_or(&none);
+        let open = shard.open.values().filter(|(of, ..)| of == license).count() as u64;
+        (periods.map(|period| account.given(period, &windows)), open)
+    }
+
+    /// The last reservation of a licence since the start, if its account is still kept.
+    pub fn last_use(&self, license: &LicenseId) -> Option<UnixMs> {
+        let shard = self.shards[index(license)].lock();
+        shard.accounts.get(license).map(|account| account.seen).filter(|seen| seen.0 > 0)
+    }
+
+    /// Licences that have something settled, open or given here.
+    pub fn licenses(&self) -> Vec<LicenseId> {
+        let mut licenses = Vec::new();
+        for shard in &self.shards {
+            licenses.extend(shard.lock().accounts.keys());
+        }
+        licenses
+    }
+
+    /// What is nowhere but here.
+    pub fn volatile(&self, now: UnixMs) -> InMemoryState {
+        let mut all = InMemoryState::default();
+        let minute = Windows::at(now).of(Period::Minute).start;
+        for shard in &self.shards {
+            let shard = shard.lock();
+            all.open.extend(shard.open.iter().map(|(hold, (_, open, _))| (*hold, open.tokens)));
+            all.made.push(shard.made);
+            for (license, account) in &shard.accounts {
+                if account.places() > 0 {
+                    all.places.push((*license, account.places()));
+                }
+                if account.rates()[Period::Minute as usize].start == minute {
+                    all.rates.push((*license, account.rates()));
+                }
+                let known = account.known_ids(now);
+                if !known.is_empty() {
+                    all.ids.push((*license, known));
+                }
+            }
+        }
+        all
+    }
+
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            *shard.lock() = Shard::default();
+        }
+    }
+
+    /// Takes in what another process had in memory alone; `rows` are the open reservations by SQLite.
+    /// After [`super::sqlite::Database::restore`].
+    pub fn adopt(&self, volatile: &InMemoryState, rows: &[OrphanedReservation]) {
+        for (shard, made) in self.shards.iter().zip(&volatile.made) {
+            let mut shard = shard.lock();
+            shard.made = shard.made.max(*made);
+        }
+        let account = |license: &LicenseId, change: &dyn Fn(&mut Account)| {
+            let mut shard = self.shards[index(license)].lock();
+            change(shard.accounts.entry(*license).or_default());
+        };
+        for (license, places) in &volatile.places {
+            account(license, &|account| account.open_places(*places));
+        }
+        for (license, rates) in &volatile.rates {
+            account(license, &|account| {
+                Period::ALL.iter().zip(rates).for_each(|(p, rate)| account.restore_rate(*p, *rate));
+            });
+        }
+        for (license, known) in &volatile.ids {
+            account(license, &|account| account.remember_ids(known));
+        }
+        let tokens: FxHashMap<u64, u64> = volatile.open.iter().copied().collect();
+        for OrphanedReservation { reserved: row, about, .. } in rows {
+            let Some(tokens) = tokens.get(&row.hold) else { continue };
+            let mut shard = self.shards[index(&row.license)].lock();
+            let open = shard.accounts.entry(row.license).or_default().adopt(row, *tokens);
+            shard.open.insert(row.hold, (row.license, open, about.clone()));
+            shard.made = shard.made.max(row.hold >> SHARD_BITS);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn accounts(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().accounts.len()).sum()
+    }
+
+    pub fn open(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.lock().open.len() as u64).sum()
+    }
+}
+
+/// A licence's id is an HMAC: any of its bits spread evenly.
+fn index(license: &LicenseId) -> usize {
+    usize::from(license.0[0]) % SHARDS
+}

@@ -1,0 +1,362 @@
+//! What a licence may spend while the store is away: pure arithmetic.
+//!
+//! Once for each window of its limits the smaller of 2 % of the limit and what this gateway last saw
+//! left, at least 1 if any was left; and for 60 s of each absence at most. So all gateways together
+//! pass a limit by at most their number times that. Nothing is lost by it: what was spent is in the
+//! journal like everything else, and reaches the store when it is back.
+
+use std::time::{Duration, Instant};
+
+use gatekeeper_filters::kernel::{Demand, Limit, UnixMs};
+
+use serde::{Deserialize, Serialize};
+
+use super::script_reply::LimitCount;
+use crate::ledger::windows::Windows;
+
+/// One in so many of a limit.
+const SHARE: u64 = 50;
+const LONGEST: Duration = Duration::from_secs(60);
+/// A licence that was not decided about for so long is not served.
+const REMEMBERED: u64 = 24 * 3600 * 1000;
+
+/// What the store said last of a licence.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct LastStoreState {
+    pub at: UnixMs,
+    messages: WindowRemaining,
+    tokens: WindowRemaining,
+    /// It was last refused because something was used up, until then; 0 when it was not.
+    #[serde(default)]
+    refused_until: UnixMs,
+}
+
+/// What was left in the window that began at `start`; `None` where there is no limit.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct WindowRemaining {
+    start: UnixMs,
+    left: Option<u64>,
+}
+
+/// What was spent without the store in one window.
+#[derive(Debug, Clone, Copy, Default)]
+struct WindowSpent {
+    start: UnixMs,
+    /// In the whole window.
+    in_all: u64,
+    /// In this absence.
+    now: u64,
+}
+
+/// What a licence spends without the store.
+#[derive(Debug, Clone, Copy)]
+pub struct OutageAllowance {
+    /// Which absence of the store it is of.
+    absence: u64,
+    began: Instant,
+    messages: WindowSpent,
+    tokens: WindowSpent,
+}
+
+/// The amounts of one request on a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowanceUse {
+    pub output: Option<u64>,
+    pub tokens: u64,
+}
+
+impl LastStoreState {
+    pub fn new(demand: &Demand, now: UnixMs, messages: LimitCount, tokens: LimitCount) -> Self {
+        let windows = Windows::at(now);
+        let left = |limit: Option<Limit>, count: LimitCount| WindowRemaining {
+            start: limit.map_or(UnixMs(0), |limit| windows.of(limit.per).start),
+            left: limit.map(|_| count.left()),
+        };
+        Self {
+            at: now,
+            messages: left(demand.messages, messages),
+            tokens: left(demand.tokens, tokens),
+            refused_until: UnixMs(0),
+        }
+    }
+
+    /// It was refused, as what a limit grants is used up until then.
+    pub fn refused(demand: &Demand, now: UnixMs, until: UnixMs) -> Self {
+        let nothing = LimitCount { used: 0, limit: 0 };
+        Self { refused_until: until, ..Self::new(demand, now, nothing, nothing) }
+    }
+
+    /// When what is used up comes back, if the licence was last refused for that and it is not yet so.
+    pub fn refused_until(&self, now: UnixMs) -> Option<UnixMs> {
+        (self.refused_until > now).then_some(self.refused_until)
+    }
+
+    /// Whether it tells too little of the licence by now.
+    pub fn is_old(&self, now: UnixMs) -> bool {
+        now.0.saturating_sub(self.at.0) > REMEMBERED
+    }
+}
+
+impl WindowSpent {
+    fn in_window(self, start: UnixMs, same_absence: bool) -> WindowSpent {
+        match self.start == start {
+            true if same_absence => self,
+            true => WindowSpent { now: 0, ..self },
+            false => WindowSpent { start, in_all: 0, now: 0 },
+        }
+    }
+
+    fn add(&mut self, amount: u64) {
+        self.in_all = self.in_all.saturating_add(amount);
+        self.now = self.now.saturating_add(amount);
+    }
+
+    fn give_back(&mut self, amount: u64) {
+        self.in_all = self.in_all.saturating_sub(amount);
+        self.now = self.now.saturating_sub(amount);
+    }
+}
+
+/// What is still to be spent. A window that the store has not been asked about has its whole limit.
+fn available(limit: Limit, seen: WindowRemaining, spent: WindowSpent) -> u64 {
+    let left = match seen.left {
+        Some(left) if seen.start == spent.start => left,
+        _ => limit.count,
+    };
+    let share = (limit.count / SHARE).max(1);
+    let left = left.saturating_sub(spent.now);
+    share.saturating_sub(spent.in_all).min(left)
+}
+
+/// What was spent on leases in one window, as it is kept over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AllowanceRow {
+    pub start: UnixMs,
+    pub spent: u64,
+}
+
+impl OutageAllowance {
+    /// Messages and tokens.
+    pub fn kept(&self) -> [AllowanceRow; 2] {
+        [self.messages, self.tokens]
+            .map(|spent| AllowanceRow { start: spent.start, spent: spent.in_all })
+    }
+
+    /// What a process before this one spent, in an absence that is over.
+    pub fn restored(kept: [AllowanceRow; 2]) -> Self {
+        let [messages, tokens] =
+            kept.map(|kept| WindowSpent { start: kept.start, in_all: kept.spent, now: 0 });
+        Self { absence: u64::MAX, began: Instant::now(), messages, tokens }
+    }
+
+    /// Lets a request spend, or does not; `None` when nothing may be spent.
+    pub fn spend(
+        lease: &mut Option<OutageAllowance>,
+        seen: &LastStoreState,
+        demand: &Demand,
+        absence: u64,
+        at: Instant,
+    ) -> Option<AllowanceUse> {
+        if seen.is_old(demand.now) || demand.now < seen.refused_until {
+            return None;
+        }
+        let before = lease.filter(|lease| lease.absence == absence);
+        let began = before.map_or(at, |lease| lease.began);
+        let is_limited = demand.messages.is_some() || demand.tokens.is_some();
+        if is_limited && at.saturating_duration_since(began) >= LONGEST {
+            return None;
+        }
+        let windows = Windows::at(demand.now);
+        let spent = |of: fn(&OutageAllowance) -> WindowSpent, limit: Option<Limit>| {
+            let start = limit.map_or(UnixMs(0), |limit| windows.of(limit.per).start);
+            let known = lease.as_ref().map(of).unwrap_or_default();
+            known.in_window(start, before.is_some())
+        };
+        let mut messages = spent(|lease| lease.messages, demand.messages);
+        let mut tokens = spent(|lease| lease.tokens, demand.tokens);
+        if let Some(limit) = demand.messages
+            && available(limit, seen.messages, messages) == 0
+        {
+            return None;
+        }
+        let output = match demand.tokens {
+            None => demand.output,
+            Some(limit) => Some(fit(demand, available(limit, seen.tokens, tokens))?),
+        };
+        let amount = demand.input.saturating_add(output.unwrap_or(0));
+        messages.add(1);
+        tokens.add(amount);
+        *lease = Some(OutageAllowance { absence, began, messages, tokens });
+        Some(AllowanceUse { output, tokens: amount })
+    }
+
+    /// A request ended: it cost something else than was thought.
+    pub fn settle(&mut self, leased: AllowanceUse, message: bool, tokens: u64) {
+        self.messages.give_back(u64::from(!message));
+        self.tokens.give_back(leased.tokens);
+        self.tokens.add(tokens);
+    }
+}
+
+/// The output that fits, if any does.
+fn fit(demand: &Demand, left: u64) -> Option<u64> {
+    let room = left.checked_sub(demand.input)?;
+    let wanted = demand.output.unwrap_or(room);
+    let least = if wanted == 0 { 0 } else { demand.min_output.clamp(1, wanted.max(1)) };
+    (room >= least).then(|| wanted.min(room))
+}
+
+#[cfg(test)]
+mod tests {
+    use gatekeeper_filters::kernel::{About, LicenseId, Period};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixMs = UnixMs(1_795_485_600_123);
+
+    fn demand(messages: Option<u64>, tokens: Option<u64>) -> Demand {
+        let month = |count| Limit { count, per: Period::Month };
+        Demand {
+            license: LicenseId([7; 32]),
+            now: NOW,
+            about: About::default(),
+            input_cost: 0,
+            messages: messages.map(month),
+            tokens: tokens.map(month),
+            input: 10,
+            output: Some(40),
+            min_output: 20,
+            pace: None,
+            message_id: None,
+        }
+    }
+
+    fn seen(demand: &Demand, messages: u64, tokens: u64) -> LastStoreState {
+        let count = |left: u64, limit: Option<Limit>| {
+            let limit = limit.map_or(0, |limit| limit.count);
+            LimitCount { used: limit - left.min(limit), limit }
+        };
+        LastStoreState::new(
+            demand,
+            NOW,
+            count(messages, demand.messages),
+            count(tokens, demand.tokens),
+        )
+    }
+
+    fn spends(demand: &Demand, seen: &LastStoreState) -> usize {
+        let (mut lease, at) = (None, Instant::now());
+        (0..10_000)
+            .take_while(|_| OutageAllowance::spend(&mut lease, seen, demand, 1, at).is_some())
+            .count()
+    }
+
+    #[test]
+    fn two_in_a_hundred_and_never_more_than_was_left() {
+        for (limit, left, expected) in
+            [(1_000, 1_000, 20), (1_000, 3, 3), (1_000, 0, 0), (50, 50, 1), (10, 10, 1), (1, 0, 0)]
+        {
+            let demand = demand(Some(limit), None);
+            assert_eq!(spends(&demand, &seen(&demand, left, 0)), expected, "{limit} {left}");
+        }
+    }
+
+    /// Whose last decision was that everything is used up gets nothing in that window, whatever its
+    /// share would be; in the next one it does.
+    #[test]
+    fn who_was_refused_last_spends_nothing_in_that_window() {
+        let demand = demand(Some(1_000), None);
+        let until = UnixMs(NOW.0 + 3_600_000);
+        let refused = LastStoreState::refused(&demand, NOW, until);
+        assert_eq!(spends(&demand, &refused), 0);
+        let last = Demand { now: UnixMs(until.0 - 1), ..demand.clone() };
+        assert_eq!(spends(&last, &refused), 0);
+        let granted = seen(&demand, 1_000, 0);
+        assert_eq!(spends(&last, &granted), 20);
+        let next = Demand { now: until, messages: None, ..demand };
+        assert!(spends(&next, &refused) > 0);
+    }
+
+    #[test]
+    fn tokens_shrink_to_what_may_be_spent() {
+        let demand = demand(None, Some(2_000));
+        let known = seen(&demand, 0, 2_000);
+        let (mut lease, at) = (None, Instant::now());
+        let leased = OutageAllowance::spend(&mut lease, &known, &demand, 1, at).unwrap();
+        // 2 % are 40: 10 of input leave 30.
+        assert_eq!(leased, AllowanceUse { output: Some(30), tokens: 40 });
+        assert_eq!(OutageAllowance::spend(&mut lease, &known, &demand, 1, at), None);
+        lease.as_mut().unwrap().settle(leased, true, 5);
+        let leased = OutageAllowance::spend(&mut lease, &known, &demand, 1, at).unwrap();
+        assert_eq!(leased.output, Some(25));
+    }
+
+    #[test]
+    fn it_ends_after_a_minute_and_is_had_once_a_window() {
+        let demand = demand(Some(1_000), None);
+        let known = seen(&demand, 1_000, 0);
+        let (mut lease, at) = (None, Instant::now());
+        let mut spend = |absence, after: u64| {
+            let at = at + Duration::from_secs(after);
+            OutageAllowance::spend(&mut lease, &known, &demand, absence, at).is_some()
+        };
+        assert!(spend(1, 0) && spend(1, 59));
+        assert!(!spend(1, 60));
+        // The next absence: what is left of the 20, in a minute of its own.
+        let more = (0..100).take_while(|_| spend(2, 100)).count();
+        assert_eq!(more, 18);
+        assert!(!spend(3, 200));
+    }
+
+    #[test]
+    fn what_was_spent_outlives_a_restart() {
+        let demand = demand(Some(1_000), None);
+        let known = seen(&demand, 1_000, 0);
+        let (mut lease, at) = (None, Instant::now());
+        for _ in 0..15 {
+            assert!(OutageAllowance::spend(&mut lease, &known, &demand, 1, at).is_some());
+        }
+        let mut lease = Some(OutageAllowance::restored(lease.unwrap().kept()));
+        let more = (0..100)
+            .take_while(|_| OutageAllowance::spend(&mut lease, &known, &demand, 1, at).is_some())
+            .count();
+        assert_eq!(more, 5);
+    }
+
+    #[test]
+    fn nobody_unknown_spends_and_no_limit_needs_no_lease() {
+        let limited = demand(Some(1_000), None);
+        let old = LastStoreState { at: UnixMs(NOW.0 - REMEMBERED - 1), ..seen(&limited, 1_000, 0) };
+        assert_eq!(spends(&limited, &old), 0);
+        let unlimited = demand(None, None);
+        assert_eq!(spends(&unlimited, &seen(&unlimited, 0, 0)), 10_000);
+    }
+
+    proptest! {
+        /// However requests end, and however often the store goes: never more than 2 % (at least 1),
+        /// never more than was left.
+        #[test]
+        fn the_bound_holds(
+            limit in 1u64..5_000,
+            left in 0u64..5_000,
+            steps in prop::collection::vec((1u64..4, any::<bool>()), 1..400),
+        ) {
+            let demand = demand(Some(limit), None);
+            let left = left.min(limit);
+            let known = seen(&demand, left, 0);
+            let (mut lease, at) = (None, Instant::now());
+            let (mut absence, mut charged) = (0, 0);
+            for (step, keeps) in steps {
+                absence = absence.max(step);
+                if let Some(leased) = OutageAllowance::spend(&mut lease, &known, &demand, absence, at) {
+                    lease.as_mut().unwrap().settle(leased, keeps, 50);
+                    charged += u64::from(keeps);
+                }
+            }
+            prop_assert!(charged <= (limit / SHARE).max(1));
+            // What the gateway saw left does not shrink in this test, as it would with a store.
+            prop_assert!(charged <= left * 3);
+        }
+    }
+}

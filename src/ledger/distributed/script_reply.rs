@@ -1,0 +1,127 @@
+//! What the store answers to a reservation.
+
+use gatekeeper_filters::kernel::UnixMs;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptReply {
+    Granted {
+        /// By the store's clock.
+        now: UnixMs,
+        /// `None` where nothing caps the output.
+        output: Option<u64>,
+        messages: LimitCount,
+        tokens: LimitCount,
+        role: MessageRole,
+    },
+    /// The windows were not those of the store's clock.
+    Clock(UnixMs),
+    Places,
+    Rate,
+    Messages(LimitCount),
+    Tokens {
+        count: LimitCount,
+        left: u64,
+        needed: u64,
+    },
+    Busy,
+    /// What this gateway had written is gone.
+    Lost,
+}
+
+/// What a request is to the message that it shares by an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageRole {
+    /// It has no id.
+    Alone,
+    /// Its group had no message: this one holds it.
+    Owns,
+    /// Another open request holds it.
+    Shares,
+    /// It was charged before.
+    Paid,
+}
+
+/// Used and allowed, what the operator gave included; `limit` means nothing where the plan has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitCount {
+    pub used: u64,
+    pub limit: u64,
+}
+
+impl LimitCount {
+    pub fn left(self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+impl ScriptReply {
+    /// `None` for what no script of ours says.
+    pub fn read(numbers: &[i64]) -> Option<(UnixMs, ScriptReply)> {
+        let [code, now, rest @ ..] = numbers else { return None };
+        let now = UnixMs(u64::try_from(*now).ok()?);
+        let at = |place: usize| rest.get(place).map(|number| (*number).max(0) as u64);
+        let count = |used, limit| Some(LimitCount { used: at(used)?, limit: at(limit)? });
+        let answer = match code {
+            0 => ScriptReply::Granted {
+                now,
+                output: rest.first().filter(|cap| **cap >= 0).map(|cap| *cap as u64),
+                messages: count(1, 2)?,
+                tokens: count(3, 4)?,
+                role: match at(5)? {
+                    0 => MessageRole::Alone,
+                    1 => MessageRole::Owns,
+                    2 => MessageRole::Shares,
+                    _ => MessageRole::Paid,
+                },
+            },
+            1 => ScriptReply::Clock(now),
+            2 => ScriptReply::Places,
+            3 => ScriptReply::Rate,
+            4 => ScriptReply::Messages(count(0, 1)?),
+            5 => ScriptReply::Tokens { count: count(0, 3)?, left: at(1)?, needed: at(2)? },
+            6 => ScriptReply::Busy,
+            7 => ScriptReply::Lost,
+            _ => return None,
+        };
+        Some((now, answer))
+    }
+
+    /// Whether something stood in the way that is only presumed of a gateway, which may know better.
+    pub fn has_presumed(numbers: &[i64]) -> bool {
+        matches!(numbers, [4, _, _, _, 1] | [5, _, _, _, _, _, 1] | [6, _, 1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_as_they_are_written() {
+        let count = |used, limit| LimitCount { used, limit };
+        let now = UnixMs(5);
+        let (messages, tokens) = (count(1, 50), count(90, 100));
+        let granted = ScriptReply::Granted {
+            now,
+            output: Some(9),
+            messages,
+            tokens,
+            role: MessageRole::Alone,
+        };
+        assert_eq!(ScriptReply::read(&[0, 5, 9, 1, 50, 90, 100, 0]), Some((now, granted)));
+        let uncapped = ScriptReply::read(&[0, 5, -1, 1, -1, 90, -1, 1]);
+        let (messages, tokens) = (count(1, 0), count(90, 0));
+        let owns =
+            ScriptReply::Granted { now, output: None, messages, tokens, role: MessageRole::Owns };
+        assert_eq!(uncapped, Some((now, owns)));
+        let denied = ScriptReply::Tokens { count: count(90, 100), left: 10, needed: 20 };
+        assert_eq!(ScriptReply::read(&[5, 5, 90, 10, 20, 100]), Some((now, denied)));
+        assert_eq!(
+            ScriptReply::read(&[4, 5, 50, 50]),
+            Some((now, ScriptReply::Messages(count(50, 50))))
+        );
+        for nonsense in [&[][..], &[0], &[0, 5], &[9, 5], &[0, -5], &[5, 5, 90]] {
+            assert_eq!(ScriptReply::read(nonsense), None, "{nonsense:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! How a store goes to another process while requests are open.
+//!
+//! What is in SQLite and the journal the next owner reads from there, as after any start. The rest is
+//! [`InMemoryState`]. Reservations whose requests go on in another process stay open: their rows are in
+//! SQLite, and [`InMemoryState::open`] says which they are; all others are charged as after a crash.
+//!
+//! The lock goes along as an open file: no third process gets in between, and whichever of the two is
+//! left still holds it. The kernel can't tell them apart, so whoever gave the store away has to know that
+//! it went on from there ([`crate::upgrade`]).
+
+use std::{os::fd::OwnedFd, path::Path, sync::atomic::Ordering};
+
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
+
+use super::{EmbeddedLedger, StoreOpenError, beside, recovery, store_lock::StoreLock};
+use crate::ledger::{
+    account::Rate, distributed::ReservationsState, journal::entry::EntryNames,
+    message_ids::KnownId, sqlite::batch::Batch,
+};
+
+/// What a ledger has in memory alone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InMemoryState {
+    /// Reservations of requests that go on: hold and tokens held.
+    pub open: Vec<(u64, u64)>,
+    /// The last hold that was given out, in each shard.
+    pub made: Vec<u64>,
+    pub places: Vec<(LicenseId, u32)>,
+    /// Licences that were let in this minute.
+    pub rates: Vec<(LicenseId, [Rate; 4])>,
+    pub ids: Vec<(LicenseId, Vec<KnownId>)>,
+    /// Where several gateways count together.
+    pub shared: Option<ReservationsState>,
+}
+
+impl InMemoryState {
+    pub(crate) fn live(&self) -> FxHashSet<u64> {
+        self.open.iter().map(|(hold, _)| *hold).collect()
+    }
+}
+
+/// A store that another process gave away.
+pub struct InheritedStore {
+    pub lock: OwnedFd,
+    pub volatile: InMemoryState,
+}
+
+impl EmbeddedLedger {
+    /// Brings everything into SQLite and lets go of the store; nobody may call this ledger any more.
+    ///
+    /// # Errors
+    /// The lock can't be copied, or the journal has no room; then [`EmbeddedLedger::take_back`].
+    pub fn give(&self) -> std::io::Result<InheritedStore> {
+        self.give_at(UnixMs::now())
+    }
+
+    pub(crate) fn give_at(&self, now: UnixMs) -> std::io::Result<InheritedStore> {
+        let lock = match &*self.owner.lock() {
+            Some(owner) => owner.copy()?,
+            None => return Err(std::io::Error::other("the store is not here")),
+        };
+        let volatile = self.book.volatile(now);
+        self.stop();
+        if !self.journal.is_written() {
+            return Err(std::io::Error::other("the journal has no room for what was settled"));
+        }
+        // What the database did not take is in the journal, and the next owner begins with that.
+        if let Some(owner) = &mut *self.owner.lock() {
+            owner.is_shared = true;
+        }
+        self.book.clear();
+        Ok(InheritedStore { lock, volatile })
+    }
+
+    /// What is in memory alone.
+    pub fn volatile(&self) -> InMemoryState {
+        self.book.volatile(UnixMs::now())
+    }
+
+    /// Takes the store back from a process that has ended. `volatile` is what is open here by now.
+    ///
+    /// # Errors
+    /// It can't be read or written.
+    pub fn take_back(&self, volatile: &InMemoryState) -> Result<(), StoreOpenError> {
+        // A successor may have let go of the lock, and a third process may have taken it.
+        if !self.owner.lock().as_ref().is_some_and(StoreLock::renew) {
+            return Err(StoreOpenError::InUse { path: self.path.clone(), pid: None });
+        }
+        self.stop();
+        let now = UnixMs::now();
+        let dir = beside(&self.path, ".journal");
+        let sqlite = |source| StoreOpenError::Sqlite { path: self.path.clone(), source };
+        let mut db = self.db.lock();
+        // What was settled and waits for room in the journal is no orphan: its charge is known.
+        let waiting = self.journal.waiting();
+        let mut live = volatile.live();
+        live.extend(waiting.iter().map(|settled| settled.hold));
+        let found = recovery::recover(&mut db, &self.path, &dir, &live)?;
+        if !waiting.is_empty() {
+            let known = db.orphans().map_err(sqlite)?;
+            let mut batch = Batch::default();
+            batch.reaches = found.reaches;
+            for settled in &waiting {
+                let names = known.iter().find(|row| row.reserved.hold == settled.hold);
+                batch.settle(settled, names.map(|row| EntryNames::of(&row.about)));
+            }
+            db.apply(&batch).map_err(sqlite)?;
+            self.journal.forget_waiting(waiting.len());
+        }
+        self.book.clear();
+        db.restore(&self.book, now).map_err(sqlite)?;
+        let rows = db.orphans().map_err(sqlite)?;
+        self.book.adopt(volatile, &rows);
+        drop(db);
+        let file = |source| StoreOpenError::File { path: dir, source };
+        self.journal.restart(found.reaches + 1).map_err(file)?;
+        self.journal.tend();
+        self.filled.store(true, Ordering::Relaxed);
+        if let Some(owner) = &mut *self.owner.lock() {
+            owner.is_shared = false;
+            owner.sign();
+        }
+        self.start(self.keep).map_err(StoreOpenError::Thread)
+    }
+
+    /// Holds of requests in another process, with the estimate of their input: what they are charged
+    /// if that process vanishes.
+    pub fn inputs(&self, volatile: &InMemoryState) -> rusqlite::Result<Vec<(u64, u64)>> {
+        let live = volatile.live();
+        let rows = self.db.lock().orphans()?;
+        let rows = rows.iter().map(|row| &row.reserved);
+        Ok(rows.filter(|row| live.contains(&row.hold)).map(|r| (r.hold, r.input)).collect())
+    }
+
+    /// Charges what is still open when the process ends, as its next start would. After
+    /// [`EmbeddedLedger::close`], and with nobody left who could settle.
+    pub fn charge_open(&self) {
+        let mut db = self.db.lock();
+        if let Err(problem) = recovery::charge(&mut db) {
+            log::warn!("store: what is open is charged at the next start: {problem}");
+        }
+        let _ = db.checkpoint();
+    }
+}
+
+pub(crate) fn owner(
+    path: &Path,
+    inherited: Option<OwnedFd>,
+    take: impl FnOnce() -> Result<StoreLock, StoreOpenError>,
+) -> Result<StoreLock, StoreOpenError> {
+    match inherited {
+        None => take(),
+        Some(lock) => {
+            let note = beside(path, ".lock");
+            StoreLock::adopt(lock, &note)
+                .map_err(|source| StoreOpenError::File { path: note, source })
+        }
+    }
+}

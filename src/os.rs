@@ -1,0 +1,5 @@
+//! Limits and services of the operating system: file descriptors, memory, systemd.
+
+pub mod fd_limit;
+pub mod memory_limit;
+pub mod systemd;

@@ -1,0 +1,168 @@
+//! The health of all keys, accounts and providers: kept over reloads, found by name.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{
+    ProviderPool,
+    backoff::{Cooldown, Quarantine},
+    breaker::Breaker,
+    health::{GroupHealth, KeyHealth},
+    health_events::{HealthChange, HealthEvent, HealthEventSender, HealthSubject},
+    key::MasterKey,
+    retry_budget::RetryBudget,
+};
+use crate::{config::settings::BaseUrl, vault::KeyedHash};
+
+/// By provider and id.
+type KeyName = (Arc<str>, Arc<str>);
+/// By name and address: a provider that moved is a new one.
+type Providers = HashMap<(Arc<str>, String), Arc<ProviderHealth>>;
+
+/// Of one provider at one address.
+#[derive(Debug, Default)]
+pub struct ProviderHealth {
+    pub breaker: Arc<Breaker>,
+    pub budget: RetryBudget,
+    /// By group.
+    accounts: Mutex<HashMap<Arc<str>, Arc<Breaker>>>,
+}
+
+impl ProviderHealth {
+    pub(super) fn account(&self, group: &Arc<str>) -> Arc<Breaker> {
+        self.accounts.lock().entry(group.clone()).or_default().clone()
+    }
+
+    fn close(&self) {
+        self.breaker.close();
+        for account in self.accounts.lock().values() {
+            account.close();
+        }
+    }
+}
+
+/// What another gateway found out of an account, or of a model there.
+fn hear_of_limit(cooling: &Cooldown, quarantine: &Quarantine, change: HealthChange, now: Instant) {
+    match change {
+        HealthChange::Cools(left) => cooling.begin(Some(left), now),
+        HealthChange::Quarantined(why, left) => quarantine.begin(why, Some(left), now),
+        _ => {
+            cooling.lift();
+            quarantine.lift();
+        }
+    }
+}
+
+pub struct HealthRegistry {
+    /// A key whose secret changed is a new one, even if the old one was quarantined; so the mark of
+    /// its secret is part of its name.
+    keys: Mutex<HashMap<(KeyName, String), Arc<KeyHealth>>>,
+    groups: Mutex<HashMap<KeyName, Arc<GroupHealth>>>,
+    providers: Mutex<Providers>,
+    pub(super) hasher: KeyedHash,
+    pub(super) teller: HealthEventSender,
+}
+
+impl HealthRegistry {
+    pub fn new(hasher: KeyedHash) -> Self {
+        Self {
+            keys: Mutex::default(),
+            groups: Mutex::default(),
+            providers: Mutex::default(),
+            hasher,
+            teller: HealthEventSender::default(),
+        }
+    }
+
+    /// Changes that are found out here are told from now on.
+    pub fn tell(&self) -> UnboundedReceiver<HealthEvent> {
+        self.teller.listen()
+    }
+
+    /// Another gateway found something out.
+    pub fn hear(&self, news: &HealthEvent) {
+        let now = Instant::now();
+        match &news.of {
+            HealthSubject::Provider { provider } => {
+                let known = self.providers.lock();
+                let here = known.iter().filter(|((name, _), _)| name == provider);
+                for (_, health) in here {
+                    match news.change {
+                        HealthChange::Sick(fault) => health.breaker.open(fault, now),
+                        _ => health.close(),
+                    }
+                }
+            }
+            HealthSubject::Group { provider, group } => {
+                let Some(health) = self.known_group(provider, group) else { return };
+                hear_of_limit(&health.cooling, &health.quarantine, news.change, now);
+            }
+            HealthSubject::Model { provider, group, model } => {
+                let Some(health) = self.known_group(provider, group) else { return };
+                let health = health.models.of(model, now);
+                hear_of_limit(&health.cooling, &health.quarantine, news.change, now);
+            }
+            HealthSubject::Key { provider, key, mark } => {
+                let at = ((provider.clone(), key.clone()), mark.clone());
+                let known = self.keys.lock().get(&at).cloned();
+                let Some(health) = known else { return };
+                match news.change {
+                    HealthChange::Quarantined(why, left) => {
+                        health.quarantine.begin(why, Some(left), now)
+                    }
+                    HealthChange::Paused => drop(health.paused.set(true, now)),
+                    HealthChange::Resumed => {
+                        health.paused.set(false, now);
+                        health.quarantine.lift();
+                    }
+                    _ => drop(health.quarantine.lift()),
+                }
+            }
+        }
+    }
+
+    fn known_group(&self, provider: &Arc<str>, group: &Arc<str>) -> Option<Arc<GroupHealth>> {
+        self.groups.lock().get(&(provider.clone(), group.clone())).cloned()
+    }
+
+    /// These providers go live next: what an older configuration had taken away may be used again.
+    pub fn readmit(&self, next: &[ProviderPool]) {
+        for key in in_use(next) {
+            key.health.withdrawn.store(false, Relaxed);
+        }
+    }
+
+    /// These providers are live: every other key gets no new request, not even one that began when it was there.
+    pub fn withdraw_all_but(&self, live: &[ProviderPool]) {
+        let live: HashSet<*const KeyHealth> =
+            in_use(live).map(|key| Arc::as_ptr(&key.health)).collect();
+        for health in self.keys.lock().values() {
+            health.withdrawn.store(!live.contains(&Arc::as_ptr(health)), Relaxed);
+        }
+    }
+
+    pub(super) fn key(&self, provider: &Arc<str>, id: &Arc<str>, mark: &str) -> Arc<KeyHealth> {
+        let at = ((provider.clone(), id.clone()), mark.to_owned());
+        self.keys.lock().entry(at).or_default().clone()
+    }
+
+    pub(super) fn group(&self, provider: &Arc<str>, id: &Arc<str>) -> Arc<GroupHealth> {
+        let at = (provider.clone(), id.clone());
+        self.groups.lock().entry(at).or_default().clone()
+    }
+
+    pub(super) fn provider(&self, name: &Arc<str>, base: &BaseUrl) -> Arc<ProviderHealth> {
+        let at = (name.clone(), base.at(""));
+        self.providers.lock().entry(at).or_default().clone()
+    }
+}
+
+fn in_use(providers: &[ProviderPool]) -> impl Iterator<Item = &Arc<MasterKey>> {
+    providers.iter().flat_map(ProviderPool::keys).filter(|key| !key.is_switched_off())
+}

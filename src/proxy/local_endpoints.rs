@@ -1,0 +1,178 @@
+//! Answers the gateway gives itself: what a plan may use, what is left of it, devices, webhooks,
+//! and that it lives. They cost nothing.
+
+use bytes::Bytes;
+use gatekeeper_filters::{
+    kernel::{Credential, Dialect, License, LicenseQuery, Licenses, LimitUsage, Rejection, UnixMs},
+    license, route,
+};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+use serde_json::{Value, json};
+
+use super::{
+    count_tokens, devices,
+    routes::{self, RouteEntry},
+    webhooks,
+};
+use crate::{
+    downstream::{body::BodyError, client_ip, connection::ClientConnection, respond},
+    runtime::snapshot::Snapshot,
+};
+
+/// Metric label.
+pub fn name(entry: RouteEntry) -> &'static str {
+    match entry {
+        RouteEntry::Models => "models",
+        RouteEntry::Model => "model",
+        RouteEntry::CountTokens => "count_tokens",
+        RouteEntry::Me => "me",
+        RouteEntry::Activate => "activate",
+        RouteEntry::Deactivate => "deactivate",
+        RouteEntry::Webhook(shop) => shop.endpoint(),
+        RouteEntry::Health => "healthz",
+        RouteEntry::Provider(endpoint) => endpoint.name(),
+    }
+}
+
+/// # Errors
+/// Why it is refused, or that the app is gone.
+pub async fn answer(
+    entry: RouteEntry,
+    session: &mut ServerSession,
+    snapshot: &Snapshot,
+    request_id: &str,
+) -> Result<(), BodyError> {
+    let body = match entry {
+        RouteEntry::Models => {
+            models(&license(session, snapshot, DeviceRequirement::Counts).await?.0, snapshot)
+        }
+        RouteEntry::Model => {
+            let license = license(session, snapshot, DeviceRequirement::Counts).await?.0;
+            let name = routes::model_of(session.req_header().raw_path()).unwrap_or_default();
+            let name = percent_decoded(name);
+            let name = String::from_utf8_lossy(&name);
+            model(&route::find(&snapshot.settings.models, Some(&license), &name)?.name)
+        }
+        RouteEntry::CountTokens => count_tokens::answer(session, snapshot).await?,
+        RouteEntry::Me => {
+            me(&license(session, snapshot, DeviceRequirement::Counts).await?.0, snapshot).await?
+        }
+        RouteEntry::Activate => devices::activate(session, snapshot).await?,
+        RouteEntry::Deactivate => devices::deactivate(session, snapshot).await?,
+        RouteEntry::Webhook(shop) => webhooks::take(session, snapshot, shop).await?,
+        RouteEntry::Health | RouteEntry::Provider(_) => json!({"status": "ok"}),
+    };
+    let body = Bytes::from(body.to_string());
+    let head = head(body.len(), request_id).map_err(BodyError::Gone)?;
+    respond::write(session, head, body).await.map_err(BodyError::Gone)
+}
+
+fn head(length: usize, request_id: &str) -> pingora_core::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build_no_case(200, Some(6))?;
+    head.insert_header("content-type", "application/json")?;
+    head.insert_header("cache-control", "no-store")?;
+    head.insert_header("x-request-id", request_id)?;
+    head.set_content_length(length)?;
+    Ok(head)
+}
+
+/// Whether a plan that requires devices does so here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeviceRequirement {
+    Counts,
+    /// Devices come and go here.
+    IsTheMatter,
+}
+
+/// Whose key it is.
+///
+/// # Errors
+/// As the filter `license`.
+pub(super) async fn license(
+    session: &ServerSession,
+    snapshot: &Snapshot,
+    device: DeviceRequirement,
+) -> Result<(License, Credential), Rejection> {
+    let headers = &session.req_header().headers;
+    let credential = routes::credential(headers, Dialect::OpenAi)?;
+    let instance = routes::instance_id(headers)?;
+    let asking = LicenseQuery {
+        credential: &credential,
+        address: client_ip::of(session, &snapshot.settings.server.trusted_proxies),
+        instance: instance.as_deref(),
+        now: UnixMs::now(),
+    };
+    let standing = match device {
+        DeviceRequirement::Counts => snapshot.licenses.check(&asking).await,
+        DeviceRequirement::IsTheMatter => snapshot.licenses.identify(&asking).await,
+    };
+    let license = license::decide(standing, snapshot.settings.licenses.buy_url.as_ref())?;
+    if let Some(connection) = ClientConnection::of(session) {
+        connection.license();
+    }
+    Ok((license, credential))
+}
+
+fn allowed<'a>(license: &'a License, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a str> {
+    let names = snapshot.settings.models.keys().map(|name| &**name);
+    names.filter(|name| license.plan.models.allows(name))
+}
+
+fn models(license: &License, snapshot: &Snapshot) -> Value {
+    let data: Vec<Value> = allowed(license, snapshot).map(model).collect();
+    json!({"object": "list", "data": data})
+}
+
+fn model(id: &str) -> Value {
+    json!({"id": id, "object": "model", "created": 0, "owned_by": "gatekeeper"})
+}
+
+/// SDKs escape what a name may hold beside letters.
+fn percent_decoded(name: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| name.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let (mut decoded, mut at) = (Vec::with_capacity(name.len()), 0);
+    while let Some(byte) = name.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
+async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Rejection> {
+    let plan = &license.plan;
+    let balance = snapshot
+        .ledger
+        .balance(&license.id, plan.messages, plan.tokens, UnixMs::now())
+        .await
+        .map_err(|_| gatekeeper_filters::rate_limit::store_unavailable())?;
+    let limit = |spent: LimitUsage| {
+        spent.limit.map(|limit| {
+            json!({
+                "limit": limit,
+                "used": spent.used,
+                "left": spent.left,
+                "resets_at": spent.resets_at.map(|at| at.to_rfc3339().to_string()),
+            })
+        })
+    };
+    Ok(json!({
+        "plan": &*plan.name,
+        "status": "valid",
+        "until": license.until.map(|at| at.to_rfc3339().to_string()),
+        "limits": {
+            "messages": limit(balance.messages),
+            "tokens": limit(balance.tokens),
+        },
+        "models": allowed(license, snapshot).collect::<Vec<_>>(),
+        "devices": snapshot.licenses.validator.devices_of(license).await.map(devices::to_json),
+    }))
+}

@@ -1,0 +1,186 @@
+//! What another configuration changes, one line for each thing, for the operator.
+//!
+//! Each kind of thing (plans, providers, keys, models, ...) has one table in `tables`: its things by name, and the
+//! facts of each as they are shown. Two tables are laid side by side here. Secrets are hidden facts: that they changed
+//! is told, never what they are.
+
+mod format;
+mod sections;
+
+use std::collections::HashMap;
+
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+
+use crate::config::settings::{LicenseSource, Settings};
+
+/// Characters of one value that are shown.
+const LONGEST: usize = 200;
+
+/// One thing of the configuration.
+struct Section {
+    /// `plan pro`, `provider groq: key groq-1`
+    name: String,
+    /// The thing it is a part of: it comes and goes with it.
+    part_of: Option<String>,
+    /// That it comes or goes is told elsewhere.
+    quiet: bool,
+    facts: Vec<Setting>,
+}
+
+struct Setting {
+    name: &'static str,
+    value: Value,
+    /// It is what it would be if nothing were written.
+    plain: bool,
+}
+
+#[derive(PartialEq)]
+enum Value {
+    Said(String),
+    /// Known by its hash alone.
+    Hidden(Option<[u8; 32]>),
+}
+
+impl Section {
+    fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), part_of: None, quiet: false, facts: Vec::new() }
+    }
+
+    fn part_of(mut self, whole: String) -> Self {
+        self.part_of = Some(whole);
+        self
+    }
+
+    fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// `plain` is what is said where nothing is written; empty where something always is.
+    fn says(mut self, name: &'static str, said: impl Into<String>, plain: &str) -> Self {
+        let said = said.into();
+        let plain = said == plain;
+        self.facts.push(Setting { name, value: Value::Said(said), plain });
+        self
+    }
+
+    fn hides(mut self, name: &'static str, bytes: Option<&[u8]>) -> Self {
+        let value = Value::Hidden(bytes.map(|bytes| Sha256::digest(bytes).into()));
+        self.facts.push(Setting { name, value, plain: true });
+        self
+    }
+
+    /// What is worth telling of a thing that is new.
+    fn summary(&self) -> String {
+        let told = self.facts.iter().filter(|fact| !fact.plain);
+        let told: Vec<String> = told
+            .filter_map(|fact| match &fact.value {
+                Value::Said(said) => Some(format!("{} {}", fact.name, short(said))),
+                Value::Hidden(_) => None,
+            })
+            .collect();
+        if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+    }
+}
+
+/// Every change from one configuration to another; empty when nothing changes.
+pub fn changes(old: &Settings, new: &Settings) -> Vec<String> {
+    let mut lines = Vec::new();
+    for table in sections::ALL {
+        compare(&table(old), &table(new), &mut lines);
+    }
+    lines.extend(listed_licenses(old, new));
+    lines
+}
+
+fn compare(old: &[Section], new: &[Section], lines: &mut Vec<String>) {
+    let before: HashMap<&str, &Section> =
+        old.iter().map(|thing| (thing.name.as_str(), thing)).collect();
+    let after: HashMap<&str, &Section> =
+        new.iter().map(|thing| (thing.name.as_str(), thing)).collect();
+    let has = |things: &HashMap<&str, &Section>, part: &Section| {
+        let whole = part.part_of.as_ref();
+        !part.quiet && whole.is_none_or(|whole| things.contains_key(whole.as_str()))
+    };
+    for thing in new {
+        match before.get(thing.name.as_str()) {
+            Some(was) => changed(was, thing, lines),
+            None if has(&before, thing) => {
+                lines.push(format!("{} added{}", thing.name, thing.summary()));
+            }
+            None => {}
+        }
+    }
+    let gone = old.iter().filter(|thing| !after.contains_key(thing.name.as_str()));
+    lines.extend(gone.filter(|t| has(&after, t)).map(|thing| format!("{} removed", thing.name)));
+}
+
+fn changed(was: &Section, is: &Section, lines: &mut Vec<String>) {
+    let name = &is.name;
+    for (old, new) in was.facts.iter().zip(&is.facts) {
+        let fact = new.name;
+        lines.extend(match (&old.value, &new.value) {
+            (old, new) if old == new => None,
+            (Value::Said(old), Value::Said(new)) => {
+                Some(format!("{name}: {fact} {} → {}", short(old), short(new)))
+            }
+            (Value::Hidden(None), _) => Some(format!("{name}: {fact} added")),
+            (_, Value::Hidden(None)) => Some(format!("{name}: {fact} removed")),
+            _ => Some(format!("{name}: {fact} changed")),
+        });
+    }
+}
+
+fn short(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Licences that stand in the file are secrets of buyers: they are counted, by plan.
+fn listed_licenses(old: &Settings, new: &Settings) -> Vec<String> {
+    let (old, new) = (listed(old), listed(new));
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    let mut count = |what: String| match counts.iter_mut().find(|(known, _)| *known == what) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((what, 1)),
+    };
+    for (key, plan) in &new {
+        match old.get(key) {
+            None => count(format!("added (plan {plan})")),
+            Some(was) if was != plan => count(format!("moved from plan {was} to {plan}")),
+            Some(_) => {}
+        }
+    }
+    for (key, plan) in &old {
+        if !new.contains_key(key) {
+            count(format!("removed (plan {plan})"));
+        }
+    }
+    counts.sort();
+    let line = |(what, count): (String, usize)| {
+        format!("{count} listed {} {what}", if count == 1 { "licence" } else { "licences" })
+    };
+    counts.into_iter().map(line).collect()
+}
+
+/// The hash of each licence of the file, with its plan.
+fn listed(settings: &Settings) -> HashMap<[u8; 32], String> {
+    let lists = settings.licenses.sources.iter().filter_map(|source| match source {
+        LicenseSource::Static(keys) => Some(keys),
+        _ => None,
+    });
+    lists
+        .flatten()
+        .map(|listed| {
+            let spelling = listed.key.expose_secret().trim().to_uppercase();
+            let spelling = zeroize::Zeroizing::new(spelling);
+            (Sha256::digest(spelling.as_bytes()).into(), listed.plan.name.to_string())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

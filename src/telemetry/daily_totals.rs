@@ -1,0 +1,225 @@
+//! What was used today (UTC), by model: begun with what the store knows, ended at midnight.
+
+use std::sync::Arc;
+
+use gatekeeper_filters::kernel::{Period, Record, UnixMs};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::ledger::EmbeddedLedger;
+
+/// Names of models; a configuration that is changed all day long must not fill the memory.
+const MODELS: usize = 1024;
+
+/// Milliseconds before its first moment in which a day may have begun all the same: the clock has
+/// stepped back over midnight, or is behind that of another gateway.
+const STEP: u64 = 5 * 60 * 1000;
+
+/// One model's day.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelTotals {
+    /// The public name, which apps ask for.
+    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
+    pub model: Arc<str>,
+    pub requests: u64,
+    pub input: u64,
+    pub output: u64,
+    /// Part of `input`.
+    pub cached: u64,
+    /// Picodollars.
+    pub cost: u64,
+}
+
+fn write_name<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name)
+}
+
+fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(deserializer).map(Arc::from)
+}
+
+impl ModelTotals {
+    fn add(&mut self, more: &Self) {
+        for (to, from) in [
+            (&mut self.requests, more.requests),
+            (&mut self.input, more.input),
+            (&mut self.output, more.output),
+            (&mut self.cached, more.cached),
+            (&mut self.cost, more.cost),
+        ] {
+            *to = to.saturating_add(from);
+        }
+    }
+}
+
+/// Adds up by name. Names are few and nearly always the same object: looking at all is the fastest.
+pub fn add(models: &mut Vec<ModelTotals>, more: &ModelTotals) {
+    let is_it =
+        |known: &ModelTotals| Arc::ptr_eq(&known.model, &more.model) || known.model == more.model;
+    match models.iter().position(is_it) {
+        Some(place) => models[place].add(more),
+        None if models.len() < MODELS => models.push(more.clone()),
+        None => {}
+    }
+}
+
+/// The models of one day.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DailyTotals {
+    /// Its first moment.
+    pub day: u64,
+    pub models: Vec<ModelTotals>,
+    /// Picodollars, since the gateway runs: the store does not know what was saved.
+    pub saved: u64,
+}
+
+/// The first moment of the day of `at`.
+pub fn day(at: UnixMs) -> u64 {
+    Period::Day.window(at).start.0
+}
+
+impl DailyTotals {
+    /// Counts one request in the day in which it came, as the store does.
+    pub fn count(&mut self, record: &Record, saved: u64) {
+        if record.license.is_none() || record.model.is_empty() {
+            return;
+        }
+        let came = day(record.time);
+        if came > self.day {
+            *self = Self { day: came, ..Self::default() };
+        }
+        if came == self.day {
+            let one = ModelTotals {
+                model: record.model.clone(),
+                requests: 1,
+                input: record.usage.input,
+                output: record.usage.output,
+                cached: record.usage.cached,
+                cost: record.cost,
+            };
+            add(&mut self.models, &one);
+            self.saved = self.saved.saturating_add(saved);
+        }
+    }
+
+    /// What the store knows of the day of `now`.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn in_store(store: &EmbeddedLedger, now: UnixMs) -> rusqlite::Result<Self> {
+        let models = store.by_model(now)?.into_iter().map(|sum| ModelTotals {
+            model: sum.model.into(),
+            requests: sum.requests,
+            input: sum.input,
+            output: sum.output,
+            cached: sum.cached,
+            cost: sum.cost,
+        });
+        Ok(Self { day: day(now), models: models.collect(), saved: 0 })
+    }
+
+    /// Takes another count of the same day where it knows of more: what this one has is part of it.
+    pub fn raise(&mut self, known: &Self) {
+        if known.day != self.day {
+            return self.add(known);
+        }
+        for model in &known.models {
+            match self.models.iter_mut().find(|own| own.model == model.model) {
+                Some(own) if own.requests < model.requests => own.clone_from(model),
+                Some(_) => {}
+                None => add(&mut self.models, model),
+            }
+        }
+    }
+
+    /// Adds another count, when it is of this day or of a later one, which ends this one.
+    pub fn add(&mut self, other: &Self) {
+        if other.day > self.day {
+            *self = Self { day: other.day, ..Self::default() };
+        }
+        if other.day == self.day {
+            for model in &other.models {
+                add(&mut self.models, model);
+            }
+            self.saved = self.saved.saturating_add(other.saved);
+        }
+    }
+
+    /// At midnight nothing has been used yet. A day that is far from having begun tells of a clock
+    /// that was wrong: it must not keep out what is counted until it comes.
+    pub fn turn(&mut self, now: UnixMs) {
+        let today = day(now);
+        if self.day < today || self.day > now.0.saturating_add(STEP) {
+            *self = Self { day: today, ..Self::default() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400_000;
+
+    fn of(day: u64, model: &str, input: u64) -> DailyTotals {
+        let model =
+            ModelTotals { model: model.into(), requests: 1, input, ..ModelTotals::default() };
+        DailyTotals { day, models: vec![model], saved: 1 }
+    }
+
+    #[test]
+    fn a_count_that_knows_more_is_taken_and_nothing_is_counted_twice() {
+        let mut today = of(100 * DAY, "fast", 5);
+        let mut known = of(100 * DAY, "fast", 5);
+        known.add(&of(100 * DAY, "fast", 6));
+        known.add(&of(100 * DAY, "strong", 1));
+        for _ in 0..2 {
+            today.raise(&known);
+            assert_eq!(today.models, known.models);
+        }
+        today.raise(&of(100 * DAY, "fast", 1));
+        today.raise(&of(99 * DAY, "old", 1));
+        assert_eq!(today.models, known.models);
+        today.raise(&of(101 * DAY, "fast", 7));
+        assert_eq!((today.day, today.models[0].input), (101 * DAY, 7));
+    }
+
+    #[test]
+    fn midnight_ends_the_day_and_what_comes_late_counts_in_its_own() {
+        let mut today = of(100 * DAY, "fast", 5);
+        today.add(&of(100 * DAY, "fast", 6));
+        today.add(&of(100 * DAY, "strong", 1));
+        assert_eq!((today.models.len(), today.models[0].input, today.saved), (2, 11, 3));
+        today.turn(UnixMs(101 * DAY - 1));
+        assert_eq!(today.models.len(), 2);
+        today.turn(UnixMs(101 * DAY));
+        assert_eq!(today, DailyTotals { day: 101 * DAY, ..DailyTotals::default() });
+        today.add(&of(100 * DAY, "fast", 6));
+        assert!(today.models.is_empty());
+        today.add(&of(102 * DAY, "fast", 7));
+        assert_eq!((today.day, today.models[0].input, today.saved), (102 * DAY, 7, 1));
+    }
+
+    #[test]
+    fn a_clock_that_was_a_day_ahead_stops_no_count() {
+        let mut today = of(102 * DAY, "fast", 5);
+        today.turn(UnixMs(101 * DAY + DAY / 2));
+        assert_eq!(today, DailyTotals { day: 101 * DAY, ..DailyTotals::default() });
+        today.add(&of(101 * DAY, "fast", 6));
+        assert_eq!(today.models[0].input, 6);
+        // A few seconds back over midnight cost nothing.
+        let mut today = of(102 * DAY, "fast", 5);
+        today.turn(UnixMs(102 * DAY - 7_000));
+        today.add(&of(102 * DAY, "fast", 6));
+        assert_eq!((today.day, today.models[0].input), (102 * DAY, 11));
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        let mut today = DailyTotals::default();
+        for name in 0..2 * MODELS {
+            today.add(&of(0, &format!("m{name}"), 1));
+        }
+        assert_eq!(today.models.len(), MODELS);
+    }
+}

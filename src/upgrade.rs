@@ -1,0 +1,51 @@
+//! Another process takes over: a new version, or one that reads what only a start reads.
+//!
+//! ```text
+//! successor                                     running gateway
+//!    ── hello: which versions, which store ──►    is it one that can take over?
+//!    ◄── welcome ──                               (waits for SIGQUIT, or for `gatekeeper upgrade`)
+//!                                                 new requests wait; the ledger's calls are let end
+//!    ◄── sockets and the store's lock ──
+//!    ◄── state: what is in memory alone ──        from here on the ledger is the successor's
+//!    ◄══ what open requests do ══►                reserve, settle, records, over this connection
+//!    ── ready ──►                                 closes its ports; what still comes is sent on
+//!                                                 ends when the last stream has ended
+//! ```
+//!
+//! **There is one ledger at any moment, so counting stays exact.** A request that is open here when the
+//! ledger goes settles over the connection; the successor answers for what is said there as for its own
+//! requests. What was said is kept here until the successor has done it: as a rule it is in the journal
+//! then, while a settle that finds no room there, or whose message the shared store decides, waits in the
+//! successor's memory for a moment, as one of its own would.
+//!
+//! **There may be three and more**, while the first still ends its streams: what it says goes from each to
+//! the next. Each is told when its successor has handed on, and takes nothing back from then on.
+//!
+//! Each side survives the other. If the connection ends before the successor was ready, or after, while
+//! this process is still there, this process sees to it that the successor is dead, reads the store
+//! again with its own reservations still open, says once more what was not heard, and serves on. If this
+//! process dies, the successor charges what it had open, as the next start would have done.
+//!
+//! The connection is a Unix socket in a directory of mode 0700, one for each configuration, and both sides
+//! look who is there (SO_PEERCRED). Whoever may speak there could as well read the store.
+
+mod adopted_requests;
+mod control_socket;
+pub mod protocol;
+pub mod receiver;
+mod remote_ledger;
+pub mod runtime_dir;
+mod sender;
+mod switchable_ledger;
+
+use std::time::Duration;
+
+/// How long a successor waits for the shared store, while its predecessor's requests wait for it.
+pub const STORE_TIME: Duration = Duration::from_secs(3);
+
+pub use self::{
+    control_socket::{UpgradeServer, UpgradeState},
+    receiver::Predecessor,
+    runtime_dir::RuntimeDir,
+    switchable_ledger::{CallGuard, SwitchableLedger},
+};

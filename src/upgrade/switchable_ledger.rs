@@ -1,0 +1,241 @@
+//! A ledger that can go to another process while requests are open.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use gatekeeper_filters::kernel::{
+    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, RateRefused, RateRequest,
+    Record, StoreDown, UnixMs,
+};
+
+use super::{
+    protocol::{LedgerCommand, LedgerQuery, LedgerReply},
+    remote_ledger::{LedgerMoved, RemoteLedger},
+};
+use crate::{
+    ledger::{EmbeddedLedger, entry_of},
+    telemetry::daily_totals::DailyTotals,
+};
+
+/// Between two looks whether the last call has ended.
+const LOOK: Duration = Duration::from_micros(200);
+/// How long a call waits for a ledger that is on its way.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the ledger is asked: here, or in another process.
+pub struct SwitchableLedger {
+    here: Arc<dyn Ledger>,
+    store: Arc<EmbeddedLedger>,
+    /// Calls under way here. With `moved` it is a gate: a call first counts itself, then looks whether
+    /// the ledger has gone; whoever moves it first says so, then waits until none is counted.
+    calls: InFlightCalls,
+    moved: AtomicBool,
+    afar: ArcSwapOption<RemoteLedger>,
+}
+
+/// Counted by each thread in a place of its own, so that threads do not wait for each other's cache lines.
+#[derive(Default)]
+struct InFlightCalls([LedgerLocation; PLACES]);
+
+const PLACES: usize = 8;
+
+#[repr(align(128))]
+#[derive(Default)]
+struct LedgerLocation(AtomicU64);
+
+impl InFlightCalls {
+    fn begin(&self) -> CallGuard<'_> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static PLACE: usize = NEXT.fetch_add(1, SeqCst) % PLACES;
+        }
+        let place = &self.0[PLACE.with(|place| *place)];
+        place.0.fetch_add(1, SeqCst);
+        CallGuard(place)
+    }
+
+    fn are_over(&self) -> bool {
+        self.0.iter().all(|place| place.0.load(SeqCst) == 0)
+    }
+}
+
+/// A call under way here.
+pub struct CallGuard<'a>(&'a LedgerLocation);
+
+impl Drop for CallGuard<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, SeqCst);
+    }
+}
+
+impl SwitchableLedger {
+    pub fn new(here: Arc<dyn Ledger>, store: Arc<EmbeddedLedger>) -> Arc<Self> {
+        Arc::new(Self {
+            here,
+            store,
+            calls: InFlightCalls::default(),
+            moved: AtomicBool::new(false),
+            afar: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Keeps the ledger here while it lives; `None` when it is not here.
+    pub fn call(&self) -> Option<CallGuard<'_>> {
+        let call = self.calls.begin();
+        (!self.moved.load(SeqCst)).then_some(call)
+    }
+
+    /// Sends all further calls to `afar`, and waits until none is under way here; false when some took
+    /// too long, and the ledger is still here.
+    pub fn move_to(&self, afar: Arc<RemoteLedger>, within: Duration) -> bool {
+        self.afar.store(Some(afar.clone()));
+        self.moved.store(true, SeqCst);
+        let deadline = Instant::now() + within;
+        while !self.calls.are_over() {
+            if Instant::now() >= deadline {
+                self.stay(&afar);
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+        true
+    }
+
+    /// The ledger was not given away after all: what was to be said there is done here.
+    pub fn stay(&self, afar: &RemoteLedger) {
+        let deeds = afar.close(|| self.moved.store(false, SeqCst));
+        deeds.into_iter().for_each(|deed| self.did(deed));
+        afar.moved();
+    }
+
+    /// The ledger was read again here, places included, and does what the other process may not have
+    /// heard.
+    pub fn move_back(&self, afar: &RemoteLedger) {
+        // In one step: who is told that it moved finds it here.
+        let deeds = afar.close(|| self.moved.store(false, SeqCst));
+        deeds.into_iter().for_each(|deed| self.redo(deed));
+        afar.moved();
+    }
+
+    /// Calls have no effect any more: the process ends. False when some are under way still.
+    pub fn retire(&self) -> bool {
+        self.move_to(Arc::new(RemoteLedger::default()), Duration::from_secs(1))
+    }
+
+    fn redo(&self, deed: LedgerCommand) {
+        match deed {
+            LedgerCommand::Settle(hold, charge) => self.here.settle(hold, charge),
+            LedgerCommand::Record { entry, .. } => self.store.record_entry(entry),
+            // Places are counted where the ledger is read again; a record is put on the shelf there.
+            LedgerCommand::Leave(_) | LedgerCommand::License(..) => {}
+        }
+    }
+
+    /// What another process did with a request of its own.
+    pub fn did(&self, deed: LedgerCommand) {
+        if let Some(_call) = self.call() {
+            match deed {
+                LedgerCommand::Leave(license) => self.here.leave(&license),
+                deed => self.redo(deed),
+            }
+        } else {
+            self.tell(deed);
+        }
+    }
+
+    fn tell(&self, deed: LedgerCommand) {
+        let told = self.afar.load_full().map(|afar| afar.tell(deed.clone()));
+        // It came back in the same moment.
+        if told == Some(Err(LedgerMoved)) {
+            self.did(deed);
+        }
+    }
+
+    async fn ask(&self, question: &LedgerQuery) -> Option<LedgerReply> {
+        let afar = self.afar.load_full()?;
+        tokio::time::timeout(PATIENCE, afar.ask(question.clone())).await.ok()?
+    }
+}
+
+#[async_trait]
+impl Ledger for SwitchableLedger {
+    async fn enter(&self, pace: &RateRequest, now: UnixMs) -> Result<(), RateRefused> {
+        loop {
+            if let Some(_call) = self.call() {
+                return self.here.enter(pace, now).await;
+            }
+            match self.ask(&LedgerQuery::Enter(*pace, now)).await {
+                Some(LedgerReply::Entered(answer)) => return answer,
+                Some(_) => return Err(RateRefused::StoreDown),
+                None if self.moved.load(SeqCst) => return Err(RateRefused::StoreDown),
+                None => {}
+            }
+        }
+    }
+
+    fn leave(&self, license: &LicenseId) {
+        match self.call() {
+            Some(_call) => self.here.leave(license),
+            None => self.tell(LedgerCommand::Leave(*license)),
+        }
+    }
+
+    async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied> {
+        loop {
+            if let Some(_call) = self.call() {
+                return self.here.reserve(demand).await;
+            }
+            match self.ask(&LedgerQuery::Reserve(Box::new(demand.clone()))).await {
+                Some(LedgerReply::Reserved(answer)) => return *answer,
+                Some(_) => return Err(Denied::StoreDown),
+                None if self.moved.load(SeqCst) => return Err(Denied::StoreDown),
+                None => {}
+            }
+        }
+    }
+
+    fn settle(&self, hold: u64, charge: Charge) {
+        match self.call() {
+            Some(_call) => self.here.settle(hold, charge),
+            None => self.tell(LedgerCommand::Settle(hold, charge)),
+        }
+    }
+
+    async fn balance(
+        &self,
+        license: &LicenseId,
+        messages: Option<Limit>,
+        tokens: Option<Limit>,
+        now: UnixMs,
+    ) -> Result<Balance, StoreDown> {
+        loop {
+            if let Some(_call) = self.call() {
+                return self.here.balance(license, messages, tokens, now).await;
+            }
+            match self.ask(&LedgerQuery::Balance(*license, messages, tokens, now)).await {
+                Some(LedgerReply::Balanced(answer)) => return answer,
+                Some(_) => return Err(StoreDown),
+                None if self.moved.load(SeqCst) => return Err(StoreDown),
+                None => {}
+            }
+        }
+    }
+
+    fn record(&self, record: Record) {
+        if let Some(_call) = self.call() {
+            return self.here.record(record);
+        }
+        let (provider, cost, time) = (record.provider.to_string(), record.cost, record.time);
+        let entry = entry_of(&record);
+        let mut used = DailyTotals::default();
+        used.count(&record, 0);
+        self.tell(LedgerCommand::Record { entry, provider, cost, time, used });
+    }
+}

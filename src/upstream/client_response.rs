@@ -1,0 +1,249 @@
+//! The app's side of a request: what was sent to it, and whether it is still there.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use gatekeeper_filters::kernel::{Dialect, LicenseId, Rejection, ResponseHead};
+use http::{
+    HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, TRANSFER_ENCODING},
+};
+use pingora_core::{
+    Error,
+    ErrorType::{self, InvalidHTTPHeader},
+    OrErr,
+    protocols::http::{HttpTask, ServerSession},
+};
+use pingora_http::ResponseHeader;
+
+use super::wait::AttemptError;
+use crate::{
+    dialect::{error_body, redact::ProviderMessage},
+    downstream::respond::{self, within_write_time},
+    runtime::drain_slots::{DrainSlot, DrainSlots},
+};
+
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// How long the end of an app's connection may take; TLS has a last word.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
+pub struct ClientResponse<'a> {
+    session: &'a mut ServerSession,
+    request_id: Arc<str>,
+    dialect: Dialect,
+    is_stream: bool,
+    /// A 200 head for a stream has gone out: a failure can only be told in the stream.
+    head_sent: bool,
+    drains: &'a DrainSlots,
+    /// Whose places among them are taken.
+    license: LicenseId,
+    /// The app is gone, and its answer is read on.
+    drain: Option<Box<DrainSlot<'a>>>,
+    /// How long the app has kept writes waiting since the provider was last waited for.
+    held_up: Duration,
+}
+
+impl<'a> ClientResponse<'a> {
+    pub fn new(
+        session: &'a mut ServerSession,
+        request_id: Arc<str>,
+        dialect: Dialect,
+        is_stream: bool,
+        drains: &'a DrainSlots,
+        license: LicenseId,
+    ) -> Self {
+        let (head_sent, drain, held_up) = (false, None, Duration::ZERO);
+        Self { session, request_id, dialect, is_stream, head_sent, drains, license, drain, held_up }
+    }
+
+    /// How long the app has kept writes waiting since this was asked last.
+    pub fn take_delay(&mut self) -> Duration {
+        std::mem::take(&mut self.held_up)
+    }
+
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    /// Whether the app is gone and its answer is drained: nothing is written any more.
+    pub fn is_gone(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// Lets the app go. Whether its answer may be drained from now on: not without a free place,
+    /// and not a second time.
+    pub async fn let_go(&mut self) -> bool {
+        if self.is_gone() {
+            return false;
+        }
+        self.drain = self.drains.begin(self.license).map(Box::new);
+        if self.is_gone() {
+            self.session.set_keepalive(None);
+            let _ = tokio::time::timeout(SHUTDOWN, self.session.shutdown()).await;
+        }
+        self.is_gone()
+    }
+
+    /// Counts bytes of the answer that were read, if the app is gone.
+    ///
+    /// # Errors
+    /// They were more than may be drained.
+    pub fn drained(&mut self, bytes: usize) -> Result<(), AttemptError> {
+        let enough = self.drain.as_mut().is_none_or(|drain| drain.take(bytes));
+        if enough { Ok(()) } else { Err(AttemptError::AppLeft) }
+    }
+
+    /// Resolves when the app has left, or sent bytes that belong to no request; once it is gone,
+    /// when draining has to end. Cancel-safe; only valid after the body was read to its end.
+    pub async fn left(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            return drain.ended().await;
+        }
+        tokio::select! {
+            _ = self.session.read_body_or_idle(true) => {}
+            () = self.drains.cut_off() => {}
+        }
+        // A byte may have been taken off the connection: its next request would start one late.
+        self.session.set_keepalive(None);
+    }
+
+    /// The stream's head, if it was not sent, and a comment: no client times out meanwhile.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn keep_alive(&mut self) -> pingora_core::Result<()> {
+        let mut tasks = Vec::with_capacity(2);
+        if !self.head_sent {
+            let head =
+                self.stream_head(&ResponseHead { status: 200, ..ResponseHead::default() })?;
+            tasks.push(head);
+        }
+        tasks.push(HttpTask::Body(Some(Bytes::from_static(COMMENT)), false));
+        self.write(tasks).await
+    }
+
+    /// Sends bytes of a stream, with the head if it was not sent.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn stream(
+        &mut self,
+        head: Option<&ResponseHead>,
+        bytes: Bytes,
+        end: bool,
+    ) -> pingora_core::Result<()> {
+        if self.drains.is_cut() && !end {
+            return Err(Error::explain(ErrorType::ConnectionClosed, "the process ends"));
+        }
+        if self.head_sent && !end {
+            let write = within_write_time(self.session.write_response_body(bytes, false));
+            let (waited, written) = write.await;
+            self.held_up += waited;
+            return written;
+        }
+        let mut tasks = Vec::with_capacity(2);
+        if let (Some(head), false) = (head, self.head_sent) {
+            tasks.push(self.stream_head(head)?);
+        }
+        match (bytes.is_empty(), end) {
+            (true, true) => tasks.push(HttpTask::Done),
+            (true, false) => {}
+            (false, end) => tasks.push(HttpTask::Body(Some(bytes), end)),
+        }
+        if tasks.is_empty() { Ok(()) } else { self.write(tasks).await }
+    }
+
+    /// Sends a whole answer with its length.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn whole(&mut self, head: &ResponseHead, body: Bytes) -> pingora_core::Result<()> {
+        let mut header = self.head(head, "application/json")?;
+        header.set_content_length(body.len())?;
+        let (waited, written) = respond::write_timed(self.session, header, body).await;
+        self.held_up += waited;
+        written
+    }
+
+    /// Tells the app that nothing could serve: an answer of its own, or the stream's last event.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn reject(&mut self, reject: &Rejection) -> pingora_core::Result<()> {
+        if self.head_sent {
+            return self.stream(None, self.error_event(reject), true).await;
+        }
+        let id = self.request_id.clone();
+        let began = Instant::now();
+        let refused = respond::refuse(self.session, reject, self.dialect, &id).await;
+        self.held_up += began.elapsed();
+        refused
+    }
+
+    /// A refusal as the last event of a stream.
+    pub fn error_event(&self, reject: &Rejection) -> Bytes {
+        let envelope = error_body::refusal(reject, self.dialect, &self.request_id);
+        error_body::event(&envelope, self.dialect)
+    }
+
+    /// A provider's own 4xx, cleaned; in a stream that has begun, its last event.
+    ///
+    /// # Errors
+    /// The app's connection failed.
+    pub async fn relay_error(
+        &mut self,
+        status: u16,
+        said: &ProviderMessage,
+    ) -> pingora_core::Result<()> {
+        let body = error_body::relayed(status, said, self.dialect, &self.request_id);
+        if self.head_sent {
+            return self.stream(None, error_body::event(&body, self.dialect), true).await;
+        }
+        self.whole(&ResponseHead { status, ..ResponseHead::default() }, body).await
+    }
+
+    fn stream_head(&mut self, head: &ResponseHead) -> pingora_core::Result<HttpTask> {
+        let mut header = self.head(head, "text/event-stream; charset=utf-8")?;
+        // Reverse proxies in front of us must not collect events.
+        header.insert_header(BUFFERING, "no")?;
+        if !self.session.is_http2() {
+            header.insert_header(TRANSFER_ENCODING, "chunked")?;
+        }
+        self.head_sent = true;
+        Ok(HttpTask::Header(Box::new(header), false))
+    }
+
+    fn head(
+        &self,
+        head: &ResponseHead,
+        kind: &'static str,
+    ) -> pingora_core::Result<ResponseHeader> {
+        // Straight into the map: these names are constants, and nobody wants their case kept.
+        let (mut parts, ()) = http::Response::new(()).into_parts();
+        parts.status = StatusCode::from_u16(head.status).or_err(InvalidHTTPHeader, "status")?;
+        let headers = &mut parts.headers;
+        headers.reserve(7 + head.headers.len());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let id = HeaderValue::from_str(&self.request_id).or_err(InvalidHTTPHeader, "request id")?;
+        if let Some(name) = respond::own_request_id(self.dialect) {
+            headers.insert(name, id.clone());
+        }
+        headers.insert(respond::REQUEST_ID, id);
+        for (name, value) in &head.headers {
+            headers.insert(name, value.clone());
+        }
+        Ok(parts.into())
+    }
+
+    async fn write(&mut self, tasks: Vec<HttpTask>) -> pingora_core::Result<()> {
+        let (waited, written) = within_write_time(self.session.response_duplex_vec(tasks)).await;
+        self.held_up += waited;
+        written
+    }
+}

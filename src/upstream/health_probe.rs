@@ -1,0 +1,386 @@
+//! Probes: whether a key whose credential was refused is taken again, whether one in doubt is, and whether a provider or an account
+//! whose circuit is open answers at all. Each is a `HealthCheck` of the load balancer's kind that asks for the
+//! list of models, which costs nothing; as many in a row as the check's threshold says decide. A key that is
+//! ready or cooling is never probed for itself, nor is any at the start.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use pingora_core::{
+    Error, ErrorType, protocols::http::client::HttpSession, server::ShutdownWatch,
+    services::background::BackgroundService,
+};
+use pingora_load_balancing::{Backend, health_check::HealthCheck};
+use tokio::task::JoinSet;
+
+use super::{
+    classify::{self, Classification},
+    connector::{Connector, ProviderConnection},
+    http_io::{ended, read_head},
+    request,
+};
+use crate::{
+    pool::{
+        KeyState, ProviderPool,
+        breaker::Circuit,
+        health::Streak,
+        key::{AttemptFeedback, MasterKey},
+        selection,
+    },
+    runtime::snapshot::Snapshot,
+};
+
+/// How often it is looked whether a probe is due.
+const LOOK: Duration = Duration::from_millis(250);
+/// A probe's whole time, the connect included. Shorter than the pause between two of a circuit
+/// (`pool::breaker`), so that a provider that hung is found again soon after it serves.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of an answer that are read; a refusal is shorter.
+const ENOUGH: usize = 64 * 1024;
+
+/// What a probe found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// The credential is taken.
+    Taken,
+    /// It is not.
+    Refused,
+    /// There is no list of models: only a request can tell.
+    NoList,
+    /// Somebody is there, and says that it is not well.
+    Unwell,
+    /// Nobody answered in time.
+    Silent,
+}
+
+impl ProbeResult {
+    pub fn name(self) -> &'static str {
+        match self {
+            ProbeResult::Taken => "taken",
+            ProbeResult::Refused => "refused",
+            ProbeResult::NoList => "no_list",
+            ProbeResult::Unwell => "unwell",
+            ProbeResult::Silent => "silent",
+        }
+    }
+
+    const ALL: [ProbeResult; 5] = [
+        ProbeResult::Taken,
+        ProbeResult::Refused,
+        ProbeResult::NoList,
+        ProbeResult::Unwell,
+        ProbeResult::Silent,
+    ];
+
+    /// What a check's result says.
+    fn of_check(result: &pingora_core::Result<()>) -> Self {
+        match result.as_ref().map_err(|error| error.etype()) {
+            Ok(()) => ProbeResult::Taken,
+            Err(ErrorType::Custom(name)) => Self::ALL
+                .into_iter()
+                .find(|found| found.name() == *name)
+                .unwrap_or(ProbeResult::Silent),
+            Err(_) => ProbeResult::Silent,
+        }
+    }
+
+    fn of(status: u16, headers: &HeaderMap, body: &[u8], provider: &ProviderPool) -> Self {
+        match status {
+            200..=299 => return ProbeResult::Taken,
+            404 | 405 | 501 => return ProbeResult::NoList,
+            _ => {}
+        }
+        match classify::judge(provider.settings.dialect, status, headers, body) {
+            Classification::Failed(failure) => match failure.news {
+                AttemptFeedback::Refused(_) | AttemptFeedback::Doubtful => ProbeResult::Refused,
+                // Whoever is told to slow down, or to pay, has been let in.
+                AttemptFeedback::Limited(..) | AttemptFeedback::Spent(..) => ProbeResult::Taken,
+                _ => ProbeResult::Unwell,
+            },
+            Classification::Relay(_) => ProbeResult::NoList,
+        }
+    }
+}
+
+/// The list of models as a health check of the load balancer's kind.
+pub struct ModelList<'a> {
+    pub connector: &'a Connector,
+    pub provider: &'a ProviderPool,
+}
+
+impl ModelList<'_> {
+    /// Asks with one key.
+    pub async fn ask(&self, key: &MasterKey) -> ProbeResult {
+        let asked = tokio::time::timeout(PATIENCE, self.answer(key));
+        match asked.await {
+            Ok(Ok((status, headers, body))) => {
+                ProbeResult::of(status, &headers, &body, self.provider)
+            }
+            Ok(Err(_)) | Err(_) => ProbeResult::Silent,
+        }
+    }
+
+    async fn answer(&self, key: &MasterKey) -> pingora_core::Result<(u16, HeaderMap, Bytes)> {
+        let mut connection = self.connect().await?;
+        let answered = Self::exchange(&mut connection, self.provider, key).await;
+        self.connector.release(connection).await;
+        answered
+    }
+
+    async fn connect(&self) -> pingora_core::Result<Box<ProviderConnection>> {
+        let mut last = Error::explain(ErrorType::ConnectError, "no address");
+        for (_, peer) in self.provider.endpoint.peers().await {
+            match self.connector.connect(&peer, true).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn exchange(
+        connection: &mut ProviderConnection,
+        provider: &ProviderPool,
+        key: &MasterKey,
+    ) -> pingora_core::Result<(u16, HeaderMap, Bytes)> {
+        let session = &mut connection.session;
+        let http2 = session.as_http2().is_some();
+        session.write_request_header(Box::new(request::model_list(provider, key, http2)?)).await?;
+        session.finish_request_body().await?;
+        connection.sent_whole = true;
+        read_head(session).await?;
+        let Some(head) = session.response_header() else {
+            return Error::e_explain(ErrorType::ReadError, "no answer");
+        };
+        let (status, headers) = (head.status.as_u16(), head.headers.clone());
+        Ok((status, headers, read_some(session).await?))
+    }
+}
+
+/// Enough to know what an error says.
+async fn read_some(session: &mut HttpSession) -> pingora_core::Result<Bytes> {
+    let mut body = BytesMut::new();
+    while body.len() < ENOUGH {
+        let Some(chunk) = session.read_response_body().await? else { break };
+        body.extend_from_slice(&chunk);
+        if ended(session)? {
+            break;
+        }
+    }
+    Ok(body.freeze())
+}
+
+#[async_trait]
+impl HealthCheck for ModelList<'_> {
+    async fn check(&self, target: &Backend) -> pingora_core::Result<()> {
+        let key = selection::index(target).and_then(|index| self.provider.keys().get(index));
+        let Some(key) = key else {
+            return Error::e_explain(ErrorType::InternalError, "no such key");
+        };
+        match self.ask(key).await {
+            ProbeResult::Taken => Ok(()),
+            other => Error::e_explain(ErrorType::Custom(other.name()), "the list of models"),
+        }
+    }
+
+    /// A list that was shown, or refused, once is so.
+    fn health_threshold(&self, _success: bool) -> usize {
+        1
+    }
+}
+
+/// What a probe found, and whether as many in a row found the same as it takes to believe it.
+async fn probed(
+    check: &(impl HealthCheck + Sync),
+    key: &Backend,
+    streak: &Streak,
+) -> (ProbeResult, bool) {
+    let found = ProbeResult::of_check(&check.check(key).await);
+    let passed = found == ProbeResult::Taken;
+    let in_a_row = streak.note(passed);
+    (found, in_a_row >= check.health_threshold(passed))
+}
+
+/// Probes what is due, in the background.
+pub struct Prober {
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub connector: Arc<Connector>,
+}
+
+#[async_trait]
+impl BackgroundService for Prober {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut probes = JoinSet::new();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => self.begin(&mut probes),
+                Some(_) = probes.join_next() => {}
+                _ = shutdown.changed() => return,
+            }
+        }
+    }
+}
+
+impl Prober {
+    fn begin(&self, probes: &mut JoinSet<()>) {
+        let (snapshot, now) = (self.snapshot.load(), Instant::now());
+        for (index, provider) in snapshot.providers.iter().enumerate() {
+            for account in due_circuits(provider, now) {
+                let (snapshot, connector) = (snapshot.clone(), self.connector.clone());
+                probes.spawn(async move {
+                    probe_circuit(&connector, &snapshot.providers[index], account).await;
+                });
+            }
+            for (place, key) in provider.keys().iter().enumerate() {
+                if key.is_due_for_probe(now) || key.is_doubt_due(now) {
+                    let (snapshot, connector) = (snapshot.clone(), self.connector.clone());
+                    probes.spawn(async move {
+                        let provider = &snapshot.providers[index];
+                        probe_key(&connector, provider, &provider.keys()[place]).await;
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The provider itself (`None`) where its circuit is open, else the accounts whose is.
+fn due_circuits(provider: &ProviderPool, now: Instant) -> Vec<Option<usize>> {
+    if provider.breaker().circuit() != Circuit::Closed {
+        return if provider.breaker().try_probe(now) { vec![None] } else { Vec::new() };
+    }
+    let accounts = provider.circuits().accounts().enumerate();
+    accounts.filter(|(_, breaker)| breaker.try_probe(now)).map(|(place, _)| Some(place)).collect()
+}
+
+/// Whether somebody answers behind an open circuit; what they answer to one of the better keys matters not.
+async fn probe_circuit(connector: &Connector, provider: &ProviderPool, account: Option<usize>) {
+    let now = Instant::now();
+    let rank = |key: &MasterKey| match key.state(now) {
+        KeyState::Ready => Some(0),
+        KeyState::Doubtful => Some(1),
+        KeyState::Cooling { .. } => Some(2),
+        KeyState::Quarantined { .. } => Some(3),
+        KeyState::Off => None,
+    };
+    let own = provider.keys().iter().enumerate();
+    let own = own.filter(|(_, key)| account.is_none_or(|place| key.account == place));
+    let best = own.filter_map(|(place, key)| Some((rank(key)?, place, key))).min_by_key(|it| it.0);
+    let breaker =
+        account.map_or(provider.breaker(), |account| provider.circuits().account(account));
+    let Some((_, place, key)) = best else {
+        breaker.end_trial();
+        return;
+    };
+    let list = ModelList { connector, provider };
+    let (found, is_believed) =
+        probed(&list, &selection::backend(place, key), &breaker.probes).await;
+    let (name, group) = (provider.name(), account.map_or("all", |_| &key.group_name));
+    log::debug!("An open circuit was probed: {}. provider={name} group={group}", found.name());
+    if found == ProbeResult::Taken {
+        key.list_shown(Instant::now());
+    }
+    match found {
+        ProbeResult::Taken if !is_believed => breaker.end_trial(),
+        ProbeResult::Taken | ProbeResult::Refused | ProbeResult::NoList => breaker.half_open(),
+        ProbeResult::Unwell | ProbeResult::Silent => breaker.end_trial(),
+    }
+}
+
+/// Asks whether a key is taken, and takes note of it.
+pub async fn probe_key(
+    connector: &Connector,
+    provider: &ProviderPool,
+    key: &Arc<MasterKey>,
+) -> ProbeResult {
+    let list = ModelList { connector, provider };
+    let place = provider.keys().iter().position(|known| Arc::ptr_eq(known, key)).unwrap_or(0);
+    let (found, is_believed) =
+        probed(&list, &selection::backend(place, key), &key.health.probes).await;
+    let (provider, id) = (provider.name(), &key.id);
+    log::info!("A key was probed: {}. provider={provider} key={id}", found.name());
+    let now = Instant::now();
+    match found {
+        ProbeResult::NoList => {
+            key.health.quarantine.cannot_be_probed();
+            key.list_refused(now);
+        }
+        // The next look probes again.
+        _ if !is_believed => {
+            key.health.quarantine.end_trial();
+            key.health.doubt.put_off(now);
+        }
+        ProbeResult::Taken => {
+            key.list_shown(now);
+            key.sound();
+        }
+        ProbeResult::Refused => {
+            key.health.quarantine.put_off(now);
+            key.list_refused(now);
+        }
+        ProbeResult::Unwell | ProbeResult::Silent => {
+            key.health.quarantine.put_off(now);
+            key.health.doubt.put_off(now);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Answers as told, and wants two in a row to believe a success, three a failure.
+    struct Told(Mutex<VecDeque<ProbeResult>>);
+
+    #[async_trait]
+    impl HealthCheck for Told {
+        async fn check(&self, _target: &Backend) -> pingora_core::Result<()> {
+            match self.0.lock().pop_front() {
+                Some(ProbeResult::Taken) => Ok(()),
+                Some(other) => Error::e_explain(ErrorType::Custom(other.name()), "told"),
+                None => Error::e_explain(ErrorType::ConnectTimedout, "told"),
+            }
+        }
+
+        fn health_threshold(&self, success: bool) -> usize {
+            if success { 2 } else { 3 }
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_in_a_row_as_the_check_says_are_believed() {
+        use ProbeResult::{NoList, Refused, Silent, Taken};
+        let told = [Taken, Refused, Taken, Taken, Refused, NoList, Refused];
+        let check = Told(Mutex::new(told.into()));
+        let streak = Streak::default();
+        let backend = Backend::new("127.0.0.1:1").unwrap();
+        let mut found = Vec::new();
+        for _ in 0..told.len() + 1 {
+            found.push(probed(&check, &backend, &streak).await);
+        }
+        let expected = [
+            (Taken, false),
+            (Refused, false),
+            (Taken, false),
+            (Taken, true),
+            (Refused, false),
+            (NoList, false),
+            (Refused, true),
+            (Silent, true),
+        ];
+        assert_eq!(found, expected);
+    }
+}

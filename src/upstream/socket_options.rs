@@ -1,0 +1,73 @@
+//! Hints to the kernel about a socket, for HTTP/1 only: HTTP/2 shares its socket with other requests. A
+//! socket that does not take a hint works all the same.
+
+use std::{ffi::c_int, os::fd::BorrowedFd};
+
+use pingora_core::protocols::{
+    Stream,
+    http::{ServerSession, client::HttpSession},
+};
+use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_cork, set_tcp_nodelay};
+
+/// Holds back what is written to a new connection until [`flush`].
+///
+/// Pingora writes the head of an upstream request by itself, so head and body would go out as two
+/// packets and wake the provider twice. A corked socket holds the head back until the body is
+/// there. Linux lets go by itself after 200 ms (tcp(7)), so a flush that is forgotten delays, and
+/// never loses, anything. A connection stays corked as long as it lives.
+pub fn cork(session: &HttpSession) {
+    if let Some(socket) = socket(session) {
+        let _ = set_tcp_cork(socket, true);
+    }
+}
+
+/// Lets everything go that was written: setting `TCP_NODELAY` does, also while corked (tcp(7)).
+pub fn flush(session: &HttpSession) {
+    if let Some(socket) = socket(session) {
+        let _ = set_tcp_nodelay(socket, true);
+    }
+}
+
+/// Bytes that wake a stream which is gathering. More than that in a millisecond is worth a look.
+const WORTH_A_WAKE: c_int = 32 * 1024;
+
+/// Lets packets come without a wake-up for each, or wakes at the first byte again.
+///
+/// Setting the mark back to one byte tells of what has come meanwhile (Linux's `tcp_set_rcvlowat`),
+/// and so does the end of the connection at any time.
+pub fn gather(session: &HttpSession, on: bool) {
+    if let Some(socket) = socket(session) {
+        set_receive_mark(socket, if on { WORTH_A_WAKE } else { 1 });
+    }
+}
+
+/// Saves up so many bytes at most for a reader that is slow. Linux would let them become megabytes.
+pub fn set_cork(session: &ServerSession, bytes: usize) {
+    if let Some(stream) = session.as_http1().and_then(|_| session.stream()) {
+        // It doubles the number for what it keeps beside them.
+        let _ = set_socket_send_buffer_size(descriptor(stream), bytes / 2);
+    }
+}
+
+fn socket(session: &HttpSession) -> Option<BorrowedFd<'_>> {
+    session.as_http1().and_then(|_| session.stream()).map(descriptor)
+}
+
+#[allow(unsafe_code)]
+fn descriptor(stream: &Stream) -> BorrowedFd<'_> {
+    // SAFETY: the id of a stream is its file descriptor, which stays open while `stream` is
+    // borrowed, and the result can't outlive that.
+    unsafe { BorrowedFd::borrow_raw(stream.id()) }
+}
+
+/// `SO_RCVLOWAT` (socket(7)), which no safe wrapper has.
+#[allow(unsafe_code)]
+fn set_receive_mark(socket: BorrowedFd<'_>, bytes: c_int) {
+    use std::os::fd::AsRawFd;
+    let length = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the option's value is one c_int that lives here.
+    unsafe {
+        let value = std::ptr::from_ref(&bytes).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, length);
+    }
+}
