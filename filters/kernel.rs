@@ -1,6 +1,8 @@
 //! The kernel: what a filter is, what it sees, and what runs it. No I/O, no sockets.
 
 pub mod chain;
+pub mod dialect;
+pub mod estimate;
 pub mod exchange;
 pub mod filter;
 pub mod image;
@@ -13,8 +15,10 @@ pub mod period;
 pub mod plan;
 pub mod ports;
 pub mod price;
+pub mod reading;
 pub mod reject;
 pub mod route;
+pub mod totals;
 pub mod usage;
 pub mod vocabulary;
 
@@ -22,6 +26,7 @@ pub use async_trait::async_trait;
 
 pub use self::{
     chain::{Chain, ChainProblem, FilterUse, Registry},
+    estimate::Estimate,
     exchange::{Delivery, Doubt, Endpoint, Exchange, MOST_OUTPUT, Outcome, RequestProgress},
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     image::{Detail, Image, ImageTokens},
@@ -36,11 +41,13 @@ pub use self::{
         text,
     },
     price::{DOLLAR, Price},
+    reading::{Output, Reading, StreamEnd},
     reject::{Code, QuotaDetail, Rejection},
     route::{
         AskedTier, Choice, Dialect, DivertReason, Model, ModelTimeouts, Models, Route, RouteReason,
         Score, Smart, Target, Tier, TierSource,
     },
+    totals::ModelTotals,
     usage::{Metered, Usage, UsageSource},
     vocabulary::Vocabulary,
 };

@@ -71,7 +71,7 @@ pub enum CliCommand {
         gatekeeper run -c conf/gatekeeper.yaml --upgrade & kill -QUIT OLD   (`upgrade` does it all)"
     )]
     Run(RunArgs),
-    /// Put another version in the place of the running gateway: no connection refused, no stream cut
+    /// Replace the running gateway with a new binary without dropping connections
     #[command(
         after_help = "The running gateway starts the program as its successor and hands over sockets \
         and store. If that fails\nat any point, it serves on as before.\n\nExamples:\n  \
@@ -80,7 +80,7 @@ pub enum CliCommand {
         RUNTIME_DIRECTORY=/run/gatekeeper gatekeeper upgrade -c FILE   a service of systemd's"
     )]
     Upgrade(UpgradeArgs),
-    /// Tell every problem of a configuration file; exit status 1 if there is one
+    /// Report every problem of a configuration file; exit status 1 if there is one
     #[command(after_help = "Secrets that are not on this machine (an unset variable, a missing \
         file) are warnings\nhere and problems at `run`.\n\nExamples:\n  \
         gatekeeper check -c conf/gatekeeper.yaml\n  \
@@ -102,19 +102,19 @@ pub enum CliCommand {
         gatekeeper rewrap -c conf/gatekeeper.yaml"
     )]
     Rewrap(FileArgs),
-    /// Tell what licences, plans, models or days used and cost in a month
+    /// Report what licences, plans, models or days used and cost in a month
     #[command(after_help = usage::EXAMPLES)]
     Usage(UsageArgs),
-    /// See and change what one buyer has: at the running gateway, or in its store when none runs
+    /// Show and change one licence: at the running gateway, or in its store when none runs
     #[command(after_help = licenses::EXAMPLES)]
     Licenses(licenses::LicensesArgs),
-    /// Have the running gateway read its file again, or (--diff) tell what that would change
+    /// Reload the configuration of the running gateway, or (--diff) show what that would change
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::ReloadArgs),
-    /// Tell whether the gateway is well
+    /// Check whether the gateway is healthy
     #[command(after_help = health::EXAMPLES)]
     Health(health::HealthArgs),
-    /// Print what a shell needs to complete commands and options
+    /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS)]
     Completions(CompletionsArgs),
     /// Print the JSON schema of the configuration file
@@ -250,7 +250,8 @@ struct SealPlace {
 /// What the machine does; the rest of the commands need none.
 #[derive(Debug, Clone, Copy)]
 pub struct Actions {
-    pub run: fn(RunArgs, Registry) -> anyhow::Result<()>,
+    /// Runs the gateway on a file; as the successor of the running one, or by itself.
+    pub run: fn(PathBuf, bool, Registry) -> anyhow::Result<()>,
     pub demo: fn(DemoArgs, Registry) -> anyhow::Result<()>,
     /// Carries out an operator's order (JSON) where no gateway runs.
     pub operate: fn(
@@ -282,7 +283,7 @@ pub fn dispatch(
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
     match cli.command {
-        CliCommand::Run(args) => (actions.run)(args, registry)?,
+        CliCommand::Run(args) => (actions.run)(args.file.path()?, args.upgrade, registry)?,
         CliCommand::Demo(args) => (actions.demo)(args, registry)?,
         CliCommand::Check(args) => return check(&args, &registry, out, err),
         CliCommand::Explain(args) => return explain(&args.path()?, &registry, out, err),
@@ -598,7 +599,7 @@ fn rewrap(file: &Path, err: &mut dyn Write) -> anyhow::Result<()> {
     // A file `seal` could not have been used with is no file of ours.
     fs::metadata(file).with_context(|| file.display().to_string())?;
     let progress = Progress::of(format!("Sealing the secrets of {} anew", file.display()), "");
-    let done = vault::rewrap(file)?;
+    let done = rewrap::rewrap(file)?;
     drop(progress);
     let pepper = if done.pepper_written { "; the pepper in use was written" } else { "" };
     writeln!(

@@ -85,7 +85,7 @@ pub fn gate(input: &[u8]) {
     let Some((first, body)) = input.split_first() else { return };
     let endpoint = Endpoint::ALL[usize::from(*first) % Endpoint::ALL.len()];
     let path = (endpoint == Endpoint::Generate)
-        .then(|| routes::GeminiMethod { model: "m".into(), stream: false });
+        .then(|| parse_body::GeminiMethod { model: "m".into(), stream: false });
     let body = Bytes::copy_from_slice(body);
     let Ok(asked) = parse_body::parse(endpoint, body.clone(), path, &[]) else { return };
     assert!(std::str::from_utf8(&body).is_ok(), "a body that is not UTF-8 passes");

@@ -31,9 +31,12 @@ mod accounts;
 mod adjustment;
 mod distributed;
 pub mod embedded;
+pub mod in_memory_state;
 mod journal;
 mod message_ids;
+mod open_error;
 mod operator_action;
+mod orphan;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -42,15 +45,19 @@ mod windows;
 use gatekeeper_filters::kernel::Record;
 
 pub use self::{
-    distributed::{AdjustDone, AdjustError, DistributedLedger},
+    distributed::{
+        DistributedLedger,
+        operator_actions::{AdjustDone, AdjustError},
+    },
     embedded::{
-        EmbeddedLedger, StoreOpenError,
+        EmbeddedLedger,
         operator_actions::{AdjustRequest, Adjustment, UsageOverview},
         pepper_check::PepperMismatch,
     },
     journal::JournalFull,
+    open_error::StoreOpenError,
     operator_action::{OperatorAction, OperatorActionKind},
-    sqlite::SCHEMA,
+    sqlite::columns::SCHEMA,
 };
 
 use crate::ledger::journal::entry;

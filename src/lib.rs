@@ -1,11 +1,13 @@
 //! Gatekeeper: a gateway between a desktop app and the AI providers its seller pays for.
 //!
 //! The app knows a licence key; the gateway alone knows the master keys. The way of a request:
-//! [`proxy`] (gate, filters, body) → [`upstream`] (select, attempt, classify, relay) → [`proxy`]
+//! [`proxy`] (routes, filters, body) → [`upstream`] (select, attempt, classify, relay) → [`proxy`]
 //! (settle, record). Filters decide and live in a crate of their own; this crate is the machine.
 //!
-//! **Invariant:** only [`downstream`], [`proxy`], [`upstream`], [`server`], [`admin`] and [`stand_in`] name Pingora's
-//! HTTP types; only [`ledger`] and the disk cache of [`licenses`] name SQL; filters name neither.
+//! **Invariants**, held by `tests/architecture`: each part imports lower parts only, as `allowed.txt` there
+//! lists them; only [`downstream`], [`proxy`], [`upstream`], [`runtime`], the peers of [`pool`], [`server`],
+//! [`admin`] and [`stand_in`] name Pingora's HTTP types; only [`ledger`] and the disk cache of [`licenses`]
+//! name SQL; filters name neither.
 
 pub mod admin;
 pub mod budget;

@@ -1,6 +1,5 @@
-//! What an operator does about one buyer: sees all that is known, gives extra messages or tokens,
-//! forgives what was used, takes a licence back. The admin listener and the command line carry out the
-//! same orders here.
+//! Operator actions on one licence: report, grant, reset, revoke, restore. The admin API and the command line
+//! share them.
 
 pub mod command;
 mod report;

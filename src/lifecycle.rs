@@ -1,4 +1,4 @@
-//! Where the process stands in its life.
+//! The lifecycle of the process: starting, serving, draining, handed over.
 
 use std::sync::{
     Arc,

@@ -1,4 +1,4 @@
-//! The gateway's own log, on standard error.
+//! The log of the process, on standard error, with a level per part.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,36 +6,66 @@ use arc_swap::ArcSwap;
 use gatekeeper_filters::kernel::UnixMs;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::config::settings::Levels;
+/// Log levels, of the gateway and of its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Levels {
+    pub all: log::LevelFilter,
+    /// Parts with a level of their own, by how their targets begin.
+    pub parts: Vec<(&'static str, log::LevelFilter)>,
+}
+
+impl From<log::LevelFilter> for Levels {
+    fn from(all: log::LevelFilter) -> Self {
+        Self { all, parts: Vec::new() }
+    }
+}
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// What a file may set a level of: its name there, and how its targets begin. Parts of the gateway first,
-/// then crates it stands on.
-pub const PARTS: [(&str, &str); 23] = [
-    ("admin", "gatekeeper::admin"),
-    ("config", "gatekeeper::config"),
-    ("filters", "gatekeeper_filters"),
-    ("fleet", "gatekeeper::peer_sync"),
-    ("ledger", "gatekeeper::ledger"),
-    ("licenses", "gatekeeper::licenses"),
-    ("operator", "gatekeeper::license_admin"),
-    ("pool", "gatekeeper::pool"),
-    ("proxy", "gatekeeper::proxy"),
-    ("reload", "gatekeeper::reload"),
-    ("server", "gatekeeper::server"),
-    ("spending", "gatekeeper::budget"),
-    ("store", "gatekeeper::redis_store"),
-    ("telemetry", "gatekeeper::telemetry"),
-    ("upstream", "gatekeeper::upstream"),
-    ("vault", "gatekeeper::vault"),
-    ("h2", "h2"),
-    ("hyper", "hyper"),
-    ("notify", "notify"),
-    ("pingora", "pingora"),
-    ("redis", "redis"),
-    ("reqwest", "reqwest"),
-    ("rustls", "rustls"),
+/// A name in `log.levels`, and how the targets of its records begin.
+pub type Part = (&'static str, &'static [&'static str]);
+
+/// What a file may set a level of: parts of the gateway, their names in earlier versions, crates it stands on.
+pub const PARTS: &[Part] = &[
+    ("filters", &["gatekeeper_filters"]),
+    ("admin", &["gatekeeper::admin"]),
+    ("budget", &["gatekeeper::budget"]),
+    ("cli", &["gatekeeper::cli"]),
+    ("config", &["gatekeeper::config"]),
+    ("dialect", &["gatekeeper::dialect"]),
+    ("downstream", &["gatekeeper::downstream"]),
+    ("ledger", &["gatekeeper::ledger"]),
+    ("license_admin", &["gatekeeper::license_admin"]),
+    ("licenses", &["gatekeeper::licenses"]),
+    ("lifecycle", &["gatekeeper::lifecycle"]),
+    ("os", &["gatekeeper::os"]),
+    ("peer_sync", &["gatekeeper::peer_sync"]),
+    ("pool", &["gatekeeper::pool"]),
+    ("redis_store", &["gatekeeper::redis_store"]),
+    ("reload", &["gatekeeper::reload"]),
+    ("runtime", &["gatekeeper::runtime"]),
+    ("server", &["gatekeeper::server"]),
+    ("stand_in", &["gatekeeper::stand_in"]),
+    ("telemetry", &["gatekeeper::telemetry"]),
+    ("tls", &["gatekeeper::tls"]),
+    ("upgrade", &["gatekeeper::upgrade"]),
+    ("upstream", &["gatekeeper::upstream"]),
+    ("vault", &["gatekeeper::vault"]),
+    ("proxy", &["gatekeeper::proxy", "gatekeeper::downstream"]),
+    // Names of earlier versions.
+    ("fleet", &["gatekeeper::peer_sync"]),
+    ("handover", &["gatekeeper::upgrade"]),
+    ("operator", &["gatekeeper::license_admin"]),
+    ("spending", &["gatekeeper::budget"]),
+    ("store", &["gatekeeper::redis_store"]),
+    // Other crates.
+    ("h2", &["h2"]),
+    ("hyper", &["hyper"]),
+    ("notify", &["notify"]),
+    ("pingora", &["pingora"]),
+    ("redis", &["redis"]),
+    ("reqwest", &["reqwest"]),
+    ("rustls", &["rustls"]),
 ];
 
 /// Whether a target is the gateway's own.

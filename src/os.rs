@@ -2,4 +2,5 @@
 
 pub mod fd_limit;
 pub mod memory_limit;
+pub mod sockets;
 pub mod systemd;

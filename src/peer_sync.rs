@@ -16,6 +16,7 @@
 pub mod daily_sync;
 mod key_health;
 mod live_stats;
+pub mod month;
 mod spend;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod breaker;
 pub mod circuits;
+mod clock;
 pub mod credit;
 pub mod dns;
 pub mod doubt;
@@ -12,12 +13,16 @@ pub mod health;
 pub mod health_events;
 pub mod health_registry;
 pub mod key;
+mod key_state;
 pub mod latency;
 pub mod lease;
 pub mod model_limits;
+mod peer_options;
 pub mod rate_headroom;
+pub mod request_head;
 pub mod retry_budget;
 pub mod selection;
+mod unavailable;
 pub mod witnesses;
 
 use std::{
@@ -40,11 +45,12 @@ use self::{
     health_registry::ProviderHealth,
     key::{Admission, EventSource, KeyIdentity, MasterKey},
     lease::{KeyLease, ProbeGuard},
+    request_head::common_head,
     retry_budget::RetryBudget,
     selection::Selection,
 };
-pub use self::{health::KeyState, health_registry::HealthRegistry};
-use crate::{config::settings, upstream::request::common_head};
+pub use self::{health::KeyState, health_registry::HealthRegistry, unavailable::Unavailable};
+use crate::config::settings;
 
 /// One provider as requests see it: fixed settings, its keys and its addresses.
 pub struct ProviderPool {
@@ -60,15 +66,6 @@ pub struct ProviderPool {
     circuits: Arc<Circuits>,
     /// Counts selections, to deal out the turns of accounts that run dry.
     turn: AtomicU64,
-}
-
-/// A provider that no request can be made for.
-#[derive(Debug, thiserror::Error)]
-pub enum Unavailable {
-    #[error("the secret of key `{0}` has characters that no header can carry")]
-    Secret(Arc<str>),
-    #[error("the base URL of provider `{0}` makes no request head")]
-    Host(Arc<str>),
 }
 
 /// Gemini's path names the model, so its requests are made one by one.

@@ -7,6 +7,7 @@ mod conversation_id;
 pub mod count_tokens;
 pub mod devices;
 pub mod gateway;
+mod identify;
 pub mod local_endpoints;
 pub mod malformed;
 pub mod routes;

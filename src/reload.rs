@@ -30,7 +30,7 @@ use crate::{
     lifecycle::Lifecycle,
     os::systemd,
     runtime::snapshot::{SharedState, Snapshot, SnapshotError},
-    telemetry::{self, access_log::Sink},
+    telemetry::access_log::Sink,
     vault::pepper::{self, Pepper, pepper},
 };
 

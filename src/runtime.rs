@@ -6,3 +6,4 @@ pub mod request_context;
 pub mod session_affinity;
 pub mod snapshot;
 pub mod target_order;
+pub mod webhook_slots;

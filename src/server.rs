@@ -30,15 +30,11 @@ use pingora_core::{
 };
 
 use self::{
-    bootstrap::Stores,
-    listener::{ListenerService, Listeners, Socket},
-    periodic_save::Keeper,
-    shutdown::Shutdown,
+    bootstrap::Stores, listener::ListenerService, periodic_save::Keeper, shutdown::Shutdown,
 };
 use crate::{
     admin::{AdminApp, AdminAuth, Assets, FeedBroadcaster, FeedTicker},
     budget::SpendTracker,
-    cli::RunArgs,
     config::{
         self, Problems,
         mask::mask,
@@ -53,6 +49,7 @@ use crate::{
     ledger::{DistributedLedger, EmbeddedLedger},
     license_admin::LicenseAdmin,
     lifecycle::Lifecycle,
+    os::sockets::{Listeners, Socket},
     os::{fd_limit::FdBudget, memory_limit, systemd},
     peer_sync::PeerSync,
     pool::{HealthRegistry, backoff, dns::Resolver},
@@ -61,7 +58,7 @@ use crate::{
     reload::{ReloadStatus, Reloader, file_watcher},
     runtime::snapshot::{SharedState, Snapshot},
     stand_in::StandIn,
-    telemetry::{self, daily_totals::DailyTotals},
+    telemetry::daily_totals::DailyTotals,
     tls::CertificateResolver,
     upgrade::{self, Predecessor, RuntimeDir, SwitchableLedger, UpgradeServer, UpgradeState},
     upstream::{connector::Connector, health_probe::Prober},
@@ -79,16 +76,15 @@ const POOLED: usize = 256;
 ///
 /// # Errors
 /// The configuration, the store or a listener's certificate is unusable.
-pub fn run(args: RunArgs, registry: Registry) -> anyhow::Result<()> {
+pub fn run(file: PathBuf, is_successor: bool, registry: Registry) -> anyhow::Result<()> {
     shutdown::block_signals_until_ready().context("signals can't be received")?;
     // What this prints ends in the journal.
-    let file = args.file.path()?;
     let (settings, warnings) = config::load(&file, &registry).map_err(Problems::masked)?;
     crate::logging::start(&settings.log.levels);
     for warning in &warnings {
         log::warn!("{}:{}", file.display(), mask(&warning.to_string()));
     }
-    let predecessor = match args.upgrade {
+    let predecessor = match is_successor {
         true => upgrade::receiver::wait(&file, &settings)?,
         false => None,
     };
@@ -139,7 +135,8 @@ pub fn serve(
     let ledger = SwitchableLedger::new(ledger, store.clone());
     let machine = machine(&opened, ledger.clone(), stand_in.as_ref())?;
     let kept = settings.store.clone();
-    machine.telemetry.live.used(&DailyTotals::in_store(&store, UnixMs::now())?);
+    let now = UnixMs::now();
+    machine.telemetry.live.used(&DailyTotals::of_models(now, store.by_model(now)?));
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     if let Some(redis) = opened.redis() {

@@ -1,7 +1,9 @@
 //! What operators see: metrics, the live list of requests, the access log.
 
 pub mod access_log;
+pub mod completed_request;
 pub mod daily_totals;
+mod dollars;
 pub mod failures;
 pub mod histogram;
 pub mod live_stats;
@@ -10,6 +12,7 @@ pub mod peer_stats;
 pub mod recent_request;
 pub mod stats;
 pub mod time_series;
+pub mod totals;
 pub mod webhooks;
 
 use std::{
@@ -20,18 +23,18 @@ use std::{
     time::Duration,
 };
 
-use gatekeeper_filters::kernel::{
-    Code, DOLLAR, Delivery, Exchange, Outcome, Record, UnixMs, Usage, UsageSource,
-};
+use gatekeeper_filters::kernel::{Delivery, Exchange, Outcome, Record, UnixMs, Usage, UsageSource};
 
 use self::{
     access_log::AccessLog,
+    completed_request::CompletedRequest,
     failures::Failures,
     live_stats::{LiveStats, WaitTimes},
     metrics::Metrics,
     webhooks::Webhooks,
 };
-use crate::runtime::request_context::RequestContext;
+
+pub use self::dollars::dollars;
 
 pub struct Telemetry {
     pub metrics: Metrics,
@@ -95,33 +98,28 @@ impl Telemetry {
     }
 
     /// One request ended. Returns its record for the ledger.
-    pub fn finished(&self, flight: &mut RequestContext, outcome: Outcome) -> Record {
-        let elapsed = flight.arrived.elapsed();
-        let own = elapsed.saturating_sub(flight.waited);
-        let record = record(flight, outcome, elapsed);
-        self.metrics.finished(flight, outcome, &record, elapsed, own);
-        self.access.write(flight, &record);
-        if !is_local(flight, outcome) {
-            let saved = flight.exchange.as_deref().map_or(0, |exchange| exchange.saved);
+    pub fn finished(&self, request: &mut CompletedRequest<'_>, outcome: Outcome) -> Record {
+        let elapsed = request.arrived.elapsed();
+        let own = elapsed.saturating_sub(request.waited);
+        let record = record(request, outcome, elapsed);
+        self.metrics.finished(request, outcome, &record, elapsed, own);
+        self.access.write(request, &record);
+        if !is_local(request, outcome) {
+            let saved = request.exchange.map_or(0, |exchange| exchange.saved);
             let times = WaitTimes { own_us: own.as_micros() as u64, saved };
-            self.live.finished(flight, outcome, &record, times);
+            self.live.finished(request, outcome, &record, times);
         }
         record
     }
 }
 
-/// Of picodollars.
-pub fn dollars(picodollars: u64) -> f64 {
-    picodollars as f64 / DOLLAR as f64
-}
-
 /// Answers of our own that cost nothing are no news for the operator.
-fn is_local(flight: &RequestContext, outcome: Outcome) -> bool {
-    flight.exchange.is_none() && outcome.delivery == Delivery::Whole
+fn is_local(request: &CompletedRequest<'_>, outcome: Outcome) -> bool {
+    request.exchange.is_none() && outcome.delivery == Delivery::Whole
 }
 
-fn record(flight: &RequestContext, outcome: Outcome, elapsed: Duration) -> Record {
-    let exchange = flight.exchange.as_deref();
+fn record(request: &CompletedRequest<'_>, outcome: Outcome, elapsed: Duration) -> Record {
+    let exchange = request.exchange;
     let nothing = (Usage::default(), UsageSource::Estimated);
     let (usage, source) = exchange.map_or(nothing, Exchange::usage);
     let target = exchange.and_then(|exchange| exchange.served.clone());
@@ -130,7 +128,7 @@ fn record(flight: &RequestContext, outcome: Outcome, elapsed: Duration) -> Recor
     Record {
         time: exchange.map_or_else(UnixMs::now, |exchange| exchange.now),
         license: exchange.and_then(|e| e.license.as_ref()).map(|license| license.id),
-        endpoint: flight.endpoint,
+        endpoint: request.endpoint,
         plan: exchange
             .and_then(|e| e.license.as_ref())
             .map_or_else(|| empty.clone(), |license| license.plan.name.clone()),
@@ -141,8 +139,8 @@ fn record(flight: &RequestContext, outcome: Outcome, elapsed: Duration) -> Recor
             .as_ref()
             .filter(|_| served)
             .map_or_else(|| empty.clone(), |target| target.label.clone()),
-        provider: flight.attempts.last().map_or_else(|| empty.clone(), |a| a.provider.clone()),
-        key: flight.attempts.last().map_or_else(|| empty.clone(), |a| a.key.clone()),
+        provider: request.attempts.last().map_or_else(|| empty.clone(), |a| a.provider.clone()),
+        key: request.attempts.last().map_or_else(|| empty.clone(), |a| a.key.clone()),
         usage,
         source,
         charged: exchange.map_or(0, |exchange| exchange.settled.tokens),
@@ -152,16 +150,6 @@ fn record(flight: &RequestContext, outcome: Outcome, elapsed: Duration) -> Recor
         sent: exchange.is_some_and(|exchange| exchange.progress.sent),
         status: outcome.status,
         ms: elapsed.as_millis() as u64,
-        attempts: flight.attempts.len() as u32,
-    }
-}
-
-/// `messages`, `tokens` or nothing: which limit refused.
-fn refused_by(flight: &RequestContext) -> Option<&'static str> {
-    let reject = flight.reject.as_deref()?;
-    match reject.code {
-        Code::QuotaExceeded => reject.quota.as_ref().map(|quota| quota.kind),
-        Code::RateLimited => Some("rate"),
-        _ => None,
+        attempts: request.attempts.len() as u32,
     }
 }

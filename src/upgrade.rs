@@ -37,11 +37,9 @@ mod remote_ledger;
 pub mod runtime_dir;
 mod sender;
 mod switchable_ledger;
+mod times;
 
-use std::time::Duration;
-
-/// How long a successor waits for the shared store, while its predecessor's requests wait for it.
-pub const STORE_TIME: Duration = Duration::from_secs(3);
+pub use self::times::STORE_TIME;
 
 pub use self::{
     control_socket::{UpgradeServer, UpgradeState},

@@ -28,7 +28,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use gatekeeper_filters::kernel::{Code, OnDisconnect, Rejection, Route, Target, UnixMs};
+use gatekeeper_filters::kernel::{
+    Code, OnDisconnect, Rejection, RequestMembers, Route, Target, UnixMs,
+};
 
 use self::{
     attempt::Attempt,
@@ -42,11 +44,8 @@ use crate::{
     dialect::translate::Translation,
     downstream::respond,
     pool::{key::AttemptFeedback, lease::KeyLease},
-    runtime::{
-        request_context::{AttemptRecord, RequestContext},
-        snapshot::Snapshot,
-        target_order,
-    },
+    runtime::{request_context::RequestContext, snapshot::Snapshot, target_order},
+    telemetry::completed_request::AttemptRecord,
 };
 
 /// How a request left the loop.
@@ -126,10 +125,7 @@ async fn attempt_all(
     let asked = flight.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
     let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
     let ordered = in_order(&route, conversation, flight, snapshot);
-    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
-    if let Some(license) = license
-        && let Err(reject) = snapshot.budgets.may_ask(&license.id, asked)
-    {
+    if let Err(reject) = may_ask(flight, snapshot, asked) {
         return ForwardResult::Rejected(Box::new(reject));
     }
     let targets = match snapshot.budgets.affordable(&ordered, asked) {
@@ -155,7 +151,7 @@ async fn attempt_all(
                 continue;
             }
         };
-        let translated = match translation.of(flight, &target) {
+        let translated = match translated(&mut translation, flight, &target) {
             Ok(translated) => translated,
             Err(reject) => {
                 course.skip_key(reject);
@@ -220,6 +216,28 @@ async fn attempt_all(
     match course.relayed() {
         Some(relayed) => ForwardResult::Relayed(relayed),
         None => ForwardResult::Rejected(Box::new(course.reject(&snapshot.providers, now))),
+    }
+}
+
+/// # Errors
+/// The licence has wasted its share of the day's budget.
+fn may_ask(flight: &RequestContext, snapshot: &Snapshot, now: UnixMs) -> Result<(), Rejection> {
+    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+    license.map_or(Ok(()), |license| snapshot.budgets.may_ask(&license.id, now))
+}
+
+/// The request in the words of a target that speaks another dialect.
+///
+/// # Errors
+/// That dialect has no words for it.
+fn translated<'a>(
+    translation: &'a mut Translation,
+    flight: &RequestContext,
+    target: &Target,
+) -> Result<Option<&'a RequestMembers>, &'a Rejection> {
+    match (&flight.exchange, &flight.ask) {
+        (Some(exchange), Some(ask)) => translation.of(ask, exchange.endpoint.dialect(), target),
+        _ => Ok(None),
     }
 }
 

@@ -9,10 +9,10 @@ use super::{
     filter::{Filter, Hooks, ResponseHead, Services, Spec, Verdict},
     model_request::ModelRequest,
     ports::{CostSink, UnseenEstimate, Whole},
+    reading::Reading,
     route::Route,
     usage::{Metered, Usage},
 };
-use crate::meter::Reading;
 
 /// A filter as the configuration names it.
 #[derive(Debug, Clone, PartialEq)]

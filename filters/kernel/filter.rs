@@ -10,10 +10,10 @@ use super::{
     exchange::{Exchange, Outcome},
     model_request::ModelRequest,
     ports::{CostSink, Ledger, Licenses},
+    reading::Reading,
     reject::Rejection,
     route::Models,
 };
-use crate::meter::Reading;
 
 /// `Ok` goes on, `Err` refuses. There is no third way: a filter that fails to decide refuses.
 pub type Verdict = Result<(), Rejection>;

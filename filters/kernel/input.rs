@@ -1,7 +1,7 @@
 //! What a request brings along: its text, images and files, as tokens of a target and as bytes.
 
+use super::estimate::Estimate;
 use super::{image::Image, image::ImageTokens, route::Dialect, vocabulary::Vocabulary};
-use crate::meter::estimate::Estimate;
 
 /// Tokens that templates, tools and the like may add to what was sent.
 const WRAPPING: u64 = 4096;

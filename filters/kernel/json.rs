@@ -14,6 +14,7 @@
 //! compared); a chat message costs 60 bytes beside its text.
 
 mod duplicate_names;
+mod escapes;
 mod parse;
 #[cfg(test)]
 mod tests;

@@ -4,30 +4,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
+pub use super::dialect::Dialect;
 use super::{input::Counting, price::Price};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dialect {
-    OpenAi,
-    Anthropic,
-    Gemini,
-}
-
-impl Dialect {
-    pub fn name(self) -> &'static str {
-        match self {
-            Dialect::OpenAi => "openai",
-            Dialect::Anthropic => "anthropic",
-            Dialect::Gemini => "gemini",
-        }
-    }
-
-    /// The output cap that stands in a request where nothing else asks for one: Anthropic answers nothing
-    /// without a cap.
-    pub fn required_cap(self) -> Option<u64> {
-        (self == Dialect::Anthropic).then_some(4096)
-    }
-}
 
 /// One upstream model at one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]

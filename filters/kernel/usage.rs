@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::estimate::Estimate;
 use super::vocabulary::Vocabulary;
-use crate::meter::estimate::Estimate;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{AdminApp, AdminReply, auth::Caller, check_get, json_answer};
 use crate::{
-    cli::usage, ledger::sqlite::daily_usage::DailyRow, license_admin::ApiError,
+    ledger::sqlite::daily_usage::DailyRow, license_admin::ApiError, peer_sync::month,
     runtime::snapshot::Snapshot, telemetry::dollars,
 };
 
@@ -49,7 +49,7 @@ impl AdminApp {
         check_get(session)?;
         self.access.look(&Caller::of(session, snapshot), snapshot)?;
         let store = snapshot.settings.store.clone();
-        let read = tokio::task::spawn_blocking(move || usage::of_this_month(&store)).await;
+        let read = tokio::task::spawn_blocking(move || month::of_this_month(&store)).await;
         let rows = read.map_err(anyhow::Error::from).flatten().map_err(|error| {
             let message = format!("The days of the store can't be read: {error:#}.");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)

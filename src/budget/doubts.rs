@@ -1,5 +1,5 @@
-//! Requests that a target may have worked on though it answered nobody at the time. If it answers somebody
-//! within a minute after all, what they may have cost is in the books; else it was not there.
+//! Requests that a target may have worked on although it answered no request at the time. If it answers one
+//! within a minute, their possible cost is booked.
 
 use std::{
     sync::{

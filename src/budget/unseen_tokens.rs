@@ -1,6 +1,6 @@
-//! What answers of a target hold that nobody sees, by time: hidden reasoning of a stream; of an answer
-//! that comes in one piece, all of it. Learned from answers that came whole and were counted by their
-//! provider, used where one was cut off. Kept over restarts and reloads.
+//! Learns how many tokens per second a target produces that no app sees: hidden reasoning of a stream, and
+//! the whole of an answer that comes in one piece. Learned from complete answers that the provider counted,
+//! used where an answer was cut off. Kept over restarts and reloads.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
-//! What licences make providers work on for nobody: how much of the day's budget each has wasted, and how
-//! often each has come to a timeout within the hour.
+//! What licences waste: the share of the day's budget that each licence spent on answers that reached no app,
+//! and its timeouts within the last hour.
 
 use std::collections::VecDeque;
 

@@ -19,7 +19,7 @@ use crate::{
         self, Secrets,
         settings::{AccessLogSettings, LicenseSource, Settings, StaticKey},
     },
-    server, telemetry,
+    logging, server,
 };
 
 /// The configuration a newcomer would write; the same file as `conf/gatekeeper.yaml`.
@@ -41,7 +41,7 @@ pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
     let key = demo_key(&settings).context("the built-in configuration has no licence key")?;
     let buyer = add_buyer(&mut settings)?;
     let public = settings.server.listen;
-    crate::logging::start(&log::LevelFilter::Warn.into());
+    logging::start(&log::LevelFilter::Warn.into());
     introduce(&settings, &key)?;
     thread::Builder::new().name("traffic".into()).spawn(move || traffic(public, &buyer))?;
     server::serve(settings, registry, server::SettingsSource::Demo { scratch: directory }, None)

@@ -7,7 +7,7 @@ use crate::config::tests::{registry, root};
 
 fn idle() -> Actions {
     Actions {
-        run: |_, _| bail!("run was called"),
+        run: |_, _, _| bail!("run was called"),
         demo: |_, _| bail!("demo was called"),
         operate: |_, _, _| bail!("operate was called"),
     }

@@ -5,19 +5,15 @@ use std::{
     io::{self, Write},
 };
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use gatekeeper_filters::kernel::{DOLLAR, UnixMs};
 
 use crate::{
     budget::dollars,
     cli::FileArgs,
-    config::{
-        Settings,
-        settings::{PlanPrice, StoreSettings},
-    },
+    config::{Settings, settings::PlanPrice},
     ledger::sqlite::daily_usage::{self, DailyRow},
-    peer_sync::daily_sync,
+    peer_sync::month::rows,
     progress::Progress,
 };
 
@@ -82,25 +78,6 @@ pub fn write(settings: &Settings, args: &UsageArgs, out: &mut dyn Write) -> anyh
     let mut text = Vec::new();
     if args.csv { table.write_csv(&mut text) } else { table.write_aligned(&mut text) }?;
     Ok(out.write_all(&text)?)
-}
-
-/// The days of the running month.
-///
-/// # Errors
-/// The store can't be read.
-pub fn of_this_month(store: &StoreSettings) -> anyhow::Result<Vec<DailyRow>> {
-    rows(store, &daily_usage::date(UnixMs::now())[..7])
-}
-
-/// The days of a month (`2026-11`).
-fn rows(store: &StoreSettings, month: &str) -> anyhow::Result<Vec<DailyRow>> {
-    if let Some(redis) = &store.redis {
-        return daily_sync::of_month(redis, month);
-    }
-    let path = &store.path;
-    // No month has a later day, and text sorts by time.
-    daily_usage::read(path, &format!("{month}-01"), &format!("{month}-31"))
-        .with_context(|| format!("store {}", path.display()))
 }
 
 /// The licence whose id begins so, among those that used something this month or the one before.

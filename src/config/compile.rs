@@ -18,17 +18,17 @@ use super::{
     diagnostics::{Diagnostics, did_you_mean},
     secrets::{ABSENT, SecretLoader, is_readable_by_all},
     settings::{
-        AccessFile, AccessLogSettings, AdminSettings, Levels, LogSettings, OnStoreDown,
-        RedisSettings, ServerLimits, ServerSettings, Settings, StoreSettings, Tls, VaultSettings,
+        AccessFile, AccessLogSettings, AdminSettings, LogSettings, OnStoreDown, RedisSettings,
+        ServerLimits, ServerSettings, Settings, StoreSettings, Tls,
     },
     source_files::SourceFiles,
     yaml::{Node, ScalarType},
 };
 use crate::{
-    logging::{PARTS, is_ours},
+    logging::{Levels, PARTS, is_ours},
     redis_store::url::RedisUrl,
     tls::{Certificate, CertificateError},
-    vault::{Kek, KekSource, Pepper, pepper::PLACE},
+    vault::{Kek, KekSource, Pepper, VaultKeys, pepper::PLACE},
 };
 
 mod doubtful;
@@ -250,7 +250,7 @@ fn vault(
     view: &FieldReader<'_>,
     opener: &SecretLoader<'_>,
     report: &mut Diagnostics,
-) -> Option<VaultSettings> {
+) -> Option<VaultKeys> {
     let mut load = |field: &str| {
         let (node, path) = (view.node(field)?, view.path(field));
         let Some(source) = node.text().and_then(KekSource::parse) else {
@@ -275,7 +275,7 @@ fn vault(
         // Half a vault would tell that secrets do not open which do.
         return None;
     }
-    let mut vault = VaultSettings { kek: kek?, previous, pepper: None };
+    let mut vault = VaultKeys { kek: kek?, previous, pepper: None };
     if let Some(node) = view.node("pepper") {
         let opener = SecretLoader { secrets: opener.secrets, vault: Some(&vault), has_vault: true };
         let path = view.path("pepper");
@@ -380,23 +380,22 @@ fn levels(
     let mut parts = Vec::new();
     for entry in view.node("levels").map(Node::entries).unwrap_or_default() {
         let path = format!("{}.{}", view.path("levels"), entry.key);
-        let Some((_, target)) = PARTS.iter().find(|(name, _)| *name == entry.key) else {
-            let known = PARTS.map(|(name, _)| name);
+        let Some((_, targets)) = PARTS.iter().find(|(name, _)| *name == entry.key) else {
+            let known: Vec<_> = PARTS.iter().map(|(name, _)| *name).collect();
             let message = format!(
                 "no such part{}; parts are {}",
-                did_you_mean(&entry.key, known),
+                did_you_mean(&entry.key, known.iter().copied()),
                 known.join(", ")
             );
             report.problem(entry.key_at, path, message);
             continue;
         };
         let Some(level) = entry.value.text().and_then(|level| level.parse().ok()) else { continue };
-        if level > log::LevelFilter::Info && !is_ours(target) {
-            let message =
-                "not Gatekeeper's own: it tells no more than `info`, whatever stands here";
+        if level > log::LevelFilter::Info && !targets.iter().any(|target| is_ours(target)) {
+            let message = "third-party module: its log level is capped at `info`";
             report.warn(entry.value.at, path, message);
         }
-        parts.push((*target, level));
+        parts.extend(targets.iter().map(|target| (*target, level)));
     }
     parts
 }

@@ -26,12 +26,15 @@ pub const FILE: FieldType = FieldType::Record(&[
         &FieldType::Record(ADMIN),
         "The listener for the operator: dashboard, status, metrics.",
     ),
-    Field::new("vault", &FieldType::Record(VAULT), "Opens sealed secrets; not needed without any."),
-    Field::new("store", &FieldType::Record(STORE), "Where usage is counted and kept."),
-    Field::new("licenses", &FieldType::Record(LICENSES), "Who may come in.").required(),
+    Field::new(
+        "vault",
+        &FieldType::Record(VAULT),
+        "Keys that open sealed secrets. Not needed where no secret is sealed.",
+    ),
+    Field::new("store", &FieldType::Record(STORE), "Where usage is counted and stored."),
+    Field::new("licenses", &FieldType::Record(LICENSES), "Licences that are accepted.").required(),
     Field::new("plans", &PLANS, "What a licence may use, by plan name.").required(),
-    Field::new("providers", &PROVIDERS, "Where requests go, and the keys that pay for them.")
-        .required(),
+    Field::new("providers", &PROVIDERS, "AI providers and their API keys.").required(),
     Field::new("models", &MODELS, "Public model names and the targets behind them.").required(),
     Field::new(
         "prices",
@@ -41,14 +44,14 @@ pub const FILE: FieldType = FieldType::Record(&[
     Field::new(
         "budget",
         &FieldType::Record(WHOLE_BUDGET),
-        "What all providers together may cost. Answers under way may pass it a little.",
+        "Budget of all providers together. Answers in progress are finished, so it can be passed slightly.",
     ),
     Field::new(
         "filters",
         &FILTERS,
         "The chain, in order. Default: license, rate_limit, route, quota, meter.",
     ),
-    Field::new("log", &FieldType::Record(LOG), "What is written where."),
+    Field::new("log", &FieldType::Record(LOG), "Logging."),
 ]);
 
 const SERVER: &[Field] = &[
@@ -58,7 +61,7 @@ const SERVER: &[Field] = &[
         &FieldType::Int { min: 1, max: 1024 },
         "Worker threads. Default: one per core.",
     ),
-    Field::new("grace", &DURATION, "How long open streams may go on after SIGTERM.").or("300s"),
+    Field::new("grace", &DURATION, "How long open streams may continue after SIGTERM.").or("300s"),
     Field::new(
         "tls",
         &FieldType::Record(TLS),
@@ -67,15 +70,15 @@ const SERVER: &[Field] = &[
     Field::new(
         "behind_tls",
         &FieldType::Bool,
-        "Something in front of the gateway speaks TLS to the apps.",
+        "A proxy in front of the gateway terminates TLS for the apps.",
     )
     .or("false"),
     Field::new(
         "trusted_proxies",
         &FieldType::List { of: &FieldType::Text(TextFormat::Network), min: 0 },
-        "Networks whose X-Forwarded-For is believed.",
+        "Networks whose X-Forwarded-For header is trusted.",
     ),
-    Field::new("limits", &FieldType::Record(SERVER_LIMITS), "Bounds of requests."),
+    Field::new("limits", &FieldType::Record(SERVER_LIMITS), "Limits of requests."),
 ];
 
 const TLS: &[Field] = &[
@@ -116,14 +119,14 @@ const ADMIN: &[Field] = &[
     Field::new(
         "token",
         &FieldType::Text(TextFormat::Token),
-        "`env:NAME` or `file:PATH`, 16 characters or more. Where there is one, all but health and the page itself wants it. Required off \
-         loopback. `none` says that there is none: a reload takes one away only where that is written.",
+        "`env:NAME` or `file:PATH`, 16 characters or more. Where it is set, everything except health and the page itself requires it. Required off \
+         loopback. `none`: no token; a reload removes a token only if `none` is written.",
     ),
     Field::new(
         "read_token",
         &FieldType::Text(TextFormat::Source),
         "A second token, for GET only: `/metrics`, `/status`, `/feed` and the page. For Prometheus and for \
-         people who only look. `env:NAME` or `file:PATH`, 16 characters or more.",
+         read-only users. `env:NAME` or `file:PATH`, 16 characters or more.",
     ),
     Field::new(
         "tls",
@@ -154,7 +157,7 @@ const VAULT: &[Field] = &[
     Field::new(
         "previous",
         &FieldType::Text(TextFormat::Source),
-        "The key before this one; opens secrets until `rewrap` has run.",
+        "The previous key. Opens secrets until `rewrap` has run.",
     ),
     Field::new(
         "pepper",
@@ -171,7 +174,7 @@ const STORE: &[Field] = &[
         "The kind of store. `redis`: several gateways count together and share what they know.",
     )
     .or("embedded"),
-    Field::new("path", &PATH, "This gateway's own database file; its directory is made.")
+    Field::new("path", &PATH, "Database file of this gateway; its directory is created.")
         .or("data/gatekeeper.db"),
     Field::new("keep", &DURATION, "How long records of requests are kept.").or("90d"),
     Field::new(
@@ -185,7 +188,7 @@ const STORE: &[Field] = &[
     Field::new(
         "on_store_down",
         &FieldType::Choice(&[Variant::new("lease"), Variant::new("closed")]),
-        "While Redis is away: `lease` lets a licence seen lately spend 2 % of its limits, once a \
+        "While Redis is unavailable: `lease` lets a recently seen licence spend 2 % of its limits, once per \
          period and gateway, for 60 s; `closed` refuses at once.",
     )
     .or("lease")
@@ -193,14 +196,14 @@ const STORE: &[Field] = &[
     Field::new(
         "unsafe_eviction",
         &FieldType::Bool,
-        "Takes a Redis that may evict keys or keeps nothing on a disk.",
+        "Accepts a Redis that may evict keys or does not persist to disk.",
     )
     .or("false")
     .with("kind", "redis"),
 ];
 
 const LICENSES: &[Field] = &[
-    Field::new("cache", &FieldType::Record(CACHE), "How long a shop's word is good."),
+    Field::new("cache", &FieldType::Record(CACHE), "How long answers of a shop are cached."),
     Field::new("buy_url", &LINK, "Where a buyer can get a licence; shown with refusals."),
     Field::new(
         "sources",
@@ -208,18 +211,24 @@ const LICENSES: &[Field] = &[
             FieldType::List { of: &FieldType::OneOf(sources), min: 1 },
             FieldType::Choice(&[Variant::new("none")]),
         ]),
-        "Where licences come from, asked in this order. `none` says that nobody may come in.",
+        "Sources of licences, checked in this order. `none` refuses every licence.",
     )
     .required(),
 ];
 
 const CACHE: &[Field] = &[
-    Field::new("fresh", &DURATION, "Taken as it is.").or("24h"),
-    Field::new("stale", &DURATION, "Served after that while the shop is asked again.").or("72h"),
+    Field::new("fresh", &DURATION, "How long a cached licence is used without revalidation.")
+        .or("24h"),
+    Field::new(
+        "stale",
+        &DURATION,
+        "How much longer it is used while it is revalidated in the background.",
+    )
+    .or("72h"),
     Field::new(
         "negative",
         &DURATION,
-        "How long a no is kept; said again and again, up to five minutes.",
+        "How long an invalid key is cached. Doubles on every repeat, up to 5 minutes.",
     )
     .or("60s"),
 ];
@@ -291,11 +300,14 @@ const WEBHOOK_SECRET: Field = Field::new(
 const SHOP_BASE_URL: Field = Field::new(
     "base_url",
     &FieldType::Text(TextFormat::BaseUrl),
-    "Another address of the shop, for tests.",
+    "Base URL of the shop's API, for tests.",
 );
-const SHOP_ALLOW_PRIVATE: Field =
-    Field::new("allow_private", &FieldType::Bool, "Plain http and private addresses are meant.")
-        .or("false");
+const SHOP_ALLOW_PRIVATE: Field = Field::new(
+    "allow_private",
+    &FieldType::Bool,
+    "Allows plain HTTP and private addresses (disables the SSRF guard for this URL).",
+)
+.or("false");
 const SHOP_BUDGET: Field = Field::new(
     "budget",
     &FieldType::Text(TextFormat::CallLimit),
@@ -391,12 +403,16 @@ const PLAN: &[Field] = &[
         "Caps each answer. Default: 4096 where `tokens` is set, else none.",
     ),
     Field::new("min_output_tokens", &COUNT, "An answer's cap never shrinks below this.").or("256"),
-    Field::new("max_input_tokens", &COUNT, "Larger requests are refused. Default: unlimited."),
+    Field::new(
+        "max_input_tokens",
+        &COUNT,
+        "Requests with more input are refused. Default: unlimited.",
+    ),
     Field::new("upgrade_url", &LINK, "Shown when a limit is reached. Default: `licenses.buy_url`."),
     Field::new(
         "devices",
         &FieldType::Choice(&[Variant::new("optional"), Variant::new("required")]),
-        "`required`: only activated devices may ask (`x-instance-id`).",
+        "`required`: requests must carry the id of an activated device (`x-instance-id`).",
     )
     .or("optional"),
     Field::new(
@@ -456,10 +472,10 @@ const PROVIDER: &[Field] = &[
          sooner.",
     )
     .or("round_robin"),
-    Field::new("allow_private", &FieldType::Bool, "Plain http and private addresses are meant.")
+    Field::new("allow_private", &FieldType::Bool, "Allows plain HTTP and private addresses (disables the SSRF guard for this URL).")
         .or("false"),
-    Field::new("timeouts", &FieldType::Record(TIMEOUTS), "When an attempt is given up."),
-    Field::new("allow_fields", &TEXTS, "Request fields let through beside the known ones."),
+    Field::new("timeouts", &FieldType::Record(TIMEOUTS), "When an attempt is aborted."),
+    Field::new("allow_fields", &TEXTS, "Request fields that are passed on in addition to the known ones."),
     Field::new(
         "output_cap_field",
         &ANY_TEXT,
@@ -482,7 +498,7 @@ const PROVIDER: &[Field] = &[
     Field::new(
         "budget",
         &FieldType::Record(BUDGET),
-        "What this provider may cost; then its targets are skipped.",
+        "Budget of this provider. When it is spent, its targets are skipped.",
     ),
 ];
 
@@ -502,15 +518,15 @@ const WHOLE_BUDGET: &[Field] = &[
     Field::new(
         "waste_per_licence",
         &FieldType::Text(TextFormat::Percent),
-        "The most of a day's budget that one licence may waste on answers nobody gets, like those that \
-         time out; then it gets 429.",
+        "The most of a day's budget that one licence may waste on answers that reach no app, such as \
+         timeouts; above it requests get 429.",
     )
     .or("10%"),
 ];
 
 const TIMEOUTS: &[Field] = &[
-    Field::new("connect", &DURATION, "To a connection, TLS included.").or("3s"),
-    Field::new("first_byte", &DURATION, "To the head of the answer.").or("120s"),
+    Field::new("connect", &DURATION, "Until a connection is established, TLS included.").or("3s"),
+    Field::new("first_byte", &DURATION, "Until the response head arrives.").or("120s"),
     Field::new(
         "first_token",
         &DURATION,
@@ -518,8 +534,8 @@ const TIMEOUTS: &[Field] = &[
          after it the next target is tried.",
     )
     .or("120s"),
-    Field::new("idle", &DURATION, "Between two pieces of an answer.").or("60s"),
-    Field::new("total", &DURATION, "The whole answer.").or("600s"),
+    Field::new("idle", &DURATION, "Between two chunks of an answer.").or("60s"),
+    Field::new("total", &DURATION, "For the whole answer.").or("600s"),
 ];
 
 const KEY: &[Field] = &[
@@ -572,20 +588,20 @@ const MODEL: &[Field] = &[
     Field::new(
         "smart",
         &FieldType::Record(SMART),
-        "Two other models: each request goes to one of them, by how hard it is. Instead of `targets`.",
+        "Two other models: each request goes to one of them, by its difficulty. Replaces `targets`.",
     ),
     Field::new(
         "delivery",
         &FieldType::Choice(&[Variant::new("stream"), Variant::new("whole")]),
         "`whole`: a stream is read to its end before it is sent, so that another key or target can \
-         mend even a break in the middle.",
+         replace even an answer that breaks in the middle.",
     )
     .or("stream"),
     Field::new(
         "on_empty",
         &FieldType::Choice(&[Variant::new("retry"), Variant::new("deliver")]),
-        "What becomes of an answer that ends well with 0 tokens and no text, or with a tool call that its \
-         provider could not read: `retry` asks once more before the app sees it, `deliver` hands it on.",
+        "Handling of an answer that ends normally with 0 tokens and no text, or with a tool call that the \
+         provider could not parse: `retry` retries once before the app sees it, `deliver` passes it on.",
     )
     .or("retry"),
     Field::new(
@@ -622,15 +638,15 @@ const MODEL: &[Field] = &[
 ];
 
 const MODEL_TIMEOUTS: &[Field] = &[
-    Field::new("first_byte", &DURATION, "To the head of the answer."),
+    Field::new("first_byte", &DURATION, "Until the response head arrives."),
     Field::new(
         "first_token",
         &DURATION,
         "From the start of an attempt to the first output of a stream or to the end of a JSON answer; \
          after it the next target is tried.",
     ),
-    Field::new("idle", &DURATION, "Between two pieces of an answer."),
-    Field::new("total", &DURATION, "All attempts together."),
+    Field::new("idle", &DURATION, "Between two chunks of an answer."),
+    Field::new("total", &DURATION, "For all attempts together."),
 ];
 
 const SMART: &[Field] = &[
@@ -639,7 +655,7 @@ const SMART: &[Field] = &[
     Field::new(
         "threshold",
         &FieldType::Fraction,
-        "Requests that score this or more are hard. Higher saves more and asks the better model less.",
+        "Requests that score this or more are hard. A higher value saves more and uses the better model less.",
     )
     .or("0.5"),
 ];

@@ -46,15 +46,16 @@ fn page(field: &Field) -> String {
 /// A heading and the fields of each record at `path` and below it.
 fn nested(page: &mut String, path: &str, shape: &FieldType) {
     match shape {
-        FieldType::Record(fields) | FieldType::OneOf(fields) => {
+        FieldType::Record(_) | FieldType::OneOf(_) => {
+            let fields = shape.fields();
             page.push_str(&format!("\n## `{path}`\n\n"));
             if matches!(shape, FieldType::OneOf(_)) {
                 page.push_str("Exactly one of:\n\n");
             }
-            for field in *fields {
+            for field in fields {
                 item(page, "- ", field);
             }
-            for field in *fields {
+            for field in fields {
                 nested(page, &format!("{path}.{}", field.name), field.shape);
             }
         }

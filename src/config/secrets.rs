@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{Secrets, diagnostics::Diagnostics, yaml::Node};
 use crate::{
-    config::settings::VaultSettings,
+    vault::VaultKeys,
     vault::{self, KekSource, kek::KekError, seal::check_secret},
 };
 
@@ -24,7 +24,7 @@ pub(super) const ABSENT: &str = "absent";
 /// Reads and opens secrets while the file is compiled.
 pub(super) struct SecretLoader<'a> {
     pub secrets: Secrets,
-    pub vault: Option<&'a VaultSettings>,
+    pub vault: Option<&'a VaultKeys>,
     /// The file has a `vault` section, whether or not its KEK could be read.
     pub has_vault: bool,
 }

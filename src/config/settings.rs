@@ -13,15 +13,17 @@ use secrecy::SecretString;
 
 use super::source_files::SourceFiles;
 use crate::{
+    logging::Levels,
     shops::{ShopSource, signed::SignedSource},
     tls::Certificate,
+    vault::VaultKeys,
 };
 
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub server: ServerSettings,
     pub admin: AdminSettings,
-    pub vault: Option<VaultSettings>,
+    pub vault: Option<VaultKeys>,
     pub store: StoreSettings,
     pub licenses: LicenseSettings,
     pub plans: Vec<Arc<Plan>>,
@@ -106,15 +108,6 @@ pub struct AdminSettings {
     pub no_token: bool,
     /// Host names, beside loopback and the listen address, that `Host` may carry.
     pub hosts: Vec<String>,
-}
-
-/// The vault's keys, opened: 32 bytes each.
-#[derive(Debug, Clone)]
-pub struct VaultSettings {
-    pub kek: Arc<crate::vault::Kek>,
-    pub previous: Option<Arc<crate::vault::Kek>>,
-    /// The configured pepper, if any (else it is derived from `kek`).
-    pub pepper: Option<SecretString>,
 }
 
 #[derive(Debug, Clone)]
@@ -325,20 +318,6 @@ pub struct KeySettings {
 pub struct LogSettings {
     pub access: AccessLogSettings,
     pub levels: Levels,
-}
-
-/// How much the gateway tells about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Levels {
-    pub all: log::LevelFilter,
-    /// Parts that tell more or less, by how their targets begin.
-    pub parts: Vec<(&'static str, log::LevelFilter)>,
-}
-
-impl From<log::LevelFilter> for Levels {
-    fn from(all: log::LevelFilter) -> Self {
-        Self { all, parts: Vec::new() }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a request weighs: all text that is sent on, its images and files, and whatever else has to be allowed.
+//! Estimates the input tokens of a request: text, images and fixed overheads.
 //!
 //! A text is weighed wherever it stands. Servers and translations differ in which member of a part they read,
 //! so nothing may count on a member being left unread.

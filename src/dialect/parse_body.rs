@@ -12,7 +12,12 @@ use super::{
     allowed_fields, dropped,
     input_estimate::{self, InputEstimate},
 };
-use crate::proxy::routes::GeminiMethod;
+/// What Gemini's paths say beside the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeminiMethod {
+    pub model: Arc<str>,
+    pub stream: bool,
+}
 
 /// Checks the body and finds out what is asked. `path` is what the path says of it; `extra` are members that
 /// some provider lets through beside the listed ones.
@@ -172,7 +177,7 @@ fn read_cap(
 
 /// An app that lets the provider keep its items sends their ids. Nothing is kept here: whole items are
 /// needed, which is an option of the SDKs.
-const NO_ITEMS_KEPT: &str = "Items are not kept by the service, so \"item_reference\" leads nowhere. \
+const NO_ITEMS_KEPT: &str = "Stored items are not supported: send the item itself instead of \"item_reference\". \
     Send whole items: set `store: false` (in the AI SDK `providerOptions: { openai: { store: false } }`).";
 
 fn must_be(field: &str, what: &str) -> Rejection {

@@ -23,10 +23,9 @@ mod tests;
 mod write;
 
 pub use self::request::leaves_out;
-use gatekeeper_filters::kernel::{Rejection, RequestMembers, Target, Usage};
+use gatekeeper_filters::kernel::{Dialect, ModelRequest, Rejection, RequestMembers, Target, Usage};
 
 use self::write::JsonWriter;
-use crate::runtime::request_context::RequestContext;
 
 /// A request in the words of targets that speak another dialect than the app; made when the first such
 /// target is asked, for all attempts.
@@ -36,17 +35,17 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// `None` where the target speaks what the app speaks.
+    /// `None` where the target speaks `dialect`, the app's.
     ///
     /// # Errors
     /// The target's dialect has no words for it.
     pub fn of(
         &mut self,
-        flight: &RequestContext,
+        ask: &ModelRequest,
+        dialect: Dialect,
         target: &Target,
     ) -> Result<Option<&RequestMembers>, &Rejection> {
-        let (Some(exchange), Some(ask)) = (&flight.exchange, &flight.ask) else { return Ok(None) };
-        if exchange.endpoint.dialect() == target.dialect {
+        if dialect == target.dialect {
             return Ok(None);
         }
         let made = self.made.get_or_insert_with(|| request::request(ask).map_err(Box::new));

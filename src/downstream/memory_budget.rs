@@ -1,4 +1,4 @@
-//! What requests and answers hold in memory at one time, over all, for one licence and for one address.
+//! Memory that requests and answers hold at one time: in total, per licence and per address.
 //!
 //! Counted is what a held byte costs, estimated from the growth of the process, not its mere number.
 //! Shares of licences and addresses are counted in tables of a fixed size: a request adds to one place of each of

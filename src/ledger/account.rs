@@ -41,6 +41,15 @@ impl Counter {
 /// over a boundary, or once into a far future, finds its counters again.
 type WindowPair = [Counter; 2];
 
+/// What a licence has settled here, and was given here, in the newest window of each kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalShare {
+    /// Larger with each later one of the licence.
+    pub sequence: u64,
+    pub counters: [Counter; 4],
+    pub given: Option<[GivenAllowance; 4]>,
+}
+
 #[derive(Debug, Default)]
 pub struct Account {
     /// All four kinds are counted whatever the plan limits: a changed plan keeps what was used.

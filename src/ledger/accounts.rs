@@ -11,16 +11,16 @@ use gatekeeper_filters::kernel::{
 use parking_lot::Mutex;
 
 use super::{
-    account::{Account, Counter, OpenRequest, Rate, ReservationPlan},
+    account::{Account, LocalShare, OpenRequest, Rate, ReservationPlan},
     adjustment::GivenAllowance,
-    embedded::{clock_rollback::MissingWindows, upgrade::InMemoryState},
+    in_memory_state::InMemoryState,
     journal::{
         Journal, JournalFull,
         entry::{EntryExpectation, EntryFrame, EntryNames, ReservedEntry, SettledEntry},
     },
     operator_action::OperatorAction,
-    sqlite::OrphanedReservation,
-    windows::Windows,
+    orphan::OrphanedReservation,
+    windows::{MissingWindows, Windows},
 };
 
 const SHARD_BITS: u32 = 6;
@@ -44,15 +44,6 @@ struct Shard {
     paced: HashSet<LicenseId>,
     /// What operators did, oldest first.
     actions: FxHashMap<LicenseId, Vec<OperatorAction<'static>>>,
-}
-
-/// What a licence has settled here, and was given here, in the newest window of each kind.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalShare {
-    /// Larger with each later one of the licence.
-    pub sequence: u64,
-    pub counters: [Counter; 4],
-    pub given: Option<[GivenAllowance; 4]>,
 }
 
 impl Default for Accounts {

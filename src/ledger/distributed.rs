@@ -29,19 +29,17 @@
 
 mod late;
 mod open_reservations;
-mod operator_actions;
+pub mod operator_actions;
 mod outage_allowance;
 mod resync_barrier;
 mod script_reply;
 mod scripts;
 mod sync;
+mod sync_message;
 mod upgrade;
 
 pub use self::{
-    open_reservations::ReservationsState,
-    operator_actions::{AdjustDone, AdjustError},
-    outage_allowance::AllowanceRow,
-    scripts::KeyNaming,
+    open_reservations::ReservationsState, outage_allowance::AllowanceRow, scripts::KeyNaming,
 };
 
 use std::{
@@ -67,7 +65,7 @@ use self::{
     resync_barrier::ResyncBarrier,
     script_reply::{LimitCount, MessageRole, ScriptReply},
     scripts::{CancelArgs, GatewayId, ReserveArgs, Scripts},
-    sync::SyncMessage,
+    sync_message::SyncMessage,
 };
 use super::{EmbeddedLedger, windows::Windows};
 use crate::{

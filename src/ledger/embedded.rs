@@ -1,5 +1,6 @@
 //! The ledger of one machine.
 
+pub mod clock;
 pub mod clock_rollback;
 pub mod operator_actions;
 pub mod pepper_check;
@@ -23,51 +24,25 @@ use std::{
 
 use async_trait::async_trait;
 use gatekeeper_filters::kernel::{
-    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, RateRefused, RateRequest,
-    Record, StoreDown, UnixMs,
+    Balance, Charge, Demand, Denied, Grant, Ledger, LicenseId, Limit, ModelTotals, RateRefused,
+    RateRequest, Record, StoreDown, UnixMs,
 };
 use parking_lot::Mutex;
 
 use super::{
     accounts::Accounts,
     embedded::{
-        clock_rollback::ClockGuard,
+        clock::ClockGuard,
         pepper_check::{PepperCheck, PepperMismatch},
         sqlite_writer::{SqliteWriter, TICK},
-        store_lock::{LockTaken, StoreLock},
-        upgrade::{InMemoryState, InheritedStore},
+        store_lock::{StoreLock, beside},
     },
+    in_memory_state::{InMemoryState, InheritedStore},
     journal::{Journal, JournalSize, entry::EntryFrame, wakeup::Wakeup},
-    sqlite::{
-        Database,
-        daily_usage::{DAY_MS, ModelUsage},
-    },
+    open_error::StoreOpenError,
+    sqlite::{Database, daily_usage::DAY_MS},
 };
 use crate::progress::Progress;
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreOpenError {
-    #[error("{}: {source}", path.display())]
-    File { path: PathBuf, source: io::Error },
-    #[error(
-        "the store {} is in use by another gateway{}: two would each grant the whole limit",
-        path.display(),
-        pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
-    )]
-    InUse { path: PathBuf, pid: Option<u32> },
-    #[error(
-        "the store {} was written by a newer gatekeeper (schema {found}, this one knows {known}): \
-         start that version, or give this one another store.path",
-        path.display()
-    )]
-    Newer { path: PathBuf, found: i64, known: i64 },
-    #[error("{}: not a journal this version can read", path.display())]
-    Foreign { path: PathBuf },
-    #[error("the store {}: {source}", path.display())]
-    Sqlite { path: PathBuf, source: rusqlite::Error },
-    #[error("no thread for the store: {0}")]
-    Thread(io::Error),
-}
 
 /// How old the count of active licences may be.
 const ACTIVE_EVERY: Duration = Duration::from_secs(10);
@@ -124,7 +99,7 @@ impl EmbeddedLedger {
             Some(inherited) => (Some(inherited.lock), inherited.volatile),
             None => (None, InMemoryState::default()),
         };
-        let owner = upgrade::owner(path, lock, || own(path))?;
+        let owner = store_lock::owner(path, lock)?;
         fetch_journal(link, &dir)?;
         make_dir(&dir)?;
         let mut db = Database::open(path)?;
@@ -222,7 +197,7 @@ impl EmbeddedLedger {
     ///
     /// # Errors
     /// SQLite fails.
-    pub fn by_model(&self, now: UnixMs) -> rusqlite::Result<Vec<ModelUsage>> {
+    pub fn by_model(&self, now: UnixMs) -> rusqlite::Result<Vec<ModelTotals>> {
         self.db.lock().by_model(now)
     }
 
@@ -357,12 +332,6 @@ impl Ledger for EmbeddedLedger {
     }
 }
 
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// Where the store lies, links followed: its journal and its lock lie beside it. A link to nothing yet is
 /// followed by the next start.
 fn real(path: &Path) -> PathBuf {
@@ -387,13 +356,6 @@ fn make_parent(path: &Path) -> Result<(), StoreOpenError> {
 fn make_dir(dir: &Path) -> Result<(), StoreOpenError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|source| StoreOpenError::File { path: dir.to_owned(), source })
-}
-
-fn own(path: &Path) -> Result<StoreLock, StoreOpenError> {
-    StoreLock::take(path, &beside(path, ".lock")).map_err(|taken| match taken {
-        LockTaken::Held(pid) => StoreOpenError::InUse { path: path.to_owned(), pid },
-        LockTaken::Failed(source) => StoreOpenError::File { path: path.to_owned(), source },
-    })
 }
 
 fn log_found(path: &Path, found: &recovery::RecoveryReport) {

@@ -1,6 +1,8 @@
 //! SQLite: what the next start begins with, and what an operator may query.
 
+pub mod action_rows;
 pub mod batch;
+pub mod columns;
 pub mod daily_usage;
 
 use std::{
@@ -11,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use gatekeeper_filters::kernel::{About, LicenseId, Period, UnixMs};
+use gatekeeper_filters::kernel::{About, LicenseId, ModelTotals, Period, UnixMs};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
@@ -19,28 +21,20 @@ use super::{
     account::Rate,
     accounts::Accounts,
     distributed::AllowanceRow,
-    embedded::{StoreOpenError, operator_actions},
     journal::entry::{EntryExpectation, ReservedEntry},
-    sqlite::{batch::Batch, daily_usage::DAY_MS},
+    open_error::StoreOpenError,
+    orphan::OrphanedReservation,
+    sqlite::{
+        batch::Batch,
+        columns::{PRUNE_ROWS, SCHEMA, int, license, moment, readable},
+        daily_usage::DAY_MS,
+    },
 };
 use crate::progress::Progress;
 
-/// `PRAGMA user_version` of the tables in `schema.sql`.
-pub const SCHEMA: i64 = 6;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
 const LONG_MS: u64 = 400 * DAY_MS;
-/// Rows one pruning statement may delete, so that it never holds the store up.
-pub(super) const PRUNE_ROWS: usize = 1_000;
-
-/// A reservation without an outcome, and where it counts if it never gets one.
-#[derive(Debug, Clone)]
-pub struct OrphanedReservation {
-    pub reserved: ReservedEntry,
-    pub about: About,
-    /// Picodollars of its input.
-    pub cost: u64,
-}
 
 pub struct Database {
     pub(super) connection: Connection,
@@ -48,6 +42,11 @@ pub struct Database {
 }
 
 impl Database {
+    /// When a licence was last used, by its windows.
+    pub fn last_use(&self, license: &LicenseId) -> rusqlite::Result<Option<UnixMs>> {
+        action_rows::last_use(&self.connection, license)
+    }
+
     pub fn open(path: &Path) -> Result<Self, StoreOpenError> {
         private(path).map_err(|source| StoreOpenError::File { path: path.to_owned(), source })?;
         let sqlite = |source| StoreOpenError::Sqlite { path: path.to_owned(), source };
@@ -104,9 +103,9 @@ impl Database {
             let before = period.window(UnixMs(current.0.saturating_sub(1))).start;
             self.restore_usage(book, period, before, current)?;
             self.restore_rates(book, period, before, current)?;
-            self.restore_given(book, period, before, current)?;
+            action_rows::restore_given(&self.connection, book, period, before, current)?;
         }
-        self.restore_actions(book)
+        action_rows::restore_actions(&self.connection, book)
     }
 
     fn restore_usage(
@@ -203,7 +202,7 @@ impl Database {
         }
         most = most.max(daily_usage::prune(&self.connection, &before(LONG_MS)[..10], PRUNE_ROWS)?);
         self.connection.execute("DELETE FROM rates WHERE start < ?1", [before(LONG_MS)])?;
-        most = most.max(self.prune_actions(&before(LONG_MS))?);
+        most = most.max(action_rows::prune_actions(&self.connection, &before(LONG_MS))?);
         Ok(most >= PRUNE_ROWS)
     }
 
@@ -213,7 +212,7 @@ impl Database {
     }
 
     /// What was used on one day (UTC), by model.
-    pub fn by_model(&self, day: UnixMs) -> rusqlite::Result<Vec<daily_usage::ModelUsage>> {
+    pub fn by_model(&self, day: UnixMs) -> rusqlite::Result<Vec<ModelTotals>> {
         daily_usage::by_model(&self.connection, day)
     }
 
@@ -393,7 +392,7 @@ fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     write_open(tx, batch)?;
     write_requests(tx, batch)?;
     daily_usage::write(tx, batch)?;
-    operator_actions::write(tx, &batch.actions)?;
+    action_rows::write(tx, &batch.actions)?;
     let applied = "INSERT OR REPLACE INTO meta (key, value) VALUES ('applied', ?1)";
     tx.prepare_cached(applied)?.execute([batch.reaches as i64])?;
     Ok(())
@@ -469,28 +468,4 @@ fn write_requests(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<(
         ])?;
     }
     Ok(())
-}
-
-/// SQLite's integers have a sign, and sums of them must fit too.
-pub(super) fn int(number: u64) -> i64 {
-    const MOST: u64 = 1 << 52;
-    number.min(MOST) as i64
-}
-
-/// RFC 3339 with milliseconds, of fixed width, so that text sorts by time.
-pub fn readable(at: UnixMs) -> String {
-    const LAST_SECOND: u64 = 253_402_207_200; // where jiff's time ends, in the year 9999
-    let second = UnixMs((at.0 / 1000).min(LAST_SECOND) * 1000).to_rfc3339();
-    format!("{}.{:03}Z", second.trim_end_matches('Z'), at.0 % 1000)
-}
-
-/// What [`UnixMs::to_rfc3339`] wrote; anything else is long ago.
-pub(super) fn moment(text: &str) -> UnixMs {
-    let moment = text.parse::<jiff::Timestamp>().map_or(0, |at| at.as_millisecond());
-    UnixMs(moment.max(0) as u64)
-}
-
-/// What [`LicenseId::to_hex`] wrote; anything else is nobody's.
-pub(super) fn license(hex: &str) -> LicenseId {
-    LicenseId::from_hex(hex).unwrap_or(LicenseId([0; 32]))
 }

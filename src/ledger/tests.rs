@@ -25,11 +25,12 @@ use gatekeeper_filters::kernel::{
 
 use super::{
     embedded::{
-        EmbeddedLedger, StoreOpenError,
+        EmbeddedLedger,
         operator_actions::{AdjustRequest, Adjustment},
         pepper_check::PepperMismatch,
     },
     journal::JournalSize,
+    open_error::StoreOpenError,
 };
 
 /// 2026-11-15T10:30:30Z.

@@ -5,6 +5,9 @@ use gatekeeper_filters::kernel::{Period, UnixMs, Window};
 /// Start of the window of each period kind, in the order of [`Period::ALL`].
 pub type WindowStarts = [UnixMs; 4];
 
+/// A window of each kind that is not in memory.
+pub type MissingWindows = Vec<(Period, UnixMs)>;
+
 #[derive(Debug, Clone, Copy)]
 pub struct Windows([Window; 4]);
 

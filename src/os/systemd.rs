@@ -1,4 +1,4 @@
-//! Tells systemd how the process is, where it was started with `Type=notify`.
+//! Notifies systemd of readiness, reload and stop where the service has `Type=notify`.
 
 use std::{
     env,

@@ -1,5 +1,5 @@
-//! Master keys, accounts and providers that rest: what one gateway learns of them, the others need not
-//! try.
+//! Shares the health of keys, accounts and providers between gateways, so that one gateway's finding spares
+//! the others the attempt.
 
 use std::{collections::BTreeMap, time::Duration};
 

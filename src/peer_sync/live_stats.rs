@@ -1,5 +1,4 @@
-//! What every gateway serves right now and what it has served, for `/status` and `/api/history` of each
-//! of them.
+//! Shares live statistics and time series between gateways, for `/status` and `/api/history`.
 
 use std::collections::BTreeMap;
 

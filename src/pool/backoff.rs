@@ -1,11 +1,12 @@
-//! How a key or an account rests. All times are milliseconds on a monotonic clock, so that a stepped
-//! wall clock wakes or freezes nothing.
+//! Cooldown after a rate limit, quarantine after errors, with jitter. Times are milliseconds on a monotonic
+//! clock, so that a stepped wall clock changes nothing.
 
+#[cfg(test)]
+use super::clock::BOOT;
+pub(super) use super::clock::millis;
+pub use super::clock::start_clock;
 use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -21,17 +22,6 @@ const SHORTEST_STATED: Duration = Duration::from_millis(100);
 const PROBES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(30 * 60));
 /// Until an account without money, or at its daily limit, is tried again, doubling.
 const TRIALS: (Duration, Duration) = (Duration::from_secs(30 * 60), Duration::from_secs(6 * 3600));
-
-static BOOT: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-pub(super) fn millis(at: Instant) -> u64 {
-    at.saturating_duration_since(*BOOT).as_millis() as u64
-}
-
-/// Starts the clock; call once, early.
-pub fn start_clock() {
-    LazyLock::force(&BOOT);
-}
 
 fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {
     first.saturating_mul(1 << times.min(16)).min(longest)

@@ -26,7 +26,7 @@ use crate::{
         base_url::is_private,
         settings::{BaseUrl, Timeouts},
     },
-    upstream::connector::peer,
+    pool::peer_options::peer,
 };
 
 const REFRESH: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Whether a 403 is believed of a key.
+//! Decides whether a 403 is about the key or about the prompt.
 //!
 //! Providers say 403 of a key that may not do something, and of prompts that they do not like, in words that change. So
 //! one such answer puts its key in doubt: other keys come first until a probe has asked for the list of models. A list

@@ -1,5 +1,6 @@
-//! How well a key and its account are. Kept over reloads, found by id.
+//! Health of a key and of its account. Kept over reloads, found by id.
 
+pub use super::key_state::{KeyState, QuarantineReason};
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::Instant,
@@ -13,97 +14,6 @@ use super::{
     model_limits::ModelLimits,
     rate_headroom::RateHeadroom,
 };
-
-/// Why a key, or its whole account, is in quarantine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuarantineReason {
-    BadCredential,
-    NoPermission,
-    NoMoney,
-    DailyLimit,
-}
-
-impl QuarantineReason {
-    const ALL: [QuarantineReason; 4] = [
-        QuarantineReason::BadCredential,
-        QuarantineReason::NoPermission,
-        QuarantineReason::NoMoney,
-        QuarantineReason::DailyLimit,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            QuarantineReason::BadCredential => "bad_credential",
-            QuarantineReason::NoPermission => "no_permission",
-            QuarantineReason::NoMoney => "no_money",
-            QuarantineReason::DailyLimit => "daily_limit",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<QuarantineReason> {
-        Self::ALL.into_iter().find(|why| why.name() == name)
-    }
-
-    /// Whether asking for the list of models tells when it is over. That list costs nothing, and is
-    /// shown to an account without money, too.
-    pub fn ends_by_probe(self) -> bool {
-        matches!(self, QuarantineReason::BadCredential | QuarantineReason::NoPermission)
-    }
-
-    /// Never 0.
-    pub(super) fn code(self) -> u32 {
-        self as u32 + 1
-    }
-
-    pub(super) fn from_code(code: u32) -> Option<QuarantineReason> {
-        Self::ALL.into_iter().find(|why| why.code() == code)
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyState {
-    Ready,
-    /// It serves where no other key can: somebody was refused with it, and a probe finds out whether all are.
-    Doubtful,
-    Cooling {
-        left_ms: u64,
-    },
-    /// `left_ms`: until it is tried again.
-    Quarantined {
-        why: QuarantineReason,
-        left_ms: u64,
-    },
-    /// By the configuration or the operator.
-    Off,
-}
-
-impl KeyState {
-    /// Milliseconds until it is tried again; 0 where no time tells.
-    pub fn left_ms(self) -> u64 {
-        match self {
-            KeyState::Cooling { left_ms } | KeyState::Quarantined { left_ms, .. } => left_ms,
-            KeyState::Ready | KeyState::Doubtful | KeyState::Off => 0,
-        }
-    }
-
-    /// Metric label.
-    pub fn name(self) -> &'static str {
-        match self {
-            KeyState::Ready => "ready",
-            KeyState::Doubtful => "doubtful",
-            KeyState::Cooling { .. } => "cooling",
-            KeyState::Quarantined { .. } => "quarantined",
-            KeyState::Off => "off",
-        }
-    }
-
-    /// Whether requests may go to it.
-    pub fn serves(self) -> bool {
-        matches!(self, KeyState::Ready | KeyState::Doubtful)
-    }
-
-    pub const NAMES: [&'static str; 5] = ["ready", "doubtful", "cooling", "quarantined", "off"];
-}
 
 /// Shared by the keys of one account: limits and money belong to it.
 #[derive(Debug, Default)]

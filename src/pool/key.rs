@@ -332,7 +332,7 @@ impl MasterKey {
         if left > before + NEWS {
             let (name, provider) = (why.name(), &self.told.provider);
             log::error!(
-                "A key is out: {name}. Mend it in the configuration or at the provider. \
+                "Key disabled: {name}. Fix it in the configuration or at the provider. \
                  provider={provider} key={} next_probe={}s",
                 self.id,
                 left / 1000

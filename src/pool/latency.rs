@@ -1,4 +1,4 @@
-//! How fast a key answers: a decaying mean of the time to its first output.
+//! Latency of a key: an exponentially weighted mean of the time to its first output.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},

@@ -6,7 +6,7 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use super::{
-    local_endpoints::{self, DeviceRequirement},
+    identify::{DeviceRequirement, license},
     routes,
 };
 use crate::{
@@ -31,7 +31,7 @@ pub async fn activate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let license = local_endpoints::license(session, snapshot, DeviceRequirement::IsTheMatter).await;
+    let license = license(session, snapshot, DeviceRequirement::IsTheMatter).await;
     let is_first = license.as_ref().is_err_and(|reject| reject.code == Code::DeviceLimit);
     if let (Err(reject), false) = (&license, is_first) {
         return Err(reject.clone().into());
@@ -81,8 +81,7 @@ pub async fn deactivate(
     session: &mut ServerSession,
     snapshot: &Snapshot,
 ) -> Result<Value, BodyError> {
-    let (license, credential) =
-        local_endpoints::license(session, snapshot, DeviceRequirement::IsTheMatter).await?;
+    let (license, credential) = license(session, snapshot, DeviceRequirement::IsTheMatter).await?;
     let header = routes::instance_id(&session.req_header().headers)?;
     let body = object(session, snapshot).await?;
     let instance = match (body["instance_id"].as_str(), &header) {

@@ -356,7 +356,7 @@ impl ProxyHttp for Gateway {
         if let Some(exchange) = &mut flight.exchange {
             snapshot.chain.settle(exchange, &outcome);
         }
-        let record = snapshot.telemetry.finished(flight, outcome);
+        let record = snapshot.telemetry.finished(&mut flight.completed(), outcome);
         settle_doubts(flight, &snapshot, &record);
         // Of nobody's requests there are counts, no records: random keys must not fill the disk.
         if record.license.is_some() {

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{Credential, Dialect, License, LicenseQuery, Licenses, LimitUsage, Rejection, UnixMs},
-    license, route,
+    kernel::{License, LimitUsage, Rejection, UnixMs},
+    route,
 };
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 
 use super::{
     count_tokens, devices,
+    identify::{DeviceRequirement, license},
     routes::{self, RouteEntry},
     webhooks,
 };
 use crate::{
-    downstream::{body::BodyError, client_ip, connection::ClientConnection, respond},
+    downstream::{body::BodyError, respond},
     runtime::snapshot::Snapshot,
 };
 
@@ -75,43 +76,6 @@ fn head(length: usize, request_id: &str) -> pingora_core::Result<ResponseHeader>
     head.insert_header("x-request-id", request_id)?;
     head.set_content_length(length)?;
     Ok(head)
-}
-
-/// Whether a plan that requires devices does so here.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum DeviceRequirement {
-    Counts,
-    /// Devices come and go here.
-    IsTheMatter,
-}
-
-/// Whose key it is.
-///
-/// # Errors
-/// As the filter `license`.
-pub(super) async fn license(
-    session: &ServerSession,
-    snapshot: &Snapshot,
-    device: DeviceRequirement,
-) -> Result<(License, Credential), Rejection> {
-    let headers = &session.req_header().headers;
-    let credential = routes::credential(headers, Dialect::OpenAi)?;
-    let instance = routes::instance_id(headers)?;
-    let asking = LicenseQuery {
-        credential: &credential,
-        address: client_ip::of(session, &snapshot.settings.server.trusted_proxies),
-        instance: instance.as_deref(),
-        now: UnixMs::now(),
-    };
-    let standing = match device {
-        DeviceRequirement::Counts => snapshot.licenses.check(&asking).await,
-        DeviceRequirement::IsTheMatter => snapshot.licenses.identify(&asking).await,
-    };
-    let license = license::decide(standing, snapshot.settings.licenses.buy_url.as_ref())?;
-    if let Some(connection) = ClientConnection::of(session) {
-        connection.license();
-    }
-    Ok((license, credential))
 }
 
 fn allowed<'a>(license: &'a License, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a str> {

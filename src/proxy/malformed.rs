@@ -1,5 +1,5 @@
-//! Requests that no session has seen, because the parser below or the look at their heads refused them: what is
-//! said, counted and logged of them.
+//! Requests that were refused before a session existed, by the head check or by Pingora's parser: their
+//! answer, their count and their log line.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use crate::{
         refusal::{RefusedHead, Refuser},
         request_id::RequestIds,
     },
-    runtime::{request_context::RequestContext, snapshot::Snapshot},
+    runtime::snapshot::Snapshot,
+    telemetry::completed_request::CompletedRequest,
 };
 
 /// On the public listener: they count as requests.
@@ -62,12 +63,8 @@ impl Refuser for PublicRefusals {
         let delivery = if status >= 500 { Delivery::Failed } else { Delivery::Refused };
         let snapshot = self.snapshot.load();
         snapshot.telemetry.metrics.unseen("public");
-        let mut flight = RequestContext {
-            request_id: id.clone(),
-            reject: Some(Box::new(reject)),
-            ..RequestContext::default()
-        };
-        snapshot.telemetry.finished(&mut flight, Outcome { status, delivery });
+        let mut request = CompletedRequest::without_context(&id, Some(&reject));
+        snapshot.telemetry.finished(&mut request, Outcome { status, delivery });
         (body, id.to_string())
     }
 }

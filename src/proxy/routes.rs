@@ -11,6 +11,7 @@ use pingora_core::protocols::http::ServerSession;
 
 use self::not_served::not_served;
 use crate::{
+    dialect::parse_body::GeminiMethod,
     downstream::framing::is_host,
     shops::{self, Scheme, Shop},
 };
@@ -129,13 +130,6 @@ pub fn dialect(target: &[u8]) -> Dialect {
         _ if path.starts_with(GENERATE[0]) || is_of_gemini(path) => Dialect::Gemini,
         _ => Dialect::OpenAi,
     }
-}
-
-/// What Gemini's paths say beside the body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GeminiMethod {
-    pub model: Arc<str>,
-    pub stream: bool,
 }
 
 /// `None` for other paths.

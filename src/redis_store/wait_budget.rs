@@ -1,5 +1,5 @@
-//! Waiting that does not count the time in which this process could not have heard an answer: on a machine
-//! that has other work, a thread may stand still for longer than the store takes.
+//! A waiting time that excludes the time in which this process did not run: on a busy machine a thread may be
+//! suspended for longer than Redis takes.
 
 use std::{pin::pin, time::Duration};
 

@@ -1,4 +1,4 @@
-//! An answer that is read on though its app has left, for the provider's own count of it.
+//! Slots for reading an answer to its end after the app has left (`on_disconnect: drain`).
 //!
 //! The request stays what it is meanwhile: its reservation is open, its licence's place is taken, it
 //! counts as in flight. Only the app is spared: its connection ends at once.

@@ -8,7 +8,10 @@ use pingora_core::{Error, ErrorType};
 use crate::{
     downstream::memory_budget::MemoryPermit,
     runtime::snapshot::Snapshot,
-    telemetry::{InFlightGuard, OpenGuard},
+    telemetry::{
+        InFlightGuard, OpenGuard,
+        completed_request::{AttemptRecord, CompletedRequest},
+    },
 };
 
 pub struct RequestContext {
@@ -41,16 +44,6 @@ pub struct RequestContext {
     pub reject: Option<Box<Rejection>>,
 }
 
-/// One attempt, for the live view and the record.
-#[derive(Debug, Clone)]
-pub struct AttemptRecord {
-    pub provider: Arc<str>,
-    pub key: Arc<str>,
-    /// A word from the closed list of `upstream::watch::Stop::account`, or `ok`.
-    pub outcome: &'static str,
-    pub ms: u64,
-}
-
 impl Default for RequestContext {
     fn default() -> Self {
         Self {
@@ -76,6 +69,21 @@ impl Default for RequestContext {
 }
 
 impl RequestContext {
+    /// The ended request as telemetry reads it; the attempts go along.
+    pub fn completed(&mut self) -> CompletedRequest<'_> {
+        CompletedRequest {
+            arrived: self.arrived,
+            endpoint: self.endpoint,
+            request_id: &self.request_id,
+            path: self.path.as_deref(),
+            exchange: self.exchange.as_deref(),
+            reject: self.reject.as_deref(),
+            attempts: std::mem::take(&mut self.attempts),
+            first_output: self.first_output,
+            waited: self.waited,
+        }
+    }
+
     /// The configuration this request keeps to its end.
     ///
     /// # Errors

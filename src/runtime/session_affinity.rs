@@ -1,5 +1,5 @@
-//! Which target served a conversation last, so that it stays there and the provider's prompt cache stays
-//! warm, even where its first target has recovered meanwhile.
+//! Session affinity: which target and account served a conversation, so that the provider's prompt cache
+//! stays warm.
 
 use std::{hash::Hasher, sync::Arc, time::Duration};
 

@@ -15,9 +15,9 @@ use crate::{
         HealthRegistry, ProviderPool, Unavailable,
         dns::{UpstreamHost, UpstreamHosts},
     },
-    proxy::webhooks::WebhookSlots,
     runtime::{
         drain_slots::DrainSlots, session_affinity::SessionAffinity, target_order::PriceCeilings,
+        webhook_slots::WebhookSlots,
     },
     telemetry::Telemetry,
     tls::CertificateResolver,

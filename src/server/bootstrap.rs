@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     config::settings::{self, RedisSettings, Settings},
-    ledger::{DistributedLedger, EmbeddedLedger, embedded::upgrade::InheritedStore},
+    ledger::{DistributedLedger, EmbeddedLedger, in_memory_state::InheritedStore},
     license_admin::{ApiResponse, LicenseAdmin, LicenseCommand},
     licenses::{ConfiguredLicenses, LicenseValidator},
     redis_store::{RedisStore, pubsub::Subscriber, url::RedisUrl},
@@ -106,7 +106,7 @@ fn open_redis(redis: &RedisSettings) -> anyhow::Result<Arc<RedisStore>> {
     let address = RedisUrl::parse(redis.url.expose_secret());
     let address = address.map_err(|why| anyhow::anyhow!("store.url: {why}"))?;
     let store = RedisStore::new(address, redis.unsafe_eviction)?;
-    store.check().context("the store at `store.url` is not fit to count on")?;
+    store.check().context("the Redis at `store.url` is not configured safely")?;
     Ok(store)
 }
 

@@ -14,12 +14,13 @@ use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{listener::Listeners, periodic_save::Keeper};
+use super::periodic_save::Keeper;
 pub use crate::lifecycle::Lifecycle;
 use crate::{
     budget::SpendTracker,
     ledger::{DistributedLedger, EmbeddedLedger},
     licenses::LicenseValidator,
+    os::sockets::Listeners,
     os::systemd,
     reload::Reloader,
     runtime::snapshot::Snapshot,

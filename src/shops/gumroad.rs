@@ -30,7 +30,7 @@ const FIELDS: &[YamlField] = &[
         "Product id to variant to plan; the variant `*` is any other.",
     )
     .required(),
-    YamlField::new("test_mode", Role::TestMode, "Takes test purchases of the seller, too."),
+    YamlField::new("test_mode", Role::TestMode, "Accepts test purchases of the seller, too."),
 ];
 
 impl Shop for Gumroad {

@@ -27,7 +27,7 @@ const FIELDS: &[YamlField] = &[
     YamlField::new(
         "store_id",
         Role::SellerNumber,
-        "Settings > Stores. Without it every Lemon Squeezy licence of the world would fit.",
+        "Settings > Stores. Keys of every other store are refused.",
     )
     .required(),
     YamlField::new(
@@ -39,7 +39,7 @@ const FIELDS: &[YamlField] = &[
     YamlField::new(
         "test_mode",
         Role::TestMode,
-        "Takes licences of test mode, too. Anybody can make one.",
+        "Accepts test-mode licences, too. Anyone can create one.",
     ),
 ];
 

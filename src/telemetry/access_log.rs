@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::{
     config::settings::{self, AccessFile},
-    runtime::request_context::RequestContext,
+    telemetry::completed_request::CompletedRequest,
 };
 
 /// Lines waiting for the writer: what 100,000 requests a second bring while it gathers.
@@ -113,11 +113,11 @@ impl AccessLog {
         }
     }
 
-    pub(super) fn write(&self, flight: &RequestContext, record: &Record) {
+    pub(super) fn write(&self, request: &CompletedRequest<'_>, record: &Record) {
         if !self.is_on.load(Relaxed) {
             return;
         }
-        if let Err(TrySendError::Full(_)) = self.lines.try_send(line(flight, record)) {
+        if let Err(TrySendError::Full(_)) = self.lines.try_send(line(request, record)) {
             let dropped = self.dropped.fetch_add(1, Relaxed) + 1;
             if dropped.is_power_of_two() {
                 log::warn!("The access log is too slow: {dropped} lines were dropped.");
@@ -270,7 +270,9 @@ impl RotatedFile {
             Ok(()) => self.is_stuck = false,
             Err(error) if !self.is_stuck => {
                 self.is_stuck = true;
-                log::error!("The access log grows on, it can't make way: {error}.");
+                log::error!(
+                    "Access log rotation failed; writing continues in the same file: {error}."
+                );
             }
             Err(_) => {}
         }
@@ -349,7 +351,7 @@ fn path_of(endpoint: &str) -> &'static str {
 
 /// Names are configured words and ids of ours: none needs escaping but by a strange configuration,
 /// so strings go through the JSON writer all the same.
-fn line(flight: &RequestContext, record: &Record) -> Vec<u8> {
+fn line(request: &CompletedRequest<'_>, record: &Record) -> Vec<u8> {
     let mut line = Vec::with_capacity(512);
     let text = |out: &mut Vec<u8>, name: &str, value: &str| {
         out.extend_from_slice(b",\"");
@@ -358,20 +360,20 @@ fn line(flight: &RequestContext, record: &Record) -> Vec<u8> {
         quote(out, value);
     };
     let _ = write!(line, "{{\"time\":\"{}\"", record.time.to_rfc3339());
-    text(&mut line, "request", &flight.request_id);
+    text(&mut line, "request", request.request_id);
     let _ = match record.license {
         Some(id) => write!(line, ",\"license\":\"{id:?}\""),
         None => write!(line, ",\"license\":\"\""),
     };
     text(&mut line, "endpoint", record.endpoint);
-    text(&mut line, "path", flight.path.as_deref().unwrap_or_else(|| path_of(record.endpoint)));
+    text(&mut line, "path", request.path.unwrap_or_else(|| path_of(record.endpoint)));
     text(&mut line, "plan", &record.plan);
     text(&mut line, "model", &record.model);
     text(&mut line, "served", &record.served);
     text(&mut line, "provider", &record.provider);
     text(&mut line, "key", &record.key);
     text(&mut line, "source", record.source.name());
-    let error = flight.reject.as_deref().map_or("", |reject| reject.code.wire().1);
+    let error = request.reject.map_or("", |reject| reject.code.wire().1);
     text(&mut line, "error", error);
     let _ = writeln!(
         line,

@@ -1,66 +1,11 @@
 //! What was used today (UTC), by model: begun with what the store knows, ended at midnight.
 
-use std::sync::Arc;
-
-use gatekeeper_filters::kernel::{Period, Record, UnixMs};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::ledger::EmbeddedLedger;
-
-/// Names of models; a configuration that is changed all day long must not fill the memory.
-const MODELS: usize = 1024;
+use gatekeeper_filters::kernel::{ModelTotals, Period, Record, UnixMs, totals::add};
+use serde::{Deserialize, Serialize};
 
 /// Milliseconds before its first moment in which a day may have begun all the same: the clock has
 /// stepped back over midnight, or is behind that of another gateway.
 const STEP: u64 = 5 * 60 * 1000;
-
-/// One model's day.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelTotals {
-    /// The public name, which apps ask for.
-    #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
-    pub model: Arc<str>,
-    pub requests: u64,
-    pub input: u64,
-    pub output: u64,
-    /// Part of `input`.
-    pub cached: u64,
-    /// Picodollars.
-    pub cost: u64,
-}
-
-fn write_name<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(name)
-}
-
-fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-    String::deserialize(deserializer).map(Arc::from)
-}
-
-impl ModelTotals {
-    fn add(&mut self, more: &Self) {
-        for (to, from) in [
-            (&mut self.requests, more.requests),
-            (&mut self.input, more.input),
-            (&mut self.output, more.output),
-            (&mut self.cached, more.cached),
-            (&mut self.cost, more.cost),
-        ] {
-            *to = to.saturating_add(from);
-        }
-    }
-}
-
-/// Adds up by name. Names are few and nearly always the same object: looking at all is the fastest.
-pub fn add(models: &mut Vec<ModelTotals>, more: &ModelTotals) {
-    let is_it =
-        |known: &ModelTotals| Arc::ptr_eq(&known.model, &more.model) || known.model == more.model;
-    match models.iter().position(is_it) {
-        Some(place) => models[place].add(more),
-        None if models.len() < MODELS => models.push(more.clone()),
-        None => {}
-    }
-}
 
 /// The models of one day.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,19 +48,8 @@ impl DailyTotals {
     }
 
     /// What the store knows of the day of `now`.
-    ///
-    /// # Errors
-    /// SQLite fails.
-    pub fn in_store(store: &EmbeddedLedger, now: UnixMs) -> rusqlite::Result<Self> {
-        let models = store.by_model(now)?.into_iter().map(|sum| ModelTotals {
-            model: sum.model.into(),
-            requests: sum.requests,
-            input: sum.input,
-            output: sum.output,
-            cached: sum.cached,
-            cost: sum.cost,
-        });
-        Ok(Self { day: day(now), models: models.collect(), saved: 0 })
+    pub fn of_models(now: UnixMs, models: Vec<ModelTotals>) -> Self {
+        Self { day: day(now), models, saved: 0 }
     }
 
     /// Takes another count of the same day where it knows of more: what this one has is part of it.
@@ -157,6 +91,8 @@ impl DailyTotals {
 
 #[cfg(test)]
 mod tests {
+    use gatekeeper_filters::kernel::totals::MODELS;
+
     use super::*;
 
     const DAY: u64 = 86_400_000;

@@ -22,6 +22,7 @@ use gatekeeper_filters::kernel::{Delivery, Outcome, Record, UnixMs};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+pub use super::totals::{KEPT, Totals};
 use super::{
     daily_totals::DailyTotals,
     histogram::Histogram,
@@ -30,10 +31,8 @@ use super::{
     stats::{self, ErrorCounts, Stats},
     time_series::{self, Ring, TimeSeries, WindowTotals},
 };
-use crate::runtime::request_context::RequestContext;
+use crate::telemetry::completed_request::CompletedRequest;
 
-/// Requests kept.
-pub const KEPT: usize = 50;
 /// More threads than this share tallies.
 const TALLIES: usize = 32;
 
@@ -83,28 +82,6 @@ struct CollectedStats {
     spare: CounterDelta,
 }
 
-/// Totals as they stand in `/status` and in every event of a feed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub total: u64,
-    pub success: u64,
-    pub failed: u64,
-    pub refused: u64,
-}
-
-impl Totals {
-    /// As members of an object, with the share of those that were whole among those that could have been.
-    pub fn put_into(self, members: &mut Map<String, Value>) {
-        let judged = self.success + self.failed;
-        let rate = (judged > 0).then(|| self.success as f64 / judged as f64);
-        members.insert("total".into(), json!(self.total));
-        members.insert("success".into(), json!(self.success));
-        members.insert("failed".into(), json!(self.failed));
-        members.insert("refused".into(), json!(self.refused));
-        members.insert("success_rate".into(), json!(rate));
-    }
-}
-
 /// How much of a request was waited, and what a smart model saved by it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WaitTimes {
@@ -152,16 +129,16 @@ impl LiveStats {
 
     pub(super) fn finished(
         &self,
-        flight: &mut RequestContext,
+        request: &mut CompletedRequest<'_>,
         outcome: Outcome,
         record: &Record,
         times: WaitTimes,
     ) {
         let id = self.last.fetch_add(1, Relaxed) + 1;
         let who = record.license.map_or(0, |license| self.salt.hash_one(license) as u32);
-        let first = flight.first_output.map(|at| at.duration_since(flight.arrived));
-        let code = flight.reject.as_deref().map(|reject| reject.code);
-        let seen = RecentRequest::new(id, flight, outcome, record, who);
+        let first = request.first_output.map(|at| at.duration_since(request.arrived));
+        let code = request.reject.map(|reject| reject.code);
+        let seen = RecentRequest::new(id, request, outcome, record, who);
         let Some(ThreadCounters(tally)) = self.tallies.get(place() % TALLIES) else { return };
         let mut counted = tally.lock();
         counted.total += 1;
@@ -370,7 +347,12 @@ mod tests {
     fn one(live: &LiveStats, delivery: Delivery) {
         let outcome = Outcome { status: 200, delivery };
         let times = WaitTimes { own_us: 30, saved: 1 };
-        live.finished(&mut RequestContext::default(), outcome, &record("fast"), times);
+        live.finished(
+            &mut CompletedRequest::without_context(&"".into(), None),
+            outcome,
+            &record("fast"),
+            times,
+        );
     }
 
     #[test]

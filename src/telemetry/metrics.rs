@@ -17,8 +17,7 @@ use prometheus::{
 };
 
 use self::register::{MetricsBuilder, MetricsRegistry, put};
-use super::refused_by;
-use crate::runtime::request_context::RequestContext;
+use crate::telemetry::completed_request::CompletedRequest;
 
 /// Seconds; an answer takes from a few milliseconds to minutes.
 const DURATIONS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
@@ -141,7 +140,7 @@ impl Metrics {
                 &registry,
                 Counter::new(
                     "gatekeeper_saved_dollars_total",
-                    "What smart models saved: the price of the complex tier less what the simple one cost.",
+                    "Estimated savings of smart routing in dollars (complex-tier price minus actual cost).",
                 ),
             ),
             budget_used: put(
@@ -290,24 +289,24 @@ impl Metrics {
 
     pub(super) fn finished(
         &self,
-        flight: &RequestContext,
+        request: &CompletedRequest<'_>,
         outcome: Outcome,
         record: &Record,
         elapsed: Duration,
         own: Duration,
     ) {
         let plan = if record.plan.is_empty() { "none" } else { &record.plan };
-        self.with_series(flight, outcome, record, |series| {
+        self.with_series(request, outcome, record, |series| {
             series.requests.inc();
             if outcome.delivery == Delivery::Broken {
                 series.broken.inc();
             }
             series.duration.observe(elapsed.as_secs_f64());
         });
-        if let Some(limit) = refused_by(flight) {
+        if let Some(limit) = request.refused_by() {
             self.quota_rejections.with_label_values(&[plan, limit]).inc();
         }
-        let Some(exchange) = flight.exchange.as_deref() else { return };
+        let Some(exchange) = request.exchange else { return };
         self.overhead.observe(own.as_secs_f64());
         if exchange.settled.overrun {
             self.overruns.inc();
@@ -315,8 +314,8 @@ impl Metrics {
         if exchange.saved > 0 {
             self.saved.inc_by(exchange.saved as f64 / DOLLAR as f64);
         }
-        if let Some(first) = flight.first_output {
-            let wait = first.duration_since(flight.arrived).as_secs_f64();
+        if let Some(first) = request.first_output {
+            let wait = first.duration_since(request.arrived).as_secs_f64();
             self.first_token.with_label_values(&[&record.provider]).observe(wait);
         }
         if exchange.progress.answered {
@@ -328,22 +327,22 @@ impl Metrics {
     /// always they are the same again, and finding them by their labels costs more than counting.
     fn with_series(
         &self,
-        flight: &RequestContext,
+        request: &CompletedRequest<'_>,
         outcome: Outcome,
         record: &Record,
         count: impl FnOnce(&Series),
     ) {
-        let of = (std::ptr::from_ref(self) as usize, flight.endpoint, outcome.status);
+        let of = (std::ptr::from_ref(self) as usize, request.endpoint, outcome.status);
         LAST.with_borrow_mut(|last| match last {
             Some(series) if series.of == of && series.plan == record.plan => count(series),
             _ => {
                 let plan = if record.plan.is_empty() { "none" } else { &record.plan };
                 let mut digits = [0; 3];
                 let status = three_digits(outcome.status, &mut digits);
-                let requests = self.requests.with_label_values(&[flight.endpoint, plan, status]);
+                let requests = self.requests.with_label_values(&[request.endpoint, plan, status]);
                 // There from the first request on, so that an alert sees the first one that breaks.
-                let broken = self.broken.with_label_values(&[flight.endpoint, plan]);
-                let duration = self.duration.with_label_values(&[flight.endpoint]);
+                let broken = self.broken.with_label_values(&[request.endpoint, plan]);
+                let duration = self.duration.with_label_values(&[request.endpoint]);
                 let plan = record.plan.clone();
                 count(last.insert(Series { of, plan, requests, broken, duration }));
             }

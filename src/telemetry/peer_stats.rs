@@ -1,5 +1,4 @@
-//! What other gateways tell of themselves, where several share a store: totals, newest requests, figures
-//! and history.
+//! Statistics of the other gateways that share the store.
 
 use gatekeeper_filters::kernel::UnixMs;
 use parking_lot::Mutex;

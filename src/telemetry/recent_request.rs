@@ -1,5 +1,5 @@
-//! One request as the operator sees it: no prompt, no key, no address; who asked is a number that means
-//! something until the next boot.
+//! One recently finished request, a row of the live list. No prompt, no key, no address; `who` is a salted
+//! number that is stable until the next start.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use gatekeeper_filters::kernel::{Code, Delivery, Outcome, Record, RouteReason, U
 use serde_json::{Value, json};
 
 use super::dollars;
-use crate::runtime::request_context::{AttemptRecord, RequestContext};
+use crate::telemetry::completed_request::{AttemptRecord, CompletedRequest};
 
 pub struct RecentRequest {
     /// Counts up from the boot.
@@ -36,16 +36,16 @@ pub struct RecentRequest {
 impl RecentRequest {
     pub fn new(
         id: u64,
-        flight: &mut RequestContext,
+        request: &mut CompletedRequest<'_>,
         outcome: Outcome,
         record: &Record,
         who: u32,
     ) -> Self {
-        let first = flight.first_output.map(|at| at.duration_since(flight.arrived));
-        let route = flight.exchange.as_deref().and_then(|exchange| exchange.route.as_ref());
+        let first = request.first_output.map(|at| at.duration_since(request.arrived));
+        let route = request.exchange.and_then(|exchange| exchange.route.as_ref());
         Self {
             id,
-            request: flight.request_id.clone(),
+            request: request.request_id.clone(),
             time: record.time,
             endpoint: record.endpoint,
             plan: record.plan.clone(),
@@ -53,7 +53,7 @@ impl RecentRequest {
             served: record.served.clone(),
             provider: record.provider.clone(),
             outcome,
-            error: flight.reject.as_deref().map(|reject| reject.code),
+            error: request.reject.map(|reject| reject.code),
             input: record.usage.input,
             output: record.usage.output,
             cost: record.cost,
@@ -61,7 +61,7 @@ impl RecentRequest {
             ms: record.ms,
             route: route.map(|route| route.why),
             // Nobody else needs them: the request is over.
-            attempts: std::mem::take(&mut flight.attempts),
+            attempts: std::mem::take(&mut request.attempts),
             who,
         }
     }

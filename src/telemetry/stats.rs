@@ -67,7 +67,7 @@ impl Stats {
                 })
             })
             .collect();
-        let sum = |of: fn(&super::daily_totals::ModelTotals) -> u64| {
+        let sum = |of: fn(&gatekeeper_filters::kernel::ModelTotals) -> u64| {
             today.models.iter().fold(0u64, |sum, model| sum.saturating_add(of(model)))
         };
         let [day, week, month] = active;

@@ -1,4 +1,4 @@
-//! What a successor does for the requests that are still open in its predecessor.
+//! Requests of the old process that the successor accounts for.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! The socket at which a running gateway is found by its successor, and by `gatekeeper upgrade`.
+//! The control socket on which an upgrade is requested, and the state of the upgrade.
 
 use std::{
     os::unix::net::{UnixListener, UnixStream},
@@ -25,7 +25,7 @@ use crate::{
     ledger::{DistributedLedger, EmbeddedLedger},
     licenses::LicenseValidator,
     lifecycle::Lifecycle,
-    server::listener::{Listeners, Socket},
+    os::sockets::{Listeners, Socket},
     telemetry::Telemetry,
 };
 

@@ -1,4 +1,4 @@
-//! What the two processes say, and how: a length and JSON. Files go beside a byte of their own.
+//! The message protocol between the two processes of an upgrade.
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
@@ -21,7 +21,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{ledger::embedded::upgrade::InMemoryState, telemetry::daily_totals::DailyTotals};
+use crate::{ledger::in_memory_state::InMemoryState, telemetry::daily_totals::DailyTotals};
 
 /// Of this conversation. Both sides have to speak the same one.
 pub const PROTOCOL: u32 = 3;

@@ -1,4 +1,4 @@
-//! The successor's side: it takes what the running gateway gives.
+//! The receiving side of an upgrade: waits for the predecessor and takes over what it hands over.
 
 use std::{
     io,
@@ -26,10 +26,10 @@ use crate::{
     config::settings::{self, Settings},
     ledger::{
         DistributedLedger, EmbeddedLedger, SCHEMA,
-        embedded::upgrade::{InMemoryState, InheritedStore},
+        in_memory_state::{InMemoryState, InheritedStore},
     },
+    os::sockets::Socket,
     runtime::snapshot::SharedState,
-    server::listener::Socket,
 };
 
 /// How long the running gateway has to say who it is, and to send what it began to send.
@@ -78,7 +78,7 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
     match protocol::receive(&stream).context("the running gateway does not answer")? {
         FromPredecessor::Welcome => {}
         FromPredecessor::Refused(why) => bail!("process {pid} does not hand over: {why}"),
-        _ => bail!("process {pid} speaks another language"),
+        _ => bail!("process {pid} uses an incompatible upgrade protocol version"),
     }
     log::info!("Process {pid} serves; this one waits until it hands over (SIGQUIT).");
     stream.set_read_timeout(None)?;
@@ -91,7 +91,7 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
     stream.set_read_timeout(Some(PATIENCE))?;
     let state = match protocol::receive(&stream) {
         Ok(FromPredecessor::State(state)) => *state,
-        Ok(_) => bail!("process {pid} speaks another language"),
+        Ok(_) => bail!("process {pid} uses an incompatible upgrade protocol version"),
         Err(problem) if problem.kind() == io::ErrorKind::UnexpectedEof => {
             // Its lock is free once these files are closed.
             drop(files);

@@ -1,4 +1,4 @@
-//! The ledger in another process, as the one that gave it away sees it.
+//! Client for a ledger that has moved to the successor process during an upgrade.
 
 use std::{
     collections::{HashMap, VecDeque},

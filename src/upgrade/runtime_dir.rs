@@ -1,4 +1,4 @@
-//! Where the two processes meet: a directory that only this user may enter.
+//! The runtime directory and its sockets, by which processes of one gateway find each other.
 //!
 //! `$RUNTIME_DIRECTORY/handover`, as systemd gives it, else `<store>.handover` beside the store; in the
 //! former case the latter is a link to it, so that whoever has the configuration finds it. Files:

@@ -1,4 +1,4 @@
-//! The running gateway's side: it gives everything to a successor, and takes it back if that fails.
+//! The sending side of an upgrade: hands sockets, store and in-memory state to the successor.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use super::{
     remote_ledger::{OpenCalls, RemoteLedger},
 };
 use crate::{
-    ledger::embedded::upgrade::InMemoryState, os::systemd, telemetry::daily_totals::DailyTotals,
+    ledger::in_memory_state::InMemoryState, os::systemd, telemetry::daily_totals::DailyTotals,
 };
 
 /// How long calls of the ledger may take that are under way.
@@ -269,12 +269,14 @@ impl UpgradeServer {
     fn reclaim_store(&self, afar: &RemoteLedger, given: InMemoryState) {
         let volatile = still_open(given, afar.held());
         while let Err(problem) = self.store.take_back(&volatile) {
-            log::error!("The store is not back yet: {problem}.");
+            log::error!("The store cannot be reclaimed yet: {problem}.");
             std::thread::sleep(RETRY);
         }
         if let (Some(shared), Some(held)) = (&self.shared, volatile.shared) {
             while let Err(problem) = shared.take_back(held.clone()) {
-                log::error!("The store is back, but not its name among gateways: {problem}.");
+                log::error!(
+                    "Store reclaimed, but re-registering this gateway in Redis failed: {problem}."
+                );
                 std::thread::sleep(RETRY);
             }
         }
@@ -283,8 +285,8 @@ impl UpgradeServer {
     /// What the successor's requests used counts for this process' budgets, and shows on its page.
     fn used_meanwhile(&self) {
         let now = UnixMs::now();
-        if let Ok(used) = DailyTotals::in_store(&self.store, now) {
-            self.telemetry.live.used_at_least(&used);
+        if let Ok(models) = self.store.by_model(now) {
+            self.telemetry.live.used_at_least(&DailyTotals::of_models(now, models));
         }
         let here: std::collections::BTreeMap<_, _> = self.spending.here(now).into_iter().collect();
         for (provider, spent) in self.store.spent(now).unwrap_or_default() {

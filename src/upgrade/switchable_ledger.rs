@@ -1,4 +1,4 @@
-//! A ledger that can go to another process while requests are open.
+//! A ledger that can be switched to another implementation at run time, with a count of the calls in flight.
 
 use std::{
     sync::{

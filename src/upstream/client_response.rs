@@ -1,4 +1,4 @@
-//! The app's side of a request: what was sent to it, and whether it is still there.
+//! Writes the response to the app: head, chunks, keep-alive comments, error events.
 
 use std::{
     sync::Arc,

@@ -1,6 +1,6 @@
 //! Connections to providers, from Pingora's pool.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use pingora_core::{
     Error, ErrorType,
@@ -8,25 +8,13 @@ use pingora_core::{
         ConnectorOptions,
         http::{v1, v2},
     },
-    protocols::{TcpKeepalive, http::client::HttpSession},
+    protocols::http::client::HttpSession,
     server::configuration::ServerConf,
     upstreams::peer::{HttpPeer, Peer},
 };
 
-use crate::{config::settings::Timeouts, os::fd_limit::FdBudget};
+use crate::os::fd_limit::FdBudget;
 
-/// Idle connections are kept a little shorter than most servers keep them.
-const IDLE: Duration = Duration::from_secs(55);
-/// A connection whose network is gone is noticed by these, not by the kernel's quarter of an hour.
-const PING: Duration = Duration::from_secs(15);
-const KEEPALIVE: TcpKeepalive = TcpKeepalive {
-    idle: Duration::from_secs(30),
-    interval: Duration::from_secs(10),
-    count: 3,
-    user_timeout: Duration::ZERO,
-};
-/// Bytes a provider may send ahead of what an app has read.
-const H2_STREAM_WINDOW: u32 = 512 * 1024;
 const RELEASE: Duration = Duration::from_secs(1);
 
 /// There is no file descriptor for a new connection: no provider's fault.
@@ -144,24 +132,4 @@ impl Connector {
             HttpSession::Custom(()) => {}
         }
     }
-}
-
-/// How one address of a provider is connected to.
-pub fn peer(address: SocketAddr, tls: bool, host: &str, timeouts: &Timeouts) -> HttpPeer {
-    // Without a name rustls would check no certificate at all.
-    let name = if tls { host.to_owned() } else { String::new() };
-    let mut peer = HttpPeer::new(address, tls, name);
-    let options = &mut peer.options;
-    options.connection_timeout = Some(timeouts.connect);
-    options.total_connection_timeout = Some(timeouts.connect * 2);
-    options.idle_timeout = Some(IDLE);
-    options.tcp_keepalive = Some(KEEPALIVE);
-    if tls {
-        options.set_http_version(2, 1);
-        options.max_h2_streams = 100;
-        options.h2_ping_interval = Some(PING);
-        // One slow reader must not stall the other streams of its connection.
-        options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
-    }
-    peer
 }

@@ -1,4 +1,4 @@
-//! One timer for all deadlines of a request.
+//! The deadlines of an attempt: first byte, first token, idle, total.
 //!
 //! Registering a timer costs more than looking at a clock, and an idle deadline moves with each
 //! chunk. So the timer is set to the earliest deadline and looks again when it rings; moving a

@@ -1,5 +1,4 @@
-//! Writing a request to a provider's session and reading the head of its answer, over HTTP/1 and
-//! HTTP/2.
+//! HTTP/1 and HTTP/2 message I/O with a provider.
 
 use std::time::Duration;
 

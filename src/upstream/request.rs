@@ -9,7 +9,7 @@ use gatekeeper_filters::kernel::{
 };
 use http::{
     HeaderName, HeaderValue, Method, Uri, Version,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, USER_AGENT},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST},
     request::Parts,
 };
 use pingora_core::{ErrorType, OrErr};
@@ -17,11 +17,8 @@ use pingora_http::RequestHeader;
 
 use crate::{
     dialect::allowed_fields,
-    pool::{ProviderPool, key::MasterKey},
+    pool::{ProviderPool, key::MasterKey, request_head::common_head},
 };
-
-const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")));
 
 /// `anthropic-version`, required by its reference.
 const API_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
@@ -118,24 +115,6 @@ fn to_http2(head: &mut Parts, provider: &ProviderPool) -> pingora_core::Result<(
     head.version = Version::HTTP_2;
     head.headers.remove(HOST);
     Ok(())
-}
-
-/// What the heads of one endpoint have in common, made once.
-///
-/// # Errors
-/// A base URL that makes no valid request target.
-pub fn common_head(path: &str, authority: &HeaderValue) -> http::Result<Parts> {
-    let request = http::Request::builder()
-        .method(Method::POST)
-        .uri(path)
-        .version(Version::HTTP_11)
-        .header(HOST, authority)
-        .header(CONTENT_TYPE, "application/json")
-        // Usage is read from the body, so it must come uncompressed.
-        .header(ACCEPT_ENCODING, "identity")
-        .header(USER_AGENT, AGENT)
-        .body(())?;
-    Ok(request.into_parts().0)
 }
 
 /// The body of one attempt, in pieces. Members that nobody changed are the app's own bytes, so two

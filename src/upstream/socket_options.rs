@@ -1,5 +1,4 @@
-//! Hints to the kernel about a socket, for HTTP/1 only: HTTP/2 shares its socket with other requests. A
-//! socket that does not take a hint works all the same.
+//! Socket options of the client connection: TCP_CORK and the receive low-water mark.
 
 use std::{ffi::c_int, os::fd::BorrowedFd};
 

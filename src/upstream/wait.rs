@@ -1,4 +1,4 @@
-//! Waiting for a provider, and the ways in which an attempt stops.
+//! Runs an upstream future while watching the connection of the app.
 
 use std::{future::Future, pin::Pin};
 

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::kek::{Kek, decode};
-use crate::config::settings::VaultSettings;
+use super::keys::VaultKeys;
 
 const LABEL: &[u8] = b"licence-pepper-v1";
 /// The place a sealed pepper is bound to; `vault` is no name for a provider.
@@ -48,11 +48,11 @@ impl Pepper {
     }
 
     /// As it stands in a file, before sealing.
-    pub(super) fn encode(&self) -> SecretString {
+    pub(crate) fn encode(&self) -> SecretString {
         SecretString::from(STANDARD.encode(*self.0))
     }
 
-    pub(super) fn derived(kek: &Kek, previous: Option<&Kek>) -> Self {
+    pub(crate) fn derived(kek: &Kek, previous: Option<&Kek>) -> Self {
         Self(previous.unwrap_or(kek).derive(LABEL))
     }
 }
@@ -61,7 +61,7 @@ impl Pepper {
 ///
 /// # Errors
 /// When the configured one is malformed; a loaded configuration never is.
-pub fn pepper(vault: &VaultSettings) -> Result<Pepper, PepperError> {
+pub fn pepper(vault: &VaultKeys) -> Result<Pepper, PepperError> {
     match &vault.pepper {
         Some(text) => Pepper::decode(text),
         None => Ok(Pepper::derived(&vault.kek, vault.previous.as_deref())),

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::kek::Kek;
-use crate::config::settings::VaultSettings;
+use super::keys::VaultKeys;
 
 const VERSION: &str = "v1";
 const NONCE: usize = 12;
@@ -135,7 +135,7 @@ pub fn seal(
 /// # Errors
 /// See [`UnsealError`].
 pub fn open(
-    vault: &VaultSettings,
+    vault: &VaultKeys,
     provider: &str,
     key_id: &str,
     sealed: &str,

@@ -14,14 +14,14 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{kek::decode, *};
-use crate::config::settings::VaultSettings;
+use crate::cli::rewrap::{Rewrapped, rewrap};
 
 fn kek(byte: u8) -> Kek {
     Kek::new(Zeroizing::new([byte; 32]))
 }
 
-fn vault(byte: u8, previous: Option<u8>) -> VaultSettings {
-    VaultSettings {
+fn vault(byte: u8, previous: Option<u8>) -> VaultKeys {
+    VaultKeys {
         kek: Arc::new(kek(byte)),
         previous: previous.map(|b| Arc::new(kek(b))),
         pepper: None,
@@ -33,7 +33,7 @@ fn secret(text: &str) -> SecretString {
 }
 
 fn opened(
-    vault: &VaultSettings,
+    vault: &VaultKeys,
     provider: &str,
     key_id: &str,
     sealed: &str,
@@ -197,7 +197,7 @@ fn the_pepper_stays_while_the_kek_changes() {
     assert_eq!(before.expose(), during.expose());
     assert_ne!(before.expose(), pepper(&vault(2, None)).unwrap().expose());
     let text = secret(&STANDARD.encode([9; 32]));
-    let configured = VaultSettings { pepper: Some(text), ..vault(2, Some(1)) };
+    let configured = VaultKeys { pepper: Some(text), ..vault(2, Some(1)) };
     assert_eq!(pepper(&configured).unwrap().expose(), &[9; 32]);
 }
 

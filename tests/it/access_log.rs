@@ -164,7 +164,7 @@ async fn levels_are_by_part_and_change_while_it_runs() {
     assert_eq!(refused(&gateway), 1);
     let logs = gateway.logs();
     assert!(!logs.contains("DEBUG pingora") && !logs.contains("TRACE pingora"), "{logs}");
-    assert!(logs.contains("tells no more than `info`"), "{logs}");
+    assert!(logs.contains("log level is capped at `info`"), "{logs}");
     assert!(gateway.reload(log("level: debug, levels: { proxy: error }")).await);
     refuse(&gateway).await;
     assert_eq!(refused(&gateway), 1);

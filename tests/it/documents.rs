@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -254,6 +254,7 @@ async fn started() -> Gateway {
         (".curlrc", "fail\nsilent\nmax-time = 10\n"),
     ] {
         fs::write(at(file), text).unwrap();
+        fs::set_permissions(at(file), fs::Permissions::from_mode(0o600)).unwrap();
     }
     for _ in 0..3 {
         let port = || std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));

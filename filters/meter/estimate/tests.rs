@@ -3,6 +3,7 @@ use std::time::Instant;
 use serde::Deserialize;
 
 use super::*;
+use crate::kernel::Vocabulary;
 
 /// A text, how it came to be, and its tokens in both vocabularies.
 #[derive(Deserialize)]

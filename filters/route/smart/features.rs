@@ -1,5 +1,6 @@
 //! What one text shows of its difficulty, read in one pass over a bounded part of it.
 
+pub use super::model_weights::SIGNALS;
 use super::{
     hashed_terms,
     keywords::{self, KeywordCounts},
@@ -8,9 +9,6 @@ use super::{
 
 /// Bytes read of one text: its beginning and its end, where instructions stand.
 pub const READ: usize = 1024;
-
-/// Signals that are weighed beside the terms.
-pub const SIGNALS: usize = 13;
 
 /// What means the same in every language.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

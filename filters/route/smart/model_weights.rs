@@ -3,10 +3,12 @@
 //! `weights.bin` holds, in little endian: eight bytes that tell what it was trained from, a weight for
 //! each signal, the bias, the unit of a term's weight, then one signed byte for each bucket of terms.
 
-use super::{features::SIGNALS, hashed_terms::BUCKETS};
+use super::hashed_terms::BUCKETS;
 
 /// Where the numbers begin.
 pub const FIRST: usize = 8;
+/// Signals that are weighed beside the terms.
+pub const SIGNALS: usize = 13;
 /// Where the buckets begin.
 pub const TERMS: usize = FIRST + 4 * (SIGNALS + 2);
 

@@ -125,7 +125,7 @@ fn keys(
         match base {
             Some(base) if !needs_key(base) => return vec![keyless(provider)],
             Some(_) => {
-                let message = "missing: without a key the provider lets nobody in";
+                let message = "missing: this provider requires at least one API key";
                 report.problem(view.at("keys"), view.path("keys"), message);
             }
             None => {}

@@ -59,7 +59,7 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
         "lemonsqueezy: { products: { 1: { 2: free } } }",
-        "3:21: licenses.sources[0].lemonsqueezy.store_id: missing: Settings > Stores. Without it every Lemon Squeezy licence of the world would fit.",
+        "3:21: licenses.sources[0].lemonsqueezy.store_id: missing: Settings > Stores. Keys of every other store are refused.",
     ),
     (
         "static: { keys: [{ key: JSTAR-DEMO-0001, plan: free }] }",
@@ -147,7 +147,7 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "    keys:\n      - { id: groq-1, secret: env:CARGO_PKG_NAME }\n",
         "",
-        "8:5: providers.groq.keys: missing: without a key the provider lets nobody in",
+        "8:5: providers.groq.keys: missing: this provider requires at least one API key",
     ),
     (
         "    base_url",

@@ -4,7 +4,7 @@ use gatekeeper_filters::kernel::{About, Charge, Demand, Denied, LicenseId, UnixM
 
 use super::{
     DistributedLedger, open_reservations::EndedReservation, outage_allowance::AllowanceUse,
-    sync::SyncMessage,
+    sync_message::SyncMessage,
 };
 
 /// One message and nothing else.

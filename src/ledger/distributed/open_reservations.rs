@@ -1,5 +1,4 @@
-//! The requests that this gateway has open, and what it remembers of their licences. In shards, as
-//! the book's.
+//! Open reservations of this gateway and settlements not yet sent to Redis, in shards.
 
 use std::{
     sync::{
@@ -15,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::outage_allowance::{AllowanceUse, LastStoreState, OutageAllowance};
-use crate::ledger::accounts::LocalShare;
+use crate::ledger::account::LocalShare;
 
 const SHARD_BITS: u32 = 6;
 const SHARDS: usize = 1 << SHARD_BITS;

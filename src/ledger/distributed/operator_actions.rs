@@ -7,7 +7,8 @@ use gatekeeper_filters::kernel::{Balance, LicenseId, Limit, StoreDown, UnixMs};
 use tokio::sync::oneshot;
 
 use super::{
-    DistributedLedger, TRIES, WITHOUT_LEASE, script_reply::LimitCount, spent, sync::SyncMessage,
+    DistributedLedger, TRIES, WITHOUT_LEASE, script_reply::LimitCount, spent,
+    sync_message::SyncMessage,
 };
 use crate::{
     ledger::{

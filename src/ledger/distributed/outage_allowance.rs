@@ -1,4 +1,4 @@
-//! What a licence may spend while the store is away: pure arithmetic.
+//! How much a licence may spend while Redis is unavailable: pure arithmetic.
 //!
 //! Once for each window of its limits the smaller of 2 % of the limit and what this gateway last saw
 //! left, at least 1 if any was left; and for 60 s of each absence at most. So all gateways together

@@ -1,4 +1,4 @@
-//! Which gateways have put back what the store may have lost of them.
+//! Which gateways have replayed their state after Redis may have lost it.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 

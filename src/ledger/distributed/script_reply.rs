@@ -1,4 +1,4 @@
-//! What the store answers to a reservation.
+//! Decodes the reply of the reservation script.
 
 use gatekeeper_filters::kernel::UnixMs;
 

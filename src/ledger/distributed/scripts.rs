@@ -9,7 +9,7 @@ use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period, UnixMs};
 
 use super::open_reservations::{EndedReservation, FullState, OpenMessage, UnsyncedSettlements};
 use crate::{
-    ledger::{accounts::LocalShare, windows::Windows},
+    ledger::{account::LocalShare, windows::Windows},
     redis_store::script::{Script, ScriptCall},
 };
 

@@ -1,5 +1,5 @@
-//! What this gateway tells the store beside requests. One task, one thing after the other, so that
-//! nothing it says is overtaken by something older.
+//! Background sync from this gateway to Redis. A single task sends all updates in order, so a newer update
+//! can never be overwritten by an older one.
 
 use std::{
     collections::VecDeque,
@@ -16,6 +16,7 @@ use super::{
     DistributedLedger,
     open_reservations::EndedReservation,
     scripts::{CancelArgs, GatewayId},
+    sync_message::SyncMessage,
 };
 use crate::redis_store::{
     SILENCE, StoreFailure, pubsub::Subscriber, script::ScriptCall, wait_budget::WaitBudget,
@@ -53,27 +54,6 @@ const PRESUMED_EVERY: Duration = Duration::from_secs(5);
 /// How long a gateway that has put back everything waits for the others that live to do so.
 const OTHERS: Duration = Duration::from_millis(1_500);
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-
-/// What has to be told.
-pub enum SyncMessage {
-    /// Something of the licence was settled.
-    Settled { license: LicenseId },
-    /// Something was asked for, and it is not known whether the store granted it.
-    GivenUp(CancelArgs),
-    /// Something was refused, and part of what stands in the way is presumed of gateways: they may
-    /// know better.
-    Presumed { license: LicenseId },
-    /// Another gateway met something that is presumed.
-    Tell { license: LicenseId },
-    /// An operator gave the licence something; told whether the store took it.
-    Adjusted { license: LicenseId, done: oneshot::Sender<bool> },
-    /// The store was found empty: the other gateways have to put back what they know, too.
-    Lost,
-    /// Another gateway wants to know whether this one has put back everything.
-    Asked,
-    /// Told when everything before it was.
-    Flush(oneshot::Sender<()>),
-}
 
 /// Licences about which the store has to be told everything.
 #[derive(Default)]

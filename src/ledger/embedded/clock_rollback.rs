@@ -1,4 +1,4 @@
-//! Windows that memory has let go of: after the clock was set back, SQLite tells what was used in them.
+//! Reloads counters from SQLite after the wall clock was set back.
 //!
 //! An account keeps two windows of each kind, which is enough for a clock that goes forward, and for one
 //! step. A clock that was set back may come to any window again. From then on a window that is not in
@@ -6,59 +6,18 @@
 //! the clock is where it was, after a longer one for good.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use gatekeeper_filters::kernel::{LicenseId, Period, StoreDown, UnixMs};
 
 use super::EmbeddedLedger;
-use crate::ledger::journal::Journal;
+use crate::ledger::{journal::Journal, windows::MissingWindows};
 
-/// A step back of less comes to other minutes alone.
-const SLACK: u64 = 5 * 60 * 1000;
-/// Requests that overtake each other are no step back, if they do so within this.
-const OVERTAKEN: u64 = 2_000;
-/// The longest of the windows that a small step may come to again.
-const MINUTE: u64 = 60_000;
-/// How exact the latest moment is kept: writing it each time would cost every request a cache line.
-const STEP: u64 = 1000;
 /// How long SQLite may take to catch up with the journal.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
-
-/// Whether the clock was set back in this process.
-#[derive(Default)]
-pub struct ClockGuard {
-    latest: AtomicU64,
-    /// By a small step: until then there may be windows that memory has let go of.
-    until: AtomicU64,
-    ever: AtomicBool,
-}
-
-impl ClockGuard {
-    /// Takes in the time of a request; whether the windows of it may be known to SQLite alone.
-    pub fn hear(&self, now: UnixMs) -> bool {
-        let latest = self.latest.load(Relaxed);
-        if now.0 > latest + STEP {
-            self.latest.store(now.0, Relaxed);
-        } else if now.0 + SLACK < latest {
-            self.latest.store(now.0, Relaxed);
-            if !self.ever.swap(true, Relaxed) {
-                log::warn!(
-                    "store: the clock was set back by {} s; what was used before is looked up.",
-                    (latest - now.0) / 1000
-                );
-            }
-        } else if now.0 + OVERTAKEN < latest {
-            self.until.fetch_max(latest + STEP + MINUTE, Relaxed);
-        }
-        now.0 < self.until.load(Relaxed) || self.ever.load(Relaxed)
-    }
-}
 
 impl EmbeddedLedger {
     /// Has the windows of `now` in memory. Waits for nothing, unless the clock was once set back.
@@ -117,26 +76,4 @@ fn wait_until_filled(db: &Lookups, journal: &Journal) -> Result<(), StoreDown> {
         std::thread::sleep(LOOK);
     }
     Ok(())
-}
-
-/// A window of each kind that is not in memory.
-pub type MissingWindows = Vec<(Period, UnixMs)>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_step_counts_until_the_clock_is_back_and_a_large_one_for_good() {
-        let clock = ClockGuard::default();
-        for now in [10_000_000, 10_500_000, 10_499_000] {
-            assert!(!clock.hear(UnixMs(now)), "{now}");
-        }
-        for now in [10_400_000, 10_200_500, 10_500_000, 10_559_000] {
-            assert!(clock.hear(UnixMs(now)), "{now}");
-        }
-        assert!(!clock.hear(UnixMs(10_570_000)));
-        assert!(clock.hear(UnixMs(10_200_000)));
-        assert!(clock.hear(UnixMs(99_000_000)));
-    }
 }

@@ -1,11 +1,10 @@
-//! What a start finds: the journal of a process that ended, however it ended.
+//! Recovery after a crash: replays the journal into SQLite and charges reservations without an outcome.
 
 use std::{fs, path::Path};
 
 use gatekeeper_filters::kernel::UsageSource;
 use rustc_hash::FxHashSet;
 
-use super::StoreOpenError;
 use crate::{
     ledger::{
         journal::{
@@ -13,7 +12,9 @@ use crate::{
             entry::{EntryNames, EntryScan, SettledEntry, UsageEntry},
             segment::MAGIC,
         },
-        sqlite::{Database, OrphanedReservation, batch::Batch},
+        open_error::StoreOpenError,
+        orphan::OrphanedReservation,
+        sqlite::{Database, batch::Batch},
     },
     progress::Progress,
 };

@@ -4,13 +4,15 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{FlockOperation, flock, ftruncate},
     io::Errno,
 };
+
+use crate::ledger::open_error::StoreOpenError;
 
 /// Held as long as this lives; the kernel lets go of it when the process ends, however it ends. The lock
 /// is on the database itself, so that it holds by whatever path that is reached: a link, another mount.
@@ -104,6 +106,32 @@ fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Takes the store, or adopts the lock of the process that gave it away.
+pub fn owner(path: &Path, inherited: Option<OwnedFd>) -> Result<StoreLock, StoreOpenError> {
+    match inherited {
+        None => own(path),
+        Some(lock) => {
+            let note = beside(path, ".lock");
+            StoreLock::adopt(lock, &note)
+                .map_err(|source| StoreOpenError::File { path: note, source })
+        }
+    }
+}
+
+fn own(path: &Path) -> Result<StoreLock, StoreOpenError> {
+    StoreLock::take(path, &beside(path, ".lock")).map_err(|taken| match taken {
+        LockTaken::Held(pid) => StoreOpenError::InUse { path: path.to_owned(), pid },
+        LockTaken::Failed(source) => StoreOpenError::File { path: path.to_owned(), source },
+    })
+}
+
+/// A file beside the store.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 #[cfg(test)]

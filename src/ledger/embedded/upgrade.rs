@@ -8,44 +8,20 @@
 //! left still holds it. The kernel can't tell them apart, so whoever gave the store away has to know that
 //! it went on from there ([`crate::upgrade`]).
 
-use std::{os::fd::OwnedFd, path::Path, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
-use gatekeeper_filters::kernel::{LicenseId, UnixMs};
-use rustc_hash::FxHashSet;
-use serde::{Deserialize, Serialize};
+use gatekeeper_filters::kernel::UnixMs;
 
-use super::{EmbeddedLedger, StoreOpenError, beside, recovery, store_lock::StoreLock};
-use crate::ledger::{
-    account::Rate, distributed::ReservationsState, journal::entry::EntryNames,
-    message_ids::KnownId, sqlite::batch::Batch,
+use super::{
+    EmbeddedLedger, recovery,
+    store_lock::{StoreLock, beside},
 };
-
-/// What a ledger has in memory alone.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct InMemoryState {
-    /// Reservations of requests that go on: hold and tokens held.
-    pub open: Vec<(u64, u64)>,
-    /// The last hold that was given out, in each shard.
-    pub made: Vec<u64>,
-    pub places: Vec<(LicenseId, u32)>,
-    /// Licences that were let in this minute.
-    pub rates: Vec<(LicenseId, [Rate; 4])>,
-    pub ids: Vec<(LicenseId, Vec<KnownId>)>,
-    /// Where several gateways count together.
-    pub shared: Option<ReservationsState>,
-}
-
-impl InMemoryState {
-    pub(crate) fn live(&self) -> FxHashSet<u64> {
-        self.open.iter().map(|(hold, _)| *hold).collect()
-    }
-}
-
-/// A store that another process gave away.
-pub struct InheritedStore {
-    pub lock: OwnedFd,
-    pub volatile: InMemoryState,
-}
+use crate::ledger::{
+    in_memory_state::{InMemoryState, InheritedStore},
+    journal::entry::EntryNames,
+    open_error::StoreOpenError,
+    sqlite::batch::Batch,
+};
 
 impl EmbeddedLedger {
     /// Brings everything into SQLite and lets go of the store; nobody may call this ledger any more.
@@ -142,20 +118,5 @@ impl EmbeddedLedger {
             log::warn!("store: what is open is charged at the next start: {problem}");
         }
         let _ = db.checkpoint();
-    }
-}
-
-pub(crate) fn owner(
-    path: &Path,
-    inherited: Option<OwnedFd>,
-    take: impl FnOnce() -> Result<StoreLock, StoreOpenError>,
-) -> Result<StoreLock, StoreOpenError> {
-    match inherited {
-        None => take(),
-        Some(lock) => {
-            let note = beside(path, ".lock");
-            StoreLock::adopt(lock, &note)
-                .map_err(|source| StoreOpenError::File { path: note, source })
-        }
     }
 }

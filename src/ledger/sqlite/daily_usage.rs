@@ -3,10 +3,13 @@
 
 use std::{path::Path, time::Duration};
 
-use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, ModelTotals, Period, UnixMs};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{SCHEMA, batch::Batch, int, license};
+use super::{
+    batch::Batch,
+    columns::{SCHEMA, int, license},
+};
 
 pub const DAY_MS: u64 = 86_400_000;
 /// Picodollars; two of them fit into SQLite's integers, so that an addition never overflows.
@@ -37,20 +40,6 @@ pub struct DailyRow {
     /// Tokens of attempts whose answers no app got, beside `input` and `output`.
     pub wasted: u64,
     /// Picodollars, waste included.
-    pub cost: u64,
-}
-
-/// What all licences did on one day with one model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelUsage {
-    /// The public name.
-    pub model: String,
-    pub requests: u64,
-    pub input: u64,
-    pub output: u64,
-    /// Part of `input`.
-    pub cached: u64,
-    /// Picodollars.
     pub cost: u64,
 }
 
@@ -240,7 +229,7 @@ pub(crate) fn wasted(
 }
 
 /// What was used on one day, by model.
-pub(crate) fn by_model(connection: &Connection, day: UnixMs) -> rusqlite::Result<Vec<ModelUsage>> {
+pub(crate) fn by_model(connection: &Connection, day: UnixMs) -> rusqlite::Result<Vec<ModelTotals>> {
     let query = "SELECT model, requests, input, output, cached, cost FROM daily
                  WHERE day = ?1 AND model <> ''";
     let mut statement = connection.prepare(query)?;
@@ -252,8 +241,8 @@ pub(crate) fn by_model(connection: &Connection, day: UnixMs) -> rusqlite::Result
             *sum = sum.saturating_add(row.get::<_, i64>(place + 1)? as u64);
         }
     }
-    let sum = |(model, [requests, input, output, cached, cost]): (String, [u64; 5])| ModelUsage {
-        model,
+    let sum = |(model, [requests, input, output, cached, cost]): (String, [u64; 5])| ModelTotals {
+        model: model.into(),
         requests,
         input,
         output,

@@ -6,7 +6,7 @@ use gatekeeper_filters::kernel::{LicenseId, Period};
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::embedded::upgrade::InheritedStore;
+use crate::ledger::in_memory_state::InheritedStore;
 
 fn named(license: LicenseId, id: &str) -> Demand {
     Demand { message_id: Some(id.into()), messages: month(5), tokens: month(1_000), ..ask(license) }

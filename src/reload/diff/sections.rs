@@ -78,7 +78,7 @@ fn secret(secret: Option<&SecretString>) -> Option<&[u8]> {
 
 /// A KEK's id tells nothing else about it.
 fn vault(settings: &Settings) -> Vec<Section> {
-    let thing = |vault: &crate::config::settings::VaultSettings| {
+    let thing = |vault: &crate::vault::VaultKeys| {
         Section::new("vault")
             .says("kek", vault.kek.id(), "")
             .says("previous", or(vault.previous.as_ref().map(|kek| kek.id()), NONE), NONE)

@@ -1,0 +1,36 @@
+//! What a ledger has in memory alone, and what goes to another process with its store.
+
+use std::os::fd::OwnedFd;
+
+use gatekeeper_filters::kernel::LicenseId;
+use rustc_hash::FxHashSet;
+use serde::{Deserialize, Serialize};
+
+use super::{account::Rate, distributed::ReservationsState, message_ids::KnownId};
+
+/// What a ledger has in memory alone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct InMemoryState {
+    /// Reservations of requests that go on: hold and tokens held.
+    pub open: Vec<(u64, u64)>,
+    /// The last hold that was given out, in each shard.
+    pub made: Vec<u64>,
+    pub places: Vec<(LicenseId, u32)>,
+    /// Licences that were let in this minute.
+    pub rates: Vec<(LicenseId, [Rate; 4])>,
+    pub ids: Vec<(LicenseId, Vec<KnownId>)>,
+    /// Where several gateways count together.
+    pub shared: Option<ReservationsState>,
+}
+
+impl InMemoryState {
+    pub(crate) fn live(&self) -> FxHashSet<u64> {
+        self.open.iter().map(|(hold, _)| *hold).collect()
+    }
+}
+
+/// A store that another process gave away.
+pub struct InheritedStore {
+    pub lock: OwnedFd,
+    pub volatile: InMemoryState,
+}
