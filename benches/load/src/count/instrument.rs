@@ -60,6 +60,8 @@ impl Drop for Watched {
 /// Counts of one thread.
 #[derive(Default, Clone)]
 pub struct Thread {
+    /// The same as long as the thread lives.
+    pub id: String,
     pub instructions: u64,
     pub allocations: u64,
     pub switches: u64,
@@ -70,6 +72,20 @@ pub struct Thread {
 impl Thread {
     pub fn all_calls(&self) -> u64 {
         self.calls.values().sum()
+    }
+
+    /// Takes away so many times what the thread does when nothing is asked of it.
+    pub fn without(&mut self, idle: &Self, times: f64) {
+        let take = |from: &mut u64, idle: u64| {
+            *from = from.saturating_sub((idle as f64 * times).round() as u64);
+        };
+        take(&mut self.instructions, idle.instructions);
+        take(&mut self.allocations, idle.allocations);
+        take(&mut self.switches, idle.switches);
+        take(&mut self.nanoseconds, idle.nanoseconds);
+        for (name, count) in &mut self.calls {
+            take(count, idle.calls.get(name).copied().unwrap_or_default());
+        }
     }
 
     /// How much the thread has to do with serving: under each instrument something else tells it from
@@ -162,7 +178,7 @@ impl Watched {
                     // Being stopped is a switch, too.
                     let switches = now.0.saturating_sub(before.0).saturating_sub(holds);
                     let nanoseconds = now.1.saturating_sub(before.1);
-                    Thread { switches, nanoseconds, ..Thread::default() }
+                    Thread { id: thread.to_string(), switches, nanoseconds, ..Thread::default() }
                 };
                 Ok(now.iter().map(since).collect())
             }
@@ -178,7 +194,10 @@ impl Watched {
                     let path = entry?.path();
                     let name = path.file_name().unwrap_or_default().to_string_lossy();
                     if name.starts_with("callgrind.") {
-                        threads.push(profile(&fs::read_to_string(&path)?)?);
+                        let mut thread = profile(&fs::read_to_string(&path)?)?;
+                        thread.id = name.rsplit('-').next().unwrap_or_default().to_owned();
+                        threads.push(thread);
+                        fs::remove_file(&path)?;
                     }
                 }
                 ensure!(!threads.is_empty(), "callgrind wrote nothing");
@@ -274,7 +293,8 @@ fn calls(log: &str) -> Vec<Thread> {
         }
         *threads.entry(thread).or_default().calls.entry(name.to_owned()).or_default() += 1;
     }
-    threads.into_values().collect()
+    let named = |(id, thread): (&str, Thread)| Thread { id: id.to_owned(), ..thread };
+    threads.into_iter().map(named).collect()
 }
 
 /// Functions that give memory, or more of it: those of Gatekeeper's jemalloc and of the bare proxy's

@@ -54,6 +54,21 @@ pub struct Figures {
 }
 
 impl Figures {
+    /// The mean of what callgrind said of several processes.
+    #[must_use]
+    pub fn mean(runs: &[Self]) -> Self {
+        let mean = |of: fn(&Self) -> Option<f64>| {
+            let values: Option<Vec<f64>> = runs.iter().map(of).collect();
+            values.map(|values| values.iter().sum::<f64>() / values.len() as f64)
+        };
+        Self {
+            instructions: mean(|run| run.instructions),
+            instructions_elsewhere: mean(|run| run.instructions_elsewhere),
+            allocations: mean(|run| run.allocations),
+            ..Self::default()
+        }
+    }
+
     /// Takes the figures of another instrument.
     pub fn add(&mut self, other: Self) {
         self.instructions = other.instructions.or(self.instructions);
