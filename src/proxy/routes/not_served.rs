@@ -53,7 +53,8 @@ fn meant(path: &str) -> Option<&'static str> {
     let words: Vec<String> =
         path.split('/').filter(|word| !word.is_empty()).map(str::to_ascii_lowercase).collect();
     let known = || TABLE.iter().map(|(_, at, _)| *at);
-    if words.is_empty() {
+    // Of fewer letters anything short is near.
+    if words.concat().bytes().filter(u8::is_ascii_alphabetic).count() < 2 {
         return None;
     }
     for from in 0..words.len() {
