@@ -40,7 +40,10 @@ pub struct Telemetry {
     pub metrics: Metrics,
     pub live: LiveStats,
     pub access: AccessLog,
+    /// Requests that ended with a 5xx.
     pub failures: Failures,
+    /// Attempts that failed, whether or not another one served the request.
+    pub failed_attempts: Failures,
     pub webhooks: Webhooks,
     in_flight: AtomicU64,
     open: AtomicU64,
@@ -70,7 +73,8 @@ impl Telemetry {
             metrics: Metrics::new(),
             live: LiveStats::new(),
             access,
-            failures: Failures::default(),
+            failures: Failures::of("requests"),
+            failed_attempts: Failures::of("attempts"),
             webhooks: Webhooks::default(),
             in_flight: AtomicU64::new(0),
             open: AtomicU64::new(0),

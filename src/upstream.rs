@@ -34,6 +34,7 @@ use gatekeeper_filters::kernel::{
 
 use self::{
     attempt::Attempt,
+    classify::{Failure, FailureCause},
     client_response::ClientResponse,
     connector::Connector,
     deadlines::Deadlines,
@@ -209,7 +210,8 @@ async fn attempt_all(
                 return ForwardResult::Rejected(Box::new(respond::too_busy(of)));
             }
             Err(AttemptError::Failed(failure)) => {
-                course.note(target, lease, failure, &flight.request_id)
+                log_attempt(&failure, target, lease, flight, snapshot);
+                course.note(target, lease, failure);
             }
         }
     }
@@ -247,6 +249,28 @@ struct ForwardError {
     at: Instant,
     /// The app has left.
     is_gone: bool,
+}
+
+/// The operator's line about a failed attempt.
+fn log_attempt(
+    failure: &Failure,
+    target: &Target,
+    lease: &KeyLease,
+    flight: &RequestContext,
+    snapshot: &Snapshot,
+) {
+    let (label, key) = (&target.label, &lease.key().id);
+    let kind = format!("{label} ({})", failure.cause.name());
+    snapshot.telemetry.failed_attempts.note(&kind, || {
+        let what = match failure.cause {
+            FailureCause::ModelMissing => {
+                "The provider does not offer this model; check `models` in the configuration"
+            }
+            _ => "An attempt failed",
+        };
+        let (detail, request) = (&failure.detail, &flight.request_id);
+        format!("{what}: {detail}. request={request} target={label} key={key}")
+    });
 }
 
 impl ForwardError {

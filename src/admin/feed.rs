@@ -147,6 +147,7 @@ impl BackgroundService for FeedTicker {
         while !self.phase.is_draining() {
             ticks.tick().await;
             self.hub.telemetry.failures.flush();
+            self.hub.telemetry.failed_attempts.flush();
             if self.hub.tick(told.elapsed() >= QUIET) {
                 told = Instant::now();
             }

@@ -1,4 +1,4 @@
-//! What is told of requests that fail: a line each, and in an outage a line every ten seconds with counts.
+//! Log lines for failures: a line each, and in an outage a line every ten seconds with counts.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// Kinds that a summary names.
 const NAMED: usize = 6;
 
-#[derive(Default)]
-pub struct Failures(Mutex<Inner>);
+pub struct Failures {
+    /// What fails, in the plural.
+    noun: &'static str,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -30,7 +33,7 @@ struct Inner {
 
 impl Inner {
     /// Ends a window that is over; what there is to be said of it.
-    fn turn(&mut self, now: Instant) -> Option<String> {
+    fn turn(&mut self, noun: &str, now: Instant) -> Option<String> {
         let began = self.began?;
         if now.duration_since(began) < WINDOW {
             return None;
@@ -38,11 +41,11 @@ impl Inner {
         let counts = std::mem::take(&mut self.counts);
         self.is_outage = !counts.is_empty();
         (self.began, self.told, self.ended) = (None, 0, Some(now));
-        summary(counts)
+        summary(noun, counts)
     }
 }
 
-fn summary(counts: BTreeMap<String, u64>) -> Option<String> {
+fn summary(noun: &str, counts: BTreeMap<String, u64>) -> Option<String> {
     let all: u64 = counts.values().sum();
     let mut kinds: Vec<(String, u64)> = counts.into_iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
@@ -51,10 +54,17 @@ fn summary(counts: BTreeMap<String, u64>) -> Option<String> {
     let named: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     let more = if more > 0 { format!(", and {more} other kinds") } else { String::new() };
     let seconds = WINDOW.as_secs();
-    (all > 0).then(|| format!("{all} more failed in {seconds} s: {}{more}.", named.join(", ")))
+    (all > 0)
+        .then(|| format!("{all} more {noun} failed in {seconds} s: {}{more}.", named.join(", ")))
 }
 
 impl Failures {
+    /// Failures of what `noun` names, in the plural.
+    #[must_use]
+    pub fn of(noun: &'static str) -> Self {
+        Self { noun, inner: Mutex::default() }
+    }
+
     /// Counts one of a kind, a name from a closed set; `line` is made where it is told by itself.
     pub fn note(&self, kind: &str, line: impl FnOnce() -> String) {
         if let Some(text) = self.take(kind, line, Instant::now()) {
@@ -63,8 +73,8 @@ impl Failures {
     }
 
     fn take(&self, kind: &str, line: impl FnOnce() -> String, now: Instant) -> Option<String> {
-        let mut inner = self.0.lock();
-        let past = inner.turn(now);
+        let mut inner = self.inner.lock();
+        let past = inner.turn(self.noun, now);
         // Nothing failed for a while: it is over.
         if inner.began.is_none() && inner.ended.is_some_and(|ended| now - ended >= WINDOW) {
             inner.is_outage = false;
@@ -81,7 +91,7 @@ impl Failures {
 
     /// Tells what is left of a window that is over.
     pub fn flush(&self) {
-        let past = self.0.lock().turn(Instant::now());
+        let past = self.inner.lock().turn(self.noun, Instant::now());
         if let Some(past) = past {
             log::warn!("{past}");
         }
@@ -94,7 +104,7 @@ mod tests {
 
     #[test]
     fn few_have_a_line_each_and_a_flood_has_one_every_ten_seconds() {
-        let (failures, mut now) = (Failures::default(), Instant::now());
+        let (failures, mut now) = (Failures::of("requests"), Instant::now());
         let mut lines = Vec::new();
         // Ten a second for half a minute.
         for turn in 0..300 {
@@ -106,13 +116,13 @@ mod tests {
         assert_eq!(lines.len(), 12, "{lines:?}");
         assert_eq!(
             lines[10],
-            "90 more failed in 10 s: 60 upstream_error groq, 30 upstream_timeout."
+            "90 more requests failed in 10 s: 60 upstream_error groq, 30 upstream_timeout."
         );
         now += WINDOW;
-        let past = failures.0.lock().turn(now).unwrap();
-        assert!(past.starts_with("100 more failed"), "{past}");
+        let past = failures.inner.lock().turn("requests", now).unwrap();
+        assert!(past.starts_with("100 more requests failed"), "{past}");
         now += WINDOW;
-        assert_eq!(failures.0.lock().turn(now), None);
+        assert_eq!(failures.inner.lock().turn("requests", now), None);
         assert_eq!(failures.take("x", || "again".into(), now).as_deref(), Some("again"));
     }
 }

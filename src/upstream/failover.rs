@@ -251,18 +251,8 @@ impl<'a> FailoverPlan<'a> {
         }
     }
 
-    pub fn note(&mut self, target: &Target, lease: &KeyLease, failure: Failure, request: &str) {
-        let (detail, label, key) = (&failure.detail, &target.label, lease.key());
-        if failure.cause == FailureCause::ModelMissing {
-            let message = "A model is not served; mend `models`";
-            log::error!("{message}: {detail}. request={request} target={label} key={}", key.id);
-        } else {
-            // Of a request that fails in the end there is one line more, with the last of these.
-            log::debug!(
-                "An attempt failed: {detail}. request={request} target={label} key={}",
-                key.id
-            );
-        }
+    pub fn note(&mut self, target: &Target, lease: &KeyLease, failure: Failure) {
+        let key = lease.key();
         if failure.next != FailoverScope::Again {
             self.tried.key(self.at, key);
         } else if std::mem::replace(&mut self.blameless, true) {

@@ -91,7 +91,7 @@ async fn health_tells_a_container_whether_to_keep_it() {
     };
     let url = format!("http://{}/healthz", gateway.admin);
     for words in
-        [&["-c", "gatekeeper.yaml"][..], &["-c", "gatekeeper.yaml", "--ready"], &["--url", &url]]
+        [&["-c", "gatekeeper.yaml"][..], &[], &["gatekeeper.yaml", "--ready"], &["--url", &url]]
     {
         let (code, said) = asked(words);
         assert_eq!(code, Some(0), "{said}");
@@ -100,7 +100,9 @@ async fn health_tells_a_container_whether_to_keep_it() {
     let (code, said) = asked(&["--url", &format!("http://{}/nothing", gateway.admin)]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("404"), "{said}");
-    for words in [&[][..], &["--url", "https://localhost/"], &["--url", &url, "-c", "x"]] {
+    for words in
+        [&["nothing.yaml"][..], &["--url", "https://localhost/"], &["--url", &url, "-c", "x"]]
+    {
         assert!(asked(words).0.is_some_and(|code| code > 0), "{words:?}");
     }
     gateway.kill();

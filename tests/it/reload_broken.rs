@@ -154,7 +154,7 @@ fn corpus(good: &str) -> Vec<Case> {
 }
 
 fn add_oddities(corpus: &mut Corpus, good: &str) {
-    corpus.text("empty", "", "missing");
+    corpus.text("empty", "", "the file is empty");
     corpus.text("a comment alone", "# soon\n", "missing");
     corpus.text("a list", "- a\n- b\n", "a mapping");
     corpus.text("a word", "gatekeeper\n", "a mapping");

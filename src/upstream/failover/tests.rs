@@ -99,7 +99,7 @@ fn run(
                 let failure = failure(&lease.key().id);
                 keys.push(lease.key().id.to_string());
                 lease.report(failure.news, now);
-                course.note(&target, &lease, failure, "");
+                course.note(&target, &lease, failure);
             }
             NextStep::Wait(pause) => now += pause,
             NextStep::End => return (keys, course.reject(providers, now).code),
@@ -179,7 +179,7 @@ fn a_broken_account_costs_nobody_an_answer() {
                 NextStep::Attempt(target, lease) if &*lease.key().id == "bad" => {
                     met += 1;
                     lease.report(AttemptFeedback::Fault, Instant::now());
-                    course.note(&target, &lease, overloaded(), "");
+                    course.note(&target, &lease, overloaded());
                 }
                 NextStep::Attempt(_, lease) => {
                     lease.report(AttemptFeedback::Good, Instant::now());
@@ -301,7 +301,7 @@ fn the_pause_before_it_is_short_and_never_beyond_the_deadline() {
         let NextStep::Attempt(target, lease) = course.next(&providers, now) else {
             panic!("a key")
         };
-        course.note(&target, &lease, overloaded(), "");
+        course.note(&target, &lease, overloaded());
         match course.next(&providers, now) {
             NextStep::Wait(pause) => assert!(waits && (300..=500).contains(&pause.as_millis())),
             NextStep::End => assert!(!waits),
@@ -359,7 +359,7 @@ fn a_limit_of_one_model_leaves_the_others_of_its_account() {
         let now = Instant::now();
         let NextStep::Attempt(first, lease) = course.next(&providers, now) else { panic!("m") };
         lease.report(news, now);
-        course.note(&first, &lease, failure, "");
+        course.note(&first, &lease, failure);
         drop(lease);
         let fallback = matches!(course.next(&providers, now), NextStep::Attempt(..));
         assert_eq!(fallback, scope == Scope::Model, "{news:?}");
@@ -507,7 +507,7 @@ fn a_target_without_words_for_a_request_is_no_attempt_and_is_told_where_it_is_th
     assert_eq!(&*lease.key().id, "b1");
     let failure = Failure::connect("refused");
     lease.report(failure.news, now);
-    begun.note(&target, &lease, failure, "");
+    begun.note(&target, &lease, failure);
     drop(lease);
     assert!(matches!(begun.next(&providers, now), NextStep::End));
     assert_eq!(begun.reject(&providers, now).code, Code::UpstreamError, "b could have served");
