@@ -118,18 +118,12 @@ pub fn read(path: &Path) -> Result<String, Problems> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(failed("larger than 1 MiB".into()));
     }
-    if bytes.contains(&0) && !bytes.starts_with(&[0xff, 0xfe]) {
-        return Err(failed(
-            "holds NUL characters: if it was saved as UTF-16, save it as UTF-8".into(),
-        ));
+    let failed_at = |(at, message)| Problems::at(path, at, message);
+    if let Some(nul) = encoding::nul(&bytes) {
+        return Err(failed_at(nul));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let (at, message) = encoding::wrong(error.as_bytes(), error.utf8_error().valid_up_to());
-        let mut problems = failed(message);
-        for problem in &mut problems.list {
-            (problem.line, problem.column) = (at.line, at.column);
-        }
-        problems
+        failed_at(encoding::wrong(error.as_bytes(), error.utf8_error().valid_up_to()))
     })
 }
 

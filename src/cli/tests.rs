@@ -171,7 +171,7 @@ fn seal_says_what_it_can_not_do() {
     }
     // A secret on the command line is none that is taken.
     let cli = Cli::try_parse_from(["gatekeeper", "seal", "-c", "f", "groq", "a", "gsk"]).unwrap();
-    let Command::Seal(args) = cli.command else { panic!("another command") };
+    let CliCommand::Seal(args) = cli.command else { panic!("another command") };
     let error = args.place().err().expect("one word too many").to_string();
     assert!(error.contains("expected [FILE] PROVIDER KEY_ID") && !error.contains("gsk"), "{error}");
 }

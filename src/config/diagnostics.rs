@@ -47,9 +47,8 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => f.write_str(" ")?,
-            line => write!(f, "{line}:{}: ", self.column)?,
+        if self.line > 0 {
+            write!(f, "{}:{}: ", self.line, self.column)?;
         }
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
@@ -98,8 +97,17 @@ impl Problems {
         self
     }
 
+    /// One problem of the whole file, which has no place.
     pub(super) fn one(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        let list = vec![Diagnostic::new(Position { line: 0, column: 0 }, "", message)];
+        Self::at(file, Position { line: 0, column: 0 }, message)
+    }
+
+    pub(super) fn at(
+        file: impl Into<PathBuf>,
+        place: Position,
+        message: impl Into<String>,
+    ) -> Self {
+        let list = vec![Diagnostic::new(place, "", message)];
         Self { file: file.into(), list, warnings: Vec::new(), files: SourceFiles::default() }
     }
 }
@@ -107,7 +115,8 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.list {
-            writeln!(f, "{}:{problem}", self.file.display())?;
+            let space = if problem.line > 0 { "" } else { " " };
+            writeln!(f, "{}:{space}{problem}", self.file.display())?;
         }
         match self.list.len() {
             1 => f.write_str("1 problem"),

@@ -8,14 +8,27 @@ pub fn wrong(bytes: &[u8], good: usize) -> (Position, String) {
     if is_utf16 {
         return (START, "saved as UTF-16; save the file as UTF-8".into());
     }
-    let before = &bytes[..good];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let column = String::from_utf8_lossy(&before[begin..]).chars().count() + 1;
+    let place = place(&bytes[..good]);
+    let line = place.line;
     let byte = bytes.get(good).copied().unwrap_or_default();
     let message =
         format!("line {line} holds a byte 0x{byte:02X} that is not UTF-8; save the file as UTF-8");
-    (Position { line, column }, message)
+    (place, message)
+}
+
+/// The first NUL character and what to do about it; none in UTF-16, which is told as such.
+pub fn nul(bytes: &[u8]) -> Option<(Position, String)> {
+    let at = bytes.iter().position(|byte| *byte == 0)?;
+    let message = "holds NUL characters: if it was saved as UTF-16, save it as UTF-8";
+    (!bytes.starts_with(&[0xff, 0xfe])).then(|| (place(&bytes[..at]), message.to_owned()))
+}
+
+/// Where the byte behind these stands.
+fn place(before: &[u8]) -> Position {
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let column = String::from_utf8_lossy(&before[begin..]).chars().count() + 1;
+    Position { line, column }
 }
 
 #[cfg(test)]
