@@ -62,7 +62,7 @@ export class Licences {
             key: ({ license }) => license,
             create: ({ license }) =>
                 make('li', {},
-                    make('button', { type: 'button', class: 'request', 'aria-label': `Open licence ${license.slice(0, 12)}`, onclick: () => this.call('show', { license }, '').then(() => at('licences').scrollIntoView()) },
+                    make('button', { type: 'button', class: 'request', title: 'Open this licence', onclick: () => this.call('show', { license }, '').then(() => at('licences').scrollIntoView()) },
                         make('code', {}, license.slice(0, 12)), make('span', { class: 'plan' }), make('span', { class: 'used' }), make('span', { class: 'cost' }), make('span', { class: 'last' }))),
             update: (row, { plan, messages, tokens, cost, last_day: last }) => {
                 say(row.querySelector('.plan'), plan);
