@@ -34,7 +34,7 @@ pub mod yaml;
 
 use self::settings::LicenseSource;
 pub use self::{
-    diagnostics::{Diagnostic, Diagnostics, Problems, Warning},
+    diagnostics::{Diagnostic, Diagnostics, Problems, Warning, in_file},
     json_schema::schema,
     settings::Settings,
     source_files::SourceFiles,

@@ -13,7 +13,7 @@ use super::{
     FileArgs,
     admin_client::{self, AdminResponse},
 };
-use crate::config::{self, Secrets, Settings};
+use crate::config::{self, Secrets, Settings, in_file};
 
 pub const EXAMPLES: &str = "\
 A gateway reads its file again by itself when it is saved, and on SIGHUP; this waits for the result and prints it.
@@ -104,7 +104,7 @@ fn tell(
     let problems = lines("problems");
     if !problems.is_empty() {
         for problem in problems {
-            writeln!(err, "{}:{problem}", file.display())?;
+            writeln!(err, "{}", in_file(&file.display(), &problem))?;
         }
         writeln!(err, "{REFUSED}")?;
         return Ok(ExitCode::FAILURE);

@@ -115,14 +115,20 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.list {
-            let space = if problem.line > 0 { "" } else { " " };
-            writeln!(f, "{}:{space}{problem}", self.file.display())?;
+            writeln!(f, "{}", in_file(&self.file.display(), problem))?;
         }
         match self.list.len() {
             1 => f.write_str("1 problem"),
             count => write!(f, "{count} problems"),
         }
     }
+}
+
+/// `FILE:LINE:COLUMN: message`, or `FILE: message` for a problem of the whole file.
+pub fn in_file(file: &impl fmt::Display, problem: &impl fmt::Display) -> String {
+    let problem = problem.to_string();
+    let space = if problem.starts_with(|first: char| first.is_ascii_digit()) { "" } else { " " };
+    format!("{file}:{space}{problem}")
 }
 
 /// `` ; did you mean `x`?`` when a known name is near enough, else nothing.

@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write};
 
-use super::{diagnostics::Diagnostic, mask::mask};
+use super::{
+    diagnostics::{Diagnostic, in_file},
+    mask::mask,
+};
 
 /// Fields whose values are secrets.
 const SECRETS: [&str; 12] = [
@@ -37,7 +40,7 @@ pub fn write(
     problem: &Diagnostic,
     text: Option<&str>,
 ) -> fmt::Result {
-    writeln!(out, "{file}:{problem}")?;
+    writeln!(out, "{}", in_file(&file, problem))?;
     let line = text.and_then(|text| text.lines().nth(problem.line.checked_sub(1)?));
     let Some(line) = line.filter(|line| !line.trim().is_empty() && problem.column <= WIDEST) else {
         return Ok(());
