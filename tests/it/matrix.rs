@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use self::{
-    faults::{Fault, OWN_FAULT, faults},
+    faults::{Class, Fault, OWN_FAULT, faults},
     rules::{Mends, Sees, Tokens, charge, rule},
     ways::{WAYS, Way},
 };
@@ -32,8 +32,9 @@ use crate::{
 const AT_ONCE: usize = 48;
 /// Faults that a clock finds out, and the others, which no clock must touch.
 const QUICK: &str = "first_byte: 1s, first_token: 1s, idle: 1s, total: 4s";
+const PATIENT: &str = "first_byte: 30s, first_token: 30s, idle: 30s";
 /// Between these, the trickle that works.
-const PATIENT: &str = "first_byte: 30s, first_token: 30s, idle: 1500ms";
+const TRICKLE: &str = "first_byte: 30s, first_token: 30s, idle: 1500ms";
 
 struct Cell {
     number: usize,
@@ -85,7 +86,11 @@ impl Cell {
             }
             None => dead.to_owned(),
         };
-        let timeouts = if self.fault.quick { QUICK } else { PATIENT };
+        let timeouts = match self.fault.class {
+            _ if self.fault.quick => QUICK,
+            Class::Fine => TRICKLE,
+            _ => PATIENT,
+        };
         let dialect = self.way.provider.dialect();
         let more = format!(", dialect: {dialect}, timeouts: {{ connect: 3s, {timeouts} }}");
         let secrets: Vec<&str> = keys.iter().map(String::as_str).collect();
