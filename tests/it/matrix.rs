@@ -19,8 +19,8 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use self::{
-    faults::{Class, Fault, OWN_FAULT, faults},
-    rules::{Mends, Sees, Tokens, charge, rule},
+    faults::{Fault, OWN_FAULT, faults},
+    rules::{Class, Mends, Sees, Tokens, charge, rule},
     ways::{WAYS, Way},
 };
 use crate::{
