@@ -3,15 +3,27 @@
 
 /** Texts whose contrast is below WCAG AA at the worst pixel behind them. */
 export async function faint(page) {
-    const texts = await page.evaluate(collect);
-    await page.evaluate(hideText, true);
-    const picture = await page.screenshot();
-    await page.evaluate(hideText, false);
+    const { texts, picture } = await still(page);
     const blank = await page.context().newPage();
     const found = await blank.evaluate(measure, { texts, picture: picture.toString('base64') });
     await blank.close();
     return found;
 }
+
+/** Texts and a picture without them, of a moment in which nothing moved between the two. */
+async function still(page) {
+    for (let tries = 0; ; tries += 1) {
+        const texts = await page.evaluate(collect);
+        await page.evaluate(hideText, true);
+        const picture = await page.screenshot();
+        await page.evaluate(hideText, false);
+        const after = await page.evaluate(collect);
+        if (JSON.stringify(places(texts)) === JSON.stringify(places(after))) return { texts, picture };
+        if (tries === 20) throw new Error('the page does not come to rest');
+    }
+}
+
+const places = (texts) => texts.map(({ left, top, width, height }) => [left, top, width, height]);
 
 /** In the page: every run of text that can be seen, with its colour and where it stands. */
 function collect() {
