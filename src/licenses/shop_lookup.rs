@@ -19,6 +19,9 @@ use crate::{
     shops::{Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse},
 };
 
+/// Why a known licence is not asked about, or nothing was learned: another device of it will ask.
+const ONLY_WITH_A_DEVICE: &str = "the shop can be asked only with an activated device";
+
 /// A key that no shop ever made.
 pub(super) const NO_KEY: &str = "00000000-00000000-00000000-00000000";
 
@@ -312,7 +315,7 @@ impl LicenseValidator {
         if question.shop().request(&question.account.source, &asked).is_none() {
             // Of a known licence another device of it will ask.
             return match inquiry.facts() {
-                Some(_) => Err("the shop can be asked only with an activated device"),
+                Some(_) => Err(ONLY_WITH_A_DEVICE),
                 None => Ok((ShopReply::NeedsDevice, UnixMs::now())),
             };
         }
@@ -326,7 +329,10 @@ impl LicenseValidator {
             return Err("no call to a shop was left in time");
         }
         let moment = self.moment(&inquiry.id);
-        Ok((self.call(&inquiry.sources, question, &asked).await, moment))
+        match self.call(&inquiry.sources, question, &asked).await {
+            ShopReply::NeedsDevice if inquiry.facts().is_some() => Err(ONLY_WITH_A_DEVICE),
+            reply => Ok((reply, moment)),
+        }
     }
 
     /// A device that a known licence does not have proves nothing about the licence.

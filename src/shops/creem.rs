@@ -77,11 +77,15 @@ impl Shop for Creem {
     fn read(
         &self,
         _: &ShopSource,
-        _: &Asked<'_>,
+        asked: &Asked<'_>,
         response: &ShopResponse,
         hash: &KeyedHash,
     ) -> ShopReply {
-        read(response, &response.json(), hash)
+        match read(response, &response.json(), hash) {
+            // Of a licence that is known, the instance may be what does not exist: it was removed at the shop.
+            ShopReply::NotFound if asked.known.is_some() => ShopReply::NeedsDevice,
+            reply => reply,
+        }
     }
 
     fn instances(&self) -> Option<&dyn Instances> {
