@@ -13,6 +13,10 @@ use std::{
 use anyhow::Context;
 use tokio::sync::watch;
 
+/// Connections that may wait to be accepted, as many as Linux allows by default (`net.core.somaxconn`). The standard
+/// library has 128: of a burst of more the kernel drops SYNs, which clients repeat only after a second.
+const BACKLOG: i32 = 4096;
+
 /// A socket that listens, by the address it has in the configuration.
 #[derive(Debug, Clone)]
 pub struct Socket {
@@ -44,6 +48,7 @@ impl Socket {
             anyhow::anyhow!("{name}.listen: {address} {what}")
         })?;
         socket.set_nonblocking(true)?;
+        rustix::net::listen(&socket, BACKLOG)?;
         Ok(Self::of(address.to_string().into(), socket.into()))
     }
 

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
+
 use crate::support::{Config, Gateway, Mock, Raw, Reply, Wire, eventually};
 
 const FEW: &[&str] = &["prlimit", "--nofile=256", "--"];
@@ -148,6 +150,20 @@ async fn a_good_client_is_served_beside(wire: Wire, kinds: &[Silence]) {
         siege.abort();
     }
     assert!(!gateway.logs().contains("panicked"), "{}", gateway.logs());
+}
+
+/// A connection that waits to be accepted is not sent away: its client would come again after a second only.
+#[tokio::test]
+async fn a_burst_of_connections_waits_while_the_gateway_is_busy() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(Config::new(&mock)).await;
+    gateway.signal(Signal::STOP);
+    let connect = || tokio::time::timeout(Duration::from_millis(500), Raw::to(gateway.public));
+    let burst = futures_util::future::join_all((0..1000).map(|_| connect())).await;
+    gateway.signal(Signal::CONT);
+    let waiting = burst.iter().filter(|client| matches!(client, Ok(Ok(_)))).count();
+    assert_eq!(waiting, 1000, "the others' SYNs were dropped");
+    gateway.app().chat().await.ok();
 }
 
 /// 200 clients that come again and again in the process that measures.
