@@ -1,6 +1,7 @@
 //! The gateway from outside: real sockets, the built program, a provider with every fault.
 //!
-//! Each module is one topic; `support` holds the provider, the process and the clients.
+//! The folders are the parts of `src` and `filters` whose promises they test, each module one topic; `project` is what is
+//! shipped and written about it. `support` holds the provider, the process and the clients.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 /// Runs these tests over plain HTTP/1.1, HTTP/1.1 in TLS, and HTTP/2.
@@ -30,104 +31,146 @@ macro_rules! over_http1 {
     };
 }
 
-mod access_log;
-mod addresses;
-mod admin_access;
-mod admin_tokens;
-mod big_body;
-mod body_limit;
-mod busy_core;
-mod canary;
-mod capture;
-mod chain;
-mod charges;
-mod cli;
-mod clock;
-mod concurrency;
-mod descriptors;
-mod devices;
-mod dialects;
-mod disconnect;
-mod documents;
-mod drain;
-mod failover;
-mod farming;
-mod fault_bench;
-mod feed;
-mod figures;
-mod finished;
-mod first_example;
-mod fleet;
-mod framing;
-mod full_disk;
-mod gate;
-mod gemini;
-mod handover;
-mod handover_failures;
-mod healing;
-mod helpful;
-mod json;
-mod kills;
-mod known;
-mod ledger;
-mod license_budget;
-mod license_cache;
-mod license_canary;
-mod licenses;
-mod licenses_redis;
-mod lifecycle;
-mod malformed;
-mod master_keys;
-mod matrix;
-mod memory;
-mod messages;
+mod admin {
+    pub mod admin_access;
+    pub mod admin_tokens;
+    pub mod feed;
+}
+mod budget {
+    pub mod money;
+    pub mod waste;
+}
+mod cli {
+    pub mod commands;
+    pub mod progress;
+}
+mod dialect {
+    pub mod dialects;
+    pub mod gemini;
+    pub mod json;
+    pub mod messages;
+    pub mod relayed;
+    pub mod responses;
+    pub mod translation;
+}
+mod downstream {
+    pub mod addresses;
+    pub mod big_body;
+    pub mod body_limit;
+    pub mod disconnect;
+    pub mod framing;
+    pub mod malformed;
+    pub mod silent;
+    pub mod strangers;
+}
+mod filters {
+    pub mod chain;
+    pub mod charges;
+    pub mod concurrency;
+    pub mod smart;
+    pub mod usage;
+}
+mod ledger {
+    pub mod busy_core;
+    pub mod clock;
+    pub mod counting;
+    pub mod farming;
+    pub mod full_disk;
+    pub mod kills;
+    pub mod shared_exact;
+    pub mod shared_kills;
+    pub mod shared_late;
+    pub mod shared_leaving;
+    pub mod shared_ledger;
+    pub mod shared_model;
+    pub mod shared_soak;
+    pub mod shared_topologies;
+    pub mod shared_trouble;
+    pub mod slow_wire;
+}
+mod license_admin {
+    pub mod operator;
+    pub mod operator_cli;
+    pub mod operator_fleet;
+}
+mod licenses {
+    pub mod devices;
+    pub mod known;
+    pub mod license_budget;
+    pub mod license_cache;
+    pub mod license_canary;
+    pub mod licenses_redis;
+    pub mod shop_trouble;
+    pub mod verdicts;
+    pub mod webhooks;
+}
+mod os {
+    pub mod descriptors;
+    pub mod memory;
+    pub mod private;
+}
+mod peer_sync {
+    pub mod fleet;
+}
+mod pool {
+    pub mod healing;
+    pub mod master_keys;
+    pub mod names;
+    pub mod sticky;
+}
+mod project {
+    pub mod documents;
+    pub mod packaging;
+}
+mod proxy {
+    pub mod capture;
+    pub mod gate;
+    pub mod helpful;
+    pub mod path;
+}
+mod reload {
+    pub mod going_live;
+    pub mod reload_broken;
+    pub mod reload_cli;
+    pub mod reload_on_save;
+    pub mod reload_storm;
+}
+mod server {
+    pub mod lifecycle;
+}
+mod shops {
+    pub mod signed_licences;
+    pub mod vendors;
+}
+mod telemetry {
+    pub mod access_log;
+    pub mod figures;
+    pub mod monitoring;
+}
+mod upgrade {
+    pub mod handover;
+    pub mod handover_failures;
+}
+mod upstream {
+    pub mod drain;
+    pub mod failover;
+    pub mod fault_bench;
+    pub mod finished;
+    pub mod first_example;
+    pub mod matrix;
+    pub mod odd_answers;
+    pub mod outage;
+    pub mod poisoned;
+    pub mod refusals;
+    pub mod routes;
+    pub mod stream;
+    pub mod timeouts;
+    pub mod upstream_h2;
+    pub mod upstream_tls;
+}
+mod vault {
+    pub mod canary;
+}
 mod mock_itself;
-mod money;
-mod monitoring;
-mod names;
-mod odd_answers;
-mod operator;
-mod operator_cli;
-mod operator_fleet;
-mod outage;
-mod packaging;
-mod path;
-mod poisoned;
-mod private;
-mod progress;
-mod refusals;
-mod relayed;
-mod reload;
-mod reload_broken;
-mod reload_cli;
-mod reload_on_save;
-mod reload_storm;
-mod responses;
-mod routes;
-mod shared_exact;
-mod shared_kills;
-mod shared_late;
-mod shared_leaving;
-mod shared_ledger;
-mod shared_model;
-mod shared_soak;
-mod shared_topologies;
-mod shared_trouble;
 mod shop_itself;
-mod shop_trouble;
-mod signed_licences;
-mod silent;
-mod slow_wire;
-mod smart;
-mod sticky;
-mod strangers;
-mod stream;
 mod support;
-mod timeouts;
-mod translation;
-mod upstream_h2;
-mod upstream_tls;
-mod usage;
-mod vendors;
-mod waste;
-mod webhooks;
