@@ -1,8 +1,11 @@
 //! The gateway from outside: real sockets, the built program, a provider with every fault.
 //!
 //! The folders are the parts of `src` and `filters` whose promises they test, each module one topic; `project` is what is
-//! shipped and written about it. `support` holds the provider, the process and the clients.
+//! shipped and written about it. The provider, the process and the clients are in
+//! `tests/support`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use gatekeeper_test_support as support;
 
 /// Runs these tests over plain HTTP/1.1, HTTP/1.1 in TLS, and HTTP/2.
 macro_rules! over_every_wire {
@@ -171,6 +174,3 @@ mod upstream {
 mod vault {
     pub mod canary;
 }
-mod mock_itself;
-mod shop_itself;
-mod support;

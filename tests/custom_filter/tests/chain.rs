@@ -1,11 +1,8 @@
 //! A filter from another crate stands in the chain wherever YAML puts it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, unused_imports)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
-#[path = "../../it/support.rs"]
-mod support;
-
+use gatekeeper_test_support::{Answer, Config, Gateway, LICENSE, Mock, Reply, client, run};
 use serde_json::json;
-use support::{Answer, Config, Gateway, LICENSE, Mock, Reply, client, run};
 
 const RULE: &str = "{ forbidden_word: { word: gibberish } }";
 

@@ -1,29 +1,24 @@
 //! What the tests stand on: a provider and a shop with every fault, a real Redis, a gateway as its
 //! own process, two clients.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests"
+)]
 
-#[path = "support/ca.rs"]
 pub mod ca;
-#[path = "support/client.rs"]
 pub mod client;
-#[path = "support/gateway.rs"]
 pub mod gateway;
-#[path = "support/memory_group.rs"]
 pub mod memory_group;
-#[path = "support/mock.rs"]
 pub mod mock;
-#[path = "support/redis.rs"]
 pub mod redis;
-#[path = "support/repeat.rs"]
 pub mod repeat;
-#[path = "support/shop.rs"]
 pub mod shop;
-#[path = "support/sse.rs"]
 pub mod sse;
-#[path = "support/topology.rs"]
 pub mod topology;
-#[path = "support/vendor.rs"]
 pub mod vendor;
-#[path = "support/yaml.rs"]
 pub mod yaml;
 
 pub use self::{

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::super::sse;
+use crate::sse;
 
 /// What the provider does, one thing after the other.
 #[derive(Clone, Debug)]
@@ -40,6 +40,12 @@ pub enum Step {
 /// Closed at first; opened by the test, for good.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<Semaphore>, Arc<AtomicUsize>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Gate {
     pub fn new() -> Self {

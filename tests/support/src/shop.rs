@@ -15,9 +15,7 @@ use tokio::{net::TcpSocket, task::JoinHandle};
 
 use super::gateway::free_port;
 
-#[path = "shop_says.rs"]
 mod says;
-#[path = "shop_wire.rs"]
 mod wire;
 
 pub use says::{BUYER, EMAIL, Says};

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{
+use gatekeeper_test_support::{
     Mood, Raw, Redis, Says, Shop,
     shop::{BOUGHT, BUYER, GUMROAD},
 };

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -22,11 +22,14 @@ use super::{
     yaml::Config,
 };
 
-/// The program under test.
+/// The program under test: that of the package whose tests run, which cargo names to them.
 pub fn program() -> &'static str {
-    option_env!("CARGO_BIN_EXE_gatekeeper")
-        .or(option_env!("CARGO_BIN_EXE_custom-filter"))
-        .expect("a package with a gateway in it")
+    static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+        let named = |name: &str| std::env::var(format!("CARGO_BIN_EXE_{name}")).ok();
+        let program = ["gatekeeper", "custom-filter"].into_iter().find_map(named);
+        program.expect("CARGO_BIN_EXE_gatekeeper: run the tests through cargo")
+    });
+    &PROGRAM
 }
 
 /// A port nobody listens on, below those the kernel gives to outgoing connections.

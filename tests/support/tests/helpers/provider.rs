@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Gate, Mock, Raw, Reply, Step, client::count_answers, soon, sse};
+use gatekeeper_test_support::{Gate, Mock, Raw, Reply, Step, client::count_answers, soon, sse};
 
 const REQUEST: &str = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-a\r\n\
                        content-length: 2\r\n\r\n{}";

@@ -21,11 +21,8 @@ use self::http1::{Connection, Io};
 pub use self::reply::{Gate, Reply, Step};
 use super::ca;
 
-#[path = "mock_h2.rs"]
 mod h2;
-#[path = "mock_http1.rs"]
 mod http1;
-#[path = "mock_reply.rs"]
 mod reply;
 
 /// A request as it arrived.
