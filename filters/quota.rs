@@ -143,7 +143,7 @@ fn about(exchange: &Exchange, license: &License) -> About {
     let target = exchange.served.as_ref().or_else(first);
     About {
         plan: license.plan.name.clone(),
-        model: exchange.route.as_ref().map(|route| route.asked.name.clone()).unwrap_or_default(),
+        model: exchange.asked_name().cloned().unwrap_or_default(),
         provider: target.map(|target| target.provider_name.clone()).unwrap_or_default(),
     }
 }

@@ -38,7 +38,8 @@ impl Filter for RouteFilter {
     }
 
     async fn request(&self, exchange: &mut Exchange, ask: &mut ModelRequest) -> Verdict {
-        let license = exchange.license.as_ref();
+        // The model of a prompt is the operator's choice, whatever the plan opens to the app itself.
+        let license = exchange.license.as_ref().filter(|_| exchange.prompt.is_none());
         let asked = find(&self.models, license, &ask.model)?;
         let request = Request { exchange, ask };
         let route = match &asked.smart {
@@ -67,7 +68,8 @@ struct Request<'a> {
 impl Request<'_> {
     /// The plan includes the model.
     fn allowed(&self, model: &Model) -> Verdict {
-        allowed(self.exchange.license.as_ref(), model)
+        let license = self.exchange.license.as_ref();
+        allowed(license.filter(|_| self.exchange.prompt.is_none()), model)
     }
 
     /// The targets that take this request.

@@ -27,6 +27,7 @@ pub mod os;
 pub mod peer_sync;
 pub mod pool;
 pub mod progress;
+pub mod prompts;
 pub mod proxy;
 pub mod redis_store;
 pub mod reload;

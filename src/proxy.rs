@@ -10,5 +10,6 @@ pub mod gateway;
 mod identify;
 pub mod local_endpoints;
 pub mod malformed;
+mod prompted;
 pub mod routes;
 pub mod webhooks;

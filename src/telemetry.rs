@@ -137,8 +137,8 @@ fn record(request: &CompletedRequest<'_>, outcome: Outcome, elapsed: Duration) -
             .and_then(|e| e.license.as_ref())
             .map_or_else(|| empty.clone(), |license| license.plan.name.clone()),
         model: exchange
-            .and_then(|e| e.route.as_ref())
-            .map_or_else(|| empty.clone(), |route| route.asked.name.clone()),
+            .and_then(|e| e.route.as_ref().and(e.asked_name()))
+            .map_or_else(|| empty.clone(), Arc::clone),
         served: target
             .as_ref()
             .filter(|_| served)

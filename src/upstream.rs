@@ -318,7 +318,9 @@ fn in_order<'a>(
     if route.targets.len() == 1 {
         return Cow::Borrowed(&route.targets);
     }
-    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+    // The model of a prompt is not the plan's, nor are its prices.
+    let exchange = flight.exchange.as_ref().filter(|exchange| exchange.prompt.is_none());
+    let license = exchange.and_then(|exchange| exchange.license.as_ref());
     let bound = license.and_then(|license| snapshot.bounds.for_plan(&license.plan.name));
     let memory = &snapshot.conversations;
     let remembered = conversation.and_then(|it| memory.remembered(&route.model.name, it));

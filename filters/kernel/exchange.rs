@@ -132,6 +132,8 @@ pub struct Exchange {
     pub instance_id: Option<Arc<str>>,
     /// Names the conversation that the request belongs to, if that is known.
     pub conversation: Option<u64>,
+    /// The public name of the prompt that the app asked for, `prompt/NAME`.
+    pub prompt: Option<Arc<str>>,
     /// The tier that the app asked for.
     pub asked_tier: AskedTier,
     /// `anthropic-version`, where the app sent one.
@@ -206,6 +208,7 @@ impl Exchange {
             message_id: None,
             instance_id: None,
             conversation: None,
+            prompt: None,
             asked_tier: AskedTier::None,
             api_version: None,
             license: None,
@@ -237,6 +240,11 @@ impl Exchange {
             entered: 0,
             closed: false,
         }
+    }
+
+    /// The public name that the app asked for, of a model or a prompt: the one in records.
+    pub fn asked_name(&self) -> Option<&Arc<str>> {
+        self.prompt.as_ref().or(self.route.as_ref().map(|route| &route.asked.name))
     }
 
     /// What becomes of its answer when the app leaves.

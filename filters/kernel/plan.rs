@@ -20,6 +20,8 @@ pub enum ModelSet {
 }
 
 impl ModelSet {
+    pub const NONE: Self = ModelSet::Only(Vec::new());
+
     pub fn allows(&self, model: &str) -> bool {
         match self {
             ModelSet::All => true,
@@ -55,6 +57,10 @@ pub struct Plan {
     /// for a place before it is refused.
     pub concurrency_is_default: bool,
     pub models: ModelSet,
+    /// Prompts of the configuration that it opens; their models need not be among `models`.
+    pub prompts: ModelSet,
+    /// Nothing but prompts may be asked.
+    pub prompts_only: bool,
     pub max_output_tokens: Option<u64>,
     /// A shrunk output cap never goes below this; default 256.
     pub min_output_tokens: u64,

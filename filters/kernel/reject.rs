@@ -17,6 +17,7 @@ pub enum Code {
     LicenseWrongProduct,
     DeviceLimit,
     ModelNotAllowed,
+    PromptRequired,
     QuotaExceeded,
     RateLimited,
     InvalidRequest,
@@ -35,7 +36,7 @@ pub enum Code {
 
 impl Code {
     /// In the order of their declaration.
-    pub const ALL: [Code; 22] = [
+    pub const ALL: [Code; 23] = [
         Code::LicenseMissing,
         Code::LicenseInvalid,
         Code::LicenseExpired,
@@ -44,6 +45,7 @@ impl Code {
         Code::LicenseWrongProduct,
         Code::DeviceLimit,
         Code::ModelNotAllowed,
+        Code::PromptRequired,
         Code::QuotaExceeded,
         Code::RateLimited,
         Code::InvalidRequest,
@@ -71,6 +73,7 @@ impl Code {
             Code::LicenseWrongProduct => (403, "license_wrong_product"),
             Code::DeviceLimit => (403, "device_limit"),
             Code::ModelNotAllowed => (403, "model_not_allowed"),
+            Code::PromptRequired => (403, "prompt_required"),
             Code::QuotaExceeded => (402, "quota_exceeded"),
             Code::RateLimited => (429, "rate_limited"),
             Code::InvalidRequest => (400, "invalid_request"),

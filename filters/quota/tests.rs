@@ -62,6 +62,8 @@ fn plan() -> Plan {
         concurrency: None,
         concurrency_is_default: false,
         models: ModelSet::All,
+        prompts: ModelSet::NONE,
+        prompts_only: false,
         max_output_tokens: Some(1024),
         min_output_tokens: 256,
         max_input_tokens: None,

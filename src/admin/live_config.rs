@@ -3,7 +3,11 @@
 use gatekeeper_filters::kernel::{Limit, ModelSet, Plan, Target};
 use serde_json::{Value, json};
 
-use crate::{runtime::snapshot::Snapshot, telemetry::dollars};
+use crate::{
+    prompts::{Prompt, history::History, variables::Variable},
+    runtime::snapshot::Snapshot,
+    telemetry::dollars,
+};
 
 /// Of each kind; a generated file must not make each look at the gateway long.
 const MOST: usize = 100;
@@ -20,22 +24,39 @@ pub fn of(snapshot: &Snapshot) -> Value {
         json!({ "name": &*model.name, "targets": targets, "smart": smart, "whole": model.whole })
     });
     let models: Vec<Value> = models.collect();
+    let prompts: Vec<Value> =
+        settings.prompts.values().take(MOST).map(|given| prompt(given)).collect();
     json!({
-        "plans": plans, "models": models,
-        "more": settings.plans.len().saturating_sub(MOST) + settings.models.len().saturating_sub(MOST),
+        "plans": plans, "models": models, "prompts": prompts,
+        "more": settings.plans.len().saturating_sub(MOST) + settings.models.len().saturating_sub(MOST)
+            + settings.prompts.len().saturating_sub(MOST),
     })
+}
+
+fn prompt(prompt: &Prompt) -> Value {
+    let input = prompt.variables.iter().map(Variable::to_string);
+    let input = input.chain(prompt.history.as_ref().map(History::to_string));
+    json!({
+        "name": &*prompt.name, "model": &*prompt.model, "input": input.collect::<Vec<_>>(),
+        "max_output_tokens": prompt.max_output_tokens,
+        "tools": prompt.tools.iter().map(|tool| &*tool.name).collect::<Vec<_>>(),
+    })
+}
+
+fn names(of: &ModelSet) -> Vec<&str> {
+    match of {
+        ModelSet::All => vec!["*"],
+        ModelSet::Only(names) => names.iter().map(|name| &**name).collect(),
+    }
 }
 
 fn plan(plan: &Plan) -> Value {
     let limit =
         |limit: Option<Limit>| limit.map(|limit| format!("{}/{}", limit.count, limit.per.name()));
-    let models = match &plan.models {
-        ModelSet::All => vec!["*"],
-        ModelSet::Only(names) => names.iter().map(|name| &**name).collect(),
-    };
     json!({
         "name": &*plan.name, "messages": limit(plan.messages), "tokens": limit(plan.tokens),
-        "rate": limit(plan.rate), "concurrency": plan.concurrency, "models": models,
+        "rate": limit(plan.rate), "concurrency": plan.concurrency, "models": names(&plan.models),
+        "prompts": names(&plan.prompts), "prompts_only": plan.prompts_only,
         "max_output_tokens": plan.max_output_tokens, "max_input_tokens": plan.max_input_tokens,
     })
 }

@@ -37,6 +37,7 @@ mod filters;
 mod licenses;
 mod model_options;
 mod models;
+mod prompts;
 mod providers;
 mod smart_models;
 
@@ -66,6 +67,7 @@ pub(super) fn compile(
     let models = Arc::new(models::compile(&view, &providers, &costs, report));
     let buy_url = view.sub("licenses").text("buy_url").map(Arc::from);
     let plans = licenses::plans(&view, buy_url.as_ref(), report);
+    let prompts = Arc::new(prompts::compile(&view, &models, &plans, report));
     smart_models::check_plans(&view, &plans, &models, report);
     let licenses = licenses::licenses(&view.sub("licenses"), &plans, buy_url, &opener, report);
     licenses::warn_of_guessable_keys(&view.sub("licenses"), &licenses, &providers.list, report);
@@ -87,6 +89,7 @@ pub(super) fn compile(
         plans,
         providers: providers.list,
         models,
+        prompts,
         budget,
         waste_per_licence: view.waste_per_licence(),
         plan_prices: licenses::plan_prices(&view),

@@ -15,6 +15,8 @@ pub enum FieldType {
     TokenPrice,
     /// From 0 to 1.
     Fraction,
+    /// From 0 to 2.
+    Temperature,
     Text(TextFormat),
     /// One of these words.
     Choice(&'static [Variant]),
@@ -147,7 +149,9 @@ impl FieldType {
         match self {
             FieldType::Bool => "true or false".into(),
             FieldType::Int { .. } => "a whole number".into(),
-            FieldType::TokenPrice | FieldType::Fraction => "a number".into(),
+            FieldType::TokenPrice | FieldType::Fraction | FieldType::Temperature => {
+                "a number".into()
+            }
             FieldType::Text(text) => text.expected().into(),
             FieldType::Choice(variants) => match variants {
                 [only] => format!("`{}`", only.name),

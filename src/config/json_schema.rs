@@ -29,6 +29,7 @@ fn of(shape: &FieldType) -> Value {
         FieldType::Int { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         FieldType::TokenPrice => json!({ "type": "number", "minimum": 0 }),
         FieldType::Fraction => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+        FieldType::Temperature => json!({ "type": "number", "minimum": 0, "maximum": 2 }),
         FieldType::Text(text) => of_text(*text),
         FieldType::Choice(variants) => {
             let names: Vec<_> = variants.iter().map(|v| v.name).collect();

@@ -151,6 +151,17 @@ pub fn fraction(text: &str) -> Result<u64, String> {
     }
 }
 
+/// From 0 to 2, in hundredths.
+///
+/// # Errors
+/// Anything else.
+pub fn temperature(text: &str) -> Result<u64, String> {
+    match decimal(text, 2) {
+        Some(hundredths @ 0..=200) => Ok(hundredths),
+        _ => Err("expected a number from 0 to 2, with at most two decimals".into()),
+    }
+}
+
 /// A decimal number, in units of `10^-places`; `None` when it is no number, has more decimals than
 /// that, or does not fit.
 fn decimal(text: &str, places: usize) -> Option<u64> {

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use super::source_files::SourceFiles;
 use crate::{
     logging::Levels,
+    prompts::Prompts,
     shops::{ShopSource, signed::SignedSource},
     tls::Certificate,
     vault::VaultKeys,
@@ -30,6 +31,7 @@ pub struct Settings {
     /// In YAML order; `Target::provider` is an index into this list.
     pub providers: Vec<ProviderSettings>,
     pub models: Arc<Models>,
+    pub prompts: Arc<Prompts>,
     /// Picodollars a day for all providers together.
     pub budget: Option<u64>,
     /// Hundredths of a percent of a day's budget that one licence may waste.

@@ -100,6 +100,9 @@ fn scalar(node: &Node, shape: &FieldType) -> Option<Result<(), String>> {
         (FieldType::Fraction, ScalarType::Int | ScalarType::Decimal) => {
             Some(scalars::fraction(text).map(drop))
         }
+        (FieldType::Temperature, ScalarType::Int | ScalarType::Decimal) => {
+            Some(scalars::temperature(text).map(drop))
+        }
         // A size in bytes needs no unit.
         (FieldType::Text(TextFormat::Size), ScalarType::Int) => Some(TextFormat::Size.check(text)),
         (FieldType::Text(TextFormat::ImageTokens), ScalarType::Int) => {

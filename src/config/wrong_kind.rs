@@ -60,7 +60,11 @@ pub fn hint(node: &Node, shape: &FieldType, path: &str) -> String {
         (_, ScalarType::Int | ScalarType::Decimal | ScalarType::Bool, _) if wants_text => {
             " (text that looks like this needs quotes)".into()
         }
-        (FieldType::TokenPrice | FieldType::Fraction, ScalarType::Text, Some(value))
+        (
+            FieldType::TokenPrice | FieldType::Fraction | FieldType::Temperature,
+            ScalarType::Text,
+            Some(value),
+        )
             if is_decimal_comma(&value) =>
         {
             format!("; write {}", value.replace(',', "."))

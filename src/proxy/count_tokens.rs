@@ -10,7 +10,7 @@ use gatekeeper_filters::{
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
-use super::routes;
+use super::{prompted, routes};
 use crate::{
     dialect::parse_body,
     downstream::{
@@ -54,6 +54,7 @@ async fn count(
     let limit = snapshot.settings.server.limits.body.min(LONGEST);
     let bytes = body::read(session, limit, &mut held).await?;
     let ask = parse_body::parse(Endpoint::Messages, bytes, None, &snapshot.extra_fields)?;
+    prompted::require(license.map(|license| &*license.plan))?;
     let model = route::find(&snapshot.settings.models, license, &ask.model)?;
     let model = model.smart.as_ref().map_or(model, |smart| &smart.complex);
     let tokens = model.targets.iter().map(|target| ask.input.tokens(&target.counting));

@@ -17,11 +17,10 @@ use pingora_http::RequestHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    conversation_id, local_endpoints,
+    conversation_id, local_endpoints, prompted,
     routes::{self, RouteEntry},
 };
 use crate::{
-    dialect::parse_body,
     downstream::{
         body::{self, BodyError},
         client_ip,
@@ -104,7 +103,8 @@ impl Gateway {
         // From the head on: what the filters above took is microseconds.
         flight.waited += flight.arrived.elapsed();
         let bytes = read?;
-        let ask = parse_body::parse(endpoint, bytes, asked, &snapshot.extra_fields)?;
+        let path = session.req_header().raw_path();
+        let ask = prompted::ask(exchange, snapshot, (path, asked), bytes)?;
         exchange.input = ask.input.clone();
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
@@ -178,6 +178,12 @@ impl ProxyHttp for Gateway {
             let asks = request.headers.contains_key("access-control-request-method");
             if request.method == http::Method::OPTIONS && asks { routes::no_cors() } else { reject }
         });
+        let entry = match entry {
+            Ok(RouteEntry::Prompt) if snapshot.settings.prompts.is_empty() => {
+                Err(routes::not_served(&request.method, request.raw_path()))
+            }
+            entry => entry,
+        };
         let entry = match routes::check_head(session.as_downstream()) {
             Ok(()) => entry,
             Err(reject) => {
@@ -202,7 +208,11 @@ impl ProxyHttp for Gateway {
             }
         }
         let result = match entry {
-            Ok(RouteEntry::Provider(endpoint)) => {
+            Ok(entry @ (RouteEntry::Provider(_) | RouteEntry::Prompt)) => {
+                let endpoint = match entry {
+                    RouteEntry::Provider(endpoint) => endpoint,
+                    _ => Endpoint::Chat,
+                };
                 match self.admit(session, flight, endpoint, &snapshot).await {
                     Ok(()) => return Ok(false),
                     Err(error) => Err(error),
@@ -435,8 +445,8 @@ fn log_refusal(flight: &RequestContext, reject: &Rejection) {
         None => code.to_owned(),
     };
     snapshot.telemetry.failures.note(&kind, || {
-        let route = flight.exchange.as_deref().and_then(|exchange| exchange.route.as_ref());
-        let model = route.map_or("-", |route| &*route.asked.name);
+        let model = flight.exchange.as_deref().and_then(|exchange| exchange.asked_name());
+        let model = model.map_or("-", |name| &**name);
         let why = if internal.is_empty() { &reject.message } else { internal };
         let key = last.map_or_else(
             || "-".to_owned(),

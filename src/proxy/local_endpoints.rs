@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use gatekeeper_filters::{
-    kernel::{License, LimitUsage, Rejection, UnixMs},
+    kernel::{Endpoint, License, LimitUsage, Rejection, UnixMs},
     route,
 };
 use pingora_core::protocols::http::ServerSession;
@@ -32,6 +32,7 @@ pub fn name(entry: RouteEntry) -> &'static str {
         RouteEntry::Deactivate => "deactivate",
         RouteEntry::Webhook(shop) => shop.endpoint(),
         RouteEntry::Health => "healthz",
+        RouteEntry::Prompt => Endpoint::Chat.name(),
         RouteEntry::Provider(endpoint) => endpoint.name(),
     }
 }
@@ -53,7 +54,10 @@ pub async fn answer(
             let name = routes::model_of(session.req_header().raw_path()).unwrap_or_default();
             let name = percent_decoded(name);
             let name = String::from_utf8_lossy(&name);
-            model(&route::find(&snapshot.settings.models, Some(&license), &name)?.name)
+            match allowed(&license, snapshot).find(|known| *known == name) {
+                Some(known) => model(known),
+                None => model(&route::find(&snapshot.settings.models, Some(&license), &name)?.name),
+            }
         }
         RouteEntry::CountTokens => count_tokens::answer(session, snapshot).await?,
         RouteEntry::Me => {
@@ -62,7 +66,7 @@ pub async fn answer(
         RouteEntry::Activate => devices::activate(session, snapshot).await?,
         RouteEntry::Deactivate => devices::deactivate(session, snapshot).await?,
         RouteEntry::Webhook(shop) => webhooks::take(session, snapshot, shop).await?,
-        RouteEntry::Health | RouteEntry::Provider(_) => json!({"status": "ok"}),
+        RouteEntry::Health | RouteEntry::Prompt | RouteEntry::Provider(_) => json!({"status": "ok"}),
     };
     let body = Bytes::from(body.to_string());
     let head = head(body.len(), request_id).map_err(BodyError::Gone)?;
@@ -79,8 +83,11 @@ fn head(length: usize, request_id: &str) -> pingora_core::Result<ResponseHeader>
 }
 
 fn allowed<'a>(license: &'a License, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a str> {
-    let names = snapshot.settings.models.keys().map(|name| &**name);
-    names.filter(|name| license.plan.models.allows(name))
+    let (plan, settings) = (&license.plan, &snapshot.settings);
+    let models = settings.models.keys().map(|name| &**name);
+    let models = models.filter(|name| !plan.prompts_only && plan.models.allows(name));
+    let prompts = settings.prompts.values().filter(|prompt| plan.prompts.allows(&prompt.name));
+    models.chain(prompts.map(|prompt| &*prompt.public_name))
 }
 
 fn models(license: &License, snapshot: &Snapshot) -> Value {

@@ -9,22 +9,24 @@ use gatekeeper_filters::kernel::{AskedTier, Code, Credential, Dialect, Endpoint,
 use http::{HeaderMap, HeaderValue, Method};
 use pingora_core::protocols::http::ServerSession;
 
-use self::not_served::not_served;
 use crate::{
     dialect::parse_body::GeminiMethod,
     downstream::framing::is_host,
+    prompts::PREFIX,
     shops::{self, Scheme, Shop},
 };
 
 mod not_served;
 
-pub use self::not_served::{no_cors, shown_path};
+pub use self::not_served::{no_cors, not_served, shown_path};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteEntry {
     /// Goes to a provider.
     Provider(Endpoint),
+    /// One of the prompts; the path names it.
+    Prompt,
     Models,
     /// One of them; the path names it.
     Model,
@@ -47,6 +49,9 @@ const GENERATE: [&[u8]; 2] = [b"/v1beta/models/", b"/v1/models/"];
 /// What Gemini's API does with a model, beside what is served here.
 const GEMINI_METHODS: [&[u8]; 4] =
     [b"countTokens", b"embedContent", b"batchEmbedContents", b"predict"];
+
+/// The name of a prompt follows.
+const PROMPTS: &[u8] = b"/v1/prompts/";
 
 /// One model's name follows.
 const MODEL: &[u8] = b"/v1/models/";
@@ -84,6 +89,12 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<RouteEntry, Rejection> {
             _ => allowed = Some("POST"),
         }
     }
+    if prompt_of(path).is_some() {
+        match *method {
+            Method::POST => return Ok(RouteEntry::Prompt),
+            _ => allowed = Some("POST"),
+        }
+    }
     if allowed.is_none() && model_of(path).is_some() {
         match *method {
             Method::GET => return Ok(RouteEntry::Model),
@@ -112,6 +123,15 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<RouteEntry, Rejection> {
 pub fn model_of(target: &[u8]) -> Option<&[u8]> {
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     path.strip_prefix(MODEL).filter(|name| !name.is_empty() && !is_of_gemini(path))
+}
+
+/// The name of a prompt in its path.
+pub fn prompt_of(target: &[u8]) -> Option<&str> {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let name = path.strip_prefix(PROMPTS)?;
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let fits = (1..=64).contains(&name.len()) && name.iter().all(plain);
+    std::str::from_utf8(name).ok().filter(|_| fits)
 }
 
 /// Whether it names a model and something that Gemini's API does with one.
@@ -157,6 +177,7 @@ fn split_generate(path: &[u8]) -> Option<(&[u8], bool)> {
     let rest = GENERATE.iter().find_map(|prefix| path.strip_prefix(*prefix))?;
     let colon = memchr::memrchr(b':', rest)?;
     let (model, method) = (&rest[..colon], &rest[colon + 1..]);
+    let name = model.strip_prefix(PREFIX.as_bytes()).unwrap_or(model);
     let plain =
         |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
     let stream = match method {
@@ -164,7 +185,7 @@ fn split_generate(path: &[u8]) -> Option<(&[u8], bool)> {
         b"streamGenerateContent" => true,
         _ => return None,
     };
-    (!model.is_empty() && model.iter().all(plain)).then_some((model, stream))
+    (!name.is_empty() && name.iter().all(plain)).then_some((model, stream))
 }
 
 /// `anthropic-version`, to be passed on.

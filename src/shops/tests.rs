@@ -20,6 +20,8 @@ pub fn plan(name: &str) -> Arc<Plan> {
         concurrency: None,
         concurrency_is_default: false,
         models: ModelSet::All,
+        prompts: ModelSet::NONE,
+        prompts_only: false,
         max_output_tokens: None,
         min_output_tokens: 256,
         max_input_tokens: None,

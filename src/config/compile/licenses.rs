@@ -10,7 +10,7 @@ mod shops;
 mod signed;
 
 pub use self::guessable::warn_of_guessable_keys;
-use super::field_reader::FieldReader;
+use super::{field_reader::FieldReader, prompts};
 use crate::config::{
     diagnostics::{Diagnostics, Position, did_you_mean},
     scalars,
@@ -68,6 +68,7 @@ fn plan(
     report: &mut Diagnostics,
 ) -> Plan {
     let models = models(view, known, report);
+    let prompts = prompts::opened(view, report);
     let min_output_tokens = view.int("min_output_tokens").unwrap_or_default();
     let max_output_tokens = view.int("max_output_tokens");
     if max_output_tokens.is_some_and(|max| max < min_output_tokens)
@@ -89,6 +90,8 @@ fn plan(
         concurrency,
         concurrency_is_default: view.node("concurrency").is_none(),
         models,
+        prompts,
+        prompts_only: view.bool("prompts_only"),
         max_output_tokens,
         min_output_tokens,
         max_input_tokens: view.int("max_input_tokens"),

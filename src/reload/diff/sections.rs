@@ -15,16 +15,21 @@ use crate::{
         AccessLogSettings, KeySettings, LicenseSource, OnStoreDown, ProviderSettings, Settings,
         Strategy, Tls,
     },
+    prompts::{Prompt, history::History, variables::Variable},
     shops::{Role, Variants, signed::SignedSource},
 };
 
 type Table = fn(&Settings) -> Vec<Section>;
 
 /// In the order in which changes are told.
-pub const ALL: [Table; 13] = [
-    server, admin, vault, store, licenses, sources, plans, providers, models, prices, budget,
+pub const ALL: [Table; 14] = [
+    server, admin, vault, store, licenses, sources, plans, providers, models, prompts, prices,
+    budget,
     filters, log,
 ];
+
+/// What providers take where nothing is said.
+const AUTO_TEMPERATURE: &str = "the provider's";
 
 /// A path, where there is one.
 fn path(path: Option<&PathBuf>) -> String {
@@ -198,10 +203,6 @@ fn plans(settings: &Settings) -> Vec<Section> {
 }
 
 fn plan_thing(settings: &Settings, plan: &Plan) -> Section {
-    let models = match &plan.models {
-        ModelSet::All => "*".to_owned(),
-        ModelSet::Only(names) => list(names),
-    };
     let price = settings.plan_prices.iter().find(|price| price.plan == plan.name);
     let upgrade =
         plan.upgrade_url.as_ref().filter(|_| plan.upgrade_url != settings.licenses.buy_url);
@@ -214,7 +215,9 @@ fn plan_thing(settings: &Settings, plan: &Plan) -> Section {
         .says("tokens", limit(plan.tokens), UNLIMITED)
         .says("rate", limit(plan.rate), UNLIMITED)
         .says("concurrency", or(plan.concurrency, UNLIMITED), "16")
-        .says("models", models, "")
+        .says("models", opened(&plan.models), "")
+        .says("prompts", opened(&plan.prompts), NONE)
+        .says("prompts_only", plan.prompts_only.to_string(), "false")
         .says("max_output_tokens", or(plan.max_output_tokens, NONE), NONE)
         .says("min_output_tokens", plan.min_output_tokens.to_string(), "256")
         .says("max_input_tokens", or(plan.max_input_tokens, UNLIMITED), UNLIMITED)
@@ -289,6 +292,34 @@ fn model_thing(model: &Model) -> Section {
         .says("timeouts.first_token", or(first_token.map(duration), NONE), NONE)
         .says("timeouts.idle", or(idle.map(duration), NONE), NONE)
         .says("timeouts.total", or(total.map(duration), NONE), NONE)
+}
+
+fn opened(names: &ModelSet) -> String {
+    match names {
+        ModelSet::All => "*".to_owned(),
+        ModelSet::Only(names) => list(names),
+    }
+}
+
+fn prompts(settings: &Settings) -> Vec<Section> {
+    settings.prompts.values().map(|prompt| prompt_thing(prompt)).collect()
+}
+
+/// Texts are too long for a line; that one changed is told.
+fn prompt_thing(prompt: &Prompt) -> Section {
+    let input = prompt.variables.iter().map(Variable::to_string);
+    let input = input.chain(prompt.history.as_ref().map(History::to_string));
+    let tools = prompt.tools.iter().map(|tool| format!("{} {}", tool.name, tool.parameters));
+    let tools: Vec<String> = tools.collect();
+    Section::new(format!("prompt {}", prompt.name))
+        .says("model", &*prompt.model, "")
+        .hides("system", Some(format!("{:?}", prompt.system).as_bytes()))
+        .says("input", list(input), NONE)
+        .says("temperature", or(prompt.temperature.as_ref(), AUTO_TEMPERATURE), AUTO_TEMPERATURE)
+        .says("max_output_tokens", or(prompt.max_output_tokens, NONE), NONE)
+        .hides("response_format", prompt.schema.as_ref().map(|schema| schema.json.as_bytes()))
+        .says("tools", list(prompt.tools.iter().map(|tool| &tool.name)), NONE)
+        .hides("definitions of tools", Some(tools.join("\n").as_bytes()))
 }
 
 /// Prices of targets that some model has; of others nothing is ever charged.

@@ -1,0 +1,60 @@
+//! What is asked: by a prompt, where the app names one, else by the app's own body.
+
+use bytes::Bytes;
+use gatekeeper_filters::kernel::{Code, AskedTier, Exchange, ModelRequest, Plan, Rejection};
+
+use super::routes;
+use crate::{
+    dialect::{
+        dropped,
+        parse_body::{self, GeminiMethod},
+    },
+    prompts::{
+        read::Way,
+        render::{self, Rendered},
+    },
+    runtime::snapshot::Snapshot,
+};
+
+/// Reads the body of a request to this path; Gemini's says more in it.
+///
+/// # Errors
+/// 400 naming the field, and what a prompt refuses.
+pub fn ask(
+    exchange: &mut Exchange,
+    snapshot: &Snapshot,
+    (path, gemini): (&[u8], Option<GeminiMethod>),
+    body: Bytes,
+) -> Result<ModelRequest, Rejection> {
+    let (prompts, extra) = (&snapshot.settings.prompts, &snapshot.extra_fields);
+    let endpoint = exchange.endpoint;
+    if prompts.is_empty() {
+        return parse_body::parse(endpoint, body, gemini, extra);
+    }
+    let plan = exchange.license.as_ref().map(|license| &*license.plan);
+    let model = gemini.as_ref().map(|gemini| &*gemini.model);
+    let way = routes::prompt_of(path).map_or(Way::Body(endpoint, model), Way::Own);
+    let Some(rendered) = render::render(prompts, plan, way, &body)? else {
+        require(plan)?;
+        return parse_body::parse(endpoint, body, gemini, extra);
+    };
+    let Rendered { prompt, body, output_cap, dropped: names, .. } = rendered;
+    let gemini = gemini.map(|gemini| GeminiMethod { model: prompt.model.clone(), ..gemini });
+    let mut ask = parse_body::parse(endpoint, body, gemini, extra)?;
+    ask.output_cap = output_cap;
+    exchange.output_cap = output_cap;
+    names.iter().for_each(|name| dropped::name(&mut ask.dropped, name));
+    exchange.prompt = Some(prompt.public_name.clone());
+    // Which tier of a smart model serves is no choice of the app's, either.
+    exchange.asked_tier = AskedTier::None;
+    Ok(ask)
+}
+
+/// # Errors
+/// 403 where the plan takes nothing but prompts.
+pub fn require(plan: Option<&Plan>) -> Result<(), Rejection> {
+    let Some(plan) = plan.filter(|plan| plan.prompts_only) else { return Ok(()) };
+    let message = "Your plan answers the requests of its app only. (For its developer: ask a prompt, by \
+        POST /v1/prompts/NAME or as the model \"prompt/NAME\"; GET /v1/models lists them.)";
+    Err(Rejection::new(Code::PromptRequired, message).upgrade_url(plan.upgrade_url.clone()))
+}
