@@ -122,18 +122,35 @@ const limits = ({ messages, tokens, rate, concurrency, max_output_tokens: output
         input && `requests up to ${count(input)} tokens`,
     ].filter(Boolean).join(' · ').replaceAll('/', ' a ');
 
+/** What a plan may ask: models and prompts, or prompts alone. */
+const opens = ({ models, prompts = [], prompts_only: only }) =>
+    [
+        !only && (models.includes('*') ? 'all models' : models.join(', ')),
+        prompts.length > 0 && `prompts ${prompts.includes('*') ? 'all' : prompts.join(', ')}`,
+        only && 'nothing else',
+    ].filter(Boolean).join(' · ');
+
 const price = ({ input, output }) => `$${input} / $${output}`;
 
 /** Plans, and models with their targets in order, as they are live. */
-function live({ plans = [], models = [] } = {}) {
+function live({ plans = [], models = [], prompts = [] } = {}) {
     show(at('plans-panel'), plans.length > 0);
+    show(at('prompts-panel'), prompts.length > 0);
     show(at('live-models-panel'), models.length > 0);
     list(at('live-plans'), plans, {
         key: ({ name }) => name,
         create: ({ name }) => make('li', {}, make('span', { class: 'name' }, name), make('span', { class: 'summary' }), make('span', { class: 'quiet' })),
         update: (row, plan) => {
             say(row.querySelector('.summary'), limits(plan));
-            say(row.querySelector('.quiet'), plan.models.includes('*') ? 'all models' : plan.models.join(', '));
+            say(row.querySelector('.quiet'), opens(plan));
+        },
+    });
+    list(at('live-prompts'), prompts, {
+        key: ({ name }) => name,
+        create: ({ name }) => make('li', {}, make('span', { class: 'name' }, name), make('span', { class: 'summary' }), make('span', { class: 'quiet' })),
+        update: (row, { model, input = [], max_output_tokens: output, tools = [] }) => {
+            say(row.querySelector('.summary'), input.length > 0 ? input.join(' · ') : 'takes nothing');
+            say(row.querySelector('.quiet'), [model, output && `answers up to ${count(output)} tokens`, ...tools].filter(Boolean).join(' · '));
         },
     });
     list(at('live-models'), models, {

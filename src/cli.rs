@@ -5,6 +5,7 @@ mod admin_client;
 pub mod demo;
 mod health;
 mod licenses;
+mod prompts;
 mod reload;
 pub mod rewrap;
 mod sources;
@@ -55,6 +56,7 @@ Examples:
   gatekeeper rewrap -c conf/gatekeeper.yaml                  after a change of vault.kek
   gatekeeper usage -c conf/gatekeeper.yaml                   what was used and what it cost
   gatekeeper licenses grant -c FILE --messages 100 < key     what one buyer has, and more of it
+  gatekeeper prompts test -c FILE reply shop=Ann             what a prompt makes of values
   gatekeeper reload --diff -c conf/gatekeeper.yaml           what a saved file would change
   gatekeeper upgrade -c conf/gatekeeper.yaml                 a new version, with no stream cut
   gatekeeper schema > conf/schema.json                       for the editor
@@ -102,12 +104,14 @@ pub enum CliCommand {
         gatekeeper rewrap -c conf/gatekeeper.yaml"
     )]
     Rewrap(FileArgs),
-    /// Report what licences, plans, models or days used and cost in a month
+    /// Report what licences, plans, models, prompts or days used and cost in a month
     #[command(after_help = usage::EXAMPLES)]
     Usage(UsageArgs),
     /// Show and change one licence: at the running gateway, or in its store when none runs
     #[command(after_help = licenses::EXAMPLES)]
     Licenses(licenses::LicensesArgs),
+    /// Try out a prompt of the file
+    Prompts(prompts::PromptsArgs),
     /// Reload the configuration of the running gateway, or (--diff) show what that would change
     #[command(after_help = reload::EXAMPLES)]
     Reload(reload::ReloadArgs),
@@ -298,6 +302,7 @@ pub fn dispatch(
             let settings = licenses::settings(&args, &registry, err)?;
             return licenses::run(&args, &settings, actions.operate, (out, err));
         }
+        CliCommand::Prompts(args) => return prompts::run(&args, &registry, (out, err)),
         CliCommand::Reload(args) => return reload::run(&args, &registry, out, err),
         CliCommand::Upgrade(args) => {
             let file = args.file.path()?;
@@ -454,6 +459,16 @@ fn explain(
             writeln!(out, "  {:<14} accepts {}", "", model.accepts.join(", "))?;
         }
     }
+    if !settings.prompts.is_empty() {
+        writeln!(out, "\nPrompts:")?;
+    }
+    for prompt in settings.prompts.values() {
+        let variables = prompt.variables.iter().map(ToString::to_string);
+        let input: Vec<_> =
+            variables.chain(prompt.history.as_ref().map(ToString::to_string)).collect();
+        let input = if input.is_empty() { "nothing".into() } else { input.join(", ") };
+        writeln!(out, "  {:<14} model {}; takes {input}", prompt.name, prompt.model)?;
+    }
     writeln!(out, "\nProviders:")?;
     for provider in &settings.providers {
         let base = &provider.base;
@@ -507,7 +522,15 @@ fn describe(plan: &Plan) -> String {
         ModelSet::All => "all".into(),
         ModelSet::Only(names) => names.join(", "),
     };
-    text + "; models: " + &models
+    let prompts = match &plan.prompts {
+        ModelSet::All => "; prompts: all".into(),
+        ModelSet::Only(names) if names.is_empty() => String::new(),
+        ModelSet::Only(names) => format!("; prompts: {}", names.join(", ")),
+    };
+    match plan.prompts_only {
+        true => text + &prompts + " and nothing else",
+        false => text + "; models: " + &models + &prompts,
+    }
 }
 
 fn seal(

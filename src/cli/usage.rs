@@ -15,6 +15,7 @@ use crate::{
     ledger::sqlite::daily_usage::{self, DailyRow},
     peer_sync::month::rows,
     progress::Progress,
+    prompts,
 };
 
 pub const EXAMPLES: &str = "\
@@ -28,6 +29,7 @@ asked for something in the month (of a yearly price, a twelfth). A gateway may r
 Examples:
   gatekeeper usage -c conf/gatekeeper.yaml                         this month, by plan
   gatekeeper usage -c conf/gatekeeper.yaml --by licence            who costs most
+  gatekeeper usage -c conf/gatekeeper.yaml --by prompt             what each prompt costs
   gatekeeper usage -c conf/gatekeeper.yaml --by day --month 2026-10
   gatekeeper usage -c conf/gatekeeper.yaml --by model --csv > usage.csv";
 
@@ -52,6 +54,8 @@ pub enum GroupBy {
     Licence,
     Plan,
     Model,
+    /// Requests for prompts; others are left out
+    Prompt,
     Day,
 }
 
@@ -161,6 +165,10 @@ impl<'a> UsageTable<'a> {
                 GroupBy::Licence => &row.license,
                 GroupBy::Plan => &row.plan,
                 GroupBy::Model => &row.model,
+                GroupBy::Prompt => match prompts::named(&row.model) {
+                    Some(name) => name,
+                    None => continue,
+                },
                 GroupBy::Day => &row.day,
             };
             lines.entry(name).or_default().add(row);
@@ -186,6 +194,7 @@ impl<'a> UsageTable<'a> {
             GroupBy::Licence => "licence",
             GroupBy::Plan => "plan",
             GroupBy::Model => "model",
+            GroupBy::Prompt => "prompt",
             GroupBy::Day => "day",
         };
         let mut head = vec![thing, "licences", "requests", "messages", "input", "output", "cached"];

@@ -125,6 +125,9 @@ mod project {
     pub mod documents;
     pub mod packaging;
 }
+mod prompts {
+    pub mod asked;
+}
 mod proxy {
     pub mod capture;
     pub mod gate;
