@@ -157,6 +157,7 @@ const CODES = {
     license_wrong_product: 'licence of another product',
     device_limit: 'too many devices',
     model_not_allowed: 'model not in the plan',
+    prompt_required: 'prompts only',
     quota_exceeded: 'plan used up',
     rate_limited: 'too fast',
     invalid_request: 'request not valid',

@@ -111,6 +111,7 @@ pub enum CliCommand {
     #[command(after_help = licenses::EXAMPLES)]
     Licenses(licenses::LicensesArgs),
     /// Try out a prompt of the file
+    #[command(after_help = prompts::EXAMPLES)]
     Prompts(prompts::PromptsArgs),
     /// Reload the configuration of the running gateway, or (--diff) show what that would change
     #[command(after_help = reload::EXAMPLES)]
@@ -302,7 +303,13 @@ pub fn dispatch(
             let settings = licenses::settings(&args, &registry, err)?;
             return licenses::run(&args, &settings, actions.operate, (out, err));
         }
-        CliCommand::Prompts(args) => return prompts::run(&args, &registry, (out, err)),
+        CliCommand::Prompts(args) => {
+            let file = named_or_default(args.config())?;
+            let Some((settings, _)) = look(&file, &registry, err)? else {
+                return Ok(ExitCode::FAILURE);
+            };
+            return prompts::run(&args, &settings, out);
+        }
         CliCommand::Reload(args) => return reload::run(&args, &registry, out, err),
         CliCommand::Upgrade(args) => {
             let file = args.file.path()?;

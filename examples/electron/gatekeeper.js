@@ -75,11 +75,16 @@ export class Gatekeeper {
      * The answer's text, piece by piece. Leaving the loop or aborting the signal ends the request.
      * The same `messageId` for another try of one message makes it count once.
      * `waiting(seconds)` is told before each wait for another try; aborting the signal ends that, too.
+     * `prompt` names a prompt of the gateway, and `variables` fill it: then there is no model to choose.
+     * Without a `conversationId` each call is a conversation of its own.
      */
-    async *chat({ model, messages, messageId = randomUUID(), conversationId, signal, waiting }) {
+    async *chat({ prompt, variables = {}, model, messages = [], messageId = randomUUID(), conversationId = randomUUID(), signal, waiting }) {
         const client = this.#client(await this.#licence());
-        const headers = { 'x-message-id': messageId };
-        if (conversationId) headers['x-conversation-id'] = conversationId;
+        const headers = { 'x-message-id': messageId, 'x-conversation-id': conversationId };
+        if (prompt) {
+            model = `prompt/${prompt}`;
+            messages = [{ role: 'developer', content: JSON.stringify(variables) }, ...messages];
+        }
         for (let tries = 0; ; tries += 1) {
             let begun = false;
             try {
@@ -160,6 +165,8 @@ const ACTIONS = {
     license_disabled: 'contact',
     device_limit: 'activate',
     model_not_allowed: 'upgrade',
+    prompt_required: 'upgrade',
+    conversation_limited: 'wait',
     quota_exceeded: 'upgrade',
     rate_limited: 'wait',
     license_check_unavailable: 'retry',

@@ -54,14 +54,16 @@ handle('logout', () => gate.logout());
 handle('activate', () => gate.activate());
 handle('deactivate', () => gate.deactivate());
 
-handle('chat', async ({ sender }, { model, messages, messageId, conversationId }) => {
+handle('chat', async ({ sender }, { prompt, variables, model, messages, messageId, conversationId }) => {
     const stop = new AbortController();
     const leave = () => stop.abort(); // the window was closed
     running.set(messageId, stop);
     sender.once('destroyed', leave);
     try {
         const waiting = (seconds) => sender.send('waiting', messageId, seconds);
-        const answer = gate.chat({ model, messages, messageId, conversationId, signal: stop.signal, waiting });
+        const answer = gate.chat({
+            prompt, variables, model, messages, messageId, conversationId, signal: stop.signal, waiting,
+        });
         for await (const text of answer) sender.send('text', messageId, text);
     } finally {
         running.delete(messageId);

@@ -1,5 +1,6 @@
 // The page: a form for the key, one for the message, and one button for what explain() offers.
 const { gate } = window;
+const conversationId = crypto.randomUUID();
 const at = (id) => document.getElementById(id);
 
 const OFFERS = {
@@ -80,6 +81,7 @@ at('login').onsubmit = (event) => {
 at('chat').onsubmit = (event) => {
     event.preventDefault();
     const messages = [{ role: 'user', content: at('question').value }];
-    ask({ model: 'fast', messages, messageId: crypto.randomUUID() });
+    // The gateway's prompt says which model answers, how, and how long.
+    ask({ prompt: 'reply', variables: { shop: 'the demo shop' }, messages, messageId: crypto.randomUUID(), conversationId });
 };
 gate.account().then((account) => showAccount(account, login));

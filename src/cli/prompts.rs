@@ -11,11 +11,11 @@ use std::{
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use gatekeeper_filters::kernel::{Registry, Rejection};
+use gatekeeper_filters::kernel::Rejection;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::{admin_client, look, named_or_default};
+use super::admin_client;
 use crate::{
     config::{Settings, settings::AdminSettings},
     prompts::{read::Way, render},
@@ -35,6 +35,14 @@ Examples:
 pub struct PromptsArgs {
     #[command(subcommand)]
     pub command: PromptsCommand,
+}
+
+impl PromptsArgs {
+    /// The configuration file, where one is named.
+    pub fn config(&self) -> Option<&PathBuf> {
+        let PromptsCommand::Test(args) = &self.command;
+        args.config.as_ref()
+    }
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -71,18 +79,14 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// The prompt does not take these values, or nobody could be asked.
 pub fn run(
     args: &PromptsArgs,
-    registry: &Registry,
-    (out, err): (&mut dyn Write, &mut dyn Write),
+    settings: &Settings,
+    out: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
     let PromptsCommand::Test(args) = &args.command;
-    let file = named_or_default(args.config.as_ref())?;
-    let Some((settings, _)) = look(&file, registry, err)? else {
-        return Ok(ExitCode::FAILURE);
-    };
     let body = body(args);
     match args.run {
-        true => ask(args, &settings, &body, out),
-        false => show(args, &settings, &body, out),
+        true => ask(args, settings, &body, out),
+        false => show(args, settings, &body, out),
     }
 }
 
@@ -143,8 +147,7 @@ fn ask(
     // Where apps reach it, which is told like where operators do.
     let (listen, tls) = (settings.server.listen, settings.server.tls.clone());
     let place = AdminSettings { listen, tls, ..settings.admin.clone() };
-    let address =
-        admin_client::address(&Settings { admin: place.clone(), ..settings.clone() });
+    let address = admin_client::address(&Settings { admin: place.clone(), ..settings.clone() });
     let text = exchange(address, &place, args, key, &body.to_string())
         .with_context(|| format!("prompts test --run: the gateway at {address}"))?;
     let (head, answer) = text.split_once("\r\n\r\n").unwrap_or((&*text, ""));

@@ -64,9 +64,7 @@ pub fn hint(node: &Node, shape: &FieldType, path: &str) -> String {
             FieldType::TokenPrice | FieldType::Fraction | FieldType::Temperature,
             ScalarType::Text,
             Some(value),
-        )
-            if is_decimal_comma(&value) =>
-        {
+        ) if is_decimal_comma(&value) => {
             format!("; write {}", value.replace(',', "."))
         }
         (FieldType::List { .. }, ScalarType::Text | ScalarType::Int, Some(value)) => {

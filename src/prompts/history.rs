@@ -69,7 +69,8 @@ pub fn turns<'a>(
         let turn = turn(history, &message, &at)?;
         length += turn.text.chars().count() as u64;
         if length > history.max {
-            let message = format!("this prompt takes {} characters of messages at most", history.max);
+            let message =
+                format!("this prompt takes {} characters of messages at most", history.max);
             return refuse(&at, &message);
         }
         turns.push(turn);

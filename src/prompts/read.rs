@@ -151,7 +151,12 @@ impl<'a> Asked<'a> {
         Ok(())
     }
 
-    fn member(&mut self, endpoint: Endpoint, name: &str, value: Value<'a>) -> Result<(), Rejection> {
+    fn member(
+        &mut self,
+        endpoint: Endpoint,
+        name: &str,
+        value: Value<'a>,
+    ) -> Result<(), Rejection> {
         match (endpoint, name) {
             (Endpoint::Generate, "contents") => self.messages = list(name, &value)?,
             (Endpoint::Generate, "systemInstruction") => {
@@ -176,7 +181,9 @@ impl<'a> Asked<'a> {
                 }
             }
             (Endpoint::Messages, "system") => self.text_of_variables("system", &value)?,
-            (Endpoint::Chat | Endpoint::Messages, "max_tokens") => self.cap("max_tokens", &value)?,
+            (Endpoint::Chat | Endpoint::Messages, "max_tokens") => {
+                self.cap("max_tokens", &value)?
+            }
             (Endpoint::Chat, "max_completion_tokens") => {
                 self.cap("max_completion_tokens", &value)?;
             }

@@ -3,9 +3,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{
-    Code, Endpoint, Plan, Rejection, json::Document, near::nearest,
-};
+use gatekeeper_filters::kernel::{Code, Endpoint, Plan, Rejection, json::Document, near::nearest};
 
 use super::{
     Prompt, Prompts, history,
@@ -78,8 +76,7 @@ fn find(
         if let Some(near) = nearest(&asked.name, own) {
             let _ = write!(message, " Did you mean \"{near}\"?");
         }
-        let code =
-            if asked.named_by == "name" { Code::NotFound } else { Code::ModelNotFound };
+        let code = if asked.named_by == "name" { Code::NotFound } else { Code::ModelNotFound };
         return Err(Rejection {
             param: Some(asked.named_by.into()),
             ..Rejection::new(code, message)
@@ -93,14 +90,12 @@ fn find(
     Ok(prompt.clone())
 }
 
-fn fill(
-    prompt: Arc<Prompt>,
-    asked: &Asked<'_>,
-    endpoint: Endpoint,
-) -> Result<Rendered, Rejection> {
+fn fill(prompt: Arc<Prompt>, asked: &Asked<'_>, endpoint: Endpoint) -> Result<Rendered, Rejection> {
     check_model(&prompt, asked)?;
     let output_cap = output_cap(&prompt, asked)?;
-    let values = asked.variables.with(|sent, at| variables::values(&prompt, sent, at))?;
+    let values = asked
+        .variables
+        .with(|sent, at| variables::values((&prompt.name, &prompt.variables), sent, at))?;
     let sent = asked.messages.iter().copied();
     let mut turns = history::turns(prompt.history.as_ref(), sent, asked.messages_at)?;
     let blocks = template::blocks(&prompt.variables, &values, &marker()?);
@@ -151,7 +146,8 @@ fn check_model(prompt: &Prompt, asked: &Asked<'_>) -> Result<(), Rejection> {
 fn output_cap(prompt: &Prompt, asked: &Asked<'_>) -> Result<Option<u64>, Rejection> {
     match (asked.output_cap, prompt.max_output_tokens) {
         (Some((field, cap)), Some(most)) if cap > most => {
-            let message = format!("\"{field}\": answers of this prompt have {most} tokens at most.");
+            let message =
+                format!("\"{field}\": answers of this prompt have {most} tokens at most.");
             Err(Rejection::field(field, message))
         }
         (Some((_, cap)), _) => Ok(Some(cap)),

@@ -7,8 +7,6 @@ use gatekeeper_filters::kernel::{
     json::{JsonKind, Value},
 };
 
-use super::Prompt;
-
 /// Characters of a value where its variable says nothing.
 pub const MOST: u64 = 4000;
 
@@ -84,11 +82,11 @@ impl Variable {
 /// # Errors
 /// 400 naming the variable.
 pub fn values(
-    prompt: &Prompt,
+    (prompt, variables): (&str, &[Variable]),
     sent: Option<&Value<'_>>,
     at: &str,
 ) -> Result<Vec<Option<String>>, Rejection> {
-    let mut values: Vec<Option<String>> = vec![None; prompt.variables.len()];
+    let mut values: Vec<Option<String>> = vec![None; variables.len()];
     let sent = sent.filter(|sent| !sent.is_null());
     if sent.is_some_and(|sent| sent.kind() != JsonKind::Object) {
         return Err(Rejection::field(at, format!("\"{at}\" must be an object of strings.")));
@@ -96,8 +94,8 @@ pub fn values(
     for (name, value) in sent.iter().flat_map(|sent| sent.members()) {
         let name = name.decoded();
         let field = format!("{at}.{}", Rejection::shown(&name));
-        let Some(place) = prompt.variables.iter().position(|known| known.name == *name) else {
-            return Err(Rejection::field(&field, unknown(prompt, &field)));
+        let Some(place) = variables.iter().position(|known| known.name == *name) else {
+            return Err(Rejection::field(&field, unknown(prompt, variables, &field)));
         };
         if value.is_null() {
             continue;
@@ -105,10 +103,10 @@ pub fn values(
         let Some(text) = value.as_str() else {
             return Err(Rejection::field(&field, format!("\"{field}\" must be a string.")));
         };
-        prompt.variables[place].check(&text, &field)?;
+        variables[place].check(&text, &field)?;
         values[place] = Some(text.into_owned());
     }
-    for (variable, value) in prompt.variables.iter().zip(&mut values) {
+    for (variable, value) in variables.iter().zip(&mut values) {
         if value.is_none() && variable.is_required {
             let field = format!("{at}.{}", variable.name);
             return Err(Rejection::field(&field, format!("\"{field}\" is missing.")));
@@ -120,8 +118,8 @@ pub fn values(
     Ok(values)
 }
 
-fn unknown(prompt: &Prompt, field: &str) -> String {
-    let known: Vec<&str> = prompt.variables.iter().map(|variable| &*variable.name).collect();
+fn unknown(prompt: &str, variables: &[Variable], field: &str) -> String {
+    let known: Vec<&str> = variables.iter().map(|variable| &*variable.name).collect();
     let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-    format!("\"{field}\" is no variable of the prompt \"{}\", which has {known}.", prompt.name)
+    format!("\"{field}\" is no variable of the prompt \"{prompt}\", which has {known}.")
 }

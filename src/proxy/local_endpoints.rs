@@ -66,7 +66,9 @@ pub async fn answer(
         RouteEntry::Activate => devices::activate(session, snapshot).await?,
         RouteEntry::Deactivate => devices::deactivate(session, snapshot).await?,
         RouteEntry::Webhook(shop) => webhooks::take(session, snapshot, shop).await?,
-        RouteEntry::Health | RouteEntry::Prompt | RouteEntry::Provider(_) => json!({"status": "ok"}),
+        RouteEntry::Health | RouteEntry::Prompt | RouteEntry::Provider(_) => {
+            json!({"status": "ok"})
+        }
     };
     let body = Bytes::from(body.to_string());
     let head = head(body.len(), request_id).map_err(BodyError::Gone)?;

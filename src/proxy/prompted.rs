@@ -1,7 +1,7 @@
 //! What is asked: by a prompt, where the app names one, else by the app's own body.
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{Code, AskedTier, Exchange, ModelRequest, Plan, Rejection};
+use gatekeeper_filters::kernel::{AskedTier, Code, Exchange, ModelRequest, Plan, Rejection};
 
 use super::routes;
 use crate::{

@@ -2,12 +2,14 @@
 
 use std::{fs, io::Read, path::Path, sync::Arc};
 
-use gatekeeper_filters::kernel::{ModelSet, Models, Plan, json::{JsonKind, Reader}};
+use gatekeeper_filters::kernel::{
+    ModelSet, Models, Plan,
+    json::{JsonKind, Reader},
+};
 
 use super::field_reader::FieldReader;
 use crate::{
     config::{
-        MAX_FILE,
         diagnostics::{Diagnostics, did_you_mean},
         scalars,
         yaml::{MapEntry, Node, NodeKind},
@@ -80,7 +82,11 @@ fn check_plans(root: &FieldReader<'_>, report: &mut Diagnostics) {
             let Some(name) = node.text().filter(|name| *name != "*") else { continue };
             if !known.contains(&name) {
                 let near = did_you_mean(name, known.iter().copied());
-                report.problem(node.at, format!("{path}[{index}]"), format!("unknown prompt `{name}`{near}"));
+                report.problem(
+                    node.at,
+                    format!("{path}[{index}]"),
+                    format!("unknown prompt `{name}`{near}"),
+                );
             }
         }
     }
@@ -115,7 +121,11 @@ fn prompt(
     let model = view.text("model")?;
     let Some(known) = models.get(model) else {
         let near = did_you_mean(model, models.keys().map(|name| &**name));
-        report.problem(view.at("model"), view.path("model"), format!("unknown model `{model}`{near}"));
+        report.problem(
+            view.at("model"),
+            view.path("model"),
+            format!("unknown model `{model}`{near}"),
+        );
         return None;
     };
     Some(Prompt {
@@ -144,7 +154,9 @@ fn template(
         Err(unknown) => unknown,
     };
     let message = if history == Some(&*unknown) {
-        format!("`{{{{{unknown}}}}}` stands for messages, which go to the model as turns: leave it out")
+        format!(
+            "`{{{{{unknown}}}}}` stands for messages, which go to the model as turns: leave it out"
+        )
     } else {
         let near = did_you_mean(&unknown, variables.iter().map(|known| &*known.name));
         format!("`{{{{{unknown}}}}}` is no variable of `input`{near}")
@@ -269,6 +281,9 @@ fn temperature(text: &str) -> Option<Box<str>> {
     let hundredths = scalars::temperature(text).ok()?;
     Some((hundredths as f64 / 100.0).to_string().into())
 }
+
+/// Bytes of a text or a schema.
+const MAX_FILE: u64 = 1 << 20;
 
 const FILE: &str = "file:";
 

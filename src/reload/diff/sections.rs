@@ -24,8 +24,7 @@ type Table = fn(&Settings) -> Vec<Section>;
 /// In the order in which changes are told.
 pub const ALL: [Table; 14] = [
     server, admin, vault, store, licenses, sources, plans, providers, models, prompts, prices,
-    budget,
-    filters, log,
+    budget, filters, log,
 ];
 
 /// What providers take where nothing is said.

@@ -115,7 +115,8 @@ async fn prompts_only_takes_nothing_else_and_a_plan_its_own_prompts() {
         post(&gateway, path, &body).await.is(403, "model_not_allowed");
     }
     post(&gateway, "/v1/prompts/replay", &json!({})).await.is(404, "not_found");
-    let unknown = post(&gateway, "/chat", &json!({ "model": "prompt/replay", "messages": [] })).await;
+    let unknown =
+        post(&gateway, "/chat", &json!({ "model": "prompt/replay", "messages": [] })).await;
     assert!(unknown.is(404, "model_not_found").text().contains("Did you mean \\\"reply\\\"?"));
     let missing = post(&gateway, "/v1/prompts/reply", &json!({ "variables": {} })).await;
     assert_eq!(missing.is(400, "invalid_request").error("param"), "variables.shop");
@@ -220,22 +221,30 @@ async fn the_books_know_prompts_by_name() {
 async fn a_prompt_is_tried_out_on_the_command_line() {
     let mock = Mock::start(Reply::chat()).await;
     let gateway = Gateway::start(config(&mock)).await;
-    let test = |words: &[&str], input: &str| {
-        let all = [&["prompts", "test", "-c", "gatekeeper.yaml"], words].concat();
-        let out = run_with_input(&all, gateway.dir.path(), input);
+    // Beside the provider, which answers on this thread.
+    let test = async |words: &[&str], input: &'static str| {
+        let dir = gateway.dir.clone();
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let work = move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let all = [&["prompts", "test", "-c", "gatekeeper.yaml"], &words[..]].concat();
+            run_with_input(&all, dir.path(), input)
+        };
+        let out = tokio::task::spawn_blocking(work).await.unwrap();
         let text = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
         (out.status.success(), text)
     };
-    let (fine, text) = test(&["reply", "shop=Ann's", "language=es", "--message", "Hola"], "");
+    let (fine, text) = test(&["reply", "shop=Ann's", "language=es", "--message", "Hola"], "").await;
     assert!(fine, "{text}");
-    for part in ["model        strong", "output cap   400", "[[shop]] in es.", "\nAnn's\n", "Hola"] {
+    for part in ["model        strong", "output cap   400", "[[shop]] in es.", "\nAnn's\n", "Hola"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(mock.count(), 0);
-    let (fine, text) = test(&["reply", "language=fr"], "");
+    let (fine, text) = test(&["reply", "language=fr"], "").await;
     assert!(!fine && text.contains("\"variables.language\" must be one of en, de, es."), "{text}");
-    let (fine, text) = test(&["reply", "shop=Ann", "--run"], LICENSE);
+    let (fine, text) = test(&["reply", "shop=Ann", "--run"], LICENSE).await;
     assert!(fine && mock.count() == 1, "{text}");
-    let (fine, text) = test(&["reply", "shop=Ann", "--run"], "JSTAR-WRONG-0001");
+    let (fine, text) = test(&["reply", "shop=Ann", "--run"], "JSTAR-WRONG-0001").await;
     assert!(!fine && text.contains("403"), "{text}");
 }
