@@ -18,8 +18,8 @@ use super::{
     diagnostics::{Diagnostics, did_you_mean},
     secrets::{ABSENT, SecretLoader, is_readable_by_all},
     settings::{
-        AccessFile, AccessLogSettings, AdminSettings, LogSettings, OnStoreDown, RedisSettings,
-        ServerLimits, ServerSettings, Settings, StoreSettings, Tls,
+        AccessLogSettings, AdminSettings, LogSettings, OnStoreDown, RedisSettings, ServerLimits,
+        ServerSettings, Settings, StoreSettings, Tls,
     },
     source_files::SourceFiles,
     yaml::{Node, ScalarType},
@@ -348,14 +348,7 @@ fn log(view: &FieldReader<'_>, report: &mut Diagnostics) -> LogSettings {
         "off" => AccessLogSettings::Off,
         "stdout" => AccessLogSettings::Stdout,
         other => match other.strip_prefix("file:") {
-            Some(path) if !path.is_empty() => {
-                view.positive(&["access_max_size"], report);
-                AccessLogSettings::File(AccessFile {
-                    path: path.into(),
-                    max_size: view.node("access_max_size").map(|_| view.size("access_max_size")),
-                    keep: view.int("access_keep").unwrap_or(5),
-                })
-            }
+            Some(path) if !path.is_empty() => AccessLogSettings::File(path.into()),
             _ => {
                 let message = "expected `stdout`, `off` or `file:PATH`";
                 report.problem(view.at("access"), view.path("access"), message);
@@ -363,14 +356,6 @@ fn log(view: &FieldReader<'_>, report: &mut Diagnostics) -> LogSettings {
             }
         },
     };
-    if !matches!(access, AccessLogSettings::File(_)) {
-        for name in ["access_max_size", "access_keep"] {
-            if view.node(name).is_some() {
-                let message = "goes with `access: file:PATH` only";
-                report.problem(view.at(name), view.path(name), message);
-            }
-        }
-    }
     let level = view.text("level").and_then(|level| level.parse().ok());
     let all = level.unwrap_or(log::LevelFilter::Info);
     LogSettings { access, levels: Levels { all, parts: levels(view, report) } }

@@ -793,21 +793,15 @@ const LEVEL: FieldType = FieldType::Choice(&[
     Variant::new("trace"),
 ]);
 
+/// What took the place of the gateway's own rotation of its access log.
+const ROTATION: &str =
+    "let logrotate move the file and send SIGHUP, as conf/logrotate/gatekeeper does";
+
 const LOG: &[Field] = &[
     Field::new("access", &ANY_TEXT, "One line per request: `stdout`, `off` or `file:PATH`.")
         .or("stdout"),
-    Field::new(
-        "access_max_size",
-        &SIZE,
-        "A file of this size becomes PATH.1 and another one is begun. Default: it grows until something \
-         else moves it away and sends SIGHUP.",
-    ),
-    Field::new(
-        "access_keep",
-        &FieldType::Int { min: 1, max: 1000 },
-        "How many of PATH.1, PATH.2 and so on are kept.",
-    )
-    .or("5"),
+    Field::removed("access_max_size", ROTATION),
+    Field::removed("access_keep", ROTATION),
     Field::new("level", &LEVEL, "What the gateway tells about itself.").or("info"),
     Field::new(
         "levels",

@@ -95,6 +95,8 @@ pub struct Field {
     pub required: bool,
     /// Belongs to another field's variant only.
     pub with: Option<(&'static str, &'static str)>,
+    /// It has no effect any more, and what to do instead: a warning for one release.
+    pub removed: Option<&'static str>,
 }
 
 impl Variant {
@@ -105,12 +107,19 @@ impl Variant {
 
 impl Field {
     pub const fn new(name: &'static str, shape: &'static FieldType, doc: &'static str) -> Self {
-        Self { name, shape, doc, default: None, required: false, with: None }
+        Self { name, shape, doc, default: None, required: false, with: None, removed: None }
     }
 
     pub const fn or(mut self, default: &'static str) -> Self {
         self.default = Some(default);
         self
+    }
+
+    /// A field of an earlier release that is still accepted, with a warning.
+    pub const fn removed(name: &'static str, instead: &'static str) -> Self {
+        let mut field = Self::new(name, &FieldType::Anything, instead);
+        field.removed = Some(instead);
+        field
     }
 
     pub const fn required(mut self) -> Self {

@@ -78,6 +78,9 @@ fn property(field: &Field) -> Value {
     let mut schema = of(field.shape);
     if let Value::Object(schema) = &mut schema {
         schema.insert("description".into(), json!(field.doc));
+        if field.removed.is_some() {
+            schema.insert("deprecated".into(), json!(true));
+        }
         if let Some(default) = field.default {
             schema.insert("default".into(), default_of(field.shape, default));
         }

@@ -52,7 +52,7 @@ fn nested(page: &mut String, path: &str, shape: &FieldType) {
             if matches!(shape, FieldType::OneOf(_)) {
                 page.push_str("Exactly one of:\n\n");
             }
-            for field in fields {
+            for field in fields.iter().filter(|field| field.removed.is_none()) {
                 item(page, "- ", field);
             }
             for field in fields {

@@ -326,14 +326,5 @@ pub struct LogSettings {
 pub enum AccessLogSettings {
     Off,
     Stdout,
-    File(AccessFile),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessFile {
-    pub path: PathBuf,
-    /// Bytes after which it makes way for another one; never, where nothing is said.
-    pub max_size: Option<u64>,
-    /// Of those that made way, how many are kept; ≥ 1. Default 5.
-    pub keep: u64,
+    File(PathBuf),
 }

@@ -135,6 +135,10 @@ fn record(node: &Node, fields: &[Field], path: &str, report: &mut Diagnostics) {
             }
             continue;
         };
+        if let Some(instead) = field.removed {
+            report.warn(at, below, format!("has no effect any more: {instead}"));
+            continue;
+        }
         match foreign(node, field, fields) {
             Some((variant, other)) => {
                 report.problem(at, below, format!("goes with `{other}: {variant}` only"));
@@ -176,7 +180,7 @@ fn unknown_field(name: &str, fields: &[Field], path: &str) -> String {
     if name == "<<" {
         return "merge keys are not understood; write the fields out".into();
     }
-    let known = fields.iter().map(|field| field.name);
+    let known = fields.iter().filter(|field| field.removed.is_none()).map(|field| field.name);
     format!("unknown field{}", did_you_mean(name, known))
 }
 

@@ -1,43 +1,28 @@
 //! Notifies systemd of readiness, reload and stop where the service has `Type=notify`.
 
-use std::{
-    env,
-    os::{
-        linux::net::SocketAddrExt,
-        unix::{
-            ffi::OsStrExt,
-            net::{SocketAddr, UnixDatagram},
-        },
-    },
-};
+use std::io;
+
+use sd_notify::NotifyState;
 
 /// Ready, as the process that systemd has to watch from now on.
 pub fn ready() {
-    say(&format!("MAINPID={}\nREADY=1\nSTATUS=serving", std::process::id()));
+    let main = NotifyState::MainPid(std::process::id());
+    log_failure(sd_notify::notify(&[main, NotifyState::Ready, NotifyState::Status("serving")]));
 }
 
 /// The configuration is read again; [`ready`] follows.
 pub fn reloading() {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
-    say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    let moment = NotifyState::monotonic_usec_now();
+    log_failure(moment.and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])));
 }
 
 /// The process ends, and the service with it.
 pub fn stopping() {
-    say("STOPPING=1\nSTATUS=draining");
+    log_failure(sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]));
 }
 
-fn say(words: &str) {
-    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
-    let address = match path.as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
-        _ => SocketAddr::from_pathname(&path),
-    };
-    let sent = address.and_then(|address| {
-        UnixDatagram::unbound()?.send_to_addr(words.as_bytes(), &address).map(drop)
-    });
+fn log_failure(sent: io::Result<()>) {
     if let Err(problem) = sent {
-        log::warn!("systemd can't be told: {problem}");
+        log::warn!("systemd was not notified: writing to $NOTIFY_SOCKET failed: {problem}.");
     }
 }

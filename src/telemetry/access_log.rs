@@ -6,7 +6,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -18,10 +18,7 @@ use std::{
 use gatekeeper_filters::kernel::{DOLLAR, Record};
 use parking_lot::Mutex;
 
-use crate::{
-    config::settings::{self, AccessFile},
-    telemetry::completed_request::CompletedRequest,
-};
+use crate::{config::settings, telemetry::completed_request::CompletedRequest};
 
 /// Lines waiting for the writer: what 100,000 requests a second bring while it gathers.
 const WAITING: usize = 8192;
@@ -45,7 +42,7 @@ pub struct Sink(Option<SinkKind>);
 
 enum SinkKind {
     Stdout,
-    File(RotatedFile),
+    File(LogFile),
 }
 
 impl Sink {
@@ -55,9 +52,7 @@ impl Sink {
         Ok(Self(match settings {
             settings::AccessLogSettings::Off => None,
             settings::AccessLogSettings::Stdout => Some(SinkKind::Stdout),
-            settings::AccessLogSettings::File(file) => {
-                Some(SinkKind::File(RotatedFile::open(file)?))
-            }
+            settings::AccessLogSettings::File(file) => Some(SinkKind::File(LogFile::open(file)?)),
         }))
     }
 
@@ -69,7 +64,7 @@ impl Sink {
                 out.write_all(lines)?;
                 out.flush()
             }
-            Some(SinkKind::File(file)) => file.write(lines),
+            Some(SinkKind::File(file)) => file.append(lines),
         }
     }
 }
@@ -203,119 +198,40 @@ impl Trouble {
     }
 }
 
-/// A file that makes way for another one when it is large enough: `PATH` becomes `PATH.1`, that one
-/// `PATH.2`.
-struct RotatedFile {
-    settings: AccessFile,
-    out: File,
-    /// Bytes in it.
-    size: u64,
-    /// It could not make way: told once.
-    is_stuck: bool,
-}
+/// A file that lines are appended to. What moves it away sends SIGHUP, and it is opened anew.
+struct LogFile(File);
 
-impl RotatedFile {
-    fn open(settings: &AccessFile) -> io::Result<Self> {
-        let (out, size) = append_to(&settings.path)?;
-        Ok(Self { settings: settings.clone(), out, size, is_stuck: false })
-    }
-
-    /// Whole lines: none is split between two files, and none is left cut off.
-    fn write(&mut self, mut lines: &[u8]) -> io::Result<()> {
-        let most = self.settings.max_size.unwrap_or(u64::MAX);
-        while !lines.is_empty() {
-            let mut fitting = whole_lines(lines, most.saturating_sub(self.size));
-            if fitting == 0 && self.size > 0 {
-                self.make_way();
-                fitting = whole_lines(lines, most.saturating_sub(self.size));
-            }
-            let piece = match fitting {
-                0 if self.is_stuck => lines.len(),
-                // It is longer than a file may be.
-                0 => memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1),
-                fitting => fitting,
-            };
-            self.append(&lines[..piece])?;
-            lines = &lines[piece..];
-        }
-        Ok(())
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        // Who asked when, from where: for the gateway's user alone.
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).open(path).map(Self).map_err(named)
     }
 
     /// All of it or, on a disk that is full, nothing.
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let mut written = 0;
         while written < lines.len() {
-            match self.out.write(&lines[written..]) {
-                Ok(0) => return self.take_back(written, io::ErrorKind::WriteZero.into()),
+            match self.0.write(&lines[written..]) {
+                Ok(0) => return self.truncate(written, io::ErrorKind::WriteZero.into()),
                 Ok(more) => written += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.take_back(written, error),
+                Err(error) => return self.truncate(written, error),
             }
         }
-        self.size += written as u64;
         Ok(())
     }
 
     /// A line that was cut off would spoil the one that follows it.
-    fn take_back(&mut self, written: usize, error: io::Error) -> io::Result<()> {
+    fn truncate(&mut self, written: usize, error: io::Error) -> io::Result<()> {
         if written > 0 {
-            let end = self.out.metadata()?.len();
-            self.out.set_len(end.saturating_sub(written as u64))?;
+            let end = self.0.metadata()?.len();
+            self.0.set_len(end.saturating_sub(written as u64))?;
         }
         Err(error)
     }
-
-    fn make_way(&mut self) {
-        match self.rotate() {
-            Ok(()) => self.is_stuck = false,
-            Err(error) if !self.is_stuck => {
-                self.is_stuck = true;
-                log::error!(
-                    "Access log rotation failed; writing continues in the same file: {error}."
-                );
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn rotate(&mut self) -> io::Result<()> {
-        let AccessFile { path, keep, .. } = &self.settings;
-        // Where somebody has removed it or moved it away, nothing has to make way.
-        if path.try_exists()? {
-            // No further than to the first gap: what an attempt that failed has moved stays there,
-            // or each further attempt would push one more old file out.
-            let is_free = |number: &u64| !numbered(path, *number).exists();
-            let free = (1..*keep).find(is_free).unwrap_or(*keep);
-            for number in (1..free).rev() {
-                std::fs::rename(numbered(path, number), numbered(path, number + 1))?;
-            }
-            std::fs::rename(path, numbered(path, 1))?;
-        }
-        (self.out, self.size) = append_to(path)?;
-        Ok(())
-    }
-}
-
-/// Bytes of the lines that fit into so many bytes.
-fn whole_lines(lines: &[u8], room: u64) -> usize {
-    let room = usize::try_from(room).unwrap_or(usize::MAX).min(lines.len());
-    memchr::memrchr(b'\n', &lines[..room]).map_or(0, |end| end + 1)
-}
-
-fn numbered(path: &Path, number: u64) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
-}
-
-fn append_to(path: &Path) -> io::Result<(File, u64)> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    // Who asked when, from where: for the gateway's user alone.
-    let mut options = OpenOptions::new();
-    let file = options.append(true).create(true).mode(0o600).open(path).map_err(named)?;
-    let size = file.metadata().map_err(named)?.len();
-    Ok((file, size))
 }
 
 /// Writes a JSON string. Almost none of these words has anything to escape.
@@ -416,65 +332,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_makes_way_whole_lines_at_a_time_and_so_many_are_kept() {
+    fn lines_are_appended_to_a_file_of_the_gateways_user_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        std::fs::write(&path, "old\n").unwrap();
-        let settings = AccessFile { path: path.clone(), max_size: Some(10), keep: 2 };
-        let mut file = RotatedFile::open(&settings).unwrap();
-        for line in ["1234\n", "5678\n", "a line that is longer than a file\n", "9\n"] {
-            file.write(line.as_bytes()).unwrap();
+        for line in ["one\n", "two\n"] {
+            LogFile::open(&path).unwrap().append(line.as_bytes()).unwrap();
         }
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-        assert_eq!(read(&path), "9\n");
-        assert_eq!(read(&numbered(&path, 1)), "a line that is longer than a file\n");
-        assert_eq!(read(&numbered(&path, 2)), "5678\n");
-        assert!(!numbered(&path, 3).exists());
-        // Without a directory to make way in, it grows on.
-        std::fs::remove_dir_all(dir.path()).unwrap();
-        file.write(b"123456789\n").unwrap();
-        assert!(file.is_stuck);
-    }
-
-    #[test]
-    fn a_file_that_is_gone_pushes_no_old_one_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("access.log");
-        std::fs::write(numbered(&path, 1), "one\n").unwrap();
-        std::fs::write(numbered(&path, 2), "two\n").unwrap();
-        let settings = AccessFile { path: path.clone(), max_size: Some(10), keep: 2 };
-        let mut file = RotatedFile::open(&settings).unwrap();
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-        for _ in 0..3 {
-            file.write(b"12345678\n").unwrap();
-            std::fs::remove_file(&path).unwrap();
-            file.write(b"87654321\n").unwrap();
-            assert_eq!(read(&path), "87654321\n");
-            let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
-            assert_eq!(mode & 0o777, 0o600, "for the gateway's user alone");
-            assert!(!file.is_stuck);
-            std::fs::remove_file(&path).unwrap();
-        }
-        assert_eq!((&*read(&numbered(&path, 1)), &*read(&numbered(&path, 2))), ("one\n", "two\n"));
-    }
-
-    /// As an attempt leaves it that failed when all but the file itself had moved.
-    #[test]
-    fn what_has_moved_already_is_not_moved_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("access.log");
-        std::fs::write(&path, "12345678\n").unwrap();
-        std::fs::write(numbered(&path, 2), "two\n").unwrap();
-        std::fs::write(numbered(&path, 3), "three\n").unwrap();
-        let settings = AccessFile { path: path.clone(), max_size: Some(10), keep: 3 };
-        let mut file = RotatedFile::open(&settings).unwrap();
-        file.write(b"new\n").unwrap();
-        let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-        assert_eq!(read(&path), "new\n");
-        assert_eq!(read(&numbered(&path, 1)), "12345678\n");
-        assert_eq!(
-            (&*read(&numbered(&path, 2)), &*read(&numbered(&path, 3))),
-            ("two\n", "three\n")
-        );
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        let error = LogFile::open(&dir.path().join("no/access.log")).map(drop).unwrap_err();
+        assert!(error.to_string().contains("no/access.log"), "{error}");
     }
 }

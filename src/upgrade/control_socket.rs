@@ -55,7 +55,7 @@ pub struct UpgradeServer {
     pub licenses: Arc<LicenseValidator>,
     pub spending: Arc<SpendTracker>,
     pub telemetry: Arc<Telemetry>,
-    /// Whom this process took over from, to tell where the ledger goes.
+    /// The process that this one took over from: while it drains, no other upgrade begins.
     pub predecessor: Option<Arc<Predecessor>>,
     pub steps: UpgradeState,
 }
@@ -170,10 +170,18 @@ impl UpgradeServer {
     }
 
     /// Whether a hand-over may begin now. One that fails reads the store again, with all new requests
-    /// waiting; so a store that takes nothing is not given away.
+    /// waiting; so a store that takes nothing is not given away. The ledger moves once only: the process
+    /// before this one settles its last streams here.
     fn can_begin(&self) -> Result<(), String> {
         if std::process::id() == 1 {
             return Err(FIRST.into());
+        }
+        if let Some(before) = self.predecessor.as_ref().filter(|before| before.is_there()) {
+            return Err(format!(
+                "process {} still drains after the last upgrade; try again when it has ended, or \
+                 end it with SIGTERM",
+                before.pid.as_raw_nonzero()
+            ));
         }
         match self.store.is_up() {
             true => Ok(()),

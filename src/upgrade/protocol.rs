@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::{ledger::in_memory_state::InMemoryState, telemetry::daily_totals::DailyTotals};
 
 /// Of this conversation. Both sides have to speak the same one.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 /// Bytes of one message: the state of some hundred thousand licences.
 const MOST: u32 = 1 << 28;
 /// Files that go along: the lock and the sockets.
@@ -110,8 +110,6 @@ pub enum FromSuccessor {
     Failed(String),
     /// It ends, and is not to be replaced.
     Leaving,
-    /// Whether it has given the ledger to a successor of its own.
-    HandedOn(bool),
     /// Everything up to this number is done here, in this order: in the journal, as a rule. A settle that
     /// found no room there, or whose message the shared store decides, is still in memory; if this
     /// process is killed before it is written, its request is charged as after any crash.

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
+use rustix::process::Pid;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
@@ -37,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gateway whose place this process takes.
 pub struct Predecessor {
+    pub pid: Pid,
     stream: Arc<UnixStream>,
     writing: Arc<Mutex<()>>,
     pub place: RuntimeDir,
@@ -109,6 +111,7 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
         sockets.into_iter().zip(files).map(|(at, fd)| Socket::of(at.into(), fd)).collect();
     let places = volatile.places.clone();
     Ok(Some(Arc::new(Predecessor {
+        pid: peer.pid,
         stream: Arc::new(stream),
         writing: Arc::default(),
         place,
@@ -191,12 +194,6 @@ impl Predecessor {
     /// Whether it has still something open.
     pub fn is_there(&self) -> bool {
         !self.is_over.load(Relaxed)
-    }
-
-    /// Whether this process has given the ledger to another one: the predecessor must not take it back
-    /// then, whatever becomes of this process.
-    pub fn handed_on(&self, is: bool) {
-        self.say(&FromSuccessor::HandedOn(is));
     }
 
     fn say(&self, message: &FromSuccessor) {

@@ -34,17 +34,6 @@ const READY: Duration = Duration::from_secs(10);
 const WRITE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What is gone with a successor that served.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LostState {
-    /// Store and service: both are this process' again.
-    All,
-    /// The store; nobody is to serve any more.
-    Store,
-    /// Nothing: a third process has both. The kernel's lock would not tell, for all three hold the same one.
-    HandedOn,
-}
-
 /// How it ended.
 enum UpgradeEnd {
     /// The connection is over.
@@ -82,9 +71,6 @@ impl UpgradeServer {
         let (given, sent) = self.give(&successor.stream, &afar);
         match sent.and_then(|()| self.until_ready(&successor.stream, &afar)) {
             Ok(apps) => {
-                if let Some(before) = &self.predecessor {
-                    before.handed_on(true);
-                }
                 self.phase.handed_over(self.place.via(&apps));
                 self.ports.close();
                 log::info!(
@@ -117,22 +103,11 @@ impl UpgradeServer {
         let started = thread.spawn(move || {
             // It came to nothing.
             let Ok((successor, given)) = served.recv() else { return };
-            let lost = handover.listen_to(&successor.stream, &afar);
-            if lost == LostState::HandedOn {
-                log::warn!(
-                    "Process {} has died; the one after it serves, and charges what is still open here \
-                     one message and its input.",
-                    successor.pid.as_raw_nonzero()
-                );
-                return;
-            }
+            let was_told_to_end = handover.listen_to(&successor.stream, &afar);
             successor.end();
             handover.take_back(&afar, given);
-            if let Some(before) = &handover.predecessor {
-                before.handed_on(false);
-            }
             handover.steps.is_under_way.store(false, SeqCst);
-            if lost == LostState::All {
+            if !was_told_to_end {
                 handover.resume_serving(successor.pid.as_raw_nonzero().get());
             }
         });
@@ -216,21 +191,16 @@ impl UpgradeServer {
         }
     }
 
-    /// Until it ends; what is lost then.
-    fn listen_to(&self, stream: &UnixStream, afar: &RemoteLedger) -> LostState {
-        let (mut leaves, mut handed_on) = (false, false);
+    /// Until the successor ends; whether it was told to end, so that this process must not serve again.
+    fn listen_to(&self, stream: &UnixStream, afar: &RemoteLedger) -> bool {
+        let mut leaves = false;
         loop {
             match self.next(stream, afar) {
                 Ok(Some(FromSuccessor::Leaving)) => leaves = true,
-                Ok(Some(FromSuccessor::HandedOn(is))) => handed_on = is,
                 Ok(_) | Err(UpgradeEnd::Failed(_)) => {}
                 Err(UpgradeEnd::Lost) => {
                     afar.broken();
-                    return match (handed_on, leaves) {
-                        (true, _) => LostState::HandedOn,
-                        (false, true) => LostState::Store,
-                        (false, false) => LostState::All,
-                    };
+                    return leaves;
                 }
             }
         }

@@ -350,17 +350,11 @@ fn log(settings: &Settings) -> Vec<Section> {
     let access = match &settings.log.access {
         AccessLogSettings::Off => "off".to_owned(),
         AccessLogSettings::Stdout => "stdout".to_owned(),
-        AccessLogSettings::File(file) => format!("file:{}", file.path.display()),
+        AccessLogSettings::File(file) => format!("file:{}", file.display()),
     };
-    let (size, kept) = match &settings.log.access {
-        AccessLogSettings::File(file) => (file.max_size, file.keep.to_string()),
-        AccessLogSettings::Off | AccessLogSettings::Stdout => (None, String::new()),
-    };
-    let size = size.map(|bytes| format!("{bytes} bytes")).unwrap_or_default();
     let name = |level: log::LevelFilter| level.as_str().to_lowercase();
     let levels = &settings.log.levels;
     let parts = list(levels.parts.iter().map(|(part, level)| format!("{part} {}", name(*level))));
-    let log = Section::new("log").says("access", access, "").says("access_max_size", size, "");
-    let log = log.says("access_keep", kept, "").says("level", name(levels.all), "");
+    let log = Section::new("log").says("access", access, "").says("level", name(levels.all), "");
     vec![log.says("levels", parts, "")]
 }

@@ -334,54 +334,10 @@ async fn the_command_does_it_all() {
     assert_eq!(gateway.messages(LICENSE).await, 2);
 }
 
-/// Streams outlive more than one hand-over; what they cost goes from each process to the next.
+/// What the first process still settles comes to the second, so the second hands nothing over until the first
+/// has ended.
 #[tokio::test]
-async fn a_stream_outlives_two_hand_overs_and_is_counted_once() {
-    let (gateway, _mock, gate, open, old) = three_processes().await;
-    let [mut first, mut second] = old;
-    gateway.app().chat().await.ok();
-    gate.open();
-    are_whole(open).await;
-    assert!(first.exited(Duration::from_secs(10)).await.success());
-    assert!(second.exited(Duration::from_secs(10)).await.success());
-    eventually("all is counted", Duration::from_secs(5), async || {
-        gateway.tokens(LICENSE).await == 2 * sse::TOKENS
-    })
-    .await;
-    assert_eq!(gateway.messages(LICENSE).await, 2);
-    assert_eq!(gateway.requests_today().await, 2, "what an old process ends is on the page, too");
-}
-
-/// The first process must not take the store from the third when the one between them dies.
-#[tokio::test]
-async fn of_three_processes_the_second_may_be_killed() {
-    let (mut gateway, _mock, gate, open, old) = three_processes().await;
-    let [mut first, mut second] = old;
-    second.kill();
-    eventually("the first knows who serves", Duration::from_secs(10), async || {
-        first.logs().contains("the one after it serves")
-    })
-    .await;
-    gateway.app().chat().await.ok();
-    gate.open();
-    are_whole(open).await;
-    assert!(first.exited(Duration::from_secs(10)).await.success());
-    // The stream is charged its message; what it cost, the first has nobody to tell.
-    eventually("the stream is charged", Duration::from_secs(5), async || {
-        gateway.status().await["in_flight"] == 0 && gateway.messages(LICENSE).await == 2
-    })
-    .await;
-    let tokens = gateway.tokens(LICENSE).await;
-    assert!((sse::TOKENS + 1..=2 * sse::TOKENS).contains(&tokens), "{tokens}");
-    // It has the store for itself: the next one gets it as usual, and counts on.
-    let mut third = gateway.hand_over().await;
-    assert!(third.exited(Duration::from_secs(5)).await.success());
-    gateway.app().chat().await.ok();
-    assert_eq!(gateway.messages(LICENSE).await, 3);
-}
-
-/// A gateway after two hand-overs, and a stream that is open in the first process.
-async fn three_processes() -> (Gateway, Mock, Gate, Vec<reqwest::Response>, [Gateway; 2]) {
+async fn no_upgrade_begins_while_the_process_before_still_drains() {
     let gate = Gate::new();
     let mock = Mock::start(Reply::chat()).await;
     mock.key("sk-slow", [waiting(&gate)]);
@@ -391,9 +347,31 @@ async fn three_processes() -> (Gateway, Mock, Gate, Vec<reqwest::Response>, [Gat
         .model("slow", "[s/m1]");
     let mut gateway = Gateway::start(config).await;
     let open = open_streams(&gateway, 1).await;
-    let first = gateway.hand_over().await;
-    let second = gateway.hand_over().await;
-    (gateway, mock, gate, open, [first, second])
+    let mut first = gateway.hand_over().await;
+    let drains = format!("process {} still drains", first.pid());
+    let said = upgrade(&gateway, &[]);
+    let words = String::from_utf8(said.stderr).unwrap();
+    assert!(!said.status.success() && words.contains(&drains), "{words}");
+    // By hand it is the same, and the one that waits may go on waiting.
+    let waiting = gateway.successor().await;
+    gateway.signal(Signal::QUIT);
+    eventually("it says why", Duration::from_secs(10), async || {
+        gateway.logs().contains(&format!("Nothing was handed over: {drains}"))
+    })
+    .await;
+    gateway.app().chat().await.ok();
+    gate.open();
+    are_whole(open).await;
+    assert!(first.exited(Duration::from_secs(10)).await.success());
+    eventually("the stream is settled", Duration::from_secs(5), async || {
+        gateway.tokens(LICENSE).await == 2 * sse::TOKENS
+    })
+    .await;
+    gateway.signal(Signal::QUIT);
+    assert!(gateway.exited(Duration::from_secs(10)).await.success());
+    waiting.app().chat().await.ok();
+    assert_eq!(waiting.messages(LICENSE).await, 3);
+    assert_eq!(waiting.tokens(LICENSE).await, 3 * sse::TOKENS);
 }
 
 #[tokio::test]
