@@ -4,9 +4,11 @@
 //!
 //! Health and the page itself need no token; the rest does where one is configured (`access`).
 
+mod app;
 mod assets;
 mod auth;
 mod feed;
+mod feed_broadcaster;
 mod licenses;
 mod live_config;
 mod login;
@@ -14,59 +16,42 @@ mod login_throttle;
 mod metrics;
 mod provider_keys;
 mod reload;
+mod reply;
 mod sessions;
 mod status;
 mod top_licenses;
 
 pub use self::{
+    app::AdminApp,
     assets::Assets,
     auth::AdminAuth,
-    feed::{FeedBroadcaster, FeedTicker},
+    feed_broadcaster::{FeedBroadcaster, FeedTicker},
 };
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use bytes::Bytes;
 use gatekeeper_filters::kernel::UnixMs;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::{
     apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream},
     protocols::http::ServerSession,
     server::ShutdownWatch,
 };
-use pingora_http::ResponseHeader;
 use serde_json::Value;
 
-use self::{assets::PreferredEncoding, auth::Caller};
+use self::{
+    assets::PreferredEncoding,
+    auth::Caller,
+    reply::{AdminReply, answer, check_get, json_answer, text},
+};
 use crate::{
     downstream::{connection::ClientConnection, respond, serve::KEEPALIVE},
-    license_admin::{self, ApiError, LicenseAdmin},
-    lifecycle::Lifecycle,
-    reload::{ReloadStatus, Reloader},
+    license_admin::{self, ApiError},
     runtime::snapshot::Snapshot,
     telemetry::peer_stats::GatewayFilter,
-    upgrade::{CallGuard, SwitchableLedger},
-    upstream::connector::Connector,
+    upgrade::CallGuard,
 };
-
-pub struct AdminApp {
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub operator: LicenseAdmin,
-    pub phase: Arc<Lifecycle>,
-    pub ledger: Arc<SwitchableLedger>,
-    pub history: Arc<ReloadStatus>,
-    /// Reads the file again, where there is one.
-    pub reload: Option<Arc<Reloader>>,
-    /// For probes.
-    pub connector: Arc<Connector>,
-    pub access: AdminAuth,
-    pub hub: Arc<FeedBroadcaster>,
-    pub page: Assets,
-}
-
-type AdminReply = Response<Bytes>;
 
 /// How long a read of a request may take.
 const READ_TIME: std::time::Duration = std::time::Duration::from_secs(10);
@@ -267,15 +252,6 @@ fn nothing_here() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-fn check_get(session: &ServerSession) -> Result<(), ApiError> {
-    let method = &session.req_header().method;
-    if method == Method::GET || method == Method::HEAD {
-        return Ok(());
-    }
-    let message = "This address takes GET requests only.";
-    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message))
-}
-
 fn told(answer: &license_admin::ApiResponse) -> AdminReply {
     json_answer(answer.status, &answer.body)
 }
@@ -291,47 +267,4 @@ fn refusal(failure: ApiError) -> AdminReply {
         answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     answer
-}
-
-fn json_answer(status: StatusCode, value: &Value) -> AdminReply {
-    let body = serde_json::to_vec(value).unwrap_or_default();
-    answer(status, "application/json", body)
-}
-
-fn text(status: StatusCode, words: &'static str) -> AdminReply {
-    answer(status, "text/plain; charset=utf-8", words)
-}
-
-/// With everything that keeps a browser from doing more with it than show it.
-fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> AdminReply {
-    const ALWAYS: [(&str, &str); 7] = [
-        ("cache-control", "no-store"),
-        ("x-content-type-options", "nosniff"),
-        ("x-frame-options", "DENY"),
-        ("referrer-policy", "no-referrer"),
-        ("cross-origin-opener-policy", "same-origin"),
-        ("cross-origin-embedder-policy", "require-corp"),
-        ("cross-origin-resource-policy", "same-origin"),
-    ];
-    let body = body.into();
-    let length = body.len();
-    let mut answer = Response::new(body);
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    for (name, value) in ALWAYS {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    let policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    if !kind.is_empty() {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::CONTENT_LENGTH, length.into());
-    }
-    answer
-}
-
-/// Writes the head of an answer that goes on.
-async fn write_head(session: &mut ServerSession, head: Response<()>) -> pingora_core::Result<()> {
-    let head: ResponseHeader = head.into_parts().0.into();
-    session.write_response_header(Box::new(head)).await
 }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod bad_days;
+mod day;
 mod doubts;
 #[cfg(test)]
 mod hang_ups;
@@ -23,13 +24,13 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{
-    Code, CostSink, Cut, LicenseId, Period, Record, Rejection, Target, UnixMs, UnseenEstimate,
-    Whole,
+    Code, CostSink, Cut, LicenseId, Record, Rejection, Target, UnixMs, UnseenEstimate, Whole,
 };
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use self::{
+    day::start,
     doubts::DoubtfulRequests,
     unseen_tokens::{UnseenRate, UnseenRates},
     waste::WasteTracker,
@@ -69,10 +70,6 @@ struct DaySlot {
     here: AtomicU64,
     /// By other gateways, as far as is known.
     elsewhere: AtomicU64,
-}
-
-fn start(now: UnixMs) -> u64 {
-    Period::Day.window(now).start.0
 }
 
 impl SpendCounter {

@@ -3,8 +3,10 @@
 
 mod admin_client;
 pub mod demo;
+mod file_args;
 mod health;
 mod licenses;
+mod problems;
 mod prompts;
 mod reload;
 pub mod rewrap;
@@ -27,12 +29,13 @@ use gatekeeper_filters::kernel::{Limit, Model, ModelSet, Plan, Registry};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use self::{
+    file_args::{FileArgs, named_or_default},
+    problems::{many, write_problems, write_warnings},
+    usage::UsageArgs,
+};
 use crate::{
-    cli::usage::UsageArgs,
-    config::{
-        self, Diagnostic, Problems, Secrets, Settings, excerpt, scalars, settings::LicenseSource,
-        yaml::Node,
-    },
+    config::{self, Secrets, Settings, scalars, settings::LicenseSource, yaml::Node},
     license_admin,
     progress::Progress,
     vault::{self, Kek, KekSource, pepper::PLACE},
@@ -140,40 +143,6 @@ Examples:
 pub struct CompletionsArgs {
     /// Which shell
     pub shell: Shell,
-}
-
-/// Where a configuration is looked for that nobody names, in this order.
-const DEFAULT_FILES: [&str; 2] = ["gatekeeper.yaml", "/etc/gatekeeper/gatekeeper.yaml"];
-
-#[derive(Debug, Clone, Args)]
-pub struct FileArgs {
-    /// The configuration file; default: ./gatekeeper.yaml, then /etc/gatekeeper/gatekeeper.yaml
-    #[arg(value_name = "FILE", conflicts_with = "config")]
-    pub file: Option<PathBuf>,
-    /// The same
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-impl FileArgs {
-    /// # Errors
-    /// No file is named, and there is none where it is looked for.
-    pub fn path(&self) -> anyhow::Result<PathBuf> {
-        named_or_default(self.file.as_ref().or(self.config.as_ref()))
-    }
-}
-
-fn named_or_default(named: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
-    if let Some(file) = named {
-        return Ok(file.clone());
-    }
-    let found = DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists());
-    found.with_context(|| {
-        format!(
-            "no configuration file is named, and there is no ./{} and no {}",
-            DEFAULT_FILES[0], DEFAULT_FILES[1]
-        )
-    })
 }
 
 #[derive(Debug, Clone, Args)]
@@ -330,17 +299,6 @@ pub fn dispatch(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes warnings as `FILE:LINE:COLUMN: warning: ...`.
-///
-/// # Errors
-/// When `err` is closed.
-pub fn write_warnings(file: &Path, warnings: &[Diagnostic], err: &mut dyn Write) -> io::Result<()> {
-    for warning in warnings {
-        writeln!(err, "{}:{warning} (warning)", file.display())?;
-    }
-    Ok(())
-}
-
 /// Loads for looking at; problems go to `err`.
 fn look(
     file: &Path,
@@ -360,26 +318,6 @@ fn look(
             Ok(None)
         }
     }
-}
-
-/// Warnings and problems, each with its line of the file and a caret, and their number.
-///
-/// # Errors
-/// When `err` is closed.
-pub fn write_problems(problems: &Problems, err: &mut dyn Write) -> io::Result<()> {
-    let file = &problems.file;
-    write_warnings(file, &problems.warnings, err)?;
-    let text = config::read(file).ok();
-    let mut told = String::new();
-    for problem in &problems.list {
-        let _ = excerpt::write(&mut told, &file.display().to_string(), problem, text.as_deref());
-    }
-    writeln!(err, "{told}{}", many(problems.list.len(), "problem"))
-}
-
-/// "1 problem", "2 problems".
-fn many(count: usize, one: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 fn check(

@@ -1,6 +1,6 @@
 //! The configuration: YAML to plain values, with every problem found in one go.
 //!
-//! `raw` (a tree that knows its lines) → `check` (against the one description in `file`) →
+//! `yaml` (a tree that knows its lines) → `validate` (against the one description in `definition`) →
 //! `compile` (names resolved, secrets opened, the chain tried) → [`settings::Settings`].
 
 use std::{
@@ -36,22 +36,13 @@ use self::settings::LicenseSource;
 pub use self::{
     diagnostics::{Diagnostic, Diagnostics, Problems, Warning, in_file},
     json_schema::schema,
+    secrets::Secrets,
     settings::Settings,
     source_files::SourceFiles,
 };
 
 /// Larger files are refused: nobody writes them by hand.
 pub const MAX_FILE: u64 = 1024 * 1024;
-
-/// Whether secrets that are not on this machine are a problem.
-///
-/// `check` runs in places that must not have them (a laptop, a build server); there an unset
-/// variable or a missing file is a warning. Whoever starts a gateway needs them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrets {
-    Required,
-    MayBeAbsent,
-}
 
 /// Reads a file for `run` and reload: secrets are required.
 ///

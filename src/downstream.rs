@@ -10,6 +10,7 @@
 //! `header_timeout`, in bytes by [`head::LONGEST`], in number by [`connections`].
 
 pub mod accept;
+pub mod address_block;
 pub mod body;
 pub mod client_ip;
 pub mod connection;

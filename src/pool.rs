@@ -14,6 +14,7 @@ pub mod health_events;
 pub mod health_registry;
 pub mod key;
 mod key_state;
+mod key_turnover;
 pub mod latency;
 pub mod lease;
 pub mod model_limits;

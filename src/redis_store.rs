@@ -23,11 +23,14 @@
 
 mod connection;
 pub mod durability_check;
+mod failure;
 mod format;
 pub mod one_shot;
 pub mod pubsub;
 pub mod script;
+mod subscriber;
 mod thread_connection;
+mod timing;
 pub mod url;
 pub mod wait_budget;
 
@@ -51,9 +54,18 @@ use tokio::{
 };
 
 use self::{
-    connection::RedisConnection, durability_check::UnsafeRedis, pubsub::Subscriber,
-    script::ScriptCall, thread_connection::ThreadConnection, url::RedisUrl,
+    connection::RedisConnection,
+    durability_check::UnsafeRedis,
+    script::ScriptCall,
+    subscriber::{BEATS, Subscriber},
+    thread_connection::ThreadConnection,
+    timing::CONNECT,
+    url::RedisUrl,
     wait_budget::WaitBudget,
+};
+pub use self::{
+    failure::{StoreFailure, StoreUnavailable},
+    timing::BEAT,
 };
 
 /// A store of which nothing is heard for so long is away; what an operation may wait for that sets
@@ -67,32 +79,10 @@ pub const MOMENT: Duration = Duration::from_secs(1);
 const KEPT: Duration = Duration::from_secs(2);
 /// Between two looks at a store that is away.
 const LOOK: Duration = Duration::from_millis(100);
-const CONNECT: Duration = Duration::from_secs(1);
 /// Operations under way at one time. More would only wait in the store's queue.
 const AT_ONCE: usize = 64;
 /// Seconds for which a sign stays that is not renewed.
 const SIGN: u64 = 3600;
-/// Between two looks at the store.
-pub const BEAT: Duration = Duration::from_millis(500);
-
-/// The store does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreUnavailable;
-
-/// Why an operation failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreFailure {
-    /// The store does not answer; the operation may have had its effect all the same.
-    Away,
-    /// It answers that it does not do this.
-    Refused,
-}
-
-impl From<StoreFailure> for StoreUnavailable {
-    fn from(_: StoreFailure) -> Self {
-        StoreUnavailable
-    }
-}
 
 pub struct RedisStore {
     address: RedisUrl,
@@ -448,7 +438,7 @@ impl RedisStore {
             // The sign lies on one server of a cluster.
             Err(_) if self.is_cluster() => {
                 let mut patience = WaitBudget::of(SILENCE);
-                let beat = Cmd::publish(pubsub::BEATS, self.message("beat"));
+                let beat = Cmd::publish(BEATS, self.message("beat"));
                 let told = async |wire: &mut RedisConnection| beat.query_async::<u64>(wire).await;
                 self.try_within(&mut patience, told).await?;
                 Ok(true)
@@ -469,7 +459,7 @@ impl RedisStore {
         if !self.is_cluster() {
             format::renew(&mut pipe);
         }
-        pipe.cmd("PUBLISH").arg(pubsub::BEATS).arg(self.message("beat")).ignore();
+        pipe.cmd("PUBLISH").arg(BEATS).arg(self.message("beat")).ignore();
         let told = async |wire: &mut RedisConnection| pipe.exec_async(wire).await;
         Ok(self.try_within(&mut WaitBudget::of(SILENCE), told).await?)
     }

@@ -9,29 +9,34 @@
 
 pub mod diff;
 pub mod file_watcher;
+mod outcome;
 mod status;
+mod trigger;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use gatekeeper_filters::kernel::Registry;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 
-pub use self::status::{LastRefusal, ReloadStatus, StatusNow};
-use self::{diff::changes, file_watcher::ReloadTrigger};
+use self::{diff::changes, trigger::ReloadTrigger};
+pub use self::{
+    outcome::{ReloadOutcome, ReloadRefused},
+    status::{LastRefusal, ReloadStatus, StatusNow},
+};
 use crate::{
     config::{
         self, Diagnostic, Problems, Secrets, SourceFiles,
         mask::mask,
         settings::{AdminSettings, LicenseSource, Settings},
     },
-    ledger::{EmbeddedLedger, PepperMismatch},
+    ledger::EmbeddedLedger,
     lifecycle::Lifecycle,
     os::systemd,
-    runtime::snapshot::{SharedState, Snapshot, SnapshotError},
+    runtime::snapshot::{SharedState, Snapshot},
     telemetry::access_log::Sink,
-    vault::pepper::{self, Pepper, pepper},
+    vault::pepper::{Pepper, pepper},
 };
 
 /// Lines of changes in the log; the rest is counted.
@@ -53,64 +58,6 @@ pub struct Reloader {
     /// What was read last, as it then was.
     seen: Mutex<SourceFiles>,
     bell: Arc<ReloadTrigger>,
-}
-
-/// What became of a file, or what would.
-#[derive(Debug, Default)]
-pub struct ReloadOutcome {
-    /// It is live, as far as it takes no hand-over.
-    pub live: bool,
-    /// One line for each thing that changes.
-    pub changes: Vec<String>,
-    /// Fields whose change waits for a hand-over.
-    pub waits: Vec<&'static str>,
-    pub warnings: Vec<String>,
-    /// Why it is refused; empty when it is not.
-    pub problems: Vec<String>,
-}
-
-/// Why the last good configuration stays.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadRefused {
-    #[error("{0}")]
-    File(#[from] Problems),
-    #[error("{0}")]
-    Snapshot(#[from] SnapshotError),
-    #[error("vault: {0}")]
-    Pepper(#[from] PepperMismatch),
-    #[error("vault: {0}")]
-    PepperText(#[from] pepper::PepperError),
-    #[error(
-        "admin.token: it is gone, and the gateway runs with one; a reload opens nothing by \
-         accident. Write `token: none` if it is meant"
-    )]
-    TokenGone,
-    #[error(
-        "admin.token: the listener stays at {0} until a hand-over, and off loopback it needs a token. \
-         Leave the token in, run `gatekeeper upgrade`, then take it out"
-    )]
-    Opened(SocketAddr),
-    #[error(
-        "licenses.sources: the list of `static` is empty now, and the {0} licences of it would be \
-         refused. Take the source out, or write `sources: none`, if it is meant"
-    )]
-    ListEmptied(usize),
-    #[error("log.access: {0}")]
-    AccessLog(std::io::Error),
-    #[error("providers: the stand-in provider begins with the process: restart the gateway for it")]
-    StandIn,
-}
-
-impl ReloadRefused {
-    /// One line for each problem.
-    pub fn lines(&self) -> Vec<String> {
-        match self {
-            ReloadRefused::File(problems) => {
-                problems.list.iter().map(Diagnostic::to_string).collect()
-            }
-            other => vec![other.to_string()],
-        }
-    }
 }
 
 /// A configuration that may go live.

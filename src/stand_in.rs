@@ -8,6 +8,7 @@ mod chat;
 mod embeddings;
 mod gemini;
 mod messages;
+mod render;
 mod responses;
 mod schema;
 

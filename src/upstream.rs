@@ -5,6 +5,7 @@
 //! the loop is ours. The only way back is before the first byte of an answer has gone to the app.
 
 pub mod attempt;
+mod attempt_error;
 pub mod classify;
 pub mod client_response;
 pub mod connector;
@@ -34,12 +35,13 @@ use gatekeeper_filters::kernel::{
 
 use self::{
     attempt::Attempt,
+    attempt_error::AttemptError,
     classify::{Failure, FailureCause},
     client_response::ClientResponse,
     connector::Connector,
     deadlines::Deadlines,
     failover::{FailoverPlan, NextStep},
-    wait::{AttemptError, watch},
+    wait::watch,
 };
 use crate::{
     dialect::translate::Translation,

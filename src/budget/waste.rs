@@ -7,7 +7,7 @@ use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::start;
+use super::day::start;
 
 const HOUR_MS: u64 = 3_600_000;
 /// Licences that a shard remembers; beyond that, those without anything of today or the last hour are

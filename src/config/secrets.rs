@@ -11,7 +11,7 @@ use std::{
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::{Secrets, diagnostics::Diagnostics, yaml::Node};
+use super::{diagnostics::Diagnostics, yaml::Node};
 use crate::{
     vault::VaultKeys,
     vault::{self, KekSource, kek::KekError, seal::check_secret},
@@ -20,6 +20,16 @@ use crate::{
 const MAX_FILE: u64 = 64 * 1024;
 /// Stands for a secret that is not on this machine, where that is allowed.
 pub(super) const ABSENT: &str = "absent";
+
+/// Whether secrets that are not on this machine are a problem.
+///
+/// `check` runs in places that must not have them (a laptop, a build server); there an unset
+/// variable or a missing file is a warning. Whoever starts a gateway needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    Required,
+    MayBeAbsent,
+}
 
 /// Reads and opens secrets while the file is compiled.
 pub(super) struct SecretLoader<'a> {

@@ -11,8 +11,12 @@ use super::{
 
 mod indentation;
 mod lexer;
+mod lines;
 
-use self::lexer::Lexer;
+use self::{
+    lexer::Lexer,
+    lines::{Found, Line, is_name, lines},
+};
 
 /// `at` is where the parser gave up.
 pub fn diagnose(text: &str, at: Position) -> Diagnostic {
@@ -29,47 +33,6 @@ pub fn diagnose(text: &str, at: Position) -> Diagnostic {
             (at, message.into())
         });
     Diagnostic::new(place, "", message)
-}
-
-type Found = Option<(Position, String)>;
-
-/// A line with something in it.
-pub(super) struct Line<'a> {
-    /// From 1.
-    pub number: usize,
-    /// Spaces before it.
-    pub indent: usize,
-    /// Without what surrounds it, and without a comment after it.
-    pub content: &'a str,
-}
-
-/// Lines that hold something, up to `last`.
-pub(super) fn lines(text: &str, last: usize) -> Vec<Line<'_>> {
-    let numbered = text.lines().take(last).enumerate();
-    let filled = numbered.filter_map(|(index, line)| {
-        let indent = line.len() - line.trim_start_matches(' ').len();
-        let content = line.find(" #").map_or(line, |comment| &line[..comment]).trim();
-        let is_filled = !content.is_empty() && !content.starts_with('#');
-        is_filled.then_some(Line { number: index + 1, indent, content })
-    });
-    filled.collect()
-}
-
-impl Line<'_> {
-    fn start(&self) -> Position {
-        Position { line: self.number, column: self.indent + 1 }
-    }
-
-    /// The text of the item, where it is one of a list.
-    fn bare(&self) -> &str {
-        self.content.trim_start_matches("- ").trim_start()
-    }
-
-    /// Where [`Line::bare`] begins.
-    fn bare_start(&self) -> Position {
-        let marks = self.content.chars().count() - self.bare().chars().count();
-        Position { line: self.number, column: self.indent + 1 + marks }
-    }
 }
 
 /// Characters that look like a space and are none, and tabs that indent.
@@ -98,13 +61,6 @@ fn blank(text: &str, last: usize) -> Found {
         }
     }
     None
-}
-
-fn is_name(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && word
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
 /// A word that may be repeated: a value in the wrong place may be a secret.

@@ -29,10 +29,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
 
-use super::{
-    connections::{Block, Seat},
-    serve::Service,
-};
+use super::{address_block::Block, connections::Seat, serve::Service};
 
 /// After an accept that failed for want of something.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use pingora_core::protocols::{Stream, http::ServerSession};
 
-use super::connections::Block;
+use super::address_block::Block;
 
 /// `waits_since` of a connection with a request under way.
 const BUSY: u64 = u64::MAX;

@@ -6,7 +6,6 @@
 //! end, those of addresses that have their share first.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -17,7 +16,10 @@ use std::{
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use super::connection::{ClientConnection, now};
+use super::{
+    address_block::Block,
+    connection::{ClientConnection, now},
+};
 use crate::os::fd_limit::FdBudget;
 
 /// A connection is idle when no byte came for so long, in milliseconds.
@@ -58,22 +60,6 @@ fn class(connection: &ClientConnection, now: u64) -> Option<(Class, u64)> {
         Some((Class::Slow, waits))
     } else {
         None
-    }
-}
-
-/// Where a client is: an IPv4 address, or the /64 that one household gets of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Block(IpAddr);
-
-impl Block {
-    pub fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-        })
     }
 }
 

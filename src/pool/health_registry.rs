@@ -1,21 +1,15 @@
 //! The health of all keys, accounts and providers: kept over reloads, found by name.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    ProviderPool,
     backoff::{Cooldown, Quarantine},
     breaker::Breaker,
     health::{GroupHealth, KeyHealth},
     health_events::{HealthChange, HealthEvent, HealthEventSender, HealthSubject},
-    key::MasterKey,
     retry_budget::RetryBudget,
 };
 use crate::{config::settings::BaseUrl, vault::KeyedHash};
@@ -62,7 +56,7 @@ fn hear_of_limit(cooling: &Cooldown, quarantine: &Quarantine, change: HealthChan
 pub struct HealthRegistry {
     /// A key whose secret changed is a new one, even if the old one was quarantined; so the mark of
     /// its secret is part of its name.
-    keys: Mutex<HashMap<(KeyName, String), Arc<KeyHealth>>>,
+    pub(super) keys: Mutex<HashMap<(KeyName, String), Arc<KeyHealth>>>,
     groups: Mutex<HashMap<KeyName, Arc<GroupHealth>>>,
     providers: Mutex<Providers>,
     pub(super) hasher: KeyedHash,
@@ -131,22 +125,6 @@ impl HealthRegistry {
         self.groups.lock().get(&(provider.clone(), group.clone())).cloned()
     }
 
-    /// These providers go live next: what an older configuration had taken away may be used again.
-    pub fn readmit(&self, next: &[ProviderPool]) {
-        for key in in_use(next) {
-            key.health.withdrawn.store(false, Relaxed);
-        }
-    }
-
-    /// These providers are live: every other key gets no new request, not even one that began when it was there.
-    pub fn withdraw_all_but(&self, live: &[ProviderPool]) {
-        let live: HashSet<*const KeyHealth> =
-            in_use(live).map(|key| Arc::as_ptr(&key.health)).collect();
-        for health in self.keys.lock().values() {
-            health.withdrawn.store(!live.contains(&Arc::as_ptr(health)), Relaxed);
-        }
-    }
-
     pub(super) fn key(&self, provider: &Arc<str>, id: &Arc<str>, mark: &str) -> Arc<KeyHealth> {
         let at = ((provider.clone(), id.clone()), mark.to_owned());
         self.keys.lock().entry(at).or_default().clone()
@@ -161,8 +139,4 @@ impl HealthRegistry {
         let at = (name.clone(), base.at(""));
         self.providers.lock().entry(at).or_default().clone()
     }
-}
-
-fn in_use(providers: &[ProviderPool]) -> impl Iterator<Item = &Arc<MasterKey>> {
-    providers.iter().flat_map(ProviderPool::keys).filter(|key| !key.is_switched_off())
 }

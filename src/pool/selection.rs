@@ -7,6 +7,7 @@ mod affinity;
 mod fastest;
 mod least_busy;
 mod round_robin;
+mod unique_backends;
 
 use std::{
     collections::BTreeSet,
@@ -45,10 +46,6 @@ pub fn index(backend: &Backend) -> Option<usize> {
         }
         _ => None,
     }
-}
-
-fn key(backend: &Backend) -> Option<&Arc<MasterKey>> {
-    backend.ext.get::<Arc<MasterKey>>()
 }
 
 /// How the keys of one provider take turns.
@@ -107,30 +104,6 @@ impl BackendIter for Candidates {
             Candidates::Fastest(turn) => turn.next(),
             Candidates::Affinity(turn) => turn.next(),
         }
-    }
-}
-
-/// Backends that a strategy offers one after the other, each once.
-struct UniqueBackends {
-    left: Vec<u16>,
-}
-
-impl UniqueBackends {
-    fn all(count: usize) -> Self {
-        Self { left: (0..count.min(usize::from(u16::MAX))).map(|index| index as u16).collect() }
-    }
-
-    /// Takes out the one for which `cost` is least.
-    fn cheapest<C: PartialOrd>(&mut self, cost: impl Fn(usize) -> C) -> Option<usize> {
-        let costs =
-            self.left.iter().enumerate().map(|(place, index)| (cost((*index).into()), place));
-        let (_, place) = costs.reduce(|best, next| if next.0 < best.0 { next } else { best })?;
-        Some(self.left.swap_remove(place).into())
-    }
-
-    /// Takes out the one at a place of those that are left.
-    fn take(&mut self, place: usize) -> usize {
-        self.left.swap_remove(place).into()
     }
 }
 

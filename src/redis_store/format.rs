@@ -3,7 +3,9 @@
 
 use redis::{Cmd, Pipeline};
 
-use super::{BEAT, connection::RedisConnection, durability_check::UnsafeRedis, pubsub};
+use super::{
+    connection::RedisConnection, durability_check::UnsafeRedis, subscriber::BEATS, timing::BEAT,
+};
 
 /// Another number with each change of what scripts keep. Gateways before 1 wrote none.
 const FORM: u32 = 1;
@@ -30,7 +32,7 @@ pub async fn check(wire: &mut RedisConnection) -> Result<(), UnsafeRedis> {
     let mut looks = 0;
     loop {
         let mut ask = Cmd::new();
-        ask.arg("PUBSUB").arg("NUMSUB").arg(pubsub::BEATS);
+        ask.arg("PUBSUB").arg("NUMSUB").arg(BEATS);
         let (_, living): (String, u64) = ask.query_async(wire).await?;
         let form: Option<u32> = Cmd::get(KEY).query_async(wire).await?;
         looks += 1;

@@ -9,22 +9,18 @@ use futures_util::StreamExt;
 use redis::Cmd;
 use tokio::time::timeout;
 
-use super::{BEAT, CONNECT, RedisStore, StoreUnavailable, connection};
+pub use super::subscriber::Subscriber;
+use super::{
+    RedisStore, connection,
+    failure::StoreUnavailable,
+    subscriber::BEATS,
+    timing::{BEAT, CONNECT},
+};
 
 /// A subscription on which no beat comes for so long is dead.
 const SILENCE: Duration = Duration::from_secs(3);
-pub(super) const BEATS: &str = "gk:beats";
 /// Before the boot of a process that has handed over.
 const RETIRED: &str = "-";
-
-/// What is done with a message: of which boot, and what it says.
-type MessageHandler = dyn Fn(&str, &str) + Send + Sync;
-
-/// What is done with the messages of a channel; those of this gateway are not among them.
-pub struct Subscriber {
-    pub channel: &'static str,
-    pub heard: Box<MessageHandler>,
-}
 
 impl RedisStore {
     /// What a message of this gateway looks like; scripts publish it, too.

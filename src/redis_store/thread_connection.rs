@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    CONNECT,
     connection::{self, RedisConnection},
+    timing::CONNECT,
     url::RedisUrl,
 };
 

@@ -5,6 +5,7 @@
 //! is told, never what they are.
 
 mod format;
+mod section;
 mod sections;
 
 use std::collections::HashMap;
@@ -12,77 +13,8 @@ use std::collections::HashMap;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
+use self::section::{Section, Value, short};
 use crate::config::settings::{LicenseSource, Settings};
-
-/// Characters of one value that are shown.
-const LONGEST: usize = 200;
-
-/// One thing of the configuration.
-struct Section {
-    /// `plan pro`, `provider groq: key groq-1`
-    name: String,
-    /// The thing it is a part of: it comes and goes with it.
-    part_of: Option<String>,
-    /// That it comes or goes is told elsewhere.
-    quiet: bool,
-    facts: Vec<Setting>,
-}
-
-struct Setting {
-    name: &'static str,
-    value: Value,
-    /// It is what it would be if nothing were written.
-    plain: bool,
-}
-
-#[derive(PartialEq)]
-enum Value {
-    Said(String),
-    /// Known by its hash alone.
-    Hidden(Option<[u8; 32]>),
-}
-
-impl Section {
-    fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), part_of: None, quiet: false, facts: Vec::new() }
-    }
-
-    fn part_of(mut self, whole: String) -> Self {
-        self.part_of = Some(whole);
-        self
-    }
-
-    fn quiet(mut self) -> Self {
-        self.quiet = true;
-        self
-    }
-
-    /// `plain` is what is said where nothing is written; empty where something always is.
-    fn says(mut self, name: &'static str, said: impl Into<String>, plain: &str) -> Self {
-        let said = said.into();
-        let plain = said == plain;
-        self.facts.push(Setting { name, value: Value::Said(said), plain });
-        self
-    }
-
-    fn hides(mut self, name: &'static str, bytes: Option<&[u8]>) -> Self {
-        let value = Value::Hidden(bytes.map(|bytes| Sha256::digest(bytes).into()));
-        self.facts.push(Setting { name, value, plain: true });
-        self
-    }
-
-    /// What is worth telling of a thing that is new.
-    fn summary(&self) -> String {
-        let told = self.facts.iter().filter(|fact| !fact.plain);
-        let told: Vec<String> = told
-            .filter_map(|fact| match &fact.value {
-                Value::Said(said) => Some(format!("{} {}", fact.name, short(said))),
-                Value::Hidden(_) => None,
-            })
-            .collect();
-        if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
-    }
-}
 
 /// Every change from one configuration to another; empty when nothing changes.
 pub fn changes(old: &Settings, new: &Settings) -> Vec<String> {
@@ -129,13 +61,6 @@ fn changed(was: &Section, is: &Section, lines: &mut Vec<String>) {
             (_, Value::Hidden(None)) => Some(format!("{name}: {fact} removed")),
             _ => Some(format!("{name}: {fact} changed")),
         });
-    }
-}
-
-fn short(text: &str) -> String {
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 

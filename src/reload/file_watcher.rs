@@ -10,8 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
-
 use super::Reloader;
 use crate::config::SourceFiles;
 
@@ -19,34 +17,6 @@ use crate::config::SourceFiles;
 const PAUSE: Duration = Duration::from_millis(500);
 /// From one reload to the next, however often one is asked for.
 const APART: Duration = Duration::from_millis(250);
-
-/// Wakes the thread that reads the file again.
-#[derive(Default)]
-pub(super) struct ReloadTrigger {
-    rung: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl ReloadTrigger {
-    pub fn ring(&self) {
-        *self.rung.lock() = true;
-        self.wake.notify_one();
-    }
-
-    /// Waits until it is rung, or for `at_most`; whether it was.
-    fn wait(&self, at_most: Duration) -> bool {
-        let mut rung = self.rung.lock();
-        if !*rung {
-            self.wake.wait_for(&mut rung, at_most);
-        }
-        std::mem::take(&mut rung)
-    }
-
-    /// Whoever rang until now is heard by what is done next.
-    fn silence(&self) {
-        *self.rung.lock() = false;
-    }
-}
 
 /// Reads the file again whenever it was saved or somebody asks, for as long as the gateway lives.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gatekeeper_filters::kernel::UnixMs;
 use parking_lot::Mutex;
 
-use super::ReloadOutcome;
+use super::outcome::ReloadOutcome;
 
 /// Told by the start and by every reload.
 pub struct ReloadStatus {

@@ -6,11 +6,11 @@ use gatekeeper_filters::{
 };
 use serde_json::{Value, json};
 
-use super::{asked, chat, embeddings, gemini, messages, responses, schema};
+use super::{asked, schema};
 
 /// One request.
 pub struct StandInRequest {
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     pub model: String,
     pub stream: bool,
     /// In tokens.
@@ -20,7 +20,7 @@ pub struct StandInRequest {
     pub cut: bool,
     /// Seconds since 1970.
     pub created: u64,
-    body: Value,
+    pub(super) body: Value,
 }
 
 /// What is answered.
@@ -63,28 +63,6 @@ impl StandInRequest {
             Reply::Call { name, arguments } => format!("{name}{arguments}"),
         };
         tokens(&said).max(1)
-    }
-
-    /// The answer as one JSON.
-    pub fn whole(&self) -> String {
-        match self.endpoint {
-            Endpoint::Embeddings => embeddings::whole(self, &self.body),
-            Endpoint::Messages => messages::whole(self),
-            Endpoint::Generate => gemini::whole(self),
-            Endpoint::Responses => responses::whole(self),
-            Endpoint::Chat => chat::whole(self),
-        }
-        .to_string()
-    }
-
-    /// The answer as events, in the pieces in which they are sent.
-    pub fn events(&self) -> Vec<String> {
-        match self.endpoint {
-            Endpoint::Messages => messages::events(self),
-            Endpoint::Generate => gemini::events(self),
-            Endpoint::Responses => responses::events(self),
-            Endpoint::Chat | Endpoint::Embeddings => chat::events(self),
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use pingora_core::{Error, protocols::http::client::HttpSession};
 use tokio::time::Instant;
 
 use super::{
+    attempt_error::AttemptError,
     classify::{self, Failure, FailureCause},
     client_response::ClientResponse,
     connector::{self, Connector, ProviderConnection},
@@ -16,7 +17,7 @@ use super::{
     rate_limit_headers,
     relay::{self, Relay},
     request, socket_options, stream_events,
-    wait::{AttemptError, CONNECTION, FIRST_BYTE, watch},
+    wait::{CONNECTION, FIRST_BYTE, watch},
 };
 use crate::{
     config::settings::Timeouts,

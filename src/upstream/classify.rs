@@ -11,7 +11,7 @@ use gatekeeper_filters::kernel::{Dialect, json::Reader};
 use http::HeaderMap;
 
 use self::error_details::{ErrorDetails, error_in, first_of, plain};
-use super::{rate_limit_headers, wait::AttemptError};
+use super::rate_limit_headers;
 use crate::{
     dialect::redact,
     pool::{health::QuarantineReason, key::AttemptFeedback, model_limits::Scope},
@@ -468,15 +468,6 @@ fn walled() -> redact::ProviderMessage {
     let message = "A firewall of the AI service did not let this message through. \
                    Please put it in other words.";
     own_words(message, "invalid_request")
-}
-
-impl From<Classification> for AttemptError {
-    fn from(judgement: Classification) -> Self {
-        match judgement {
-            Classification::Failed(failure) => AttemptError::Failed(failure),
-            Classification::Relay(relayed) => AttemptError::Relay(relayed),
-        }
-    }
 }
 
 #[cfg(test)]

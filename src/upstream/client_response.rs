@@ -19,7 +19,7 @@ use pingora_core::{
 };
 use pingora_http::ResponseHeader;
 
-use super::wait::AttemptError;
+use super::attempt_error::AttemptError;
 use crate::{
     dialect::{error_body, redact::ProviderMessage},
     downstream::respond::{self, within_write_time},

@@ -23,13 +23,14 @@ use pingora_core::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
 use super::{
+    attempt_error::AttemptError,
     classify::{self, Failure},
     client_response::ClientResponse,
     deadlines::Deadlines,
     http_io::{brief, ended},
     socket_options,
     stream_events::{StreamError, StreamEvents},
-    wait::{self, AttemptError, watch},
+    wait::{self, watch},
 };
 use crate::{
     config::settings::Timeouts,

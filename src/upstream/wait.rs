@@ -2,74 +2,19 @@
 
 use std::{future::Future, pin::Pin};
 
-use gatekeeper_filters::kernel::{Exchange, OnDisconnect};
+use gatekeeper_filters::kernel::OnDisconnect;
 use tokio::time::Instant;
 
 use super::{
-    classify::{ClientError, Failure, FailureCause},
+    attempt_error::AttemptError,
+    classify::Failure,
     client_response::ClientResponse,
     deadlines::{DeadlineKind, Deadlines},
 };
-use crate::pool::key::AttemptFeedback;
 
 /// Waits before the head of an answer.
 pub const CONNECTION: &str = "connection";
 pub const FIRST_BYTE: &str = "first byte";
-
-/// Why an attempt did not deliver.
-pub enum AttemptError {
-    Failed(Failure),
-    Relay(ClientError),
-    /// The app left, or did not take its answer.
-    AppLeft,
-    /// The deadline over all attempts passed before anything was committed.
-    Deadline,
-    /// The gateway itself is short of something, named here for the operator; nothing was committed.
-    Crowded(&'static str),
-    /// The answer broke after its first event; holds what to log, and what the key showed.
-    Broken(String, AttemptFeedback),
-}
-
-impl AttemptError {
-    /// Whether a provider may have worked on what nobody gets. What it refused, and what was refused before
-    /// it was written whole, cost nothing.
-    pub fn wastes(&self, exchange: &Exchange) -> bool {
-        let worked = exchange.written.is_some() && !exchange.progress.delivered;
-        worked
-            && match self {
-                AttemptError::Failed(failure) => failure.cause.is_work(),
-                AttemptError::Deadline => true,
-                AttemptError::Crowded(_) => exchange.progress.answered,
-                AttemptError::Relay(_) | AttemptError::AppLeft | AttemptError::Broken(..) => false,
-            }
-    }
-
-    pub fn is_timeout(&self) -> bool {
-        match self {
-            AttemptError::Failed(failure) => failure.cause == FailureCause::Timeout,
-            AttemptError::Deadline => true,
-            _ => false,
-        }
-    }
-
-    /// Metric label, and what the key showed.
-    pub fn account(&self) -> (&'static str, AttemptFeedback) {
-        match self {
-            AttemptError::Failed(failure) => (failure.cause.name(), failure.news),
-            AttemptError::Relay(_) => ("request_rejected", AttemptFeedback::Heard),
-            AttemptError::AppLeft => ("app_left", AttemptFeedback::None),
-            AttemptError::Deadline => (FailureCause::Timeout.name(), AttemptFeedback::TimedOut),
-            AttemptError::Crowded(_) => ("crowded", AttemptFeedback::None),
-            AttemptError::Broken(_, news) => (FailureCause::BrokenAnswer.name(), *news),
-        }
-    }
-}
-
-impl From<Failure> for AttemptError {
-    fn from(failure: Failure) -> Self {
-        AttemptError::Failed(failure)
-    }
-}
 
 /// Waits for something of the provider's, with an eye on the clock and, when it takes longer than a
 /// moment, on the app. While output flows, the next write shows that an app has left. When it has,

@@ -76,6 +76,11 @@ impl Source {
 
     /// Every pair of modules of which the first names something of the second.
     pub fn imports(&self) -> BTreeSet<(Module, Module)> {
+        self.named().into_iter().map(|(from, to, _)| (from, to)).collect()
+    }
+
+    /// The same, with the path by which it is named.
+    pub fn named(&self) -> BTreeSet<(Module, Module, String)> {
         let mut pairs = BTreeSet::new();
         for file in &self.files {
             let paths = file.imports.iter().map(|import| import.path.clone());
@@ -83,7 +88,7 @@ impl Source {
                 if let Some(target) = self.home(&file.module, &path, 0)
                     && target != file.module
                 {
-                    pairs.insert((file.module.clone(), target));
+                    pairs.insert((file.module.clone(), target, path.join("::")));
                 }
             }
         }

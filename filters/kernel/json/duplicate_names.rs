@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::{Node, value::Name};
+use super::{node::Node, value::Name};
 
 /// The names of objects up to this size are compared pair by pair, those of larger ones by hash.
 const PAIRWISE: usize = 16;

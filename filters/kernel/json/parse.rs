@@ -2,7 +2,8 @@
 
 pub(super) use super::escapes::{hex, low_surrogate};
 use super::{
-    MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, ParseError, ParseErrorKind, Tag, duplicate_names::Seen,
+    duplicate_names::Seen,
+    node::{MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, ParseError, ParseErrorKind, Tag},
 };
 
 pub(super) fn parse(

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use super::{
-    Node, Tag,
+    node::{Node, Tag},
     parse::{hex, low_surrogate},
 };
 

@@ -1,6 +1,10 @@
 //! The Responses API: named events, each of which also carries its name as `type`.
 
-use super::{Carries, Output, StreamEnd, counts, failed, is_empty, member_text, text};
+use super::{
+    Carries, StreamEnd,
+    counts::{Output, counts, failed},
+    is_empty, member_text, text,
+};
 use crate::{
     kernel::json::{JsonKind, Value},
     meter::{Reading, estimate::Estimate},

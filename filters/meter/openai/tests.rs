@@ -5,6 +5,7 @@ use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::json;
 
 use super::*;
+use crate::kernel::Usage;
 use crate::{
     kernel::{Metered, UsageSource, Vocabulary},
     meter::{

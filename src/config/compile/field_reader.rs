@@ -12,7 +12,7 @@ use crate::config::{
     yaml::{Node, ScalarType},
 };
 
-pub(in crate::config) struct FieldReader<'a> {
+pub struct FieldReader<'a> {
     node: Option<&'a Node>,
     fields: &'static [Field],
     path: String,

@@ -6,13 +6,15 @@ use gatekeeper_filters::kernel::{ModelSet, OnDisconnect, Plan, plan::DEFAULT_CON
 use secrecy::SecretString;
 
 mod guessable;
+mod named_plan;
 mod shops;
 mod signed;
 
 pub use self::guessable::warn_of_guessable_keys;
+use self::named_plan::named_plan;
 use super::{field_reader::FieldReader, prompts};
 use crate::config::{
-    diagnostics::{Diagnostics, Position, did_you_mean},
+    diagnostics::{Diagnostics, did_you_mean},
     scalars,
     secrets::SecretLoader,
     settings::{LicenseCacheSettings, LicenseSettings, LicenseSource, PlanPrice, StaticKey},
@@ -204,19 +206,4 @@ fn plan_of(
     report: &mut Diagnostics,
 ) -> Option<Arc<Plan>> {
     named_plan(view.text("plan")?, plans, (view.at("plan"), view.path("plan")), report)
-}
-
-/// The plan of that name, or a problem at that place.
-fn named_plan(
-    name: &str,
-    plans: &[Arc<Plan>],
-    (at, path): (Position, String),
-    report: &mut Diagnostics,
-) -> Option<Arc<Plan>> {
-    let plan = plans.iter().find(|plan| &*plan.name == name).cloned();
-    if plan.is_none() {
-        let near = did_you_mean(name, plans.iter().map(|plan| &*plan.name));
-        report.problem(at, path, format!("unknown plan `{name}`{near}"));
-    }
-    plan
 }

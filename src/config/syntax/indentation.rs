@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Found, Line, lines};
+use super::lines::{Found, Line, lines};
 
 /// The field that stands oddly among those around a line.
 pub(super) fn odd(text: &str, last: usize) -> Found {
@@ -62,7 +62,7 @@ fn section(
         .map(|(indent, _)| *indent)?;
     let odd = fields.iter().find(|line| line.indent != usual)?;
     let whose = match parent.map(|parent| parent.bare().trim_end_matches(':')) {
-        Some(name) if super::is_name(name) => format!("the other fields of `{name}`"),
+        Some(name) if super::lines::is_name(name) => format!("the other fields of `{name}`"),
         Some(_) => "the others beside it".into(),
         None => "the other fields".into(),
     };

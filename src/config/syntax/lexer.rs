@@ -1,6 +1,6 @@
 //! Quotes and brackets of a text, and words that can't begin a plain value.
 
-use super::{Found, Position};
+use super::{Position, lines::Found};
 
 /// What a value begins after.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 
-use super::{UniqueBackends, key};
+use super::unique_backends::{UniqueBackends, key};
 use crate::pool::backoff::mixed;
 
 pub struct Fastest {

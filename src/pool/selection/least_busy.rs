@@ -13,7 +13,7 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 
-use super::{UniqueBackends, key};
+use super::unique_backends::{UniqueBackends, key};
 
 pub struct LeastBusy {
     backends: Vec<Backend>,

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Section,
     format::{AUTO, NONE, UNLIMITED, dollars, duration, limit, list, or, price, size},
+    section::Section,
 };
 use crate::{
     config::settings::{

@@ -1,4 +1,4 @@
-use super::*;
+use super::{section::LONGEST, *};
 use crate::config;
 
 const FILE: &str = r#"server: { listen: "127.0.0.1:8080", threads: 2 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gatekeeper_filters::kernel::Plan;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::named_plan;
+use super::named_plan::named_plan;
 use crate::{
     config::{
         base_url,

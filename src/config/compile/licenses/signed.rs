@@ -8,7 +8,7 @@ use base64::{
 };
 use gatekeeper_filters::kernel::Plan;
 
-use super::named_plan;
+use super::named_plan::named_plan;
 use crate::{
     config::{
         compile::field_reader::FieldReader, diagnostics::Diagnostics, validate::join, yaml::Node,
