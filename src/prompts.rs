@@ -45,7 +45,7 @@ pub struct Prompt {
     pub max_output_tokens: Option<u64>,
     /// The JSON schema that an answer must fit.
     pub schema: Option<AnswerSchema>,
-    pub tools: Vec<Tool>,
+    pub tools: Vec<PromptTool>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub struct AnswerSchema {
 
 /// A function that the app runs when the model calls it.
 #[derive(Debug)]
-pub struct Tool {
+pub struct PromptTool {
     pub name: String,
     pub description: String,
     /// A JSON schema.

@@ -22,7 +22,7 @@ use std::borrow::Cow;
 
 use self::{
     features::READ,
-    prompt::{Effort, Prompt},
+    prompt::{Effort, PromptText},
 };
 use crate::kernel::{ModelRequest, Score};
 
@@ -32,7 +32,7 @@ const EARLIER: usize = READ / 4;
 const BUDGET: usize = READ / 2;
 
 pub fn score(ask: &ModelRequest) -> Score {
-    let prompt = Prompt::read(ask);
+    let prompt = PromptText::read(ask);
     likelihood(hardest(&prompt.turns) + around(&prompt))
 }
 
@@ -56,7 +56,7 @@ fn hardest(turns: &[Cow<'_, str>]) -> f32 {
 
 /// Evidence from what stands around the user's words. Apps send most of it with every request, so
 /// none of it decides alone, but an explicit wish for thought.
-fn around(prompt: &Prompt<'_>) -> f32 {
+fn around(prompt: &PromptText<'_>) -> f32 {
     let if_so = |is: bool, weight: f32| if is { weight } else { 0.0 };
     let length = match prompt.output_cap {
         Some(..=100) => -0.6,

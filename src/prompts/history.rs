@@ -22,7 +22,7 @@ pub struct History {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum TurnRole {
     User,
     Assistant,
 }
@@ -42,7 +42,7 @@ impl fmt::Display for History {
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
-    pub role: Role,
+    pub role: TurnRole,
     pub text: String,
 }
 
@@ -82,16 +82,18 @@ fn turn(history: &History, message: &Value<'_>, at: &str) -> Result<Turn, Reject
     if let Some(text) = message.as_str() {
         // The input of `/v1/responses` may be one text.
         return match history.has_user {
-            true => Ok(Turn { role: Role::User, text: text.into_owned() }),
+            true => Ok(Turn { role: TurnRole::User, text: text.into_owned() }),
             false => refuse(at, "this prompt takes no messages of the user"),
         };
     }
     let role = message.get("role").filter(|role| !role.is_null());
     let role = match role.as_ref().and_then(Value::as_str).as_deref() {
-        Some("user") if history.has_user => Role::User,
-        Some("assistant" | "model") if history.has_assistant => Role::Assistant,
+        Some("user") if history.has_user => TurnRole::User,
+        Some("assistant" | "model") if history.has_assistant => TurnRole::Assistant,
         // Gemini's contents have no role where there is but one speaker.
-        None if role.is_none() && history.has_user && message.get("parts").is_some() => Role::User,
+        None if role.is_none() && history.has_user && message.get("parts").is_some() => {
+            TurnRole::User
+        }
         _ => return refuse(at, history.roles()),
     };
     let mut text = None;

@@ -14,7 +14,7 @@ const VARIABLES: &str = "variables";
 
 /// What an app asks for, not yet held against the prompt.
 #[derive(Debug)]
-pub struct Asked<'a> {
+pub struct PromptRequest<'a> {
     pub name: Cow<'a, str>,
     /// The member that names it.
     pub named_by: &'static str,
@@ -70,7 +70,10 @@ const CHOSEN: [&str; 14] = [
 ///
 /// # Errors
 /// 400 naming the member that a prompt leaves no choice about.
-pub fn read<'a>(way: Way<'a>, document: &'a Document) -> Result<Option<Asked<'a>>, Rejection> {
+pub fn read<'a>(
+    way: Way<'a>,
+    document: &'a Document,
+) -> Result<Option<PromptRequest<'a>>, Rejection> {
     let root = document.root();
     if root.kind() != JsonKind::Object {
         return match way {
@@ -79,7 +82,7 @@ pub fn read<'a>(way: Way<'a>, document: &'a Document) -> Result<Option<Asked<'a>
         };
     }
     let Some((name, named_by)) = name_of(way, &root)? else { return Ok(None) };
-    let mut asked = Asked {
+    let mut asked = PromptRequest {
         name,
         named_by,
         variables: Variables::None,
@@ -134,7 +137,7 @@ fn name_of<'a>(
     Ok(named)
 }
 
-impl<'a> Asked<'a> {
+impl<'a> PromptRequest<'a> {
     /// A member of the gateway's own way: nothing but what is known here.
     fn own_member(&mut self, name: &str, value: Value<'a>) -> Result<(), Rejection> {
         match name {

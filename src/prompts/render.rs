@@ -7,10 +7,10 @@ use gatekeeper_filters::kernel::{Code, Endpoint, Plan, Rejection, json::Document
 
 use super::{
     Prompt, Prompts, history,
-    history::{Role, Turn},
-    read::{self, Asked, Way},
+    history::{Turn, TurnRole},
+    read::{self, PromptRequest, Way},
     template, variables,
-    write::Body,
+    write::PromptBody,
 };
 
 /// The user's turn of a prompt that has nothing else to say there.
@@ -67,7 +67,7 @@ fn may_be_one(way: Way<'_>, body: &Bytes) -> bool {
 fn find(
     prompts: &Prompts,
     plan: Option<&Plan>,
-    asked: &Asked<'_>,
+    asked: &PromptRequest<'_>,
 ) -> Result<Arc<Prompt>, Rejection> {
     let opens = |name: &str| plan.is_none_or(|plan| plan.prompts.allows(name));
     let Some(prompt) = prompts.get(&*asked.name) else {
@@ -90,7 +90,11 @@ fn find(
     Ok(prompt.clone())
 }
 
-fn fill(prompt: Arc<Prompt>, asked: &Asked<'_>, endpoint: Endpoint) -> Result<Rendered, Rejection> {
+fn fill(
+    prompt: Arc<Prompt>,
+    asked: &PromptRequest<'_>,
+    endpoint: Endpoint,
+) -> Result<Rendered, Rejection> {
     check_model(&prompt, asked)?;
     let output_cap = output_cap(&prompt, asked)?;
     let values = asked
@@ -100,7 +104,7 @@ fn fill(prompt: Arc<Prompt>, asked: &Asked<'_>, endpoint: Endpoint) -> Result<Re
     let mut turns = history::turns(prompt.history.as_ref(), sent, asked.messages_at)?;
     let blocks = template::blocks(&prompt.variables, &values, &marker()?);
     close(&mut turns, blocks, asked.messages_at)?;
-    let body = Body {
+    let body = PromptBody {
         prompt: &prompt,
         values: &values,
         turns: &turns,
@@ -115,7 +119,7 @@ fn fill(prompt: Arc<Prompt>, asked: &Asked<'_>, endpoint: Endpoint) -> Result<Re
 /// Values of data go in front of what the user says last.
 fn close(turns: &mut Vec<Turn>, blocks: String, at: &str) -> Result<(), Rejection> {
     match turns.last_mut() {
-        Some(last) if last.role == Role::User => {
+        Some(last) if last.role == TurnRole::User => {
             if !blocks.is_empty() {
                 last.text = format!("{blocks}\n\n{}", last.text);
             }
@@ -126,14 +130,14 @@ fn close(turns: &mut Vec<Turn>, blocks: String, at: &str) -> Result<(), Rejectio
         }
         _ => {
             let text = if blocks.is_empty() { BEGIN.into() } else { blocks };
-            turns.push(Turn { role: Role::User, text });
+            turns.push(Turn { role: TurnRole::User, text });
         }
     }
     Ok(())
 }
 
 /// The app may name the prompt where a model would stand, or leave it out.
-fn check_model(prompt: &Prompt, asked: &Asked<'_>) -> Result<(), Rejection> {
+fn check_model(prompt: &Prompt, asked: &PromptRequest<'_>) -> Result<(), Rejection> {
     match asked.model.as_deref() {
         None | Some("") => Ok(()),
         Some(model) if *model == *prompt.public_name || *model == *prompt.model => Ok(()),
@@ -143,7 +147,7 @@ fn check_model(prompt: &Prompt, asked: &Asked<'_>) -> Result<(), Rejection> {
     }
 }
 
-fn output_cap(prompt: &Prompt, asked: &Asked<'_>) -> Result<Option<u64>, Rejection> {
+fn output_cap(prompt: &Prompt, asked: &PromptRequest<'_>) -> Result<Option<u64>, Rejection> {
     match (asked.output_cap, prompt.max_output_tokens) {
         (Some((field, cap)), Some(most)) if cap > most => {
             let message =

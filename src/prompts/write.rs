@@ -3,12 +3,12 @@
 use gatekeeper_filters::kernel::Endpoint;
 
 use super::{
-    Prompt, Tool,
-    history::{Role, Turn},
+    Prompt, PromptTool,
+    history::{Turn, TurnRole},
 };
 
 /// What a prompt was made into.
-pub struct Body<'a> {
+pub struct PromptBody<'a> {
     pub prompt: &'a Prompt,
     pub values: &'a [Option<String>],
     /// Never empty.
@@ -45,7 +45,7 @@ impl Json {
     }
 }
 
-impl Body<'_> {
+impl PromptBody<'_> {
     pub fn write(&self, endpoint: Endpoint) -> Vec<u8> {
         let mut json = Json(Vec::with_capacity(1024));
         match endpoint {
@@ -64,7 +64,7 @@ impl Body<'_> {
     /// Role and content, as OpenAI and Anthropic have them.
     fn turns(&self, json: &mut Json) {
         for (place, turn) in self.turns.iter().enumerate() {
-            let role = if turn.role == Role::User { "user" } else { "assistant" };
+            let role = if turn.role == TurnRole::User { "user" } else { "assistant" };
             json.raw(if place > 0 { ",{\"role\":" } else { "{\"role\":" }).string(role);
             json.raw(",\"content\":").string(&turn.text).raw("}");
         }
@@ -149,7 +149,7 @@ impl Body<'_> {
         self.system(json);
         json.raw("}]},\"contents\":");
         json.list(self.turns, |json, turn| {
-            let role = if turn.role == Role::User { "user" } else { "model" };
+            let role = if turn.role == TurnRole::User { "user" } else { "model" };
             json.raw("{\"role\":").string(role).raw(",\"parts\":[{\"text\":");
             json.string(&turn.text).raw("}]}");
         });
@@ -178,7 +178,7 @@ impl Body<'_> {
         json.raw("}");
     }
 
-    fn tools(&self, json: &mut Json, write: impl FnMut(&mut Json, &Tool)) {
+    fn tools(&self, json: &mut Json, write: impl FnMut(&mut Json, &PromptTool)) {
         if !self.prompt.tools.is_empty() {
             json.raw(",\"tools\":").list(&self.prompt.tools, write);
         }
@@ -190,7 +190,7 @@ impl Body<'_> {
     }
 }
 
-fn describe(json: &mut Json, tool: &Tool, schema: &str) {
+fn describe(json: &mut Json, tool: &PromptTool, schema: &str) {
     if !tool.description.is_empty() {
         json.raw(",\"description\":").string(&tool.description);
     }

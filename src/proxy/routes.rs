@@ -17,28 +17,13 @@ use crate::{
 };
 
 mod not_served;
+mod table;
 
-pub use self::not_served::{no_cors, not_served, shown_path};
-
-/// A row of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteEntry {
-    /// Goes to a provider.
-    Provider(Endpoint),
-    /// One of the prompts; the path names it.
-    Prompt,
-    Models,
-    /// One of them; the path names it.
-    Model,
-    /// Anthropic's estimate of what a request weighs.
-    CountTokens,
-    Me,
-    Activate,
-    Deactivate,
-    /// Of this shop.
-    Webhook(&'static dyn Shop),
-    Health,
-}
+use self::table::TABLE;
+pub use self::{
+    not_served::{no_cors, not_served, shown_path},
+    table::RouteEntry,
+};
 
 /// The name of a shop follows; for shops that sign nothing, a secret after it.
 const WEBHOOKS: &[u8] = b"/webhooks/";
@@ -55,20 +40,6 @@ const PROMPTS: &[u8] = b"/v1/prompts/";
 
 /// One model's name follows.
 const MODEL: &[u8] = b"/v1/models/";
-
-pub(super) const TABLE: [(&str, &str, RouteEntry); 11] = [
-    ("POST", "/v1/chat/completions", RouteEntry::Provider(Endpoint::Chat)),
-    ("POST", "/chat", RouteEntry::Provider(Endpoint::Chat)),
-    ("POST", "/v1/responses", RouteEntry::Provider(Endpoint::Responses)),
-    ("POST", "/v1/embeddings", RouteEntry::Provider(Endpoint::Embeddings)),
-    ("POST", "/v1/messages", RouteEntry::Provider(Endpoint::Messages)),
-    ("POST", "/v1/messages/count_tokens", RouteEntry::CountTokens),
-    ("GET", "/v1/models", RouteEntry::Models),
-    ("GET", "/v1/me", RouteEntry::Me),
-    ("POST", "/license/activate", RouteEntry::Activate),
-    ("POST", "/license/deactivate", RouteEntry::Deactivate),
-    ("GET", "/healthz", RouteEntry::Health),
-];
 
 /// Finds the row; the query is ignored and goes nowhere.
 ///

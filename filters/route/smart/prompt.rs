@@ -16,7 +16,7 @@ const PARSED: usize = 32 * 1024;
 const TURNS: usize = 16;
 
 #[derive(Debug, Default, PartialEq)]
-pub struct Prompt<'a> {
+pub struct PromptText<'a> {
     /// What the user wrote: the last turn, the first one, then those between, later ones first.
     pub turns: Vec<Cow<'a, str>>,
     pub tools: bool,
@@ -40,7 +40,7 @@ pub enum Effort {
 /// OpenAI chat and Anthropic; OpenAI responses; Gemini.
 const TURNS_OF: [&str; 3] = ["messages", "input", "contents"];
 
-impl<'a> Prompt<'a> {
+impl<'a> PromptText<'a> {
     pub fn read(ask: &'a ModelRequest) -> Self {
         let members = &ask.members;
         let mut prompt = Self {
@@ -167,7 +167,7 @@ mod tests {
 
     #[track_caller]
     fn turns(body: &str) -> Vec<String> {
-        Prompt::read(&ask(body)).turns.iter().map(|turn| turn.to_string()).collect()
+        PromptText::read(&ask(body)).turns.iter().map(|turn| turn.to_string()).collect()
     }
 
     #[test]
@@ -180,11 +180,11 @@ mod tests {
         let input = r#"{"input":[{"role":"user","content":[{"type":"input_text","text":"one"}]},
             {"type":"function_call_output","call_id":"c","output":"Why?"}]}"#;
         assert_eq!(turns(input), ["one"]);
-        assert!(Prompt::read(&ask(input)).tool_results);
+        assert!(PromptText::read(&ask(input)).tool_results);
         let contents = r#"{"contents":[{"parts":[{"text":"one"},{"inlineData":{"data":"x"}}]},
             {"role":"model","parts":[{"text":"Why?"}]},{"role":"user","parts":[{"text":"two"}]}]}"#;
         assert_eq!(turns(contents), ["two", "one"]);
-        assert!(Prompt::read(&ask(contents)).images);
+        assert!(PromptText::read(&ask(contents)).images);
         for odd in ["{}", r#"{"messages":null}"#, r#"{"messages":[1,"a",{"role":"user"},[]]}"#] {
             assert!(turns(odd).is_empty(), "{odd}");
         }
@@ -194,7 +194,7 @@ mod tests {
     fn what_the_app_wants_of_the_answer_is_found() {
         let read = |body: &str| {
             let ask = ask(body);
-            let prompt = Prompt::read(&ask);
+            let prompt = PromptText::read(&ask);
             (prompt.tools, prompt.schema, prompt.effort)
         };
         let schema = r#"{"response_format":{"type":"json_schema","json_schema":{}},"tools":[]}"#;

@@ -15,7 +15,7 @@ use crate::{
         yaml::{MapEntry, Node, NodeKind},
     },
     prompts::{
-        AnswerSchema, PREFIX, Prompt, Prompts, Tool,
+        AnswerSchema, PREFIX, Prompt, PromptTool, Prompts,
         history::{self, History},
         template::Template,
         variables::{self, Variable, VariableKind},
@@ -250,7 +250,7 @@ fn object(text: &str, node: &Node, path: &str, report: &mut Diagnostics) -> Opti
     }
 }
 
-fn tools(view: &FieldReader<'_>, report: &mut Diagnostics) -> Vec<Tool> {
+fn tools(view: &FieldReader<'_>, report: &mut Diagnostics) -> Vec<PromptTool> {
     let (shape, path) = (view.items_of("tools"), view.path("tools"));
     let list = view.node("tools").map(Node::items).unwrap_or_default();
     let mut tools = Vec::new();
@@ -271,7 +271,7 @@ fn tools(view: &FieldReader<'_>, report: &mut Diagnostics) -> Vec<Tool> {
         };
         let (Some(name), Some(parameters)) = (item.text("name"), parameters) else { continue };
         let description = item.text("description").unwrap_or_default().to_owned();
-        tools.push(Tool { name: name.to_owned(), description, parameters });
+        tools.push(PromptTool { name: name.to_owned(), description, parameters });
     }
     tools
 }

@@ -3,7 +3,7 @@
 use gatekeeper_filters::kernel::{Code, Rejection, near::nearest};
 use http::Method;
 
-use super::{RouteEntry, TABLE};
+use super::table::{RouteEntry, TABLE};
 
 /// Characters of a path that are repeated.
 const SHOWN: usize = 80;
