@@ -194,7 +194,7 @@ impl Licenses for ConfiguredLicenses {
         match Box::pin(self.validator.check_device(&self.sources, &license, asking)).await {
             Ok(()) => LicenseStatus::Valid(license),
             Err(Code::DeviceLimit) => LicenseStatus::OtherDevice(license),
-            Err(_) => LicenseStatus::Unknown { why: "nobody could be asked about a device" },
+            Err(_) => LicenseStatus::Unknown { why: "the shop could not be asked about a device" },
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What gateways that share a store tell each other beside licences and the ledger: what they have
-//! spent, what was used day by day, which keys rest, and what they serve right now.
+//! What gateways on one shared store exchange beside licences and the ledger: spending, daily usage, key
+//! health, and live statistics.
 //!
 //! ```text
 //! gk:spent:DAY     picodollars of a day, by gateway and provider          hash, kept 3 days
@@ -10,8 +10,8 @@
 //! gk:history       an hour and a day of them, by gateway                   hash
 //! gk:keys          channel: one of them begins to rest, or is sound again
 //! ```
-//! Each gateway writes its own fields and nobody else's, and always the whole value: telling it twice
-//! changes nothing. Nothing here holds a request up, and nothing is decided by it alone.
+//! Each gateway writes only its own fields, and always the whole value, so a repeated write changes
+//! nothing. Requests never wait for it, and no decision rests on it alone.
 
 pub mod daily_sync;
 mod key_health;

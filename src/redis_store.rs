@@ -398,8 +398,8 @@ impl RedisStore {
                     log::info!("The shared store answers.");
                 } else {
                     log::warn!(
-                        "The shared store fails: {}. Licences go on from memory, and usage by \
-                         `store.on_store_down`, until it answers again.",
+                        "The shared store does not answer: {}. Until it does, licences are checked in memory \
+                         and usage is limited as `store.on_store_down` says.",
                         self.why.lock()
                     );
                 }

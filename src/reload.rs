@@ -129,14 +129,14 @@ impl Reloader {
                 }
                 for field in &outcome.waits {
                     log::warn!(
-                        "{file}: {field} changed, which takes a hand-over (`gatekeeper upgrade`) \
-                         or a restart; the rest is live."
+                        "{file}: the change of {field} takes effect after `gatekeeper upgrade` or a \
+                         restart; the other changes are live."
                     );
                 }
                 metrics.loaded();
                 self.history.live(&outcome);
                 match outcome.changes.is_empty() {
-                    true => log::info!("{file}: read again; it changes nothing."),
+                    true => log::info!("{file}: read again; nothing changed."),
                     false => log::info!("{file}: the changed configuration is live."),
                 }
                 outcome

@@ -285,7 +285,11 @@ fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Re
 /// Where a successor finds this process; without it nothing can be handed over.
 fn place(config: &Path, store: &Path) -> Option<RuntimeDir> {
     let place = RuntimeDir::prepare(config, store);
-    place.inspect_err(|problem| log::warn!("There is no place to hand over at: {problem}.")).ok()
+    place
+        .inspect_err(|problem| {
+            log::warn!("The control socket for upgrades cannot be created: {problem}.")
+        })
+        .ok()
 }
 
 /// What the services are made of.
@@ -518,13 +522,13 @@ pub fn protect_memory() {
         return;
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        log::warn!("Other processes of this user can read this one's memory: {error}.");
+        log::warn!("Other processes of this user can read the memory of this process: {error}.");
     }
 }
 
 fn no_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        log::warn!("Core dumps can't be switched off: {error}.");
+        log::warn!("Core dumps cannot be disabled: {error}.");
     }
 }

@@ -18,16 +18,16 @@
 //! then, while a settle that finds no room there, or whose message the shared store decides, waits in the
 //! successor's memory for a moment, as one of its own would.
 //!
-//! **There may be three and more**, while the first still ends its streams: what it says goes from each to
-//! the next. Each is told when its successor has handed on, and takes nothing back from then on.
+//! **There are two processes at most.** While the first still drains, its successor refuses another upgrade, so
+//! what the first settles has one place to go.
 //!
-//! Each side survives the other. If the connection ends before the successor was ready, or after, while
-//! this process is still there, this process sees to it that the successor is dead, reads the store
-//! again with its own reservations still open, says once more what was not heard, and serves on. If this
-//! process dies, the successor charges what it had open, as the next start would have done.
+//! Each side survives the other. If the connection ends before the successor was ready, or later while
+//! this process still runs, this process makes sure that the successor is dead, reads the store
+//! again with its own reservations still open, repeats what was not confirmed, and serves on. If this
+//! process dies, the successor charges its open requests, as the next start would have done.
 //!
 //! The connection is a Unix socket in a directory of mode 0700, one for each configuration, and both sides
-//! look who is there (SO_PEERCRED). Whoever may speak there could as well read the store.
+//! check the peer (SO_PEERCRED). A process with access to the socket could also read the store.
 
 mod adopted_requests;
 mod control_socket;

@@ -197,7 +197,7 @@ async fn attempt_all(
             Err(AttemptError::AppLeft) => return ForwardResult::AppLeft,
             Err(AttemptError::Broken(detail, _)) => {
                 log::warn!(
-                    "A stream broke after it had begun: {detail}. request={} target={} key={}",
+                    "A stream broke after its first event: {detail}. request={} target={} key={}",
                     flight.request_id,
                     target.label,
                     lease.key().id

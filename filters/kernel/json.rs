@@ -1,5 +1,5 @@
 //! Strict JSON (RFC 8259): one pass checks everything and leaves a flat list of nodes, so that
-//! whoever reads the text afterwards walks the list and parses nothing again.
+//! later readers walk the list and parse nothing again.
 //!
 //! Text from an app is read strictly. JSON parsers differ in what they make of doubled names, lone
 //! surrogates or broken UTF-8; whatever two readers could understand in two ways is refused, so that

@@ -1,7 +1,7 @@
 //! What the app asks for: the few members the gateway reads, and all members it may send on.
 //!
-//! The body was checked as strict JSON before an `ModelRequest` exists. Members that nobody changes are
-//! sent on as the bytes that were checked; nothing is re-serialised.
+//! The body was checked as strict JSON before a `ModelRequest` exists. Unchanged members are sent on as the
+//! bytes that were checked; nothing is re-serialised.
 
 use std::{borrow::Cow, ops::Range, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Estimates tokens where nobody reported them: how likely a token begins at each character.
+//! Estimates tokens where no count was reported: how likely a token begins at each character.
 //!
 //! A vocabulary joins what often stands together, so whether a token begins somewhere depends on the characters
 //! before: hardly ever inside `the`, almost always inside `xqz`. The weights are those probabilities, for two

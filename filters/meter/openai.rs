@@ -1,8 +1,8 @@
 //! Reads answers in OpenAI's dialect: OpenAI itself, Groq, Gemini's compatible endpoint, OpenRouter,
 //! vLLM, llama.cpp and the like.
 //!
-//! Providers are read leniently: what these readers do not understand sets nothing, and its bytes go
-//! to the app all the same. Data that is no JSON gives an empty [`Reading`].
+//! Providers are read leniently: what these readers do not understand sets nothing, and its bytes still
+//! go to the app. Data that is no JSON gives an empty [`Reading`].
 //!
 //! # What counts as usage
 //! A count is a plain integer from 0 to 2^53. Negative, fractional, larger ones and strings are

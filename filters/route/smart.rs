@@ -1,6 +1,6 @@
-//! How hard a request is: a smart model sends it to its simple or its complex tier by this.
+//! Scores how hard a request is; a smart model sends it to its simple or its complex tier accordingly.
 //!
-//! A pure function of the request. It asks nobody, keeps nothing, and its work is bounded: 1.5 KiB of what
+//! A pure function of the request, without calls or state, and with bounded work: 1.5 KiB of what
 //! the user wrote, however long the request. The hardest of the user's turns decides: the last one, the first
 //! one, which says what a conversation is about, and those between as far as the bound reaches. So a
 //! conversation that began hard stays with its model, and with the provider's cache of it.

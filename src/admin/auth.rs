@@ -1,10 +1,10 @@
-//! Who may look and who may act.
+//! Authentication of the admin listener: who may read and who may act.
 //!
 //! Where a token is configured, or the listener is off loopback, a request carries the token as a bearer
-//! token or a browser the cookie of a session. `Host` must be one of ours, so that a web page that rebinds
-//! its name to this address reads nothing; `Origin`, where a browser sends one, must be the very page of
-//! this listener, so that a page of somebody else, were it on another port of this machine, gets and
-//! changes nothing.
+//! token, or a browser the cookie of a session. `Host` must be a known name, so that a page that rebinds its
+//! name to this address (DNS rebinding) reads nothing. `Origin`, where a browser sends one, must be the page of
+//! this listener, so that a page of another origin, even on another port of this machine, reads and changes
+//! nothing.
 
 use std::{net::IpAddr, path::Path, time::Instant};
 

@@ -1,7 +1,7 @@
 //! The events of all open feeds.
 //!
-//! An event is made once, four times a second at most, whoever listens, and shared by all open feeds. A
-//! reader that is too slow for them is cut off, not saved up for; a browser connects again by itself.
+//! An event is built once, at most four times a second, and shared by all open feeds. A reader that falls too
+//! far behind is disconnected instead of buffered; browsers reconnect automatically.
 
 use std::{
     collections::VecDeque,

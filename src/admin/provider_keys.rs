@@ -56,7 +56,7 @@ impl AdminApp {
             "resume" => key.resume(),
             _ => found = Some(health_probe::probe_key(&self.connector, provider, key).await.name()),
         }
-        log::info!("The operator: {command} key. provider={} key={}", provider.name(), key.id);
+        log::info!("Operator action: {command} key. provider={} key={}", provider.name(), key.id);
         let state = key.state(Instant::now()).name();
         let body = json!({
             "provider": &**provider.name(), "key": &*key.id, "state": state, "found": found,

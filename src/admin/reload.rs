@@ -79,7 +79,7 @@ fn carry_out(reload: &Reloader, dry_run: bool, text: Option<&str>) -> ReloadOutc
     if dry_run {
         return reload.try_out(text);
     }
-    log::info!("The operator: reload.");
+    log::info!("Operator action: reload.");
     reload.reload()
 }
 

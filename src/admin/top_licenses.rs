@@ -1,5 +1,5 @@
-//! `GET /api/licenses`: which licences used most this month, for the page. Read from the store's days when somebody
-//! looks; no key, only ids.
+//! `GET /api/licenses`: the licences with the highest usage of this month, for the page. Read from the store's daily
+//! rows on each request; contains ids only, no keys.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 

@@ -32,7 +32,8 @@ pub const FILE: FieldType = FieldType::Record(&[
         "Keys that open sealed secrets. Not needed where no secret is sealed.",
     ),
     Field::new("store", &FieldType::Record(STORE), "Where usage is counted and stored."),
-    Field::new("licenses", &FieldType::Record(LICENSES), "Licences that are accepted.").required(),
+    Field::new("licenses", &FieldType::Record(LICENSES), "Accepted licences and their sources.")
+        .required(),
     Field::new("plans", &PLANS, "What a licence may use, by plan name.").required(),
     Field::new("providers", &PROVIDERS, "AI providers and their API keys.").required(),
     Field::new("models", &MODELS, "Public model names and the targets behind them.").required(),
@@ -185,7 +186,7 @@ const STORE: &[Field] = &[
     Field::new(
         "url",
         &FieldType::Text(TextFormat::RedisUrl),
-        "Where Redis or Valkey is: `redis://HOST:PORT/DB`, `rediss://...` with TLS, \
+        "URL of Redis or Valkey: `redis://HOST:PORT/DB`, `rediss://...` with TLS, \
          `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`, `redis+cluster://HOST:PORT,HOST:PORT`. With \
          a password `env:NAME` or `file:PATH` that holds the whole URL.",
     )
@@ -732,7 +733,7 @@ const INPUT: &[Field] = &[
     Field::new(
         "trusted",
         &FieldType::Bool,
-        "The value is put into the system text as it is: whoever holds a licence can write anything there.",
+        "The value is put into the system text as it is: every licence holder can write anything there.",
     )
     .or("false"),
     Field::new("turns", &COUNT, "Messages that apps may send, at most."),
@@ -802,11 +803,10 @@ const LOG: &[Field] = &[
         .or("stdout"),
     Field::removed("access_max_size", ROTATION),
     Field::removed("access_keep", ROTATION),
-    Field::new("level", &LEVEL, "What the gateway tells about itself.").or("info"),
+    Field::new("level", &LEVEL, "Least severe log lines that are written.").or("info"),
     Field::new(
         "levels",
         &FieldType::Map { key: TextFormat::Name, of: &LEVEL, min: 0 },
-        "Parts of it that tell more or less, like `pool: debug`; for the crates it stands on, like \
-         `pingora`, up to info.",
+        "Levels of single parts, like `pool: debug`. Third-party crates, like `pingora`, are capped at info.",
     ),
 ];

@@ -1,5 +1,5 @@
-//! The files a configuration was read from: itself and what it names (secrets, KEKs, certificates), each as it
-//! was just before it was read, so that what is saved meanwhile is noticed.
+//! The files that a configuration was read from: itself and what it names (secrets, KEKs, certificates). Each is
+//! stamped just before it is read, so that a save during the read is noticed.
 
 use std::{
     collections::BTreeMap,

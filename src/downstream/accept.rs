@@ -83,7 +83,7 @@ async fn shake(tls: &Acceptor, stream: L4Stream, seat: &Seat, limit: Duration) -
         }
         // Whoever scans the port causes them.
         Some(Err(error)) => log::debug!("A TLS handshake failed: {error}."),
-        None => log::debug!("A TLS handshake did not come to its end in time."),
+        None => log::debug!("A TLS handshake timed out."),
     }
     None
 }
@@ -157,7 +157,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doorway<A> {
                 Err(error) => {
                     if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
                         said = Some(Instant::now());
-                        log::error!("A connection can't be accepted: {error}.");
+                        log::error!("A connection cannot be accepted: {error}.");
                     }
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -1,4 +1,4 @@
-//! What is known of one connection, for its own task and for the one who looks for room.
+//! State of one client connection, shared by its own task and the one that frees connections.
 
 use std::{
     future::Future,

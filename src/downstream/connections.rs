@@ -318,8 +318,8 @@ impl Connections {
         said.times += 1;
         if said.at.is_none_or(|at| at.elapsed() >= Duration::from_secs(60)) {
             log::warn!(
-                "{} connections of {} were refused: it has `server.limits.connections_per_address`, and less \
-                 than half of the room is free.",
+                "{} connections of {} were refused: the address has reached `server.limits.connections_per_address`, \
+                 and less than half of all connections are free.",
                 std::mem::take(&mut said.times),
                 block.0,
             );

@@ -1,8 +1,7 @@
-//! What an operator gives a licence beside its plan, in one window: pure arithmetic.
+//! Operator adjustments of a licence in one window: pure arithmetic.
 //!
-//! Extras add up. What is forgiven is a level: everything settled in the window up to it does not
-//! count. Of two levels the higher one holds, so that a reset that is told twice, or made at two
-//! gateways at once, forgives once.
+//! Extras add up. A reset is a level: usage settled in the window up to it does not count. Of two levels
+//! the higher one holds, so that a reset that arrives twice, or is made at two gateways at once, counts once.
 
 use gatekeeper_filters::kernel::{Period, UnixMs};
 

@@ -248,7 +248,7 @@ impl EmbeddedLedger {
         for (signal, thread) in self.threads.lock().drain(..) {
             signal.stop();
             if thread.join().is_err() {
-                log::error!("store: a thread ended before its time");
+                log::error!("store: the writer thread ended unexpectedly");
             }
         }
     }
@@ -368,6 +368,8 @@ fn log_found(path: &Path, found: &recovery::RecoveryReport) {
         );
     }
     if torn > 0 {
-        log::warn!("store {path}: {torn} journal files end in a torn entry, which was left out");
+        log::warn!(
+            "store {path}: {torn} journal files end in an incomplete entry, which was skipped"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator did about a licence.
+//! An operator action on a licence, as the journal and the store keep it.
 
 use std::borrow::Cow;
 

@@ -21,7 +21,7 @@ impl LicenseAdmin {
             None => Some(self.store.overview(&known.id, messages, tokens, UnixMs::now())),
         };
         let last_use = self.store.last_use(&known.id).unwrap_or_else(|error| {
-            log::warn!("store: the last use of a licence can't be read: {error}");
+            log::warn!("store: the time of a licence's last request cannot be read: {error}");
             None
         });
         let devices =

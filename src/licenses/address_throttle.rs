@@ -1,5 +1,5 @@
-//! Addresses that come with keys nobody has seen. A buyer types one key, perhaps again; whoever
-//! tries many is guessing.
+//! Per-address throttle for unknown licence keys. A buyer mistypes a key once or twice; an address that tries
+//! many different keys is guessing.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

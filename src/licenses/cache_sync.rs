@@ -1,5 +1,5 @@
-//! Where records are: in memory, on this machine's disk, and on the store that gateways share. What
-//! one of them lacks it gets from the others.
+//! Keeps the tiers of the licence cache in step: memory, the disk of this machine, and the store that gateways
+//! share. A record that one of them lacks is written back from the others.
 
 use std::{sync::Arc, time::Duration};
 

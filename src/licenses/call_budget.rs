@@ -1,11 +1,11 @@
-//! How often shops are asked: 50 calls in any 60 seconds, in three pools, so that nobody's flood
-//! uses up what others need. Lemon Squeezy documents 60 a minute for one address.
+//! Limits calls to shops: 50 in any 60 seconds, in three pools, so that no class of requests can use up the
+//! calls of another. Lemon Squeezy documents 60 a minute for one address.
 //!
 //! ```text
-//! known   10   licences that were valid once, whose request waits
-//! behind  10   the same, and those that are served meanwhile
+//! known   10   requests that wait for a licence that was valid before
+//! behind  10   the same licences, revalidated in the background
 //! clean   10   addresses without a refused key; 4 in any 24 s, so that a burst leaves some for
-//!              whoever comes in the second half of the minute
+//!              the rest of the minute
 //! shared  20   all: known and behind after their own, clean before its own, the rest only here
 //! ```
 

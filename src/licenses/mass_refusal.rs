@@ -1,4 +1,5 @@
-//! When many good licences turn bad at once, the mistake is the shop's or ours, not the buyers'.
+//! Guard against mass refusals: when many valid licences turn invalid at once, the cause is the shop or the
+//! configuration, not the buyers.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -74,11 +75,11 @@ impl LicenseValidator {
         self.holding.store(holds, Relaxed);
         if holds && !was {
             log::error!(
-                "licences: many good ones turned \"not found\" or \"wrong product\" at once. The \
-                 last good facts hold for up to 72 hours; look at the shop and at licenses.sources."
+                "licences: many valid licences turned \"not found\" or \"wrong product\" at once. They stay \
+                 valid for up to 72 hours; check the shop and licenses.sources."
             );
         } else if was && !holds {
-            log::info!("licences: the sudden refusal of many is over.");
+            log::info!("licences: the mass refusal is over.");
         }
     }
 
@@ -100,8 +101,8 @@ impl LicenseValidator {
             return;
         }
         log::error!(
-            "licences: the configuration refuses {refused} of {in_use} licences in use, which were \
-             good. They are served for up to {} hours; look at licenses.sources.",
+            "licences: the configuration refuses {refused} of {in_use} licences in use that were valid. \
+             They are served for up to {} hours; check licenses.sources.",
             HELD.as_secs() / 3600
         );
         sources.hold();

@@ -1,7 +1,7 @@
-//! The records of this process, in memory.
+//! The licence cache in memory.
 //!
-//! Each licence that a shop knows as ours is here for as long as the process lives, so their number
-//! is the number of buyers, whatever anybody tries. Strangers are kept elsewhere.
+//! Every licence that a shop knows as ours stays here for the life of the process, so the number of records is the
+//! number of buyers, whatever clients try. Unknown keys are cached elsewhere, in bounded maps.
 
 use std::sync::{
     Arc,

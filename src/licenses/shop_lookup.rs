@@ -1,4 +1,4 @@
-//! One flight: a turn, the lock, the shop, and what is written down of its answer.
+//! One look-up at the shops: a permit, the lock, the call, and what is stored of its answer.
 
 use std::{sync::Arc, time::Duration};
 

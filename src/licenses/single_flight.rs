@@ -1,4 +1,5 @@
-//! One question at a time for each licence: whoever comes meanwhile waits for the same answer.
+//! Single flight (request coalescing): at most one look-up per licence at a time; requests that arrive during it
+//! wait for its result.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! What shops tell by themselves. A webhook changes no facts: it marks licences *check before use*,
-//! so that a forged or repeated one costs a call at most. The one exception is a refund, which Lemon
-//! Squeezy's licence answers don't tell.
+//! Webhooks of shops. A webhook changes no stored facts: it marks licences *check before use*, so that a forged
+//! or repeated one costs one call at most. The exception is a refund, which Lemon Squeezy's licence answers do
+//! not contain.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

@@ -1,14 +1,14 @@
-//! File descriptors: how many there may be, and what is done before there are none.
+//! The limit of file descriptors, and what is done before they run out.
 //!
-//! A process without a free one can't accept, connect, look up a name or make a file, and would take
-//! its own want for the fault of a provider. So the gateway takes all it may have at the start and keeps
-//! some back for itself: the store, look-ups, shops, operators. Apps get the rest. A connection of an
-//! app is accepted while it and those that are idle still find one more for a provider each; until then
-//! it waits in the kernel's queue. A request for which no connection to a provider can be opened any
-//! more is told to come again.
+//! A process without a free descriptor cannot accept, connect, resolve a name or create a file, and would take
+//! its own shortage for a fault of a provider. So the gateway raises its limit at the start and reserves
+//! some for itself: the store, look-ups, shops, operators. Apps get the rest. A connection of an
+//! app is accepted while it and the idle ones still find one more for a provider each; until then
+//! it waits in the kernel's queue. A request that can open no connection to a provider is refused with a
+//! retry time.
 //!
-//! Nothing is counted on a request's way but whether its connection idles: the kernel gives out the
-//! lowest free number, so that a duplicate's number says how many are in use.
+//! The only count on the path of a request is whether its connection is idle: the kernel assigns the
+//! lowest free number, so the number of a duplicated descriptor shows how many are in use.
 
 use std::{
     fmt,
@@ -54,13 +54,13 @@ impl FdBudget {
             let raised = Rlimit { current: Some(wanted), maximum: known.maximum };
             match setrlimit(Resource::Nofile, raised) {
                 Ok(()) => limit = wanted,
-                Err(error) => log::warn!("The limit of open files stays at {limit}: {error}."),
+                Err(error) => {
+                    log::warn!("The limit of open files cannot be raised from {limit}: {error}.")
+                }
             }
         }
         if limit < FEW {
-            log::warn!(
-                "Only {limit} files may be open at one time; raise LimitNOFILE or ulimit -n."
-            );
+            log::warn!("The limit of open files is only {limit}; raise LimitNOFILE or ulimit -n.");
         }
         let probe = File::open("/dev/null")?;
         Ok(Arc::new(Self { probe, limit, said: Mutex::default() }))
@@ -103,7 +103,7 @@ impl FdBudget {
         if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
             *said = Some(Instant::now());
             log::error!(
-                "Open files: {} of {} are in use, so idle connections are ended and new ones of apps wait. Raise \
+                "Open files: {} of {} are in use, so idle connections are closed and new connections of apps wait. Raise \
                  LimitNOFILE or ulimit -n.",
                 self.used(),
                 self.limit

@@ -1,5 +1,4 @@
-//! What was used day by day: each gateway's own rows, for `gatekeeper usage` and the count of active
-//! licences.
+//! Shares each gateway's daily usage rows, for `gatekeeper usage` and the count of active licences.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! When each thing is told to the other gateways, and how they are heard.
+//! When each kind of data is published to the other gateways.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Spending of today, by gateway and provider.
+//! Shares today's spending, by gateway and provider, for the budgets.
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,10 @@
 //! A circuit breaker over the answers of one account, or of a whole provider.
 //!
-//! Closed, requests pass. When enough of the last minute's attempts failed it opens: other keys and
-//! targets serve, and a probe asks every few seconds whether somebody is there. Then it is half open:
-//! one request tries, and its answer closes or opens it again. What opened it decides what else may
-//! pass: faults that were told at once cost a request next to nothing, so that one that has nothing
-//! else left may try; time-outs and failed connects cost it its patience, and only the probe may.
+//! Closed: requests pass. When enough of the last minute's attempts failed it opens: other keys and
+//! targets serve, and a probe is sent every few seconds until it succeeds. Then it is half open: one request
+//! passes, and its result closes or opens the breaker again. The kind of fault that opened it decides what else
+//! may pass: immediate faults cost a request little, so a request without another target may still try;
+//! time-outs and failed connects would cost it its whole deadline, so only the probe may.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},

@@ -1,8 +1,8 @@
-//! Whether something in front of a provider refuses one prompt, or this machine altogether.
+//! Tells whether a firewall in front of a provider refuses one prompt, or this machine altogether.
 //!
-//! Services like Cloudflare's answer a prompt with a word in it that they do not like by a page of their own, with 403.
-//! That is the prompt's matter. Where several licences get such a page within a minute and nobody is answered, it is
-//! the provider's.
+//! Services like Cloudflare answer a prompt that contains a blocked word with an HTML page and status 403: that
+//! concerns the prompt. When several licences get such a page within a minute and no request succeeds, the
+//! firewall refuses this server.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},

@@ -278,7 +278,7 @@ impl MasterKey {
     pub fn sound(&self) {
         self.health.failed_in_a_row.store(0, Relaxed);
         if self.health.quarantine.lift() {
-            log::info!("A key is taken again. provider={} key={}", self.told.provider, self.id);
+            log::info!("Key enabled again. provider={} key={}", self.told.provider, self.id);
             self.told.teller.tell(self.subject(), HealthChange::Sound);
         }
     }
@@ -361,11 +361,11 @@ impl MasterKey {
             let seconds = left / 1000;
             match scope {
                 Scope::Account => log::error!(
-                    "An account is out: {name}. \
+                    "Account disabled: {name}. \
                      provider={provider} group={group} tried_again_in={seconds}s"
                 ),
                 Scope::Model => log::error!(
-                    "A model is out at an account: {name}. \
+                    "Model disabled at one account: {name}. \
                      provider={provider} group={group} model={model} tried_again_in={seconds}s"
                 ),
             }

@@ -136,7 +136,9 @@ impl KeyLease {
         let opened = self.circuits.failed(key.account, fault, trials, now);
         let EventSource { provider, teller, .. } = &key.told;
         if let Some(fault) = opened.provider {
-            log::error!("A provider fails: others serve where they can. provider={provider}");
+            log::error!(
+                "Circuit breaker open for a provider: its requests go to fallbacks where there are any. provider={provider}"
+            );
             teller.tell(
                 HealthSubject::Provider { provider: provider.clone() },
                 HealthChange::Sick(fault),
@@ -144,7 +146,7 @@ impl KeyLease {
         } else if opened.account {
             let group = &key.group_name;
             log::error!(
-                "An account fails, and others of its provider do not: they serve. \
+                "Circuit breaker open for an account: other accounts of its provider serve. \
                  provider={provider} group={group}"
             );
         }
@@ -155,12 +157,16 @@ impl KeyLease {
         let closed = self.circuits.answered(key.account, trials, now);
         let EventSource { provider, teller, .. } = &key.told;
         if closed.provider {
-            log::info!("A provider serves again. provider={provider}");
+            log::info!(
+                "Circuit breaker closed for a provider: it serves again. provider={provider}"
+            );
             teller
                 .tell(HealthSubject::Provider { provider: provider.clone() }, HealthChange::Sound);
         } else if closed.account {
             let group = &key.group_name;
-            log::info!("An account serves again. provider={provider} group={group}");
+            log::info!(
+                "Circuit breaker closed for an account: it serves again. provider={provider} group={group}"
+            );
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Which key is looked at first: the strategies, each a `BackendSelection`.
+//! Load balancing over keys: the strategies, each a `BackendSelection`.
 //!
 //! One backend is one key. A backend's identity is its address and weight, so each key gets an
-//! address of its own that nobody ever connects to; the key itself rides along in `ext`.
+//! address of its own that is never connected to; the key itself is in `ext`.
 
 mod affinity;
 mod fastest;

@@ -48,7 +48,7 @@ fn log(unseen: &RefusedHead<'_>, reject: &Rejection, listener: &str, id: &str) {
         Bad::Unparsed(_) => &"the parser refused the head",
     };
     log::debug!(
-        "A request was refused unseen: {status} {code}, {why}. listener={listener} request={id}"
+        "A malformed request was refused: {status} {code}, {why}. listener={listener} request={id}"
     );
 }
 

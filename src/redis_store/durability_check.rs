@@ -49,8 +49,8 @@ pub async fn check(wire: &mut RedisConnection) -> Result<(), UnsafeRedis> {
         Ok(saves) if saves.get(1).is_some_and(String::is_empty) => Err(UnsafeRedis::Forgets),
         Ok(_) => {
             log::warn!(
-                "The shared store has no append-only file: what a restart of it loses, each gateway \
-                 puts back as far as it counted it itself. `appendonly yes` is better."
+                "The shared store has no append-only file: after its restart each gateway can restore only \
+                 the usage that it counted itself. Set `appendonly yes`."
             );
             Ok(())
         }

@@ -1,8 +1,8 @@
-//! What another configuration changes, one line for each thing, for the operator.
+//! Lists what another configuration changes, one line for each thing, for the operator.
 //!
-//! Each kind of thing (plans, providers, keys, models, ...) has one table in `tables`: its things by name, and the
-//! facts of each as they are shown. Two tables are laid side by side here. Secrets are hidden facts: that they changed
-//! is told, never what they are.
+//! Each kind of thing (plans, providers, keys, models, ...) has one table in `sections`: its things by name, with the
+//! settings of each as they are shown. Two tables are compared here. Secrets are compared by hash: a line says that one
+//! changed and never shows it.
 
 mod format;
 mod section;

@@ -1,7 +1,7 @@
 //! Slots for reading an answer to its end after the app has left (`on_disconnect: drain`).
 //!
-//! The request stays what it is meanwhile: its reservation is open, its licence's place is taken, it
-//! counts as in flight. Only the app is spared: its connection ends at once.
+//! The request stays open while it is read: its reservation, its place of the licence and its slot among the
+//! requests in flight are kept. Only the connection of the app ends at once.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},

@@ -144,8 +144,8 @@ fn fit_body(settings: &mut Settings) -> u64 {
     if memory_budget::cost(limits.body) > buffered {
         let fits = memory_budget::body_within(buffered);
         log::warn!(
-            "server.limits.body: {} bytes do not fit into the {buffered} bytes that may be held at one time, so {fits} \
-             are taken. Raise server.limits.buffered or lower server.limits.body.",
+            "server.limits.body: {} bytes exceed what server.limits.buffered ({buffered} bytes) allows, so bodies are \
+             limited to {fits} bytes. Raise server.limits.buffered or lower server.limits.body.",
             limits.body
         );
         limits.body = fits;

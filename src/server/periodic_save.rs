@@ -25,7 +25,7 @@ impl Keeper {
         if !changed.is_empty()
             && let Err(problem) = self.store.keep_unseen(&changed)
         {
-            log::warn!("store: what was learned of answers is not kept: {problem}");
+            log::warn!("store: estimates learned from answers were not saved: {problem}");
         }
     }
 }

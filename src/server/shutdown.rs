@@ -114,11 +114,11 @@ impl SignalStream {
                 _ = self.interrupt.recv() => return false,
                 _ = self.hang_up.recv() => match &self.reload {
                     Some(reload) => reload.ask(),
-                    None => log::warn!("SIGHUP: there is no file to read again."),
+                    None => log::warn!("SIGHUP ignored: this gateway runs without a configuration file."),
                 },
                 _ = self.quit.recv() => match &self.handover {
                     Some(handover) => handover.quit(),
-                    None => log::warn!("SIGQUIT: nothing can be handed over; serving goes on."),
+                    None => log::warn!("SIGQUIT ignored: this gateway has no control socket for an upgrade."),
                 },
             }
         }
@@ -131,7 +131,7 @@ impl ShutdownSignalWatch for Shutdown {
         let mut signals = match SignalStream::new(self.reload.clone(), self.handover.clone()) {
             Ok(signals) => signals,
             Err(error) => {
-                log::error!("Signals can't be watched: {error}. The gateway ends.");
+                log::error!("Signal handlers cannot be installed: {error}. The gateway stops.");
                 return ShutdownSignal::FastShutdown;
             }
         };
@@ -158,13 +158,13 @@ impl Shutdown {
         self.phase.drain();
         systemd::stopping();
         if gentle {
-            log::info!("Gatekeeper stops: {} requests are open.", self.telemetry.in_flight());
+            log::info!("Shutdown: {} requests are open.", self.telemetry.in_flight());
             // The ports stay open: `/readyz` says 503, and apps are told to come again, not cut off. The
             // connections there are are told to leave.
             self.ports.reopen();
             tokio::select! {
                 () = self.idle() => {}
-                _ = signals.end() => log::warn!("A second signal: open requests are cut."),
+                _ = signals.end() => log::warn!("Second signal received: open requests are cut."),
                 () = tokio::time::sleep(self.snapshot.load().settings.server.grace) => {
                     log::warn!("The grace period is over: open requests are cut.");
                 }
@@ -182,7 +182,7 @@ impl Shutdown {
         let grace = self.snapshot.load().settings.server.grace;
         tokio::select! {
             () = self.quiet() => {}
-            () = signals.cut() => log::warn!("A signal: open requests are cut."),
+            () = signals.cut() => log::warn!("Signal received: open requests are cut."),
             () = tokio::time::sleep(grace) => {
                 log::warn!("The grace period is over: open requests are cut.");
             }

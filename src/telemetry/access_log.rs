@@ -104,7 +104,9 @@ impl AccessLog {
         let target = self.target.lock().clone();
         match Sink::open(&target) {
             Ok(out) => self.switch(&target, out),
-            Err(error) => log::error!("The access log stays as it is: {error}."),
+            Err(error) => log::error!(
+                "The access log cannot be reopened, so writing continues in the old file: {error}."
+            ),
         }
     }
 
@@ -115,7 +117,9 @@ impl AccessLog {
         if let Err(TrySendError::Full(_)) = self.lines.try_send(line(request, record)) {
             let dropped = self.dropped.fetch_add(1, Relaxed) + 1;
             if dropped.is_power_of_two() {
-                log::warn!("The access log is too slow: {dropped} lines were dropped.");
+                log::warn!(
+                    "The access log cannot keep up with the requests: {dropped} lines were dropped."
+                );
             }
         }
     }

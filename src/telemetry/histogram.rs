@@ -1,5 +1,5 @@
-//! How long things took, in a fixed number of buckets: eight to an octave, so that a quantile is off by
-//! a few per cent at most. No allocation, no floating point, until somebody asks.
+//! Histogram of durations with a fixed number of buckets: eight per octave, so that a quantile is off by a
+//! few per cent at most. Recording needs no allocation and no floating point.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

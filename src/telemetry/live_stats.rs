@@ -1,13 +1,13 @@
-//! The running totals, the last requests and their figures, for `/status`, `/feed` and `/api/history`. In
-//! memory only, gone at restart.
+//! Running totals and recent requests for `/status`, `/feed` and `/api/history`. In memory only; lost at a
+//! restart.
 //!
 //! ```text
-//! a request ends ─► its thread's own tally ─┐
-//!                   its thread's own tally ─┼─► collected: four times a second, and by whoever looks
+//! a request ends ─► counters of its thread ─┐
+//!                   counters of its thread ─┼─► collected four times a second, and at each read
 //!                                          …┘
 //! ```
-//! A request locks its thread's tally, which nobody else wants but for a moment at each collection. What is
-//! counted is exact whenever somebody looks; only the minute a request falls into may be late by a tick.
+//! A request locks the counters of its own thread, which only the collection contends for. Totals are exact
+//! whenever they are read; only the minute that a request is counted in may be late by one collection.
 
 use std::{
     collections::VecDeque,

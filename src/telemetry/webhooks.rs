@@ -22,7 +22,7 @@ struct Last {
 impl Webhooks {
     pub fn taken(&self, shop: &'static str, request: &str) {
         self.0.lock().entry(shop).or_default().taken = Some(UnixMs::now());
-        log::info!("A webhook was taken. shop={shop} request={request}");
+        log::info!("Webhook accepted. shop={shop} request={request}");
     }
 
     pub fn refused(

@@ -118,7 +118,7 @@ impl UpgradeServer {
     fn hear(self: &Arc<Self>, stream: UnixStream) {
         let Ok(peer) = runtime_dir::peer(&stream) else { return };
         if !peer.is_same && !peer.is_root {
-            log::warn!("handover: a process of another user is turned away.");
+            log::warn!("Upgrade refused: the process that asks for it belongs to another user.");
             return;
         }
         let _ = stream.set_read_timeout(Some(HELLO));

@@ -1,7 +1,7 @@
 //! The runtime directory and its sockets, by which processes of one gateway find each other.
 //!
 //! `$RUNTIME_DIRECTORY/handover`, as systemd gives it, else `<store>.handover` beside the store; in the
-//! former case the latter is a link to it, so that whoever has the configuration finds it. Files:
+//! former case the latter is a link to it, so that the configuration alone is enough to find it. Files:
 //!
 //! ```text
 //! HASH.sock        the gateway that serves; the hash is that of the configuration's path

@@ -1,9 +1,9 @@
 //! The key-encrypting key: 32 bytes, in base64, in a file of its own or the environment.
 //!
-//! A file is refused when anybody but its owner may read it, when it is a symbolic link or when
-//! it belongs to somebody else: whoever can swap or read it can open every provider key. What systemd
-//! gives a service as a credential is taken as it is: it belongs to root, and an ACL lets the service's
-//! user read it, which looks as if root's group might.
+//! A file is refused when it is readable by another user than its owner, when it is a symbolic link or when it
+//! has another owner: write or read access to it opens every provider key. A credential that systemd
+//! gives a service is accepted as it is: it belongs to root, and an ACL lets the service's user read it, which
+//! looks like read access of root's group.
 
 use std::{
     fmt,

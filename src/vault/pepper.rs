@@ -1,13 +1,13 @@
-//! The pepper: what licence keys are hashed under. Change it, and every licence is a new one that
-//! has used nothing.
+//! The pepper: the key under which licence keys are hashed. With another pepper every licence is a new one
+//! without usage.
 //!
 //! Without `vault.pepper` it is derived from a KEK, so gateways with one KEK agree without talking
-//! to each other. From *which* one: from `previous` when there is one, else from `kek`. While an
+//! to each other: from `previous` where there is one, else from `kek`. While an
 //! operator changes KEKs, `previous` is the one that `kek` was until now; deriving from it gives
 //! the pepper that was in use before, on gateways that already have the new file and on those that
-//! do not. `rewrap` then writes that pepper into the file, so it survives when `previous` goes.
-//! Whoever drops `previous` without `rewrap` is stopped by the store's check value, not by silently
-//! forgetting what licences have used.
+//! do not. `rewrap` then writes that pepper into the file, so it survives when `previous` is removed.
+//! When `previous` is removed without `rewrap`, the check value in the store stops the start, so usage is never
+//! lost silently.
 
 use std::fmt;
 

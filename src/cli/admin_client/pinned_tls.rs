@@ -1,5 +1,5 @@
-//! TLS to a listener of this machine whose certificate is known from the same file: the very certificate is asked
-//! for, whatever name it has and whoever signed it.
+//! TLS to the admin listener of this machine: its certificate is read from the configuration and must match
+//! exactly; names and issuers are not checked.
 
 use std::{
     io::{self, Read, Write},

@@ -159,12 +159,12 @@ pub fn licenses(
     // Shops could still let somebody in; an empty list alone is a mistake that locks all out.
     let all_static = list.iter().all(|source| source.get("static").is_some());
     if all_static && !list.is_empty() && lines.is_empty() {
-        let message = "no licence key in any source: nobody could come in";
+        let message = "no licence key in any source: every request would be refused";
         report.problem(view.at("sources"), view.path("sources"), message);
     }
     let closed = view.text("sources") == Some("none");
     if closed {
-        let message = "nobody can come in: every licence is refused";
+        let message = "every licence is refused";
         report.warn(view.at("sources"), view.path("sources"), message);
     }
     let cache = LicenseCacheSettings {

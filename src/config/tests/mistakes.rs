@@ -49,7 +49,7 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "{ key: JSTAR-DEMO-0001, plan: free }",
         "",
-        "3:5: licenses.sources: no licence key in any source: nobody could come in",
+        "3:5: licenses.sources: no licence key in any source: every request would be refused",
     ),
     (
         "plan: free }]",

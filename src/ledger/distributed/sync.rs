@@ -211,7 +211,7 @@ impl DistributedLedger {
         self.whole.store(loss, Relaxed);
         self.came_back.notify_waiters();
         log::info!(
-            "The shared store has what {} licences have used here, after {} ms.",
+            "The usage of {} licences was written back to the shared store in {} ms.",
             licenses.len(),
             began.elapsed().as_millis()
         );
@@ -225,7 +225,7 @@ impl DistributedLedger {
         }
         let kept: Vec<_> = leases.iter().map(|(license, lease)| (*license, lease.kept())).collect();
         if let Err(problem) = self.local.db.lock().keep_leases(&kept, UnixMs::now()) {
-            log::error!("store: leases can't be kept: {problem}");
+            log::error!("store: leases cannot be saved: {problem}");
             leases.iter().for_each(|(license, _)| self.holds.with(license, |l| l.leased = true));
         }
     }

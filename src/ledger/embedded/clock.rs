@@ -32,7 +32,7 @@ impl ClockGuard {
             self.latest.store(now.0, Relaxed);
             if !self.ever.swap(true, Relaxed) {
                 log::warn!(
-                    "store: the clock was set back by {} s; what was used before is looked up.",
+                    "store: the clock was set back by {} s; earlier usage is read from SQLite.",
                     (latest - now.0) / 1000
                 );
             }

@@ -119,7 +119,7 @@ impl SqliteWriter {
         match synced {
             Ok(()) => self.journal.remove_spent(),
             Err(problem) if is_news => {
-                log::error!("store: it can't be brought to the disk: {problem}")
+                log::error!("store: syncing to disk failed: {problem}")
             }
             Err(_) => {}
         }

@@ -1,12 +1,12 @@
-//! How a store goes to another process while requests are open.
+//! Moves a store to another process while requests are open.
 //!
-//! What is in SQLite and the journal the next owner reads from there, as after any start. The rest is
+//! The next owner reads SQLite and the journal, as after any start. The rest is
 //! [`InMemoryState`]. Reservations whose requests go on in another process stay open: their rows are in
-//! SQLite, and [`InMemoryState::open`] says which they are; all others are charged as after a crash.
+//! SQLite, and [`InMemoryState::open`] lists them; all others are charged as after a crash.
 //!
-//! The lock goes along as an open file: no third process gets in between, and whichever of the two is
-//! left still holds it. The kernel can't tell them apart, so whoever gave the store away has to know that
-//! it went on from there ([`crate::upgrade`]).
+//! The lock is passed as an open file: no third process can take it in between, and each of the two that is
+//! left still holds it. The kernel does not tell the two apart, so the process that gave the store away must
+//! know whether the other one is dead ([`crate::upgrade`]).
 
 use std::sync::atomic::Ordering;
 
@@ -115,7 +115,7 @@ impl EmbeddedLedger {
     pub fn charge_open(&self) {
         let mut db = self.db.lock();
         if let Err(problem) = recovery::charge(&mut db) {
-            log::warn!("store: what is open is charged at the next start: {problem}");
+            log::warn!("store: open requests are charged at the next start, not now: {problem}");
         }
         let _ = db.checkpoint();
     }

@@ -72,7 +72,7 @@ impl MetricsRegistry {
         let mut text = Vec::new();
         let gathered = self.registry.gather();
         if let Err(error) = TextEncoder::new().encode(&gathered, &mut text) {
-            log::error!("The metrics can't be encoded: {error}.");
+            log::error!("Metrics cannot be encoded: {error}.");
         }
         for Family { name, help, kind } in &self.families {
             if !gathered.iter().any(|family| family.name() == name) {

@@ -1,7 +1,7 @@
-//! What an error is about, where its status does not tell.
+//! Decides what an error is about from its message, where the status code alone is ambiguous.
 //!
-//! A message is believed by how it begins: what it quotes further on may be an app's. Only what costs nobody
-//! anything may stand anywhere in it.
+//! A phrase must match at the beginning of a message, because the rest may quote text of the app. Only phrases whose
+//! consequence costs no key and no buyer anything may match anywhere.
 
 use super::error_details::ErrorDetails;
 

@@ -87,7 +87,9 @@ async fn what_the_parser_refuses_is_answered_counted_and_logged(wire: Wire) {
     assert_eq!(metrics.sum("gatekeeper_malformed_requests_total", &labels), all);
     assert_eq!(metrics.sum("gatekeeper_requests_total", &[("status", "400")]), all);
     let log = gateway.logs();
-    let lines = log.lines().filter(|line| line.contains("refused unseen: 400 invalid_request"));
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("malformed request was refused: 400 invalid_request"));
     assert_eq!(lines.count() as f64, all, "{log}");
     assert!(!log.contains("ERROR"), "{log}");
     assert_eq!(mock.count(), 0);

@@ -129,7 +129,7 @@ async fn what_only_a_start_can_change_is_named_and_stays() {
     assert_eq!(config["waits_for_restart"], waits);
     for field in waits.as_array().unwrap() {
         let line = format!(
-            "{} changed, which takes a hand-over (`gatekeeper upgrade`) or a restart",
+            "the change of {} takes effect after `gatekeeper upgrade` or a restart",
             field.as_str().unwrap()
         );
         assert!(gateway.logs().contains(&line), "{line}: {}", gateway.logs());
