@@ -2,25 +2,23 @@
 
 mod bootstrap;
 pub mod listener;
+mod memory_protection;
 mod periodic_save;
+mod ready_notifier;
 mod rules;
 pub mod shutdown;
 
-pub use self::bootstrap::operate;
+pub use self::{bootstrap::operate, memory_protection::protect_memory};
 
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use gatekeeper_filters::kernel::{Ledger, Registry, UnixMs};
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions},
@@ -30,7 +28,8 @@ use pingora_core::{
 };
 
 use self::{
-    bootstrap::Stores, listener::ListenerService, periodic_save::Keeper, shutdown::Shutdown,
+    bootstrap::Stores, listener::ListenerService, periodic_save::Keeper,
+    ready_notifier::ReadyNotifier, shutdown::Shutdown,
 };
 use crate::{
     admin::{AdminApp, AdminAuth, Assets, FeedBroadcaster, FeedTicker},
@@ -50,7 +49,7 @@ use crate::{
     license_admin::LicenseAdmin,
     lifecycle::Lifecycle,
     os::sockets::{Listeners, Socket},
-    os::{fd_limit::FdBudget, memory_limit, systemd},
+    os::{fd_limit::FdBudget, memory_limit},
     peer_sync::PeerSync,
     pool::{HealthRegistry, backoff, dns::Resolver},
     proxy::{gateway::Gateway, malformed},
@@ -467,68 +466,4 @@ fn h2_options() -> H2Options {
     options.initial_window_size(H2_WINDOW).initial_connection_window_size(2 * H2_WINDOW);
     options.max_concurrent_reset_streams(REMEMBERED).reset_stream_duration(REMEMBERED_FOR);
     options
-}
-
-/// Says "ready" once all ports take connections.
-struct ReadyNotifier {
-    phase: Arc<Lifecycle>,
-    addresses: [std::net::SocketAddr; 2],
-    ports: Arc<Listeners>,
-    /// Of ports.
-    count: usize,
-    shared: Option<Arc<DistributedLedger>>,
-    predecessor: Option<Arc<Predecessor>>,
-    handover: Option<Arc<UpgradeServer>>,
-}
-
-#[async_trait]
-impl pingora_core::services::background::BackgroundService for ReadyNotifier {
-    async fn start(&self, _shutdown: pingora_core::server::ShutdownWatch) {
-        while self.ports.open.load(Relaxed) < self.count {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        if let (Some(shared), Some(_)) = (&self.shared, &self.predecessor) {
-            shared.is_whole(Instant::now() + upgrade::STORE_TIME).await;
-        }
-        if let Some(handover) = &self.handover {
-            handover.open();
-        }
-        if !self.phase.serve() {
-            // A signal came first: whoever serves still is not to end for this process.
-            if let Some(predecessor) = &self.predecessor {
-                predecessor.failed("it was told to end");
-            }
-            return;
-        }
-        if let Some(predecessor) = &self.predecessor {
-            predecessor.ready();
-        }
-        systemd::ready();
-        let [public, admin] = self.addresses;
-        log::info!("Gatekeeper serves apps on {public}, operators on {admin}.");
-    }
-}
-
-/// Set to `1`, the process can be traced, profiled and dumped by its own user.
-const DUMPABLE: &str = "GATEKEEPER_DUMPABLE";
-
-/// A core dump would hold every secret, and so does the memory that another process of this user could read: both
-/// are switched off, where the kernel does not refuse. `RLIMIT_CORE` alone does not hold for dumps that are
-/// piped to a handler (core(5)), nor for /proc/PID/mem and environ.
-pub fn protect_memory() {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-    no_core_dumps();
-    if std::env::var_os(DUMPABLE).is_some_and(|value| value == "1") {
-        return;
-    }
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        log::warn!("Other processes of this user can read the memory of this process: {error}.");
-    }
-}
-
-fn no_core_dumps() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        log::warn!("Core dumps cannot be disabled: {error}.");
-    }
 }

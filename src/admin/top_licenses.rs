@@ -9,8 +9,11 @@ use serde_json::{Value, json};
 
 use super::{AdminApp, AdminReply, auth::Caller, check_get, json_answer};
 use crate::{
-    ledger::sqlite::daily_usage::DailyRow, license_admin::ApiError, peer_sync::month,
-    runtime::snapshot::Snapshot, telemetry::dollars,
+    ledger::{sqlite::daily_usage::DailyRow, usage_figures::UsageFigures},
+    license_admin::ApiError,
+    peer_sync::month,
+    runtime::snapshot::Snapshot,
+    telemetry::dollars,
 };
 
 pub const PATH: &str = "/api/licenses";
@@ -22,18 +25,12 @@ const MOST: usize = 100;
 struct Sum {
     plan: String,
     last: String,
-    requests: u64,
-    messages: u64,
-    tokens: u64,
-    cost: u64,
+    figures: UsageFigures,
 }
 
 impl Sum {
     fn add(&mut self, row: DailyRow) {
-        self.requests += row.requests;
-        self.messages += row.messages;
-        self.tokens += row.input + row.output;
-        self.cost = self.cost.saturating_add(row.cost);
+        self.figures.add(&row.figures);
         if row.day >= self.last {
             (self.last, self.plan) = (row.day, row.plan);
         }
@@ -65,14 +62,15 @@ fn listed(rows: Vec<DailyRow>) -> Value {
     }
     let all = sums.len();
     let mut sums: Vec<(String, Sum)> = sums.into_iter().collect();
-    sums.sort_by_key(|(_, sum)| Reverse((sum.cost, sum.requests)));
+    sums.sort_by_key(|(_, sum)| Reverse((sum.figures.cost, sum.figures.requests)));
     let listed: Vec<Value> = sums
         .into_iter()
         .take(MOST)
         .map(|(license, sum)| {
             json!({
-                "license": license, "plan": sum.plan, "last_day": sum.last, "requests": sum.requests,
-                "messages": sum.messages, "tokens": sum.tokens, "cost": dollars(sum.cost),
+                "license": license, "plan": sum.plan, "last_day": sum.last, "requests": sum.figures.requests,
+                "messages": sum.figures.messages, "tokens": sum.figures.input + sum.figures.output,
+                "cost": dollars(sum.figures.cost),
             })
         })
         .collect();

@@ -12,7 +12,10 @@ use crate::{
     budget::dollars,
     cli::FileArgs,
     config::{Settings, settings::PlanPrice},
-    ledger::sqlite::daily_usage::{self, DailyRow},
+    ledger::{
+        sqlite::daily_usage::{self, DailyRow},
+        usage_figures::UsageFigures,
+    },
     peer_sync::month::rows,
     progress::Progress,
     prompts,
@@ -114,32 +117,14 @@ pub fn licence_of(settings: &Settings, prefix: &str) -> anyhow::Result<String> {
 #[derive(Debug, Clone, Default)]
 struct UsageRow<'a> {
     licenses: BTreeSet<&'a str>,
-    requests: u64,
-    messages: u64,
-    input: u64,
-    output: u64,
-    cached: u64,
-    cache_write: u64,
-    wasted: u64,
-    cost: u64,
+    figures: UsageFigures,
     revenue: Option<u64>,
 }
 
 impl<'a> UsageRow<'a> {
     fn add(&mut self, row: &'a DailyRow) {
         self.licenses.insert(&row.license);
-        for (to, from) in [
-            (&mut self.requests, row.requests),
-            (&mut self.messages, row.messages),
-            (&mut self.input, row.input),
-            (&mut self.output, row.output),
-            (&mut self.cached, row.cached),
-            (&mut self.cache_write, row.cache_write),
-            (&mut self.wasted, row.wasted),
-            (&mut self.cost, row.cost),
-        ] {
-            *to = to.saturating_add(from);
-        }
+        self.figures.add(&row.figures);
     }
 
     /// What each licence pays a month.
@@ -183,7 +168,9 @@ impl<'a> UsageTable<'a> {
         }
         let mut lines: Vec<_> = lines.into_iter().collect();
         if by != GroupBy::Day {
-            lines.sort_by_key(|(_, line)| std::cmp::Reverse((line.cost, line.messages)));
+            lines.sort_by_key(|(_, line)| {
+                std::cmp::Reverse((line.figures.cost, line.figures.messages))
+            });
         }
         let lines = lines.into_iter().map(|(name, line)| (name.to_owned(), line)).collect();
         Self { by, lines, total, is_short: true }
@@ -209,24 +196,25 @@ impl<'a> UsageTable<'a> {
     fn cells(&self, money: fn(u64) -> String) -> Vec<Vec<String>> {
         let total = ("total".to_owned(), self.total.clone());
         let lines = self.lines.iter().chain([&total]).map(|(name, line)| {
+            let figures = &line.figures;
             let counts = [
                 line.licenses.len() as u64,
-                line.requests,
-                line.messages,
-                line.input,
-                line.output,
-                line.cached,
-                line.cache_write,
-                line.wasted,
+                figures.requests,
+                figures.messages,
+                figures.input,
+                figures.output,
+                figures.cached,
+                figures.cache_write,
+                figures.wasted,
             ];
             let short = name.get(..12).filter(|_| self.by == GroupBy::Licence && self.is_short);
             let mut cells = vec![short.unwrap_or(name).to_owned()];
             cells.extend(counts.iter().map(u64::to_string));
-            cells.push(money(line.cost));
+            cells.push(money(figures.cost));
             if self.by == GroupBy::Plan {
-                let margin = |revenue: u64| match revenue.checked_sub(line.cost) {
+                let margin = |revenue: u64| match revenue.checked_sub(figures.cost) {
                     Some(left) => money(left),
-                    None => format!("-{}", money(line.cost - revenue)),
+                    None => format!("-{}", money(figures.cost - revenue)),
                 };
                 cells.push(line.revenue.map(money).unwrap_or_default());
                 cells.push(line.revenue.map(margin).unwrap_or_default());
@@ -307,14 +295,15 @@ mod tests {
             plan: plan.into(),
             model: model.into(),
             provider: "p".into(),
-            requests: 2 * messages,
-            messages,
-            input: 10 * messages,
-            output: messages,
-            cached: 0,
-            cache_write: 0,
-            wasted: 3 * messages,
-            cost,
+            figures: UsageFigures {
+                requests: 2 * messages,
+                messages,
+                input: 10 * messages,
+                output: messages,
+                wasted: 3 * messages,
+                cost,
+                ..UsageFigures::default()
+            },
         }
     }
 

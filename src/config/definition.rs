@@ -796,7 +796,7 @@ const LEVEL: FieldType = FieldType::Choice(&[
 
 /// What took the place of the gateway's own rotation of its access log.
 const ROTATION: &str =
-    "let logrotate move the file and send SIGHUP, as conf/logrotate/gatekeeper does";
+    "let logrotate move the file and send SIGHUP, as conf/logrotate/gatekeeper does.";
 
 const LOG: &[Field] = &[
     Field::new("access", &ANY_TEXT, "One line per request: `stdout`, `off` or `file:PATH`.")

@@ -136,7 +136,11 @@ fn record(node: &Node, fields: &[Field], path: &str, report: &mut Diagnostics) {
             continue;
         };
         if let Some(instead) = field.removed {
-            report.warn(at, below, format!("has no effect any more: {instead}"));
+            report.warn(
+                at,
+                below,
+                format!("has no effect any more: {}", instead.trim_end_matches('.')),
+            );
             continue;
         }
         match foreign(node, field, fields) {

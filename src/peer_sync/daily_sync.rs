@@ -14,7 +14,10 @@ use secrecy::ExposeSecret;
 use super::PeerSync;
 use crate::{
     config::settings::RedisSettings,
-    ledger::sqlite::daily_usage::{self, DAY_MS, DailyRow},
+    ledger::{
+        sqlite::daily_usage::{self, DAY_MS, DailyRow},
+        usage_figures::UsageFigures,
+    },
     redis_store::{StoreUnavailable, one_shot, url::RedisUrl},
 };
 
@@ -178,10 +181,9 @@ fn field(gateway: &str, row: &DailyRow) -> String {
     format!("{gateway} {} {} {} {}", row.license, row.plan, row.model, row.provider)
 }
 
+/// The figures, in an order that only grows at its end: gateways of an older version read the first ones.
 fn value(row: &DailyRow) -> String {
-    let DailyRow { requests, messages, input, output, cached, cost, cache_write, wasted, .. } = row;
-    // Further numbers at the end: gateways of a former version read the first six.
-    format!("{requests} {messages} {input} {output} {cached} {cost} {cache_write} {wasted}")
+    row.figures.values().map(|value| value.to_string()).join(" ")
 }
 
 fn by_day<'a>(
@@ -211,7 +213,7 @@ pub fn of_month(redis: &RedisSettings, month: &str) -> anyhow::Result<Vec<DailyR
             let Some((_, of)) = field.split_once(' ') else { continue };
             let Some(row) = parse(day, of, &value) else { continue };
             match rows.get_mut(&(day.to_owned(), of.to_owned())) {
-                Some(sum) => add(sum, &row),
+                Some(sum) => sum.figures.add(&row.figures),
                 None => drop(rows.insert((day.to_owned(), of.to_owned()), row)),
             }
         }
@@ -219,39 +221,23 @@ pub fn of_month(redis: &RedisSettings, month: &str) -> anyhow::Result<Vec<DailyR
     Ok(rows.into_values().collect())
 }
 
+/// Figures of a row of the oldest version.
+const FEWEST: usize = 6;
+
 fn parse(day: &str, of: &str, value: &str) -> Option<DailyRow> {
     let mut names = of.split(' ').map(str::to_owned);
-    let mut numbers = value.split(' ').map(|number| number.parse::<u64>().ok());
+    let numbers = value.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>().ok()?;
+    if numbers.len() < FEWEST {
+        return None;
+    }
     Some(DailyRow {
         day: day.to_owned(),
         license: names.next()?,
         plan: names.next()?,
         model: names.next()?,
         provider: names.next()?,
-        requests: numbers.next()??,
-        messages: numbers.next()??,
-        input: numbers.next()??,
-        output: numbers.next()??,
-        cached: numbers.next()??,
-        cost: numbers.next()??,
-        cache_write: numbers.next().flatten().unwrap_or(0),
-        wasted: numbers.next().flatten().unwrap_or(0),
+        figures: UsageFigures::of_values(numbers),
     })
-}
-
-fn add(sum: &mut DailyRow, row: &DailyRow) {
-    for (to, from) in [
-        (&mut sum.requests, row.requests),
-        (&mut sum.messages, row.messages),
-        (&mut sum.input, row.input),
-        (&mut sum.output, row.output),
-        (&mut sum.cached, row.cached),
-        (&mut sum.cost, row.cost),
-        (&mut sum.cache_write, row.cache_write),
-        (&mut sum.wasted, row.wasted),
-    ] {
-        *to = to.saturating_add(from);
-    }
 }
 
 #[cfg(test)]
@@ -290,19 +276,23 @@ mod tests {
             plan: "pro".into(),
             model: "fast|x".into(),
             provider: String::new(),
-            requests: 7,
-            messages: 6,
-            input: 5,
-            output: 4,
-            cached: 3,
-            cache_write: 2,
-            wasted: 1,
-            cost: 2_000_000_000_001,
+            figures: UsageFigures {
+                requests: 7,
+                messages: 6,
+                input: 5,
+                output: 4,
+                cached: 3,
+                cost: 2_000_000_000_001,
+                cache_write: 2,
+                wasted: 1,
+                wasted_cost: 1_000,
+            },
         };
         let (field, value) = (field("gateway", &row), value(&row));
         let (_, of) = field.split_once(' ').unwrap();
         assert_eq!(parse("2026-11-24", of, &value), Some(row.clone()));
-        let former = DailyRow { cache_write: 0, wasted: 0, ..row };
+        let figures = UsageFigures { cache_write: 0, wasted: 0, wasted_cost: 0, ..row.figures };
+        let former = DailyRow { figures, ..row };
         assert_eq!(parse("2026-11-24", of, "7 6 5 4 3 2000000000001"), Some(former));
     }
 }

@@ -11,6 +11,7 @@ use crate::ledger::{
         EntryExpectation, EntryNames, JournalEntry, ReservedEntry, SettledEntry, UsageEntry,
     },
     operator_action::OperatorAction,
+    usage_figures::UsageFigures,
     windows::Windows,
 };
 
@@ -24,23 +25,6 @@ pub struct DailyKey<'a> {
     /// The public name.
     pub model: &'a str,
     pub provider: &'a str,
-}
-
-/// What to add to a [`DailyKey`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DailyDelta {
-    pub requests: u64,
-    pub messages: u64,
-    pub input: u64,
-    pub output: u64,
-    pub cached: u64,
-    pub cache_write: u64,
-    /// Tokens of attempts whose answers no app got.
-    pub wasted: u64,
-    /// Picodollars, waste included.
-    pub cost: u64,
-    /// Part of `cost`.
-    pub wasted_cost: u64,
 }
 
 /// Messages and tokens to add to one window.
@@ -60,7 +44,7 @@ pub struct Batch<'a> {
     /// Groups whose message has been charged: their open requests stand on none any more.
     pub charged: HashSet<u64>,
     pub requests: Vec<UsageEntry<'a>>,
-    pub daily: FxHashMap<DailyKey<'a>, DailyDelta>,
+    pub daily: FxHashMap<DailyKey<'a>, UsageFigures>,
     pub actions: Vec<OperatorAction<'a>>,
     /// Sequence of the last entry.
     pub reaches: u64,
@@ -110,7 +94,12 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn day(&mut self, license: LicenseId, time: UnixMs, names: EntryNames<'a>) -> &mut DailyDelta {
+    fn day(
+        &mut self,
+        license: LicenseId,
+        time: UnixMs,
+        names: EntryNames<'a>,
+    ) -> &mut UsageFigures {
         let day = Period::Day.window(time).start;
         let EntryNames { plan, model, provider } = names;
         self.daily.entry(DailyKey { day, license, plan, model, provider }).or_default()
@@ -121,16 +110,19 @@ impl<'a> Batch<'a> {
         let [_, plan, model, _, provider, ..] = request.texts;
         let [input, output, cached, ..] = request.numbers;
         let sum = self.day(license, request.time, EntryNames { plan, model, provider });
-        // What proved to be wasted after its request had ended has a row of its own.
-        sum.requests += u64::from(request.numbers[5] > 0 || request.numbers[7] > 0);
-        sum.messages += u64::from(request.message);
-        sum.input = sum.input.saturating_add(input);
-        sum.output = sum.output.saturating_add(output);
-        sum.cached = sum.cached.saturating_add(cached);
-        sum.cache_write = sum.cache_write.saturating_add(request.cache_write);
-        sum.wasted = sum.wasted.saturating_add(request.wasted);
-        sum.cost = sum.cost.saturating_add(request.cost);
-        sum.wasted_cost = sum.wasted_cost.saturating_add(request.wasted_cost);
+        let waste_alone = request.numbers[5] == 0 && request.numbers[7] == 0;
+        sum.add(&UsageFigures {
+            // What proved to be wasted after its request had ended has a row of its own.
+            requests: u64::from(!waste_alone),
+            messages: u64::from(request.message),
+            input,
+            output,
+            cached,
+            cost: request.cost,
+            cache_write: request.cache_write,
+            wasted: request.wasted,
+            wasted_cost: request.wasted_cost,
+        });
     }
 
     fn count(&mut self, license: LicenseId, time: UnixMs, add: WindowDelta) {

@@ -1,19 +1,23 @@
 //! The table `daily`: what known licences did and what it cost, by day. Filled from the journal in
 //! the transaction that holds the sequence it reaches, so it is exact whatever happens.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
 use gatekeeper_filters::kernel::{LicenseId, ModelTotals, Period, UnixMs};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
     batch::Batch,
-    columns::{SCHEMA, int, license},
+    columns::{SCHEMA, license},
 };
+use crate::ledger::usage_figures::UsageFigures;
 
 pub const DAY_MS: u64 = 86_400_000;
 /// Picodollars; two of them fit into SQLite's integers, so that an addition never overflows.
 const MOST: u64 = (1 << 62) - 1;
+
+/// Columns before the figures: day, licence, plan, model, provider.
+const KEYS: usize = 5;
 
 /// What one licence did on one day with one model at one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,20 +31,7 @@ pub struct DailyRow {
     pub model: String,
     /// Empty when none was asked.
     pub provider: String,
-    /// All that ended, whatever became of them.
-    pub requests: u64,
-    /// As they were charged: requests that share a message id are one, those that gave it back none.
-    pub messages: u64,
-    pub input: u64,
-    pub output: u64,
-    /// Part of `input`.
-    pub cached: u64,
-    /// Part of `input`.
-    pub cache_write: u64,
-    /// Tokens of attempts whose answers no app got, beside `input` and `output`.
-    pub wasted: u64,
-    /// Picodollars, waste included.
-    pub cost: u64,
+    pub figures: UsageFigures,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,26 +65,24 @@ pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadE
         ..SCHEMA => return Err(ReadError::Older { found }),
         _ => return Err(ReadError::Newer { found }),
     }
-    let query = "SELECT day, license, plan, model, provider, requests, messages, input, output,
-                        cached, cache_write, wasted, cost
-                 FROM daily WHERE day BETWEEN ?1 AND ?2 ORDER BY day, license, plan, model, provider";
-    let mut statement = connection.prepare(query)?;
+    let query = format!(
+        "SELECT day, license, plan, model, provider, {} FROM daily WHERE day BETWEEN ?1 AND ?2
+         ORDER BY day, license, plan, model, provider",
+        UsageFigures::NAMES.join(", ")
+    );
+    let mut statement = connection.prepare(&query)?;
     let rows = statement.query_map([first, last], |row| {
-        let number = |column: usize| row.get::<_, i64>(column).map(|number| number as u64);
+        let mut values = [0; UsageFigures::NAMES.len()];
+        for (place, value) in values.iter_mut().enumerate() {
+            *value = row.get::<_, i64>(KEYS + place)? as u64;
+        }
         Ok(DailyRow {
             day: row.get(0)?,
             license: row.get(1)?,
             plan: row.get(2)?,
             model: row.get(3)?,
             provider: row.get(4)?,
-            requests: number(5)?,
-            messages: number(6)?,
-            input: number(7)?,
-            output: number(8)?,
-            cached: number(9)?,
-            cache_write: number(10)?,
-            wasted: number(11)?,
-            cost: number(12)?,
+            figures: UsageFigures::of_values(values),
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -116,39 +105,32 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Adds figures to a row, each up to [`MOST`].
+static ADD: LazyLock<String> = LazyLock::new(|| {
+    let names = UsageFigures::NAMES;
+    let places: Vec<_> = (1..=KEYS + names.len()).map(|place| format!("?{place}")).collect();
+    let sums = names.map(|name| format!("{name} = min({name} + excluded.{name}, {MOST})"));
+    format!(
+        "INSERT INTO daily (day, license, plan, model, provider, {}) VALUES ({})
+         ON CONFLICT DO UPDATE SET {}",
+        names.join(", "),
+        places.join(", "),
+        sums.join(", ")
+    )
+});
+
 pub(crate) fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
-    let mut add = tx.prepare_cached(
-        "INSERT INTO daily (day, license, plan, model, provider, requests, messages, input, output,
-                            cached, cost, cache_write, wasted, wasted_cost)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?13, ?14, ?15)
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
-                                   messages = messages + excluded.messages,
-                                   input = input + excluded.input,
-                                   output = output + excluded.output,
-                                   cached = cached + excluded.cached,
-                                   cost = min(cost + excluded.cost, ?12),
-                                   cache_write = cache_write + excluded.cache_write,
-                                   wasted = wasted + excluded.wasted,
-                                   wasted_cost = min(wasted_cost + excluded.wasted_cost, ?12)",
-    )?;
-    for (way, sum) in &batch.daily {
-        add.execute(params![
-            date(way.day),
-            way.license.to_hex(),
-            way.plan,
-            way.model,
-            way.provider,
-            int(sum.requests),
-            int(sum.messages),
-            int(sum.input),
-            int(sum.output),
-            int(sum.cached),
-            money(sum.cost),
-            money(MOST),
-            int(sum.cache_write),
-            int(sum.wasted),
-            money(sum.wasted_cost),
-        ])?;
+    let mut add = tx.prepare_cached(&ADD)?;
+    for (way, figures) in &batch.daily {
+        let (day, license) = (date(way.day), way.license.to_hex());
+        let keys: [&str; KEYS] = [&day, &license, way.plan, way.model, way.provider];
+        for (place, key) in keys.into_iter().enumerate() {
+            add.raw_bind_parameter(place + 1, key)?;
+        }
+        for (place, value) in figures.values().into_iter().enumerate() {
+            add.raw_bind_parameter(KEYS + place + 1, money(value))?;
+        }
+        add.raw_execute()?;
     }
     Ok(())
 }

@@ -17,7 +17,8 @@ fn rows(store: &Store) -> Vec<DailyRow> {
 
 /// Requests, messages, input, output, cached, cost.
 fn numbers(row: &DailyRow) -> [u64; 6] {
-    [row.requests, row.messages, row.input, row.output, row.cached, row.cost]
+    let of = &row.figures;
+    [of.requests, of.messages, of.input, of.output, of.cached, of.cost]
 }
 
 /// The journal of a process whose SQLite never got anything.
@@ -72,7 +73,10 @@ fn a_day_is_added_up_by_licence_plan_model_and_provider() {
     }
     assert_eq!(row(&anna, "pro", "fast", "openai"), [1, 0, 1, 2, 3, 1 << 50]);
     assert!(rows.iter().all(|row| row.day == "2026-11-15"));
-    let waste = |row: &DailyRow| (row.cache_write, row.wasted) == (row.input, 6 * row.input);
+    let waste = |row: &DailyRow| {
+        let of = &row.figures;
+        (of.cache_write, of.wasted) == (of.input, 6 * of.input)
+    };
     assert!(rows.iter().all(waste));
     let ledger = store.open();
     let spent = ledger.spent(NOW).unwrap();
@@ -89,7 +93,8 @@ fn a_request_counts_in_the_day_it_arrived_in() {
         ledger.record(record(UnixMs(ms), "fast"));
     }
     ledger.close();
-    let found: Vec<_> = rows(&store).into_iter().map(|row| (row.day, row.requests)).collect();
+    let found: Vec<_> =
+        rows(&store).into_iter().map(|row| (row.day, row.figures.requests)).collect();
     assert_eq!(found, [("2026-11-15".to_owned(), 1), ("2026-11-16".to_owned(), 2)]);
     assert_eq!(ledger.spent(midnight).unwrap(), [("groq".to_owned(), 10)]);
     assert_eq!(daily_usage::read(&store.path(), "2026-11-16", "2026-11-16").unwrap().len(), 1);
@@ -231,7 +236,7 @@ fn a_store_of_the_version_before_keeps_its_days_and_their_messages() {
     ledger.close();
     let rows = rows(&store);
     assert_eq!(rows.iter().map(numbers).collect::<Vec<_>>(), [[2, 2, 2, 4, 6, 10]]);
-    assert_eq!((rows[0].cache_write, rows[0].wasted), (1, 6));
+    assert_eq!((rows[0].figures.cache_write, rows[0].figures.wasted), (1, 6));
 }
 
 #[test]
