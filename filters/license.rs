@@ -64,6 +64,9 @@ pub fn decide(standing: LicenseStatus, buy_url: Option<&Arc<str>>) -> Result<Lic
             let reject = Rejection::new(Code::DeviceLimit, words(Code::DeviceLimit));
             Err(reject.upgrade_url(license.plan.upgrade_url.clone()))
         }
+        LicenseStatus::Replaced { say } => {
+            Err(Rejection::new(Code::LicenseDisabled, &*say).upgrade_url(buy_url.cloned()))
+        }
         LicenseStatus::Unknown { why } => Err(check_unavailable(why)),
         LicenseStatus::TooMany { retry_after } => Err(Rejection::new(
             Code::RateLimited,

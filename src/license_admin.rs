@@ -1,7 +1,9 @@
-//! Operator actions on one licence: report, grant, reset, revoke, restore. The admin API and the command line
+//! Operator actions on licences: report, grant, reset, revoke, restore, move to another key. The admin API and the command line
 //! share them.
 
 pub mod command;
+mod key_moves;
+pub mod move_order;
 mod report;
 
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub struct LicenseAdmin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LicenseCommand {
     Show,
+    /// Licences move to other keys, many in one order.
+    Move,
     Do(OperatorActionKind),
 }
 
@@ -38,6 +42,7 @@ impl LicenseCommand {
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "show" => Some(LicenseCommand::Show),
+            "move" => Some(LicenseCommand::Move),
             _ => OperatorActionKind::parse(name).map(LicenseCommand::Do),
         }
     }
@@ -45,6 +50,7 @@ impl LicenseCommand {
     pub fn name(self) -> &'static str {
         match self {
             LicenseCommand::Show => "show",
+            LicenseCommand::Move => "move",
             LicenseCommand::Do(kind) => kind.name(),
         }
     }
@@ -145,6 +151,9 @@ impl LicenseAdmin {
         command: LicenseCommand,
         body: &[u8],
     ) -> Result<ApiResponse, ApiError> {
+        if command == LicenseCommand::Move {
+            return self.move_keys(book, body).await;
+        }
         let order = LicenseCommandArgs::read(command, body)?;
         let mut known = book.find(&order.subject).await?;
         let LicenseCommand::Do(kind) = command else {
@@ -167,8 +176,16 @@ impl LicenseAdmin {
             OperatorActionKind::Grant => self.grant(&wanted, &order, &known).await?,
             OperatorActionKind::Reset => self.reset(&wanted, &known).await?,
             OperatorActionKind::Revoke | OperatorActionKind::Restore => {
-                self.set_revoked(book, kind, &wanted).await?
+                let done = self.set_revoked(book, kind, &wanted).await?;
+                // Revoked before it came to continue another licence.
+                let is_restored = kind == OperatorActionKind::Restore;
+                if is_restored && book.validator.is_revoked(&known.key) {
+                    book.validator.set_revoked(known.key, false).await;
+                }
+                done
             }
+            // Has its own way, above.
+            OperatorActionKind::Move => return Err(ApiError::invalid("move takes `pairs`")),
         };
         if done.is_new {
             self.log(kind, &wanted);

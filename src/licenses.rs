@@ -13,6 +13,7 @@ mod clock_rollback;
 pub mod devices;
 mod disk_cache;
 mod first_activation;
+pub mod key_move;
 mod mass_refusal;
 mod memory_cache;
 pub mod online;
@@ -39,6 +40,7 @@ use rustc_hash::FxHashMap;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
+use self::key_move::Replacement;
 pub use self::{
     shop_health::{STATES, ShopStatus},
     sources::ConfiguredShops,
@@ -46,7 +48,10 @@ pub use self::{
 };
 use crate::{
     config::settings::{LicenseSource, Settings},
-    shops::signed::{self, SignedLicense, SignedSource},
+    shops::{
+        LicenseVerdict,
+        signed::{self, SignedLicense, SignedSource},
+    },
 };
 
 /// The source of keys written in the file, in metrics and status.
@@ -108,6 +113,23 @@ impl ConfiguredLicenses {
         }
     }
 
+    pub fn has_source(&self, name: &str) -> bool {
+        let mut shops = self.sources.shops().iter().map(|shop| shop.name());
+        shops.any(|shop| shop == name) || self.local_sources().any(|local| local == name)
+    }
+
+    /// The source that such a key would be asked about first; `None` where no source has such keys.
+    pub fn source_of(&self, credential: &Credential, now: UnixMs) -> Option<&'static str> {
+        let key = credential.expose();
+        if self.listed.contains_key(&self.validator.hasher.id(key)) {
+            return Some(STATIC);
+        }
+        if let Some(Ok(_)) = self.verify(key, now) {
+            return Some(signed::NAME);
+        }
+        self.sources.questions(key).first().map(|question| question.shop().name())
+    }
+
     /// What the sources of signed licences say; `None` where the key is no token of theirs.
     fn verify(&self, key: &str, now: UnixMs) -> Option<Result<Arc<SignedLicense>, Code>> {
         let mut fitting = self.signed.iter().filter(|source| signed::has_shape(source.format, key));
@@ -144,9 +166,14 @@ impl ConfiguredLicenses {
                     metrics.license_cache.negative.inc();
                     return Some(LicenseStatus::Invalid(Code::LicenseDisabled));
                 }
+                let replacement = self.validator.replacement(&id);
+                if let Some(over) = replacement.filter(|known| known.is_over(now)) {
+                    metrics.license_cache.negative.inc();
+                    return Some(over.refusal());
+                }
                 metrics.license_checked(signed::NAME, "valid");
                 let (plan, until) = (license.plan.clone(), license.until);
-                Some(LicenseStatus::Valid(License { id, plan, until }))
+                Some(LicenseStatus::Valid(License { id, key: id, plan, until }))
             }
             // Signed by another key: it could still be known to a shop.
             Err(Code::LicenseInvalid) => {
@@ -163,13 +190,72 @@ impl ConfiguredLicenses {
     /// Whose key it is; which device it comes from does not matter.
     pub async fn identify(&self, asking: &LicenseQuery<'_>) -> LicenseStatus {
         let id = self.validator.hasher.id(asking.credential.expose());
-        if self.validator.is_revoked(&id) {
+        let standing = match self.validator.replacement(&id) {
+            None => self.ask_sources(id, asking).await,
+            Some(replacement) => self.ask_about_replaced(id, &replacement, asking).await,
+        };
+        match standing {
+            LicenseStatus::Valid(license) => self.count_on(license),
+            standing => standing,
+        }
+    }
+
+    /// A key that replaced another one continues what that one used, and falls with it.
+    fn count_on(&self, license: License) -> LicenseStatus {
+        let account = self.validator.account(&license.key);
+        if account != license.key && self.validator.is_revoked(&account) {
+            self.validator.telemetry.metrics.license_cache.negative.inc();
+            return LicenseStatus::Invalid(Code::LicenseDisabled);
+        }
+        LicenseStatus::Valid(License { id: account, ..license })
+    }
+
+    /// Whose a key is that another one replaced. While it is still taken, the word of the new key's source counts
+    /// first, then its own source's, then what was last known of it.
+    async fn ask_about_replaced(
+        &self,
+        id: LicenseId,
+        replacement: &Replacement,
+        asking: &LicenseQuery<'_>,
+    ) -> LicenseStatus {
+        if replacement.is_over(asking.now) {
+            self.validator.telemetry.metrics.license_cache.negative.inc();
+            return replacement.refusal();
+        }
+        let valid = |plan: &Arc<Plan>, until| {
+            LicenseStatus::Valid(License { id, key: id, plan: plan.clone(), until })
+        };
+        let now = self.validator.newest(replacement.by);
+        if let Some(plan) = self.listed.get(&now) {
+            return valid(plan, None);
+        }
+        let record = self.validator.records.get(&now);
+        let verdict = record
+            .filter(|kept| kept.record.facts.is_some() && !self.validator.is_revoked(&now))
+            .map(|kept| self.validator.verdict(&self.sources, &kept.record, asking.now));
+        if let Some(LicenseVerdict::Valid { plan, until }) = verdict {
+            return valid(&plan, until);
+        }
+        let own = self.ask_sources(id, asking).await;
+        let is_vague = matches!(
+            own,
+            LicenseStatus::Invalid(Code::LicenseInvalid) | LicenseStatus::Unknown { .. }
+        );
+        let known = self.validator.records.get(&id).filter(|_| is_vague);
+        let last = known.and_then(|kept| self.sources.plan(kept.record.good.as_ref()?).cloned());
+        last.map_or(own, |plan| valid(&plan, Some(replacement.accepted_until)))
+    }
+
+    async fn ask_sources(&self, id: LicenseId, asking: &LicenseQuery<'_>) -> LicenseStatus {
+        if self.validator.is_revoked(&id) || self.validator.is_revoked(&self.validator.account(&id))
+        {
             self.validator.telemetry.metrics.license_cache.negative.inc();
             return LicenseStatus::Invalid(Code::LicenseDisabled);
         }
         if let Some(plan) = self.listed.get(&id) {
             self.found.inc();
-            return LicenseStatus::Valid(License { id, plan: plan.clone(), until: None });
+            let plan = plan.clone();
+            return LicenseStatus::Valid(License { id, key: id, plan, until: None });
         }
         if let Some(standing) = self.identify_signed(asking.credential.expose(), asking.now) {
             return standing;

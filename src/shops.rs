@@ -128,6 +128,11 @@ pub trait Shop: Sync {
         false
     }
 
+    /// Whether its answers name the licence by an id of the shop's own, kept among the references.
+    fn names_licenses(&self) -> bool {
+        false
+    }
+
     /// How a licence is stored. Must stay readable for newer versions.
     fn store(&self, license: &ShopLicense) -> Option<Value> {
         license::to_common(license)

@@ -74,7 +74,11 @@ impl Credential {
 
 #[derive(Debug, Clone)]
 pub struct License {
+    /// What its use is counted under.
     pub id: LicenseId,
+    /// The key that was sent. Another id than [`License::id`] where it replaced an earlier key and continues its
+    /// licence.
+    pub key: LicenseId,
     pub plan: Arc<Plan>,
     pub until: Option<UnixMs>,
 }
@@ -98,6 +102,10 @@ pub enum LicenseStatus {
     Invalid(Code),
     /// The licence is good, and this device is none of its own.
     OtherDevice(License),
+    /// An operator moved the licence to another key; `say` is for the buyer.
+    Replaced {
+        say: Arc<str>,
+    },
     /// No source could say; `why` is for the operator.
     Unknown {
         why: &'static str,

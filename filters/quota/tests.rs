@@ -74,6 +74,11 @@ fn plan() -> Plan {
     }
 }
 
+fn license(plan: Plan) -> License {
+    let id = LicenseId([0; 32]);
+    License { id, key: id, plan: Arc::new(plan), until: None }
+}
+
 fn ask(output_cap: Option<u64>) -> ModelRequest {
     let members = RequestMembers::default();
     let input = Input { text: Estimate::of_tokens(100), bytes: 400, ..Input::default() };
@@ -91,8 +96,7 @@ async fn charged(progress: RequestProgress, reported: Option<Usage>, outcome: Ou
     let filter = filter(&ledger, 1);
     let mut exchange =
         Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
-    exchange.license =
-        Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
+    exchange.license = Some(license(plan()));
     let mut ask = ask(Some(500));
     exchange.input = ask.input.clone();
     filter.request(&mut exchange, &mut ask).await.unwrap();
@@ -204,8 +208,7 @@ async fn an_input_that_was_reported_is_not_clamped_when_the_app_leaves() {
     let filter = filter(&ledger, 1);
     let mut exchange =
         Exchange::new(Endpoint::Messages, Credential::new("K"), UnixMs(0), Instant::now());
-    exchange.license =
-        Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
+    exchange.license = Some(license(plan()));
     let mut ask = ask(Some(500));
     exchange.input = ask.input.clone();
     filter.request(&mut exchange, &mut ask).await.unwrap();
@@ -225,8 +228,7 @@ async fn a_timeout_comes_back_once() {
         let filter = filter(&ledger, nth);
         let mut exchange =
             Exchange::new(Endpoint::Chat, Credential::new("K"), UnixMs(0), Instant::now());
-        exchange.license =
-            Some(License { id: LicenseId([0; 32]), plan: Arc::new(plan()), until: None });
+        exchange.license = Some(license(plan()));
         let mut ask = ask(Some(500));
         exchange.input = ask.input.clone();
         filter.request(&mut exchange, &mut ask).await.unwrap();

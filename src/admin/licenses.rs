@@ -1,4 +1,4 @@
-//! `POST /api/licenses/{show,reset,grant,revoke,restore}`.
+//! `POST /api/licenses/{show,reset,grant,revoke,restore,move}`.
 
 use pingora_core::protocols::http::ServerSession;
 
@@ -24,7 +24,7 @@ impl AdminApp {
         self.access.act(&session.req_header().method, &Caller::of(session, snapshot), snapshot)?;
         let command = LicenseCommand::parse(command).ok_or_else(|| {
             let message =
-                "There is nothing here. Commands are show, reset, grant, revoke, restore.";
+                "There is nothing here. Commands are show, reset, grant, revoke, restore, move.";
             ApiError::new(http::StatusCode::NOT_FOUND, "not_found", message)
         })?;
         let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await;

@@ -124,6 +124,7 @@ fn read(bytes: &[u8]) -> Option<ApiResponse> {
     let status = line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse::<u16>().ok()?;
     let body: Value = serde_json::from_slice(&bytes[head + 4..]).ok()?;
     let is_ours = body.get("license").is_some()
+        || body["moves"].is_array()
         || body["live"].is_boolean()
         || body["error"]["code"].is_string();
     is_ours.then_some(ApiResponse { status: StatusCode::from_u16(status).ok()?, body })

@@ -2,6 +2,7 @@
 //! on standard input, never on the command line, where others could see it.
 
 mod format;
+mod moving;
 
 use std::{
     io::{self, BufRead, IsTerminal, Read, Write},
@@ -38,7 +39,8 @@ Examples:
   gatekeeper licenses grant   -c gateway.yaml --messages 100 --note \"sorry for Monday\" < key.txt
   gatekeeper licenses reset   -c gateway.yaml --license 1f0c...    (the id that `show` prints)
   gatekeeper licenses revoke  -c gateway.yaml --note \"key was published\" < key.txt
-  gatekeeper licenses restore -c gateway.yaml < key.txt";
+  gatekeeper licenses restore -c gateway.yaml < key.txt
+  gatekeeper licenses move    -c gateway.yaml --dry-run < pairs.csv   (lines of OLD,NEW)";
 
 #[derive(Debug, Clone, Args)]
 pub struct LicensesArgs {
@@ -64,6 +66,9 @@ pub enum LicensesCommand {
     /// Take a revocation back
     #[command(after_help = "Example:\n  gatekeeper licenses restore -c gateway.yaml < key.txt")]
     Restore(ChangeArgs),
+    /// Have licences go on under new keys, as after a move to another shop: use, grants, devices follow
+    #[command(after_help = moving::EXAMPLES)]
+    Move(moving::MoveArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -101,34 +106,46 @@ pub struct GrantArgs {
 
 type Operate = fn(&Settings, LicenseCommand, &[u8]) -> anyhow::Result<ApiResponse>;
 
-impl LicensesArgs {
-    fn command(&self) -> LicenseCommand {
-        match &self.what {
-            LicensesCommand::Show(_) => LicenseCommand::Show,
-            LicensesCommand::Reset(_) => LicenseCommand::Do(OperatorActionKind::Reset),
-            LicensesCommand::Grant(_) => LicenseCommand::Do(OperatorActionKind::Grant),
-            LicensesCommand::Revoke(_) => LicenseCommand::Do(OperatorActionKind::Revoke),
-            LicensesCommand::Restore(_) => LicenseCommand::Do(OperatorActionKind::Restore),
-        }
+/// A command about one licence.
+struct OneLicense<'a> {
+    command: LicenseCommand,
+    subject: &'a SubjectArgs,
+    change: Option<&'a ChangeArgs>,
+    grant: Option<&'a GrantArgs>,
+}
+
+impl LicensesCommand {
+    /// `None` for one about many.
+    fn one<'a>(&'a self) -> Option<OneLicense<'a>> {
+        let change = |kind, change: &'a ChangeArgs| OneLicense {
+            command: LicenseCommand::Do(kind),
+            subject: &change.subject,
+            change: Some(change),
+            grant: None,
+        };
+        Some(match self {
+            LicensesCommand::Show(subject) => {
+                OneLicense { command: LicenseCommand::Show, subject, change: None, grant: None }
+            }
+            LicensesCommand::Reset(args) => change(OperatorActionKind::Reset, args),
+            LicensesCommand::Revoke(args) => change(OperatorActionKind::Revoke, args),
+            LicensesCommand::Restore(args) => change(OperatorActionKind::Restore, args),
+            LicensesCommand::Grant(grant) => {
+                let one = change(OperatorActionKind::Grant, &grant.change);
+                OneLicense { grant: Some(grant), ..one }
+            }
+            LicensesCommand::Move(_) => return None,
+        })
     }
 
-    fn subject(&self) -> &SubjectArgs {
-        match &self.what {
-            LicensesCommand::Show(subject) => subject,
+    fn file(&self) -> &FileArgs {
+        match self {
+            LicensesCommand::Show(subject) => &subject.file,
             LicensesCommand::Reset(change)
             | LicensesCommand::Revoke(change)
-            | LicensesCommand::Restore(change) => &change.subject,
-            LicensesCommand::Grant(grant) => &grant.change.subject,
-        }
-    }
-
-    fn change(&self) -> Option<&ChangeArgs> {
-        match &self.what {
-            LicensesCommand::Show(_) => None,
-            LicensesCommand::Reset(change)
-            | LicensesCommand::Revoke(change)
-            | LicensesCommand::Restore(change) => Some(change),
-            LicensesCommand::Grant(grant) => Some(&grant.change),
+            | LicensesCommand::Restore(change) => &change.subject.file,
+            LicensesCommand::Grant(grant) => &grant.change.subject.file,
+            LicensesCommand::Move(args) => &args.file,
         }
     }
 }
@@ -142,7 +159,7 @@ pub fn settings(
     registry: &Registry,
     err: &mut dyn Write,
 ) -> anyhow::Result<Settings> {
-    let file = args.subject().file.path()?;
+    let file = args.what.file().path()?;
     config::load_with(&file, registry, Secrets::MayBeAbsent).map(|(settings, _)| settings).map_err(
         |problems| {
             let _ = super::write_problems(&problems, err);
@@ -159,9 +176,13 @@ pub fn run(
     operate: Operate,
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> anyhow::Result<ExitCode> {
-    let body = body(args, settings, err)?;
-    let answer = ask(args, settings, operate, &body)?;
-    if args.subject().json {
+    let one = match &args.what {
+        LicensesCommand::Move(moving) => return moving::run(moving, settings, operate, (out, err)),
+        what => what.one().context("licenses: a command about one licence")?,
+    };
+    let body = body(&one, settings, err)?;
+    let answer = ask((one.command, &one.subject.file), settings, operate, &body)?;
+    if one.subject.json {
         writeln!(out, "{:#}", answer.body)?;
     } else if answer.status.is_success() {
         out.write_all(format::of(&answer.body).as_bytes())?;
@@ -170,19 +191,19 @@ pub fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let message = answer.body["error"]["message"].as_str().unwrap_or("it failed");
-    writeln!(err, "gatekeeper: licenses {}: {message}", args.command().name())?;
+    writeln!(err, "gatekeeper: licenses {}: {message}", one.command.name())?;
     Ok(ExitCode::FAILURE)
 }
 
 /// The order, as the admin listener takes it. It has an id from the start: asked twice, it is carried
 /// out once.
 fn body(
-    args: &LicensesArgs,
+    one: &OneLicense<'_>,
     settings: &Settings,
     err: &mut dyn Write,
 ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let mut order = Map::new();
-    match &args.subject().license {
+    match &one.subject.license {
         Some(hex) => {
             order.insert("license".into(), json!(whole_id(hex, settings)?));
         }
@@ -190,11 +211,11 @@ fn body(
             order.insert("key".into(), json!(&*read_key(err)?));
         }
     }
-    if let LicensesCommand::Grant(grant) = &args.what {
+    if let Some(grant) = one.grant {
         order.insert("messages".into(), json!(grant.messages));
         order.insert("tokens".into(), json!(grant.tokens));
     }
-    if let Some(change) = args.change() {
+    if let Some(change) = one.change {
         let id = random_id().map_err(|failure| anyhow::anyhow!(failure.message))?;
         order.insert("id".into(), json!(id));
         if let Some(note) = &change.note {
@@ -232,12 +253,11 @@ fn read_key(err: &mut dyn Write) -> anyhow::Result<Zeroizing<String>> {
 
 /// The gateway if one runs, else the store.
 fn ask(
-    args: &LicensesArgs,
+    (command, file): (LicenseCommand, &FileArgs),
     settings: &Settings,
     operate: Operate,
     body: &[u8],
 ) -> anyhow::Result<ApiResponse> {
-    let command = args.command();
     let path = format!("/api/licenses/{}", command.name());
     let nobody = match admin_client::gateway(settings, &path, body) {
         AdminResponse::Answered(answer) => return Ok(answer),
@@ -253,7 +273,7 @@ fn ask(
             "{in_use}; and nobody answers on the admin address {} ({nobody}). Is {} the file \
                  that gateway runs with?",
             admin_client::address(settings),
-            args.subject().file.path().unwrap_or_default().display(),
+            file.path().unwrap_or_default().display(),
         ),
         _ => error,
     })

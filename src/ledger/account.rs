@@ -341,6 +341,14 @@ impl Account {
         }
     }
 
+    /// Counts as settled now what was settled elsewhere.
+    pub fn count(&mut self, windows: &Windows, messages: u64, tokens: u64) {
+        for counter in self.turn(windows) {
+            counter.messages = counter.messages.saturating_add(messages);
+            counter.tokens = counter.tokens.saturating_add(tokens);
+        }
+    }
+
     /// Messages used and allowed, what the operator gave included.
     fn messages(&self, limit: Limit, windows: &Windows) -> (u64, Limit) {
         let given = self.given(limit.per, windows);

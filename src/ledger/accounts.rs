@@ -243,8 +243,11 @@ impl Accounts {
         let account = shard.accounts.entry(action.license).or_default();
         complete(account, &windows, &mut action);
         journal.append(EntryFrame::action(&action))?;
-        for (period, given) in action.changes.iter().flat_map(|changes| changes.given(&windows)) {
+        for (period, given) in action.given(&windows) {
             account.give(period, &given);
+        }
+        if let Some((messages, tokens)) = action.used() {
+            account.count(&windows, messages, tokens);
         }
         done.push(action);
         Ok(true)

@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
-use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 
-use super::adjustment::LimitChanges;
+use super::{
+    adjustment::{GivenAllowance, LimitChanges},
+    windows::Windows,
+};
 
 /// Its place is its number in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,14 +16,17 @@ pub enum OperatorActionKind {
     Reset,
     Revoke,
     Restore,
+    /// To another key; its changes are what the new key had used by itself.
+    Move,
 }
 
 impl OperatorActionKind {
-    pub const ALL: [OperatorActionKind; 4] = [
+    pub const ALL: [OperatorActionKind; 5] = [
         OperatorActionKind::Grant,
         OperatorActionKind::Reset,
         OperatorActionKind::Revoke,
         OperatorActionKind::Restore,
+        OperatorActionKind::Move,
     ];
 
     pub fn name(self) -> &'static str {
@@ -29,6 +35,7 @@ impl OperatorActionKind {
             OperatorActionKind::Reset => "reset",
             OperatorActionKind::Revoke => "revoke",
             OperatorActionKind::Restore => "restore",
+            OperatorActionKind::Move => "move",
         }
     }
 
@@ -52,6 +59,19 @@ pub struct OperatorAction<'a> {
 }
 
 impl OperatorAction<'_> {
+    /// What counts as used from this action on: messages and tokens.
+    pub fn used(&self) -> Option<(u64, u64)> {
+        let changes = self.changes.filter(|_| self.kind == OperatorActionKind::Move)?;
+        Some((changes.messages.extra, changes.tokens.extra))
+    }
+
+    /// What is given, in the windows of its time.
+    pub fn given(&self, windows: &Windows) -> impl Iterator<Item = (Period, GivenAllowance)> {
+        let changes = self.changes.filter(|_| self.kind != OperatorActionKind::Move);
+        let given = changes.map(|changes| changes.given(windows).collect::<Vec<_>>());
+        given.unwrap_or_default().into_iter()
+    }
+
     pub fn is_same(&self, kind: OperatorActionKind, id: &str) -> bool {
         self.kind == kind && self.id == id
     }

@@ -11,11 +11,11 @@ use super::{ApiError, LicenseCommand};
 use crate::{ledger, licenses::revocation::LicenseRef};
 
 /// Characters of a note.
-const LONGEST_NOTE: usize = 200;
+pub(super) const LONGEST_NOTE: usize = 200;
 /// Characters of an id.
 const LONGEST_ID: usize = 64;
 /// Longer than any licence key.
-const LONGEST_KEY: usize = crate::shops::signed::LONGEST;
+pub(super) const LONGEST_KEY: usize = crate::shops::signed::LONGEST;
 /// Messages or tokens given at one time.
 const MOST: u64 = 1_000_000_000_000;
 
@@ -32,22 +32,9 @@ impl LicenseCommandArgs {
     /// # Errors
     /// 400 that names the member at fault.
     pub fn read(command: LicenseCommand, body: &[u8]) -> Result<Self, ApiError> {
-        let document = Document::parse(Bytes::copy_from_slice(body))
-            .map_err(|error| ApiError::invalid(format!("The body is not JSON: {error}.")))?;
+        let document = parse(body)?;
         let root = document.root();
-        if root.kind() != JsonKind::Object {
-            return Err(ApiError::invalid("The body is not a JSON object."));
-        }
-        let known = command.members();
-        for (name, _) in root.members() {
-            let name = name.decoded();
-            if !known.contains(&&*name) {
-                // A key that stands in the wrong place is not repeated.
-                let message =
-                    format!("unknown member; {} takes {}", command.name(), known.join(", "));
-                return Err(ApiError::invalid(message));
-            }
-        }
+        check_members(root, command.name(), command.members())?;
         let subject = subject(root)?;
         let note = text(root, "note", LONGEST_NOTE)?.unwrap_or_default();
         check_note(&note, &subject)?;
@@ -58,6 +45,26 @@ impl LicenseCommandArgs {
             id: id(root)?,
             note,
         })
+    }
+}
+
+pub(super) fn parse(body: &[u8]) -> Result<Document, ApiError> {
+    Document::parse(Bytes::copy_from_slice(body))
+        .map_err(|error| ApiError::invalid(format!("The body is not JSON: {error}.")))
+}
+
+pub(super) fn check_members(object: Value<'_>, of: &str, known: &[&str]) -> Result<(), ApiError> {
+    if object.kind() != JsonKind::Object {
+        return Err(ApiError::invalid(match of {
+            "pairs" => "pairs: expected objects",
+            _ => "The body is not a JSON object.",
+        }));
+    }
+    let is_known = |name: &str| known.contains(&name);
+    match object.members().all(|(name, _)| is_known(&name.decoded())) {
+        true => Ok(()),
+        // A key that stands in the wrong place is not repeated.
+        false => Err(ApiError::invalid(format!("unknown member; {of} takes {}", known.join(", ")))),
     }
 }
 
@@ -94,7 +101,11 @@ fn id(root: Value<'_>) -> Result<Option<String>, ApiError> {
     }
 }
 
-fn text(root: Value<'_>, name: &str, longest: usize) -> Result<Option<String>, ApiError> {
+pub(super) fn text(
+    root: Value<'_>,
+    name: &str,
+    longest: usize,
+) -> Result<Option<String>, ApiError> {
     let Some(value) = root.get(name) else { return Ok(None) };
     let Some(text) = value.as_str() else {
         return Err(ApiError::invalid(format!("{name}: expected a string")));
@@ -119,6 +130,7 @@ impl LicenseCommand {
     fn members(self) -> &'static [&'static str] {
         match self {
             LicenseCommand::Show => &["key", "license"],
+            LicenseCommand::Move => super::move_order::MEMBERS,
             LicenseCommand::Do(ledger::OperatorActionKind::Grant) => {
                 &["key", "license", "messages", "tokens", "id", "note"]
             }

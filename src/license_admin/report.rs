@@ -1,12 +1,12 @@
 //! All that is known of one buyer, in JSON.
 
-use gatekeeper_filters::kernel::{LimitUsage, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, LimitUsage, UnixMs};
 use serde_json::{Map, Value, json};
 
 use super::LicenseAdmin;
 use crate::{
     ledger::{Adjustment, OperatorAction, UsageOverview},
-    licenses::revocation::LicenseReport,
+    licenses::{key_move::KeyMove, revocation::LicenseReport},
 };
 
 /// Actions shown.
@@ -40,6 +40,7 @@ impl LicenseAdmin {
         put("devices", json!(devices));
         put("last_seen", moment(known.seen.max(last_use)));
         put("checked", moment(known.checked));
+        put("moved", json!(known.moved.as_ref().map(moved_to_json)));
         put("store", json!(if overview.is_some() { "up" } else { "down" }));
         let actions = self.store.actions(&known.id);
         let actions: Vec<Value> = actions.iter().rev().take(ACTIONS).map(to_json).collect();
@@ -55,6 +56,18 @@ fn status(known: &LicenseReport) -> &'static str {
         (None, Some(code)) => code.wire().1.trim_start_matches("license_"),
         (None, None) => "valid",
     }
+}
+
+/// How the key that was named stands to others.
+fn moved_to_json(moved: &KeyMove) -> Value {
+    let replaced = moved.replaced.as_ref();
+    let until = replaced.map(|replaced| replaced.accepted_until).filter(|until| until.0 > 0);
+    json!({
+        "at": moment(Some(moved.at)),
+        "replaced": replaced.is_some(),
+        "accepted_until": moment(until),
+        "continues": moved.account.map(LicenseId::to_hex),
+    })
 }
 
 fn limits_to_json(overview: UsageOverview) -> Value {

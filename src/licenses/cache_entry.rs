@@ -13,6 +13,7 @@ use std::time::Duration;
 use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
 use serde::{Deserialize, Serialize};
 
+use super::key_move::KeyMove;
 use crate::{
     config::settings::LicenseCacheSettings,
     shops::{LicenseVerdict, ShopLicense, ShopReply},
@@ -54,6 +55,9 @@ pub struct CachedLicense {
     pub devices: Vec<CachedDevice>,
     /// The operator's word, which outlives whatever a shop says.
     pub revocation: Revocation,
+    /// What an operator moved: the key that replaced this one, the licence that this one continues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub moved: Option<KeyMove>,
 }
 
 /// Whether an operator took the licence back, and since when it is so. Of two words the later one
@@ -80,6 +84,9 @@ pub struct CachedDevice {
     pub checked: UnixMs,
     /// It gave its place back; remembered for a while, so that no older word brings it back.
     pub gone: bool,
+    /// It was activated under the key that this one replaced: the shop of this one does not know it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub carried: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +140,10 @@ impl CachedLicense {
     fn believe(&mut self, facts: &ShopLicense, verdict: &LicenseVerdict, asked: UnixMs) {
         if self.facts.as_ref().and_then(ShopLicense::order) != facts.order() {
             self.refunded = false;
+        }
+        // Another shop took the key over, and knows nothing of its devices.
+        if self.facts.as_ref().is_some_and(|before| before.shop != facts.shop) {
+            self.devices.iter_mut().for_each(|device| device.carried = true);
         }
         self.facts = Some(facts.clone());
         self.checked = asked;
@@ -215,6 +226,7 @@ impl CachedLicense {
             turned,
             devices: merge_devices(&self.devices, &other.devices),
             revocation: self.revocation.max(other.revocation),
+            moved: self.moved.as_ref().max(other.moved.as_ref()).cloned(),
         }
     }
 
@@ -234,6 +246,11 @@ impl CachedLicense {
         self.devices.iter().filter(|device| !device.gone)
     }
 
+    /// Those of them that a shop's own list does not have.
+    pub fn carried(&self) -> impl Iterator<Item = &CachedDevice> {
+        self.active().filter(|device| device.carried)
+    }
+
     pub fn device(&self, id: &str) -> Option<&CachedDevice> {
         self.active().find(|device| device.id == id)
     }
@@ -244,7 +261,8 @@ impl CachedLicense {
         let mut next = self.clone();
         next.devices.retain(|known| known.id != id);
         next.devices.retain(|known| !known.gone || passed(known.checked, now) < GONE);
-        next.devices.push(CachedDevice { id: id.to_owned(), checked: now, gone });
+        let device = CachedDevice { id: id.to_owned(), checked: now, gone, carried: false };
+        next.devices.push(device);
         next.devices.sort_by(|one, other| one.id.cmp(&other.id));
         next
     }
@@ -298,14 +316,13 @@ impl CachedLicense {
     }
 }
 
-fn merge_devices(one: &[CachedDevice], other: &[CachedDevice]) -> Vec<CachedDevice> {
+pub(super) fn merge_devices(one: &[CachedDevice], other: &[CachedDevice]) -> Vec<CachedDevice> {
+    let rank = |device: &CachedDevice| (device.checked, device.gone, device.carried);
     let mut devices = one.to_vec();
     for theirs in other {
         match devices.iter_mut().find(|ours| ours.id == theirs.id) {
             // Of two words of one moment the one that gives no place away.
-            Some(ours) if (theirs.checked, theirs.gone) > (ours.checked, ours.gone) => {
-                ours.clone_from(theirs);
-            }
+            Some(ours) if rank(theirs) > rank(ours) => ours.clone_from(theirs),
             Some(_) => {}
             None => devices.push(theirs.clone()),
         }

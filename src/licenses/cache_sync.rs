@@ -102,6 +102,9 @@ impl LicenseValidator {
             if merged.revocation != Revocation::default() {
                 shared.revoke(&id, merged.revocation).await?;
             }
+            if let Some(moved) = &merged.moved {
+                shared.tell_move(&id, moved).await?;
+            }
             Ok::<_, StoreUnavailable>(merged)
         };
         let (mut merged, mut patience) = (merge().await, WaitBudget::of(MOMENT));
@@ -162,15 +165,21 @@ impl LicenseValidator {
     }
 
     /// Takes in what operators said of licences at other gateways, each time it may have changed: a
-    /// request of a licence that is revoked must not be the first to find out.
+    /// request of a licence that is revoked, or of a key that was replaced, must not be the first to find out.
     async fn on_revocation_message(self: Arc<Self>, shared: Arc<RedisCache>) {
         loop {
             self.unheard.notified().await;
-            let Ok(words) = shared.revocations().await else {
+            let (Ok(words), Ok(moves)) = (shared.revocations().await, shared.moves().await) else {
                 tokio::time::sleep(RETRY).await;
                 self.unheard.notify_one();
                 continue;
             };
+            for (id, moved) in moves {
+                let moved = Some(moved);
+                if self.records.get(&id).is_none_or(|kept| kept.record.moved < moved) {
+                    self.adopt(id, &CachedLicense { moved, ..CachedLicense::default() });
+                }
+            }
             for (id, revocation) in words {
                 let known = self.records.get(&id).map(|kept| kept.record.revocation);
                 if known.unwrap_or_default() < revocation {

@@ -138,7 +138,12 @@ mod tests {
     #[test]
     fn moments_that_have_not_come_are_taken_for_others_and_the_rest_stays() {
         let tomorrow = NOW.plus(DAY);
-        let device = CachedDevice { id: "one".into(), checked: tomorrow, gone: true };
+        let device = CachedDevice {
+            id: "one".into(),
+            checked: tomorrow,
+            gone: true,
+            ..CachedDevice::default()
+        };
         let record = CachedLicense {
             checked: tomorrow,
             answered: tomorrow,

@@ -77,7 +77,7 @@ impl LicenseValidator {
     ) -> Result<(), Code> {
         let Some(instance) = asking.instance else { return Err(Code::DeviceLimit) };
         let device = self.hasher.device(&license.id, instance);
-        let kept = self.known(&license.id).await;
+        let kept = self.known(&license.key).await;
         let owner = || DeviceRequest {
             sources: sources.clone(),
             license: license.clone(),
@@ -116,7 +116,7 @@ impl LicenseValidator {
         instance: &str,
         device: &str,
     ) -> Result<(), Code> {
-        let id = &owner.license.id;
+        let id = &owner.license.key;
         let alone = self.strikes_of(id).lock().asking.clone();
         let _alone = alone.lock().await;
         // Somebody else may have asked meanwhile, here or at another gateway.
@@ -150,7 +150,7 @@ impl LicenseValidator {
         instance: &str,
         device: &str,
     ) -> Result<(), Code> {
-        let id = &owner.license.id;
+        let id = &owner.license.key;
         let asked = self.moment(id);
         match self.device_call(owner, InstanceCall::Validate(instance)).await {
             Some(Instance::Is(_)) => {
@@ -172,7 +172,7 @@ impl LicenseValidator {
 
     /// Asks about a device that is served meanwhile, now and then.
     fn ask_behind_about(self: &Arc<Self>, owner: DeviceRequest, instance: &str, now: UnixMs) {
-        let strikes = self.strikes_of(&owner.license.id);
+        let strikes = self.strikes_of(&owner.license.key);
         {
             let mut strikes = strikes.lock();
             if passed(strikes.tried, now) < PAUSE {
@@ -198,7 +198,7 @@ impl LicenseValidator {
         credential: &Credential,
         name: &str,
     ) -> Result<(String, Devices), Rejection> {
-        let (id, now) = (&license.id, UnixMs::now());
+        let (id, now) = (&license.key, UnixMs::now());
         if !self.may_activate(id, now) {
             return Err(too_many_activations());
         }
@@ -221,15 +221,18 @@ impl LicenseValidator {
         name: &str,
     ) -> Result<(String, Devices), Rejection> {
         let license = &owner.license;
-        let kept = self.known(&license.id).await;
+        let kept = self.known(&license.key).await;
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
         if listed_at(&owner.sources, &record).is_none() {
             return self.activate_here(license).await;
         }
+        if let Some(most) = full_with_carried(&record) {
+            return Err(all_taken(Some(most)));
+        }
         match self.device_call(owner, InstanceCall::Activate(name)).await {
             Some(Instance::Is(instance)) => {
                 let device = self.hasher.device(&license.id, &instance);
-                self.set_device(&license.id, &device, false, UnixMs::now()).await;
+                self.set_device(&license.key, &device, false, UnixMs::now()).await;
                 Ok((instance, self.devices_of(license).await.unwrap_or(NOT_COUNTED)))
             }
             Some(Instance::Full) => {
@@ -241,8 +244,8 @@ impl LicenseValidator {
 
     /// A place in the list that the gateways keep themselves.
     async fn activate_here(&self, license: &License) -> Result<(String, Devices), Rejection> {
-        let _lock = self.only_here(&license.id).await?;
-        let latest = self.latest(&license.id).await.map_err(|_| store_is_away())?;
+        let _lock = self.only_here(&license.key).await?;
+        let latest = self.latest(&license.key).await.map_err(|_| store_is_away())?;
         let limit = latest.as_ref().and_then(|kept| kept.record.facts.as_ref()?.activation_limit);
         let most = limit.or(license.plan.max_devices).unwrap_or(MOST_DEVICES);
         let mut random = [0; 16];
@@ -256,12 +259,12 @@ impl LicenseValidator {
             let is_full = record.active().count() as u64 >= most;
             (!is_full).then(|| record.with_device(&device, false, now))
         };
-        if self.records.update(license.id, place).is_none() {
+        if self.records.update(license.key, place).is_none() {
             return Err(all_taken(Some(most)));
         }
         // The app keeps the id for good, so it must be on the disk.
-        if !self.keep_now(license.id).await {
-            self.set_device(&license.id, &device, true, now).await;
+        if !self.keep_now(license.key).await {
+            self.set_device(&license.key, &device, true, now).await;
             return Err(license::check_unavailable("the database takes no device"));
         }
         Ok((instance, self.devices_of(license).await.unwrap_or(NOT_COUNTED)))
@@ -278,8 +281,8 @@ impl LicenseValidator {
         credential: &Credential,
         instance: &str,
     ) -> Result<Devices, Rejection> {
-        let (id, now) = (&license.id, UnixMs::now());
-        let device = self.hasher.device(id, instance);
+        let (id, now) = (&license.key, UnixMs::now());
+        let device = self.hasher.device(&license.id, instance);
         let kept = self.known(id).await;
         let is_known = kept.as_ref().is_some_and(|kept| kept.record.device(&device).is_some());
         if !is_known && !self.strike(id, &device, now) {
@@ -287,7 +290,8 @@ impl LicenseValidator {
             return Err(Rejection::new(Code::RateLimited, message).retry_after(60));
         }
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
-        let released = if listed_at(sources, &record).is_some() {
+        let is_carried = record.device(&device).is_some_and(|known| known.carried);
+        let released = if !is_carried && listed_at(sources, &record).is_some() {
             let owner = DeviceRequest {
                 sources: sources.clone(),
                 license: license.clone(),
@@ -326,7 +330,10 @@ impl LicenseValidator {
         let facts = record.facts.as_ref();
         let limit = facts.and_then(|facts| facts.activation_limit);
         match facts.and_then(|facts| facts.activations) {
-            Some(activations) => Some(Devices { used: activations.max(here), max: limit }),
+            Some(activations) => {
+                let used = (activations + record.carried().count() as u64).max(here);
+                Some(Devices { used, max: limit })
+            }
             None if plan.devices_required
                 || plan.max_devices.is_some()
                 || limit.is_some()
@@ -340,7 +347,7 @@ impl LicenseValidator {
 
     /// As [`LicenseValidator::devices`], of what is known of the licence.
     pub async fn devices_of(&self, license: &License) -> Option<Devices> {
-        let kept = self.known(&license.id).await;
+        let kept = self.known(&license.key).await;
         let none = CachedLicense::default();
         self.devices(license, kept.as_ref().map_or(&none, |kept| &kept.record))
     }
@@ -352,7 +359,7 @@ impl LicenseValidator {
         call: InstanceCall<'_>,
     ) -> Option<Instance> {
         let DeviceRequest { sources, license, credential } = owner;
-        let kept = self.records.get(&license.id)?;
+        let kept = self.records.get(&license.key)?;
         let question = listed_at(sources, &kept.record)?;
         let asked = Asked {
             known: kept.record.facts.as_ref(),
@@ -360,7 +367,7 @@ impl LicenseValidator {
             ..Asked::about(credential.expose())
         };
         let (instance, reply, moment) =
-            self.ask_instance(&license.id, &question, &asked, call, CallPriority::Known).await?;
+            self.ask_instance(&license.key, &question, &asked, call, CallPriority::Known).await?;
         match (&reply, &instance) {
             (ShopReply::Unknown(_), Instance::Unsaid) | (ShopReply::License(_), _) => {
                 let verdict = sources.verdict_name(&reply, moment);
@@ -371,7 +378,7 @@ impl LicenseValidator {
         }
         if let ShopReply::License(facts) = &reply {
             let reply = kept_facts(facts, kept.record.facts.as_ref());
-            self.note(sources, license.id, &reply, moment).await;
+            self.note(sources, license.key, &reply, moment).await;
         }
         (instance != Instance::Unsaid).then_some(instance)
     }
@@ -474,6 +481,14 @@ fn listed_at(sources: &ConfiguredShops, record: &CachedLicense) -> Option<ShopQu
     sources.question_about(facts)
 }
 
+/// Where devices of the key before take places: how many there are, if that is all of them. The shop does not
+/// know of those.
+fn full_with_carried(record: &CachedLicense) -> Option<u64> {
+    let facts = record.facts.as_ref()?;
+    let (limit, carried) = (facts.activation_limit?, record.carried().count() as u64);
+    (carried > 0 && facts.activations.unwrap_or(0) + carried >= limit).then_some(limit)
+}
+
 /// What a device call says of the licence, with what only other calls tell.
 fn kept_facts(facts: &ShopLicense, before: Option<&ShopLicense>) -> ShopReply {
     let mut facts = facts.clone();
@@ -499,7 +514,7 @@ enum DeviceFreshness {
 fn age(record: &CachedLicense, device: &str, now: UnixMs) -> Option<DeviceFreshness> {
     let found = record.device(device)?;
     let is_listed = record.facts.as_ref().is_some_and(|facts| facts.activations.is_some());
-    Some(match is_listed {
+    Some(match is_listed && !found.carried {
         // What changed at the shop since may be this device.
         true if found.checked <= record.marked => DeviceFreshness::Past(Duration::MAX),
         true => DeviceFreshness::Past(passed(found.checked, now)),

@@ -108,9 +108,10 @@ impl LicenseValidator {
             (LicenseVerdict::Valid { plan, until }, Instance::Is(instance)) => {
                 self.note(sources, *id, &reply, moment).await;
                 self.refused.invalidate(&self.hasher.spelling(credential.expose()));
-                let device = self.hasher.device(id, &instance);
+                let account = self.account(id);
+                let device = self.hasher.device(&account, &instance);
                 self.set_device(id, &device, false, UnixMs::now()).await;
-                Outcome::Activated(License { id: *id, plan, until }, instance)
+                Outcome::Activated(License { id: account, key: *id, plan, until }, instance)
             }
             (LicenseVerdict::Valid { .. }, _) => Outcome::Unanswered,
             (LicenseVerdict::Invalid(code), instance) => {

@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,8 @@ pub struct MemoryCache {
     shards: Vec<RwLock<FxHashMap<LicenseId, Arc<CacheSlot>>>>,
     /// Those that an operator took back; every request looks here, and there are hardly any.
     revoked: ArcSwap<FxHashSet<LicenseId>>,
+    /// Whether an operator moved any licence to another key; without that no request looks for one.
+    has_moves: AtomicBool,
 }
 
 /// A record and what only this process knows of the licence. Replaced when the record changes.
@@ -88,7 +90,7 @@ impl CacheSlot {
 impl Default for MemoryCache {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { shards, revoked: ArcSwap::default() }
+        Self { shards, revoked: ArcSwap::default(), has_moves: AtomicBool::new(false) }
     }
 }
 
@@ -137,6 +139,9 @@ impl MemoryCache {
         kept: Arc<CacheSlot>,
     ) {
         let is_revoked = kept.record.revocation.revoked;
+        if kept.record.moved.is_some() {
+            self.has_moves.store(true, Relaxed);
+        }
         shard.insert(id, kept);
         if self.is_revoked(&id) != is_revoked {
             self.revoked.rcu(|known| {
@@ -153,6 +158,18 @@ impl MemoryCache {
     pub fn is_revoked(&self, id: &LicenseId) -> bool {
         let revoked = self.revoked.load();
         !revoked.is_empty() && revoked.contains(id)
+    }
+
+    pub fn has_moves(&self) -> bool {
+        self.has_moves.load(Relaxed)
+    }
+
+    /// The record of a key that an operator moved, or moved a licence to.
+    pub fn moved(&self, id: &LicenseId) -> Option<Arc<CacheSlot>> {
+        if !self.has_moves() {
+            return None;
+        }
+        self.get(id).filter(|kept| kept.record.moved.is_some())
     }
 
     /// Every record, shard by shard: what changes meanwhile is seen or not.

@@ -7,7 +7,8 @@
 //! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
 //! gk:calls:POOL   calls to shops in the last minute                           sorted set
 //! gk:revoked      what operators said of licences, by id: since when, and whether it is revoked  hash
-//! gk:licenses     channel: ids of records that changed, or `revoked` when that did
+//! gk:moved        what operators moved, by id of the key: since when, and the word as JSON       hash
+//! gk:licenses     channel: ids of records that changed, or `revoked` when one of the last two did
 //! ```
 //! IDs and ORDERs are HMACs under a pepper that is never here.
 
@@ -25,6 +26,7 @@ use redis::Cmd;
 use super::{
     cache_entry::{CachedLicense, Revocation},
     call_budget::{CallPriority, LONGEST_SPAN, POOLS},
+    key_move::KeyMove,
 };
 use crate::{
     redis_store::{RedisStore, StoreUnavailable, script::Script},
@@ -41,6 +43,7 @@ pub const CHANNEL: &str = "gk:licenses";
 /// On the channel: what operators said changed.
 pub const REVOKED: &str = "revoked";
 const REVOCATIONS: &str = "gk:revoked";
+const MOVES: &str = "gk:moved";
 
 pub struct RedisCache {
     pub store: Arc<RedisStore>,
@@ -56,6 +59,7 @@ struct Scripts {
     renew: Script,
     take: Script,
     revoke: Script,
+    tell_move: Script,
 }
 
 impl RedisCache {
@@ -147,6 +151,32 @@ impl RedisCache {
             let (at, revoked) = word.split_once(' ')?;
             let at = UnixMs(at.parse().ok()?);
             Some((LicenseId::from_hex(id)?, Revocation { at, revoked: revoked == "1" }))
+        };
+        Ok(all.iter().filter_map(read).collect())
+    }
+
+    /// As [`RedisCache::revoke`], of a licence that an operator moved to another key.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn tell_move(&self, id: &LicenseId, word: &KeyMove) -> Result<(), StoreUnavailable> {
+        let text = serde_json::to_string(word).map_err(|_| StoreUnavailable)?;
+        let mut call = self.scripts.tell_move.call(&[MOVES]);
+        call.arg(id.to_hex()).arg(word.at.0).arg(text);
+        call.arg(CHANNEL).arg(self.store.message(REVOKED));
+        let _: u8 = self.store.call(call).await?;
+        Ok(())
+    }
+
+    /// What operators moved.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn moves(&self) -> Result<Vec<(LicenseId, KeyMove)>, StoreUnavailable> {
+        let all: Vec<(String, String)> = self.store.run(Cmd::hgetall(MOVES)).await?;
+        let read = |(id, word): &(String, String)| {
+            let (_, text) = word.split_once(' ')?;
+            Some((LicenseId::from_hex(id)?, serde_json::from_str(text).ok()?))
         };
         Ok(all.iter().filter_map(read).collect())
     }
@@ -328,6 +358,15 @@ impl Scripts {
                      local new_at, new_revoked = tonumber(ARGV[2]), tonumber(ARGV[3])
                      if at > new_at or (at == new_at and revoked >= new_revoked) then return 0 end
                  end
+                 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
+                 redis.call('PUBLISH', ARGV[4], ARGV[5])
+                 return 1",
+            ),
+            // Whether it changed anything.
+            tell_move: Script::new(
+                "local known = redis.call('HGET', KEYS[1], ARGV[1])
+                 local at = known and string.match(known, '^(%d+) ')
+                 if at and tonumber(at) >= tonumber(ARGV[2]) then return 0 end
                  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
                  redis.call('PUBLISH', ARGV[4], ARGV[5])
                  return 1",

@@ -7,7 +7,7 @@ use gatekeeper_filters::kernel::{
 };
 
 use super::{
-    ConfiguredLicenses, STATIC, cache_entry::CachedLicense, devices::Devices,
+    ConfiguredLicenses, STATIC, cache_entry::CachedLicense, devices::Devices, key_move::KeyMove,
     validator::LicenseValidator,
 };
 use crate::shops::{LicenseVerdict, signed};
@@ -18,7 +18,12 @@ const TRIES: usize = 3;
 /// All that is known of one licence.
 #[derive(Debug, Clone)]
 pub struct LicenseReport {
+    /// What its use is counted under.
     pub id: LicenseId,
+    /// The key it has now.
+    pub key: LicenseId,
+    /// What an operator said of the key that was named, where it moved.
+    pub moved: Option<KeyMove>,
     pub source: &'static str,
     /// The plan it has; of one that ended, the one it had. `None` when nothing tells.
     pub plan: Option<Arc<Plan>>,
@@ -118,8 +123,16 @@ impl ConfiguredLicenses {
             }
             // A shop may know it and refuse it, which is worth a look as well.
             LicenseStatus::Invalid(code) => self.known(id).await.ok_or(NotFound::Key(code)),
+            LicenseStatus::Replaced { .. } => {
+                self.known(id).await.ok_or(NotFound::Key(Code::LicenseDisabled))
+            }
             LicenseStatus::Unknown { .. } | LicenseStatus::TooMany { .. } => Err(NotFound::Unknown),
         }
+    }
+
+    /// What is known here of a key, without a call.
+    pub async fn find_here(&self, key: LicenseId) -> Option<LicenseReport> {
+        self.known_as(key).await
     }
 
     /// What a signed licence says of itself, with what an operator said of it.
@@ -129,11 +142,13 @@ impl ConfiguredLicenses {
         let none = CachedLicense::default();
         let record = kept.as_ref().map_or(&none, |kept| &kept.record);
         Some(LicenseReport {
-            id,
+            id: self.validator.account(&id),
+            key: id,
+            moved: record.moved.clone(),
             source: signed::NAME,
             refused: None,
             until: license.until,
-            revoked: record.revocation.revoked.then_some(record.revocation.at),
+            revoked: self.revoked_since(&id),
             checked: None,
             seen: None,
             devices: self.validator.devices_by(&license.plan, record),
@@ -141,18 +156,42 @@ impl ConfiguredLicenses {
         })
     }
 
-    async fn known(&self, id: LicenseId) -> Option<LicenseReport> {
+    /// Since when a key, or the licence that it continues, is revoked.
+    fn revoked_since(&self, key: &LicenseId) -> Option<UnixMs> {
+        let revoked = |id: &LicenseId| {
+            let kept = self.validator.records.get(id)?;
+            kept.record.revocation.revoked.then_some(kept.record.revocation.at)
+        };
+        revoked(&self.validator.account(key)).or_else(|| revoked(key))
+    }
+
+    /// What is known of the licence that a key stands for, under the key that it has now.
+    async fn known(&self, named: LicenseId) -> Option<LicenseReport> {
+        let newest = self.validator.newest(named);
+        let mut report = None;
+        if newest != named {
+            report = self.known_as(newest).await;
+        }
+        let report = match report {
+            Some(report) => report,
+            None => self.known_as(named).await?,
+        };
+        let kept = self.validator.records.moved(&named);
+        Some(LicenseReport { moved: kept.and_then(|kept| kept.record.moved.clone()), ..report })
+    }
+
+    async fn known_as(&self, id: LicenseId) -> Option<LicenseReport> {
         let now = UnixMs::now();
         let kept = self.validator.known(&id).await;
         let record = kept.as_ref().map(|kept| &kept.record);
-        let revocation = record.map(|record| record.revocation).unwrap_or_default();
+        let revoked = self.revoked_since(&id);
         let listed = self.listed.get(&id);
         let facts = record.and_then(|record| record.facts.as_ref());
         let source = match (listed, facts) {
             (Some(_), _) => STATIC,
             (None, Some(facts)) => facts.shop.name(),
             // Of a key that was in the file once, only the operator's word is left.
-            (None, None) if revocation.revoked => STATIC,
+            (None, None) if revoked.is_some() => STATIC,
             (None, None) => return None,
         };
         let verdict = match (listed, record) {
@@ -170,11 +209,13 @@ impl ConfiguredLicenses {
         let none = CachedLicense::default();
         let moment = |at: UnixMs| (at.0 > 0).then_some(at);
         Some(LicenseReport {
-            id,
+            id: self.validator.account(&id),
+            key: id,
+            moved: None,
             source,
             refused,
             until,
-            revoked: revocation.revoked.then_some(revocation.at),
+            revoked,
             checked: record.and_then(|record| moment(record.checked)),
             seen: kept.as_ref().and_then(|kept| moment(kept.seen())),
             devices: plan

@@ -335,11 +335,11 @@ impl LicenseValidator {
         }
     }
 
-    /// A device that a known licence does not have proves nothing about the licence.
+    /// A device that a known licence does not have at this shop proves nothing about the licence.
     fn may_ask_with(&self, inquiry: &LookupRequest, instance: &str) -> bool {
-        let device = || self.hasher.device(&inquiry.id, instance);
+        let device = || self.hasher.device(&self.account(&inquiry.id), instance);
         match inquiry.before.as_ref().filter(|before| before.facts.is_some()) {
-            Some(before) => before.device(&device()).is_some(),
+            Some(before) => before.device(&device()).is_some_and(|known| !known.carried),
             None => true,
         }
     }
@@ -399,6 +399,7 @@ impl LicenseValidator {
             ShopReply::License(facts) => self.is_refunded(facts).await,
             _ => false,
         };
+        let is_new = self.records.get(&id).is_none_or(|kept| kept.record.facts.is_none());
         let hear = |record: Option<&CachedLicense>| {
             let mut next =
                 record.unwrap_or(&CachedLicense::default()).hear(reply, asked, judge, holding);
@@ -408,6 +409,9 @@ impl LicenseValidator {
         let Some(kept) = self.records.update(id, hear) else { return };
         if kept.record.turned.is_some() {
             self.assess(asked);
+        }
+        if let (ShopReply::License(facts), true) = (reply, is_new) {
+            self.continue_by_reference(id, facts).await;
         }
         self.keep(id).await;
     }

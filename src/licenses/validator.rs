@@ -556,7 +556,7 @@ fn pause(sources: &ConfiguredShops) -> u64 {
 fn standing(id: LicenseId, verdict: Option<LicenseVerdict>) -> LicenseStatus {
     match verdict {
         Some(LicenseVerdict::Valid { plan, until }) => {
-            LicenseStatus::Valid(License { id, plan, until })
+            LicenseStatus::Valid(License { id, key: id, plan, until })
         }
         Some(LicenseVerdict::Invalid(code)) => LicenseStatus::Invalid(code),
         None => LicenseStatus::Unknown { why: "no shop could be asked" },

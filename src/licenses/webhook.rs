@@ -185,7 +185,7 @@ impl LicenseValidator {
     }
 
     /// Licences bought with an order, here and at other gateways.
-    async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, WebhookError> {
+    pub(super) async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, WebhookError> {
         let bought = |facts: &ShopLicense| facts.references().any(|known| known == order);
         let mut found: BTreeSet<LicenseId> = self
             .records

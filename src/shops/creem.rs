@@ -62,6 +62,10 @@ impl Shop for Creem {
         FIELDS
     }
 
+    fn names_licenses(&self) -> bool {
+        true
+    }
+
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
     }
@@ -117,13 +121,16 @@ fn license(body: &Value, hash: &KeyedHash) -> Option<ShopLicense> {
         _ => return None,
     };
     let customer = body["customer_id"].as_str().or_else(|| body["customer"]["id"].as_str());
+    let id = |id: &str| hash.order(Creem.name(), &format!("license:{id}"));
+    let own = body["id"].as_str().map(id);
+    let named = references(customer, body["product_id"].as_str(), hash);
     Some(ShopLicense {
         product: Some(word(&body["product_id"])?),
         variant: Some(String::new()),
         test: word(&body["mode"])? != "prod",
         until: optional_moment(&body["expires_at"])?,
         // Without a customer, an event reaches a licence by its product.
-        references: references(customer, body["product_id"].as_str(), hash),
+        references: own.into_iter().chain(named).collect(),
         activation_limit: optional_count(&body["activation_limit"])?,
         activations: Some(optional_count(&body["activation"])?.unwrap_or_default()),
         ..ShopLicense::new(&Creem, status)

@@ -71,6 +71,10 @@ impl Shop for Dodo {
         FIELDS
     }
 
+    fn names_licenses(&self) -> bool {
+        true
+    }
+
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
     }

@@ -49,6 +49,10 @@ impl Shop for Http {
         FIELDS
     }
 
+    fn names_licenses(&self) -> bool {
+        true
+    }
+
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
     }

@@ -57,6 +57,10 @@ impl Shop for Keygen {
         FIELDS
     }
 
+    fn names_licenses(&self) -> bool {
+        true
+    }
+
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
     }

@@ -325,7 +325,7 @@ pub(super) fn optional_flag_or_number(value: &Value) -> Option<bool> {
 }
 
 /// RFC 3339, as shops write moments.
-pub(super) fn moment(text: &str) -> Option<UnixMs> {
+pub fn moment(text: &str) -> Option<UnixMs> {
     let at = text.parse::<jiff::Timestamp>().ok()?.as_millisecond();
     Some(UnixMs(at.max(0) as u64))
 }

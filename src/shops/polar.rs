@@ -68,6 +68,10 @@ impl Shop for Polar {
     }
 
     /// A UUID, by itself or after the benefit's prefix.
+    fn names_licenses(&self) -> bool {
+        true
+    }
+
     fn has_shape(&self, key: &str) -> bool {
         let Some(start) = key.len().checked_sub(36) else { return false };
         let (Some(prefix), Some(uuid)) = (key.get(..start), key.get(start..)) else {

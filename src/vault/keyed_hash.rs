@@ -44,6 +44,11 @@ impl KeyedHash {
         LicenseId(self.mac(format!("refund\n{order}").as_bytes()))
     }
 
+    /// Under what it is kept that a licence, which its new shop names so, continues another one.
+    pub fn moved(&self, reference: &str) -> LicenseId {
+        LicenseId(self.mac(format!("moved\n{reference}").as_bytes()))
+    }
+
     /// A device of a licence, 128 bits in hex.
     pub fn device(&self, license: &LicenseId, instance: &str) -> String {
         self.short(&format!("device\n{}\n{instance}", license.to_hex()))

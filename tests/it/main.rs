@@ -98,6 +98,7 @@ mod license_admin {
 }
 mod licenses {
     pub mod devices;
+    pub mod key_moves;
     pub mod known;
     pub mod license_budget;
     pub mod license_cache;

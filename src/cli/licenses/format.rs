@@ -17,6 +17,9 @@ pub fn of(answer: &Value) -> String {
     let source = word(&answer["source"]);
     line("Plan", format!("{} ({source})", or(&answer["plan"], "none")));
     line("Status", status(answer));
+    if answer["moved"].is_object() {
+        line("Moved", moved(&answer["moved"]));
+    }
     match (&answer["limits"], answer["store"] == "down") {
         (_, true) => line("Used", "unknown: the shared store does not answer".into()),
         (Value::Null, _) => line("Used", "no plan, no limits".into()),
@@ -76,6 +79,15 @@ fn status(answer: &Value) -> String {
         (Some(at), _) => format!("revoked since {at}"),
         (None, Some(until)) => format!("{} until {until}", word(&answer["status"])),
         (None, None) => word(&answer["status"]),
+    }
+}
+
+fn moved(moved: &Value) -> String {
+    let at = word(&moved["at"]);
+    match (moved["replaced"] == true, moved["accepted_until"].as_str()) {
+        (true, Some(until)) => format!("{at}, this key was replaced; it is taken until {until}"),
+        (true, None) => format!("{at}, this key was replaced and is refused"),
+        (false, _) => format!("{at}, this key continues an earlier one's licence"),
     }
 }
 

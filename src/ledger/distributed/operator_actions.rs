@@ -71,6 +71,19 @@ impl DistributedLedger {
         Ok(AdjustDone { is_new, told: self.tell_of(order.license).await })
     }
 
+    /// Counts on a licence what another key of it had used before, and has the store told.
+    ///
+    /// # Errors
+    /// Nothing was counted.
+    pub async fn carry(
+        &self,
+        order: &AdjustRequest<'_>,
+        used: [u64; 2],
+    ) -> Result<AdjustDone, AdjustError> {
+        let is_new = self.local.carry(order, used, self.now())?;
+        Ok(AdjustDone { is_new, told: self.tell_of(order.license).await })
+    }
+
     /// Forgives what all gateways have settled in the current windows.
     ///
     /// # Errors

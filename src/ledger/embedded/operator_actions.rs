@@ -131,6 +131,24 @@ impl EmbeddedLedger {
         self.book.act(action, complete, &self.journal)
     }
 
+    /// Counts on a licence what another key of it had used before it was one; false when that was done before.
+    ///
+    /// # Errors
+    /// The journal has no room.
+    pub fn carry(
+        &self,
+        order: &AdjustRequest<'_>,
+        used: [u64; 2],
+        now: UnixMs,
+    ) -> Result<bool, JournalFull> {
+        let detail = format!("{} used with the new key before", amounts(used));
+        let action = order.action(OperatorActionKind::Move, detail, now);
+        let complete = |_: &Account, _: &Windows, action: &mut OperatorAction<'static>| {
+            action.changes = Some(order.changes(used, [0, 0]));
+        };
+        self.book.act(action, complete, &self.journal)
+    }
+
     /// Writes down what was done elsewhere; false when that was done before.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ pub fn write(tx: &Transaction<'_>, actions: &[OperatorAction<'_>]) -> rusqlite::
         let (id, time) = (action.license.to_hex(), readable(action.time));
         row.execute(params![time, action.kind.name(), id, action.id, action.detail, action.note])?;
         let windows = Windows::at(action.time);
-        for (period, given) in action.changes.iter().flat_map(|changes| changes.given(&windows)) {
+        for (period, given) in action.given(&windows) {
             change.execute(params![
                 id,
                 period.name(),

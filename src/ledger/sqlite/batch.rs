@@ -60,7 +60,12 @@ impl<'a> Batch<'a> {
             }
             JournalEntry::Settled(settled, names) => self.settle(&settled, names),
             JournalEntry::Request(request) => self.record(request),
-            JournalEntry::Action(action) => self.actions.push(action),
+            JournalEntry::Action(action) => {
+                if let Some((messages, tokens)) = action.used() {
+                    self.count(action.license, action.time, WindowDelta { messages, tokens });
+                }
+                self.actions.push(action);
+            }
         }
     }
 

@@ -196,7 +196,13 @@ fn of_two_records_the_newer_answer_stays_with_every_mark() {
 #[test]
 fn merging_loses_nothing_whoever_comes_first_and_however_often() {
     let base = good();
-    let changes: [CachedLicense; 10] = [
+    let moved = |at, account| KeyMove { at, account, replaced: None };
+    let mut carried = base.with_device("a", false, at(1));
+    carried.devices[0].carried = true;
+    let changes: [CachedLicense; 13] = [
+        carried,
+        CachedLicense { moved: Some(moved(at(1), Some(LicenseId([1; 32])))), ..base.clone() },
+        CachedLicense { moved: Some(moved(at(2), None)), ..base.clone() },
         base.mark(at(HOUR), true),
         CachedLicense { refunded: true, ..base.clone() },
         base.with_device("a", false, at(1)).with_device("b", false, at(2)),
@@ -220,12 +226,13 @@ fn merging_loses_nothing_whoever_comes_first_and_however_often() {
             assert_eq!(merged.marked, one.marked.max(other.marked));
             assert_eq!(merged.refunded, one.refunded || other.refunded);
             assert_eq!(merged.revocation, one.revocation.max(other.revocation));
+            assert_eq!(merged.moved, one.moved.clone().max(other.moved.clone()));
             for third in &changes {
                 assert_eq!(one.merge(other).merge(third), one.merge(&other.merge(third)));
             }
         }
     }
-    let all = changes[2].merge(&changes[3]);
+    let all = changes[5].merge(&changes[6]);
     assert!(all.device("a").is_none(), "given back later than it was seen");
     assert!(all.device("b").is_some());
 }
