@@ -23,6 +23,7 @@ mod shop_client;
 mod shop_health;
 mod shop_lookup;
 mod shop_pace;
+mod shop_probe;
 mod single_flight;
 mod sources;
 pub mod validator;

@@ -113,6 +113,12 @@ pub trait Shop: Sync {
         None
     }
 
+    /// How many calls a minute it is asked at most, a sixth below what it documents. Where a shop documents no limit,
+    /// what Lemon Squeezy's is: 60 a minute for one address.
+    fn calls_per_minute(&self, _source: &ShopSource) -> usize {
+        50
+    }
+
     /// Most calls in so many milliseconds, where the shop documents a limit shorter than a minute.
     fn burst(&self, _source: &ShopSource) -> Option<(usize, u64)> {
         None

@@ -158,6 +158,7 @@ impl LicenseValidator {
         }
         let validator = self.clone();
         tokio::spawn(async move { validator.watch_clock().await });
+        tokio::spawn(self.clone().probe_failed());
         loop {
             tokio::time::sleep(Duration::from_secs(60)).await;
             self.assess(UnixMs::now());

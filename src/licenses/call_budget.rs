@@ -1,5 +1,5 @@
-//! Limits calls to shops: 50 in any 60 seconds, in three pools, so that no class of requests can use up the
-//! calls of another. Lemon Squeezy documents 60 a minute for one address.
+//! Limits calls to a shop: so many in any 60 seconds as its own limit allows ([`Shop::calls_per_minute`], `budget:` of
+//! the source), in pools, so that no class of requests can use up the calls of another. Of each 50 calls:
 //!
 //! ```text
 //! known   10   requests that wait for a licence that was valid before
@@ -10,6 +10,9 @@
 //! ```
 
 use std::{collections::VecDeque, time::Duration};
+
+#[cfg(doc)]
+use crate::shops::Shop;
 
 /// Whose call it is, in the order in which they are let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +42,21 @@ impl CallPriority {
     }
 }
 
-/// At most `calls` in any stretch of time as long as `span`, for each pair.
+/// At most `calls` in any stretch of time as long as `span`, for each pair, where the shop takes [`WHOLE`] a minute.
 pub struct WindowLimit {
     pub name: &'static str,
     pub bounds: &'static [(usize, Duration)],
+}
+
+/// What all of [`POOLS`] are together.
+const WHOLE: usize = 50;
+
+impl WindowLimit {
+    /// The pool's part of so many calls a minute.
+    pub fn bounds_of(&self, per_minute: usize) -> impl Iterator<Item = (usize, Duration)> {
+        let part = move |most: usize| (most.saturating_mul(per_minute) / WHOLE).max(1);
+        self.bounds.iter().map(move |(most, span)| (part(*most), *span))
+    }
 }
 
 /// The longest span of [`POOLS`].
@@ -59,7 +73,7 @@ pub const POOLS: [WindowLimit; 4] = [
     WindowLimit { name: "shared", bounds: &[(20, LONGEST_SPAN)] },
 ];
 
-/// The budget of one process.
+/// The calls of one process to one shop.
 #[derive(Default)]
 pub struct CallBudget {
     /// When each call was let through, oldest first, in milliseconds of any clock.
@@ -74,14 +88,19 @@ pub struct CallToken {
 }
 
 impl CallBudget {
-    /// A call of a class.
+    /// A call of a class, where the shop takes so many a minute.
     ///
     /// # Errors
     /// Milliseconds until there may be room for one.
-    pub fn take(&mut self, class: CallPriority, now: u64) -> Result<CallToken, u64> {
+    pub fn take(
+        &mut self,
+        class: CallPriority,
+        per_minute: usize,
+        now: u64,
+    ) -> Result<CallToken, u64> {
         let mut shortest = u64::MAX;
         for pool in class.pools().iter().copied() {
-            match self.wait(pool, now) {
+            match self.wait(pool, per_minute, now) {
                 0 => {
                     self.calls[pool].push_back(now);
                     return Ok(CallToken { pool, at: now });
@@ -100,15 +119,15 @@ impl CallBudget {
     }
 
     /// Milliseconds until a pool has room; 0 when it has.
-    fn wait(&mut self, pool: usize, now: u64) -> u64 {
+    fn wait(&mut self, pool: usize, per_minute: usize, now: u64) -> u64 {
         self.forget(pool, now);
         let calls = &self.calls[pool];
-        let of = |(most, span): &(usize, Duration)| {
+        let of = |(most, span): (usize, Duration)| {
             // There is room when the call that is `most` back has left the span.
-            let place = calls.len().checked_sub(*most)?;
+            let place = calls.len().checked_sub(most)?;
             Some((calls[place] + span.as_millis() as u64).saturating_sub(now))
         };
-        POOLS[pool].bounds.iter().filter_map(of).max().unwrap_or(0)
+        POOLS[pool].bounds_of(per_minute).filter_map(of).max().unwrap_or(0)
     }
 
     fn forget(&mut self, pool: usize, now: u64) {
@@ -127,7 +146,11 @@ mod tests {
     use super::*;
 
     fn taken(budget: &mut CallBudget, class: CallPriority, now: u64) -> usize {
-        std::iter::from_fn(|| budget.take(class, now).ok()).count()
+        taken_of(budget, class, WHOLE, now)
+    }
+
+    fn taken_of(budget: &mut CallBudget, class: CallPriority, all: usize, now: u64) -> usize {
+        std::iter::from_fn(|| budget.take(class, all, now).ok()).count()
     }
 
     #[test]
@@ -136,8 +159,8 @@ mod tests {
         assert_eq!(taken(&mut budget, CallPriority::Rest, 0), 20);
         assert_eq!(taken(&mut budget, CallPriority::Clean, 0), 4);
         assert_eq!(taken(&mut budget, CallPriority::Known, 0), 20);
-        assert_eq!(budget.take(CallPriority::Behind, 1_000), Err(59_000));
-        assert_eq!(budget.take(CallPriority::Clean, 1_000), Err(23_000));
+        assert_eq!(budget.take(CallPriority::Behind, WHOLE, 1_000), Err(59_000));
+        assert_eq!(budget.take(CallPriority::Clean, WHOLE, 1_000), Err(23_000));
         assert_eq!(taken(&mut budget, CallPriority::Clean, 30_000), 4, "for the second half");
         assert_eq!(taken(&mut budget, CallPriority::Clean, 55_000), 2);
         assert_eq!(taken(&mut budget, CallPriority::Rest, 59_999), 0);
@@ -160,19 +183,31 @@ mod tests {
         assert_eq!(taken(&mut budget, CallPriority::Rest, 1), 1);
     }
 
+    #[test]
+    fn a_shop_that_takes_more_is_asked_more_in_the_same_parts() {
+        for (all, rest, clean) in [(400, 160, 32), (150, 60, 12), (5, 2, 1)] {
+            let mut budget = CallBudget::default();
+            assert_eq!(taken_of(&mut budget, CallPriority::Rest, all, 0), rest);
+            assert_eq!(taken_of(&mut budget, CallPriority::Clean, all, 0), clean);
+            // What a changed configuration allows holds at once.
+            assert_eq!(taken_of(&mut budget, CallPriority::Rest, 2 * all, 0), rest);
+        }
+    }
+
     proptest! {
         #[test]
-        fn no_minute_has_more_than_fifty_calls(
+        fn no_minute_has_more_calls_than_the_shop_takes(
             steps in prop::collection::vec((0u64..3_000, 0usize..4), 1..400),
+            all in 5usize..200,
         ) {
             let (mut budget, mut now, mut calls) = (CallBudget::default(), 0, Vec::new());
             for (step, class) in steps {
                 now += step;
-                calls.extend(budget.take(CallPriority::ALL[class], now).ok().map(|call| call.at));
+                calls.extend(budget.take(CallPriority::ALL[class], all, now).ok().map(|call| call.at));
             }
             for start in &calls {
                 let within = calls.iter().filter(|at| **at >= *start && **at < start + 60_000);
-                prop_assert!(within.count() <= 50);
+                prop_assert!(within.count() <= all);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Where calls to shops wait for their turn. One task lets them through, class by class; within a
+//! Where calls to one shop wait for their turn. One task lets them through, class by class; within a
 //! class in the order of their coming, with one waiting call for each address, so that addresses
 //! take turns.
 
@@ -35,6 +35,8 @@ enum QueueCommand {
 }
 
 struct QueuedCall {
+    /// How many calls a minute the shop takes.
+    per_minute: usize,
     class: CallPriority,
     address: Option<ClientPrefix>,
     since: Instant,
@@ -44,6 +46,8 @@ struct QueuedCall {
 /// Leave to make one call.
 #[derive(Debug)]
 pub struct CallPermit {
+    /// Of which shop.
+    pub shop: &'static str,
     here: CallToken,
     /// The same in the budget of all gateways: its pool, and its name there.
     shared: Option<(usize, String)>,
@@ -51,21 +55,29 @@ pub struct CallPermit {
 
 impl CallQueue {
     /// The turnstile, and the task that runs it.
-    pub fn new(shared: Option<Arc<RedisCache>>) -> (Self, impl Future<Output = ()>) {
+    pub fn new(
+        shop: &'static str,
+        shared: Option<Arc<RedisCache>>,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
         let (calls, waiting) = mpsc::unbounded_channel();
-        (Self { calls }, run(waiting, shared))
+        let budget = CallBudget::default();
+        let till = CallLimiter { shop, budget, start: Instant::now(), shared };
+        (Self { calls }, run(waiting, till))
     }
 
     /// Waits for a turn; `None`, as soon as that is clear, when there is none in time. A call that is
     /// served behind waits as long as it takes.
     pub async fn pass(
         &self,
+        per_minute: usize,
         class: CallPriority,
         address: Option<ClientPrefix>,
     ) -> Option<CallPermit> {
         let (turn, granted) = oneshot::channel();
         let since = Instant::now();
-        self.calls.send(QueueCommand::Wait(QueuedCall { class, address, since, turn })).ok()?;
+        self.calls
+            .send(QueueCommand::Wait(QueuedCall { per_minute, class, address, since, turn }))
+            .ok()?;
         match class {
             CallPriority::Behind => granted.await.ok(),
             _ => tokio::time::timeout(WAIT, granted).await.ok()?.ok(),
@@ -78,9 +90,8 @@ impl CallQueue {
     }
 }
 
-async fn run(mut calls: mpsc::UnboundedReceiver<QueueCommand>, shared: Option<Arc<RedisCache>>) {
+async fn run(mut calls: mpsc::UnboundedReceiver<QueueCommand>, mut till: CallLimiter) {
     let mut queue = PriorityQueue::default();
-    let mut till = CallLimiter { budget: CallBudget::default(), start: Instant::now(), shared };
     loop {
         let message = match queue.is_empty() {
             true => calls.recv().await.map(Some),
@@ -104,8 +115,8 @@ async fn run(mut calls: mpsc::UnboundedReceiver<QueueCommand>, shared: Option<Ar
 
 async fn serve(queue: &mut PriorityQueue, till: &mut CallLimiter) {
     for class in CallPriority::ALL {
-        while queue.has(class) {
-            let turn = match till.take(class).await {
+        while let Some(per_minute) = queue.first(class) {
+            let turn = match till.take(class, per_minute).await {
                 Ok(turn) => turn,
                 Err(wait) => {
                     queue.give_up(class, wait);
@@ -126,6 +137,7 @@ async fn serve(queue: &mut PriorityQueue, till: &mut CallLimiter) {
 /// This gateway's own budget, and that of all gateways while the shared store answers. A call needs
 /// room in both: the shared one is empty after the store was lost.
 struct CallLimiter {
+    shop: &'static str,
     budget: CallBudget,
     start: Instant,
     shared: Option<Arc<RedisCache>>,
@@ -134,17 +146,21 @@ struct CallLimiter {
 impl CallLimiter {
     /// # Errors
     /// How long it takes until there may be one.
-    async fn take(&mut self, class: CallPriority) -> Result<CallPermit, Duration> {
-        let now = self.start.elapsed().as_millis() as u64;
-        let here = self.budget.take(class, now).map_err(Duration::from_millis)?;
-        let Some(shared) = &self.shared else { return Ok(CallPermit { here, shared: None }) };
-        match shared.take_call(class).await {
-            Ok(Ok(taken)) => Ok(CallPermit { here, shared: Some(taken) }),
+    async fn take(
+        &mut self,
+        class: CallPriority,
+        per_minute: usize,
+    ) -> Result<CallPermit, Duration> {
+        let (shop, now) = (self.shop, self.start.elapsed().as_millis() as u64);
+        let here = self.budget.take(class, per_minute, now).map_err(Duration::from_millis)?;
+        let Some(shared) = &self.shared else { return Ok(CallPermit { shop, here, shared: None }) };
+        match shared.take_call((shop, per_minute), class).await {
+            Ok(Ok(taken)) => Ok(CallPermit { shop, here, shared: Some(taken) }),
             Ok(Err(wait)) => {
                 self.budget.give_back(&here);
                 Err(wait)
             }
-            Err(_) => Ok(CallPermit { here, shared: None }),
+            Err(_) => Ok(CallPermit { shop, here, shared: None }),
         }
     }
 
@@ -152,7 +168,7 @@ impl CallLimiter {
         self.budget.give_back(&turn.here);
         if let (Some((pool, member)), Some(shared)) = (turn.shared, &self.shared) {
             // Lost when the store is away: one call less in this minute.
-            let _ = shared.give_back_call(pool, &member).await;
+            let _ = shared.give_back_call(self.shop, pool, &member).await;
         }
     }
 }
@@ -186,16 +202,16 @@ impl PriorityQueue {
         }
     }
 
-    /// Whether somebody of a class still waits. Those who left are taken out, wherever they stand:
-    /// their address may come again.
-    fn has(&mut self, class: CallPriority) -> bool {
+    /// Where a call of a class still waits, how many a minute its shop takes. Those who left are taken out,
+    /// wherever they stand: their address may come again.
+    fn first(&mut self, class: CallPriority) -> Option<usize> {
         for waiter in std::mem::take(&mut self.waiting[class as usize]) {
             self.let_go(&waiter);
             if !waiter.turn.is_closed() {
                 self.push(waiter);
             }
         }
-        !self.waiting[class as usize].is_empty()
+        self.waiting[class as usize].front().map(|waiter| waiter.per_minute)
     }
 
     /// Turns those away for whom there is no turn in time.

@@ -398,7 +398,7 @@ impl LicenseValidator {
         if self.health(shop).is_paused(std::time::Instant::now()) {
             return None;
         }
-        let _permit = self.turnstile.pass(class, None).await?;
+        let _permit = self.turn(question, class, None).await?;
         let moment = self.moment(id);
         let told = match self.send(question, &request).await {
             Ok(response) => instances.read(source, asked, call, &response, &self.hasher),

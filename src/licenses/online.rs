@@ -3,7 +3,7 @@
 use super::shop_client::ShopClient;
 use crate::{
     config::settings::ShopAccount,
-    shops::{Asked, ShopLicense, ShopReply, Status},
+    shops::{Asked, ShopLicense, ShopReply, ShopSource, Status},
     vault::KeyedHash,
 };
 
@@ -11,22 +11,31 @@ use crate::{
 const KEY: &str = "00000000-0000-0000-0000-000000000000";
 const ID: &str = "gatekeeper-check";
 
-/// Asks about a made-up key. With a credential of ours a shop that can be asked by the id of a licence is asked
+/// A licence of that id.
+pub(super) fn unknown_license(source: &ShopSource) -> ShopLicense {
+    ShopLicense { handle: Some(ID.into()), ..ShopLicense::new(source.shop, Status::Active) }
+}
+
+/// What a shop knows nothing of. With a credential of ours a shop that can be asked by the id of a licence is asked
 /// by one, because only that question needs the credential.
+pub(super) fn made_up<'a>(
+    source: &ShopSource,
+    subject: &'a str,
+    unknown: &'a ShopLicense,
+) -> Asked<'a> {
+    let by_id = source.shop.checks_by_id() && source.api_key.is_some();
+    Asked { key: KEY, subject, known: by_id.then_some(unknown), instance: Some(ID) }
+}
+
+/// Asks about a made-up key.
 ///
 /// # Errors
 /// No TLS can be had.
 pub async fn ask_once(account: &ShopAccount) -> anyhow::Result<ShopReply> {
     let source = &account.source;
-    let known =
-        ShopLicense { handle: Some(ID.into()), ..ShopLicense::new(source.shop, Status::Active) };
-    let subjects = source.shop.subjects(source);
-    let asked = Asked {
-        key: KEY,
-        subject: subjects.first().map(|subject| &**subject).unwrap_or_default(),
-        known: (source.shop.checks_by_id() && source.api_key.is_some()).then_some(&known),
-        instance: Some(ID),
-    };
+    let (unknown, subjects) = (unknown_license(source), source.shop.subjects(source));
+    let subject = subjects.first().map(|subject| &**subject).unwrap_or_default();
+    let asked = made_up(source, subject, &unknown);
     let Some(request) = source.shop.request(source, &asked) else {
         return Ok(ShopReply::NeedsDevice);
     };

@@ -5,7 +5,7 @@
 //! gk:refused:ID   why a shop refused a spelling of a key just now             string
 //! gk:order:ORDER  licences of an order, a customer, or a shop's own id of a licence                                        set
 //! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
-//! gk:calls:POOL   calls to shops in the last minute                           sorted set
+//! gk:calls:{SHOP}:POOL  calls to a shop in the last minute                    sorted set
 //! gk:revoked      what operators said of licences, by id: since when, and whether it is revoked  hash
 //! gk:moved        what operators moved, by id of the key: since when, and the word as JSON       hash
 //! gk:licenses     channel: ids of records that changed, or `revoked` when one of the last two did
@@ -260,24 +260,24 @@ impl RedisCache {
         self.store.run(Cmd::exists(lock_key(id))).await
     }
 
-    /// A call out of the budget of all gateways: the pool it is taken from, and its name there; or
+    /// A call out of the budget that all gateways have at a shop: the pool it is taken from, and its name there; or
     /// how long it takes until there may be one.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn take_call(
         &self,
+        (shop, per_minute): (&str, usize),
         class: CallPriority,
     ) -> Result<Result<(usize, String), Duration>, StoreUnavailable> {
         let member = self.store.unique();
-        let keys: Vec<String> = class.pools().iter().map(|pool| pool_key(*pool)).collect();
+        let keys: Vec<String> = class.pools().iter().map(|pool| pool_key(shop, *pool)).collect();
         let mut call = self.scripts.take.call(&keys);
         call.arg(&member).arg(LONGEST_SPAN.as_millis() as u64);
         for pool in class.pools() {
-            let bounds = POOLS[*pool].bounds;
-            call.arg(bounds.len());
-            for (most, span) in bounds {
-                call.arg(*most).arg(span.as_millis() as u64);
+            call.arg(POOLS[*pool].bounds.len());
+            for (most, span) in POOLS[*pool].bounds_of(per_minute) {
+                call.arg(most).arg(span.as_millis() as u64);
             }
         }
         let (place, wait): (usize, u64) = self.store.call(call).await?;
@@ -289,8 +289,13 @@ impl RedisCache {
 
     /// # Errors
     /// The store does not answer.
-    pub async fn give_back_call(&self, pool: usize, member: &str) -> Result<(), StoreUnavailable> {
-        self.store.run(Cmd::zrem(pool_key(pool), member)).await
+    pub async fn give_back_call(
+        &self,
+        shop: &str,
+        pool: usize,
+        member: &str,
+    ) -> Result<(), StoreUnavailable> {
+        self.store.run(Cmd::zrem(pool_key(shop, pool), member)).await
     }
 }
 
@@ -415,8 +420,8 @@ fn lock_key(id: &LicenseId) -> String {
     format!("gk:lock:{}", id.to_hex())
 }
 
-fn pool_key(pool: usize) -> String {
-    format!("gk:calls:{{licenses}}:{}", POOLS[pool].name)
+fn pool_key(shop: &str, pool: usize) -> String {
+    format!("gk:calls:{{{shop}}}:{}", POOLS[pool].name)
 }
 
 fn parse(text: &str) -> Option<CachedLicense> {

@@ -15,6 +15,8 @@ use crate::shops::{ShopError, ShopReply};
 const PATIENCE: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A shop that failed is asked again after so long without a call: recovery shows within a minute.
+const PROBE_EVERY: Duration = Duration::from_secs(50);
 /// After a 429 that does not say how long.
 const LIMITED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -26,6 +28,8 @@ struct ShopHealthState {
     failures: u32,
     paused_until: Option<Instant>,
     why: Option<String>,
+    /// When it last answered or failed to.
+    heard: Option<Instant>,
     /// When its last webhook came.
     last_event: Option<UnixMs>,
     /// Our own mistakes, by what was asked about.
@@ -45,6 +49,7 @@ impl ShopHealth {
     /// Takes in what an answer about `subject` tells of the shop; true when it is news.
     pub fn hear(&self, reply: &ShopReply, subject: &str, now: Instant) -> bool {
         let mut inner = self.0.lock();
+        inner.heard = Some(now);
         let ShopReply::Unknown(trouble) = reply else {
             inner.mistakes.remove(subject);
             let was_down = inner.failures > 0;
@@ -75,6 +80,22 @@ impl ShopHealth {
 
     pub fn is_paused(&self, now: Instant) -> bool {
         self.0.lock().paused_until.is_some_and(|until| now < until)
+    }
+
+    /// What to ask a shop about that failed and was not asked for a while: what it was asked about then, for a mistake
+    /// of ours.
+    pub fn wants_probe(&self, now: Instant) -> Option<Option<String>> {
+        let inner = self.0.lock();
+        let is_over = |at: Option<Instant>, span| at.is_none_or(|at| now >= at + span);
+        let is_time =
+            is_over(inner.heard, PROBE_EVERY) && is_over(inner.paused_until, Duration::ZERO);
+        let mistake = inner.mistakes.keys().next().cloned();
+        (is_time && (inner.failures > 0 || mistake.is_some())).then_some(mistake)
+    }
+
+    /// Mistakes about what is not asked any more are none.
+    pub fn keep_mistakes(&self, is_asked: impl Fn(&str) -> bool) {
+        self.0.lock().mistakes.retain(|subject, _| is_asked(subject));
     }
 
     pub fn tell_event(&self, now: UnixMs) {
@@ -134,6 +155,27 @@ mod tests {
         assert!(!health.is_paused(now));
         health.hear(&ShopReply::NotFound, "x", now);
         assert_eq!(health.report().state, "ok");
+    }
+
+    #[test]
+    fn a_shop_that_failed_is_asked_again_within_a_minute_until_it_answers() {
+        let (health, start) = (ShopHealth::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(health.wants_probe(start), None, "nothing is known of it");
+        health.hear(&down(), "", start);
+        assert_eq!(health.wants_probe(after(49)), None);
+        assert_eq!(health.wants_probe(after(50)), Some(None));
+        let limited = ShopError::Limited { retry_after: Some(Duration::from_secs(90)) };
+        health.hear(&ShopReply::Unknown(limited), "", after(50));
+        assert_eq!(health.wants_probe(after(139)), None, "it asked for patience");
+        assert_eq!(health.wants_probe(after(140)), Some(None));
+        health.hear(&ShopReply::NotFound, "", after(140));
+        assert_eq!(health.wants_probe(after(900)), None);
+        let mistake = ShopReply::Unknown(ShopError::Misconfigured("`x` is no product id".into()));
+        health.hear(&mistake, "x", after(900));
+        assert_eq!(health.wants_probe(after(950)), Some(Some("x".into())));
+        health.keep_mistakes(|subject| subject != "x");
+        assert_eq!((health.wants_probe(after(990)), health.report().state), (None, "ok"));
     }
 
     #[test]

@@ -128,12 +128,13 @@ impl LicenseValidator {
     ) -> FlightResult {
         let mut patience = WaitBudget::of(MOMENT);
         loop {
-            if kept.is_none() {
-                kept = self.turnstile.pass(inquiry.class, inquiry.address).await;
+            if let (None, Some(first)) = (&kept, self.first_question(&inquiry)) {
+                kept = self.turn(&first, inquiry.class, inquiry.address).await;
+                if kept.is_none() {
+                    return Err("no call to a shop was left in time");
+                }
             }
-            let Some(turn) = kept.take() else {
-                return Err("no call to a shop was left in time");
-            };
+            let turn = kept.take();
             let Some(shared) = &self.shared else { return self.inquire(&inquiry, turn).await };
             // Without it, better two questions than none.
             if patience.is_over() || !shared.store.is_back(&mut patience).await {
@@ -142,7 +143,7 @@ impl LicenseValidator {
             let locked = match self.learned(shared, &inquiry).await {
                 // Another gateway has learned it while this one waited for its turn.
                 Ok(true) => {
-                    self.turnstile.give_back(turn);
+                    self.give_back(turn);
                     return Ok(());
                 }
                 Ok(false) => shared.lock(&inquiry.id).await,
@@ -151,14 +152,14 @@ impl LicenseValidator {
             match locked {
                 Ok(Some(lock)) => return self.inquire_locked(&inquiry, turn, lock).await,
                 Ok(None) => {
-                    self.turnstile.give_back(turn);
+                    self.give_back(turn);
                     if self.wait_for_other(shared, &inquiry).await {
                         return Ok(());
                     }
                 }
                 Err(StoreUnavailable) => {
                     patience.part(SILENCE);
-                    kept = Some(turn);
+                    kept = turn;
                 }
             }
         }
@@ -167,13 +168,13 @@ impl LicenseValidator {
     async fn inquire_locked(
         &self,
         inquiry: &LookupRequest,
-        turn: CallPermit,
+        turn: Option<CallPermit>,
         lock: DistributedLock,
     ) -> FlightResult {
         // Between the look and the lock the other one may have come to its end.
         let landed = match &self.shared {
             Some(shared) if self.has_learned(shared, inquiry).await => {
-                self.turnstile.give_back(turn);
+                self.give_back(turn);
                 Ok(())
             }
             _ => self.inquire(inquiry, turn).await,
@@ -239,12 +240,13 @@ impl LicenseValidator {
     }
 
     /// Asks every shop that could know, one after the other: a yes wins, and no answer beats a refusal.
-    async fn inquire(&self, inquiry: &LookupRequest, permit: CallPermit) -> FlightResult {
-        let mut permit = Some(permit);
+    async fn inquire(
+        &self,
+        inquiry: &LookupRequest,
+        mut permit: Option<CallPermit>,
+    ) -> FlightResult {
         let found = self.ask_shops(inquiry, &mut permit).await;
-        if let Some(permit) = permit {
-            self.turnstile.give_back(permit);
-        }
+        self.give_back(permit);
         let is_known = inquiry.facts().is_some();
         match (found.told, found.unknown) {
             (Some((reply, asked)), unknown) if unknown.is_none() || found.is_final => {
@@ -322,8 +324,11 @@ impl LicenseValidator {
         if self.health(question.shop()).is_paused(std::time::Instant::now()) {
             return Err("the shop does not answer");
         }
+        if permit.as_ref().is_some_and(|permit| permit.shop != question.shop().name()) {
+            self.give_back(permit.take());
+        }
         if permit.is_none() {
-            *permit = self.turnstile.pass(inquiry.class, inquiry.address).await;
+            *permit = self.turn(question, inquiry.class, inquiry.address).await;
         }
         if permit.take().is_none() {
             return Err("no call to a shop was left in time");
@@ -342,6 +347,12 @@ impl LicenseValidator {
             Some(before) => before.device(&device()).is_some_and(|known| !known.carried),
             None => true,
         }
+    }
+
+    /// What is asked first, if anything can be.
+    pub(super) fn first_question(&self, inquiry: &LookupRequest) -> Option<ShopQuery> {
+        let (own, others) = self.questions(inquiry);
+        own.into_iter().chain(others).next()
     }
 
     /// The question to the shop that a known licence belongs to, and those to all others that have such keys.

@@ -36,6 +36,14 @@ impl ShopQuery {
         self.account.source.shop
     }
 
+    /// `budget:` of the source, else what the shop takes.
+    pub fn calls_per_minute(&self) -> usize {
+        match self.account.budget {
+            Some((calls, span)) => (calls as u64 * 60_000).div_ceil(span.max(1)) as usize,
+            None => self.shop().calls_per_minute(&self.account.source),
+        }
+    }
+
     /// What a mistake of the configuration is remembered by.
     pub fn name(&self) -> &str {
         if self.subject.is_empty() { self.account.source.seller() } else { &self.subject }

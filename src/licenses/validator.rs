@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use gatekeeper_filters::kernel::{Code, License, LicenseId, LicenseQuery, LicenseStatus, UnixMs};
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -33,15 +34,15 @@ use super::{
     redis_cache::RedisCache,
     shop_client::ShopClient,
     shop_health::ShopHealth,
-    shop_lookup::{LookupRequest, NO_KEY},
+    shop_lookup::LookupRequest,
     shop_pace::ShopPace,
     single_flight::{FlightResult, Follower, SingleFlight},
-    sources::ConfiguredShops,
+    sources::{ConfiguredShops, ShopQuery},
 };
 use crate::{
     config::settings,
     redis_store::RedisStore,
-    shops::{self, Asked, LicenseVerdict, Shop, ShopError, ShopLicense, ShopReply},
+    shops::{self, LicenseVerdict, Shop, ShopError, ShopLicense, ShopReply},
     telemetry::Telemetry,
     vault::KeyedHash,
 };
@@ -64,20 +65,23 @@ pub struct LicenseValidator {
     pub(super) flights: Arc<SingleFlight>,
     /// Licences that wait for a call in the background.
     behind: Mutex<FxHashSet<LicenseId>>,
-    pub(super) turnstile: CallQueue,
+    /// By the place of a shop in [`shops::ALL`].
+    queues: Vec<CallQueue>,
     pub(super) client: ShopClient,
     pub(super) shared: Option<Arc<RedisCache>>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) shelf: DiskCache,
     /// By the place of a shop in [`shops::ALL`].
     shops: Vec<(ShopHealth, ShopPace)>,
+    /// Those of the configuration that is live.
+    pub(super) configured: ArcSwapOption<ConfiguredShops>,
     /// Too many licences turned bad at once.
     pub(super) holding: AtomicBool,
     /// Something known here is not on the shared store.
     pub(super) unshared: Notify,
     /// Operators may have said something at other gateways.
     pub(super) unheard: Notify,
-    runtime: Handle,
+    pub(super) runtime: Handle,
 }
 
 /// A key that no shop knows as ours.
@@ -105,7 +109,8 @@ impl LicenseValidator {
         let records = Arc::new(MemoryCache::default());
         let shelf = DiskCache::open(&store.path, records.clone())?;
         let shared = redis.map(|store| Arc::new(RedisCache::new(store)));
-        let (turnstile, turning) = CallQueue::new(shared.clone());
+        let queue = |shop: &&dyn Shop| CallQueue::new(shop.name(), shared.clone());
+        let (queues, turning): (Vec<_>, Vec<_>) = shops::ALL.iter().map(queue).unzip();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let validator = Arc::new(Self {
             hasher,
@@ -117,19 +122,22 @@ impl LicenseValidator {
             visitors: AddressThrottle::default(),
             flights: Arc::default(),
             behind: Mutex::default(),
-            turnstile,
+            queues,
             client: ShopClient::new()?,
             shared,
             telemetry,
             shelf,
             shops: shops::ALL.iter().map(|_| Default::default()).collect(),
+            configured: ArcSwapOption::empty(),
             unshared: Notify::new(),
             unheard: Notify::new(),
             runtime: runtime.handle().clone(),
         });
         let tending = validator.clone().tend();
         std::thread::Builder::new().name("licenses".into()).spawn(move || {
-            runtime.spawn(turning);
+            for turning in turning {
+                runtime.spawn(turning);
+            }
             runtime.block_on(tending);
         })?;
         Ok(validator)
@@ -253,7 +261,10 @@ impl LicenseValidator {
         }
         let validator = self.clone();
         self.runtime.spawn(async move {
-            if let Some(turn) = validator.turnstile.pass(CallPriority::Behind, None).await {
+            let inquiry = LookupRequest { before: Some(kept.record.clone()), ..inquiry };
+            if let Some(first) = validator.first_question(&inquiry)
+                && let Some(turn) = validator.turn(&first, CallPriority::Behind, None).await
+            {
                 validator.start(inquiry, Some(&kept), Some(turn));
             }
             validator.behind.lock().remove(&id);
@@ -469,9 +480,7 @@ impl LicenseValidator {
         // What a shop says of one spelling of a key it does not know yet, it does not say of another.
         let joined = self.flights.join(if is_known { id } else { spelling }, has_landed);
         let Some((flight, Some(pilot))) = joined else {
-            if let Some(turn) = turn {
-                self.turnstile.give_back(turn);
-            }
+            self.give_back(turn);
             return joined.map(|(flight, _)| flight);
         };
         inquiry.before = before.map(|kept| kept.record.clone());
@@ -503,9 +512,25 @@ impl LicenseValidator {
     }
 
     fn of_shop(&self, shop: &'static dyn Shop) -> &(ShopHealth, ShopPace) {
-        // Every shop there is stands in the registry.
-        let place = shops::ALL.iter().position(|known| *known == shop).unwrap_or_default();
-        &self.shops[place]
+        &self.shops[place(shop.name())]
+    }
+
+    /// Waits for leave to ask a question; `None` when there is none in time.
+    pub(super) async fn turn(
+        &self,
+        question: &ShopQuery,
+        class: CallPriority,
+        address: Option<ClientPrefix>,
+    ) -> Option<CallPermit> {
+        let queue = &self.queues[place(question.shop().name())];
+        queue.pass(question.calls_per_minute(), class, address).await
+    }
+
+    /// The call is not made after all.
+    pub(super) fn give_back(&self, turn: Option<CallPermit>) {
+        if let Some(turn) = turn {
+            self.queues[place(turn.shop)].give_back(turn);
+        }
     }
 
     /// Takes in what an answer tells of the shop itself.
@@ -530,21 +555,11 @@ impl LicenseValidator {
             _ => log::info!("licences: {} answers again.", shop.name()),
         }
     }
+}
 
-    /// Asks shops that show a mistake of the configuration about a key that can't exist: a product id that is
-    /// none shows at the start, not with the first buyer.
-    pub fn probe(self: &Arc<Self>, sources: Arc<ConfiguredShops>) {
-        let validator = self.clone();
-        self.runtime.spawn(async move {
-            let shops = sources.shops().iter().filter(|shop| shop.is_probed());
-            for question in shops.flat_map(|shop| sources.questions_to(*shop)) {
-                if let Some(_turn) = validator.turnstile.pass(CallPriority::Behind, None).await {
-                    let asked = Asked { subject: &question.subject, ..Asked::about(NO_KEY) };
-                    validator.call(&sources, &question, &asked).await;
-                }
-            }
-        });
-    }
+/// Of a shop in [`shops::ALL`], where every shop stands.
+fn place(shop: &str) -> usize {
+    shops::ALL.iter().position(|known| known.name() == shop).unwrap_or_default()
 }
 
 /// Between two attempts to ask about a licence whose old facts still serve, in milliseconds.

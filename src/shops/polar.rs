@@ -6,6 +6,8 @@
 //! may have the key replaced: the record keeps its id and the old key must stop. The answer holds the customer's
 //! address; it is not read.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -23,6 +25,7 @@ const PUBLIC: &str = "/v1/customer-portal/license-keys";
 const SERVER: &str = "/v1/license-keys";
 /// `rate_limit.py`: three calls a second and address on the public paths, then a minute's block.
 const PUBLIC_BURST: (usize, u64) = (3, 1_100);
+const BLOCKED: Duration = Duration::from_secs(60);
 
 const FIELDS: &[YamlField] = &[
     YamlField::new(
@@ -123,6 +126,15 @@ impl Shop for Polar {
         Some(self)
     }
 
+    /// `server/polar/rate_limit.py`: 500 a minute with a token, 100 in the sandbox.
+    fn calls_per_minute(&self, source: &ShopSource) -> usize {
+        match (source.test_mode, source.api_key.is_some()) {
+            (true, _) => 80,
+            (false, true) => 400,
+            (false, false) => 150,
+        }
+    }
+
     fn burst(&self, source: &ShopSource) -> Option<(usize, u64)> {
         source.api_key.is_none().then_some(PUBLIC_BURST)
     }
@@ -186,6 +198,10 @@ fn refusal(status: u16, body: &Value, response: &ShopResponse, source: &ShopSour
         }
         (401 | 403, ..) if source.api_key.is_some() => {
             ShopReply::Unknown(ShopError::credential(status, "polar.token"))
+        }
+        // An address that passed the limit of public calls is blocked for a minute.
+        (429, ..) if source.api_key.is_none() && response.retry_after.is_none() => {
+            ShopReply::Unknown(ShopError::Limited { retry_after: Some(BLOCKED) })
         }
         (422, ..) => ShopReply::Unknown(ShopError::Misconfigured(
             "it can't read the request; check `polar.organization_id` in licenses.sources".into(),

@@ -54,7 +54,7 @@ pub fn secret(text: &str) -> Option<SecretString> {
 }
 
 #[path = "tests/table.rs"]
-mod table;
+pub mod table;
 
 #[path = "tests/mutations.rs"]
 mod mutations;

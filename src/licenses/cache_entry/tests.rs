@@ -1,5 +1,8 @@
 use super::*;
-use crate::shops::{ShopError, Status, by_name, tests::plan};
+use crate::shops::{
+    Asked, ShopError, Status, by_name,
+    tests::{answer, hash, plan, table::valid_answers},
+};
 
 const HOUR: u64 = 3_600_000;
 const MINUTE: u64 = 60_000;
@@ -268,4 +271,40 @@ fn a_record_survives_being_written_down() {
     let record = heard(&good(), &ShopReply::NotFound, at(1)).mark(at(2), true);
     let text = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<CachedLicense>(&text).unwrap(), record);
+}
+
+/// Each shop says yes once, then nothing that is a word about the key, for three days.
+#[test]
+fn known_buyers_of_every_shop_are_served_through_an_outage_of_72_hours() {
+    let answers = valid_answers();
+    let shops: Vec<&str> = answers.iter().map(|(source, _)| source.shop.name()).collect();
+    for shop in crate::shops::ALL {
+        assert!(shops.contains(&shop.name()), "{} has no valid answer here", shop.name());
+    }
+    for (source, body) in answers {
+        let shop = source.shop;
+        let asked = Asked { instance: Some("ins_1"), ..Asked::about("KEY-1234-5678") };
+        let read = |status, body: &str| shop.read(&source, &asked, &answer(status, body), &hash());
+        let hear = |record: &CachedLicense, reply: &ShopReply, now| {
+            record.hear(reply, now, |facts| shop.judge(facts, &source, now), false)
+        };
+        let valid = read(200, body);
+        let mut record = hear(&CachedLicense::default(), &valid, at(0));
+        let says = |record: &CachedLicense, now| {
+            let verdict = shop.judge(record.facts.as_ref().unwrap(), &source, now);
+            record.decide(verdict, &CACHE, &LicenseId([0; 32]), now).answer
+        };
+        for hour in 1..=72 {
+            let now = at(hour * HOUR);
+            let outage = [(500, "{}"), (429, "{}"), (503, ""), (200, "<html>"), (404, "<html>")];
+            let (status, page) = outage[hour as usize % outage.len()];
+            record = hear(&record, &read(status, page), now);
+            let answer = says(&record, now);
+            let is_served = answer.is_some_and(|verdict| verdict.is_valid());
+            assert!(is_served, "{}, {hour} hours after {status} {page}", shop.name());
+        }
+        assert!(says(&record, at(97 * HOUR)).is_none(), "{}", shop.name());
+        record = hear(&record, &valid, at(98 * HOUR));
+        assert!(says(&record, at(98 * HOUR)).unwrap().is_valid(), "{}", shop.name());
+    }
 }

@@ -90,7 +90,7 @@ proptest! {
     /// What says nothing says nothing with any change, too.
     #[test]
     fn no_change_turns_no_answer_into_a_valid_licence(
-        shop in 0usize..5,
+        shop in 0usize..7,
         kind in any::<usize>(),
         changes in prop::collection::vec(change(), 1..6),
     ) {

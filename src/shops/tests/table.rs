@@ -108,15 +108,16 @@ fn check(source: &ShopSource, asked: &Asked<'_>, cases: Vec<Case>, absent: &[(&s
     }
 }
 
+const LEMON_SQUEEZY: &str = r#"{"valid":true,"error":null,"license_key":{"id":1,"status":"active","key":"K","activation_limit":3,"activation_usage":1,"expires_at":null,"test_mode":false},"instance":null,"meta":{"store_id":58213,"order_id":6,"variant_id":9,"product_id":5}}"#;
+
+fn lemon_squeezy_source() -> ShopSource {
+    ShopSource { seller: Some("58213".into()), products: product("5"), ..source("lemonsqueezy") }
+}
+
 #[test]
 fn lemon_squeezy() {
     // https://docs.lemonsqueezy.com/api/license-api/validate-license-key
-    let valid = r#"{"valid":true,"error":null,"license_key":{"id":1,"status":"active","key":"K","activation_limit":3,"activation_usage":1,"expires_at":null,"test_mode":false},"instance":null,"meta":{"store_id":58213,"order_id":6,"variant_id":9,"product_id":5}}"#;
-    let source = ShopSource {
-        seller: Some("58213".into()),
-        products: product("5"),
-        ..source("lemonsqueezy")
-    };
+    let (source, valid) = (lemon_squeezy_source(), LEMON_SQUEEZY);
     let change = |path: &str, value| with(valid, path, value);
     let mut cases = noise(valid);
     cases.extend([
@@ -160,11 +161,16 @@ fn lemon_squeezy() {
     check(&source, &Asked::about("K"), cases, &absent);
 }
 
+const GUMROAD: &str = r#"{"success":true,"uses":1,"purchase":{"product_id":"p==","sale_id":"s","variants":"","refunded":false,"disputed":false,"dispute_won":false,"chargebacked":false,"test":false,"subscription_ended_at":null}}"#;
+
+fn gumroad_source() -> ShopSource {
+    ShopSource { products: product("p=="), ..source("gumroad") }
+}
+
 #[test]
 fn gumroad() {
     // https://github.com/antiwork/gumroad, app/controllers/api/v2/licenses_controller.rb
-    let valid = r#"{"success":true,"uses":1,"purchase":{"product_id":"p==","sale_id":"s","variants":"","refunded":false,"disputed":false,"dispute_won":false,"chargebacked":false,"test":false,"subscription_ended_at":null}}"#;
-    let source = ShopSource { products: product("p=="), ..source("gumroad") };
+    let (source, valid) = (gumroad_source(), GUMROAD);
     let change = |path: &str, value| with(valid, path, value);
     let no = |text: &str| json!({ "success": false, "message": text });
     let mut cases = noise(valid);
@@ -569,13 +575,15 @@ fn http() {
 }
 
 /// Valid answers with their sources, for tests of what changes in them.
-pub(super) fn valid_answers() -> Vec<(ShopSource, &'static str)> {
+pub fn valid_answers() -> Vec<(ShopSource, &'static str)> {
     vec![
         (polar_source(), POLAR),
         (creem_source(), CREEM),
         (dodo_source(secret("key")), DODO_ACTIVATED),
         (keygen_source(), KEYGEN),
         (http_source(), r#"{"verdict":"valid","plan":"pro"}"#),
+        (lemon_squeezy_source(), LEMON_SQUEEZY),
+        (gumroad_source(), GUMROAD),
     ]
 }
 

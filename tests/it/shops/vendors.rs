@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::{
+    ledger::shared_ledger,
     licenses::devices::{activate, chat_on, deactivate},
     licenses::verdicts::unavailable,
     support::{
-        Answer, Config, Gateway, Mock, Reply, Says, Shop, Vendor, VendorCall, eventually,
+        Answer, Config, Gateway, Mock, Redis, Reply, Says, Shop, Vendor, VendorCall, eventually,
         vendor::VendorAnswer,
     },
 };
@@ -475,24 +476,47 @@ async fn the_example_of_a_licence_server_works_with_its_configuration() {
     .await;
 }
 
+/// A tenth here; all of them in `make soak`.
+fn first_requests() -> usize {
+    std::env::var("GATEKEEPER_FIRST_REQUESTS").map_or(100, |text| text.parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_first_requests_of_one_key_are_one_call() {
-    let mock = Mock::start(Reply::chat()).await;
-    let vendor = Vendor::open(|_| told(200, json!({ "verdict": "valid", "plan": "pro" }))).await;
-    let config = sold_by(&mock, "http", &vendor, &[]);
-    let gateway =
-        Gateway::start(config.plan("pro", "models: [\"*\"], concurrency: unlimited")).await;
-    let mut asking = tokio::task::JoinSet::new();
-    for _ in 0..100 {
-        let app = gateway.app();
-        asking.spawn(
-            async move { app.get("/v1/me").bearer_auth(KEY).send().await.unwrap().status() },
-        );
+async fn many_first_requests_over_two_gateways_are_one_call_to_each_shop() {
+    let (mock, redis) = (Mock::start(Reply::chat()).await, Redis::start().await);
+    let keygen = [("account", "acme"), ("product", "prod-1"), ("policies", "{ pol-1: pro }")];
+    let dodo =
+        [("api_key", "\"env:OUR_KEY\""), ("products", "{ pdt_1: pro }"), ("business_id", "bus_1")];
+    let creem = [("api_key", "\"env:OUR_KEY\""), ("products", "{ prod_1: pro }")];
+    let polar = [("organization_id", "org-1"), ("benefits", "{ ben-1: pro }")];
+    let kinds: [(&str, Members<'_>, VendorAnswer); 5] = [
+        ("keygen", &keygen, told(200, keygen_license())),
+        ("dodo", &dodo, told(200, dodo_activated("bus_1"))),
+        ("creem", &creem, told(200, creem_license("ins_1"))),
+        ("polar", &polar, told(200, polar_license("granted"))),
+        ("http", &[], told(200, json!({ "verdict": "valid", "plan": "pro" }))),
+    ];
+    for (place, (kind, members, good)) in kinds.into_iter().enumerate() {
+        // A licence of its own for each shop: they share the store.
+        let key = format!("JSTAR-3F2A9C1E-7B4D-4E8A-9D60-5C1B8E7F2A{:02}", place + 10);
+        let answer = (good.0, good.1.replace(KEY, &key));
+        let vendor = Vendor::open(move |_| answer.clone()).await;
+        let config = sold_by(&mock, kind, &vendor, members).redis(&redis.url());
+        let config = config.plan("pro", "models: [\"*\"], concurrency: unlimited");
+        let gateways = shared_ledger::start(2, config).await;
+        let mut asking = tokio::task::JoinSet::new();
+        for turn in 0..first_requests() {
+            let (app, key) = (gateways[turn % 2].app(), key.clone());
+            asking.spawn(async move {
+                let request = app.get("/v1/me").bearer_auth(key).header("x-instance-id", "ins_1");
+                request.send().await.unwrap().status()
+            });
+        }
+        while let Some(status) = asking.join_next().await {
+            assert_eq!(status.unwrap(), 200, "{kind}");
+        }
+        assert_eq!(vendor.calls().len(), 1, "{kind}");
     }
-    while let Some(status) = asking.join_next().await {
-        assert_eq!(status.unwrap(), 200);
-    }
-    assert_eq!(vendor.calls().len(), 1);
 }
 
 #[tokio::test]
