@@ -3,7 +3,7 @@
 
 pub mod command;
 mod key_moves;
-pub mod move_order;
+mod move_order;
 mod report;
 
 use std::sync::Arc;

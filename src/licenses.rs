@@ -14,6 +14,7 @@ pub mod devices;
 mod disk_cache;
 mod first_activation;
 pub mod key_move;
+mod key_moves;
 mod mass_refusal;
 mod memory_cache;
 pub mod online;

@@ -47,39 +47,71 @@ pub fn by_name(name: &str) -> Option<&'static dyn Shop> {
 /// Longest key that is asked about, in bytes.
 const LONGEST_KEY: usize = 256;
 
-/// What one shop is: the shape of its keys, what to ask, and what its answers and webhooks mean.
-pub trait Shop: Sync {
+/// What of a shop never changes. The default is a server without a test mode, below `/v1`.
+#[derive(Debug)]
+pub struct ShopConstants {
     /// Metric label, field of the YAML, last part of the webhook's address.
-    fn name(&self) -> &'static str;
-
+    pub name: &'static str,
     /// The label of its webhooks in metrics and logs.
-    fn endpoint(&self) -> &'static str;
-
+    pub endpoint: &'static str,
+    /// What buyers know it by.
+    pub title: &'static str,
     /// One line for the description of the configuration.
-    fn doc(&self) -> &'static str;
-
+    pub doc: &'static str,
     /// Where its API is. `None`: the configuration says (`url`).
-    fn base(&self) -> Option<&'static str>;
-
+    pub base: Option<&'static str>,
     /// Where its test mode is, for shops that keep that at another address.
-    fn sandbox(&self) -> Option<&'static str> {
-        None
-    }
-
+    pub sandbox: Option<&'static str>,
     /// The path its API begins with: it belongs to the requests here, so a `base_url` that ends in it is
     /// taken without.
-    fn version(&self) -> &'static str {
-        "/v1"
+    pub version: &'static str,
+    /// Its own members in the YAML; those that all shops have come beside them.
+    pub fields: &'static [YamlField],
+    /// The shape of its keys in words, for `explain`.
+    pub shape: &'static str,
+    /// Whether a made-up key shows, at the start, that the source is configured wrongly.
+    pub is_probed: bool,
+    /// Whether a question by the id of a licence shows if our own credential is right, and one by key does not.
+    pub checks_by_id: bool,
+    /// Whether its answers name the licence by an id of the shop's own, kept among the references.
+    pub names_licenses: bool,
+}
+
+/// One line of a shop's file: its name, and what comes of it.
+macro_rules! named {
+    ($name:literal) => {
+        $crate::shops::ShopConstants {
+            name: $name,
+            endpoint: concat!("webhook_", $name),
+            title: "the seller",
+            doc: "",
+            base: None,
+            sandbox: None,
+            version: "/v1",
+            fields: &[],
+            shape: "",
+            is_probed: false,
+            checks_by_id: false,
+            names_licenses: false,
+        }
+    };
+}
+pub(crate) use named;
+
+/// What one shop is: the shape of its keys, what to ask, and what its answers and webhooks mean.
+pub trait Shop: Sync {
+    fn constants(&self) -> &'static ShopConstants;
+
+    fn name(&self) -> &'static str {
+        self.constants().name
     }
 
-    /// Its own members in the YAML; those that all shops have come beside them.
-    fn fields(&self) -> &'static [YamlField];
+    fn fields(&self) -> &'static [YamlField] {
+        self.constants().fields
+    }
 
     /// Whether a key could be one of this shop's.
     fn has_shape(&self, key: &str) -> bool;
-
-    /// The shape in words, for `explain`.
-    fn shape(&self) -> &'static str;
 
     /// What must be asked about one by one, such as products; most shops are asked once.
     fn subjects(&self, _source: &ShopSource) -> Vec<Arc<str>> {
@@ -122,21 +154,6 @@ pub trait Shop: Sync {
     /// Most calls in so many milliseconds, where the shop documents a limit shorter than a minute.
     fn burst(&self, _source: &ShopSource) -> Option<(usize, u64)> {
         None
-    }
-
-    /// Whether a made-up key shows, at the start, that the source is configured wrongly.
-    fn is_probed(&self) -> bool {
-        false
-    }
-
-    /// Whether a question by the id of a licence shows if our own credential is right, and one by key does not.
-    fn checks_by_id(&self) -> bool {
-        false
-    }
-
-    /// Whether its answers name the licence by an id of the shop's own, kept among the references.
-    fn names_licenses(&self) -> bool {
-        false
     }
 
     /// How a licence is stored. Must stay readable for newer versions.

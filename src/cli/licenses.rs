@@ -1,6 +1,7 @@
 //! `gatekeeper licenses`: asks the running gateway, or the store itself when none runs. The key comes
 //! on standard input, never on the command line, where others could see it.
 
+mod asking;
 mod format;
 mod moving;
 
@@ -15,15 +16,12 @@ use gatekeeper_filters::kernel::{LicenseId, Registry};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::{
-    FileArgs,
-    admin_client::{self, AdminResponse},
-};
+use self::asking::{Operate, ask};
 use crate::{
-    cli::usage,
+    cli::{file_args::FileArgs, usage},
     config::{self, Secrets, Settings},
-    ledger::{OperatorActionKind, StoreOpenError},
-    license_admin::{ApiResponse, LicenseCommand, random_id},
+    ledger::OperatorActionKind,
+    license_admin::{LicenseCommand, random_id},
 };
 
 /// Longer than any key.
@@ -104,8 +102,6 @@ pub struct GrantArgs {
     pub tokens: u64,
 }
 
-type Operate = fn(&Settings, LicenseCommand, &[u8]) -> anyhow::Result<ApiResponse>;
-
 /// A command about one licence.
 struct OneLicense<'a> {
     command: LicenseCommand,
@@ -181,7 +177,7 @@ pub fn run(
         what => what.one().context("licenses: a command about one licence")?,
     };
     let body = body(&one, settings, err)?;
-    let answer = ask((one.command, &one.subject.file), settings, operate, &body)?;
+    let answer = ask(one.command, &one.subject.file, settings, operate, &body)?;
     if one.subject.json {
         writeln!(out, "{:#}", answer.body)?;
     } else if answer.status.is_success() {
@@ -249,32 +245,4 @@ fn read_key(err: &mut dyn Write) -> anyhow::Result<Zeroizing<String>> {
         bail!("standard input: expected a licence key (or name the licence with --license)");
     }
     Ok(Zeroizing::new(key.to_owned()))
-}
-
-/// The gateway if one runs, else the store.
-fn ask(
-    (command, file): (LicenseCommand, &FileArgs),
-    settings: &Settings,
-    operate: Operate,
-    body: &[u8],
-) -> anyhow::Result<ApiResponse> {
-    let path = format!("/api/licenses/{}", command.name());
-    let nobody = match admin_client::gateway(settings, &path, body) {
-        AdminResponse::Answered(answer) => return Ok(answer),
-        AdminResponse::Stranger(why) => bail!("licenses {}: {why}", command.name()),
-        AdminResponse::Failed(why) => bail!(
-            "licenses {}: {why}. It may have been done: look with `licenses show`",
-            command.name()
-        ),
-        AdminResponse::Nobody(why) => why,
-    };
-    operate(settings, command, body).map_err(|error| match error.downcast_ref::<StoreOpenError>() {
-        Some(in_use @ StoreOpenError::InUse { .. }) => anyhow::anyhow!(
-            "{in_use}; and nobody answers on the admin address {} ({nobody}). Is {} the file \
-                 that gateway runs with?",
-            admin_client::address(settings),
-            file.path().unwrap_or_default().display(),
-        ),
-        _ => error,
-    })
 }

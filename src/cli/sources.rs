@@ -26,7 +26,9 @@ pub fn explain(settings: &Settings, out: &mut dyn Write) -> anyhow::Result<()> {
                 };
                 (format!("signed {}", signed.audience), shape.to_owned())
             }
-            LicenseSource::Shop(account) => (name_of(account), account.source.shop.shape().into()),
+            LicenseSource::Shop(account) => {
+                (name_of(account), account.source.shop.constants().shape.into())
+            }
         };
         writeln!(out, "  {name:<14} {shape}")?;
     }

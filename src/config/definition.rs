@@ -266,12 +266,12 @@ fn shop_fields(shop: &'static dyn Shop) -> Field {
     if shop.webhook().is_some() {
         fields.push(WEBHOOK_SECRET);
     }
-    if shop.base().is_some() {
+    if shop.constants().base.is_some() {
         fields.push(SHOP_BASE_URL);
     }
     fields.extend([SHOP_ALLOW_PRIVATE, SHOP_BUDGET]);
     let fields: &'static [Field] = Vec::leak(fields);
-    Field::new(shop.name(), Box::leak(Box::new(FieldType::Record(fields))), shop.doc())
+    Field::new(shop.name(), Box::leak(Box::new(FieldType::Record(fields))), shop.constants().doc)
 }
 
 fn shape_of(role: Role) -> &'static FieldType {

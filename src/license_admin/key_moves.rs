@@ -199,7 +199,7 @@ async fn destination(
             Ok(Destination { target: plain(id), source: signed::NAME })
         }
         NewName::Id { source, id } => {
-            if !shops::by_name(source).is_some_and(shops::Shop::names_licenses) {
+            if !shops::by_name(source).is_some_and(|shop| shop.constants().names_licenses) {
                 return Err(format!("{source} names no licence by an id here; give the new key"));
             }
             let reference = validator.hasher.order(source, &format!("license:{id}"));
@@ -213,15 +213,7 @@ async fn destination(
 
 /// What a buyer reads who still uses the old key.
 fn sentence(source: &str) -> String {
-    let from = match source {
-        "lemonsqueezy" => "Lemon Squeezy",
-        "gumroad" => "Gumroad",
-        "polar" => "Polar",
-        "creem" => "Creem",
-        "dodo" => "Dodo Payments",
-        "keygen" => "Keygen",
-        _ => "the seller",
-    };
+    let from = shops::by_name(source).map_or("the seller", |shop| shop.constants().title);
     format!(
         "This licence key was replaced by a new one. You find the new key in the e-mail from {from}; \
          enter it in the app."

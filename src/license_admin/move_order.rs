@@ -11,7 +11,7 @@ use super::{
 };
 use crate::shops::{self, license::moment, signed};
 
-pub const MEMBERS: &[&str] = &["pairs", "dry_run", "accept_until", "say", "note"];
+const MEMBERS: &[&str] = &["pairs", "dry_run", "accept_until", "say", "note"];
 /// Characters of the sentence for buyers.
 pub const LONGEST_SENTENCE: usize = 200;
 

@@ -23,7 +23,7 @@ pub(super) fn made_up<'a>(
     subject: &'a str,
     unknown: &'a ShopLicense,
 ) -> Asked<'a> {
-    let by_id = source.shop.checks_by_id() && source.api_key.is_some();
+    let by_id = source.shop.constants().checks_by_id && source.api_key.is_some();
     Asked { key: KEY, subject, known: by_id.then_some(unknown), instance: Some(ID) }
 }
 

@@ -32,7 +32,7 @@ impl LicenseValidator {
         self.configured.store(Some(sources.clone()));
         let validator = self.clone();
         self.runtime.spawn(async move {
-            let shops = sources.shops().iter().filter(|shop| shop.is_probed());
+            let shops = sources.shops().iter().filter(|shop| shop.constants().is_probed);
             for question in shops.flat_map(|shop| sources.questions_to(*shop)) {
                 if let Some(_turn) = validator.turn(&question, CallPriority::Behind, None).await {
                     let asked = Asked { subject: &question.subject, ..Asked::about(NO_KEY) };

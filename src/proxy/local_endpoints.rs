@@ -30,7 +30,7 @@ pub fn name(entry: RouteEntry) -> &'static str {
         RouteEntry::Me => "me",
         RouteEntry::Activate => "activate",
         RouteEntry::Deactivate => "deactivate",
-        RouteEntry::Webhook(shop) => shop.endpoint(),
+        RouteEntry::Webhook(shop) => shop.constants().endpoint,
         RouteEntry::Health => "healthz",
         RouteEntry::Prompt => Endpoint::Chat.name(),
         RouteEntry::Provider(endpoint) => endpoint.name(),

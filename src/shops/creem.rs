@@ -8,10 +8,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopError,
-    ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable, Webhook,
-    WebhookEvent, WebhookSubject, YamlField, is_plain,
+    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopConstants,
+    ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable,
+    Webhook, WebhookEvent, WebhookSubject, YamlField, is_plain,
     license::{optional_count, optional_moment, word},
+    named,
 };
 use crate::vault::KeyedHash;
 
@@ -37,41 +38,24 @@ const FIELDS: &[YamlField] = &[
     ),
 ];
 
+static CONSTANTS: ShopConstants = ShopConstants {
+    title: "Creem",
+    doc: "A Creem store.",
+    base: Some("https://api.creem.io"),
+    sandbox: Some("https://test-api.creem.io"),
+    fields: FIELDS,
+    shape: "any key of 8 characters or more",
+    names_licenses: true,
+    ..named!("creem")
+};
+
 impl Shop for Creem {
-    fn name(&self) -> &'static str {
-        "creem"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "webhook_creem"
-    }
-
-    fn doc(&self) -> &'static str {
-        "A Creem store."
-    }
-
-    fn base(&self) -> Option<&'static str> {
-        Some("https://api.creem.io")
-    }
-
-    fn sandbox(&self) -> Option<&'static str> {
-        Some("https://test-api.creem.io")
-    }
-
-    fn fields(&self) -> &'static [YamlField] {
-        FIELDS
-    }
-
-    fn names_licenses(&self) -> bool {
-        true
+    fn constants(&self) -> &'static ShopConstants {
+        &CONSTANTS
     }
 
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
-    }
-
-    fn shape(&self) -> &'static str {
-        "any key of 8 characters or more"
     }
 
     fn request(&self, source: &ShopSource, asked: &Asked<'_>) -> Option<ShopRequest> {

@@ -8,10 +8,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopError,
-    ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable, Webhook,
-    WebhookEvent, WebhookSubject, YamlField, is_plain,
+    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopConstants,
+    ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable,
+    Webhook, WebhookEvent, WebhookSubject, YamlField, is_plain,
     license::{optional_count, optional_moment, word},
+    named,
     wire::segment,
 };
 use crate::vault::KeyedHash;
@@ -42,45 +43,26 @@ const FIELDS: &[YamlField] = &[
     ),
 ];
 
+static CONSTANTS: ShopConstants = ShopConstants {
+    title: "Dodo Payments",
+    doc: "A Dodo Payments business.",
+    base: Some("https://live.dodopayments.com"),
+    sandbox: Some("https://test.dodopayments.com"),
+    version: "",
+    fields: FIELDS,
+    shape: "any key of 8 characters or more",
+    names_licenses: true,
+    checks_by_id: true,
+    ..named!("dodo")
+};
+
 impl Shop for Dodo {
-    fn name(&self) -> &'static str {
-        "dodo"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "webhook_dodo"
-    }
-
-    fn doc(&self) -> &'static str {
-        "A Dodo Payments business."
-    }
-
-    fn base(&self) -> Option<&'static str> {
-        Some("https://live.dodopayments.com")
-    }
-
-    fn sandbox(&self) -> Option<&'static str> {
-        Some("https://test.dodopayments.com")
-    }
-
-    fn version(&self) -> &'static str {
-        ""
-    }
-
-    fn fields(&self) -> &'static [YamlField] {
-        FIELDS
-    }
-
-    fn names_licenses(&self) -> bool {
-        true
+    fn constants(&self) -> &'static ShopConstants {
+        &CONSTANTS
     }
 
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
-    }
-
-    fn shape(&self) -> &'static str {
-        "any key of 8 characters or more"
     }
 
     fn request(&self, source: &ShopSource, asked: &Asked<'_>) -> Option<ShopRequest> {
@@ -120,10 +102,6 @@ impl Shop for Dodo {
             }
             _ => other(response),
         }
-    }
-
-    fn checks_by_id(&self) -> bool {
-        true
     }
 
     fn instances(&self) -> Option<&dyn Instances> {

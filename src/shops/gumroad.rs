@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Asked, Role, Scheme, Shop, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse,
-    ShopSource, Status, Unreadable, Webhook, WebhookEvent, WebhookSubject, YamlField,
+    Asked, Role, Scheme, Shop, ShopConstants, ShopError, ShopLicense, ShopReply, ShopRequest,
+    ShopResponse, ShopSource, Status, Unreadable, Webhook, WebhookEvent, WebhookSubject, YamlField,
     is_hex_groups,
     license::{flag, moment, optional_flag},
+    named,
 };
 use crate::vault::KeyedHash;
 
@@ -33,37 +34,24 @@ const FIELDS: &[YamlField] = &[
     YamlField::new("test_mode", Role::TestMode, "Accepts test purchases of the seller, too."),
 ];
 
+static CONSTANTS: ShopConstants = ShopConstants {
+    title: "Gumroad",
+    doc: "A Gumroad account.",
+    base: Some("https://api.gumroad.com"),
+    version: "/v2",
+    fields: FIELDS,
+    shape: "four groups of eight hex digits",
+    is_probed: true,
+    ..named!("gumroad")
+};
+
 impl Shop for Gumroad {
-    fn name(&self) -> &'static str {
-        "gumroad"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "webhook_gumroad"
-    }
-
-    fn doc(&self) -> &'static str {
-        "A Gumroad account."
-    }
-
-    fn base(&self) -> Option<&'static str> {
-        Some("https://api.gumroad.com")
-    }
-
-    fn version(&self) -> &'static str {
-        "/v2"
-    }
-
-    fn fields(&self) -> &'static [YamlField] {
-        FIELDS
+    fn constants(&self) -> &'static ShopConstants {
+        &CONSTANTS
     }
 
     fn has_shape(&self, key: &str) -> bool {
         is_hex_groups(key, &[8, 8, 8, 8])
-    }
-
-    fn shape(&self) -> &'static str {
-        "four groups of eight hex digits"
     }
 
     fn subjects(&self, source: &ShopSource) -> Vec<Arc<str>> {
@@ -115,10 +103,6 @@ impl Shop for Gumroad {
 
     fn webhook(&self) -> Option<&dyn Webhook> {
         Some(self)
-    }
-
-    fn is_probed(&self) -> bool {
-        true
     }
 
     fn store(&self, license: &ShopLicense) -> Option<Value> {

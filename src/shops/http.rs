@@ -7,9 +7,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Role, Scheme, Shop, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse,
-    ShopSource, Status, Unreadable, Webhook, WebhookEvent, WebhookSubject, YamlField, is_plain,
+    Asked, Role, Scheme, Shop, ShopConstants, ShopError, ShopLicense, ShopReply, ShopRequest,
+    ShopResponse, ShopSource, Status, Unreadable, Webhook, WebhookEvent, WebhookSubject, YamlField,
+    is_plain,
     license::{optional_count, optional_moment, word},
+    named,
 };
 use crate::vault::KeyedHash;
 
@@ -24,41 +26,22 @@ const FIELDS: &[YamlField] = &[
     ),
 ];
 
+static CONSTANTS: ShopConstants = ShopConstants {
+    doc: "A licence server of your own.",
+    version: "",
+    fields: FIELDS,
+    shape: "any key of 8 characters or more",
+    names_licenses: true,
+    ..named!("http")
+};
+
 impl Shop for Http {
-    fn name(&self) -> &'static str {
-        "http"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "webhook_http"
-    }
-
-    fn doc(&self) -> &'static str {
-        "A licence server of your own."
-    }
-
-    fn base(&self) -> Option<&'static str> {
-        None
-    }
-
-    fn version(&self) -> &'static str {
-        ""
-    }
-
-    fn fields(&self) -> &'static [YamlField] {
-        FIELDS
-    }
-
-    fn names_licenses(&self) -> bool {
-        true
+    fn constants(&self) -> &'static ShopConstants {
+        &CONSTANTS
     }
 
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
-    }
-
-    fn shape(&self) -> &'static str {
-        "any key of 8 characters or more"
     }
 
     fn request(&self, source: &ShopSource, asked: &Asked<'_>) -> Option<ShopRequest> {

@@ -8,10 +8,11 @@
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopError,
-    ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable, Webhook,
-    WebhookEvent, WebhookSubject, YamlField, is_plain,
+    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopConstants,
+    ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable,
+    Webhook, WebhookEvent, WebhookSubject, YamlField, is_plain,
     license::{optional_count, optional_moment, word},
+    named,
     wire::segment,
 };
 use crate::vault::KeyedHash;
@@ -36,37 +37,23 @@ const FIELDS: &[YamlField] = &[
     ),
 ];
 
+static CONSTANTS: ShopConstants = ShopConstants {
+    title: "Keygen",
+    doc: "A product of a Keygen account; `base_url` is a server of your own.",
+    base: Some("https://api.keygen.sh"),
+    fields: FIELDS,
+    shape: "any key of 8 characters or more",
+    names_licenses: true,
+    ..named!("keygen")
+};
+
 impl Shop for Keygen {
-    fn name(&self) -> &'static str {
-        "keygen"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "webhook_keygen"
-    }
-
-    fn doc(&self) -> &'static str {
-        "A product of a Keygen account; `base_url` is a server of your own."
-    }
-
-    fn base(&self) -> Option<&'static str> {
-        Some("https://api.keygen.sh")
-    }
-
-    fn fields(&self) -> &'static [YamlField] {
-        FIELDS
-    }
-
-    fn names_licenses(&self) -> bool {
-        true
+    fn constants(&self) -> &'static ShopConstants {
+        &CONSTANTS
     }
 
     fn has_shape(&self, key: &str) -> bool {
         is_plain(key)
-    }
-
-    fn shape(&self) -> &'static str {
-        "any key of 8 characters or more"
     }
 
     /// Entitlements are not part of a licence's answer: each is a question of its own, then the policy decides.

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopError,
-    ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable, Webhook,
-    WebhookEvent, WebhookSubject, YamlField, is_uuid,
+    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopConstants,
+    ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable,
+    Webhook, WebhookEvent, WebhookSubject, YamlField, is_uuid,
     license::{moment, optional_flag, optional_flag_or_number},
+    named,
 };
 use crate::vault::KeyedHash;
 
@@ -43,33 +44,22 @@ const FIELDS: &[YamlField] = &[
     ),
 ];
 
+static CONSTANTS: ShopConstants = ShopConstants {
+    title: "Lemon Squeezy",
+    doc: "A Lemon Squeezy store.",
+    base: Some("https://api.lemonsqueezy.com"),
+    fields: FIELDS,
+    shape: "a UUID",
+    ..named!("lemonsqueezy")
+};
+
 impl Shop for LemonSqueezy {
-    fn name(&self) -> &'static str {
-        "lemonsqueezy"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "webhook_lemonsqueezy"
-    }
-
-    fn doc(&self) -> &'static str {
-        "A Lemon Squeezy store."
-    }
-
-    fn base(&self) -> Option<&'static str> {
-        Some("https://api.lemonsqueezy.com")
-    }
-
-    fn fields(&self) -> &'static [YamlField] {
-        FIELDS
+    fn constants(&self) -> &'static ShopConstants {
+        &CONSTANTS
     }
 
     fn has_shape(&self, key: &str) -> bool {
         is_uuid(key)
-    }
-
-    fn shape(&self) -> &'static str {
-        "a UUID"
     }
 
     fn request(&self, _: &ShopSource, asked: &Asked<'_>) -> Option<ShopRequest> {

@@ -11,10 +11,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopError,
-    ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable, Webhook,
-    WebhookEvent, WebhookSubject, YamlField, is_uuid,
+    Asked, Instance, InstanceCall, InstanceReply, Instances, Role, Scheme, Shop, ShopConstants,
+    ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse, ShopSource, Status, Unreadable,
+    Webhook, WebhookEvent, WebhookSubject, YamlField, is_uuid,
     license::{optional_count, optional_moment, word},
+    named,
     wire::segment,
 };
 use crate::vault::KeyedHash;
@@ -45,36 +46,23 @@ const FIELDS: &[YamlField] = &[
     YamlField::new("sandbox", Role::TestMode, "Asks Polar's sandbox, whose licences cost nothing."),
 ];
 
+static CONSTANTS: ShopConstants = ShopConstants {
+    title: "Polar",
+    doc: "A Polar organisation.",
+    base: Some("https://api.polar.sh"),
+    sandbox: Some("https://sandbox-api.polar.sh"),
+    fields: FIELDS,
+    shape: "a UUID, with or without a prefix",
+    names_licenses: true,
+    ..named!("polar")
+};
+
 impl Shop for Polar {
-    fn name(&self) -> &'static str {
-        "polar"
-    }
-
-    fn endpoint(&self) -> &'static str {
-        "webhook_polar"
-    }
-
-    fn doc(&self) -> &'static str {
-        "A Polar organisation."
-    }
-
-    fn base(&self) -> Option<&'static str> {
-        Some("https://api.polar.sh")
-    }
-
-    fn sandbox(&self) -> Option<&'static str> {
-        Some("https://sandbox-api.polar.sh")
-    }
-
-    fn fields(&self) -> &'static [YamlField] {
-        FIELDS
+    fn constants(&self) -> &'static ShopConstants {
+        &CONSTANTS
     }
 
     /// A UUID, by itself or after the benefit's prefix.
-    fn names_licenses(&self) -> bool {
-        true
-    }
-
     fn has_shape(&self, key: &str) -> bool {
         let Some(start) = key.len().checked_sub(36) else { return false };
         let (Some(prefix), Some(uuid)) = (key.get(..start), key.get(start..)) else {
@@ -85,10 +73,6 @@ impl Shop for Polar {
             && is_prefix
             && prefix.len() <= 64
             && prefix.bytes().all(|b| b.is_ascii_graphic())
-    }
-
-    fn shape(&self) -> &'static str {
-        "a UUID, with or without a prefix"
     }
 
     fn request(&self, source: &ShopSource, asked: &Asked<'_>) -> Option<ShopRequest> {

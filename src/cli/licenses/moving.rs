@@ -12,8 +12,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::{Operate, ask};
-use crate::{cli::FileArgs, config::Settings, license_admin::LicenseCommand, progress::Progress};
+use super::asking::{Operate, ask};
+use crate::{
+    cli::file_args::FileArgs, config::Settings, license_admin::LicenseCommand, progress::Progress,
+};
 
 /// Bytes of the pairs in one order; the admin API takes 16 KiB, and each key may need quoting.
 const PORTION: usize = 6 * 1024;
@@ -215,7 +217,7 @@ pub fn run(
     while !rest.is_empty() {
         let (now, later) = rest.split_at(portion(rest));
         let body = order(args, now)?;
-        let answer = ask((LicenseCommand::Move, &args.file), settings, operate, &body)?;
+        let answer = ask(LicenseCommand::Move, &args.file, settings, operate, &body)?;
         if !answer.status.is_success() {
             let message = answer.body["error"]["message"].as_str().unwrap_or("it failed");
             bail!("licenses move: from line {} on: {message}", now[0].line);

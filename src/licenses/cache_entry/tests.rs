@@ -1,7 +1,10 @@
 use super::*;
 use crate::shops::{
     Asked, ShopError, Status, by_name,
-    tests::{answer, hash, plan, table::valid_answers},
+    tests::{
+        answer, hash, plan,
+        table::{POLAR_KEY, valid_answers},
+    },
 };
 
 const HOUR: u64 = 3_600_000;
@@ -283,7 +286,7 @@ fn known_buyers_of_every_shop_are_served_through_an_outage_of_72_hours() {
     }
     for (source, body) in answers {
         let shop = source.shop;
-        let asked = Asked { instance: Some("ins_1"), ..Asked::about("KEY-1234-5678") };
+        let asked = Asked { instance: Some("ins_1"), ..Asked::about(POLAR_KEY) };
         let read = |status, body: &str| shop.read(&source, &asked, &answer(status, body), &hash());
         let hear = |record: &CachedLicense, reply: &ShopReply, now| {
             record.hear(reply, now, |facts| shop.judge(facts, &source, now), false)

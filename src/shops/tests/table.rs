@@ -228,7 +228,7 @@ fn gumroad() {
 
 /// `server/polar/license_key/schemas.py`, `LicenseKeyRead`.
 const POLAR: &str = r#"{"id":"lk-1","organization_id":"org-1","customer_id":"cus-1","customer":{"email":"maren@example.com"},"benefit_id":"ben-1","key":"JSTAR-3F2A9C1E-7B4D-4E8A-9D60-5C1B8E7F2A34","display_key":"****-2A34","status":"granted","limit_activations":null,"usage":0,"limit_usage":null,"validations":1,"last_validated_at":null,"expires_at":null,"activation":null}"#;
-const POLAR_KEY: &str = "JSTAR-3F2A9C1E-7B4D-4E8A-9D60-5C1B8E7F2A34";
+pub const POLAR_KEY: &str = "JSTAR-3F2A9C1E-7B4D-4E8A-9D60-5C1B8E7F2A34";
 
 fn polar_source() -> ShopSource {
     ShopSource {

@@ -354,3 +354,37 @@ async fn a_key_that_its_shop_replaced_continues_the_licence_by_itself() {
     gateway.app().chat_as(next).await.ok();
     assert_eq!(gateway.messages(next).await, 4);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_killed_while_licences_move_goes_on_where_it_ended() {
+    const LICENSES: usize = 60;
+    let mock = Mock::start(Reply::chat()).await;
+    let key = |kind: &str, place: usize| format!("{kind}-MANY-KEY-{place:04}");
+    let pairs: Vec<_> = (0..LICENSES).map(|place| (key("OLD", place), key("NEW", place))).collect();
+    let config = pairs.iter().fold(Config::new(&mock).plan("pro", PLAN), |config, (old, new)| {
+        config.license(old, "pro").license(new, "pro")
+    });
+    let mut gateway = Gateway::start(config).await;
+    for (old, _) in &pairs {
+        gateway.app().chat_as(old).await.ok();
+    }
+    let text: String = pairs.iter().map(|(old, new)| format!("{old},{new}\n")).collect();
+    for pause in [15, 40] {
+        let file = gateway.dir.path().join("gatekeeper.yaml");
+        let mut command = Command::new(program());
+        command.args(["licenses", "move", "-c"]).arg(file).current_dir(gateway.dir.path());
+        let lines = text.clone();
+        let moving = tokio::task::spawn_blocking(move || feed(command, &lines));
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        gateway.kill();
+        // It may have ended before, or have gone on without a gateway.
+        drop(moving.await.unwrap());
+        gateway.restart().await;
+    }
+    assert!(says(&moving(&gateway, &[], &text), 0).contains("0 refused"));
+    assert!(says(&moving(&gateway, &[], &text), 0).contains("0 moved, 60 moved before"));
+    for (old, new) in &pairs {
+        is_refused_with(&gateway.app().chat_as(old).await, "new key");
+        assert_eq!(gateway.messages(new).await, 1, "each is counted once");
+    }
+}

@@ -190,14 +190,15 @@ fn base(
     name: &str,
     report: &mut Diagnostics,
 ) -> Option<BaseUrl> {
-    let usual = shop.sandbox().filter(|_| source.test_mode).or(shop.base());
+    let known = shop.constants();
+    let usual = known.sandbox.filter(|_| source.test_mode).or(known.base);
     let parsed = match view.text(name).or(usual)? {
         base_url::STAND_IN => Err("a shop has no stand-in".to_owned()),
         text => base_url::parse(text, view.bool("allow_private")),
     };
     match parsed {
         Ok(mut base) => {
-            if let Some(path) = base.path.strip_suffix(shop.version()) {
+            if let Some(path) = base.path.strip_suffix(known.version) {
                 base.path = path.to_owned();
             }
             Some(base)
