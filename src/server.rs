@@ -139,9 +139,9 @@ pub fn serve(
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     if let Some(redis) = opened.redis() {
-        let fleet = fleet(redis, &store, &snapshot.settings, &machine)?;
-        opened.listen(vec![fleet.listener()]);
-        fleet.start(machine.health.tell());
+        let peers = peers(redis, &store, &snapshot.settings, &machine)?;
+        opened.listen(vec![peers.listener()]);
+        peers.start(machine.health.tell());
     }
     if let Some(predecessor) = &predecessor {
         predecessor.keep(ledger.clone(), &store, shared.clone(), &machine)?;
@@ -237,7 +237,7 @@ fn machine(
     })
 }
 
-fn fleet(
+fn peers(
     redis: &Arc<RedisStore>,
     store: &Arc<EmbeddedLedger>,
     settings: &Settings,
