@@ -230,6 +230,7 @@ fn machine(
         buffered: Arc::default(),
         drains: Arc::default(),
         webhooks: Arc::default(),
+        replays: Arc::default(),
         conversations: Arc::default(),
         certificate: Arc::default(),
         admin_certificate: Arc::default(),

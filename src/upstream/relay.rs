@@ -195,7 +195,7 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Attempt
         return Err(Failure::broken("a JSON answer without an answer").into());
     }
     relay.snapshot.chain.chunk(relay.exchange, &reading);
-    if relay.down.is_gone() {
+    if relay.down.is_gone() && !relay.down.is_shared() {
         // All of it was seen here.
         relay.exchange.written = None;
         return Ok(());
@@ -213,6 +213,10 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Attempt
     let head = relay.head();
     relay.commit();
     relay.settle(DELIVERED);
+    relay.down.record(Some(&head), &body, true);
+    if relay.down.is_gone() {
+        return Ok(());
+    }
     relay.down.whole(&head, body).await.map_err(|_| AttemptError::AppLeft)
 }
 
@@ -314,7 +318,7 @@ async fn hand_on(
     committed: bool,
 ) -> Result<(), AttemptError> {
     let bytes = events.out.take();
-    if relay.down.is_gone() {
+    if relay.down.is_gone() && !relay.down.is_shared() {
         return Ok(());
     }
     let head = (!committed).then(|| relay.head());
@@ -322,6 +326,10 @@ async fn hand_on(
     if events.complete {
         // In the journal before the last bytes leave: what was delivered is never free.
         relay.settle(DELIVERED);
+    }
+    relay.down.record(head.as_ref(), &bytes, events.complete);
+    if relay.down.is_gone() {
+        return Ok(());
     }
     match relay.down.stream(head.as_ref(), bytes, events.complete).await {
         Ok(()) => relay.watchdog.wrote(relay.now),
