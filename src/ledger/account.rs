@@ -124,7 +124,7 @@ impl Account {
         let conversation =
             demand.conversation.filter(|_| matches!(join, None | Some(JoinPlan::First)));
         if let (Some(asked), Some(known)) = (&conversation, &self.conversations) {
-            known.fit(asked, demand.now, windows).map_err(Denied::ConversationCounts)?;
+            known.fit(asked, demand.now, windows).map_err(Denied::Conversation)?;
         }
         if let Some(limit) = demand.messages
             && !matches!(join, Some(JoinPlan::Covered(..)))

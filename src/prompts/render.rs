@@ -123,7 +123,7 @@ fn fill(
 
 /// The values and the user's last turn, without the marker, which is another each time.
 fn said(values: &[Option<String>], turns: &[Turn]) -> Vec<u8> {
-    let last = turns.iter().rfind(|turn| turn.role == Role::User).map(|turn| &*turn.text);
+    let last = turns.iter().rfind(|turn| turn.role == TurnRole::User).map(|turn| &*turn.text);
     let texts = values.iter().map(|value| value.as_deref().unwrap_or_default()).chain(last);
     texts.flat_map(|text| text.bytes().chain([0])).collect()
 }

@@ -1,7 +1,8 @@
 -- Grants a request or says what stands in the way: rate, places, messages and tokens in one go.
 -- KEYS[3] the group of its message id, if it has one; the last one, where a conversation counts it (ARGV[25]),
---         a hash of conversations by number: {messages, start of the rate's window, its count, start of the
---         messages' window, {turn, first time in s, times, ...}}; 64 bytes at most with four turns
+--         a hash of conversations by number (8 bytes), in 52 bytes at most: messages, start of the rate's window,
+--         its count, start of the messages' window; then of each turn its hash, its first time and how often it
+--         came. Times are seconds since 1970
 -- ARGV  1 gateway   2 boot   3 name   4 lifetime, ms   5 input   6 output or -1   7 least output
 --       8 messages, 9 their period   10 tokens, 11   12 rate, 13   14 places   (-1: no limit)
 --      15-22 start and end of each window, as the gateway sees the time   23 whether the gateway has
@@ -14,6 +15,27 @@ local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST, CONVERSATION =
 local ALONE, OWNS, SHARES, PAID = 0, 1, 2, 3
 -- As in conversations.rs: how long a turn is the same one, and how many are told apart.
 local SAME_TURN, TURNS = 600, 4
+
+local function read_talk(packed)
+  if not packed then return {0, 0, 0, 0, {}} end
+  local messages, rate_start, rate, start, at = struct.unpack('>I4I4I4I4', packed)
+  local turns = {}
+  while at <= #packed do
+    local turn, first, times
+    turn, first, times, at = struct.unpack('>I4I4B', packed, at)
+    for _, number in ipairs({turn, first, times}) do turns[#turns + 1] = number end
+  end
+  return {messages, rate_start, rate, start, turns}
+end
+
+local function packed_talk(talk)
+  local parts = {struct.pack('>I4I4I4I4', talk[1], talk[2], talk[3], talk[4])}
+  for at = 1, #talk[5], 3 do
+    local times = math.min(255, talk[5][at + 2])
+    parts[#parts + 1] = struct.pack('>I4I4B', talk[5][at], talk[5][at + 1], times)
+  end
+  return table.concat(parts)
+end
 
 local now = clock()
 local starts = {}
@@ -65,10 +87,10 @@ end
 local covered = known or role > OWNS
 
 -- A request that was asked about before, and a message that comes again, are counted already.
-local talk = nil
+local talk, number = nil, nil
 if ARGV[25] and not known and (not group or group[2] == 0) then
-  local packed = redis.call('HGET', KEYS[#KEYS], string.sub(ARGV[25], 1, 16))
-  talk = packed and cmsgpack.unpack(packed) or {0, 0, 0, 0, {}}
+  number = string.gsub(ARGV[25], '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+  talk = read_talk(redis.call('HGET', KEYS[#KEYS], number))
   local rate_limit, rate_kind = tonumber(ARGV[26]), tonumber(ARGV[27])
   local day_limit, day_kind = tonumber(ARGV[28]), tonumber(ARGV[29])
   local repeats, turn, seconds = tonumber(ARGV[30]), tonumber(ARGV[31]), math.floor(now / 1000)
@@ -96,7 +118,7 @@ if ARGV[25] and not known and (not group or group[2] == 0) then
     else
       -- In the order of their first times: the oldest makes room.
       if #turns >= 3 * TURNS then for _ = 1, 3 do table.remove(turns, 1) end end
-      for _, number in ipairs({turn, seconds, 1}) do turns[#turns + 1] = number end
+      for _, each in ipairs({turn, seconds, 1}) do turns[#turns + 1] = each end
     end
   end
   if stands then
@@ -160,7 +182,7 @@ else
   if talk then
     local key = KEYS[#KEYS]
     local is_new = redis.call('HLEN', key) == 0
-    redis.call('HSET', key, string.sub(ARGV[25], 1, 16), cmsgpack.pack(talk))
+    redis.call('HSET', key, number, packed_talk(talk))
     if is_new then redis.call('PEXPIRE', key, 2 * DAY) end
   end
 end

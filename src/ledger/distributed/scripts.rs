@@ -77,7 +77,7 @@ impl Scripts {
         has_spoken: bool,
     ) -> ScriptCall<'_> {
         let ReserveArgs { demand, group, hold, asked } = question;
-        let counted = demand.conversation.as_ref().map(|counted| talks(counted, windows));
+        let counted = demand.conversation.map(|_| talks(windows));
         let mut call = match &counted {
             None => of(&self.reserve, &demand.license, group.iter()),
             Some(talks) => with_talks(&self.reserve, &demand.license, group.as_ref(), talks),
@@ -175,10 +175,9 @@ pub struct CancelArgs {
     pub taken: UnixMs,
 }
 
-/// The end of the key of a licence's conversations, by the day in which they count messages.
-fn talks(counted: &ConversationDemand, windows: &Windows) -> String {
-    let period = counted.limits.messages.map_or(Period::Day, |limit| limit.per);
-    format!("talks:{}", windows.of(period).start.0 / 1000)
+/// The end of the key of a licence's conversations, one of a day.
+fn talks(windows: &Windows) -> String {
+    format!("talks:{}", windows.of(Period::Day).start.0 / 1000)
 }
 
 /// The reservation of a request that counts in a conversation: the key of those is the last.

@@ -103,6 +103,19 @@ async fn a_minute_a_day_and_repeats_on_redis() {
     let redis = Redis::start().await;
     let url = redis.url();
     a_minute_a_day_and_repeats(|mock, limits| limited(mock, limits).redis(&url)).await;
+    // What it holds of a conversation and day is small, and no word of it.
+    let keys: Vec<String> =
+        redis.ask(&["KEYS", "*talks*"]).list().iter().map(|key| key.text()).collect();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    let each = redis.ask(&[
+        "EVAL",
+        "local n = 0 for _, s in ipairs(redis.call('HGETALL', KEYS[1])) do n = n + #s end \
+        return tostring(n / redis.call('HLEN', KEYS[1]))",
+        "1",
+        &keys[0],
+    ]);
+    assert!(each.text().parse::<f64>().unwrap() <= 64.0, "{}", each.text());
+    assert!(!redis.ask(&["TTL", &keys[0]]).text().starts_with('-'));
 }
 
 /// Each bot answers the other's last words; the app sends the last twenty turns.
