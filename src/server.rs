@@ -60,7 +60,10 @@ use crate::{
     telemetry::daily_totals::DailyTotals,
     tls::CertificateResolver,
     upgrade::{self, Predecessor, RuntimeDir, SwitchableLedger, UpgradeServer, UpgradeState},
-    upstream::{connector::Connector, health_probe::Prober},
+    upstream::{
+        connector::{Connector, IdleSweeper},
+        health_probe::Prober,
+    },
 };
 
 /// Bytes of a request body an HTTP/2 client may send ahead.
@@ -350,10 +353,10 @@ impl Services {
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
-        let connector = Connector::new(&conf).within(self.descriptors.clone());
+        let connector = Arc::new(Connector::new(&conf).within(self.descriptors.clone()));
         let ids = Arc::new(RequestIds::default());
         let (snapshot, phase) = (self.snapshot.clone(), self.phase.clone());
-        let gateway = Gateway::new(snapshot.clone(), connector, phase, ids.clone());
+        let gateway = Gateway::new(snapshot.clone(), connector.clone(), phase, ids.clone());
         let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
         proxy.h2_options = Some(h2_options());
         let mut options = HttpServerOptions::default();
@@ -401,6 +404,7 @@ impl Services {
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
+        let sweeper = IdleSweeper { connectors: vec![connector, probing.clone()] };
         let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
         let hub = FeedBroadcaster::new(self.machine.telemetry);
         let ticker = FeedTicker { hub: hub.clone(), phase: self.phase.clone() };
@@ -429,6 +433,7 @@ impl Services {
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
+        server.add_service(background_service("idle connections", sweeper));
         if let Some(stand_in) = self.stand_in {
             server.add_service(background_service("stand-in", stand_in));
         }

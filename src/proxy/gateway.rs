@@ -54,7 +54,7 @@ enum Admitted {
 
 pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub connector: Connector,
+    pub connector: Arc<Connector>,
     phase: Arc<Lifecycle>,
     ids: Arc<RequestIds>,
 }
@@ -62,7 +62,7 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
-        connector: Connector,
+        connector: Arc<Connector>,
         phase: Arc<Lifecycle>,
         ids: Arc<RequestIds>,
     ) -> Self {
