@@ -364,7 +364,8 @@ impl Services {
         proxy.server_options = Some(options);
         let room = Room::Shared(self.descriptors.clone(), memory_limit::connections());
         let refuser = malformed::PublicRefusals { snapshot: snapshot.clone(), ids: ids.clone() };
-        let app = service(proxy, Connections::new(room), refuser);
+        let mut app = service(proxy, Connections::new(room), refuser);
+        app.ignores_headers = true;
         let sessions = app.connections.count();
         let rules = Arc::new(rules::PublicRules(snapshot.clone()));
         let [public, operators] = self.sockets;
@@ -461,7 +462,7 @@ fn service<A: HttpServerApp + Send + Sync + 'static>(
     refuser: impl Refuser,
 ) -> Service<A> {
     let app = Arc::new(SessionGuard::new(app, connections.clone()));
-    Service { app, connections, refuser: Arc::new(refuser) }
+    Service { app, connections, refuser: Arc::new(refuser), ignores_headers: false }
 }
 
 /// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once. Streams that were
