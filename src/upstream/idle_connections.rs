@@ -19,7 +19,42 @@ struct Idle {
 }
 
 /// By the hash of the peer that they lead to (`Peer::reuse_hash`); the one that was given back last is at the end.
-type Shard = HashMap<u64, Vec<Idle>>;
+#[derive(Default)]
+struct Shard {
+    peers: HashMap<u64, Vec<Idle>>,
+    /// Of all peers.
+    count: usize,
+}
+
+impl Shard {
+    fn pop(&mut self, peer: u64) -> Option<Idle> {
+        let idle = self.peers.get_mut(&peer)?.pop()?;
+        self.count -= 1;
+        Some(idle)
+    }
+
+    /// Without a place, the one that has waited longest goes, of the peer that has most of them.
+    fn push(&mut self, peer: u64, idle: Idle, most: usize) {
+        if self.count >= most {
+            if let Some(largest) = self.peers.values_mut().max_by_key(|same| same.len())
+                && !largest.is_empty()
+            {
+                largest.remove(0);
+            }
+        } else {
+            self.count += 1;
+        }
+        self.peers.entry(peer).or_default().push(idle);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.peers.retain(|_, same| {
+            same.retain_mut(|idle| idle.is_usable(now));
+            !same.is_empty()
+        });
+        self.count = self.peers.values().map(Vec::len).sum();
+    }
+}
 
 /// One shard a thread: threads meet only where one has none of its own.
 pub struct IdleConnections {
@@ -42,32 +77,23 @@ impl IdleConnections {
     fn take_from(&self, shard: &Mutex<Shard>, peer: u64) -> Option<Stream> {
         let now = Instant::now();
         loop {
-            let mut idle = shard.lock().get_mut(&peer)?.pop()?;
+            let mut idle = shard.lock().pop(peer)?;
             if idle.is_usable(now) {
                 return Some(idle.stream);
             }
         }
     }
 
-    /// Keeps a connection for so long at most; without a place, closes it.
+    /// Keeps a connection for so long at most.
     pub fn put(&self, peer: u64, stream: Stream, time: Option<Duration>) {
         let idle = Idle { stream, until: time.map(|time| Instant::now() + time) };
-        let mut shard = self.shards[self.own()].lock();
-        let same = shard.entry(peer).or_default();
-        if same.len() < self.most {
-            same.push(idle);
-        }
+        self.shards[self.own()].lock().push(peer, idle, self.most);
     }
 
     /// Closes what the other side has closed, or spoken on, and what waits for too long.
     pub fn sweep(&self) {
         let now = Instant::now();
-        for shard in &self.shards {
-            shard.lock().retain(|_, same| {
-                same.retain_mut(|idle| idle.is_usable(now));
-                !same.is_empty()
-            });
-        }
+        self.shards.iter().for_each(|shard| shard.lock().sweep(now));
     }
 
     fn own(&self) -> usize {
@@ -120,15 +146,21 @@ mod tests {
     #[tokio::test]
     async fn a_sweep_closes_what_waits_too_long_or_was_closed() {
         let pool = IdleConnections::new(1, 2);
-        let (stays, _of_stays) = pair();
+        let (stays, mut of_stays) = pair();
         let (late, mut of_late) = pair();
-        let (many, mut of_many) = pair();
         pool.put(1, stays, Some(Duration::from_secs(60)));
         pool.put(1, late, Some(Duration::ZERO));
-        pool.put(1, many, None);
-        assert_eq!(of_many.read(&mut [0]).await.unwrap(), 0, "there is no third place");
         pool.sweep();
         assert_eq!(of_late.read(&mut [0]).await.unwrap(), 0);
-        assert!(pool.take(1).is_some() && pool.take(1).is_none());
+        let mut others = Vec::new();
+        for peer in [1, 2] {
+            let (stream, theirs) = pair();
+            pool.put(peer, stream, None);
+            others.push(theirs);
+        }
+        let oldest_of_most = of_stays.read(&mut [0]).await.unwrap();
+        assert_eq!(oldest_of_most, 0, "there are two places");
+        assert!(pool.take(1).is_some() && pool.take(2).is_some());
+        assert!(pool.take(1).is_none() && pool.take(2).is_none());
     }
 }
