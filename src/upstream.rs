@@ -14,6 +14,7 @@ pub mod failover;
 pub mod health_probe;
 mod http1;
 mod idle_connections;
+mod near_timer;
 pub mod provider_session;
 pub mod rate_limit_headers;
 pub mod relay;

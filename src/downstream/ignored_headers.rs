@@ -3,21 +3,36 @@
 
 use bytes::BytesMut;
 
-/// By their names in lower case.
-const NAMES: [&str; 10] = [
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "cache-control",
-    "dnt",
-    "pragma",
-    "priority",
-    "referer",
-    "user-agent",
-    "x-requested-with",
-];
-/// All that begin so.
-const FAMILIES: [&str; 4] = ["openai-", "sec-ch-", "sec-fetch-", "x-stainless-"];
+/// Whether a name is one of them, by its length first: nearly all others are passed over by it.
+fn is_ignored_name(name: &[u8]) -> bool {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    match name.len() {
+        3 => is("dnt"),
+        6 => is("accept") || is("pragma"),
+        7 => is("referer"),
+        8 => is("priority"),
+        10 => is("user-agent"),
+        13 => is("cache-control"),
+        15 => is("accept-encoding") || is("accept-language"),
+        16 => is("x-requested-with"),
+        _ => false,
+    }
+}
+
+/// All that begin so are ignored.
+fn is_of_ignored_family(name: &[u8]) -> bool {
+    let families: &[&str] = match name.first() {
+        Some(b'x' | b'X') => &["x-stainless-"],
+        Some(b's' | b'S') => &["sec-ch-", "sec-fetch-"],
+        Some(b'o' | b'O') => &["openai-"],
+        _ => return false,
+    };
+    let begins = |family: &&str| {
+        name.len() > family.len() && name[..family.len()].eq_ignore_ascii_case(family.as_bytes())
+    };
+    families.iter().any(begins)
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+}
 
 /// Takes them out of the head that `bytes` begin with, which ends at `end`; returns where it ends now. What the parser
 /// might refuse stays.
@@ -43,19 +58,10 @@ pub fn take_out(bytes: &mut BytesMut, end: usize) -> usize {
 
 /// Whether a line, with its end, is such a header and has nothing but visible ASCII and blanks in it.
 fn is_ignored(line: &[u8]) -> bool {
-    // The shortest and the longest of them: most others are passed over by it.
-    let Some(colon) = memchr::memchr(b':', line).filter(|length| (3..=40).contains(length)) else {
-        return false;
-    };
+    let Some(colon) = memchr::memchr(b':', line) else { return false };
     let name = &line[..colon];
-    let begins = |family: &str| {
-        name.len() > family.len()
-            && name[..family.len()].eq_ignore_ascii_case(family.as_bytes())
-            && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-    };
-    let is_known = NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()));
     let value = line[colon + 1..].strip_suffix(b"\r\n");
-    (is_known || FAMILIES.iter().any(|family| begins(family)))
+    (is_ignored_name(name) || is_of_ignored_family(name))
         && value.is_some_and(|value| value.iter().all(|byte| (b' '..=b'~').contains(byte)))
 }
 
