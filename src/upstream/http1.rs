@@ -13,7 +13,10 @@ use pingora_core::{Error, ErrorType, OrErr, protocols::Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 pub use self::head::ResponseFields;
-use self::{chunked::Chunks, head::Parsed};
+use self::{
+    chunked::Chunks,
+    head::{BodyEnd, Parsed, invalid},
+};
 
 /// Bytes of an answer's head, all lines together.
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -149,10 +152,10 @@ impl Http1Session {
             _ => {}
         }
         self.framing = match parsed.framing {
-            head::Framing::Length(0) => Framing::Ended,
-            head::Framing::Length(length) => Framing::Length(length),
-            head::Framing::Chunked => Framing::Chunked(Chunks::default()),
-            head::Framing::Close => Framing::Close,
+            BodyEnd::Length(0) => Framing::Ended,
+            BodyEnd::Length(length) => Framing::Length(length),
+            BodyEnd::Chunked => Framing::Chunked(Chunks::default()),
+            BodyEnd::Close => Framing::Close,
         };
         self.keep_alive = parsed.keep_alive;
         self.head = Some(parsed.fields);
@@ -240,7 +243,3 @@ impl Http1Session {
 
 /// How long after a write failed the answer may come that explains it.
 const ANSWER_OF_A_CLOSED: std::time::Duration = std::time::Duration::from_secs(1);
-
-fn invalid<T>(why: &'static str) -> pingora_core::Result<T> {
-    Error::e_explain(ErrorType::InvalidHTTPHeader, why)
-}

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::invalid;
+use super::head::invalid;
 
 /// Bytes of a line with a size, extensions included.
 const LONGEST_SIZE: usize = 1024;

@@ -4,16 +4,14 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora_core::{ErrorType, OrErr};
-
-use super::invalid;
+use pingora_core::{Error, ErrorType, OrErr};
 
 /// Fields of a head; nobody sends so many.
 const MOST_FIELDS: usize = 256;
 
 /// Where the body ends (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum BodyEnd {
     Length(u64),
     Chunked,
     Close,
@@ -63,7 +61,7 @@ impl ResponseFields {
 /// What a head says.
 pub struct Parsed {
     pub fields: ResponseFields,
-    pub framing: Framing,
+    pub framing: BodyEnd,
     pub keep_alive: bool,
 }
 
@@ -113,20 +111,20 @@ pub fn parse(bytes: Bytes) -> pingora_core::Result<Parsed> {
     }
     let fields = ResponseFields { status, fields, bytes };
     let framing = framing(&fields)?;
-    let keep_alive = keep_alive(&fields, version) && framing != Framing::Close;
+    let keep_alive = keep_alive(&fields, version) && framing != BodyEnd::Close;
     Ok(Parsed { fields, framing, keep_alive })
 }
 
-fn framing(fields: &ResponseFields) -> pingora_core::Result<Framing> {
+fn framing(fields: &ResponseFields) -> pingora_core::Result<BodyEnd> {
     // An informational head has no body either (RFC 9110, 15.2).
     if matches!(fields.status, 100..=199 | 204 | 304) {
-        return Ok(Framing::Length(0));
+        return Ok(BodyEnd::Length(0));
     }
     let mut codings = fields.all("transfer-encoding").peekable();
     if codings.peek().is_some() {
         // It overrides a length (RFC 9112, 6.3), and none but this was asked for (`TE` was not sent).
         return match codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked")) {
-            true => Ok(Framing::Chunked),
+            true => Ok(BodyEnd::Chunked),
             false => invalid("an unknown transfer coding"),
         };
     }
@@ -139,7 +137,12 @@ fn framing(fields: &ResponseFields) -> pingora_core::Result<Framing> {
         }
         length = stated;
     }
-    Ok(length.map_or(Framing::Close, Framing::Length))
+    Ok(length.map_or(BodyEnd::Close, BodyEnd::Length))
+}
+
+/// What came is no HTTP/1.
+pub fn invalid<T>(why: &'static str) -> pingora_core::Result<T> {
+    Error::e_explain(ErrorType::InvalidHTTPHeader, why)
 }
 
 /// Digits and nothing else.
