@@ -1,4 +1,6 @@
 # docker build -t gatekeeper:0.1.0 .
+# docker run --rm -e GATEKEEPER_ADMIN_TOKEN=choose-a-long-one -p 127.0.0.1:8080:8080 -p 127.0.0.1:9090:9090 gatekeeper:0.1.0
+# is the demo, its dashboard at http://127.0.0.1:9090/. With a configuration of your own:
 # docker run --stop-timeout 310 -p 127.0.0.1:8080:8080 -v ./gateway:/etc/gatekeeper:ro -v gatekeeper:/var/lib/gatekeeper gatekeeper:0.1.0
 # (gateway/ holds gatekeeper.yaml: of a file alone, most editors would replace what is not mounted. 310 s are `server.grace` and a little.)
 FROM rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS build
@@ -12,8 +14,8 @@ RUN apt-get update && apt-get install --yes --no-install-recommends ca-certifica
     && useradd --system --uid 10001 --home-dir /var/lib/gatekeeper --shell /usr/sbin/nologin gatekeeper \
     && install -d -m 0700 -o gatekeeper -g gatekeeper /var/lib/gatekeeper
 COPY --from=build /src/target/release/gatekeeper /usr/bin/gatekeeper
-# Listens on loopback, with the stand-in provider: mount your own directory over it.
-COPY conf/gatekeeper.yaml /etc/gatekeeper/gatekeeper.yaml
+# The demo: mount your own directory over it.
+COPY conf/image/gatekeeper.yaml /etc/gatekeeper/gatekeeper.yaml
 COPY LICENSE /usr/share/doc/gatekeeper/LICENSE
 USER 10001
 WORKDIR /var/lib/gatekeeper

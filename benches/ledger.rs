@@ -27,7 +27,6 @@ fn demand(licence: u8) -> Demand {
         min_output: 256,
         pace: None,
         message_id: None,
-        conversation: None,
     }
 }
 

@@ -2,7 +2,7 @@
 // once, in a body, and forgotten: from then on the licence is named by its id.
 
 import { at, list, make, say, show, terms } from './element.js';
-import { age, compact, count, day, dollars, exact, many } from './format.js';
+import { age, code, compact, count, day, dollars, exact, many } from './format.js';
 import { Refused, orderId, post, topLicences } from './api.js';
 
 const ID = /^[0-9a-f]{64}$/i;
@@ -12,6 +12,13 @@ const DONE = {
     revoke: 'Revoked: the next request of this licence is refused.',
     restore: 'Restored: this licence may come in again.',
 };
+
+/** What stands beside the title of a list. */
+function counted(kind, shown, { all = 0, unknown_keys: unknown }) {
+    if (kind !== 'refused') return `this month: ${all > shown ? `${count(shown)} of ` : ''}${many(all, 'licence')}`;
+    const keys = unknown?.times > 0 ? `; ${many(unknown.times, 'request')} with keys that no source knows` : '';
+    return `since the start of this gateway: ${many(shown, 'licence')}${keys}`;
+}
 
 export class Licences {
     constructor(clock) {
@@ -29,7 +36,10 @@ export class Licences {
             this.grant();
         });
         at('top-filter').addEventListener('input', () => this.renderTop());
-        this.top = [];
+        for (const button of at('top-kinds').children) button.addEventListener('click', () => this.choose(button.value));
+        /** `{ licenses, seen, refused, all, unknown_keys }` of the gateway. */
+        this.lists = {};
+        this.kind = 'licenses';
         at('reset').addEventListener('click', () => this.ask('reset'));
         at('revoke').addEventListener('click', () => this.ask('revoke'));
         at('restore').addEventListener('click', () => this.order('restore', this.shown.license, {}));
@@ -44,9 +54,7 @@ export class Licences {
     async opened(canList) {
         if (!show(at('top-panel'), canList)) return;
         try {
-            const { licenses, all } = await topLicences();
-            this.top = licenses;
-            say(at('top-count'), all > licenses.length ? `${count(licenses.length)} of ${count(all)}, the dearest first` : many(all, 'licence'));
+            this.lists = await topLicences();
             say(at('top-said'), '');
         } catch (error) {
             if (!(error instanceof Refused && error.status === 401)) say(at('top-said'), error.message);
@@ -54,9 +62,19 @@ export class Licences {
         this.renderTop();
     }
 
+    choose(kind) {
+        this.kind = kind;
+        for (const button of at('top-kinds').children) button.setAttribute('aria-pressed', button.value === kind);
+        this.renderTop();
+    }
+
     renderTop() {
+        const { kind, lists } = this;
+        const all = lists[kind] ?? [];
         const wanted = at('top-filter').value.trim().toLowerCase();
-        const found = this.top.filter(({ license, plan }) => license.startsWith(wanted) || plan.toLowerCase().includes(wanted));
+        const found = all.filter(({ license, plan, error }) => license.startsWith(wanted) || `${plan} ${error ? code(error) : ''}`.toLowerCase().includes(wanted));
+        say(at('top-count'), counted(kind, all.length, lists));
+        say(at('top-none'), all.length > 0 ? 'None of these fits the filter.' : 'None.');
         show(at('top-none'), found.length === 0);
         list(at('top'), found, {
             key: ({ license }) => license,
@@ -64,13 +82,20 @@ export class Licences {
                 make('li', {},
                     make('button', { type: 'button', class: 'request', title: 'Open this licence', onclick: () => this.call('show', { license }, '').then(() => at('licences').scrollIntoView()) },
                         make('code', {}, license.slice(0, 12)), make('span', { class: 'plan' }), make('span', { class: 'used' }), make('span', { class: 'cost' }), make('span', { class: 'last' }))),
-            update: (row, { plan, messages, tokens, cost, last_day: last }) => {
-                say(row.querySelector('.plan'), plan);
-                say(row.querySelector('.used'), `${many(messages, 'message')}, ${compact(tokens)} tokens`);
-                say(row.querySelector('.cost'), dollars(cost));
-                say(row.querySelector('.last'), `last on ${day(last)}`);
+            update: (row, one) => {
+                const put = (name, text) => say(row.querySelector(`.${name}`), text);
+                put('plan', one.plan || 'no plan');
+                put('used', one.error ? code(one.error) : `${many(one.messages, 'message')}, ${compact(one.tokens)} tokens`);
+                put('cost', one.error ? many(one.times, 'time') : dollars(one.cost));
+                put('last', this.last(one));
             },
         });
+    }
+
+    last({ last_seen: seen, last_day: on, last_refused: refused }) {
+        const ago = (moment) => `${age(this.clock() - Date.parse(moment))} ago`;
+        if (refused) return `refused ${ago(refused)}`;
+        return seen ? `seen ${ago(seen)}` : `seen on ${day(on)}`;
     }
 
     async search() {

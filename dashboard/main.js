@@ -1,5 +1,5 @@
 // Brings the parts together: what the gateway says goes in, what the page shows comes out. Nothing is
-// asked for while nobody looks.
+// asked for while the page is hidden.
 
 import { Answers } from './answers.js';
 import * as api from './api.js';

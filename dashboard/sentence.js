@@ -28,7 +28,7 @@ export function sentence({ status, today, lately, answers = {}, now = 0 }) {
         const rest = open === 0 ? 'No answer is open.' : `${many(open, 'answer')} still on the way.`;
         return said('waiting', 'Shutting down: new requests are turned away.', rest);
     }
-    if (providers.length > 0 && out.length === providers.length) return said('failed', ...nobody(out, status, notes));
+    if (providers.length > 0 && out.length === providers.length) return said('failed', ...noProviderServes(out, status, notes));
     if (status.store?.up === false) {
         const text = `${storeName(status)} does not answer. What is counted meanwhile is settled when it is back.`;
         notes.unshift({ tone: 'waiting', text });
@@ -50,7 +50,7 @@ export function sentence({ status, today, lately, answers = {}, now = 0 }) {
 const storeName = ({ store }) => (store.kind === 'redis' ? 'Redis' : 'The store');
 
 /** No provider serves: in one sentence, or where there are several, one note for each. */
-function nobody(out, { keys, providers }, notes) {
+function noProviderServes(out, { keys, providers }, notes) {
     const fails = providers.some(({ state }) => state === 'sick');
     if (out.length === 1) return [`Nobody can be served: ${out[0].words}.`];
     notes.unshift(...out.map(({ words }) => ({ tone: 'failed', text: `${words}.` })));
@@ -184,8 +184,12 @@ function shops({ sources = [] }) {
         });
 }
 
-function config({ config: { refused, waits_for_restart: waits = [], limits_by_address: byAddress = true } }) {
+function config({ config: { refused, waits_for_restart: waits = [], limits_by_address: byAddress = true, https_in_front_missing: noTls = false } }) {
     const notes = [];
+    if (noTls) {
+        const text = 'behind_tls is set, but requests come without X-Forwarded-Proto: https: licence keys may cross the network in clear.';
+        notes.push({ tone: 'failed', text, href: '#config' });
+    }
     if (!byAddress) {
         const text = 'Limits by address are off: name the network of what speaks TLS for the gateway in trusted_proxies.';
         notes.push({ tone: 'waiting', text, href: '#config' });

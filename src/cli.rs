@@ -125,6 +125,10 @@ pub enum CliCommand {
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS)]
     Completions(CompletionsArgs),
+    /// Print a page of the manual (man): of the program, or of one of its commands
+    #[command(after_help = "Examples:\n  gatekeeper man > gatekeeper.1\n  \
+        gatekeeper man run > gatekeeper-run.1")]
+    Man(ManArgs),
     /// Print the JSON schema of the configuration file
     #[command(after_help = "Example:\n  gatekeeper schema > conf/schema.json")]
     Schema,
@@ -143,6 +147,13 @@ Examples:
 pub struct CompletionsArgs {
     /// Which shell
     pub shell: Shell,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Which command; the program itself where it is not given
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -294,9 +305,26 @@ pub fn dispatch(
             clap_complete::generate(args.shell, &mut Cli::command(), "gatekeeper", &mut text);
             out.write_all(&text)?;
         }
+        CliCommand::Man(args) => out.write_all(&man_page(args.command.as_deref())?)?,
         CliCommand::Schema => writeln!(out, "{:#}", config::schema())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The page of the manual, in roff. Made from the same declarations as `--help`.
+fn man_page(command: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    let mut program = Cli::command();
+    program.build();
+    let shown = match command {
+        None => program,
+        Some(name) => {
+            let found = program.find_subcommand(name).filter(|_| name != "help");
+            found.with_context(|| format!("there is no command `{name}`"))?.clone()
+        }
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(shown).render(&mut page)?;
+    Ok(page)
 }
 
 /// Loads for looking at; problems go to `err`.

@@ -29,7 +29,6 @@
 mod account;
 mod accounts;
 mod adjustment;
-mod conversations;
 mod distributed;
 pub mod embedded;
 pub mod in_memory_state;

@@ -6,10 +6,12 @@ pub mod daily_totals;
 mod dollars;
 pub mod failures;
 pub mod histogram;
+pub mod https_in_front;
 pub mod live_stats;
 pub mod metrics;
 pub mod peer_stats;
 pub mod recent_request;
+pub mod refused_licenses;
 pub mod stats;
 pub mod time_series;
 pub mod totals;
@@ -29,8 +31,10 @@ use self::{
     access_log::AccessLog,
     completed_request::CompletedRequest,
     failures::Failures,
+    https_in_front::HttpsInFront,
     live_stats::{LiveStats, WaitTimes},
     metrics::Metrics,
+    refused_licenses::RefusedLicenses,
     webhooks::Webhooks,
 };
 
@@ -45,6 +49,8 @@ pub struct Telemetry {
     /// Attempts that failed, whether or not another one served the request.
     pub failed_attempts: Failures,
     pub webhooks: Webhooks,
+    pub refused_licenses: RefusedLicenses,
+    pub https_in_front: HttpsInFront,
     in_flight: AtomicU64,
     open: AtomicU64,
 }
@@ -76,6 +82,8 @@ impl Telemetry {
             failures: Failures::of("requests"),
             failed_attempts: Failures::of("attempts"),
             webhooks: Webhooks::default(),
+            refused_licenses: RefusedLicenses::default(),
+            https_in_front: HttpsInFront::default(),
             in_flight: AtomicU64::new(0),
             open: AtomicU64::new(0),
         })

@@ -15,13 +15,13 @@ export class Gatekeeper {
 
     /**
      * OpenAI   the class that the `openai` package exports
-     * url      the gateway, without /v1
+     * url      the gateway; a /v1 at its end, as SDKs have it, does no harm
      * store    keeps one small object: `load()` gives it back, or null; `save(object or null)`
      * retries  how often a chat is asked again by itself after 429, 5xx and network trouble
      */
     constructor({ OpenAI, url, store, retries = 2 }) {
         this.#OpenAI = OpenAI;
-        this.#url = url.replace(/\/+$/, '');
+        this.#url = url.replace(/\/+$/, '').replace(/\/v1$/, '');
         this.#store = store;
         this.#retries = retries;
     }

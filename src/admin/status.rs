@@ -122,7 +122,10 @@ fn config(history: &ReloadStatus, snapshot: &Snapshot) -> Value {
     let refused = now
         .refused
         .map(|refusal| json!({ "at": &*refusal.at.to_rfc3339(), "problems": refusal.problems }));
+    let is_https_missing =
+        snapshot.settings.server.behind_tls && snapshot.telemetry.https_in_front.is_missing();
     json!({
+        "https_in_front_missing": is_https_missing,
         "source": history.source, "since": &*now.since.to_rfc3339(), "chain": chain,
         "steps": steps, "live": live_config::of(snapshot),
         "limits_by_address": snapshot.settings.server.limits_by_address(),

@@ -117,6 +117,7 @@ fn tell(
         writeln!(out, "{field} waits for a hand-over (`gatekeeper upgrade`) or a restart")?;
     }
     let count = match changes.len() {
+        0 if !waits.is_empty() => "Until then nothing changes".to_owned(),
         0 => "Nothing changes".to_owned(),
         1 => "1 change".to_owned(),
         more => format!("{more} changes"),

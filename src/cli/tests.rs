@@ -5,6 +5,8 @@ use clap::CommandFactory;
 use super::*;
 use crate::config::tests::{registry, root};
 
+mod broken_files;
+
 fn idle() -> Actions {
     Actions {
         run: |_, _, _| bail!("run was called"),
@@ -65,6 +67,20 @@ fn completions_know_every_command() {
         }
         assert!(out.contains("--month") || out.contains("-l month"), "{shell} knows no options");
     }
+}
+
+#[test]
+fn the_manual_has_a_page_for_the_program_and_one_for_each_command() {
+    let (result, out, err) = call(&["man"]);
+    assert_eq!((result.unwrap(), err.as_str()), (ExitCode::SUCCESS, ""));
+    assert!(out.contains(".TH gatekeeper 1") && out.contains("gatekeeper demo"), "{out}");
+    for names in commands(&Cli::command(), &[]).into_iter().filter(|names| names.len() == 1) {
+        let (result, out, _) = call(&["man", &names[0]]);
+        assert_eq!(result.unwrap(), ExitCode::SUCCESS);
+        let head = format!(".TH gatekeeper-{} 1", names[0]);
+        assert!(out.contains(&head) && out.contains("Example"), "{head}: {out}");
+    }
+    assert!(call(&["man", "fly"]).0.unwrap_err().to_string().contains("no command `fly`"));
 }
 
 #[test]

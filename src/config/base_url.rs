@@ -16,8 +16,12 @@ pub fn parse(text: &str, allow_private: bool) -> Result<BaseUrl, String> {
     if text == STAND_IN {
         return Ok(stand_in());
     }
-    let url = Url::parse(text).map_err(|error| {
-        format!("not a web address ({error}); expected one like `https://api.example.com/v1`")
+    let url = Url::parse(text).map_err(|_| {
+        if text.starts_with(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}']) {
+            "begins with a typographic quote; use `\"`".to_owned()
+        } else {
+            "not a web address; expected one like `https://api.example.com/v1`".to_owned()
+        }
     })?;
     check_parts(&url)?;
     let tls = url.scheme() == "https";

@@ -25,6 +25,7 @@ pub fn diagnose(text: &str, at: Position) -> Diagnostic {
         .or_else(|| Lexer::run(text, at.line))
         .or_else(|| lines.iter().rev().take(3).find_map(|line| joined(line)))
         .or_else(|| lines.iter().rev().take(3).find_map(|line| no_colon(line)))
+        .or_else(|| no_dash(&lines))
         .or_else(|| indentation::odd(text, at.line))
         .or_else(|| lines.last().and_then(|line| second_colon(line)))
         .unwrap_or_else(|| {
@@ -96,6 +97,16 @@ fn no_colon(line: &Line<'_>) -> Found {
         return None;
     }
     Some((line.bare_start(), format!("`:` is missing after `{name}`")))
+}
+
+/// An item in brackets below one that has its `- `.
+fn no_dash(lines: &[Line<'_>]) -> Found {
+    lines.windows(2).rev().take(3).find_map(|pair| {
+        let [item, line] = pair else { return None };
+        let is_beside = item.content.starts_with("- ") && item.indent == line.indent;
+        (is_beside && line.content.starts_with(['{', '[']))
+            .then(|| (line.start(), "`- ` is missing before this item of the list".to_owned()))
+    })
 }
 
 /// `note: one: two`

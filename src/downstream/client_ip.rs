@@ -31,6 +31,21 @@ pub fn limited(session: &ServerSession, server: &ServerSettings) -> Option<IpAdd
     if server.limits_by_address() { of(session, &server.trusted_proxies) } else { None }
 }
 
+/// Whether a request of another host says that it came over TLS; `None` for one of this host.
+pub fn came_over_tls(session: &ServerSession, trusted: &[IpNet]) -> Option<bool> {
+    if of(session, trusted)?.is_loopback() {
+        return None;
+    }
+    let headers = &session.req_header().headers;
+    let says = |name: &str, what: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split([',', ';']))
+            .any(|part| part.trim().replace('"', "").eq_ignore_ascii_case(what))
+    };
+    Some(says("x-forwarded-proto", "https") || says("forwarded", "proto=https"))
+}
+
 /// The right-most entry that is not one of ours: everything to its left could be invented.
 fn forwarded(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
     for value in headers.get_all(FORWARDED).iter().rev() {

@@ -4,7 +4,8 @@ use std::{io, path::PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
-    #[error("{}: {source}", path.display())]
+    // The cause is told behind it, by whatever prints the chain.
+    #[error("the store's file {}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error(
         "the store {} is in use by another gateway{}: two would each grant the whole limit",
@@ -20,7 +21,7 @@ pub enum StoreOpenError {
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("{}: not a journal this version can read", path.display())]
     Foreign { path: PathBuf },
-    #[error("the store {}: {source}", path.display())]
+    #[error("the store {}", path.display())]
     Sqlite { path: PathBuf, source: rusqlite::Error },
     #[error("no thread for the store: {0}")]
     Thread(io::Error),

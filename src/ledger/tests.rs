@@ -96,7 +96,6 @@ fn ask(license: LicenseId) -> Demand {
         min_output: 20,
         pace: None,
         message_id: None,
-        conversation: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use reqwest::{
+    ClientBuilder,
     dns::{Addrs, Name, Resolve, Resolving},
     header::{ACCEPT, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect::Policy,
@@ -34,17 +35,31 @@ pub struct ShopClient {
 }
 
 impl ShopClient {
+    /// Without root certificates on this machine nothing that speaks https is believed, and all else works: the demo, keys
+    /// of the file, local servers.
+    ///
     /// # Errors
-    /// No TLS can be had (no root certificates on this machine).
+    /// TLS can't be set up.
     pub fn new() -> reqwest::Result<Self> {
+        Self::with(|builder| builder).or_else(|error| {
+            log::warn!(
+                "Root certificates can't be loaded, so nothing that speaks https can be asked (install \
+                 ca-certificates): {error}."
+            );
+            Self::with(|builder| builder.tls_certs_only([]))
+        })
+    }
+
+    fn with(tls: fn(ClientBuilder) -> ClientBuilder) -> reqwest::Result<Self> {
         let builder = || {
-            reqwest::Client::builder()
+            let builder = reqwest::Client::builder()
                 .user_agent(concat!("gatekeeper/", env!("CARGO_PKG_VERSION")))
                 .redirect(Policy::none())
                 .connect_timeout(CONNECT_TIME)
                 .timeout(CALL_TIME)
                 .pool_max_idle_per_host(4)
-                .no_proxy()
+                .no_proxy();
+            tls(builder)
         };
         let public = builder().dns_resolver(Arc::new(PublicAddressResolver)).build()?;
         Ok(Self { public, any: builder().build()? })

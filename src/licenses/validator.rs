@@ -99,7 +99,7 @@ impl LicenseValidator {
     /// is one.
     ///
     /// # Errors
-    /// The database, TLS or a thread can't be had.
+    /// The database can't be opened, TLS can't be set up or a thread can't be started.
     pub fn open(
         store: &settings::StoreSettings,
         redis: Option<Arc<RedisStore>>,

@@ -18,7 +18,6 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
     conversation_id, local_endpoints, prompted,
-    replayed::{self, Replayed},
     routes::{self, RouteEntry},
 };
 use crate::{
@@ -32,6 +31,7 @@ use crate::{
     },
     lifecycle::Lifecycle,
     runtime::{request_context::RequestContext, snapshot::Snapshot},
+    telemetry::refused_licenses::RefusedLicenses,
     upstream::{self, ForwardResult, client_response::ClientResponse, connector::Connector},
 };
 
@@ -44,17 +44,9 @@ const SUCCESSOR_TIME: Duration = Duration::from_secs(5);
 /// The app left before its answer was whole (nginx's word for it).
 const APP_LEFT: u16 = 499;
 
-/// What becomes of a request that may ask.
-enum Admitted {
-    /// A provider is asked.
-    Goes,
-    /// It was answered with what an earlier one got.
-    Answered(Delivery),
-}
-
 pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub connector: Arc<Connector>,
+    pub connector: Connector,
     phase: Arc<Lifecycle>,
     ids: Arc<RequestIds>,
 }
@@ -62,7 +54,7 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
-        connector: Arc<Connector>,
+        connector: Connector,
         phase: Arc<Lifecycle>,
         ids: Arc<RequestIds>,
     ) -> Self {
@@ -76,7 +68,7 @@ impl Gateway {
         flight: &mut RequestContext,
         endpoint: Endpoint,
         snapshot: &Snapshot,
-    ) -> Result<Admitted, BodyError> {
+    ) -> Result<(), BodyError> {
         flight.endpoint = endpoint.name();
         let session = session.as_downstream_mut();
         let headers = &session.req_header().headers;
@@ -99,10 +91,6 @@ impl Gateway {
         if let Some(connection) = ClientConnection::of(session) {
             connection.license();
         }
-        let plan = exchange.license.as_ref().map(|license| &license.plan);
-        if conversation.is_none() && plan.is_some_and(|plan| plan.conversation.is_some()) {
-            return Err(conversation_id::nameless().into());
-        }
         flight.open = snapshot.telemetry.open(snapshot.most_open);
         if flight.open.is_none() {
             // Before its body is read, and so that somebody else's connection finds room.
@@ -117,25 +105,12 @@ impl Gateway {
         flight.waited += flight.arrived.elapsed();
         let bytes = read?;
         let path = session.req_header().raw_path();
-        if let Some(key) = replayed::key(exchange, snapshot, path, &bytes) {
-            match Box::pin(replayed::answer(key, session, flight, snapshot)).await {
-                Replayed::First => {}
-                Replayed::Whole => return Ok(Admitted::Answered(Delivery::Whole)),
-                Replayed::Broken => return Ok(Admitted::Answered(Delivery::Broken)),
-                Replayed::Gone => return Err(BodyError::Gone(gone())),
-            }
-        }
-        let path = session.req_header().raw_path();
-        let Some(exchange) = &mut flight.exchange else { return Ok(Admitted::Goes) };
-        let (ask, said) = prompted::ask(exchange, snapshot, (path, asked), bytes)?;
-        let hasher = &snapshot.licenses.validator.hasher;
-        let named = conversation.as_deref();
-        exchange.counted_in = conversation_id::counted(named, exchange, hasher, (&ask, said))?;
+        let ask = prompted::ask(exchange, snapshot, (path, asked), bytes)?;
         exchange.input = ask.input.clone();
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
         exchange.conversation = conversation_id::of(conversation.as_deref(), exchange, ask);
-        Ok(Admitted::Goes)
+        Ok(())
     }
 
     async fn refuse(
@@ -147,7 +122,7 @@ impl Gateway {
         flight.outcome = Some(refused(&reject));
         log_refusal(flight, &reject);
         // What is refused takes no place of what is served.
-        (flight.held, flight.open, flight.recorder) = (None, None, None);
+        (flight.held, flight.open) = (None, None);
         let reject = flight.reject.insert(reject);
         let session = session.as_downstream_mut();
         let dialect = routes::dialect(session.req_header().raw_path());
@@ -182,6 +157,11 @@ impl ProxyHttp for Gateway {
         flight.request_id = self.ids.next();
         if !self.phase.is_draining() {
             flight.in_flight = Some(snapshot.telemetry.enter());
+        }
+        if snapshot.settings.server.behind_tls && snapshot.telemetry.https_in_front.is_open() {
+            let trusted = &snapshot.settings.server.trusted_proxies;
+            let came = client_ip::came_over_tls(session, trusted);
+            came.into_iter().for_each(|tls| snapshot.telemetry.https_in_front.note(tls));
         }
         flight.snapshot = Some(snapshot);
         // Pingora makes HTTP/1.1 keep-alive endless. Where it switched keep-alive off, it stays off.
@@ -240,11 +220,7 @@ impl ProxyHttp for Gateway {
                     _ => Endpoint::Chat,
                 };
                 match self.admit(session, flight, endpoint, &snapshot).await {
-                    Ok(Admitted::Goes) => return Ok(false),
-                    Ok(Admitted::Answered(delivery)) => {
-                        flight.outcome = Some(Outcome { status: 200, delivery });
-                        return Ok(true);
-                    }
+                    Ok(()) => return Ok(false),
                     Err(error) => Err(error),
                 }
             }
@@ -302,11 +278,10 @@ impl ProxyHttp for Gateway {
         let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
         let license = license.map_or(LicenseId([0; 32]), |license| license.id);
         let drains = &snapshot.drains;
-        let recorder = flight.recorder.take();
-        let mut down =
-            ClientResponse::new(session, id, dialect, is_stream, drains, license, recorder);
+        let mut down = ClientResponse::new(session, id, dialect, is_stream, drains, license);
         let live = &self.snapshot;
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
+        let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
         let of = |status, delivery| Outcome { status, delivery };
         let outcome = match &served {
             ForwardResult::Whole => of(200, Delivery::Whole),
@@ -398,6 +373,7 @@ impl ProxyHttp for Gateway {
             snapshot.chain.settle(exchange, &outcome);
         }
         let record = snapshot.telemetry.finished(&mut flight.completed(), outcome);
+        note_refusal(flight, &snapshot, &record);
         settle_doubts(flight, &snapshot, &record);
         // Of nobody's requests there are counts, no records: random keys must not fill the disk.
         if record.license.is_some() {
@@ -418,6 +394,19 @@ impl ProxyHttp for Gateway {
         error: &Error,
     ) -> bool {
         *error.esource() == pingora_core::ErrorSource::Downstream
+    }
+}
+
+/// A refusal that is about the licence is kept for the operators' page.
+fn note_refusal(flight: &RequestContext, snapshot: &Snapshot, record: &Record) {
+    let (Some(reject), Some(exchange)) = (&flight.reject, &flight.exchange) else { return };
+    if RefusedLicenses::is_about_it(reject.code) {
+        // A licence that may not come in is not in the exchange.
+        let id = || {
+            let key = exchange.credential.expose();
+            record.license.unwrap_or_else(|| snapshot.licenses.validator.hasher.id(key))
+        };
+        snapshot.telemetry.refused_licenses.note(id, &record.plan, reject.code, record.time);
     }
 }
 
@@ -450,10 +439,6 @@ fn settle_doubts(flight: &mut RequestContext, snapshot: &Snapshot, record: &Reco
             snapshot.ledger.record(late);
         }
     }
-}
-
-fn gone() -> Box<Error> {
-    Error::explain(ErrorType::ConnectionClosed, "the app left").into_down()
 }
 
 fn shutting_down() -> Rejection {

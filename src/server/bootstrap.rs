@@ -57,7 +57,7 @@ impl Stores {
                 EmbeddedLedger::inherit(path, keep, inherited)
             }
         };
-        let store = store.with_context(|| format!("store {}", path.display()))?;
+        let store = store?;
         let configured = settings.vault.as_ref().map(pepper).transpose()?;
         let pepper = store.pepper(configured.as_ref().map(Pepper::expose))?;
         let access = AccessLog::open(access).context("`log.access` can't be written")?;

@@ -52,6 +52,8 @@ impl BackgroundService for ReadyNotifier {
         }
         systemd::ready();
         let [public, admin] = self.addresses;
-        log::info!("Gatekeeper serves apps on {public}, operators on {admin}.");
+        log::info!(
+            "Gatekeeper serves apps on {public}, operators on {admin} (dashboard, /status, /metrics)."
+        );
     }
 }

@@ -91,9 +91,10 @@ pub fn tool(body: &Value) -> Option<Tool> {
     let mut tools = declared.filter_map(|tool| {
         let function = tool.get("function").unwrap_or(tool);
         let name = function["name"].as_str()?;
-        let schema = ["parameters", "input_schema", "parametersJsonSchema"]
-            .into_iter()
-            .find_map(|member| function.get(member));
+        // Google's SDK for Python writes the last one.
+        const SCHEMAS: [&str; 4] =
+            ["parameters", "input_schema", "parametersJsonSchema", "parameters_json_schema"];
+        let schema = SCHEMAS.into_iter().find_map(|member| function.get(member));
         Some(Tool { name: name.to_owned(), parameters: schema.cloned().unwrap_or_default() })
     });
     tools.find(|tool| wanted.is_none_or(|wanted| wanted == tool.name))

@@ -10,10 +10,10 @@ const CALL: &str = "call_stand_in";
 pub fn whole(asked: &StandInRequest) -> Value {
     let message = match &asked.reply {
         Reply::Words(words) => {
-            json!({ "role": "assistant", "content": words.concat(), "refusal": null })
+            json!({ "role": "assistant", "content": words.concat(), "refusal": null, "annotations": [] })
         }
         Reply::Call { name, arguments } => json!({
-            "role": "assistant", "content": null, "refusal": null,
+            "role": "assistant", "content": null, "refusal": null, "annotations": [],
             "tool_calls": [{
                 "id": CALL, "type": "function",
                 "function": { "name": name, "arguments": arguments.to_string() },
@@ -25,7 +25,7 @@ pub fn whole(asked: &StandInRequest) -> Value {
         "choices": [{
             "index": 0, "message": message, "logprobs": null, "finish_reason": finish(asked),
         }],
-        "usage": usage(asked), "system_fingerprint": null,
+        "usage": usage(asked), "system_fingerprint": "fp_stand_in",
     })
 }
 

@@ -26,7 +26,7 @@ pub fn events(asked: &StandInRequest) -> Vec<String> {
 }
 
 fn call(name: &str, arguments: &Value) -> Value {
-    json!({ "functionCall": { "name": name, "args": arguments } })
+    json!({ "functionCall": { "id": "call_stand_in", "name": name, "args": arguments } })
 }
 
 /// An answer, or a chunk of one: counted at the end.
@@ -39,5 +39,8 @@ fn candidate(asked: &StandInRequest, part: Value, is_last: bool) -> Value {
         usage["candidatesTokenCount"] = asked.output().into();
         usage["totalTokenCount"] = (asked.input + asked.output()).into();
     }
-    json!({ "candidates": [candidate], "usageMetadata": usage, "modelVersion": "stand-in" })
+    json!({
+        "candidates": [candidate], "usageMetadata": usage, "modelVersion": "stand-in",
+        "responseId": "response-stand-in",
+    })
 }

@@ -8,19 +8,31 @@ const CALL: &str = "toolu_stand_in";
 
 pub fn whole(asked: &StandInRequest) -> Value {
     let block = match &asked.reply {
-        Reply::Words(words) => json!({ "type": "text", "text": words.concat() }),
+        Reply::Words(words) => {
+            json!({ "type": "text", "text": words.concat(), "citations": [] })
+        }
         Reply::Call { name, arguments } => {
-            json!({ "type": "tool_use", "id": CALL, "name": name, "input": arguments })
+            json!({
+                "type": "tool_use", "id": CALL, "name": name, "input": arguments, "caller": { "type": "direct" },
+            })
         }
     };
-    let usage = json!({ "input_tokens": asked.input, "output_tokens": asked.output() });
-    message(asked, &[block], finish(asked).into(), usage)
+    message(asked, &[block], finish(asked).into(), usage(asked.input, asked.output()))
 }
 
 fn message(asked: &StandInRequest, content: &[Value], stop: Value, usage: Value) -> Value {
     json!({
         "id": "msg_stand_in", "type": "message", "role": "assistant", "model": asked.model,
-        "content": content, "stop_reason": stop, "stop_sequence": null, "usage": usage,
+        "content": content, "stop_reason": stop, "stop_sequence": null, "stop_details": null,
+        "container": null, "usage": usage,
+    })
+}
+
+fn usage(input: u64, output: u64) -> Value {
+    json!({
+        "input_tokens": input, "output_tokens": output, "output_tokens_details": null,
+        "cache_creation": null, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "inference_geo": null, "server_tool_use": null, "service_tier": "standard",
     })
 }
 
@@ -33,12 +45,11 @@ fn finish(asked: &StandInRequest) -> &'static str {
 }
 
 pub fn events(asked: &StandInRequest) -> Vec<String> {
-    let usage = json!({ "input_tokens": asked.input, "output_tokens": 1 });
-    let begun = message(asked, &[], Value::Null, usage);
+    let begun = message(asked, &[], Value::Null, usage(asked.input, 1));
     let block = match &asked.reply {
-        Reply::Words(_) => json!({ "type": "text", "text": "" }),
+        Reply::Words(_) => json!({ "type": "text", "text": "", "citations": [] }),
         Reply::Call { name, .. } => {
-            json!({ "type": "tool_use", "id": CALL, "name": name, "input": {} })
+            json!({ "type": "tool_use", "id": CALL, "name": name, "input": {}, "caller": { "type": "direct" } })
         }
     };
     let delta = |delta: Value| named("content_block_delta", json!({ "index": 0, "delta": delta }));
@@ -53,8 +64,14 @@ pub fn events(asked: &StandInRequest) -> Vec<String> {
             events.push(delta(json!({ "type": "input_json_delta", "partial_json": json })));
         }
     }
-    let end = json!({ "stop_reason": finish(asked), "stop_sequence": null });
-    let usage = json!({ "output_tokens": asked.output() });
+    let end = json!({
+        "stop_reason": finish(asked), "stop_sequence": null, "stop_details": null, "container": null,
+    });
+    let usage = json!({
+        "output_tokens": asked.output(), "output_tokens_details": null,
+        "input_tokens": asked.input, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "server_tool_use": null,
+    });
     events.push(
         named("content_block_stop", json!({ "index": 0 }))
             + &named("message_delta", json!({ "delta": end, "usage": usage }))

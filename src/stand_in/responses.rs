@@ -29,7 +29,10 @@ fn response(
 ) -> Value {
     json!({
         "id": ID, "object": "response", "created_at": asked.created, "status": status,
-        "error": null, "incomplete_details": why, "instructions": null, "metadata": {},
+        "completed_at": Some(asked.created).filter(|_| status != "in_progress"),
+        "background": false, "frequency_penalty": 0, "presence_penalty": 0, "top_logprobs": 0,
+        "max_output_tokens": null, "max_tool_calls": null, "prompt_cache_key": null,
+        "safety_identifier": null, "service_tier": "default", "error": null, "incomplete_details": why, "instructions": null, "metadata": {},
         "model": asked.model, "output": output, "parallel_tool_calls": true,
         "previous_response_id": null, "reasoning": { "effort": null, "summary": null },
         "store": false, "temperature": 1, "text": { "format": { "type": "text" } },

@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use pingora_core::{
-    Error, ErrorType, server::ShutdownWatch, services::background::BackgroundService,
+    Error, ErrorType, protocols::http::client::HttpSession, server::ShutdownWatch,
+    services::background::BackgroundService,
 };
 use pingora_load_balancing::{Backend, health_check::HealthCheck};
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use super::{
     classify::{self, Classification},
     connector::{Connector, ProviderConnection},
-    provider_session::ProviderSession,
+    http_io::{ended, read_head},
     request,
 };
 use crate::{
@@ -66,6 +67,17 @@ impl ProbeResult {
             ProbeResult::NoList => "no_list",
             ProbeResult::Unwell => "unwell",
             ProbeResult::Silent => "silent",
+        }
+    }
+
+    /// For the log.
+    fn in_words(self) -> &'static str {
+        match self {
+            ProbeResult::Taken => "the provider accepts it",
+            ProbeResult::Refused => "the provider refuses it",
+            ProbeResult::NoList => "the provider has no list of models, so only a request can tell",
+            ProbeResult::Unwell => "the provider answered with an error",
+            ProbeResult::Silent => "no answer in time",
         }
     }
 
@@ -149,23 +161,26 @@ impl ModelList<'_> {
         key: &MasterKey,
     ) -> pingora_core::Result<(u16, HeaderMap, Bytes)> {
         let session = &mut connection.session;
-        let head = request::model_list(provider, key, session.is_http2())?;
-        connection.sent_whole = session.write(head, &[]).await?;
-        session.read_head().await?;
-        let Some(status) = session.status() else {
+        let http2 = session.as_http2().is_some();
+        session.write_request_header(Box::new(request::model_list(provider, key, http2)?)).await?;
+        session.finish_request_body().await?;
+        connection.sent_whole = true;
+        read_head(session).await?;
+        let Some(head) = session.response_header() else {
             return Error::e_explain(ErrorType::ReadError, "no answer");
         };
-        Ok((status, session.headers(), read_some(session).await?))
+        let (status, headers) = (head.status.as_u16(), head.headers.clone());
+        Ok((status, headers, read_some(session).await?))
     }
 }
 
 /// Enough to know what an error says.
-async fn read_some(session: &mut ProviderSession) -> pingora_core::Result<Bytes> {
+async fn read_some(session: &mut HttpSession) -> pingora_core::Result<Bytes> {
     let mut body = BytesMut::new();
     while body.len() < ENOUGH {
-        let Some(chunk) = session.read_body().await? else { break };
+        let Some(chunk) = session.read_response_body().await? else { break };
         body.extend_from_slice(&chunk);
-        if session.ended()? {
+        if ended(session)? {
             break;
         }
     }
@@ -280,7 +295,7 @@ async fn probe_circuit(connector: &Connector, provider: &ProviderPool, account: 
     let (found, is_believed) =
         probed(&list, &selection::backend(place, key), &breaker.probes).await;
     let (name, group) = (provider.name(), account.map_or("all", |_| &key.group_name));
-    log::debug!("An open circuit was probed: {}. provider={name} group={group}", found.name());
+    log::debug!("An open circuit was probed: {}. provider={name} group={group}", found.in_words());
     if found == ProbeResult::Taken {
         key.list_shown(Instant::now());
     }
@@ -302,7 +317,7 @@ pub async fn probe_key(
     let (found, is_believed) =
         probed(&list, &selection::backend(place, key), &key.health.probes).await;
     let (provider, id) = (provider.name(), &key.id);
-    log::info!("A key was probed: {}. provider={provider} key={id}", found.name());
+    log::info!("A key was probed: {}. provider={provider} key={id}", found.in_words());
     let now = Instant::now();
     match found {
         ProbeResult::NoList => {

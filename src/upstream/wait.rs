@@ -66,13 +66,9 @@ pub async fn let_go(
     watchdog: &mut Deadlines,
     leaving: OnDisconnect,
 ) -> Result<(), AttemptError> {
-    let is_shared = down.is_shared();
-    if (leaving == OnDisconnect::Cut && !is_shared) || !down.let_go().await {
+    if leaving == OnDisconnect::Cut || !down.let_go().await {
         return Err(AttemptError::AppLeft);
     }
-    // Others wait for it as long as for an answer of their own.
-    if !is_shared {
-        watchdog.drain(Instant::now());
-    }
+    watchdog.drain(Instant::now());
     Ok(())
 }

@@ -334,7 +334,8 @@ describe('examples/electron, while the service is busy', () => {
         await once(server, 'listening');
         t.after(() => server.close());
         const store = { load: () => ({ key: 'A-KEY-0001' }), save() {} };
-        const gate = new Gatekeeper({ OpenAI, url: `http://127.0.0.1:${server.address().port}`, store });
+        // With the /v1 of the SDKs' base URL, which does no harm.
+        const gate = new Gatekeeper({ OpenAI, url: `http://127.0.0.1:${server.address().port}/v1/`, store });
         const waits = [];
         const ask = async (more = {}) => {
             let text = '';

@@ -163,6 +163,24 @@ export async function runGateway(config, env = {}) {
     return gateway;
 }
 
+/** `gatekeeper demo` as `make run` starts it, on other ports. */
+export async function runDemo() {
+    const [port, adminPort] = [await freePort(), await freePort()];
+    const words = ['demo', '--listen', `127.0.0.1:${port}`, '--admin', `127.0.0.1:${adminPort}`];
+    const child = spawn(binary, words, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const exited = once(child, 'exit');
+    let said = '';
+    for await (const part of child.stdout) if ((said += part).includes('Ctrl-C')) break;
+    return {
+        // The ports are others where these were taken meanwhile.
+        url: /^Apps +(\S+)\/v1$/m.exec(said)[1],
+        async stop() {
+            child.kill('SIGTERM');
+            await exited;
+        },
+    };
+}
+
 export async function freePort() {
     const server = net.createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');

@@ -72,6 +72,55 @@ for (const [look, options] of Object.entries(LOOKS)) {
     });
 }
 
+/** Serious violations of a page as it stands. */
+async function violations(page) {
+    await page.evaluate(axe);
+    const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+    return found.violations.filter(({ impact }) => ['serious', 'critical'].includes(impact)).map(({ id, nodes }) => [id, nodes[0].html]);
+}
+
+const overflow = (page) => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+
+test('nothing overflows at 320 px', async (t) => {
+    const page = await open(t, browser, gateway.admin, { viewport: { width: 320, height: 640 } });
+    await page.locator('#feed .row').first().waitFor();
+    for (const [view, prepare] of Object.entries(VIEWS)) {
+        await page.locator(`nav a[href="#${view}"]`).click();
+        await prepare(page);
+        assert.ok((await overflow(page)) <= 0, `${view}: ${await overflow(page)} px too wide`);
+        if (view !== 'licences') continue;
+        for (const kind of ['seen', 'refused', 'licenses']) {
+            await page.locator(`#top-kinds [value=${kind}]`).click();
+            await page.locator('#top li').first().waitFor();
+            assert.ok((await overflow(page)) <= 0, `${kind}: ${await overflow(page)} px too wide`);
+        }
+    }
+    isFine(page);
+});
+
+test('every state is accessible and fits a phone: nothing yet, logged out, connection lost', async (t) => {
+    const fresh = await startGateway({ admin: { token: 'env:ADMIN_TOKEN' } }, { ADMIN_TOKEN: 'a-token-of-the-looks-0123456789' });
+    t.after(() => fresh.stop());
+    const page = await open(t, browser, fresh.admin, { viewport: { width: 320, height: 640 }, mayFail: true });
+    const look = async (state) => {
+        assert.deepEqual(await violations(page), [], state);
+        assert.ok((await overflow(page)) <= 0, `${state}: ${await overflow(page)} px too wide`);
+    };
+    await page.locator('#token').waitFor();
+    assert.equal(await page.title(), 'Log in · Gatekeeper');
+    await look('logged out');
+    await page.locator('#token').fill('a-token-of-the-looks-0123456789');
+    await page.keyboard.press('Enter');
+    await page.locator('#first').waitFor();
+    await look('nothing yet');
+    await fresh.ask();
+    await page.locator('#feed .row').waitFor();
+    await fresh.end();
+    await says(page, '#lead', /^No connection to the gateway since/);
+    await look('connection lost');
+    isFine(page);
+});
+
 test('everything can be reached and done with the keyboard, and is seen to have the focus', async (t) => {
     const page = await open(t, browser, gateway.admin);
     await page.locator('#feed .row').first().waitFor();

@@ -148,6 +148,37 @@ test('what was asked about one licence is not done to another', async (t) => {
     isFine(page);
 });
 
+test('the lists of licences: most used, seen last, refused; a filter, and a row that opens the licence', async (t) => {
+    const page = await open(t, browser, gateway.admin, { view: 'licences', mayFail: true });
+    await gateway.ask();
+    await gateway.ask({ licence: BUYER, model: MARKUP });
+    await gateway.ask({ licence: 'NOBODY-KNOWS-THIS-0000' });
+    const rows = page.locator('#top li');
+    const reopened = async () => {
+        await page.locator('nav a[href="#live"]').click();
+        await page.locator('nav a[href="#licences"]').click();
+    };
+    // The days are written every now and then.
+    await until(async () => (await reopened(), (await rows.count()) >= 2), 'both licences to be listed');
+    await says(page, '#top-count', 'this month: 2 licences');
+    await page.locator('#top-kinds [value=seen]').click();
+    await says(page, '#top li:first-child .last', /^seen (now|\d+ s) ago$/);
+    await page.locator('#top-kinds [value=refused]').click();
+    await says(page, '#top-count', /^since the start of this gateway: \d+ licences?; \d+ requests? with keys that no source knows$/);
+    await says(page, '#top li:first-child .used', 'model not in the plan');
+    await says(page, '#top li:first-child .plan', 'small');
+    const all = await rows.count();
+    await page.locator('#top-filter').fill('MODEL NOT');
+    await until(async () => (await rows.count()) <= all, 'the filter to act');
+    await says(page, '#top li:first-child .used', 'model not in the plan');
+    await page.locator('#top-filter').fill('no such thing');
+    await says(page, '#top-none', 'None of these fits the filter.');
+    await page.locator('#top-filter').fill('');
+    await page.locator('#top .request').first().click();
+    await says(page, '#licence-plan', 'plan small');
+    isFine(page);
+});
+
 test('a key that nobody knows', async (t) => {
     const page = await open(t, browser, gateway.admin, { view: 'licences', mayFail: true });
     await lookUp(page, 'NOBODY-KNOWS-THIS-0000');

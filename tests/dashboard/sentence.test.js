@@ -202,6 +202,11 @@ test('the last save was refused, and something waits for a restart', () => {
     ]);
 });
 
+test('behind_tls, and nothing that speaks TLS shows', () => {
+    const config = { ...fine.config, https_in_front_missing: true };
+    assert.match(say({ config })[3][0], /^failed: behind_tls is set, but requests come without X-Forwarded-Proto: https/);
+});
+
 test('a budget runs out', () => {
     assert.deepEqual(say({ budget: 20, spent_today: 17 })[3], ["waiting: The day's budget is 85 % spent."]);
     const providers = [{ ...serving('groq'), budget: 5, spent_today: 5.01 }, serving('gemini')];

@@ -204,7 +204,6 @@ fn programs(args: &Args, core: CpuSet) -> Result<Programs> {
         }),
         gatekeeper: folder.join("gatekeeper"),
         gatekeeper_env: None,
-        profiles: None,
         core,
     })
 }

@@ -229,7 +229,6 @@ mod tests {
             min_output: 20,
             pace: None,
             message_id: None,
-            conversation: None,
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Config, Gateway, Mock, Raw, Reply, Wire, eventually};
+use crate::support::{Answer, Config, Gateway, Mock, Raw, Reply, Wire, eventually};
 
 const FEW: &[&str] = &["prlimit", "--nofile=256", "--"];
 /// What HTTP/2 begins with, and an empty SETTINGS frame.
@@ -287,4 +287,36 @@ async fn limits_by_address_are_off_where_all_come_from_one() {
         assert_eq!(!said.contains("limits by address are off"), on, "{server}: {said}");
         assert_eq!(gateway.logs().contains("limits by address are off"), !on, "{server}");
     }
+}
+
+/// With `behind_tls`, a hundred requests of other hosts without a sign of TLS are told in the log and on the page, until
+/// one has the sign.
+#[tokio::test]
+async fn keys_that_may_cross_the_network_in_clear_are_told() {
+    let mock = Mock::start(Reply::chat()).await;
+    let server = "behind_tls: true, trusted_proxies: [127.0.0.0/8]";
+    let gateway = Gateway::start(Config::new(&mock).server(server)).await;
+    let missing = async || gateway.status().await["config"]["https_in_front_missing"].clone();
+    let ask = async |headers: &[(&str, &str)]| {
+        let request = gateway.app().get("/v1/me");
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        assert_eq!(Answer::of(request).await.status, 401);
+    };
+    // Those of this host are no sign of anything.
+    for _ in 0..5 {
+        ask(&[("x-forwarded-for", "127.0.0.1")]).await;
+    }
+    let elsewhere = ("x-forwarded-for", "203.0.113.9");
+    for _ in 0..99 {
+        ask(&[elsewhere, ("x-forwarded-proto", "http")]).await;
+    }
+    assert_eq!(missing().await, false);
+    ask(&[elsewhere]).await;
+    assert_eq!(missing().await, true);
+    assert!(gateway.logs().contains("X-Forwarded-Proto: https: if nothing in front"));
+    ask(&[elsewhere, ("forwarded", "for=203.0.113.9;proto=https")]).await;
+    assert_eq!(missing().await, false);
+    let plain = Gateway::start(Config::new(&mock)).await;
+    assert_eq!(plain.status().await["config"]["https_in_front_missing"], false);
 }

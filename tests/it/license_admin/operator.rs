@@ -293,3 +293,39 @@ async fn actions_are_rows_and_lines_without_keys() {
         assert!(!contains(&bytes.to_ascii_uppercase(), LICENSE), "{file}");
     }
 }
+
+/// The page lists those that used most, those that were seen last, and those that were refused: ids, never keys.
+#[tokio::test]
+async fn licences_are_listed_by_use_by_time_and_by_refusal() {
+    let (_mock, gateway) = embedded("messages: 1/month, models: [fast]").await;
+    gateway.app().chat().await.ok();
+    for _ in 0..2 {
+        gateway.app().chat().await.is(402, "quota_exceeded");
+    }
+    gateway.app().chat_as("JSTAR-NOT-KNOWN-0001").await.is(403, "license_invalid");
+    let id = show(&gateway, LICENSE).await["license"].clone();
+    let lists =
+        async || -> Value { Answer::of(gateway.operator().get("/api/licenses")).await.ok().json() };
+    // The store's days are written in batches.
+    eventually("the licence to be in the list", Duration::from_secs(5), || async {
+        lists().await["all"] == 1
+    })
+    .await;
+    let lists = lists().await;
+    assert_eq!((&lists["licenses"][0]["license"], &lists["seen"][0]["license"]), (&id, &id));
+    assert!(lists["seen"][0]["last_seen"].as_str().is_some_and(|at| at.len() > 10), "{lists}");
+    let refused = lists["refused"].as_array().unwrap();
+    assert_eq!(refused.len(), 1, "{lists}");
+    assert_eq!((&refused[0]["license"], &refused[0]["times"]), (&id, &json!(2)));
+    assert_eq!(
+        (&refused[0]["error"], &refused[0]["plan"]),
+        (&json!("quota_exceeded"), &json!("free"))
+    );
+    assert_eq!(lists["unknown_keys"]["times"], 1);
+    assert!(!lists.to_string().contains("JSTAR"), "{lists}");
+    done(&gateway, "revoke", LICENSE, &json!({})).await;
+    gateway.app().chat().await.is(403, "license_disabled");
+    let again: Value = Answer::of(gateway.operator().get("/api/licenses")).await.json();
+    assert_eq!(again["refused"][0]["error"], "license_disabled");
+    assert_eq!((&again["refused"][0]["license"], &again["refused"][0]["times"]), (&id, &json!(3)));
+}

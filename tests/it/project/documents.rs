@@ -4,9 +4,10 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{BufRead, BufReader},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::Arc,
 };
 
@@ -142,6 +143,64 @@ fn check(yaml: &str) -> (bool, String) {
     let output = run(&["check", "-c", "gateway.yaml"], dir.path());
     let words = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(words).unwrap())
+}
+
+/// What the README shows of the demo is what it prints.
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let ports = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let mut demo = Command::new(program())
+        .args(["demo", "--listen", &ports[0], "--admin", &ports[1]])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    while !said.contains("Ctrl-C") {
+        said.push_str(&lines.next().expect("another line").unwrap());
+        said.push('\n');
+    }
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    let said = said.replace(&ports[0], "127.0.0.1:8080").replace(&ports[1], "127.0.0.1:9090");
+    let readme = page(&root().join("README.md"));
+    let shown = readme.blocks.iter().find(|block| block.text.starts_with("Gatekeeper demo"));
+    assert_eq!(shown.unwrap().text, said);
+}
+
+/// As it stands on the page, after a rotation: the KEK in use is kept, and all of it is its owner's alone.
+#[test]
+fn the_backup_takes_the_kek_in_use_and_shows_it_to_nobody() {
+    let pages = pages();
+    let page = pages.iter().find(|page| page.name == "docs/operations.md").unwrap();
+    let recipe = page.blocks.iter().find(|block| block.text.contains(".backup ")).unwrap();
+    let dir = TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for folder in ["data", "conf/secrets", "secrets", "bin"] {
+        fs::create_dir_all(at(folder)).unwrap();
+    }
+    let vault = "vault: { kek: file:secrets/kek-2, previous: file:conf/secrets/kek }\n";
+    fs::write(at("gateway.yaml"), vault).unwrap();
+    fs::write(at("secrets/kek-2"), "the new one").unwrap();
+    fs::write(at("conf/secrets/kek"), "the old one").unwrap();
+    // Where there is no SQLite: what is copied matters here, not by whom.
+    fs::write(at("bin/sqlite3"), "#!/bin/sh\necho \"$1\" >\"${2#.backup }\"\n").unwrap();
+    fs::set_permissions(at("bin/sqlite3"), fs::Permissions::from_mode(0o755)).unwrap();
+    for file in ["gateway.yaml", "secrets/kek-2"] {
+        fs::set_permissions(at(file), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let path = format!("{}:{}", at("bin").display(), std::env::var("PATH").unwrap());
+    let done = Command::new("bash")
+        .args(["-e", "-c", &recipe.text])
+        .current_dir(dir.path())
+        .env("PATH", path)
+        .status();
+    assert!(done.unwrap().success());
+    assert_eq!(fs::read_to_string(at("backup-kek/kek")).unwrap(), "the new one");
+    for file in ["backup/gatekeeper.db", "backup/gateway.yaml", "backup-kek/kek"] {
+        assert_eq!(fs::metadata(at(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    assert_eq!(fs::metadata(at("backup-kek")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]

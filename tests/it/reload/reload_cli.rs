@@ -66,7 +66,8 @@ async fn changes_are_told_before_and_as_they_are_applied() {
     fs::rename(dir.join("copy.yaml"), dir.join("gatekeeper.yaml")).unwrap();
     let applied = says(&reload(dir, APPLY), 0);
     assert!(
-        applied.ends_with("5 changes, live.\n") || applied.ends_with("Nothing changes.\n"),
+        applied.ends_with("5 changes, live.\n")
+            || applied.ends_with("Until then nothing changes.\n"),
         "{applied}"
     );
     gateway.app().chat().await.is(403, "license_invalid");
