@@ -27,6 +27,7 @@ fn demand(licence: u8) -> Demand {
         min_output: 256,
         pace: None,
         message_id: None,
+        conversation: None,
     }
 }
 

@@ -158,6 +158,7 @@ const CODES = {
     device_limit: 'too many devices',
     model_not_allowed: 'model not in the plan',
     prompt_required: 'prompts only',
+    conversation_limited: 'conversation limited',
     quota_exceeded: 'plan used up',
     rate_limited: 'too fast',
     invalid_request: 'request not valid',

@@ -1,5 +1,7 @@
 //! Holds a buyer to the plan: reserves what a request may cost, settles what it did cost.
 
+mod conversation;
+mod day;
 mod oddities;
 
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use self::oddities::Oddities;
+use self::{day::day, oddities::Oddities};
 use crate::{
     kernel::{
         About, Charge, Code, CostSink, Counting, Delivery, Demand, Denied, Endpoint, Exchange,
@@ -82,6 +84,7 @@ impl Filter for QuotaFilter {
             min_output: min_output(plan, ask, cap),
             pace: exchange.permit.as_ref().map(|permit| permit.pace),
             message_id: exchange.message_id.clone(),
+            conversation: exchange.counted_in,
         };
         let mut granted = self.ledger.reserve(&demand).await;
         let is_full = matches!(granted, Err(Denied::TooFast(RateRefused::Concurrency { .. })));
@@ -269,6 +272,7 @@ fn reject(plan: &Plan, demand: &Demand, denied: Denied) -> Rejection {
         )
         .internal(format!("open reservations hold the rest of {:?}", demand.license))
         .retry_after(BUSY_RETRY_AFTER),
+        Denied::Conversation(refused) => conversation::reject(plan, refused),
         Denied::TooFast(too_fast) => rate_limit::reject(plan, too_fast),
         Denied::StoreDown => store_unavailable(),
     }
@@ -280,34 +284,6 @@ fn used_up(limit: Limit) -> String {
         0 => format!("Your plan includes no messages this {per}. That may change"),
         1 => format!("You have used the one message of this {per}. It comes back"),
         count => format!("You have used all {count} messages of this {per}. They come back"),
-    }
-}
-
-/// `2026-12-01T00:00:00Z` as people read it: `on 1 December 2026`, with the time of day unless it is midnight (UTC).
-fn day(rfc3339: &str) -> String {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    let part = |from: usize, to: usize| rfc3339.get(from..to);
-    let month = part(5, 7).and_then(|month| month.parse::<usize>().ok());
-    let month = month.and_then(|month| MONTHS.get(month.checked_sub(1)?));
-    match (part(0, 4), month, part(8, 10), part(11, 16)) {
-        (Some(year), Some(month), Some(day), Some(time)) => {
-            let date = format!("on {} {month} {year}", day.trim_start_matches('0'));
-            if time == "00:00" { date } else { format!("{date} at {time} UTC") }
-        }
-        _ => format!("on {rfc3339}"),
     }
 }
 

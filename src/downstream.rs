@@ -17,6 +17,7 @@ pub mod connection;
 pub mod connections;
 pub mod framing;
 pub mod head;
+mod ignored_headers;
 pub mod memory_budget;
 pub mod refusal;
 pub mod request_id;

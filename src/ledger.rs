@@ -29,6 +29,7 @@
 mod account;
 mod accounts;
 mod adjustment;
+mod conversations;
 mod distributed;
 pub mod embedded;
 pub mod in_memory_state;

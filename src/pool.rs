@@ -35,7 +35,7 @@ use std::{
 };
 
 use gatekeeper_filters::kernel;
-use http::{HeaderValue, request::Parts};
+use http::HeaderValue;
 use pingora_load_balancing::selection::BackendIter;
 use secrecy::ExposeSecret;
 
@@ -46,7 +46,7 @@ use self::{
     health_registry::ProviderHealth,
     key::{Admission, EventSource, KeyIdentity, MasterKey},
     lease::{KeyLease, ProbeGuard},
-    request_head::common_head,
+    request_head::CommonHead,
     retry_budget::RetryBudget,
     selection::Selection,
 };
@@ -60,7 +60,7 @@ pub struct ProviderPool {
     /// What `Host` says: the port only where it is not the scheme's own.
     pub authority: HeaderValue,
     /// What the upstream heads of an endpoint have in common, in the order of `kernel::Endpoint`.
-    pub heads: Vec<Parts>,
+    pub heads: Vec<CommonHead>,
     keys: Vec<Arc<MasterKey>>,
     selection: Selection,
     health: Arc<ProviderHealth>,
@@ -178,7 +178,7 @@ impl ProviderPool {
             .map_err(|_| Unavailable::Host(settings.name.clone()))?;
         let heads = kernel::Endpoint::ALL
             .iter()
-            .map(|endpoint| common_head(&format!("{base}{}", path(*endpoint)), &authority))
+            .map(|endpoint| CommonHead::new(&format!("{base}{}", path(*endpoint)), &authority))
             .collect::<Result<_, _>>()
             .map_err(|_| Unavailable::Host(settings.name.clone()))?;
         Ok(Self {

@@ -11,5 +11,6 @@ mod identify;
 pub mod local_endpoints;
 pub mod malformed;
 mod prompted;
+mod replayed;
 pub mod routes;
 pub mod webhooks;

@@ -2,6 +2,7 @@
 //! request, and what outlives both.
 
 pub mod drain_slots;
+pub mod replays;
 pub mod request_context;
 pub mod session_affinity;
 pub mod snapshot;

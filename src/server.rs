@@ -60,7 +60,10 @@ use crate::{
     telemetry::daily_totals::DailyTotals,
     tls::CertificateResolver,
     upgrade::{self, Predecessor, RuntimeDir, SwitchableLedger, UpgradeServer, UpgradeState},
-    upstream::{connector::Connector, health_probe::Prober},
+    upstream::{
+        connector::{Connector, IdleSweeper},
+        health_probe::Prober,
+    },
 };
 
 /// Bytes of a request body an HTTP/2 client may send ahead.
@@ -139,9 +142,9 @@ pub fn serve(
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     if let Some(redis) = opened.redis() {
-        let fleet = fleet(redis, &store, &snapshot.settings, &machine)?;
-        opened.listen(vec![fleet.listener()]);
-        fleet.start(machine.health.tell());
+        let peers = peers(redis, &store, &snapshot.settings, &machine)?;
+        opened.listen(vec![peers.listener()]);
+        peers.start(machine.health.tell());
     }
     if let Some(predecessor) = &predecessor {
         predecessor.keep(ledger.clone(), &store, shared.clone(), &machine)?;
@@ -230,6 +233,7 @@ fn machine(
         buffered: Arc::default(),
         drains: Arc::default(),
         webhooks: Arc::default(),
+        replays: Arc::default(),
         conversations: Arc::default(),
         certificate: Arc::default(),
         admin_certificate: Arc::default(),
@@ -237,7 +241,7 @@ fn machine(
     })
 }
 
-fn fleet(
+fn peers(
     redis: &Arc<RedisStore>,
     store: &Arc<EmbeddedLedger>,
     settings: &Settings,
@@ -349,10 +353,10 @@ impl Services {
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
-        let connector = Connector::new(&conf).within(self.descriptors.clone());
+        let connector = Arc::new(Connector::new(&conf).within(self.descriptors.clone()));
         let ids = Arc::new(RequestIds::default());
         let (snapshot, phase) = (self.snapshot.clone(), self.phase.clone());
-        let gateway = Gateway::new(snapshot.clone(), connector, phase, ids.clone());
+        let gateway = Gateway::new(snapshot.clone(), connector.clone(), phase, ids.clone());
         let mut proxy = pingora_proxy::http_proxy(&conf, gateway);
         proxy.h2_options = Some(h2_options());
         let mut options = HttpServerOptions::default();
@@ -360,7 +364,8 @@ impl Services {
         proxy.server_options = Some(options);
         let room = Room::Shared(self.descriptors.clone(), memory_limit::connections());
         let refuser = malformed::PublicRefusals { snapshot: snapshot.clone(), ids: ids.clone() };
-        let app = service(proxy, Connections::new(room), refuser);
+        let mut app = service(proxy, Connections::new(room), refuser);
+        app.ignores_headers = true;
         let sessions = app.connections.count();
         let rules = Arc::new(rules::PublicRules(snapshot.clone()));
         let [public, operators] = self.sockets;
@@ -400,6 +405,7 @@ impl Services {
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
+        let sweeper = IdleSweeper { connectors: vec![connector, probing.clone()] };
         let prober = Prober { snapshot: self.snapshot.clone(), connector: probing.clone() };
         let hub = FeedBroadcaster::new(self.machine.telemetry);
         let ticker = FeedTicker { hub: hub.clone(), phase: self.phase.clone() };
@@ -428,6 +434,7 @@ impl Services {
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));
+        server.add_service(background_service("idle connections", sweeper));
         if let Some(stand_in) = self.stand_in {
             server.add_service(background_service("stand-in", stand_in));
         }
@@ -455,7 +462,7 @@ fn service<A: HttpServerApp + Send + Sync + 'static>(
     refuser: impl Refuser,
 ) -> Service<A> {
     let app = Arc::new(SessionGuard::new(app, connections.clone()));
-    Service { app, connections, refuser: Arc::new(refuser) }
+    Service { app, connections, refuser: Arc::new(refuser), ignores_headers: false }
 }
 
 /// Pingora's bounded defaults, with windows that a body of some megabytes fits through at once. Streams that were

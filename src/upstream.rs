@@ -12,7 +12,10 @@ pub mod connector;
 pub mod deadlines;
 pub mod failover;
 pub mod health_probe;
-pub mod http_io;
+mod http1;
+mod idle_connections;
+mod near_timer;
+pub mod provider_session;
 pub mod rate_limit_headers;
 pub mod relay;
 pub mod request;
@@ -139,11 +142,11 @@ async fn attempt_all(
         snapshot.providers[target.provider].settings.timeouts.of(&route.model.timeouts)
     };
     let mut watchdog = Deadlines::new(timeouts(&targets[0]).total, down.is_stream());
-    let mut course = FailoverPlan::new(&targets, conversation, watchdog.deadline());
+    let mut failover = FailoverPlan::new(&targets, conversation, watchdog.deadline());
     let mut translation = Translation::default();
     let mut now = Instant::now();
     loop {
-        let (target, mut lease) = match course.next(&snapshot.providers, now) {
+        let (target, mut lease) = match failover.next(&snapshot.providers, now) {
             NextStep::Attempt(target, lease) => (target, lease),
             NextStep::End => break,
             NextStep::Wait(pause) => {
@@ -157,17 +160,17 @@ async fn attempt_all(
         let translated = match translated(&mut translation, flight, &target) {
             Ok(translated) => translated,
             Err(reject) => {
-                course.skip_key(reject);
+                failover.skip_key(reject);
                 continue;
             }
         };
         let began = now;
         let (mut timeouts, target, lease) = (timeouts(&target), &target, &mut lease);
-        if !course.has_another(lease.key(), &snapshot.providers, now) {
+        if !failover.has_another(lease.key(), &snapshot.providers, now) {
             // To leave a slow answer helps nobody where nobody else can give one.
             timeouts.first_token = timeouts.total;
         }
-        let takes_hollow = route.model.delivers_hollow || course.tries_again();
+        let takes_hollow = route.model.delivers_hollow || failover.tries_again();
         let attempt = Attempt {
             connector,
             snapshot,
@@ -213,13 +216,13 @@ async fn attempt_all(
             }
             Err(AttemptError::Failed(failure)) => {
                 log_attempt(&failure, target, lease, flight, snapshot);
-                course.note(target, lease, failure);
+                failover.note(target, lease, failure);
             }
         }
     }
-    match course.relayed() {
+    match failover.relayed() {
         Some(relayed) => ForwardResult::Relayed(relayed),
-        None => ForwardResult::Rejected(Box::new(course.reject(&snapshot.providers, now))),
+        None => ForwardResult::Rejected(Box::new(failover.reject(&snapshot.providers, now))),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     license::{Credential, License},
     period::UnixMs,
     plan::OnDisconnect,
-    ports::{Balance, Cut, Permit, Reservation},
+    ports::{Balance, ConversationDemand, Cut, Permit, Reservation},
     route::{AskedTier, Dialect, Route, Target},
     usage::{Metered, Usage, UsageSource},
 };
@@ -132,6 +132,8 @@ pub struct Exchange {
     pub instance_id: Option<Arc<str>>,
     /// Names the conversation that the request belongs to, if that is known.
     pub conversation: Option<u64>,
+    /// Where the plan limits conversations: which one, and what the user said last in it.
+    pub counted_in: Option<ConversationDemand>,
     /// The public name of the prompt that the app asked for, `prompt/NAME`.
     pub prompt: Option<Arc<str>>,
     /// The tier that the app asked for.
@@ -208,6 +210,7 @@ impl Exchange {
             message_id: None,
             instance_id: None,
             conversation: None,
+            counted_in: None,
             prompt: None,
             asked_tier: AskedTier::None,
             api_version: None,

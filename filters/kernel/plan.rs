@@ -1,6 +1,6 @@
 //! What a buyer may use: the plan of a licence, and the public model names it opens.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,17 @@ pub enum OnDisconnect {
     Drain,
 }
 
+/// What one conversation (`x-conversation-id`) may take. Each may be absent, not all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConversationLimits {
+    /// Messages of a minute or an hour.
+    pub rate: Option<Limit>,
+    /// Messages of a day.
+    pub messages: Option<Limit>,
+    /// How often the same last turn may come within ten minutes.
+    pub repeats: Option<u32>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub name: Arc<str>,
@@ -61,6 +72,10 @@ pub struct Plan {
     pub prompts: ModelSet,
     /// Nothing but prompts may be asked.
     pub prompts_only: bool,
+    /// Requests have to name their conversation, and are counted in it.
+    pub conversation: Option<ConversationLimits>,
+    /// How long the answer of a message (`x-message-id`) is given again to the same request.
+    pub idempotency: Option<Duration>,
     pub max_output_tokens: Option<u64>,
     /// A shrunk output cap never goes below this; default 256.
     pub min_output_tokens: u64,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{
     license::{LicenseId, LicenseQuery, LicenseStatus},
     period::UnixMs,
-    plan::Limit,
+    plan::{ConversationLimits, Limit},
     route::Target,
     usage::{Usage, UsageSource},
 };
@@ -67,6 +67,27 @@ pub struct Demand {
     /// `x-message-id`: requests that share one count as one message for 10 minutes and 10 requests.
     #[serde(with = "text")]
     pub message_id: Option<Arc<str>>,
+    /// Where the plan limits conversations.
+    #[serde(default)]
+    pub conversation: Option<ConversationDemand>,
+}
+
+/// The conversation that a request belongs to. Requests that share a message count in it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConversationDemand {
+    /// Its number within its licence: a keyed hash of what the app calls it.
+    pub id: u64,
+    /// A keyed hash of what the user said last; `None` where nobody said anything.
+    pub turn: Option<u32>,
+    pub limits: ConversationLimits,
+}
+
+/// Which limit of a conversation is reached, and when it is not any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConversationRefused {
+    Rate { limit: Limit, resets_at: UnixMs },
+    Messages { limit: Limit, resets_at: UnixMs },
+    Repeats { limit: u32, resets_at: UnixMs },
 }
 
 /// Which row of the books a request counts in, beside its licence and its day.
@@ -141,6 +162,7 @@ pub enum Denied {
     },
     /// Only open reservations stand in the way: try again in a few seconds.
     Busy,
+    Conversation(ConversationRefused),
     /// All gateways together let in enough.
     TooFast(RateRefused),
     StoreDown,

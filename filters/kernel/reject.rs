@@ -18,8 +18,11 @@ pub enum Code {
     DeviceLimit,
     ModelNotAllowed,
     PromptRequired,
+    ConversationLimited,
     QuotaExceeded,
     RateLimited,
+    /// The same as [`Code::ConversationLimited`], and over within a minute.
+    ConversationTooFast,
     InvalidRequest,
     ModelNotFound,
     NotFound,
@@ -36,7 +39,7 @@ pub enum Code {
 
 impl Code {
     /// In the order of their declaration.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 25] = [
         Code::LicenseMissing,
         Code::LicenseInvalid,
         Code::LicenseExpired,
@@ -46,8 +49,10 @@ impl Code {
         Code::DeviceLimit,
         Code::ModelNotAllowed,
         Code::PromptRequired,
+        Code::ConversationLimited,
         Code::QuotaExceeded,
         Code::RateLimited,
+        Code::ConversationTooFast,
         Code::InvalidRequest,
         Code::ModelNotFound,
         Code::NotFound,
@@ -74,6 +79,8 @@ impl Code {
             Code::DeviceLimit => (403, "device_limit"),
             Code::ModelNotAllowed => (403, "model_not_allowed"),
             Code::PromptRequired => (403, "prompt_required"),
+            Code::ConversationLimited => (403, "conversation_limited"),
+            Code::ConversationTooFast => (429, "conversation_limited"),
             Code::QuotaExceeded => (402, "quota_exceeded"),
             Code::RateLimited => (429, "rate_limited"),
             Code::InvalidRequest => (400, "invalid_request"),
@@ -116,10 +123,11 @@ pub struct Rejection {
     pub allow: Option<&'static str>,
 }
 
-/// What a 402 tells beside its message.
+/// What a 402 tells beside its message, and a 403 of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaDetail {
-    /// `messages` or `tokens`.
+    /// `messages` or `tokens`; of a conversation `conversation_rate`, `conversation_messages` or
+    /// `conversation_repeats`.
     pub kind: &'static str,
     pub limit: u64,
     pub used: u64,

@@ -145,30 +145,57 @@ fn weigh(text: &str, start: u8) -> Estimate {
 /// ASCII characters whose weights fit into a sum of 32 bits.
 const RUN: usize = 1 << 20;
 
+/// What stands before a character for each ASCII character: control characters all count as line ends.
+static LAST: [u8; 128] = last();
+
+const fn last() -> [u8; 128] {
+    let mut table = [CONTROL; 128];
+    let mut at = 0;
+    while at < 128 {
+        if at >= 32 || matches!(at as u8, b'\t' | b'\r') {
+            table[at] = at as u8;
+        }
+        at += 1;
+    }
+    table
+}
+
 /// The ASCII that `bytes` begin with: what it weighs and how long it is.
 #[inline]
 fn ascii(context: &mut Context, bytes: &[u8]) -> (u64, usize) {
-    let (mut last, mut before) = (context.last, context.before);
-    let (mut sums, mut length) = (0, 0);
-    for byte in bytes.iter().take(RUN) {
-        if !byte.is_ascii() {
-            break;
+    let weights = WEIGHTS.as_chunks::<2>().0;
+    let (mut last, mut before) = (context.last & 127, context.before & 127);
+    let (mut o200k, mut cl100k) = (0, 0);
+    let mut add = |[first, second]: [u8; 2]| {
+        o200k += u64::from(first);
+        cl100k += u64::from(second);
+    };
+    let bytes = &bytes[..bytes.len().min(RUN)];
+    let mut rest = bytes.iter().copied();
+    while let Some(byte) = rest.clone().next().filter(u8::is_ascii) {
+        let (first, second) = (last.wrapping_sub(b'a'), byte.wrapping_sub(b'a'));
+        if first >= 26 || second >= 26 {
+            add(weights[usize::from(last) << 7 | usize::from(byte & 127)]);
+            (before, last) = (last, LAST[usize::from(byte & 127)]);
+            rest.next();
+            continue;
         }
-        let place = if last.is_ascii_lowercase() && byte.is_ascii_lowercase() {
-            let class = usize::from(BEFORE[usize::from(before & 127)]);
-            let pair = usize::from(last - b'a') << 5 | usize::from(byte - b'a');
-            LETTERS + 2 * (class << 10 | pair)
-        } else {
-            ASCII + 2 * (usize::from(last) << 7 | usize::from(*byte))
-        };
-        sums += weight(place);
-        before = last;
-        let control = *byte < b' ' && !matches!(*byte, b'\t' | b'\r');
-        last = if control { CONTROL } else { *byte };
-        length += 1;
+        // A run of small letters, of which most texts are: each by the two characters before it.
+        let (mut class, mut letter) = (BEFORE[usize::from(before)] & 31, first & 31);
+        while let Some(next) = rest.clone().next().map(|byte| byte.wrapping_sub(b'a')) {
+            if next >= 26 {
+                break;
+            }
+            let place = usize::from(class) << 10 | usize::from(letter) << 5 | usize::from(next);
+            add(weights[LETTERS / 2 + place]);
+            (class, letter) = (letter, next & 31);
+            rest.next();
+        }
+        (before, last) = (class + b'a', letter + b'a');
     }
+    let length = bytes.len() - rest.len();
     *context = Context { last, before, character: u32::from(last) };
-    (sums, length)
+    (o200k | cl100k << 32, length)
 }
 
 fn other(context: &mut Context, character: u32) -> u64 {

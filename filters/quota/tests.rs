@@ -64,6 +64,8 @@ fn plan() -> Plan {
         models: ModelSet::All,
         prompts: ModelSet::NONE,
         prompts_only: false,
+        conversation: None,
+        idempotency: None,
         max_output_tokens: Some(1024),
         min_output_tokens: 256,
         max_input_tokens: None,

@@ -57,6 +57,9 @@ fn plan(plan: &Plan) -> Value {
         "name": &*plan.name, "messages": limit(plan.messages), "tokens": limit(plan.tokens),
         "rate": limit(plan.rate), "concurrency": plan.concurrency, "models": names(&plan.models),
         "prompts": names(&plan.prompts), "prompts_only": plan.prompts_only,
+        "conversation": plan.conversation.map(|talk| json!({
+            "rate": limit(talk.rate), "messages": limit(talk.messages), "repeats": talk.repeats,
+        })),
         "max_output_tokens": plan.max_output_tokens, "max_input_tokens": plan.max_input_tokens,
     })
 }

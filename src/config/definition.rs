@@ -414,6 +414,17 @@ const PLAN: &[Field] = &[
     )
     .or("false"),
     Field::new(
+        "conversation",
+        &FieldType::Record(CONVERSATION),
+        "Limits of one conversation. Requests must name theirs (`x-conversation-id`).",
+    ),
+    Field::new(
+        "idempotency",
+        &DURATION,
+        "How long a request that comes again, with the same `x-message-id` and body, gets the same answer without a \
+         provider or a charge. In memory of one gateway; answers up to 64 KiB. At most `24h`. Default: not at all.",
+    ),
+    Field::new(
         "max_output_tokens",
         &COUNT,
         "Caps each answer. Default: 4096 where `tokens` is set, else none.",
@@ -449,6 +460,16 @@ const PLAN: &[Field] = &[
          1 MiB at most, 32 answers at one time.",
     )
     .or("cut"),
+];
+
+const CONVERSATION: &[Field] = &[
+    Field::new("rate", &LIMIT, "Messages a minute or hour. Above it 429 `conversation_limited`."),
+    Field::new("messages", &LIMIT, "Messages an hour or day. Above it 403 `conversation_limited`."),
+    Field::new(
+        "repeats",
+        &FieldType::Int { min: 1, max: 250 },
+        "How often the user's last turn may be the same within 10 minutes. Requests of one `x-message-id` count once.",
+    ),
 ];
 
 const PROVIDERS: FieldType =

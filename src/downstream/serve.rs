@@ -18,6 +18,7 @@ use super::{
     connection::ClientConnection,
     connections::{Connections, Seat},
     head::{self, Bad, Head, NoHead, Times},
+    ignored_headers,
     refusal::{self, RefusedHead, Refuser},
     stream::{Readable, Watched},
 };
@@ -70,12 +71,15 @@ pub struct Service<A> {
     pub app: Arc<SessionGuard<A>>,
     pub connections: Arc<Connections>,
     pub refuser: Arc<dyn Refuser>,
+    /// Requests are parsed without the headers that only operators' requests need.
+    pub ignores_headers: bool,
 }
 
 impl<A> Clone for Service<A> {
     fn clone(&self) -> Self {
         let (app, connections) = (self.app.clone(), self.connections.clone());
-        Self { app, connections, refuser: self.refuser.clone() }
+        let ignores_headers = self.ignores_headers;
+        Self { app, connections, refuser: self.refuser.clone(), ignores_headers }
     }
 }
 
@@ -119,7 +123,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Service<A> {
             let times = Times { idle, head };
             let (raw, left) =
                 match head::read(&mut stream, connection, &self.connections, times).await {
-                    Ok(head) => hand_over(head, connection),
+                    Ok(mut head) => {
+                        if self.ignores_headers {
+                            head.end = ignored_headers::take_out(&mut head.bytes, head.end);
+                        }
+                        hand_over(head, connection)
+                    }
                     Err(NoHead::Gone) => return,
                     Err(NoHead::Refused(why, head)) => {
                         let Some(io) = stream.into_io() else { return };

@@ -1,13 +1,15 @@
 //! What one licence uses: pure arithmetic, no I/O, no locks, no clock.
 
 use gatekeeper_filters::kernel::{
-    Balance, Demand, Denied, Limit, LimitUsage, Period, RateRefused, RateRequest, UnixMs,
+    Balance, ConversationDemand, Demand, Denied, Limit, LimitUsage, Period, RateRefused,
+    RateRequest, UnixMs,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     adjustment::{Adjustments, GivenAllowance},
+    conversations::{ConversationCounts, ConversationTable},
     journal::entry::ReservedEntry,
     message_ids::{ELSEWHERE, JoinPlan, KnownId, MessageEffect, MessageIds, TakenAt},
     windows::{WindowStarts, Windows},
@@ -61,6 +63,8 @@ pub struct Account {
     minutes: [Rate; 4],
     places: u32,
     ids: Option<Box<MessageIds>>,
+    /// Only where the plan limits them.
+    conversations: Option<Box<ConversationTable>>,
     /// Most licences are never given anything.
     adjustments: Option<Box<Adjustments>>,
     /// The last reservation since the start; 0 for none.
@@ -78,6 +82,8 @@ pub struct Rate {
 pub struct ReservationPlan {
     pub output: Option<u64>,
     join: Option<JoinPlan>,
+    /// The conversation that counts it.
+    pub conversation: Option<ConversationDemand>,
 }
 
 /// A request in flight.
@@ -93,7 +99,7 @@ pub struct OpenRequest {
 impl ReservationPlan {
     /// A request whose message is paid elsewhere.
     pub fn covered(output: Option<u64>) -> Self {
-        Self { output, join: Some(JoinPlan::Covered(ELSEWHERE, None)) }
+        Self { output, join: Some(JoinPlan::Covered(ELSEWHERE, None)), conversation: None }
     }
 
     /// The group the request will be in, 0 for none, and when the message it stands to be charged
@@ -114,6 +120,12 @@ impl Account {
         let id = demand.message_id.as_deref();
         let join =
             id.map(|id| self.ids.as_ref().map_or(JoinPlan::First, |i| i.join(id, demand.now)));
+        // A message that comes again is no other one.
+        let conversation =
+            demand.conversation.filter(|_| matches!(join, None | Some(JoinPlan::First)));
+        if let (Some(asked), Some(known)) = (&conversation, &self.conversations) {
+            known.fit(asked, demand.now, windows).map_err(Denied::Conversation)?;
+        }
         if let Some(limit) = demand.messages
             && !matches!(join, Some(JoinPlan::Covered(..)))
         {
@@ -127,7 +139,7 @@ impl Account {
             Some(limit) => self.fit_tokens(demand, limit, windows)?,
             None => demand.output,
         };
-        Ok(ReservationPlan { output, join })
+        Ok(ReservationPlan { output, join, conversation })
     }
 
     fn fit_tokens(
@@ -170,6 +182,9 @@ impl Account {
             _ => 0,
         };
         self.seen = self.seen.max(demand.now);
+        if let Some(counted) = &fit.conversation {
+            self.conversations.get_or_insert_default().count(counted, demand.now, windows);
+        }
         let needs_message = !matches!(fit.join, Some(JoinPlan::Covered(..)));
         for counter in self.turn(windows) {
             counter.open_messages += u64::from(needs_message);
@@ -228,6 +243,14 @@ impl Account {
 
     pub fn remember_ids(&mut self, known: &[KnownId]) {
         self.ids.get_or_insert_default().remember(known);
+    }
+
+    pub fn conversations(&mut self) -> &mut ConversationTable {
+        self.conversations.get_or_insert_default()
+    }
+
+    pub fn known_conversations(&self) -> Vec<(u64, ConversationCounts)> {
+        self.conversations.as_ref().map(|known| known.all()).unwrap_or_default()
     }
 
     pub fn places(&self) -> u32 {
@@ -398,6 +421,12 @@ impl Account {
                 self.ids = None;
             }
         }
+        if let Some(conversations) = &mut self.conversations {
+            conversations.sweep(now);
+            if conversations.is_empty() {
+                self.conversations = None;
+            }
+        }
         let counted = self.counters.iter().zip(since).any(|(pair, since)| {
             pair.iter().any(|counter| counter.is_open() || counter.is_used_since(*since))
         });
@@ -408,7 +437,12 @@ impl Account {
             .zip(since)
             .any(|(pair, since)| pair.iter().any(|rate| is_paced(rate, *since)));
         let given = self.adjustments.as_ref().is_some_and(|given| given.is_any_since(since));
-        self.places == 0 && self.ids.is_none() && !counted && !paced && !given
+        self.places == 0
+            && self.ids.is_none()
+            && self.conversations.is_none()
+            && !counted
+            && !paced
+            && !given
     }
 
     pub fn counter(&self, period: Period, windows: &Windows) -> Counter {

@@ -86,8 +86,14 @@ impl Accounts {
             group,
             message,
         };
-        let expected =
-            EntryExpectation { names: EntryNames::of(&demand.about), cost: demand.input_cost };
+        let expected = EntryExpectation {
+            names: EntryNames::of(&demand.about),
+            cost: demand.input_cost,
+            conversation: fit.conversation.as_ref().and_then(|counted| {
+                let start = windows.of(counted.limits.messages?.per).start;
+                Some((counted.id, start))
+            }),
+        };
         journal.append(EntryFrame::reserved(&entry, &expected)).map_err(|_| Denied::StoreDown)?;
         shard.made += 1;
         let open = account.hold(demand, fit, &windows, hold);
@@ -187,6 +193,13 @@ impl Accounts {
             let open = shard.open.values().filter(|(of, ..)| *of == license);
             open.for_each(|(_, open, _)| account.reopen(period, start, open));
         }
+    }
+
+    /// Messages of a conversation in the window that begins at `start`.
+    pub fn restore_conversation(&self, license: LicenseId, id: u64, start: UnixMs, messages: u64) {
+        let mut shard = self.shards[index(&license)].lock();
+        let account = shard.accounts.entry(license).or_default();
+        account.conversations().restore(id, start, messages);
     }
 
     pub fn restore_rate(&self, license: LicenseId, period: Period, rate: Rate) {
@@ -314,6 +327,10 @@ impl Accounts {
                 if account.rates()[Period::Minute as usize].start == minute {
                     all.rates.push((*license, account.rates()));
                 }
+                let conversations = account.known_conversations();
+                if !conversations.is_empty() {
+                    all.conversations.push((*license, conversations));
+                }
                 let known = account.known_ids(now);
                 if !known.is_empty() {
                     all.ids.push((*license, known));
@@ -350,6 +367,11 @@ impl Accounts {
         }
         for (license, known) in &volatile.ids {
             account(license, &|account| account.remember_ids(known));
+        }
+        for (license, known) in &volatile.conversations {
+            account(license, &|account| {
+                known.iter().for_each(|(id, known)| account.conversations().adopt(*id, known));
+            });
         }
         let tokens: FxHashMap<u64, u64> = volatile.open.iter().copied().collect();
         for OrphanedReservation { reserved: row, about, .. } in rows {

@@ -273,8 +273,13 @@ impl DistributedLedger {
         role: MessageRole,
         balance: Balance,
     ) -> Result<Grant, Denied> {
-        let unlimited =
-            Demand { messages: None, tokens: None, message_id: None, ..granted.clone() };
+        let unlimited = Demand {
+            messages: None,
+            tokens: None,
+            message_id: None,
+            conversation: None,
+            ..granted.clone()
+        };
         let pays = matches!(role, MessageRole::Alone | MessageRole::Owns);
         let booked = match pays {
             true => self.local.book.reserve(&unlimited, &self.local.journal)?,
@@ -475,6 +480,7 @@ fn refusal(answer: ScriptReply, demand: &Demand, now: UnixMs, windows: &Windows)
             None => Denied::StoreDown,
         },
         ScriptReply::Busy => Denied::Busy,
+        ScriptReply::Conversation { limit, resets_at } => limit.refused(demand, resets_at),
         ScriptReply::Granted { .. } | ScriptReply::Clock(_) | ScriptReply::Lost => {
             Denied::StoreDown
         }

@@ -6,7 +6,10 @@ use gatekeeper_filters::kernel::LicenseId;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
-use super::{account::Rate, distributed::ReservationsState, message_ids::KnownId};
+use super::{
+    account::Rate, conversations::ConversationCounts, distributed::ReservationsState,
+    message_ids::KnownId,
+};
 
 /// What a ledger has in memory alone.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -19,6 +22,8 @@ pub struct InMemoryState {
     /// Licences that were let in this minute.
     pub rates: Vec<(LicenseId, [Rate; 4])>,
     pub ids: Vec<(LicenseId, Vec<KnownId>)>,
+    #[serde(default)]
+    pub conversations: Vec<(LicenseId, Vec<(u64, ConversationCounts)>)>,
     /// Where several gateways count together.
     pub shared: Option<ReservationsState>,
 }

@@ -3,6 +3,7 @@
 pub mod action_rows;
 pub mod batch;
 pub mod columns;
+mod conversation_rows;
 pub mod daily_usage;
 
 use std::{
@@ -105,6 +106,7 @@ impl Database {
             self.restore_rates(book, period, before, current)?;
             action_rows::restore_given(&self.connection, book, period, before, current)?;
         }
+        conversation_rows::restore(&self.connection, book, now)?;
         action_rows::restore_actions(&self.connection, book)
     }
 
@@ -202,6 +204,7 @@ impl Database {
         }
         most = most.max(daily_usage::prune(&self.connection, &before(LONG_MS)[..10], PRUNE_ROWS)?);
         self.connection.execute("DELETE FROM rates WHERE start < ?1", [before(LONG_MS)])?;
+        most = most.max(conversation_rows::prune(&self.connection, now)?);
         most = most.max(action_rows::prune_actions(&self.connection, &before(LONG_MS))?);
         Ok(most >= PRUNE_ROWS)
     }
@@ -365,6 +368,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Makes the tables of a new file; the version that is there in the end.
 fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
+    // A former version neither writes nor misses it.
+    connection.execute_batch(conversation_rows::TABLE)?;
     let tx = connection.transaction()?;
     let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found < SCHEMA {
@@ -393,6 +398,7 @@ fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     write_requests(tx, batch)?;
     daily_usage::write(tx, batch)?;
     action_rows::write(tx, &batch.actions)?;
+    conversation_rows::write(tx, batch)?;
     let applied = "INSERT OR REPLACE INTO meta (key, value) VALUES ('applied', ?1)";
     tx.prepare_cached(applied)?.execute([batch.reaches as i64])?;
     Ok(())
@@ -408,7 +414,7 @@ fn write_open(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
                                       cost)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
-    for (r, EntryExpectation { names, cost }) in batch.opened.values() {
+    for (r, EntryExpectation { names, cost, .. }) in batch.opened.values() {
         let message = r.message.map(|at| int(at.0));
         let (hold, group) = (r.hold as i64, r.group as i64);
         open.execute(params![

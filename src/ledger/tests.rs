@@ -96,6 +96,7 @@ fn ask(license: LicenseId) -> Demand {
         min_output: 20,
         pace: None,
         message_id: None,
+        conversation: None,
     }
 }
 

@@ -83,26 +83,26 @@ pub enum AcceptState {
 
 /// Ports, and what is said to all of them.
 pub struct Listeners {
-    pub doors: watch::Sender<AcceptState>,
+    pub accepting: watch::Sender<AcceptState>,
     /// Ports that take connections.
     pub open: Arc<AtomicUsize>,
 }
 
 impl Default for Listeners {
     fn default() -> Self {
-        Self { doors: watch::Sender::new(AcceptState::Open(0)), open: Arc::default() }
+        Self { accepting: watch::Sender::new(AcceptState::Open(0)), open: Arc::default() }
     }
 }
 
 impl Listeners {
     pub fn close(&self) {
-        self.doors.send_replace(AcceptState::Closed);
+        self.accepting.send_replace(AcceptState::Closed);
     }
 
     /// Opens them, or has the connections of before leave.
     pub fn reopen(&self) {
-        self.doors.send_modify(|doors| {
-            *doors = match *doors {
+        self.accepting.send_modify(|accepting| {
+            *accepting = match *accepting {
                 AcceptState::Open(times) => AcceptState::Open(times + 1),
                 AcceptState::Closed => AcceptState::Open(0),
             }

@@ -30,8 +30,8 @@ impl PeerSync {
 
     /// Hears how keys, accounts and providers are.
     pub fn listener(self: &Arc<Self>) -> Subscriber {
-        let fleet = self.clone();
-        let heard = move |_: &str, text: &str| fleet.hear_health(text);
+        let peer_sync = self.clone();
+        let heard = move |_: &str, text: &str| peer_sync.hear_health(text);
         Subscriber { channel: key_health::CHANNEL, heard: Box::new(heard) }
     }
 

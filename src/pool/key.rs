@@ -122,8 +122,8 @@ impl MasterKey {
         })
     }
 
-    pub fn credential(&self) -> (HeaderName, HeaderValue) {
-        self.credential.clone()
+    pub fn credential(&self) -> &(HeaderName, HeaderValue) {
+        &self.credential
     }
 
     /// How it is for all that it serves: it cools while some of its models do, whose account others use.

@@ -24,6 +24,8 @@ pub struct Rendered {
     pub is_stream: bool,
     /// The app's cap, or the prompt's.
     pub output_cap: Option<u64>,
+    /// What the user says, as it comes again when it is said again; empty where the plan does not ask.
+    pub said: Vec<u8>,
     /// Members of the app's body that changed nothing.
     pub dropped: Vec<String>,
 }
@@ -50,7 +52,8 @@ pub fn render(
         Way::Own(_) => Endpoint::Chat,
         Way::Body(endpoint, _) => endpoint,
     };
-    fill(prompt, &asked, endpoint).map(Some)
+    let is_counted = plan.is_some_and(|plan| plan.conversation.is_some());
+    fill(prompt, &asked, endpoint, is_counted).map(Some)
 }
 
 /// Whether it is worth reading: a name of a prompt has the word in it. One written with escapes is passed over
@@ -94,6 +97,7 @@ fn fill(
     prompt: Arc<Prompt>,
     asked: &PromptRequest<'_>,
     endpoint: Endpoint,
+    is_counted: bool,
 ) -> Result<Rendered, Rejection> {
     check_model(&prompt, asked)?;
     let output_cap = output_cap(&prompt, asked)?;
@@ -102,6 +106,7 @@ fn fill(
         .with(|sent, at| variables::values((&prompt.name, &prompt.variables), sent, at))?;
     let sent = asked.messages.iter().copied();
     let mut turns = history::turns(prompt.history.as_ref(), sent, asked.messages_at)?;
+    let said = if is_counted { said(&values, &turns) } else { Vec::new() };
     let blocks = template::blocks(&prompt.variables, &values, &marker()?);
     close(&mut turns, blocks, asked.messages_at)?;
     let body = PromptBody {
@@ -113,7 +118,14 @@ fn fill(
     };
     let body = Bytes::from(body.write(endpoint));
     let (is_stream, dropped) = (asked.is_stream, asked.dropped.clone());
-    Ok(Rendered { body, is_stream, output_cap, dropped, prompt })
+    Ok(Rendered { body, is_stream, output_cap, said, dropped, prompt })
+}
+
+/// The values and the user's last turn, without the marker, which is another each time.
+fn said(values: &[Option<String>], turns: &[Turn]) -> Vec<u8> {
+    let last = turns.iter().rfind(|turn| turn.role == TurnRole::User).map(|turn| &*turn.text);
+    let texts = values.iter().map(|value| value.as_deref().unwrap_or_default()).chain(last);
+    texts.flat_map(|text| text.bytes().chain([0])).collect()
 }
 
 /// Values of data go in front of what the user says last.

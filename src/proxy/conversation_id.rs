@@ -3,10 +3,12 @@
 use std::hash::Hasher;
 
 use gatekeeper_filters::kernel::{
-    Exchange, ModelRequest,
+    ConversationDemand, Exchange, ModelRequest, Rejection,
     json::{JsonKind, Reader, Value},
 };
 use rustc_hash::FxHasher;
+
+use crate::vault::KeyedHash;
 
 /// A number for it within its licence; `None` where nobody cares.
 pub fn of(named: Option<&str>, exchange: &Exchange, ask: &ModelRequest) -> Option<u64> {
@@ -44,6 +46,49 @@ fn first_messages(ask: &ModelRequest, hasher: &mut FxHasher) {
             _ => hasher.write(json),
         }
     }
+}
+
+/// The conversation that counts a request of a plan that limits them. `said` is what the user said last, where a
+/// prompt was made of it.
+///
+/// # Errors
+/// 400 where the app does not name it.
+pub fn counted(
+    named: Option<&str>,
+    exchange: &Exchange,
+    hasher: &KeyedHash,
+    (ask, said): (&ModelRequest, Option<Vec<u8>>),
+) -> Result<Option<ConversationDemand>, Rejection> {
+    let Some(license) = &exchange.license else { return Ok(None) };
+    let Some(limits) = license.plan.conversation else { return Ok(None) };
+    let Some(named) = named else { return Err(nameless()) };
+    let said = limits.repeats.and_then(|_| said.or_else(|| last_of_user(ask)));
+    Ok(Some(ConversationDemand {
+        id: hasher.conversation(&license.id, named),
+        turn: said.map(|said| hasher.turn(&license.id, &said)),
+        limits,
+    }))
+}
+
+pub fn nameless() -> Rejection {
+    let message = "This plan has limits for each conversation, so requests must name theirs: send x-conversation-id.";
+    Rejection::field("x-conversation-id", message)
+}
+
+/// The user's last turn, as it stands in the body.
+fn last_of_user(ask: &ModelRequest) -> Option<Vec<u8>> {
+    for name in ["messages", "input", "contents"] {
+        let Some(json) = ask.members.get(name) else { continue };
+        let mut reader = Reader::lenient();
+        let Ok(list) = reader.parse(json) else { return Some(json.to_vec()) };
+        if list.kind() != JsonKind::Array {
+            return Some(json.to_vec());
+        }
+        let last = list.items().filter(is_user).last()?;
+        let said = last.get("content").or_else(|| last.get("parts")).unwrap_or(last);
+        return Some(said.raw().to_vec());
+    }
+    None
 }
 
 /// Gemini's contents have no role where there is but one speaker.

@@ -18,6 +18,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
     conversation_id, local_endpoints, prompted,
+    replayed::{self, Replayed},
     routes::{self, RouteEntry},
 };
 use crate::{
@@ -44,9 +45,17 @@ const SUCCESSOR_TIME: Duration = Duration::from_secs(5);
 /// The app left before its answer was whole (nginx's word for it).
 const APP_LEFT: u16 = 499;
 
+/// What becomes of a request that may ask.
+enum Admitted {
+    /// A provider is asked.
+    Goes,
+    /// It was answered with what an earlier one got.
+    Answered(Delivery),
+}
+
 pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    pub connector: Connector,
+    pub connector: Arc<Connector>,
     phase: Arc<Lifecycle>,
     ids: Arc<RequestIds>,
 }
@@ -54,7 +63,7 @@ pub struct Gateway {
 impl Gateway {
     pub fn new(
         snapshot: Arc<ArcSwap<Snapshot>>,
-        connector: Connector,
+        connector: Arc<Connector>,
         phase: Arc<Lifecycle>,
         ids: Arc<RequestIds>,
     ) -> Self {
@@ -68,7 +77,7 @@ impl Gateway {
         flight: &mut RequestContext,
         endpoint: Endpoint,
         snapshot: &Snapshot,
-    ) -> Result<(), BodyError> {
+    ) -> Result<Admitted, BodyError> {
         flight.endpoint = endpoint.name();
         let session = session.as_downstream_mut();
         let headers = &session.req_header().headers;
@@ -91,6 +100,10 @@ impl Gateway {
         if let Some(connection) = ClientConnection::of(session) {
             connection.license();
         }
+        let plan = exchange.license.as_ref().map(|license| &license.plan);
+        if conversation.is_none() && plan.is_some_and(|plan| plan.conversation.is_some()) {
+            return Err(conversation_id::nameless().into());
+        }
         flight.open = snapshot.telemetry.open(snapshot.most_open);
         if flight.open.is_none() {
             // Before its body is read, and so that somebody else's connection finds room.
@@ -105,12 +118,25 @@ impl Gateway {
         flight.waited += flight.arrived.elapsed();
         let bytes = read?;
         let path = session.req_header().raw_path();
-        let ask = prompted::ask(exchange, snapshot, (path, asked), bytes)?;
+        if let Some(key) = replayed::key(exchange, snapshot, path, &bytes) {
+            match Box::pin(replayed::answer(key, session, flight, snapshot)).await {
+                Replayed::First => {}
+                Replayed::Whole => return Ok(Admitted::Answered(Delivery::Whole)),
+                Replayed::Broken => return Ok(Admitted::Answered(Delivery::Broken)),
+                Replayed::Gone => return Err(BodyError::Gone(gone())),
+            }
+        }
+        let path = session.req_header().raw_path();
+        let Some(exchange) = &mut flight.exchange else { return Ok(Admitted::Goes) };
+        let (ask, said) = prompted::ask(exchange, snapshot, (path, asked), bytes)?;
+        let hasher = &snapshot.licenses.validator.hasher;
+        let named = conversation.as_deref();
+        exchange.counted_in = conversation_id::counted(named, exchange, hasher, (&ask, said))?;
         exchange.input = ask.input.clone();
         let ask = flight.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
         exchange.conversation = conversation_id::of(conversation.as_deref(), exchange, ask);
-        Ok(())
+        Ok(Admitted::Goes)
     }
 
     async fn refuse(
@@ -122,7 +148,7 @@ impl Gateway {
         flight.outcome = Some(refused(&reject));
         log_refusal(flight, &reject);
         // What is refused takes no place of what is served.
-        (flight.held, flight.open) = (None, None);
+        (flight.held, flight.open, flight.recorder) = (None, None, None);
         let reject = flight.reject.insert(reject);
         let session = session.as_downstream_mut();
         let dialect = routes::dialect(session.req_header().raw_path());
@@ -220,7 +246,11 @@ impl ProxyHttp for Gateway {
                     _ => Endpoint::Chat,
                 };
                 match self.admit(session, flight, endpoint, &snapshot).await {
-                    Ok(()) => return Ok(false),
+                    Ok(Admitted::Goes) => return Ok(false),
+                    Ok(Admitted::Answered(delivery)) => {
+                        flight.outcome = Some(Outcome { status: 200, delivery });
+                        return Ok(true);
+                    }
                     Err(error) => Err(error),
                 }
             }
@@ -278,10 +308,11 @@ impl ProxyHttp for Gateway {
         let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
         let license = license.map_or(LicenseId([0; 32]), |license| license.id);
         let drains = &snapshot.drains;
-        let mut down = ClientResponse::new(session, id, dialect, is_stream, drains, license);
+        let recorder = flight.recorder.take();
+        let mut down =
+            ClientResponse::new(session, id, dialect, is_stream, drains, license, recorder);
         let live = &self.snapshot;
         let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
-        let gone = || Error::explain(ErrorType::ConnectionClosed, "the app left").into_down();
         let of = |status, delivery| Outcome { status, delivery };
         let outcome = match &served {
             ForwardResult::Whole => of(200, Delivery::Whole),
@@ -439,6 +470,10 @@ fn settle_doubts(flight: &mut RequestContext, snapshot: &Snapshot, record: &Reco
             snapshot.ledger.record(late);
         }
     }
+}
+
+fn gone() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the app left").into_down()
 }
 
 fn shutting_down() -> Rejection {

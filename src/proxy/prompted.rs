@@ -16,7 +16,8 @@ use crate::{
     runtime::snapshot::Snapshot,
 };
 
-/// Reads the body of a request to this path; Gemini's says more in it.
+/// Reads the body of a request to this path; Gemini's says more in it. With what the user said last, where a prompt
+/// is made of it and somebody counts that.
 ///
 /// # Errors
 /// 400 naming the field, and what a prompt refuses.
@@ -25,29 +26,30 @@ pub fn ask(
     snapshot: &Snapshot,
     (path, gemini): (&[u8], Option<GeminiMethod>),
     body: Bytes,
-) -> Result<ModelRequest, Rejection> {
+) -> Result<(ModelRequest, Option<Vec<u8>>), Rejection> {
     let (prompts, extra) = (&snapshot.settings.prompts, &snapshot.extra_fields);
     let endpoint = exchange.endpoint;
     if prompts.is_empty() {
-        return parse_body::parse(endpoint, body, gemini, extra);
+        return Ok((parse_body::parse(endpoint, body, gemini, extra)?, None));
     }
     let plan = exchange.license.as_ref().map(|license| &*license.plan);
     let model = gemini.as_ref().map(|gemini| &*gemini.model);
     let way = routes::prompt_of(path).map_or(Way::Body(endpoint, model), Way::Own);
     let Some(rendered) = render::render(prompts, plan, way, &body)? else {
         require(plan)?;
-        return parse_body::parse(endpoint, body, gemini, extra);
+        return Ok((parse_body::parse(endpoint, body, gemini, extra)?, None));
     };
-    let Rendered { prompt, body, output_cap, dropped: names, .. } = rendered;
+    let Rendered { prompt, body, output_cap, said, dropped: names, .. } = rendered;
     let gemini = gemini.map(|gemini| GeminiMethod { model: prompt.model.clone(), ..gemini });
     let mut ask = parse_body::parse(endpoint, body, gemini, extra)?;
     ask.output_cap = output_cap;
     exchange.output_cap = output_cap;
     names.iter().for_each(|name| dropped::name(&mut ask.dropped, name));
     exchange.prompt = Some(prompt.public_name.clone());
+    let said = Some(said).filter(|said| !said.is_empty());
     // Which tier of a smart model serves is no choice of the app's, either.
     exchange.asked_tier = AskedTier::None;
-    Ok(ask)
+    Ok((ask, said))
 }
 
 /// # Errors

@@ -7,7 +7,7 @@ use pingora_core::{Error, ErrorType};
 
 use crate::{
     downstream::memory_budget::MemoryPermit,
-    runtime::snapshot::Snapshot,
+    runtime::{replays::Recorder, snapshot::Snapshot},
     telemetry::{
         InFlightGuard, OpenGuard,
         completed_request::{AttemptRecord, CompletedRequest},
@@ -37,6 +37,8 @@ pub struct RequestContext {
     pub first_said: Option<Instant>,
     /// Time spent waiting for providers, and for the app's body; the rest is ours.
     pub waited: std::time::Duration,
+    /// Its answer is written down for others that ask the same.
+    pub recorder: Option<Recorder>,
     /// What its body takes of `server.limits.buffered`.
     pub held: Option<MemoryPermit>,
     /// Set once, by whoever ended the request.
@@ -61,6 +63,7 @@ impl Default for RequestContext {
             first_output: None,
             first_said: None,
             waited: std::time::Duration::ZERO,
+            recorder: None,
             held: None,
             outcome: None,
             reject: None,

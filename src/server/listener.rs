@@ -28,7 +28,7 @@ pub struct ListenerService<A> {
     threads: usize,
     socket: Socket,
     doorway: Arc<Doorway<A>>,
-    doors: watch::Receiver<AcceptState>,
+    accepting: watch::Receiver<AcceptState>,
     open: Arc<AtomicUsize>,
 }
 
@@ -41,9 +41,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> ListenerService<A> {
         rules: Arc<dyn Rules>,
         ports: &Listeners,
     ) -> Self {
-        let (doors, open) = (ports.doors.subscribe(), ports.open.clone());
+        let (accepting, open) = (ports.accepting.subscribe(), ports.open.clone());
         let doorway = Arc::new(Doorway { service, rules, tls: None });
-        Self { name, threads, socket, doorway, doors, open }
+        Self { name, threads, socket, doorway, accepting, open }
     }
 
     /// The same with TLS; `shown` is what apps are shown.
@@ -61,7 +61,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ListenerService<A> {
         self
     }
 
-    /// Takes connections until the doors change.
+    /// Takes connections until the state changes.
     async fn listen(&mut self) -> anyhow::Result<()> {
         let is_path = self.socket.address.starts_with('/');
         let listener = Listener::new(self.socket.fd.try_clone()?, is_path)?;
@@ -71,7 +71,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ListenerService<A> {
         self.open.fetch_add(1, Relaxed);
         let listens = tokio::select! {
             () = &mut listening => false,
-            _ = self.doors.changed() => true,
+            _ = self.accepting.changed() => true,
         };
         self.open.fetch_sub(1, Relaxed);
         leave.send_replace(true);
@@ -93,14 +93,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> pingora_core::services::Service
         _listeners_per_fd: usize,
     ) {
         loop {
-            let doors = *self.doors.borrow_and_update();
-            let changed = match doors {
-                AcceptState::Closed => self.doors.changed().await.is_ok(),
+            let accepting = *self.accepting.borrow_and_update();
+            let changed = match accepting {
+                AcceptState::Closed => self.accepting.changed().await.is_ok(),
                 AcceptState::Open(_) => match self.listen().await {
-                    Ok(()) => self.doors.has_changed().is_ok(),
+                    Ok(()) => self.accepting.has_changed().is_ok(),
                     Err(problem) => {
                         log::error!("{}: {problem:#}", self.socket.address);
-                        self.doors.changed().await.is_ok()
+                        self.accepting.changed().await.is_ok()
                     }
                 },
             };

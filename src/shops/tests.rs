@@ -22,6 +22,8 @@ pub fn plan(name: &str) -> Arc<Plan> {
         models: ModelSet::All,
         prompts: ModelSet::NONE,
         prompts_only: false,
+        conversation: None,
+        idempotency: None,
         max_output_tokens: None,
         min_output_tokens: 256,
         max_input_tokens: None,

@@ -207,12 +207,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_asked_after_the_ledger_went_back_does_not_wait() {
-        let afar = RemoteLedger::default();
-        assert!(afar.close(|| {}).is_empty());
-        afar.moved();
+        let remote = RemoteLedger::default();
+        assert!(remote.close(|| {}).is_empty());
+        remote.moved();
         let question = LedgerQuery::Balance(LicenseId([1; 32]), None, None, UnixMs(0));
-        let asked = tokio::time::timeout(Duration::from_secs(5), afar.ask(question)).await;
+        let asked = tokio::time::timeout(Duration::from_secs(5), remote.ask(question)).await;
         assert!(matches!(asked, Ok(None)));
-        assert_eq!(afar.tell(LedgerCommand::Leave(LicenseId([1; 32]))), Err(LedgerMoved));
+        assert_eq!(remote.tell(LedgerCommand::Leave(LicenseId([1; 32]))), Err(LedgerMoved));
     }
 }

@@ -56,20 +56,20 @@ impl UpgradeServer {
     fn try_give(self: &Arc<Self>, successor: Successor) -> Result<(), String> {
         let began = Instant::now();
         let pid = successor.pid.as_raw_nonzero();
-        let afar = Arc::new(RemoteLedger::default());
+        let remote = Arc::new(RemoteLedger::default());
         // First of all: without that thread nobody would take back what the successor has.
         let (serves, served) = mpsc::channel();
-        self.watch(afar.clone(), served).map_err(|problem| format!("no thread: {problem}"))?;
+        self.watch(remote.clone(), served).map_err(|problem| format!("no thread: {problem}"))?;
         if !self.phase.hand_over() {
             return Err("it does not serve".into());
         }
         log::info!("Handing over to process {pid}.");
-        if !self.ledger.move_to(afar.clone(), CALLS) {
+        if !self.ledger.move_to(remote.clone(), CALLS) {
             self.phase.resume_serving();
             return Err("requests wait for the store for too long".into());
         }
-        let (given, sent) = self.give(&successor.stream, &afar);
-        match sent.and_then(|()| self.until_ready(&successor.stream, &afar)) {
+        let (given, sent) = self.give(&successor.stream, &remote);
+        match sent.and_then(|()| self.until_ready(&successor.stream, &remote)) {
             Ok(apps) => {
                 self.phase.handed_over(self.place.via(&apps));
                 self.ports.close();
@@ -83,7 +83,7 @@ impl UpgradeServer {
             }
             Err(why) => {
                 successor.end();
-                self.take_back(&afar, given);
+                self.take_back(&remote, given);
                 if self.phase.resume_serving() {
                     self.reregister();
                 }
@@ -95,7 +95,7 @@ impl UpgradeServer {
     /// Answers a successor that serves, and takes everything back when it has ended.
     fn watch(
         self: &Arc<Self>,
-        afar: Arc<RemoteLedger>,
+        remote: Arc<RemoteLedger>,
         served: Receiver<(Successor, Option<InMemoryState>)>,
     ) -> io::Result<()> {
         let handover = self.clone();
@@ -103,9 +103,9 @@ impl UpgradeServer {
         let started = thread.spawn(move || {
             // It came to nothing.
             let Ok((successor, given)) = served.recv() else { return };
-            let was_told_to_end = handover.listen_to(&successor.stream, &afar);
+            let was_told_to_end = handover.listen_to(&successor.stream, &remote);
             successor.end();
-            handover.take_back(&afar, given);
+            handover.take_back(&remote, given);
             handover.steps.is_under_way.store(false, SeqCst);
             if !was_told_to_end {
                 handover.resume_serving(successor.pid.as_raw_nonzero().get());
@@ -119,9 +119,9 @@ impl UpgradeServer {
     fn give(
         &self,
         stream: &UnixStream,
-        afar: &Arc<RemoteLedger>,
+        remote: &Arc<RemoteLedger>,
     ) -> (Option<InMemoryState>, Result<(), String>) {
-        let told = afar.clone();
+        let told = remote.clone();
         self.licenses.give(Box::new(move |id, record| {
             // Where it is back by now, the shelf remembers to write it there.
             let _ = told.tell(LedgerCommand::License(id, record));
@@ -143,12 +143,12 @@ impl UpgradeServer {
             Err(problem) => (self.store.volatile(), Err(format!("the store: {problem}"))),
         };
         let volatile = InMemoryState { shared: held, ..volatile };
-        afar.hold(open_in(&volatile));
+        remote.hold(open_in(&volatile));
         let sent = lock.and_then(|lock| {
             let sent = self.send(stream, &lock, &volatile);
             sent.map_err(|problem| format!("the successor takes nothing: {problem}"))
         });
-        (Some(volatile), sent.map(|stream| afar.open(stream)))
+        (Some(volatile), sent.map(|stream| remote.open(stream)))
     }
 
     /// The stream on which the successor is told what follows.
@@ -170,7 +170,7 @@ impl UpgradeServer {
     }
 
     /// Where the successor takes requests, once it serves.
-    fn until_ready(&self, stream: &UnixStream, afar: &RemoteLedger) -> Result<String, String> {
+    fn until_ready(&self, stream: &UnixStream, remote: &RemoteLedger) -> Result<String, String> {
         let deadline = Instant::now() + READY;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -178,7 +178,7 @@ impl UpgradeServer {
                 return Err(format!("the successor did not serve within {} s", READY.as_secs()));
             }
             let _ = stream.set_read_timeout(Some(left));
-            match self.next(stream, afar) {
+            match self.next(stream, remote) {
                 Ok(Some(FromSuccessor::Ready { apps })) => {
                     let _ = stream.set_read_timeout(None);
                     return Ok(apps);
@@ -192,14 +192,14 @@ impl UpgradeServer {
     }
 
     /// Until the successor ends; whether it was told to end, so that this process must not serve again.
-    fn listen_to(&self, stream: &UnixStream, afar: &RemoteLedger) -> bool {
+    fn listen_to(&self, stream: &UnixStream, remote: &RemoteLedger) -> bool {
         let mut leaves = false;
         loop {
-            match self.next(stream, afar) {
+            match self.next(stream, remote) {
                 Ok(Some(FromSuccessor::Leaving)) => leaves = true,
                 Ok(_) | Err(UpgradeEnd::Failed(_)) => {}
                 Err(UpgradeEnd::Lost) => {
-                    afar.broken();
+                    remote.broken();
                     return leaves;
                 }
             }
@@ -209,11 +209,11 @@ impl UpgradeServer {
     fn next(
         &self,
         stream: &UnixStream,
-        afar: &RemoteLedger,
+        remote: &RemoteLedger,
     ) -> Result<Option<FromSuccessor>, UpgradeEnd> {
         match protocol::receive(stream).map_err(|_| UpgradeEnd::Lost)? {
-            FromSuccessor::Has(number) => afar.has(number),
-            FromSuccessor::Answer { call, answer } => afar.answer(call, answer),
+            FromSuccessor::Has(number) => remote.has(number),
+            FromSuccessor::Answer { call, answer } => remote.answer(call, answer),
             FromSuccessor::Failed(why) => return Err(UpgradeEnd::Failed(why)),
             said => return Ok(Some(said)),
         }
@@ -222,22 +222,22 @@ impl UpgradeServer {
 
     /// The successor is dead: everything is this process' again. `given` is what was in memory alone
     /// when the store went, if it did.
-    fn take_back(&self, afar: &RemoteLedger, given: Option<InMemoryState>) {
-        afar.broken();
+    fn take_back(&self, remote: &RemoteLedger, given: Option<InMemoryState>) {
+        remote.broken();
         match given {
             // Nobody else read it: there is nothing to read again, and calls may go on in it.
-            None => self.ledger.stay(afar),
+            None => self.ledger.stay(remote),
             Some(given) => {
-                self.reclaim_store(afar, given);
-                self.ledger.move_back(afar);
+                self.reclaim_store(remote, given);
+                self.ledger.move_back(remote);
                 self.used_meanwhile();
             }
         }
         self.licenses.take_back();
     }
 
-    fn reclaim_store(&self, afar: &RemoteLedger, given: InMemoryState) {
-        let volatile = still_open(given, afar.held());
+    fn reclaim_store(&self, remote: &RemoteLedger, given: InMemoryState) {
+        let volatile = still_open(given, remote.held());
         while let Err(problem) = self.store.take_back(&volatile) {
             log::error!("The store cannot be reclaimed yet: {problem}.");
             std::thread::sleep(RETRY);

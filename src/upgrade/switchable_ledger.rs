@@ -37,7 +37,7 @@ pub struct SwitchableLedger {
     /// the ledger has gone; whoever moves it first says so, then waits until none is counted.
     calls: InFlightCalls,
     moved: AtomicBool,
-    afar: ArcSwapOption<RemoteLedger>,
+    remote: ArcSwapOption<RemoteLedger>,
 }
 
 /// Counted by each thread in a place of its own, so that threads do not wait for each other's cache lines.
@@ -82,7 +82,7 @@ impl SwitchableLedger {
             store,
             calls: InFlightCalls::default(),
             moved: AtomicBool::new(false),
-            afar: ArcSwapOption::empty(),
+            remote: ArcSwapOption::empty(),
         })
     }
 
@@ -92,15 +92,15 @@ impl SwitchableLedger {
         (!self.moved.load(SeqCst)).then_some(call)
     }
 
-    /// Sends all further calls to `afar`, and waits until none is under way here; false when some took
+    /// Sends all further calls to `remote`, and waits until none is under way here; false when some took
     /// too long, and the ledger is still here.
-    pub fn move_to(&self, afar: Arc<RemoteLedger>, within: Duration) -> bool {
-        self.afar.store(Some(afar.clone()));
+    pub fn move_to(&self, remote: Arc<RemoteLedger>, within: Duration) -> bool {
+        self.remote.store(Some(remote.clone()));
         self.moved.store(true, SeqCst);
         let deadline = Instant::now() + within;
         while !self.calls.are_over() {
             if Instant::now() >= deadline {
-                self.stay(&afar);
+                self.stay(&remote);
                 return false;
             }
             std::thread::sleep(LOOK);
@@ -109,19 +109,19 @@ impl SwitchableLedger {
     }
 
     /// The ledger was not given away after all: what was to be said there is done here.
-    pub fn stay(&self, afar: &RemoteLedger) {
-        let deeds = afar.close(|| self.moved.store(false, SeqCst));
+    pub fn stay(&self, remote: &RemoteLedger) {
+        let deeds = remote.close(|| self.moved.store(false, SeqCst));
         deeds.into_iter().for_each(|deed| self.did(deed));
-        afar.moved();
+        remote.moved();
     }
 
     /// The ledger was read again here, places included, and does what the other process may not have
     /// heard.
-    pub fn move_back(&self, afar: &RemoteLedger) {
+    pub fn move_back(&self, remote: &RemoteLedger) {
         // In one step: who is told that it moved finds it here.
-        let deeds = afar.close(|| self.moved.store(false, SeqCst));
+        let deeds = remote.close(|| self.moved.store(false, SeqCst));
         deeds.into_iter().for_each(|deed| self.redo(deed));
-        afar.moved();
+        remote.moved();
     }
 
     /// Calls have no effect any more: the process ends. False when some are under way still.
@@ -151,7 +151,7 @@ impl SwitchableLedger {
     }
 
     fn tell(&self, deed: LedgerCommand) {
-        let told = self.afar.load_full().map(|afar| afar.tell(deed.clone()));
+        let told = self.remote.load_full().map(|remote| remote.tell(deed.clone()));
         // It came back in the same moment.
         if told == Some(Err(LedgerMoved)) {
             self.did(deed);
@@ -159,8 +159,8 @@ impl SwitchableLedger {
     }
 
     async fn ask(&self, question: &LedgerQuery) -> Option<LedgerReply> {
-        let afar = self.afar.load_full()?;
-        tokio::time::timeout(PATIENCE, afar.ask(question.clone())).await.ok()?
+        let remote = self.remote.load_full()?;
+        tokio::time::timeout(PATIENCE, remote.ask(question.clone())).await.ok()?
     }
 }
 

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use gatekeeper_filters::kernel::{Exchange, ModelRequest, OnDisconnect, RequestMembers, Target};
-use pingora_core::{Error, protocols::http::client::HttpSession};
+use pingora_core::Error;
 use tokio::time::Instant;
 
 use super::{
@@ -13,10 +13,10 @@ use super::{
     client_response::ClientResponse,
     connector::{self, Connector, ProviderConnection},
     deadlines::Deadlines,
-    http_io::{brief, ended, is_peer_closed, read_head, was_refused, write_body},
+    provider_session::{ProviderSession, ResponseHeaders, brief, is_peer_closed, was_refused},
     rate_limit_headers,
     relay::{self, Relay},
-    request, socket_options, stream_events,
+    request, stream_events,
     wait::{CONNECTION, FIRST_BYTE, watch},
 };
 use crate::{
@@ -202,60 +202,54 @@ impl Attempt<'_> {
         let length = body.iter().map(Bytes::len).sum();
         let ProviderConnection { session, sent_whole, reused, .. } = connection;
         let reused = *reused;
-        let http2 = session.as_http2().is_some();
         let what = request::UpstreamCall {
             endpoint: request::at(exchange, self.target),
             model: &self.target.model,
             is_stream: ask.stream,
             api_version: exchange.api_version.as_deref(),
         };
-        let head = request::head(self.provider(), self.lease.key(), &what, length, http2)
-            .map_err(|error| AttemptError::from(Failure::broken(brief(&error))))?;
+        let head =
+            request::head(self.provider(), self.lease.key(), &what, length, session.is_http2())
+                .map_err(|error| AttemptError::from(Failure::broken(brief(&error))))?;
         let connected = if reused { Instant::from_std(self.began) } else { Instant::now() };
         watchdog.expect_before(connected, self.end_of(connected, self.timeouts.first_byte));
         exchange.progress.sent = true;
         let write = async {
-            if !reused {
-                socket_options::cork(session);
-            }
-            session.write_request_header(Box::new(head)).await?;
-            *sent_whole = write_body(session, body).await?;
-            socket_options::flush(session);
+            *sent_whole = session.write(head, body).await?;
             Ok::<(), Box<Error>>(())
         };
         // A provider does not begin to answer half a request: nothing is there to be drained.
         watch(down, watchdog, OnDisconnect::Cut, FIRST_BYTE, pin!(write)).await??;
         exchange.written = Some(std::time::Instant::now()).filter(|_| *sent_whole);
-        let (leaving, answer) = (exchange.on_disconnect(), pin!(read_head(session)));
+        let (leaving, answer) = (exchange.on_disconnect(), pin!(session.read_head()));
         Ok(watch(down, watchdog, leaving, FIRST_BYTE, answer).await??)
     }
 
     /// Judges the head and hands the body to the relay, or reads what the error says.
     async fn receive(
         &self,
-        session: &mut HttpSession,
+        session: &mut ProviderSession,
         relay: &mut Relay<'_, '_>,
     ) -> Result<(), AttemptError> {
-        let Some(head) = session.response_header() else {
+        let Some(status) = session.status() else {
             return Err(Failure::reset("no answer").into());
         };
-        let status = head.status.as_u16();
-        let left = rate_limit_headers::left(self.target.dialect, &head.headers);
+        let left = rate_limit_headers::left(self.target.dialect, &*session);
         self.lease.allows(left, relay.now.into_std());
         if !(200..300).contains(&status) {
             // What is refused is not worked on.
             relay.exchange.written = None;
-            let headers = head.headers.clone();
+            let headers = session.headers();
             let body = read_error(session, relay).await?;
             return Err(classify::judge(self.target.dialect, status, &headers, &body).into());
         }
         relay.exchange.progress.answered = true;
         relay.exchange.headed = Some(relay.now.into_std());
-        let encoded = head.headers.get(http::header::CONTENT_ENCODING);
-        if encoded.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let encoded = session.field(&http::header::CONTENT_ENCODING);
+        if encoded.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
             return Err(Failure::broken("a compressed answer though none was asked for").into());
         }
-        let kind = BodyType::of(head.headers.get(http::header::CONTENT_TYPE));
+        let kind = BodyType::of(session.field(&http::header::CONTENT_TYPE));
         match (relay.ask.stream, kind) {
             (true, BodyType::Events | BodyType::Unsure) => {
                 let odd_type = kind == BodyType::Unsure;
@@ -292,9 +286,8 @@ enum BodyType {
 
 impl BodyType {
     /// Media types are compared without regard to case (RFC 9110, 8.3.1).
-    fn of(said: Option<&http::HeaderValue>) -> Self {
+    fn of(said: Option<&[u8]>) -> Self {
         let Some(said) = said else { return BodyType::Unsure };
-        let said = said.as_bytes();
         let end = memchr::memchr(b';', said).unwrap_or(said.len());
         let is = |kind: &str| said[..end].trim_ascii().eq_ignore_ascii_case(kind.as_bytes());
         match () {
@@ -356,7 +349,7 @@ impl From<SendError> for AttemptError {
 
 /// Reads what says that something went wrong, bounded in size and time; what came of it is enough.
 async fn read_error(
-    session: &mut HttpSession,
+    session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
 ) -> Result<Bytes, AttemptError> {
     relay.watchdog.expect_within(relay.now, ERROR_BODY_TIME);
@@ -403,18 +396,16 @@ impl BodyChunks {
 /// # Errors
 /// It breaks off or takes too long, or the app left. What came of it is in `body`.
 async fn read_bounded(
-    session: &mut HttpSession,
+    session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
     limit: usize,
     body: &mut BodyChunks,
 ) -> Result<bool, AttemptError> {
     let broken = |error: Box<Error>| Failure::cut(format!("in the answer: {}", brief(&error)));
-    let stated = session.response_header().and_then(|head| {
-        head.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse::<usize>().ok()
-    });
-    let stated = stated.unwrap_or(0).min(limit);
+    let stated = session.text(&http::header::CONTENT_LENGTH);
+    let stated = stated.and_then(|stated| stated.parse::<usize>().ok()).unwrap_or(0).min(limit);
     loop {
-        let read = relay.wait("answer", pin!(session.read_response_body())).await?;
+        let read = relay.wait("answer", pin!(session.read_body())).await?;
         let Some(chunk) = read.map_err(broken)? else { break };
         relay.down.drained(chunk.len())?;
         body.push(chunk, stated);
@@ -422,7 +413,7 @@ async fn read_bounded(
         if body.len() > limit {
             return Ok(false);
         }
-        if ended(session).map_err(broken)? {
+        if session.ended().map_err(broken)? {
             break;
         }
     }

@@ -23,7 +23,10 @@ use super::attempt_error::AttemptError;
 use crate::{
     dialect::{error_body, redact::ProviderMessage},
     downstream::respond::{self, within_write_time},
-    runtime::drain_slots::{DrainSlot, DrainSlots},
+    runtime::{
+        drain_slots::{DrainSlot, DrainSlots},
+        replays::Recorder,
+    },
 };
 
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -31,6 +34,14 @@ const COMMENT: &[u8] = b": keep-alive\n\n";
 
 /// How long the end of an app's connection may take; TLS has a last word.
 const SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// Why an answer is read on whose app is gone.
+enum Drain<'a> {
+    /// For the provider's own count, within bounds.
+    Counted(Box<DrainSlot<'a>>),
+    /// For others that ask the same.
+    Shared,
+}
 
 pub struct ClientResponse<'a> {
     session: &'a mut ServerSession,
@@ -43,7 +54,9 @@ pub struct ClientResponse<'a> {
     /// Whose places among them are taken.
     license: LicenseId,
     /// The app is gone, and its answer is read on.
-    drain: Option<Box<DrainSlot<'a>>>,
+    drain: Option<Drain<'a>>,
+    /// The answer is written down for others.
+    recorder: Option<Recorder>,
     /// How long the app has kept writes waiting since the provider was last waited for.
     held_up: Duration,
 }
@@ -56,9 +69,45 @@ impl<'a> ClientResponse<'a> {
         is_stream: bool,
         drains: &'a DrainSlots,
         license: LicenseId,
+        recorder: Option<Recorder>,
     ) -> Self {
-        let (head_sent, drain, held_up) = (false, None, Duration::ZERO);
-        Self { session, request_id, dialect, is_stream, head_sent, drains, license, drain, held_up }
+        if let Some(recorder) = &recorder {
+            recorder.is_for(is_stream);
+        }
+        Self {
+            session,
+            request_id,
+            dialect,
+            is_stream,
+            head_sent: false,
+            drains,
+            license,
+            drain: None,
+            recorder,
+            held_up: Duration::ZERO,
+        }
+    }
+
+    /// What it answers comes event by event.
+    pub fn make_stream(&mut self) {
+        self.is_stream = true;
+    }
+
+    /// Whether the app has heard anything.
+    pub fn has_begun(&self) -> bool {
+        self.head_sent
+    }
+
+    /// Whether others wait for the same answer.
+    pub fn is_shared(&self) -> bool {
+        self.recorder.as_ref().is_some_and(Recorder::has_followers)
+    }
+
+    /// Takes down for others what the app is about to get.
+    pub fn record(&mut self, head: Option<&ResponseHead>, bytes: &Bytes, is_whole: bool) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(head, bytes, is_whole);
+        }
     }
 
     /// How long the app has kept writes waiting since this was asked last.
@@ -81,7 +130,10 @@ impl<'a> ClientResponse<'a> {
         if self.is_gone() {
             return false;
         }
-        self.drain = self.drains.begin(self.license).map(Box::new);
+        self.drain = match self.is_shared() {
+            true => Some(Drain::Shared),
+            false => self.drains.begin(self.license).map(|slot| Drain::Counted(Box::new(slot))),
+        };
         if self.is_gone() {
             self.session.set_keepalive(None);
             let _ = tokio::time::timeout(SHUTDOWN, self.session.shutdown()).await;
@@ -94,15 +146,20 @@ impl<'a> ClientResponse<'a> {
     /// # Errors
     /// They were more than may be drained.
     pub fn drained(&mut self, bytes: usize) -> Result<(), AttemptError> {
-        let enough = self.drain.as_mut().is_none_or(|drain| drain.take(bytes));
+        let enough = match &mut self.drain {
+            Some(Drain::Counted(slot)) => slot.take(bytes),
+            Some(Drain::Shared) | None => true,
+        };
         if enough { Ok(()) } else { Err(AttemptError::AppLeft) }
     }
 
     /// Resolves when the app has left, or sent bytes that belong to no request; once it is gone,
     /// when draining has to end. Cancel-safe; only valid after the body was read to its end.
     pub async fn left(&mut self) {
-        if let Some(drain) = &mut self.drain {
-            return drain.ended().await;
+        match (&mut self.drain, &self.recorder) {
+            (Some(Drain::Counted(slot)), _) => return slot.ended().await,
+            (Some(Drain::Shared), Some(recorder)) => return recorder.deserted().await,
+            _ => {}
         }
         tokio::select! {
             _ = self.session.read_body_or_idle(true) => {}
@@ -117,6 +174,9 @@ impl<'a> ClientResponse<'a> {
     /// # Errors
     /// The app's connection failed.
     pub async fn keep_alive(&mut self) -> pingora_core::Result<()> {
+        if self.is_gone() {
+            return Ok(());
+        }
         let mut tasks = Vec::with_capacity(2);
         if !self.head_sent {
             let head =

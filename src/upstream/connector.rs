@@ -1,34 +1,42 @@
-//! Connections to providers, from Pingora's pool.
+//! Connections to providers: Pingora's connector opens them and keeps those of HTTP/2; those of HTTP/1 wait in
+//! [`IdleConnections`].
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use pingora_core::{
     Error, ErrorType,
-    connectors::{
-        ConnectorOptions,
-        http::{v1, v2},
-    },
+    connectors::{ConnectorOptions, http::v2},
     protocols::http::client::HttpSession,
-    server::configuration::ServerConf,
+    server::{ShutdownWatch, configuration::ServerConf},
+    services::background::BackgroundService,
     upstreams::peer::{HttpPeer, Peer},
 };
+use tokio::time::MissedTickBehavior;
 
+use super::{
+    http1::Http1Session, idle_connections::IdleConnections, provider_session::ProviderSession,
+};
 use crate::os::fd_limit::FdBudget;
 
-const RELEASE: Duration = Duration::from_secs(1);
+/// How long a goodbye may take.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// How often idle connections are looked at. One that a provider closed is found at once when it is to be used.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// There is no file descriptor for a new connection: no provider's fault.
 pub const NO_ROOM: ErrorType = ErrorType::Custom("no room for a connection");
 
 pub struct Connector {
-    h1: v1::Connector,
-    h2: v2::Connector,
+    http2: v2::Connector,
+    idle: IdleConnections,
     descriptors: Option<Arc<FdBudget>>,
 }
 
-/// A connection and where it leads, so that it can go back to the pool. Large: keep it in a box.
+/// A connection and where it leads, so that it can be given back. Large: keep it in a box.
 pub struct ProviderConnection {
-    pub session: HttpSession,
+    pub session: ProviderSession,
     pub reused: bool,
     /// The whole request was written. Without that an HTTP/1 connection must not serve another: its
     /// provider would take the next request for the rest of this body.
@@ -38,10 +46,9 @@ pub struct ProviderConnection {
 
 impl Connector {
     pub fn new(conf: &ServerConf) -> Self {
-        let options = ConnectorOptions::from_server_conf(conf);
         Self {
-            h1: v1::Connector::new(Some(options.clone())),
-            h2: v2::Connector::new(Some(options)),
+            http2: v2::Connector::new(Some(ConnectorOptions::from_server_conf(conf))),
+            idle: IdleConnections::new(conf.threads, conf.upstream_keepalive_pool_size),
             descriptors: None,
         }
     }
@@ -63,8 +70,9 @@ impl Connector {
         fresh: bool,
     ) -> pingora_core::Result<Box<ProviderConnection>> {
         let pooled = if fresh { None } else { self.pooled(peer).await };
-        let (session, reused) = match pooled {
-            Some(session) => (session, true),
+        let reused = pooled.is_some();
+        let session = match pooled {
+            Some(session) => session,
             None if self.descriptors.as_ref().is_some_and(|known| !known.has_room()) => {
                 return Error::e_explain(NO_ROOM, "too many files are open");
             }
@@ -74,22 +82,19 @@ impl Connector {
         Ok(Box::new(ProviderConnection { session, reused, sent_whole: false, peer: peer.clone() }))
     }
 
-    async fn pooled(&self, peer: &HttpPeer) -> Option<HttpSession> {
-        if peer.tls()
+    async fn pooled(&self, peer: &HttpPeer) -> Option<ProviderSession> {
+        if peer.tls() {
             // A pooled connection that fails is as good as none.
-            && let Ok(Some(session)) = self.h2.reused_http_session(peer).await
-        {
-            return Some(HttpSession::H2(session));
+            let pooled = Box::pin(self.http2.reused_http_session(peer)).await;
+            if let Ok(Some(session)) = pooled {
+                return Some(ProviderSession::Http2(Box::new(session)));
+            }
         }
-        self.h1.reused_http_session(peer).await.map(HttpSession::H1)
+        let stream = self.idle.take(peer.reuse_hash())?;
+        Some(ProviderSession::Http1(Http1Session::new(stream)))
     }
 
-    /// A new connection, or one that came back to the pool just now.
-    async fn open(
-        &self,
-        peer: &HttpPeer,
-        fresh: bool,
-    ) -> pingora_core::Result<(HttpSession, bool)> {
+    async fn open(&self, peer: &HttpPeer, fresh: bool) -> pingora_core::Result<ProviderSession> {
         let mut alone = peer.clone();
         if fresh {
             // Another group never meets a pooled connection, and an HTTP/2 connection of one stream
@@ -97,39 +102,59 @@ impl Connector {
             alone.group_key = 1;
             alone.options.max_h2_streams = 1;
         }
-        if peer.tls() {
-            return Ok((self.h2.new_http_session::<_, ()>(&alone).await?, false));
+        match self.http2.new_http_session::<_, ()>(&alone).await? {
+            HttpSession::H1(session) => {
+                Ok(ProviderSession::Http1(Http1Session::new(session.into_inner())))
+            }
+            HttpSession::H2(session) => Ok(ProviderSession::Http2(Box::new(session))),
+            HttpSession::Custom(()) => {
+                Error::e_explain(ErrorType::InternalError, "a protocol that was not asked for")
+            }
         }
-        let (session, reused) = self.h1.get_http_session(&alone).await?;
-        Ok((HttpSession::H1(session), reused))
     }
 
     /// Marks an HTTP/2 connection on which a request got no answer in time as not to be used again:
     /// when it is dead, every request on it would wait as long.
     pub fn discard_pooled(connection: &ProviderConnection) {
-        if let HttpSession::H2(http2) = &connection.session {
-            http2.conn.mark_shutdown();
+        if let ProviderSession::Http2(session) = &connection.session {
+            session.conn.mark_shutdown();
         }
     }
 
     /// Gives a connection back. It is kept if the answer was read to its end, closed otherwise;
     /// an unfinished HTTP/2 stream is reset and its connection lives on.
     pub async fn release(&self, connection: Box<ProviderConnection>) {
-        let ProviderConnection { mut session, peer, sent_whole, .. } = *connection;
-        if !sent_whole && session.as_http1().is_some() {
-            let _ = tokio::time::timeout(RELEASE, session.shutdown()).await;
-            return;
-        }
+        let ProviderConnection { session, peer, sent_whole, .. } = *connection;
         let idle = peer.idle_timeout();
         match session {
-            HttpSession::H1(session) => {
-                let release = self.h1.release_http_session(session, &*peer, idle);
-                if tokio::time::timeout(RELEASE, release).await.is_err() {
-                    log::debug!("A connection could not be closed in time.");
-                }
+            ProviderSession::Http2(session) => {
+                self.http2.release_http_session(*session, &*peer, idle);
             }
-            HttpSession::H2(session) => self.h2.release_http_session(session, &*peer, idle),
-            HttpSession::Custom(()) => {}
+            ProviderSession::Http1(mut session) if !sent_whole || !session.is_reusable() => {
+                let _ = tokio::time::timeout(SHUTDOWN, session.shutdown()).await;
+            }
+            ProviderSession::Http1(session) => {
+                self.idle.put(peer.reuse_hash(), session.into_stream(), idle);
+            }
+        }
+    }
+}
+
+/// Closes idle connections of HTTP/1 that are of no use any more.
+pub struct IdleSweeper {
+    pub connectors: Vec<Arc<Connector>>,
+}
+
+#[async_trait]
+impl BackgroundService for IdleSweeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut looks = tokio::time::interval(SWEEP);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = looks.tick() => self.connectors.iter().for_each(|one| one.idle.sweep()),
+                _ = shutdown.changed() => return,
+            }
         }
     }
 }

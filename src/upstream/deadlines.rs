@@ -8,6 +8,7 @@ use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::near_timer;
 use crate::runtime::drain_slots;
 
 /// A stream without output for so long gets a header and an SSE comment: Node's fetch gives up
@@ -40,6 +41,7 @@ pub struct Deadlines {
 
 impl Deadlines {
     pub fn new(total: Duration, is_stream: bool) -> Self {
+        near_timer::keep();
         let now = Instant::now();
         let quiet = is_stream.then(|| now + QUIET);
         Self {

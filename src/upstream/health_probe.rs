@@ -13,8 +13,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use pingora_core::{
-    Error, ErrorType, protocols::http::client::HttpSession, server::ShutdownWatch,
-    services::background::BackgroundService,
+    Error, ErrorType, server::ShutdownWatch, services::background::BackgroundService,
 };
 use pingora_load_balancing::{Backend, health_check::HealthCheck};
 use tokio::task::JoinSet;
@@ -22,7 +21,7 @@ use tokio::task::JoinSet;
 use super::{
     classify::{self, Classification},
     connector::{Connector, ProviderConnection},
-    http_io::{ended, read_head},
+    provider_session::ProviderSession,
     request,
 };
 use crate::{
@@ -161,26 +160,23 @@ impl ModelList<'_> {
         key: &MasterKey,
     ) -> pingora_core::Result<(u16, HeaderMap, Bytes)> {
         let session = &mut connection.session;
-        let http2 = session.as_http2().is_some();
-        session.write_request_header(Box::new(request::model_list(provider, key, http2)?)).await?;
-        session.finish_request_body().await?;
-        connection.sent_whole = true;
-        read_head(session).await?;
-        let Some(head) = session.response_header() else {
+        let head = request::model_list(provider, key, session.is_http2())?;
+        connection.sent_whole = session.write(head, &[]).await?;
+        session.read_head().await?;
+        let Some(status) = session.status() else {
             return Error::e_explain(ErrorType::ReadError, "no answer");
         };
-        let (status, headers) = (head.status.as_u16(), head.headers.clone());
-        Ok((status, headers, read_some(session).await?))
+        Ok((status, session.headers(), read_some(session).await?))
     }
 }
 
 /// Enough to know what an error says.
-async fn read_some(session: &mut HttpSession) -> pingora_core::Result<Bytes> {
+async fn read_some(session: &mut ProviderSession) -> pingora_core::Result<Bytes> {
     let mut body = BytesMut::new();
     while body.len() < ENOUGH {
-        let Some(chunk) = session.read_response_body().await? else { break };
+        let Some(chunk) = session.read_body().await? else { break };
         body.extend_from_slice(&chunk);
-        if ended(session)? {
+        if session.ended()? {
             break;
         }
     }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use gatekeeper_filters::kernel::Dialect;
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use jiff::fmt::rfc2822::DateTimeParser;
 
+use super::provider_session::ResponseHeaders;
 use crate::pool::rate_headroom::LimitStatus;
 
 /// The headers of one limit.
@@ -64,28 +65,24 @@ fn all() -> impl Iterator<Item = &'static LimitHeaders> {
 }
 
 impl LimitHeaders {
-    fn remaining(&self, headers: &HeaderMap) -> Option<u64> {
-        text(headers, &self.remaining)?.parse().ok()
+    fn remaining(&self, headers: &impl ResponseHeaders) -> Option<u64> {
+        headers.text(&self.remaining)?.parse().ok()
     }
 
-    fn reset(&self, headers: &HeaderMap) -> Option<Duration> {
-        let reset = text(headers, &self.reset)?;
+    fn reset(&self, headers: &impl ResponseHeaders) -> Option<Duration> {
+        let reset = headers.text(&self.reset)?;
         duration(reset).or_else(|| until(reset, headers))
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
 /// From now to a moment. Now is what the answer says: with our own clock a day behind, a key would rest
 /// a day too long.
-fn until(moment: &str, headers: &HeaderMap) -> Option<Duration> {
+fn until(moment: &str, headers: &impl ResponseHeaders) -> Option<Duration> {
     Some(time_to(moment.parse().ok()?, headers))
 }
 
-fn time_to(moment: jiff::Timestamp, headers: &HeaderMap) -> Duration {
-    let stated = text(headers, &http::header::DATE).and_then(date);
+fn time_to(moment: jiff::Timestamp, headers: &impl ResponseHeaders) -> Duration {
+    let stated = headers.text(&http::header::DATE).and_then(date);
     let now = stated.unwrap_or_else(jiff::Timestamp::now);
     Duration::try_from(moment.duration_since(now)).unwrap_or_default()
 }
@@ -98,29 +95,30 @@ fn date(text: &str) -> Option<jiff::Timestamp> {
 
 /// What is left of each limit that an answer states. Every answer is asked for them: only names that its
 /// dialect has are looked up.
-pub fn left(dialect: Dialect, headers: &HeaderMap) -> impl Iterator<Item = LimitStatus> {
+pub fn left(dialect: Dialect, headers: &impl ResponseHeaders) -> impl Iterator<Item = LimitStatus> {
     let names: &[LimitHeaders] = match dialect {
         Dialect::OpenAi => &COMMON,
         Dialect::Anthropic => &ANTHROPIC,
         Dialect::Gemini => &[],
     };
     names.iter().filter_map(|name| {
-        let limit = text(headers, &name.limit)?.parse().ok()?;
+        let limit = headers.text(&name.limit)?.parse().ok()?;
         let remaining = name.remaining(headers)?;
         Some(LimitStatus { remaining, limit, reset: name.reset(headers) })
     })
 }
 
 /// `retry-after-ms`, else `retry-after` (seconds, or a date), else the reset of the limit that ran out.
-pub fn stated_pause(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<f64>().ok();
-    if let Some(ms) = number("retry-after-ms") {
+pub fn stated_pause(headers: &impl ResponseHeaders) -> Option<Duration> {
+    const MS: HeaderName = HeaderName::from_static("retry-after-ms");
+    let number = |name: &HeaderName| headers.text(name)?.parse::<f64>().ok();
+    if let Some(ms) = number(&MS) {
         return seconds(ms / 1000.0);
     }
-    if let Some(pause) = number("retry-after") {
+    if let Some(pause) = number(&http::header::RETRY_AFTER) {
         return seconds(pause);
     }
-    if let Some(pause) = text(headers, &http::header::RETRY_AFTER).and_then(date) {
+    if let Some(pause) = headers.text(&http::header::RETRY_AFTER).and_then(date) {
         return Some(time_to(pause, headers));
     }
     let resets: Vec<(bool, Duration)> = all()
@@ -171,6 +169,8 @@ pub fn duration(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     #[test]
@@ -194,8 +194,10 @@ mod tests {
     #[test]
     fn the_most_exact_statement_wins() {
         let pause = |list: &[(&'static str, &'static str)]| {
-            let headers =
-                list.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
+            let headers: HeaderMap = list
+                .iter()
+                .map(|(n, v)| (HeaderName::from_static(n), v.parse().unwrap()))
+                .collect();
             stated_pause(&headers).map(|pause| pause.as_millis())
         };
         assert_eq!(pause(&[("retry-after", "1"), ("retry-after-ms", "885")]), Some(885));
@@ -226,7 +228,7 @@ mod tests {
             ("anthropic-ratelimit-requests-remaining".parse().unwrap(), "0".parse().unwrap()),
             ("anthropic-ratelimit-requests-reset".parse().unwrap(), moment.parse().unwrap()),
         ];
-        let left = stated_pause(&headers.into_iter().collect()).unwrap();
+        let left = stated_pause(&headers.into_iter().collect::<HeaderMap>()).unwrap();
         assert!((88..=90).contains(&left.as_secs()), "{left:?}");
         let dated = [
             ("date", "Fri, 27 Nov 2020 21:50:00 GMT"),

@@ -19,7 +19,6 @@ use gatekeeper_filters::{
     meter::{self, Reading},
 };
 use http::{HeaderName, HeaderValue};
-use pingora_core::protocols::http::client::HttpSession;
 use tokio::time::Instant;
 
 use super::{
@@ -27,7 +26,7 @@ use super::{
     classify::{self, Failure},
     client_response::ClientResponse,
     deadlines::Deadlines,
-    http_io::{brief, ended},
+    provider_session::{ProviderSession, brief},
     socket_options,
     stream_events::{StreamError, StreamEvents},
     wait::{self, watch},
@@ -195,7 +194,7 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Attempt
         return Err(Failure::broken("a JSON answer without an answer").into());
     }
     relay.snapshot.chain.chunk(relay.exchange, &reading);
-    if relay.down.is_gone() {
+    if relay.down.is_gone() && !relay.down.is_shared() {
         // All of it was seen here.
         relay.exchange.written = None;
         return Ok(());
@@ -213,6 +212,10 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Attempt
     let head = relay.head();
     relay.commit();
     relay.settle(DELIVERED);
+    relay.down.record(Some(&head), &body, true);
+    if relay.down.is_gone() {
+        return Ok(());
+    }
     relay.down.whole(&head, body).await.map_err(|_| AttemptError::AppLeft)
 }
 
@@ -221,7 +224,7 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Attempt
 /// # Errors
 /// Before the commit a failure that another key may mend; after it [`AttemptError::Broken`].
 pub async fn stream(
-    session: &mut HttpSession,
+    session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
     first_token: Instant,
     odd_type: bool,
@@ -241,7 +244,7 @@ pub async fn stream(
 }
 
 async fn relay_events(
-    session: &mut HttpSession,
+    session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
     events: &mut StreamEvents,
     first_token: Instant,
@@ -314,7 +317,7 @@ async fn hand_on(
     committed: bool,
 ) -> Result<(), AttemptError> {
     let bytes = events.out.take();
-    if relay.down.is_gone() {
+    if relay.down.is_gone() && !relay.down.is_shared() {
         return Ok(());
     }
     let head = (!committed).then(|| relay.head());
@@ -322,6 +325,10 @@ async fn hand_on(
     if events.complete {
         // In the journal before the last bytes leave: what was delivered is never free.
         relay.settle(DELIVERED);
+    }
+    relay.down.record(head.as_ref(), &bytes, events.complete);
+    if relay.down.is_gone() {
+        return Ok(());
     }
     match relay.down.stream(head.as_ref(), bytes, events.complete).await {
         Ok(()) => relay.watchdog.wrote(relay.now),
@@ -367,13 +374,13 @@ async fn break_off(
 /// ended. When the last write, at `written`, was just now, more is let come first: a stream is
 /// written once a millisecond at most.
 async fn read_on(
-    session: &mut HttpSession,
+    session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
     events: &mut StreamEvents,
     written: Option<Instant>,
 ) -> Result<bool, AttemptError> {
     use futures_util::FutureExt;
-    let mut next = Some(relay.wait("event", pin!(session.read_response_body())).await?);
+    let mut next = Some(relay.wait("event", pin!(session.read_body())).await?);
     let mut taken = 0;
     while let Some(read) = next {
         let (chain, exchange) = (&relay.snapshot.chain, &mut *relay.exchange);
@@ -383,7 +390,7 @@ async fn read_on(
                 let length = chunk.len();
                 events.take(chunk, &mut watch);
                 relay.down.drained(length)?;
-                ended(session)
+                session.ended()
             }
             Ok(None) => Ok(true),
             Err(error) => Err(error),
@@ -413,13 +420,13 @@ async fn read_on(
             // Lets the runtime hear of what has come.
             tokio::task::yield_now().await;
         }
-        next = tokio::task::unconstrained(session.read_response_body()).now_or_never();
+        next = tokio::task::unconstrained(session.read_body()).now_or_never();
     }
     Ok(false)
 }
 
 /// Reads what a provider still sends after the last event, so that its connection can serve again.
-async fn read_out(session: &mut HttpSession) {
-    let read = async { while let Ok(Some(_)) = session.read_response_body().await {} };
+async fn read_out(session: &mut ProviderSession) {
+    let read = async { while let Ok(Some(_)) = session.read_body().await {} };
     let _ = tokio::time::timeout(READ_OUT, read).await;
 }

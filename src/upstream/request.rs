@@ -3,7 +3,9 @@
 //! Method and path come from the route, headers from the list below, the one credential from the
 //! key. What the app sent can't leak, because nothing is carried over by default.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
+use bytes::{BufMut, Bytes, BytesMut};
 use gatekeeper_filters::kernel::{
     Dialect, Endpoint, Exchange, LicenseId, ModelRequest, RequestMembers, Target, json::Reader,
 };
@@ -11,19 +13,28 @@ use http::{
     HeaderName, HeaderValue, Method, Uri, Version,
     header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST},
     request::Parts,
+    uri::PathAndQuery,
 };
 use pingora_core::{ErrorType, OrErr};
 use pingora_http::RequestHeader;
 
+use super::provider_session::RequestHead;
 use crate::{
     dialect::allowed_fields,
-    pool::{ProviderPool, key::MasterKey, request_head::common_head},
+    pool::{
+        ProviderPool,
+        key::MasterKey,
+        request_head::{self, CommonHead},
+    },
 };
 
 /// `anthropic-version`, required by its reference.
 const API_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 /// For apps that send none: the one whose rules don't change.
 const STEADY_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// Room for the fields of a head that differ from request to request.
+const OWN_FIELDS: usize = 512;
 
 /// What one attempt asks of a provider.
 pub struct UpstreamCall<'a> {
@@ -50,29 +61,42 @@ pub fn head(
     what: &UpstreamCall<'_>,
     length: usize,
     http2: bool,
-) -> pingora_core::Result<RequestHeader> {
-    let mut head = provider.heads[what.endpoint as usize].clone();
-    match what.endpoint {
-        Endpoint::Generate => {
-            let path = format!("{}{}", head.uri.path(), generate(what.model, what.is_stream));
-            head.uri = path.parse().or_err(ErrorType::InvalidHTTPHeader, "upstream path")?;
-        }
-        Endpoint::Messages => {
-            let version = what.api_version.and_then(|version| HeaderValue::from_str(version).ok());
-            head.headers.insert(API_VERSION, version.unwrap_or(STEADY_VERSION));
-        }
-        Endpoint::Chat | Endpoint::Responses | Endpoint::Embeddings => {}
+) -> pingora_core::Result<RequestHead> {
+    let common = &provider.heads[what.endpoint as usize];
+    let mut uri = Cow::Borrowed(&common.parts.uri);
+    if what.endpoint == Endpoint::Generate {
+        let path = format!("{}{}", uri.path(), generate(what.model, what.is_stream));
+        uri = Cow::Owned(path.parse().or_err(ErrorType::InvalidHTTPHeader, "upstream path")?);
     }
-    if http2 {
-        to_http2(&mut head, provider)?;
-    }
+    let version = (what.endpoint == Endpoint::Messages).then(|| {
+        let version = what.api_version.and_then(|version| HeaderValue::from_str(version).ok());
+        (API_VERSION, version.unwrap_or(STEADY_VERSION))
+    });
     let accept = if what.is_stream { "text/event-stream" } else { "application/json" };
-    head.headers.insert(ACCEPT, HeaderValue::from_static(accept));
-    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    // The one credential there is: the head was made from nothing.
-    let (name, secret) = key.credential();
-    head.headers.insert(name, secret);
-    Ok(head.into())
+    let accept = (ACCEPT, HeaderValue::from_static(accept));
+    let length_field = (CONTENT_LENGTH, HeaderValue::from(length));
+    // The one credential there is: the head is made from nothing.
+    let own = [Some(&accept), Some(&length_field), Some(key.credential()), version.as_ref()];
+    let own = own.into_iter().flatten();
+    if http2 {
+        let mut head = common.parts.clone();
+        head.uri = uri.into_owned();
+        head.headers.extend(own.cloned());
+        return to_http2(head, provider);
+    }
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let mut wire = BytesMut::with_capacity(OWN_FIELDS + path.len() + common.wire.len() + length);
+    request_line(&mut wire, &common.parts.method, path);
+    wire.put_slice(&common.wire);
+    own.for_each(|(name, value)| request_head::put_field(&mut wire, name, value));
+    wire.put_slice(b"\r\n");
+    Ok(RequestHead::Http1(wire))
+}
+
+fn request_line(wire: &mut BytesMut, method: &Method, path: &str) {
+    for part in [method.as_str(), " ", path, " HTTP/1.1\r\n"] {
+        wire.put_slice(part.as_bytes());
+    }
 }
 
 /// The end of Gemini's path.
@@ -89,32 +113,38 @@ pub fn model_list(
     provider: &ProviderPool,
     key: &MasterKey,
     http2: bool,
-) -> pingora_core::Result<RequestHeader> {
+) -> pingora_core::Result<RequestHead> {
     let path = format!("{}/models", provider.settings.base.path);
-    let head = common_head(&path, &provider.authority);
-    let mut head = head.or_err(ErrorType::InvalidHTTPHeader, "upstream request")?;
+    let head = CommonHead::new(&path, &provider.authority);
+    let mut head = head.or_err(ErrorType::InvalidHTTPHeader, "upstream request")?.parts;
     head.method = Method::GET;
     head.headers.remove(CONTENT_TYPE);
-    if http2 {
-        to_http2(&mut head, provider)?;
-    }
     if provider.settings.dialect == Dialect::Anthropic {
         head.headers.insert(API_VERSION, STEADY_VERSION);
     }
-    let (name, secret) = key.credential();
+    let (name, secret) = key.credential().clone();
     head.headers.insert(name, secret);
-    Ok(head.into())
+    if http2 {
+        return to_http2(head, provider);
+    }
+    let mut wire = BytesMut::with_capacity(OWN_FIELDS);
+    request_line(&mut wire, &head.method, &path);
+    for (name, value) in &head.headers {
+        request_head::put_field(&mut wire, name, value);
+    }
+    wire.put_slice(b"\r\n");
+    Ok(RequestHead::Http1(wire))
 }
 
 /// HTTP/2 wants the authority in the URI, HTTP/1 in `Host`.
-fn to_http2(head: &mut Parts, provider: &ProviderPool) -> pingora_core::Result<()> {
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+fn to_http2(mut head: Parts, provider: &ProviderPool) -> pingora_core::Result<RequestHead> {
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let authority = provider.authority.as_bytes();
     let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path).build();
     head.uri = uri.or_err(ErrorType::InvalidHTTPHeader, "upstream URI")?;
     head.version = Version::HTTP_2;
     head.headers.remove(HOST);
-    Ok(())
+    Ok(RequestHead::Http2(Box::new(RequestHeader::from(head))))
 }
 
 /// The body of one attempt, in pieces. Members that nobody changed are the app's own bytes, so two

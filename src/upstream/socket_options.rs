@@ -1,31 +1,11 @@
-//! Socket options of the client connection: TCP_CORK and the receive low-water mark.
+//! Socket options: how a gathering stream is woken, and what is saved up for a slow reader.
 
 use std::{ffi::c_int, os::fd::BorrowedFd};
 
-use pingora_core::protocols::{
-    Stream,
-    http::{ServerSession, client::HttpSession},
-};
-use rustix::net::sockopt::{set_socket_send_buffer_size, set_tcp_cork, set_tcp_nodelay};
+use pingora_core::protocols::{Stream, http::ServerSession};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 
-/// Holds back what is written to a new connection until [`flush`].
-///
-/// Pingora writes the head of an upstream request by itself, so head and body would go out as two
-/// packets and wake the provider twice. A corked socket holds the head back until the body is
-/// there. Linux lets go by itself after 200 ms (tcp(7)), so a flush that is forgotten delays, and
-/// never loses, anything. A connection stays corked as long as it lives.
-pub fn cork(session: &HttpSession) {
-    if let Some(socket) = socket(session) {
-        let _ = set_tcp_cork(socket, true);
-    }
-}
-
-/// Lets everything go that was written: setting `TCP_NODELAY` does, also while corked (tcp(7)).
-pub fn flush(session: &HttpSession) {
-    if let Some(socket) = socket(session) {
-        let _ = set_tcp_nodelay(socket, true);
-    }
-}
+use super::provider_session::ProviderSession;
 
 /// Bytes that wake a stream which is gathering. More than that in a millisecond is worth a look.
 const WORTH_A_WAKE: c_int = 32 * 1024;
@@ -34,9 +14,9 @@ const WORTH_A_WAKE: c_int = 32 * 1024;
 ///
 /// Setting the mark back to one byte tells of what has come meanwhile (Linux's `tcp_set_rcvlowat`),
 /// and so does the end of the connection at any time.
-pub fn gather(session: &HttpSession, on: bool) {
-    if let Some(socket) = socket(session) {
-        set_receive_mark(socket, if on { WORTH_A_WAKE } else { 1 });
+pub fn gather(session: &ProviderSession, on: bool) {
+    if let Some(stream) = session.stream() {
+        set_receive_mark(descriptor(stream), if on { WORTH_A_WAKE } else { 1 });
     }
 }
 
@@ -46,10 +26,6 @@ pub fn set_cork(session: &ServerSession, bytes: usize) {
         // It doubles the number for what it keeps beside them.
         let _ = set_socket_send_buffer_size(descriptor(stream), bytes / 2);
     }
-}
-
-fn socket(session: &HttpSession) -> Option<BorrowedFd<'_>> {
-    session.as_http1().and_then(|_| session.stream()).map(descriptor)
 }
 
 #[allow(unsafe_code)]

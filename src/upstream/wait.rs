@@ -66,9 +66,13 @@ pub async fn let_go(
     watchdog: &mut Deadlines,
     leaving: OnDisconnect,
 ) -> Result<(), AttemptError> {
-    if leaving == OnDisconnect::Cut || !down.let_go().await {
+    let is_shared = down.is_shared();
+    if (leaving == OnDisconnect::Cut && !is_shared) || !down.let_go().await {
         return Err(AttemptError::AppLeft);
     }
-    watchdog.drain(Instant::now());
+    // Others wait for it as long as for an answer of their own.
+    if !is_shared {
+        watchdog.drain(Instant::now());
+    }
     Ok(())
 }

@@ -59,6 +59,31 @@ impl KeyedHash {
         self.short(&format!("message\n{}\n{id}", license.to_hex()))
     }
 
+    /// A conversation of a licence by the id that its app gave it.
+    pub fn conversation(&self, license: &LicenseId, id: &str) -> u64 {
+        let mac = self.mac(format!("conversation\n{}\n{id}", license.to_hex()).as_bytes());
+        mac.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// A request of a licence: message, address and body, each ended by its length.
+    pub fn request(&self, license: &LicenseId, parts: &[&[u8]]) -> [u8; 16] {
+        let mut mac = self.0.clone();
+        mac.update(b"request\n");
+        mac.update(&license.0);
+        for part in parts {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part);
+        }
+        let hash: [u8; 32] = mac.finalize().into_bytes().into();
+        hash.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// What was said in a conversation of a licence.
+    pub fn turn(&self, license: &LicenseId, said: &[u8]) -> u32 {
+        let mac = self.mac(&[b"turn\n", license.to_hex().as_bytes(), b"\n", said].concat());
+        mac.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    }
+
     /// A master key, 128 bits in hex: gateways that share a store tell each other which ones rest.
     pub fn secret(&self, provider: &str, secret: &str) -> String {
         self.short(&Zeroizing::new(format!("secret\n{provider}\n{secret}")))

@@ -128,6 +128,8 @@ mod project {
 }
 mod prompts {
     pub mod asked;
+    pub mod conversations;
+    pub mod replayed;
 }
 mod proxy {
     pub mod capture;

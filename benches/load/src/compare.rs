@@ -204,6 +204,7 @@ fn programs(args: &Args, core: CpuSet) -> Result<Programs> {
         }),
         gatekeeper: folder.join("gatekeeper"),
         gatekeeper_env: None,
+        profiles: None,
         core,
     })
 }

@@ -79,6 +79,8 @@ pub struct Programs {
     pub gatekeeper: PathBuf,
     /// One more variable of Gatekeeper's environment.
     pub gatekeeper_env: Option<(&'static str, String)>,
+    /// Where callgrind's files stay, if they do.
+    pub profiles: Option<PathBuf>,
     pub core: CpuSet,
 }
 

@@ -67,6 +67,9 @@ pub struct Args {
     /// With `--against`: fail when a figure is so many per cent away.
     #[arg(long)]
     within: Option<f64>,
+    /// Keep callgrind's profiles in this folder; `callgrind_annotate` reads them.
+    #[arg(long)]
+    profiles: Option<PathBuf>,
     /// How many are counted side by side; by default as many as there are cores.
     #[arg(long)]
     jobs: Option<usize>,
@@ -165,6 +168,7 @@ fn run_here(args: &Args) -> Result<()> {
         bare: folder.join("bare-mimalloc"),
         gatekeeper: args.gatekeeper.clone().unwrap_or_else(|| folder.join("gatekeeper")),
         gatekeeper_env: None,
+        profiles: args.profiles.clone(),
         core: sched_getaffinity(None)?,
     };
     let mut instruments = match args.instruments.is_empty() {
@@ -357,7 +361,8 @@ impl Run {
         let store = stage.redis()?.map(|relay| format!("kind: redis, url: \"redis://{relay}\""));
         let provider = Upstream::from(stage.provider()?);
         let command = place.command(cell.who, programs, &provider, store.as_deref())?;
-        let watched = Watched::start(instrument, &command, place.dir.path())?;
+        let mut watched = Watched::start(instrument, &command, place.dir.path())?;
+        watched.profiles.clone_from(&programs.profiles);
         let errand = cell.case.errand(cell.headers);
         let first = Case::Json.errand(cell.headers);
         stage.start(watched.process, place.address, &first).with_context(|| watched.said())?;

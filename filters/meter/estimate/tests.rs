@@ -137,3 +137,39 @@ proptest::proptest! {
         }
     }
 }
+
+/// Character by character, as the weights are defined.
+fn by_definition(text: &str, start: u8) -> (u64, u64) {
+    let (mut last, mut before, mut sums) = (start, 0, (0, 0));
+    for byte in text.bytes() {
+        let place = if last.is_ascii_lowercase() && byte.is_ascii_lowercase() {
+            let pair = usize::from(last - b'a') << 5 | usize::from(byte - b'a');
+            LETTERS + 2 * (usize::from(BEFORE[usize::from(before)]) << 10 | pair)
+        } else {
+            ASCII + 2 * (usize::from(last) << 7 | usize::from(byte))
+        };
+        sums = (sums.0 + u64::from(WEIGHTS[place]), sums.1 + u64::from(WEIGHTS[place + 1]));
+        before = last;
+        let control = byte < b' ' && !matches!(byte, b'\t' | b'\r');
+        last = if control { CONTROL } else { byte };
+    }
+    (sums.0 * UNIT, sums.1 * UNIT)
+}
+
+#[test]
+fn ascii_weighs_what_its_characters_do() {
+    let (mut seed, signs) = (7_u64, b"abcdefghijklmnopqrstuvwxyz etaoin  AZ09.,\n\t\r\0{}\"");
+    for length in 0..400 {
+        let next = || {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            char::from(signs[(seed >> 33) as usize % signs.len()])
+        };
+        let text: String = std::iter::repeat_with(next).take(length).collect();
+        for start in [START, CUT] {
+            let found = weigh(&text, start);
+            assert_eq!((found.o200k, found.cl100k), by_definition(&text, start), "{text:?}");
+        }
+    }
+}

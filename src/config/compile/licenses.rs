@@ -1,8 +1,10 @@
 //! Plans, and the licences that stand for them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use gatekeeper_filters::kernel::{ModelSet, OnDisconnect, Plan, plan::DEFAULT_CONCURRENCY};
+use gatekeeper_filters::kernel::{
+    ConversationLimits, ModelSet, OnDisconnect, Period, Plan, plan::DEFAULT_CONCURRENCY,
+};
 use secrecy::SecretString;
 
 mod guessable;
@@ -94,6 +96,8 @@ fn plan(
         models,
         prompts,
         prompts_only: view.bool("prompts_only"),
+        conversation: conversation(view, report),
+        idempotency: idempotency(view, report),
         max_output_tokens,
         min_output_tokens,
         max_input_tokens: view.int("max_input_tokens"),
@@ -105,6 +109,46 @@ fn plan(
         },
         upgrade_url: view.text("upgrade_url").map(Arc::from).or_else(|| buy_url.cloned()),
     }
+}
+
+/// Answers are kept in memory, and apps retry within minutes.
+const LONGEST_REPLAY: Duration = Duration::from_secs(24 * 3600);
+
+fn idempotency(view: &FieldReader<'_>, report: &mut Diagnostics) -> Option<Duration> {
+    view.node("idempotency")?;
+    view.positive(&["idempotency"], report);
+    let life = view.duration("idempotency");
+    if life > LONGEST_REPLAY {
+        report.problem(view.at("idempotency"), view.path("idempotency"), "too long: at most 24h");
+    }
+    Some(life).filter(|life| !life.is_zero())
+}
+
+fn conversation(view: &FieldReader<'_>, report: &mut Diagnostics) -> Option<ConversationLimits> {
+    view.node("conversation")?;
+    let view = view.sub("conversation");
+    let limits = ConversationLimits {
+        rate: view.limit("rate"),
+        messages: view.limit("messages"),
+        repeats: view.int("repeats").map(|times| times as u32),
+    };
+    // What is counted is kept for two days.
+    let too_long = [
+        ("rate", limits.rate, [Period::Minute, Period::Hour], "a minute or an hour"),
+        ("messages", limits.messages, [Period::Hour, Period::Day], "an hour or a day"),
+    ];
+    for (name, limit, periods, expected) in too_long {
+        if limit.is_some_and(|limit| !periods.contains(&limit.per)) {
+            let message = format!("expected a limit of {expected}");
+            report.problem(view.at(name), view.path(name), message);
+        }
+    }
+    let is_any = ["rate", "messages", "repeats"].iter().any(|name| view.node(name).is_some());
+    if !is_any {
+        let message = "limits nothing: set `rate`, `messages` or `repeats`";
+        report.problem(view.at("rate"), view.path("rate").replace(".rate", ""), message);
+    }
+    is_any.then_some(limits)
 }
 
 fn models(view: &FieldReader<'_>, known: &[&str], report: &mut Diagnostics) -> ModelSet {

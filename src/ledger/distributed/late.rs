@@ -21,6 +21,7 @@ fn message(license: LicenseId, taken: UnixMs, about: &About) -> Demand {
         min_output: 0,
         pace: None,
         message_id: None,
+        conversation: None,
     }
 }
 

@@ -229,6 +229,7 @@ mod tests {
             min_output: 20,
             pace: None,
             message_id: None,
+            conversation: None,
         }
     }
 

@@ -1,13 +1,41 @@
 -- Grants a request or says what stands in the way: rate, places, messages and tokens in one go.
--- KEYS[3] the group of its message id, if it has one
+-- KEYS[3] the group of its message id, if it has one; the last one, where a conversation counts it (ARGV[25]),
+--         a hash of conversations by number (8 bytes), in 52 bytes at most: messages, start of the rate's window,
+--         its count, start of the messages' window; then of each turn its hash, its first time and how often it
+--         came. Times are seconds since 1970
 -- ARGV  1 gateway   2 boot   3 name   4 lifetime, ms   5 input   6 output or -1   7 least output
 --       8 messages, 9 their period   10 tokens, 11   12 rate, 13   14 places   (-1: no limit)
 --      15-22 start and end of each window, as the gateway sees the time   23 whether the gateway has
 --      spoken of this licence before (1)   24 whether it asks again about the same request (1)
+--      25 number of the conversation, 16 hex digits   26 rate, 27 its period   28 messages, 29   30 how often
+--      a turn may come   31 the turn, or -1
 -- Answers {code, the store's time, ...}: the codes are those of `Answer` in answer.rs.
-local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST = 0, 1, 2, 3, 4, 5, 6, 7
+local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST, CONVERSATION = 0, 1, 2, 3, 4, 5, 6, 7, 8
 -- What a request is to the message of its group.
 local ALONE, OWNS, SHARES, PAID = 0, 1, 2, 3
+-- As in conversations.rs: how long a turn is the same one, and how many are told apart.
+local SAME_TURN, TURNS = 600, 4
+
+local function read_talk(packed)
+  if not packed then return {0, 0, 0, 0, {}} end
+  local messages, rate_start, rate, start, at = struct.unpack('>I4I4I4I4', packed)
+  local turns = {}
+  while at <= #packed do
+    local turn, first, times
+    turn, first, times, at = struct.unpack('>I4I4B', packed, at)
+    for _, number in ipairs({turn, first, times}) do turns[#turns + 1] = number end
+  end
+  return {messages, rate_start, rate, start, turns}
+end
+
+local function packed_talk(talk)
+  local parts = {struct.pack('>I4I4I4I4', talk[1], talk[2], talk[3], talk[4])}
+  for at = 1, #talk[5], 3 do
+    local times = math.min(255, talk[5][at + 2])
+    parts[#parts + 1] = struct.pack('>I4I4B', talk[5][at], talk[5][at + 1], times)
+  end
+  return table.concat(parts)
+end
 
 local now = clock()
 local starts = {}
@@ -52,11 +80,54 @@ end
 local group, role = nil, ALONE
 if known then
   role = known[10]
-elseif KEYS[3] then
+elseif KEYS[3] and not (ARGV[25] and #KEYS == 3) then
   group = current_group(redis.call('GET', KEYS[3]), now)
   role = (group[3] == 1 and PAID) or (group[4] ~= '' and SHARES) or OWNS
 end
 local covered = known or role > OWNS
+
+-- A request that was asked about before, and a message that comes again, are counted already.
+local talk, number = nil, nil
+if ARGV[25] and not known and (not group or group[2] == 0) then
+  number = string.gsub(ARGV[25], '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+  talk = read_talk(redis.call('HGET', KEYS[#KEYS], number))
+  local rate_limit, rate_kind = tonumber(ARGV[26]), tonumber(ARGV[27])
+  local day_limit, day_kind = tonumber(ARGV[28]), tonumber(ARGV[29])
+  local repeats, turn, seconds = tonumber(ARGV[30]), tonumber(ARGV[31]), math.floor(now / 1000)
+  if talk[2] ~= starts[rate_kind] / 1000 then talk[2], talk[3] = starts[rate_kind] / 1000, 0 end
+  if talk[4] ~= starts[day_kind] / 1000 then talk[4], talk[1] = starts[day_kind] / 1000, 0 end
+  local turns = {}
+  for at = 1, #talk[5], 3 do
+    if seconds - talk[5][at + 1] < SAME_TURN then
+      for place = at, at + 2 do turns[#turns + 1] = talk[5][place] end
+    end
+  end
+  talk[5] = turns
+  local stands, resets = nil, 0
+  if rate_limit >= 0 and talk[3] >= rate_limit then
+    stands, resets = 1, tonumber(ARGV[14 + 2 * rate_kind])
+  elseif day_limit >= 0 and talk[1] >= day_limit then
+    stands, resets = 2, tonumber(ARGV[14 + 2 * day_kind])
+  elseif turn >= 0 then
+    local place = nil
+    for at = 1, #turns, 3 do if turns[at] == turn then place = at end end
+    if place and turns[place + 2] >= repeats then
+      stands, resets = 3, (turns[place + 1] + SAME_TURN) * 1000
+    elseif place then
+      turns[place + 2] = turns[place + 2] + 1
+    else
+      -- In the order of their first times: the oldest makes room.
+      if #turns >= 3 * TURNS then for _ = 1, 3 do table.remove(turns, 1) end end
+      for _, each in ipairs({turn, seconds, 1}) do turns[#turns + 1] = each end
+    end
+  end
+  if stands then
+    save(account, now)
+    return {CONVERSATION, now, stands, resets}
+  end
+  if rate_limit >= 0 then talk[3] = talk[3] + 1 end
+  if day_limit >= 0 then talk[1] = talk[1] + 1 end
+end
 
 local limit, period = tonumber(ARGV[8]), tonumber(ARGV[9])
 local messages = settled(account, period, starts[period])
@@ -108,6 +179,12 @@ else
     write('u:' .. gateway, {boot, 0, none(), account.e or 0})
   end
   used = used + message
+  if talk then
+    local key = KEYS[#KEYS]
+    local is_new = redis.call('HLEN', key) == 0
+    redis.call('HSET', key, number, packed_talk(talk))
+    if is_new then redis.call('PEXPIRE', key, 2 * DAY) end
+  end
 end
 save(account, now)
 return {GRANTED, now, cap, used, limit + extra, tokens, token_limit, role}

@@ -1,6 +1,6 @@
 //! Decodes the reply of the reservation script.
 
-use gatekeeper_filters::kernel::UnixMs;
+use gatekeeper_filters::kernel::{ConversationLimits, ConversationRefused, Demand, Denied, UnixMs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScriptReply {
@@ -24,8 +24,41 @@ pub enum ScriptReply {
         needed: u64,
     },
     Busy,
+    Conversation {
+        limit: ConversationLimit,
+        resets_at: UnixMs,
+    },
     /// What this gateway had written is gone.
     Lost,
+}
+
+/// Which limit of a conversation is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversationLimit {
+    Rate,
+    Messages,
+    Repeats,
+}
+
+impl ConversationLimit {
+    pub fn refused(self, demand: &Demand, resets_at: UnixMs) -> Denied {
+        let Some(limits) = demand.conversation.map(|asked| asked.limits) else {
+            return Denied::StoreDown;
+        };
+        let refused = match (self, limits) {
+            (Self::Rate, ConversationLimits { rate: Some(limit), .. }) => {
+                ConversationRefused::Rate { limit, resets_at }
+            }
+            (Self::Messages, ConversationLimits { messages: Some(limit), .. }) => {
+                ConversationRefused::Messages { limit, resets_at }
+            }
+            (Self::Repeats, ConversationLimits { repeats: Some(limit), .. }) => {
+                ConversationRefused::Repeats { limit, resets_at }
+            }
+            _ => return Denied::StoreDown,
+        };
+        Denied::Conversation(refused)
+    }
 }
 
 /// What a request is to the message that it shares by an id.
@@ -81,6 +114,14 @@ impl ScriptReply {
             5 => ScriptReply::Tokens { count: count(0, 3)?, left: at(1)?, needed: at(2)? },
             6 => ScriptReply::Busy,
             7 => ScriptReply::Lost,
+            8 => ScriptReply::Conversation {
+                limit: match at(0)? {
+                    1 => ConversationLimit::Rate,
+                    2 => ConversationLimit::Messages,
+                    _ => ConversationLimit::Repeats,
+                },
+                resets_at: UnixMs(at(1)?),
+            },
             _ => return None,
         };
         Some((now, answer))

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use gatekeeper_filters::kernel::{Demand, LicenseId, Limit, Period, UnixMs};
+use gatekeeper_filters::kernel::{ConversationDemand, Demand, LicenseId, Limit, Period, UnixMs};
 
 use super::open_reservations::{EndedReservation, FullState, OpenMessage, UnsyncedSettlements};
 use crate::{
@@ -77,7 +77,11 @@ impl Scripts {
         has_spoken: bool,
     ) -> ScriptCall<'_> {
         let ReserveArgs { demand, group, hold, asked } = question;
-        let mut call = of(&self.reserve, &demand.license, group.iter());
+        let counted = demand.conversation.map(|_| talks(windows));
+        let mut call = match &counted {
+            None => of(&self.reserve, &demand.license, group.iter()),
+            Some(talks) => with_talks(&self.reserve, &demand.license, group.as_ref(), talks),
+        };
         call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(*hold)).arg(LIFETIME_MS);
         call.arg(demand.input).arg(number(demand.output)).arg(demand.min_output);
         let pace = demand.pace.as_ref();
@@ -87,6 +91,9 @@ impl Scripts {
         call.arg(number(pace.and_then(|pace| pace.concurrency).map(u64::from)));
         self::windows(&mut call, windows);
         call.arg(u8::from(has_spoken)).arg(u8::from(*asked));
+        if let Some(counted) = &demand.conversation {
+            conversation(&mut call, counted);
+        }
         call
     }
 
@@ -166,6 +173,34 @@ pub struct CancelArgs {
     pub group: Option<OpenMessage>,
     /// When it was asked about.
     pub taken: UnixMs,
+}
+
+/// The end of the key of a licence's conversations, one of a day.
+fn talks(windows: &Windows) -> String {
+    format!("talks:{}", windows.of(Period::Day).start.0 / 1000)
+}
+
+/// The reservation of a request that counts in a conversation: the key of those is the last.
+fn with_talks<'a>(
+    script: &'a Script,
+    license: &LicenseId,
+    group: Option<&OpenMessage>,
+    talks: &str,
+) -> ScriptCall<'a> {
+    let id = license.to_hex();
+    let mut keys = vec![format!("gk:{{{id}}}:used"), format!("gk:{{{id}}}:open")];
+    keys.extend(group.map(|group| format!("gk:{{{id}}}:message:{group}")));
+    keys.push(format!("gk:{{{id}}}:{talks}"));
+    script.call(&keys)
+}
+
+fn conversation(call: &mut ScriptCall<'_>, counted: &ConversationDemand) {
+    let ConversationDemand { id, turn, limits } = counted;
+    call.arg(format!("{id:016x}"));
+    limit(call, limits.rate);
+    limit(call, limits.messages);
+    call.arg(number(limits.repeats.map(u64::from)));
+    call.arg(number(turn.filter(|_| limits.repeats.is_some()).map(u64::from)));
 }
 
 /// A call about a licence, and groups of its message ids.

@@ -49,6 +49,8 @@ pub struct EntryExpectation<'a> {
     pub names: EntryNames<'a>,
     /// Picodollars of its input.
     pub cost: u64,
+    /// The conversation that counts it, and the beginning of the window in which it does.
+    pub conversation: Option<(u64, UnixMs)>,
 }
 
 /// Opened: what the next start has to charge if no [`SettledEntry`] follows.
@@ -124,6 +126,12 @@ impl EntryFrame {
         frame.time(entry.message);
         frame.number(expected.cost);
         frame.names(&expected.names);
+        // Behind all that former versions read: they pass over it, and zeros stand there otherwise.
+        if let Some((conversation, start)) = expected.conversation {
+            frame.bytes(&[1]);
+            frame.number(conversation);
+            frame.number(start.0);
+        }
         frame.end()
     }
 
@@ -339,9 +347,14 @@ impl<'a> EntryFields<'a> {
             RESERVE => {
                 let reserved = self.reserved()?;
                 let cost = self.number()?;
+                let names = self.names()?;
+                let conversation = match self.byte() {
+                    Some(1) => Some((self.number()?, UnixMs(self.number()?))),
+                    _ => None,
+                };
                 Some(JournalEntry::Reserved(
                     reserved,
-                    EntryExpectation { cost, names: self.names()? },
+                    EntryExpectation { cost, names, conversation },
                 ))
             }
             SETTLE => Some(JournalEntry::Settled(self.settled()?, Some(self.names()?))),

@@ -46,6 +46,8 @@ pub struct Batch<'a> {
     pub requests: Vec<UsageEntry<'a>>,
     pub daily: FxHashMap<DailyKey<'a>, UsageFigures>,
     pub actions: Vec<OperatorAction<'a>>,
+    /// Messages of conversations, by licence, number and the beginning of the window.
+    pub conversations: FxHashMap<(LicenseId, u64, UnixMs), u64>,
     /// Sequence of the last entry.
     pub reaches: u64,
     windows: Windows,
@@ -56,6 +58,9 @@ impl<'a> Batch<'a> {
         self.reaches = sequence;
         match entry {
             JournalEntry::Reserved(reserved, expected) => {
+                if let Some((id, start)) = expected.conversation {
+                    *self.conversations.entry((reserved.license, id, start)).or_default() += 1;
+                }
                 self.opened.insert(reserved.hold, (reserved, expected));
             }
             JournalEntry::Settled(settled, names) => self.settle(&settled, names),

@@ -299,7 +299,7 @@ fn an_entry_reads_back_as_it_was_written() {
         message: Some(UnixMs(0)),
     };
     let about = about();
-    let expected = EntryExpectation { names: EntryNames::of(&about), cost: 7 };
+    let expected = EntryExpectation { names: EntryNames::of(&about), cost: 7, conversation: None };
     let mut bytes = EntryFrame::reserved(&reserved, &expected).stamp(41).to_vec();
     let long = "é".repeat(400);
     bytes.extend(EntryFrame::request(&record(NOW, &long)).stamp(42));

@@ -204,7 +204,9 @@ fn check_reserve(
         }
         Err(Denied::Busy) => assert!(input + floor > left && input + floor <= unsettled),
         Err(Denied::Tokens { .. }) => assert!(input + floor > unsettled),
-        Err(Denied::StoreDown | Denied::TooFast(_)) => panic!("the store is up"),
+        Err(Denied::StoreDown | Denied::TooFast(_) | Denied::Conversation(_)) => {
+            panic!("the store is up")
+        }
     }
 }
 

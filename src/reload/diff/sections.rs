@@ -209,6 +209,7 @@ fn plan_thing(settings: &Settings, plan: &Plan) -> Section {
         OnDisconnect::Cut => "cut",
         OnDisconnect::Drain => "drain",
     };
+    let talk = plan.conversation.as_ref();
     Section::new(format!("plan {}", plan.name))
         .says("messages", limit(plan.messages), UNLIMITED)
         .says("tokens", limit(plan.tokens), UNLIMITED)
@@ -217,6 +218,10 @@ fn plan_thing(settings: &Settings, plan: &Plan) -> Section {
         .says("models", opened(&plan.models), "")
         .says("prompts", opened(&plan.prompts), NONE)
         .says("prompts_only", plan.prompts_only.to_string(), "false")
+        .says("conversation.rate", limit(talk.and_then(|talk| talk.rate)), UNLIMITED)
+        .says("conversation.messages", limit(talk.and_then(|talk| talk.messages)), UNLIMITED)
+        .says("conversation.repeats", or(talk.and_then(|talk| talk.repeats), UNLIMITED), UNLIMITED)
+        .says("idempotency", or(plan.idempotency.map(duration), NONE), NONE)
         .says("max_output_tokens", or(plan.max_output_tokens, NONE), NONE)
         .says("min_output_tokens", plan.min_output_tokens.to_string(), "256")
         .says("max_input_tokens", or(plan.max_input_tokens, UNLIMITED), UNLIMITED)

@@ -1,4 +1,4 @@
-//! The course of a request: which key and which target come next.
+//! The failover of a request: which key and which target come next.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ fn target_of(provider: usize, model: &str) -> Arc<Target> {
     })
 }
 
-fn course<'a>(targets: &'a [Arc<Target>]) -> FailoverPlan<'a> {
+fn failover<'a>(targets: &'a [Arc<Target>]) -> FailoverPlan<'a> {
     FailoverPlan::new(targets, None, Instant::now() + Duration::from_secs(600))
 }
 
@@ -91,18 +91,18 @@ fn run(
     targets: &[Arc<Target>],
     failure: impl Fn(&str) -> Failure,
 ) -> (Vec<String>, Code) {
-    let mut course = course(targets);
+    let mut failover = failover(targets);
     let (mut keys, mut now) = (Vec::new(), Instant::now());
     loop {
-        match course.next(providers, now) {
+        match failover.next(providers, now) {
             NextStep::Attempt(target, lease) => {
                 let failure = failure(&lease.key().id);
                 keys.push(lease.key().id.to_string());
                 lease.report(failure.news, now);
-                course.note(&target, &lease, failure);
+                failover.note(&target, &lease, failure);
             }
             NextStep::Wait(pause) => now += pause,
-            NextStep::End => return (keys, course.reject(providers, now).code),
+            NextStep::End => return (keys, failover.reject(providers, now).code),
         }
     }
 }
@@ -173,13 +173,13 @@ fn a_broken_account_costs_nobody_an_answer() {
     let targets = [target(0)];
     let mut met = 0;
     for _ in 0..1000 {
-        let mut course = course(&targets);
+        let mut failover = failover(&targets);
         let served = loop {
-            match course.next(&providers, Instant::now()) {
+            match failover.next(&providers, Instant::now()) {
                 NextStep::Attempt(target, lease) if &*lease.key().id == "bad" => {
                     met += 1;
                     lease.report(AttemptFeedback::Fault, Instant::now());
-                    course.note(&target, &lease, overloaded());
+                    failover.note(&target, &lease, overloaded());
                 }
                 NextStep::Attempt(_, lease) => {
                     lease.report(AttemptFeedback::Good, Instant::now());
@@ -297,12 +297,12 @@ fn the_pause_before_it_is_short_and_never_beyond_the_deadline() {
     let (providers, targets) = ([provider("a", &["a1"])], [target(0)]);
     for (left, waits) in [(5000, true), (200, false)] {
         let now = Instant::now();
-        let mut course = FailoverPlan::new(&targets, None, now + Duration::from_millis(left));
-        let NextStep::Attempt(target, lease) = course.next(&providers, now) else {
+        let mut failover = FailoverPlan::new(&targets, None, now + Duration::from_millis(left));
+        let NextStep::Attempt(target, lease) = failover.next(&providers, now) else {
             panic!("a key")
         };
-        course.note(&target, &lease, overloaded());
-        match course.next(&providers, now) {
+        failover.note(&target, &lease, overloaded());
+        match failover.next(&providers, now) {
             NextStep::Wait(pause) => assert!(waits && (300..=500).contains(&pause.as_millis())),
             NextStep::End => assert!(!waits),
             NextStep::Attempt(..) => panic!("at once"),
@@ -355,13 +355,13 @@ fn a_limit_of_one_model_leaves_the_others_of_its_account() {
         let providers = [provider("a", &["a1"])];
         let failure = Failure::new(FailureCause::RateLimited, news, FailoverScope::Key, "429");
         let targets = [target_of(0, "m"), target_of(0, "n")];
-        let mut course = course(&targets);
+        let mut failover = failover(&targets);
         let now = Instant::now();
-        let NextStep::Attempt(first, lease) = course.next(&providers, now) else { panic!("m") };
+        let NextStep::Attempt(first, lease) = failover.next(&providers, now) else { panic!("m") };
         lease.report(news, now);
-        course.note(&first, &lease, failure);
+        failover.note(&first, &lease, failure);
         drop(lease);
-        let fallback = matches!(course.next(&providers, now), NextStep::Attempt(..));
+        let fallback = matches!(failover.next(&providers, now), NextStep::Attempt(..));
         assert_eq!(fallback, scope == Scope::Model, "{news:?}");
         let key = &providers[0].keys()[0];
         assert_ne!(key.state_for("m", now), KeyState::Ready, "{news:?}");
@@ -415,8 +415,8 @@ fn an_answer_through_an_open_circuit_closes_it() {
     fails(&providers[0], 4, AttemptFeedback::Fault);
     assert!(lease(&providers[0], Instant::now()).is_none());
     let targets = [target(0)];
-    let mut course = course(&targets);
-    let NextStep::Attempt(_, through) = course.next(&providers, Instant::now()) else {
+    let mut failover = failover(&targets);
+    let NextStep::Attempt(_, through) = failover.next(&providers, Instant::now()) else {
         panic!("a1")
     };
     through.serves(Instant::now());
@@ -444,14 +444,14 @@ fn a_short_pause_is_waited_for_once_and_a_long_one_is_told() {
         let pause = Duration::from_millis(pause);
         let limit = AttemptFeedback::Limited(Scope::Model, Some(pause));
         lease(&providers[0], now).unwrap().report(limit, now);
-        let mut course = course(&targets);
-        match course.next(&providers, now) {
+        let mut failover = failover(&targets);
+        match failover.next(&providers, now) {
             NextStep::Wait(left) => assert!(waits && left <= pause),
             NextStep::End => assert!(!waits),
             NextStep::Attempt(..) => panic!("it cools"),
         }
-        assert!(matches!(course.next(&providers, now), NextStep::End), "once");
-        assert_eq!(course.reject(&providers, now).code, Code::UpstreamExhausted);
+        assert!(matches!(failover.next(&providers, now), NextStep::End), "once");
+        assert_eq!(failover.reject(&providers, now).code, Code::UpstreamExhausted);
         providers[0].keys()[0].resume();
     }
 }
@@ -497,9 +497,9 @@ fn a_target_without_words_for_a_request_is_no_attempt_and_is_told_where_it_is_th
     let targets = [target(0), target(1)];
     let unfit = Rejection::field("logprobs", "No probabilities.");
     let now = Instant::now();
-    let mut begun = course(&targets);
-    let passes = |course: &mut FailoverPlan<'_>| {
-        matches!(course.next(&providers, now), NextStep::Attempt(..))
+    let mut begun = failover(&targets);
+    let passes = |failover: &mut FailoverPlan<'_>| {
+        matches!(failover.next(&providers, now), NextStep::Attempt(..))
     };
     assert!(passes(&mut begun));
     begun.skip_key(&unfit);
@@ -511,7 +511,7 @@ fn a_target_without_words_for_a_request_is_no_attempt_and_is_told_where_it_is_th
     drop(lease);
     assert!(matches!(begun.next(&providers, now), NextStep::End));
     assert_eq!(begun.reject(&providers, now).code, Code::UpstreamError, "b could have served");
-    let mut begun = course(&targets);
+    let mut begun = failover(&targets);
     for _ in 0..2 {
         assert!(passes(&mut begun));
         begun.skip_key(&unfit);

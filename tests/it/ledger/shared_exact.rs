@@ -75,6 +75,7 @@ pub fn demand(limit: u64, id: Option<String>) -> Demand {
         min_output: 20,
         pace: None,
         message_id: id.map(Into::into),
+        conversation: None,
     }
 }
 

@@ -157,6 +157,7 @@ fn demand(license: LicenseId, input: u64, output: u64, id: Option<u8>) -> Demand
         min_output: 20,
         pace: None,
         message_id: id.map(|id| format!("m{id}").into()),
+        conversation: None,
     }
 }
 

@@ -59,6 +59,13 @@ fn the_sbom_holds_what_is_linked_and_nothing_that_only_tests_use() {
     for name in ["proptest", "criterion", "rcgen", "tempfile", "load"] {
         assert!(!components.contains_key(name), "{name} is only for tests");
     }
+    // Libraries in C that crates bundle.
+    for name in ["sqlite", "zlib-ng", "zstd", "jemalloc"] {
+        let component = components.get(name).unwrap_or_else(|| panic!("no {name}"));
+        let version = component["version"].as_str().unwrap();
+        assert_eq!(component["purl"], format!("pkg:generic/{name}@{version}"));
+        assert!(version.contains('.') && component["licenses"][0].is_object(), "{component}");
+    }
     let known: Vec<&Value> =
         sbom["components"].as_array().unwrap().iter().map(|c| &c["bom-ref"]).collect();
     for dependency in sbom["dependencies"].as_array().unwrap() {

@@ -162,12 +162,16 @@ async fn tool_calls_reasoning_and_refusals_commit_too() {
         json!({ "reasoning_content": "Hm" }),
         json!({ "refusal": "No" }),
     ] {
+        let gate = Gate::new();
         let reply = Reply::sse(&[sse::ROLE.to_owned(), chunk(delta.clone())])
-            .then(Step::Wait(Duration::from_millis(100)))
+            .then(Step::Gate(gate.clone()))
             .then(Step::Close);
         let mock = Mock::sequence([reply, Reply::stream()]).await;
         let gateway = start(&mock, Wire::Plain).await;
-        let answer = gateway.app().ask(&streaming()).await;
+        let answer = gateway.app().open(&streaming()).await;
+        // Its head has come: it is committed.
+        gate.open();
+        let answer = Answer::read(answer).await;
         assert_eq!(answer.status, 200, "{delta}");
         sse::closing_error(&answer.body);
         assert_eq!(mock.count(), 1, "{delta}");

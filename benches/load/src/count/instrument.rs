@@ -46,6 +46,8 @@ pub struct Watched {
     child: Child,
     pub process: Process,
     dir: PathBuf,
+    /// Where callgrind's files stay.
+    pub profiles: Option<PathBuf>,
 }
 
 impl Drop for Watched {
@@ -145,7 +147,7 @@ impl Watched {
         if instrument == Instrument::Strace {
             process = traced(process, Path::new(command.get_program()))?;
         }
-        Ok(Self { instrument, child, process, dir: dir.to_owned() })
+        Ok(Self { instrument, child, process, dir: dir.to_owned(), profiles: None })
     }
 
     /// What the process and its instrument said last.
@@ -197,6 +199,10 @@ impl Watched {
                         let mut thread = profile(&fs::read_to_string(&path)?)?;
                         thread.id = name.rsplit('-').next().unwrap_or_default().to_owned();
                         threads.push(thread);
+                        if let Some(kept) = &self.profiles {
+                            fs::create_dir_all(kept)?;
+                            fs::copy(&path, kept.join(&*name))?;
+                        }
                         fs::remove_file(&path)?;
                     }
                 }

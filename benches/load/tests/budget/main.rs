@@ -118,6 +118,7 @@ fn count(kind: &Batches, traced: bool) -> Vec<(String, f64)> {
         bare: "none".into(),
         gatekeeper: env::current_exe().unwrap(),
         gatekeeper_env: Some((TELL, listener.local_addr().unwrap().to_string())),
+        profiles: None,
         core: sched_getaffinity(None).unwrap(),
     };
     let who = Contender::Gatekeeper;

@@ -1,0 +1,245 @@
+//! An HTTP/1.1 exchange with a provider (RFC 9112), on a stream of Pingora's connector: one write for head and body, one
+//! parse of the answer's head without a map, and a body that is not copied.
+//!
+//! All reads are cancel-safe: what has come is in `buffer` before anything is awaited again.
+
+mod chunked;
+mod head;
+#[cfg(test)]
+mod tests;
+
+use bytes::{Bytes, BytesMut};
+use pingora_core::{Error, ErrorType, OrErr, protocols::Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+pub use self::head::ResponseFields;
+use self::{
+    chunked::Chunks,
+    head::{BodyEnd, Parsed, invalid},
+};
+
+/// Bytes of an answer's head, all lines together.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// Room that is made for a read.
+const READ: usize = 4 * 1024;
+/// Room where a longer body is known to come.
+const LONG_READ: usize = 64 * 1024;
+/// Larger request bodies are written in slices, with a look for an early answer between them.
+const SLICE: usize = 64 * 1024;
+
+/// Where the body of an answer ends (RFC 9112, 6.3).
+enum Framing {
+    /// Bytes that are still to come.
+    Length(u64),
+    Chunked(Chunks),
+    /// With the connection.
+    Close,
+    Ended,
+}
+
+pub struct Http1Session {
+    stream: Stream,
+    /// What has come and was not taken yet.
+    buffer: BytesMut,
+    /// The final head.
+    head: Option<ResponseFields>,
+    framing: Framing,
+    /// Nothing said so far that the connection ends with this answer.
+    keep_alive: bool,
+}
+
+impl Http1Session {
+    pub fn new(stream: Stream) -> Self {
+        let (buffer, framing) = (BytesMut::new(), Framing::Ended);
+        Self { stream, buffer, head: None, framing, keep_alive: false }
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub fn head(&self) -> Option<&ResponseFields> {
+        self.head.as_ref()
+    }
+
+    /// Writes a request; `head` ends with the empty line. Whether all of it: an answer may come before, and then that
+    /// answer counts.
+    ///
+    /// # Errors
+    /// The connection failed and no answer had come.
+    pub async fn write(
+        &mut self,
+        mut head: BytesMut,
+        body: &[Bytes],
+    ) -> pingora_core::Result<bool> {
+        let length: usize = body.iter().map(Bytes::len).sum();
+        if head.len() + length <= SLICE {
+            // One packet: two would wake the provider twice.
+            body.iter().for_each(|piece| head.extend_from_slice(piece));
+            return self.write_or_answer(&head).await;
+        }
+        if !self.write_or_answer(&head).await? {
+            return Ok(false);
+        }
+        for piece in body {
+            for slice in piece.chunks(SLICE) {
+                if !self.write_or_answer(slice).await? || self.peek_head()? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes, or finds that the provider has answered and closed without reading on.
+    async fn write_or_answer(&mut self, bytes: &[u8]) -> pingora_core::Result<bool> {
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        match written.await.or_err(ErrorType::WriteError, "while writing the request") {
+            Ok(()) => Ok(true),
+            Err(_) if self.answers_within(ANSWER_OF_A_CLOSED).await => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn answers_within(&mut self, patience: std::time::Duration) -> bool {
+        matches!(tokio::time::timeout(patience, self.read_head()).await, Ok(Ok(())))
+    }
+
+    /// Whether the head of an answer is here already.
+    fn peek_head(&mut self) -> pingora_core::Result<bool> {
+        use futures_util::FutureExt;
+        match tokio::task::unconstrained(self.read_head()).now_or_never() {
+            Some(read) => read.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Reads the final head: informational ones are passed over, a switch of protocols is no answer.
+    ///
+    /// # Errors
+    /// The connection failed, or what came is no answer.
+    pub async fn read_head(&mut self) -> pingora_core::Result<()> {
+        // How far no end of a head was found.
+        let mut searched = 0;
+        while self.head.is_none() {
+            let end = head::end(&self.buffer, &mut searched);
+            if end.unwrap_or(self.buffer.len()) > LONGEST_HEAD {
+                return invalid("the head of an answer is larger than 64 KiB");
+            }
+            if let Some(end) = end {
+                let parsed = head::parse(self.buffer.split_to(end).freeze())?;
+                searched = 0;
+                self.begin_body(parsed)?;
+                continue;
+            }
+            if self.fill(READ).await? == 0 {
+                let came = self.buffer.len();
+                let why = format!("while reading response headers, bytes already read: {came}");
+                return Error::e_explain(ErrorType::ConnectionClosed, why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a head; an informational one ends with itself (RFC 9110, 15.2).
+    fn begin_body(&mut self, parsed: Parsed) -> pingora_core::Result<()> {
+        match parsed.fields.status {
+            101 => return invalid("101 Switching Protocols"),
+            100..=199 => return Ok(()),
+            _ => {}
+        }
+        self.framing = match parsed.framing {
+            BodyEnd::Length(0) => Framing::Ended,
+            BodyEnd::Length(length) => Framing::Length(length),
+            BodyEnd::Chunked => Framing::Chunked(Chunks::default()),
+            BodyEnd::Close => Framing::Close,
+        };
+        self.keep_alive = parsed.keep_alive;
+        self.head = Some(parsed.fields);
+        Ok(())
+    }
+
+    /// The next bytes of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// The connection failed or ended before the body, or what came is no chunk.
+    pub async fn read_body(&mut self) -> pingora_core::Result<Option<Bytes>> {
+        loop {
+            if let Some(bytes) = self.take()? {
+                return Ok(Some(bytes));
+            }
+            let room = match self.framing {
+                Framing::Ended => return Ok(None),
+                Framing::Length(left) => (left.min(LONG_READ as u64) as usize).max(READ),
+                Framing::Chunked(_) | Framing::Close => READ,
+            };
+            if self.fill(room).await? > 0 {
+                continue;
+            }
+            if matches!(self.framing, Framing::Close) {
+                self.framing = Framing::Ended;
+                return Ok(None);
+            }
+            let why = "the connection was closed before the end of the body";
+            return Error::e_explain(ErrorType::ConnectionClosed, why);
+        }
+    }
+
+    /// Bytes of the body that are here.
+    fn take(&mut self) -> pingora_core::Result<Option<Bytes>> {
+        let taken = match &mut self.framing {
+            Framing::Ended => return Ok(None),
+            Framing::Length(left) => {
+                let here = (self.buffer.len() as u64).min(*left);
+                *left -= here;
+                let bytes = self.buffer.split_to(here as usize);
+                if *left == 0 {
+                    self.framing = Framing::Ended;
+                }
+                bytes
+            }
+            Framing::Close => self.buffer.split(),
+            Framing::Chunked(chunks) => {
+                let bytes = chunks.take(&mut self.buffer)?;
+                if chunks.is_over() {
+                    self.framing = Framing::Ended;
+                }
+                bytes
+            }
+        };
+        Ok((!taken.is_empty()).then(|| taken.freeze()))
+    }
+
+    /// Whether the body has come to its end.
+    pub fn is_ended(&self) -> bool {
+        self.head.is_some() && matches!(self.framing, Framing::Ended)
+    }
+
+    async fn fill(&mut self, room: usize) -> pingora_core::Result<usize> {
+        if self.buffer.capacity() - self.buffer.len() < room / 2 {
+            self.buffer.reserve(room);
+        }
+        let read = self.stream.read_buf(&mut self.buffer).await;
+        read.or_err(ErrorType::ReadError, "while reading the answer")
+    }
+
+    /// Whether another request may follow: the answer was read to its end and nothing is behind it.
+    pub fn is_reusable(&self) -> bool {
+        self.is_ended() && self.keep_alive && self.buffer.is_empty()
+    }
+
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// Closes the connection; TLS has a last word.
+    pub async fn shutdown(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+}
+
+/// How long after a write failed the answer may come that explains it.
+const ANSWER_OF_A_CLOSED: std::time::Duration = std::time::Duration::from_secs(1);
