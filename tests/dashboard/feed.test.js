@@ -48,7 +48,7 @@ test('held ones stay however long, and those that come meanwhile are bounded', (
 test('every word that the gateway has for an attempt has words here, and no other has', async () => {
     const rust = async (name) => readFile(new URL(`../../src/upstream/${name}`, import.meta.url), 'utf8');
     const names = /fn name\(self\)[^]*?\n    }\n/.exec(await rust('classify.rs'))[0];
-    const account = /fn account\(&self\)[^]*?\n    }\n/.exec(await rust('wait.rs'))[0];
+    const account = /fn account\(&self\)[^]*?\n    }\n/.exec(await rust('attempt_error.rs'))[0];
     const words = ['ok', ...[...(names + account).matchAll(/"([a-z_]+)"/g)].map(([, word]) => word)];
     assert.ok(words.length >= 15, words.join());
     const said = await source('format.js');
