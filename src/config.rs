@@ -94,6 +94,16 @@ fn warn_readable_keys(path: &Path, settings: &Settings) -> Option<Warning> {
     })
 }
 
+/// A secret that is named as `env:NAME` or `file:PATH`.
+///
+/// # Errors
+/// It is not here, or named otherwise.
+pub fn read_secret(text: &str) -> anyhow::Result<secrecy::SecretString> {
+    let source = crate::vault::KekSource::parse(text)
+        .ok_or_else(|| anyhow::anyhow!("expected `env:NAME` or `file:PATH`"))?;
+    secrets::read_named(&source).map_err(anyhow::Error::msg)
+}
+
 /// The text of a configuration file.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //! share them.
 
 pub mod command;
+pub mod issued;
 mod key_moves;
 mod move_order;
 mod report;
@@ -12,7 +13,7 @@ use gatekeeper_filters::kernel::{Plan, UnixMs};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use self::command::LicenseCommandArgs;
+use self::{command::LicenseCommandArgs, issued::command::IssuedCommand};
 use crate::{
     ledger::{
         self, AdjustDone, AdjustError, DistributedLedger, EmbeddedLedger, JournalFull,
@@ -36,6 +37,8 @@ pub enum LicenseCommand {
     /// Licences move to other keys, many in one order.
     Move,
     Do(OperatorActionKind),
+    /// About licences of our own.
+    Issued(IssuedCommand),
 }
 
 impl LicenseCommand {
@@ -43,7 +46,13 @@ impl LicenseCommand {
         match name {
             "show" => Some(LicenseCommand::Show),
             "move" => Some(LicenseCommand::Move),
-            _ => OperatorActionKind::parse(name).map(LicenseCommand::Do),
+            "grant" | "reset" | "revoke" | "restore" => {
+                OperatorActionKind::parse(name).map(LicenseCommand::Do)
+            }
+            _ => {
+                let mut commands = IssuedCommand::ALL.into_iter();
+                commands.find(|command| command.name() == name).map(LicenseCommand::Issued)
+            }
         }
     }
 
@@ -52,6 +61,7 @@ impl LicenseCommand {
             LicenseCommand::Show => "show",
             LicenseCommand::Move => "move",
             LicenseCommand::Do(kind) => kind.name(),
+            LicenseCommand::Issued(command) => command.name(),
         }
     }
 }
@@ -154,6 +164,9 @@ impl LicenseAdmin {
         if command == LicenseCommand::Move {
             return self.move_keys(book, body).await;
         }
+        if let LicenseCommand::Issued(command) = command {
+            return self.issued(book, command, body).await;
+        }
         let order = LicenseCommandArgs::read(command, body)?;
         let mut known = book.find(&order.subject).await?;
         let LicenseCommand::Do(kind) = command else {
@@ -184,8 +197,8 @@ impl LicenseAdmin {
                 }
                 done
             }
-            // Has its own way, above.
-            OperatorActionKind::Move => return Err(ApiError::invalid("move takes `pairs`")),
+            // Others have ways of their own, above.
+            _ => return Err(ApiError::invalid("no such command")),
         };
         if done.is_new {
             self.log(kind, &wanted);

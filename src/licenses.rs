@@ -13,8 +13,10 @@ mod clock_rollback;
 pub mod devices;
 mod disk_cache;
 mod first_activation;
+pub mod issued;
 pub mod key_move;
 mod key_moves;
+pub mod lemonsqueezy_export;
 mod mass_refusal;
 mod memory_cache;
 pub mod online;
@@ -42,7 +44,10 @@ use rustc_hash::FxHashMap;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
-use self::key_move::Replacement;
+use self::{
+    issued::{IssuedBook, KeyShape},
+    key_move::Replacement,
+};
 pub use self::{
     shop_health::{STATES, ShopStatus},
     sources::ConfiguredShops,
@@ -71,6 +76,8 @@ pub struct ConfiguredLicenses {
     found: IntCounter,
     /// In YAML order.
     signed: Vec<Arc<SignedSource>>,
+    /// Licences of our own, where they are configured and the vault is here.
+    pub issued: Option<Arc<IssuedBook>>,
     /// Tokens that were verified, by their SHA-256: the source and its licence.
     verified: Cache<[u8; 32], Arc<SignedLicense>>,
 }
@@ -98,20 +105,36 @@ impl ConfiguredLicenses {
         let has_list = settings.licenses.sources.iter().any(is_list);
         let sources = Arc::new(ConfiguredShops::new(settings));
         let found = validator.telemetry.metrics.license_checks(STATIC, "valid");
-        Self { validator, sources, listed, has_list, found, signed, verified }
+        let issued = settings.licenses.sources.iter().find_map(|source| match source {
+            LicenseSource::Issued(account) => Some(account),
+            _ => None,
+        });
+        let issued = issued.zip(settings.vault.as_ref()).map(|(account, vault)| {
+            Arc::new(IssuedBook::new(validator.clone(), account, vault.clone()))
+        });
+        Self { validator, sources, listed, has_list, found, signed, issued, verified }
     }
 
     /// The sources that are decided here, without a call: their names.
     pub fn local_sources(&self) -> impl Iterator<Item = &'static str> {
         let listed = (self.has_list).then_some(STATIC);
-        listed.into_iter().chain((!self.signed.is_empty()).then_some(signed::NAME))
+        let issued = self.issued.as_ref().map(|_| crate::shops::issued::NAME);
+        listed.into_iter().chain((!self.signed.is_empty()).then_some(signed::NAME)).chain(issued)
     }
 
     /// The licence that a key stands for.
     pub fn id(&self, credential: &Credential, now: UnixMs) -> LicenseId {
         match self.verify(credential.expose(), now) {
             Some(Ok(license)) => self.validator.hasher.signed(signed::NAME, &license.id),
-            _ => self.validator.hasher.id(credential.expose()),
+            _ => self.key_id(credential.expose()),
+        }
+    }
+
+    /// The id of a key that is no token.
+    fn key_id(&self, key: &str) -> LicenseId {
+        match &self.issued {
+            Some(issued) => issued.key_id(key),
+            None => self.validator.hasher.id(key),
         }
     }
 
@@ -191,7 +214,7 @@ impl ConfiguredLicenses {
 
     /// Whose key it is; which device it comes from does not matter.
     pub async fn identify(&self, asking: &LicenseQuery<'_>) -> LicenseStatus {
-        let id = self.validator.hasher.id(asking.credential.expose());
+        let id = self.key_id(asking.credential.expose());
         let standing = match self.validator.replacement(&id) {
             None => self.ask_sources(id, asking).await,
             Some(replacement) => self.ask_about_replaced(id, &replacement, asking).await,
@@ -261,6 +284,23 @@ impl ConfiguredLicenses {
         }
         if let Some(standing) = self.identify_signed(asking.credential.expose(), asking.now) {
             return standing;
+        }
+        if let Some(issued) = &self.issued {
+            let shape = issued.shape(asking.credential.expose());
+            if matches!(shape, KeyShape::Mistyped) {
+                return self.validator.refuse_unknown(&id, asking);
+            }
+            // In a box of its own, as below.
+            if let Some(standing) = Box::pin(issued.identify(id, asking.now)).await {
+                if self.sources.shops().is_empty() || !issued.has_news(&id, asking.now) {
+                    return standing;
+                }
+                let _ = Box::pin(self.validator.check(&self.sources, id, asking)).await;
+                return issued.status_now(id, asking.now).await.unwrap_or(standing);
+            }
+            if matches!(shape, KeyShape::Ours(_)) {
+                return self.validator.refuse_unknown(&id, asking);
+            }
         }
         if self.sources.shops().is_empty() {
             self.validator.telemetry.metrics.license_checked(STATIC, "invalid");

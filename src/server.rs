@@ -1,6 +1,7 @@
 //! The process: what is built once, and what runs in it.
 
 mod bootstrap;
+mod license_keeper;
 pub mod listener;
 mod memory_protection;
 mod periodic_save;
@@ -28,8 +29,8 @@ use pingora_core::{
 };
 
 use self::{
-    bootstrap::Stores, listener::ListenerService, periodic_save::Keeper,
-    ready_notifier::ReadyNotifier, shutdown::Shutdown,
+    bootstrap::Stores, license_keeper::LicenseKeeper, listener::ListenerService,
+    periodic_save::Keeper, ready_notifier::ReadyNotifier, shutdown::Shutdown,
 };
 use crate::{
     admin::{AdminApp, AdminAuth, Assets, FeedBroadcaster, FeedTicker},
@@ -402,6 +403,7 @@ impl Services {
             handover: self.handover,
         };
         let keeper = Keeper { store: self.store.clone(), spending: self.machine.spending };
+        let licenses = LicenseKeeper { snapshot: self.snapshot.clone(), phase: self.phase.clone() };
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.
         let probing = Arc::new(Connector::new(&conf));
@@ -431,6 +433,7 @@ impl Services {
             None => operators,
         });
         server.add_service(background_service("keeper", keeper));
+        server.add_service(background_service("licences", licenses));
         server.add_service(background_service("feed", ticker));
         server.add_service(background_service("resolver", resolver));
         server.add_service(background_service("prober", prober));

@@ -7,6 +7,7 @@ mod creem;
 mod dodo;
 mod gumroad;
 mod http;
+pub mod issued;
 mod keygen;
 mod lemonsqueezy;
 pub mod license;
@@ -14,6 +15,7 @@ mod polar;
 pub mod signature;
 pub mod signed;
 pub mod source;
+pub mod stripe;
 pub mod wire;
 
 use std::{fmt, sync::Arc};

@@ -45,6 +45,23 @@ export class Gatekeeper {
         }
     }
 
+    /** Takes the key by the one-time code of a link ("open in the app"), and logs in with it. */
+    async loginByLink(link, device = hostname()) {
+        const code = new URL(link).searchParams.get('code') ?? '';
+        const answer = await fetch(`${this.#url}/license/claim`, {
+            method: 'POST',
+            headers: { 'content-type': 'application/json' },
+            body: JSON.stringify({ code }),
+            signal: AbortSignal.timeout(20_000),
+        });
+        const said = await answer.json().catch(() => ({}));
+        if (!answer.ok) {
+            const { code: why = 'upstream_error', message = 'The licence could not be taken over.' } = said.error ?? {};
+            throw refusal(answer.status, why, message);
+        }
+        return this.login(said.key, device);
+    }
+
     /** Plan and what is left: `plan`, `until`, `limits.messages.left`, `limits.tokens.left`, `models`. */
     async account() {
         return this.#me(await this.#licence());

@@ -50,6 +50,31 @@ function handle(channel, work) {
 
 handle('login', (_, key) => gate.login(String(key)));
 handle('account', () => gate.account());
+
+// "Open in the app" on the page with the key: `jstar://license?code=...`, the gateway's `deep_link`.
+const SCHEME = 'jstar';
+let window;
+let pending = process.argv.find((word) => word.startsWith(`${SCHEME}://`));
+
+async function openLink(link) {
+    if (!window) return void (pending = link);
+    const loggedIn = await gate.loginByLink(link).then((ok) => ({ ok }), (error) => ({ refused: explain(error) }));
+    window.webContents.send('linked', loggedIn);
+    window.focus();
+}
+
+app.setAsDefaultProtocolClient(SCHEME);
+// A second start hands its link to the first one (Windows, Linux); macOS sends an event.
+if (!app.requestSingleInstanceLock()) app.quit();
+app.on('second-instance', (_, words) => {
+    const link = words.find((word) => word.startsWith(`${SCHEME}://`));
+    if (link) openLink(link);
+});
+app.on('open-url', (event, link) => {
+    event.preventDefault();
+    openLink(link);
+});
+
 handle('logout', () => gate.logout());
 handle('activate', () => gate.activate());
 handle('deactivate', () => gate.deactivate());
@@ -78,6 +103,6 @@ ipcMain.on('open', (_, link) => {
 app.on('window-all-closed', () => app.quit());
 // Not `await`: Electron gets ready only when this file has been run to its end.
 app.whenReady().then(() => {
-    const window = new BrowserWindow({ webPreferences: { preload: path.join(here, 'preload.cjs') } });
-    return window.loadFile(path.join(here, 'index.html'));
+    window = new BrowserWindow({ webPreferences: { preload: path.join(here, 'preload.cjs') } });
+    return window.loadFile(path.join(here, 'index.html')).then(() => pending && openLink(pending));
 });

@@ -44,6 +44,9 @@ async function activate() {
     show((await gate.activate()).refused, activate);
 }
 
+// A link of the page with the key logged in.
+gate.linked?.((account) => showAccount(account, login));
+
 let countdown;
 
 /** "Trying again in 20 s", counted down; 0 clears it. */

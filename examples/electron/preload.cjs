@@ -9,6 +9,8 @@ contextBridge.exposeInMainWorld('gate', {
     deactivate: () => ipcRenderer.invoke('deactivate'),
     stop: (messageId) => ipcRenderer.send('stop', messageId),
     open: (link) => ipcRenderer.send('open', link),
+    /** `tell({ ok } or { refused })` when a link logged in. */
+    linked: (tell) => ipcRenderer.on('linked', (_, account) => tell(account)),
     /** `show(text)` for each piece; `waiting(seconds)` before another try. */
     async chat(message, show, waiting) {
         const listen = (_, messageId, text) => messageId === message.messageId && show(text);

@@ -125,6 +125,7 @@ fn read(bytes: &[u8]) -> Option<ApiResponse> {
     let body: Value = serde_json::from_slice(&bytes[head + 4..]).ok()?;
     let is_ours = body.get("license").is_some()
         || body["moves"].is_array()
+        || body["licenses"].is_array()
         || body["live"].is_boolean()
         || body["error"]["code"].is_string();
     is_ours.then_some(ApiResponse { status: StatusCode::from_u16(status).ok()?, body })

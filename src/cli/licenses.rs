@@ -2,30 +2,27 @@
 //! on standard input, never on the command line, where others could see it.
 
 mod asking;
+mod csv;
 mod format;
+mod import;
+mod issued;
 mod moving;
 
-use std::{
-    io::{self, BufRead, IsTerminal, Read, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
-use gatekeeper_filters::kernel::{LicenseId, Registry};
-use serde_json::{Map, Value, json};
+use gatekeeper_filters::kernel::Registry;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use self::asking::{Operate, ask};
+use self::asking::{Operate, SubjectArgs, ask, order_id, subject_of};
 use crate::{
-    cli::{file_args::FileArgs, usage},
+    cli::{file_args::FileArgs, write_problems},
     config::{self, Secrets, Settings},
     ledger::OperatorActionKind,
-    license_admin::{LicenseCommand, random_id},
+    license_admin::{LicenseCommand, issued::command::IssuedCommand},
 };
-
-/// Longer than any key.
-const LONGEST_KEY: u64 = 1024;
 
 pub const EXAMPLES: &str = "\
 The licence key is read from standard input: typed or piped, never on the command line.
@@ -67,18 +64,35 @@ pub enum LicensesCommand {
     /// Have licences go on under new keys, as after a move to another shop: use, grants, devices follow
     #[command(after_help = moving::EXAMPLES)]
     Move(moving::MoveArgs),
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct SubjectArgs {
-    #[command(flatten)]
-    pub file: FileArgs,
-    /// The licence's id instead of its key: 64 hex digits, or as many of the first as name one (6 at least)
-    #[arg(long, value_name = "HEX")]
-    pub license: Option<String>,
-    /// Print the answer as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// Issue licences of your own: prints their keys, which are kept nowhere in clear
+    #[command(after_help = "Examples:\n  gatekeeper licenses issue -c gateway.yaml --plan pro\n  \
+        gatekeeper licenses issue -c gateway.yaml --plan pro --until 2027-01-31 --count 20 --csv")]
+    Issue(issued::IssueArgs),
+    /// List the licences that were issued, adopted or imported; without keys
+    #[command(after_help = "Example:\n  gatekeeper licenses list -c gateway.yaml --state expired")]
+    List(issued::ListArgs),
+    /// Give an issued licence another key; its usage and its devices stay
+    #[command(
+        after_help = "Example:\n  gatekeeper licenses rotate -c gateway.yaml --grace 7d < key.txt"
+    )]
+    Rotate(issued::RotateArgs),
+    /// Give an issued licence another last day
+    #[command(
+        after_help = "Example:\n  gatekeeper licenses extend -c gateway.yaml --by 30d < key.txt"
+    )]
+    Extend(issued::ExtendArgs),
+    /// End an issued licence now
+    #[command(after_help = "Example:\n  gatekeeper licenses expire -c gateway.yaml < key.txt")]
+    Expire(issued::ExpireArgs),
+    /// Import licences that were sold elsewhere: from a CSV file, or from Lemon Squeezy
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
+    /// Print all that is known of one buyer, as JSON
+    #[command(after_help = "Example:\n  gatekeeper licenses export -c gateway.yaml < key.txt")]
+    Export(issued::ExpireArgs),
+    /// Forget one buyer: an issued licence ends, and a hash, a date and a kind are left of it
+    #[command(after_help = "Example:\n  gatekeeper licenses forget -c gateway.yaml < key.txt")]
+    Forget(issued::ExpireArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -102,46 +116,57 @@ pub struct GrantArgs {
     pub tokens: u64,
 }
 
-/// A command about one licence.
-struct OneLicense<'a> {
-    command: LicenseCommand,
-    subject: &'a SubjectArgs,
-    change: Option<&'a ChangeArgs>,
-    grant: Option<&'a GrantArgs>,
-}
-
-impl LicensesCommand {
-    /// `None` for one about many.
-    fn one<'a>(&'a self) -> Option<OneLicense<'a>> {
-        let change = |kind, change: &'a ChangeArgs| OneLicense {
-            command: LicenseCommand::Do(kind),
-            subject: &change.subject,
-            change: Some(change),
-            grant: None,
-        };
-        Some(match self {
-            LicensesCommand::Show(subject) => {
-                OneLicense { command: LicenseCommand::Show, subject, change: None, grant: None }
-            }
-            LicensesCommand::Reset(args) => change(OperatorActionKind::Reset, args),
-            LicensesCommand::Revoke(args) => change(OperatorActionKind::Revoke, args),
-            LicensesCommand::Restore(args) => change(OperatorActionKind::Restore, args),
-            LicensesCommand::Grant(grant) => {
-                let one = change(OperatorActionKind::Grant, &grant.change);
-                OneLicense { grant: Some(grant), ..one }
-            }
-            LicensesCommand::Move(_) => return None,
-        })
+impl LicensesArgs {
+    /// The command, for those about any licence.
+    fn command(&self) -> LicenseCommand {
+        match &self.what {
+            LicensesCommand::Reset(_) => LicenseCommand::Do(OperatorActionKind::Reset),
+            LicensesCommand::Grant(_) => LicenseCommand::Do(OperatorActionKind::Grant),
+            LicensesCommand::Revoke(_) => LicenseCommand::Do(OperatorActionKind::Revoke),
+            LicensesCommand::Restore(_) => LicenseCommand::Do(OperatorActionKind::Restore),
+            _ => LicenseCommand::Show,
+        }
     }
 
-    fn file(&self) -> &FileArgs {
-        match self {
-            LicensesCommand::Show(subject) => &subject.file,
+    /// Whom a command about one licence means.
+    fn subject(&self) -> Option<&SubjectArgs> {
+        match &self.what {
+            LicensesCommand::Show(subject) => Some(subject),
+            LicensesCommand::Rotate(args) => Some(&args.subject),
+            LicensesCommand::Extend(args) => Some(&args.subject),
+            LicensesCommand::Expire(args)
+            | LicensesCommand::Export(args)
+            | LicensesCommand::Forget(args) => Some(&args.subject),
+            _ => self.change().map(|change| &change.subject),
+        }
+    }
+
+    fn file(&self) -> FileArgs {
+        match &self.what {
+            LicensesCommand::Issue(args) => args.file.clone(),
+            LicensesCommand::Import(args) => args.file(),
+            LicensesCommand::List(args) => args.file.clone(),
+            LicensesCommand::Move(args) => args.file.clone(),
+            LicensesCommand::Show(subject) => subject.file.clone(),
+            LicensesCommand::Rotate(args) => args.subject.file.clone(),
+            LicensesCommand::Extend(args) => args.subject.file.clone(),
+            LicensesCommand::Expire(args)
+            | LicensesCommand::Export(args)
+            | LicensesCommand::Forget(args) => args.subject.file.clone(),
             LicensesCommand::Reset(change)
             | LicensesCommand::Revoke(change)
-            | LicensesCommand::Restore(change) => &change.subject.file,
-            LicensesCommand::Grant(grant) => &grant.change.subject.file,
-            LicensesCommand::Move(args) => &args.file,
+            | LicensesCommand::Restore(change) => change.subject.file.clone(),
+            LicensesCommand::Grant(grant) => grant.change.subject.file.clone(),
+        }
+    }
+
+    fn change(&self) -> Option<&ChangeArgs> {
+        match &self.what {
+            LicensesCommand::Reset(change)
+            | LicensesCommand::Revoke(change)
+            | LicensesCommand::Restore(change) => Some(change),
+            LicensesCommand::Grant(grant) => Some(&grant.change),
+            _ => None,
         }
     }
 }
@@ -155,10 +180,10 @@ pub fn settings(
     registry: &Registry,
     err: &mut dyn Write,
 ) -> anyhow::Result<Settings> {
-    let file = args.what.file().path()?;
+    let file = args.file().path()?;
     config::load_with(&file, registry, Secrets::MayBeAbsent).map(|(settings, _)| settings).map_err(
         |problems| {
-            let _ = super::write_problems(&problems, err);
+            let _ = write_problems(&problems, err);
             anyhow::anyhow!("licenses: {} has problems", file.display())
         },
     )
@@ -172,13 +197,36 @@ pub fn run(
     operate: Operate,
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> anyhow::Result<ExitCode> {
-    let one = match &args.what {
+    match &args.what {
         LicensesCommand::Move(moving) => return moving::run(moving, settings, operate, (out, err)),
-        what => what.one().context("licenses: a command about one licence")?,
-    };
-    let body = body(&one, settings, err)?;
-    let answer = ask(one.command, &one.subject.file, settings, operate, &body)?;
-    if one.subject.json {
+        LicensesCommand::Issue(issue) => {
+            return issued::issue(issue, settings, operate, (out, err));
+        }
+        LicensesCommand::List(list) => return issued::list(list, settings, operate, (out, err)),
+        LicensesCommand::Rotate(rotate) => {
+            return issued::rotate(rotate, settings, operate, (out, err));
+        }
+        LicensesCommand::Extend(extend) => {
+            return issued::extend(extend, settings, operate, (out, err));
+        }
+        LicensesCommand::Expire(expire) => {
+            return issued::expire(expire, settings, operate, (out, err));
+        }
+        LicensesCommand::Export(args) => {
+            return issued::print(IssuedCommand::Export, args, settings, operate, (out, err));
+        }
+        LicensesCommand::Forget(args) => {
+            return issued::print(IssuedCommand::Forget, args, settings, operate, (out, err));
+        }
+        LicensesCommand::Import(import) => {
+            return import::import(import, settings, operate, (out, err));
+        }
+        _ => {}
+    }
+    let Some(subject) = args.subject() else { bail!("licenses: name a licence") };
+    let body = body(args, subject, settings, err)?;
+    let answer = ask(args.command(), &subject.file, settings, operate, &body)?;
+    if subject.json {
         writeln!(out, "{:#}", answer.body)?;
     } else if answer.status.is_success() {
         out.write_all(format::of(&answer.body).as_bytes())?;
@@ -187,62 +235,28 @@ pub fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let message = answer.body["error"]["message"].as_str().unwrap_or("it failed");
-    writeln!(err, "gatekeeper: licenses {}: {message}", one.command.name())?;
+    writeln!(err, "gatekeeper: licenses {}: {message}", args.command().name())?;
     Ok(ExitCode::FAILURE)
 }
 
 /// The order, as the admin listener takes it. It has an id from the start: asked twice, it is carried
 /// out once.
 fn body(
-    one: &OneLicense<'_>,
+    args: &LicensesArgs,
+    subject: &SubjectArgs,
     settings: &Settings,
     err: &mut dyn Write,
 ) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let mut order = Map::new();
-    match &one.subject.license {
-        Some(hex) => {
-            order.insert("license".into(), json!(whole_id(hex, settings)?));
-        }
-        None => {
-            order.insert("key".into(), json!(&*read_key(err)?));
-        }
-    }
-    if let Some(grant) = one.grant {
+    let mut order = subject_of(subject, settings, err)?;
+    if let LicensesCommand::Grant(grant) = &args.what {
         order.insert("messages".into(), json!(grant.messages));
         order.insert("tokens".into(), json!(grant.tokens));
     }
-    if let Some(change) = one.change {
-        let id = random_id().map_err(|failure| anyhow::anyhow!(failure.message))?;
-        order.insert("id".into(), json!(id));
+    if let Some(change) = args.change() {
+        order_id(None, &mut order)?;
         if let Some(note) = &change.note {
             order.insert("note".into(), json!(note));
         }
     }
     Ok(Zeroizing::new(Value::Object(order).to_string().into_bytes()))
-}
-
-/// Fewer digits than 64 are enough where they name one licence, as in git.
-fn whole_id(hex: &str, settings: &Settings) -> anyhow::Result<String> {
-    let hex = hex.to_ascii_lowercase();
-    if LicenseId::from_hex(&hex).is_some() {
-        return Ok(hex);
-    }
-    let fits = (6..64).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    anyhow::ensure!(fits, "--license: expected 6 to 64 hex digits");
-    usage::licence_of(settings, &hex)
-}
-
-fn read_key(err: &mut dyn Write) -> anyhow::Result<Zeroizing<String>> {
-    let input = io::stdin();
-    if input.is_terminal() {
-        write!(err, "Licence key: ")?;
-        err.flush()?;
-    }
-    let mut line = Zeroizing::new(String::with_capacity(LONGEST_KEY as usize));
-    input.lock().take(LONGEST_KEY).read_line(&mut line).context("standard input")?;
-    let key = line.trim();
-    if key.is_empty() {
-        bail!("standard input: expected a licence key (or name the licence with --license)");
-    }
-    Ok(Zeroizing::new(key.to_owned()))
 }

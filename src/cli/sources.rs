@@ -7,7 +7,7 @@ use crate::{
         Settings,
         settings::{LicenseSource, ShopAccount},
     },
-    licenses::online,
+    licenses::{issued::stripe::try_permissions, online},
     shops::{ShopError, ShopReply, signed::Format},
 };
 
@@ -29,6 +29,11 @@ pub fn explain(settings: &Settings, out: &mut dyn Write) -> anyhow::Result<()> {
             LicenseSource::Shop(account) => {
                 (name_of(account), account.source.shop.constants().shape.into())
             }
+            LicenseSource::Issued(issued) => {
+                let prefix = issued.source.format.prefix();
+                let shape = format!("{prefix}-XXXXX-XXXXX-XXXXX-XXXXX, and imported keys");
+                (format!("issued {prefix}"), shape)
+            }
         };
         writeln!(out, "  {name:<14} {shape}")?;
     }
@@ -44,6 +49,16 @@ pub fn check_online(settings: &Settings, out: &mut dyn Write) -> anyhow::Result<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut is_good = true;
     for source in &settings.licenses.sources {
+        if let LicenseSource::Issued(account) = source {
+            for (what, trouble) in runtime.block_on(try_permissions(account))? {
+                let said = match &trouble {
+                    None => "good: the key may read it".to_owned(),
+                    Some(why) => format!("wrong: {why}"),
+                };
+                is_good &= trouble.is_none();
+                writeln!(out, "issued, Stripe {what}: {said}")?;
+            }
+        }
         let LicenseSource::Shop(account) = source else { continue };
         let reply = runtime.block_on(online::ask_once(account))?;
         let (is_fine, said) = match reply {

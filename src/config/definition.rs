@@ -239,7 +239,7 @@ const CACHE: &[Field] = &[
     .or("60s"),
 ];
 
-/// What a source can be: `static`, `signed`, and every shop of the registry with the members it declares.
+/// What a source can be: `static`, `signed`, `issued`, and every shop of the registry with the members it declares.
 fn sources() -> &'static [Field] {
     static SOURCES: LazyLock<Vec<Field>> = LazyLock::new(|| {
         let here = [
@@ -249,6 +249,7 @@ fn sources() -> &'static [Field] {
                 &FieldType::Record(SIGNED),
                 "Licences signed with a key of your own.",
             ),
+            Field::new("issued", &FieldType::Record(ISSUED), "Licences issued by this gateway."),
         ];
         here.into_iter().chain(shops::ALL.iter().map(|shop| shop_fields(*shop))).collect()
     });
@@ -319,6 +320,77 @@ const SHOP_BUDGET: Field = Field::new(
     &FieldType::Text(TextFormat::CallLimit),
     "Most calls to this source, like `50/minute`. Default: what the shop documents.",
 );
+
+const ISSUED: &[Field] = &[
+    Field::new(
+        "prefix",
+        &ANY_TEXT,
+        "What keys begin with: `JSTAR` makes `JSTAR-XXXXX-XXXXX-XXXXX-XXXXX`.",
+    )
+    .required(),
+    Field::new(
+        "stripe",
+        &FieldType::Record(STRIPE),
+        "Issues a licence for each purchase, and ends it with a refund or the subscription.",
+    ),
+    Field::new(
+        "lemonsqueezy_api",
+        &FieldType::Record(LEMONSQUEEZY_API),
+        "Serves `POST /v1/licenses/{activate,validate,deactivate}` in Lemon Squeezy's form, for apps whose base \
+         URL can be changed.",
+    ),
+    Field::new(
+        "adopt",
+        &FieldType::List { of: &FieldType::Choice(ADOPTABLE), min: 1 },
+        "Shops whose valid keys become licences of this source when they are first used.",
+    ),
+    SHOP_BASE_URL,
+    SHOP_ALLOW_PRIVATE,
+];
+
+const ADOPTABLE: &[Variant] =
+    &[Variant::new("lemonsqueezy"), Variant::new("gumroad"), Variant::new("polar")];
+
+const STRIPE: &[Field] = &[
+    Field::new(
+        "api_key",
+        &FieldType::Text(TextFormat::Source),
+        "A restricted key (`rk_live_...`), `env:NAME` or `file:PATH`. One of test mode makes licences that a live \
+         one refuses.",
+    )
+    .required(),
+    Field::new(
+        "webhook_secret",
+        &FieldType::Text(TextFormat::Source),
+        "Of the endpoint `/webhooks/stripe` (`whsec_...`), `env:NAME` or `file:PATH`. Without it webhooks are \
+         refused, and purchases are found by the sweep alone.",
+    ),
+    Field::new(
+        "prices",
+        &FieldType::Map { key: TextFormat::Any, of: &NAME, min: 1 },
+        "Price id (`price_...`) to plan.",
+    )
+    .required(),
+    Field::new("grace", &DURATION, "How long a licence holds past the end of the paid period.")
+        .or("3d"),
+    Field::new("sweep", &DURATION, "Between two looks for events whose webhooks were lost.")
+        .or("1h"),
+    Field::new(
+        "deep_link",
+        &ANY_TEXT,
+        "What \"open in the app\" on `/claim` opens, like `jstar://license`; a one-time code is added.",
+    ),
+    SHOP_BASE_URL,
+    SHOP_ALLOW_PRIVATE,
+];
+
+const LEMONSQUEEZY_API: &[Field] = &[
+    Field::new("store_id", &COUNT, "The store that apps compare `meta.store_id` with.").required(),
+    Field::new("variants", &PLAN_NUMBERS, "Plan to `meta.variant_id`.").required(),
+    Field::new("products", &PLAN_NUMBERS, "Plan to `meta.product_id`. Default: as its variant."),
+];
+
+const PLAN_NUMBERS: FieldType = FieldType::Map { key: TextFormat::Name, of: &COUNT, min: 1 };
 
 const SIGNED: &[Field] = &[
     Field::new(

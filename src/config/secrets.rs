@@ -159,6 +159,13 @@ fn in_clear(text: &str) -> String {
     })
 }
 
+/// A secret that the command line names.
+pub(super) fn read_named(source: &KekSource) -> Result<SecretString, String> {
+    read(source).map_err(|error| match error {
+        SecretError::Absent(message) | SecretError::Wrong(message) => message,
+    })
+}
+
 fn read(source: &KekSource) -> Result<SecretString, SecretError> {
     let text = match source {
         KekSource::Env(name) => match std::env::var(name) {

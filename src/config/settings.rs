@@ -15,7 +15,7 @@ use super::source_files::SourceFiles;
 use crate::{
     logging::Levels,
     prompts::Prompts,
-    shops::{ShopSource, signed::SignedSource},
+    shops::{ShopSource, issued::IssuedSource, signed::SignedSource},
     tls::Certificate,
     vault::VaultKeys,
 };
@@ -164,6 +164,15 @@ pub enum LicenseSource {
     Static(Vec<StaticKey>),
     Shop(Arc<ShopAccount>),
     Signed(Arc<SignedSource>),
+    Issued(Arc<IssuedAccount>),
+}
+
+/// Licences of our own.
+#[derive(Debug, Clone)]
+pub struct IssuedAccount {
+    pub source: Arc<IssuedSource>,
+    /// Where Stripe is, if it takes the money.
+    pub stripe_base: Option<BaseUrl>,
 }
 
 /// One account at a shop.

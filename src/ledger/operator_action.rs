@@ -18,15 +18,27 @@ pub enum OperatorActionKind {
     Restore,
     /// To another key; its changes are what the new key had used by itself.
     Move,
+    Issue,
+    Rotate,
+    Extend,
+    Expire,
+    Import,
+    Forget,
 }
 
 impl OperatorActionKind {
-    pub const ALL: [OperatorActionKind; 5] = [
+    pub const ALL: [OperatorActionKind; 11] = [
         OperatorActionKind::Grant,
         OperatorActionKind::Reset,
         OperatorActionKind::Revoke,
         OperatorActionKind::Restore,
         OperatorActionKind::Move,
+        OperatorActionKind::Issue,
+        OperatorActionKind::Rotate,
+        OperatorActionKind::Extend,
+        OperatorActionKind::Expire,
+        OperatorActionKind::Import,
+        OperatorActionKind::Forget,
     ];
 
     pub fn name(self) -> &'static str {
@@ -36,6 +48,12 @@ impl OperatorActionKind {
             OperatorActionKind::Revoke => "revoke",
             OperatorActionKind::Restore => "restore",
             OperatorActionKind::Move => "move",
+            OperatorActionKind::Issue => "issue",
+            OperatorActionKind::Rotate => "rotate",
+            OperatorActionKind::Extend => "extend",
+            OperatorActionKind::Expire => "expire",
+            OperatorActionKind::Import => "import",
+            OperatorActionKind::Forget => "forget",
         }
     }
 

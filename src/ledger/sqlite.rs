@@ -5,6 +5,7 @@ pub mod batch;
 pub mod columns;
 mod conversation_rows;
 pub mod daily_usage;
+pub mod license_rows;
 
 use std::{
     fs::{OpenOptions, Permissions},
@@ -43,6 +44,18 @@ pub struct Database {
 }
 
 impl Database {
+    /// All rows of a licence, by table.
+    pub fn export(
+        &self,
+        license: &LicenseId,
+    ) -> rusqlite::Result<serde_json::Map<String, serde_json::Value>> {
+        license_rows::export(&self.connection, &license.to_hex())
+    }
+
+    pub fn forget(&mut self, license: &LicenseId) -> rusqlite::Result<()> {
+        license_rows::forget(&mut self.connection, &license.to_hex())
+    }
+
     /// When a licence was last used, by its windows.
     pub fn last_use(&self, license: &LicenseId) -> rusqlite::Result<Option<UnixMs>> {
         action_rows::last_use(&self.connection, license)

@@ -135,7 +135,7 @@ impl LicenseCommand {
             LicenseCommand::Do(ledger::OperatorActionKind::Grant) => {
                 &["key", "license", "messages", "tokens", "id", "note"]
             }
-            LicenseCommand::Do(_) => &["key", "license", "id", "note"],
+            _ => &["key", "license", "id", "note"],
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
 use serde::{Deserialize, Serialize};
 
-use super::key_move::KeyMove;
+use super::{issued::IssuedRecord, key_move::KeyMove};
 use crate::{
     config::settings::LicenseCacheSettings,
     shops::{LicenseVerdict, ShopLicense, ShopReply},
@@ -58,6 +58,9 @@ pub struct CachedLicense {
     /// What an operator moved: the key that replaced this one, the licence that this one continues.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub moved: Option<KeyMove>,
+    /// What it is as a licence of our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issued: Option<Box<IssuedRecord>>,
 }
 
 /// Whether an operator took the licence back, and since when it is so. Of two words the later one
@@ -214,6 +217,11 @@ impl CachedLicense {
             true => self.turned.or(other.turned),
             false => said.turned,
         };
+        let issued = self.issued.as_ref().max(other.issued.as_ref()).cloned();
+        let revocation = self.revocation.max(other.revocation);
+        if issued.as_ref().is_some_and(|issued| issued.is_forgotten()) {
+            return CachedLicense { issued, revocation, ..CachedLicense::default() };
+        }
         CachedLicense {
             facts: facts.facts.clone(),
             spelling: facts.spelling.clone(),
@@ -225,7 +233,8 @@ impl CachedLicense {
             good: facts.good.clone(),
             turned,
             devices: merge_devices(&self.devices, &other.devices),
-            revocation: self.revocation.max(other.revocation),
+            revocation,
+            issued,
             moved: self.moved.as_ref().max(other.moved.as_ref()).cloned(),
         }
     }
@@ -239,6 +248,14 @@ impl CachedLicense {
         }
         let at = now.max(UnixMs(self.revocation.at.0 + 1));
         Some(CachedLicense { revocation: Revocation { at, revoked }, ..self.clone() })
+    }
+
+    /// Most devices, where the licence itself says so.
+    pub fn device_limit(&self) -> Option<u64> {
+        match self.issued.as_ref().and_then(|issued| issued.license()) {
+            Some(license) => license.max_devices,
+            None => self.facts.as_ref()?.activation_limit,
+        }
     }
 
     /// The devices that have a place.

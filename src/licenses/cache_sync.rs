@@ -136,8 +136,9 @@ impl LicenseValidator {
             if let Some(shared) = &validator.shared {
                 shared.notify_change();
             }
-            if let Some(kept) = validator.records.get(&id) {
-                kept.set_compared(0);
+            match validator.records.get(&id) {
+                Some(kept) => kept.set_compared(0),
+                None => validator.issued.roster.hear(id),
             }
         };
         Subscriber { channel: CHANNEL, heard: Box::new(heard) }
@@ -151,10 +152,12 @@ impl LicenseValidator {
                 while generations.changed().await.is_ok() {
                     validator.unshared.notify_one();
                     validator.unheard.notify_one();
+                    validator.issued.roster.lost();
                 }
             });
             tokio::spawn(self.clone().write_back());
             tokio::spawn(self.clone().on_revocation_message(shared.clone()));
+            tokio::spawn(self.clone().fetch_issued(shared.clone()));
         }
         let validator = self.clone();
         tokio::spawn(async move { validator.watch_clock().await });

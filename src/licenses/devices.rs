@@ -242,16 +242,38 @@ impl LicenseValidator {
         }
     }
 
+    /// A device of a licence of our own, whose app counts activations by itself; the id is a UUID.
+    ///
+    /// # Errors
+    /// As [`LicenseValidator::activate`].
+    pub(super) async fn activate_for_app(
+        &self,
+        license: &License,
+    ) -> Result<(String, Devices), Rejection> {
+        self.activate_as_uuid(license, true).await
+    }
+
     /// A place in the list that the gateways keep themselves.
     async fn activate_here(&self, license: &License) -> Result<(String, Devices), Rejection> {
+        self.activate_as_uuid(license, false).await
+    }
+
+    async fn activate_as_uuid(
+        &self,
+        license: &License,
+        is_uuid: bool,
+    ) -> Result<(String, Devices), Rejection> {
         let _lock = self.only_here(&license.key).await?;
         let latest = self.latest(&license.key).await.map_err(|_| store_is_away())?;
-        let limit = latest.as_ref().and_then(|kept| kept.record.facts.as_ref()?.activation_limit);
+        let limit = latest.as_ref().and_then(|kept| kept.record.device_limit());
         let most = limit.or(license.plan.max_devices).unwrap_or(MOST_DEVICES);
         let mut random = [0; 16];
         getrandom::fill(&mut random)
             .map_err(|error| license::check_unavailable(&format!("no random bytes: {error}")))?;
-        let instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        if is_uuid {
+            [8, 13, 18, 23].into_iter().for_each(|place| instance.insert(place, '-'));
+        }
         let device = self.hasher.device(&license.id, &instance);
         let now = UnixMs::now();
         let place = |there: Option<&CachedLicense>| {
@@ -328,8 +350,9 @@ impl LicenseValidator {
     pub(super) fn devices_by(&self, plan: &Plan, record: &CachedLicense) -> Option<Devices> {
         let here = record.active().count() as u64;
         let facts = record.facts.as_ref();
-        let limit = facts.and_then(|facts| facts.activation_limit);
-        match facts.and_then(|facts| facts.activations) {
+        let limit = record.device_limit();
+        let listed = facts.filter(|_| record.issued.is_none());
+        match listed.and_then(|facts| facts.activations) {
             Some(activations) => {
                 let used = (activations + record.carried().count() as u64).max(here);
                 Some(Devices { used, max: limit })
@@ -423,7 +446,10 @@ impl LicenseValidator {
     }
 
     /// Of all gateways, only this one changes the licence's devices while the lock lives.
-    async fn only_here(&self, id: &LicenseId) -> Result<Option<DistributedLock>, Rejection> {
+    pub(super) async fn only_here(
+        &self,
+        id: &LicenseId,
+    ) -> Result<Option<DistributedLock>, Rejection> {
         let Some(shared) = &self.shared else { return Ok(None) };
         let deadline = tokio::time::Instant::now() + WAIT;
         while tokio::time::Instant::now() < deadline {
@@ -475,7 +501,7 @@ const NOT_COUNTED: Devices = Devices { used: 0, max: None };
 
 /// Where to ask about devices, for a licence whose shop has a list of them.
 fn listed_at(sources: &ConfiguredShops, record: &CachedLicense) -> Option<ShopQuery> {
-    let facts = record.facts.as_ref()?;
+    let facts = record.facts.as_ref().filter(|_| record.issued.is_none())?;
     facts.activations?;
     facts.shop.instances()?;
     sources.question_about(facts)
@@ -513,7 +539,8 @@ enum DeviceFreshness {
 /// `None` for a device that has no place.
 fn age(record: &CachedLicense, device: &str, now: UnixMs) -> Option<DeviceFreshness> {
     let found = record.device(device)?;
-    let is_listed = record.facts.as_ref().is_some_and(|facts| facts.activations.is_some());
+    let is_listed = record.issued.is_none()
+        && record.facts.as_ref().is_some_and(|facts| facts.activations.is_some());
     Some(match is_listed && !found.carried {
         // What changed at the shop since may be this device.
         true if found.checked <= record.marked => DeviceFreshness::Past(Duration::MAX),

@@ -42,7 +42,8 @@ pub type ForwardChange = Box<dyn Fn(LicenseId, serde_json::Value) + Send>;
 
 /// A record changed. What it is by now is read when it is written, so the last one always stays.
 struct CacheChange {
-    id: LicenseId,
+    /// Of one transaction.
+    ids: Vec<LicenseId>,
     /// Told when it is on the shelf.
     done: Option<tokio::sync::oneshot::Sender<bool>>,
 }
@@ -77,8 +78,8 @@ impl DiskCache {
         *self.away.lock() = Some(DiskCacheMoved { tell, told: HashSet::new() });
         let (done, is_done) = tokio::sync::oneshot::channel();
         if let Some(writes) = &*self.writes.lock() {
-            // Nobody's record: only what was sent before it matters.
-            let _ = writes.send(CacheChange { id: LicenseId([0; 32]), done: Some(done) });
+            // No record: only what was sent before it matters.
+            let _ = writes.send(CacheChange { ids: Vec::new(), done: Some(done) });
         }
         let _ = is_done.blocking_recv();
     }
@@ -97,13 +98,20 @@ impl DiskCache {
 
     /// Keeps a changed record, soon.
     pub fn put(&self, id: LicenseId) {
-        self.send(CacheChange { id, done: None });
+        self.send(CacheChange { ids: vec![id], done: None });
     }
 
     /// Keeps a changed record; whether it is there when this returns.
     pub async fn put_now(&self, id: LicenseId) -> bool {
         let (done, is_done) = tokio::sync::oneshot::channel();
-        self.send(CacheChange { id, done: Some(done) });
+        self.send(CacheChange { ids: vec![id], done: Some(done) });
+        is_done.await.unwrap_or(false)
+    }
+
+    /// Keeps changed records, all of them or none; whether they are there when this returns.
+    pub async fn put_all_now(&self, ids: &[LicenseId]) -> bool {
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        self.send(CacheChange { ids: ids.to_vec(), done: Some(done) });
         is_done.await.unwrap_or(false)
     }
 
@@ -119,9 +127,11 @@ impl DiskCache {
 
     fn send(&self, change: CacheChange) {
         if let Some(away) = &mut *self.away.lock() {
-            if let Some(kept) = self.records.get(&change.id) {
-                (away.tell)(change.id, serde_json::to_value(&kept.record).unwrap_or_default());
-                away.told.insert(change.id);
+            for id in change.ids {
+                if let Some(kept) = self.records.get(&id) {
+                    (away.tell)(id, serde_json::to_value(&kept.record).unwrap_or_default());
+                    away.told.insert(id);
+                }
             }
             if let Some(done) = change.done {
                 let _ = done.send(true);
@@ -165,7 +175,7 @@ fn write_all(mut connection: Connection, records: &MemoryCache, waiting: &Receiv
         let mut told = Vec::new();
         for change in first.into_iter().chain(waiting.try_iter()) {
             told.extend(change.done);
-            changed.insert(change.id);
+            changed.extend(change.ids);
         }
         let written = write(&mut connection, records, &changed);
         // Once for each change, not for each attempt.

@@ -6,6 +6,7 @@
 //! gk:order:ORDER  licences of an order, a customer, or a shop's own id of a licence                                        set
 //! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
 //! gk:calls:{SHOP}:POOL  calls to a shop in the last minute                    sorted set
+//! gk:issued       ids of our own licences, their keys and orders              set
 //! gk:revoked      what operators said of licences, by id: since when, and whether it is revoked  hash
 //! gk:moved        what operators moved, by id of the key: since when, and the word as JSON       hash
 //! gk:licenses     channel: ids of records that changed, or `revoked` when one of the last two did
@@ -44,6 +45,7 @@ pub const CHANNEL: &str = "gk:licenses";
 pub const REVOKED: &str = "revoked";
 const REVOCATIONS: &str = "gk:revoked";
 const MOVES: &str = "gk:moved";
+const ISSUED: &str = "gk:issued";
 
 pub struct RedisCache {
     pub store: Arc<RedisStore>,
@@ -101,11 +103,18 @@ impl RedisCache {
         record: &CachedLicense,
         keep: Duration,
     ) -> Result<CachedLicense, StoreUnavailable> {
-        let keep = keep.as_millis() as u64;
+        // No shop could tell again what we issued: it has no end, as long as nobody forgets it.
+        let keep = if record.issued.is_some() { 0 } else { keep.as_millis() as u64 };
+        if record.issued.is_some() {
+            self.store.run::<u8>(Cmd::sadd(ISSUED, id.to_hex())).await?;
+        }
         for reference in record.facts.iter().flat_map(ShopLicense::references) {
             let mut index = redis::pipe();
             index.sadd(order_key(reference), id.to_hex()).ignore();
-            index.pexpire(order_key(reference), keep as i64).ignore();
+            match keep {
+                0 => index.persist(order_key(reference)).ignore(),
+                keep => index.pexpire(order_key(reference), keep as i64).ignore(),
+            };
             self.store.pipe(index).await?;
         }
         for _ in 0..MERGES {
@@ -117,6 +126,7 @@ impl RedisCache {
                 return Ok(merged);
             }
             let text = serde_json::to_string(&merged).map_err(|_| StoreUnavailable)?;
+            let keep = if merged.issued.is_some() { 0 } else { keep };
             let mut call = self.scripts.replace.call(&[record_key(id)]);
             call.arg(there.unwrap_or_default()).arg(text).arg(keep);
             call.arg(CHANNEL).arg(self.store.message(&id.to_hex()));
@@ -139,6 +149,15 @@ impl RedisCache {
         call.arg(CHANNEL).arg(self.store.message(REVOKED));
         let _: u8 = self.store.call(call).await?;
         Ok(())
+    }
+
+    /// Ids of what gateways issued.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn issued(&self) -> Result<Vec<LicenseId>, StoreUnavailable> {
+        let ids: Vec<String> = self.store.run(Cmd::smembers(ISSUED)).await?;
+        Ok(ids.iter().filter_map(|id| LicenseId::from_hex(id)).collect())
     }
 
     /// What operators said of licences.
@@ -335,7 +354,8 @@ impl Scripts {
             // Whether nobody changed it meanwhile, and so it was replaced.
             replace: Script::new(
                 "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-                 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+                 redis.call('SET', KEYS[1], ARGV[2])
+                 if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
                  redis.call('PUBLISH', ARGV[4], ARGV[5])
                  return 1",
             ),

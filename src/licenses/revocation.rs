@@ -10,7 +10,7 @@ use super::{
     ConfiguredLicenses, STATIC, cache_entry::CachedLicense, devices::Devices, key_move::KeyMove,
     validator::LicenseValidator,
 };
-use crate::shops::{LicenseVerdict, signed};
+use crate::shops::{LicenseVerdict, issued, signed};
 
 /// Attempts to have the shared store told before an operator hears that it is told later.
 const TRIES: usize = 3;
@@ -104,7 +104,7 @@ impl ConfiguredLicenses {
     /// Nothing is.
     pub async fn find(&self, subject: &LicenseRef) -> Result<LicenseReport, NotFound> {
         let id = match subject {
-            LicenseRef::Key(key) => self.id(key, UnixMs::now()),
+            LicenseRef::Key(key) => self.license_id(key).await,
             LicenseRef::Id(id) => *id,
         };
         if let LicenseRef::Key(key) = subject
@@ -133,6 +133,16 @@ impl ConfiguredLicenses {
     /// What is known here of a key, without a call.
     pub async fn find_here(&self, key: LicenseId) -> Option<LicenseReport> {
         self.known_as(key).await
+    }
+
+    /// The licence of a key: of ours, the one that its keys share.
+    async fn license_id(&self, key: &Credential) -> LicenseId {
+        let now = UnixMs::now();
+        let found = match &self.issued {
+            Some(issued) => issued.id_of(key, now).await,
+            None => None,
+        };
+        found.unwrap_or_else(|| self.id(key, now))
     }
 
     /// What a signed licence says of itself, with what an operator said of it.
@@ -187,8 +197,12 @@ impl ConfiguredLicenses {
         let revoked = self.revoked_since(&id);
         let listed = self.listed.get(&id);
         let facts = record.and_then(|record| record.facts.as_ref());
+        let ours = self.issued.as_ref().zip(
+            record.and_then(|record| record.issued.as_ref()).and_then(|issued| issued.license()),
+        );
         let source = match (listed, facts) {
             (Some(_), _) => STATIC,
+            (None, _) if ours.is_some() => issued::NAME,
             (None, Some(facts)) => facts.shop.name(),
             // Of a key that was in the file once, only the operator's word is left.
             (None, None) if revoked.is_some() => STATIC,
@@ -196,6 +210,10 @@ impl ConfiguredLicenses {
         };
         let verdict = match (listed, record) {
             (Some(plan), _) => LicenseVerdict::Valid { plan: plan.clone(), until: None },
+            (None, Some(_)) if source == issued::NAME => ours
+                .map_or(LicenseVerdict::Invalid(Code::LicenseInvalid), |(book, license)| {
+                    book.verdict(license, now)
+                }),
             (None, Some(record)) => self.validator.verdict(&self.sources, record, now),
             (None, None) => LicenseVerdict::Invalid(Code::LicenseInvalid),
         };
@@ -203,7 +221,11 @@ impl ConfiguredLicenses {
             LicenseVerdict::Valid { plan, until } => (Some(plan), until, None),
             LicenseVerdict::Invalid(code) => {
                 let good = record.and_then(|record| record.good.as_ref());
-                (good.and_then(|name| self.sources.plan(name)).cloned(), None, Some(code))
+                let had = ours.and_then(|(book, license)| {
+                    book.source.plan_of(license.price.as_deref(), &license.plan).ok()
+                });
+                let good = good.and_then(|name| self.sources.plan(name));
+                (had.or(good).cloned(), None, Some(code))
             }
         };
         let none = CachedLicense::default();

@@ -72,6 +72,19 @@ impl ShopClient {
         base: &BaseUrl,
         request: &ShopRequest,
     ) -> Result<ShopResponse, ShopError> {
+        self.send_for(base, request, LONGEST_ANSWER).await
+    }
+
+    /// The same, with another bound on the answer, in bytes.
+    ///
+    /// # Errors
+    /// As [`ShopClient::send`].
+    pub async fn send_for(
+        &self,
+        base: &BaseUrl,
+        request: &ShopRequest,
+        longest: usize,
+    ) -> Result<ShopResponse, ShopError> {
         // A literal address was looked at when the configuration was read.
         let meant = base.allow_private || base.host == "localhost";
         let client = if meant { &self.any } else { &self.public };
@@ -84,6 +97,9 @@ impl ShopClient {
         call = call.header(ACCEPT, request.accept);
         if let Some((name, value)) = &request.credential {
             call = call.header(*name, secret_value(value)?);
+        }
+        if let Some((name, value)) = request.extra {
+            call = call.header(name, value);
         }
         call = match &request.body {
             Body::None => call,
@@ -101,7 +117,7 @@ impl ShopClient {
         let status = response.status().as_u16();
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| down(&error))? {
-            if body.len() + chunk.len() > LONGEST_ANSWER {
+            if body.len() + chunk.len() > longest {
                 return Err(ShopError::Down("its answer has no end".into()));
             }
             body.extend_from_slice(&chunk);

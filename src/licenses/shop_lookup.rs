@@ -415,6 +415,11 @@ impl LicenseValidator {
             let mut next =
                 record.unwrap_or(&CachedLicense::default()).hear(reply, asked, judge, holding);
             next.refunded |= refunded;
+            if let ShopReply::License(facts) = reply
+                && sources.adopts(facts.shop)
+            {
+                next.adopt_word(facts, &judge(facts), asked);
+            }
             Some(next)
         };
         let Some(kept) = self.records.update(id, hear) else { return };

@@ -21,6 +21,8 @@ pub struct ConfiguredShops {
     shops: Vec<&'static dyn Shop>,
     /// It would refuse too many good licences at once to be believed.
     held: AtomicBool,
+    /// Shops whose valid keys become licences of our own.
+    adopted: Vec<&'static dyn Shop>,
 }
 
 /// One call that could say something about a key.
@@ -60,6 +62,16 @@ impl ShopQuery {
     }
 }
 
+fn adopted(settings: &Settings) -> Vec<&'static dyn Shop> {
+    let of_source = |source: &LicenseSource| match source {
+        LicenseSource::Issued(account) => account.source.adopt.clone(),
+        _ => Vec::new(),
+    };
+    // Without a vault there is no such source.
+    let sources = settings.licenses.sources.iter().filter(|_| settings.vault.is_some());
+    sources.flat_map(of_source).collect()
+}
+
 impl ConfiguredShops {
     pub fn new(settings: &Settings) -> Self {
         let accounts: Vec<_> = settings
@@ -68,7 +80,7 @@ impl ConfiguredShops {
             .iter()
             .filter_map(|source| match source {
                 LicenseSource::Shop(account) => Some(account.clone()),
-                LicenseSource::Static(_) | LicenseSource::Signed(_) => None,
+                _ => None,
             })
             .collect();
         let mut shops: Vec<&'static dyn Shop> = Vec::new();
@@ -83,7 +95,13 @@ impl ConfiguredShops {
             accounts,
             shops,
             held: AtomicBool::new(false),
+            adopted: adopted(settings),
         }
+    }
+
+    /// Whether valid keys of a shop become licences of our own.
+    pub fn adopts(&self, shop: &'static dyn Shop) -> bool {
+        self.adopted.contains(&shop)
     }
 
     /// The shops among the sources, in YAML order.

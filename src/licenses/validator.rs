@@ -29,6 +29,7 @@ use super::{
     call_queue::{CallPermit, CallQueue},
     devices::DeviceThrottle,
     disk_cache::{DiskCache, ForwardChange},
+    issued::IssuedState,
     mass_refusal,
     memory_cache::{CacheSlot, MemoryCache},
     redis_cache::RedisCache,
@@ -82,6 +83,7 @@ pub struct LicenseValidator {
     /// Operators may have said something at other gateways.
     pub(super) unheard: Notify,
     pub(super) runtime: Handle,
+    pub(super) issued: IssuedState,
 }
 
 /// A key that no shop knows as ours.
@@ -132,6 +134,7 @@ impl LicenseValidator {
             unshared: Notify::new(),
             unheard: Notify::new(),
             runtime: runtime.handle().clone(),
+            issued: IssuedState::default(),
         });
         let tending = validator.clone().tend();
         std::thread::Builder::new().name("licenses".into()).spawn(move || {

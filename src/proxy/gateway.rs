@@ -266,7 +266,7 @@ impl ProxyHttp for Gateway {
                 if let Some(shop) = shop_of(entry) {
                     let (telemetry, id) = (&snapshot.telemetry, &*flight.request_id);
                     match &answered {
-                        Ok(()) => telemetry.webhooks.taken(shop, id),
+                        Ok(_) => telemetry.webhooks.taken(shop, id),
                         Err(BodyError::Reject(reject)) => {
                             telemetry.webhooks.refused(shop, reject, &telemetry.failures, id);
                         }
@@ -278,12 +278,13 @@ impl ProxyHttp for Gateway {
             Err(reject) => {
                 let path = session.as_downstream().req_header().raw_path();
                 flight.path = Some(routes::shown_path(path));
-                Err(reject.into())
+                Err::<u16, _>(reject.into())
             }
         };
         match result {
-            Ok(()) => {
-                flight.outcome = Some(Outcome { status: 200, delivery: Delivery::Whole });
+            Ok(status) => {
+                let delivery = if status < 400 { Delivery::Whole } else { Delivery::Refused };
+                flight.outcome = Some(Outcome { status, delivery });
                 Ok(true)
             }
             Err(BodyError::Reject(reject)) => {

@@ -11,8 +11,9 @@ use pingora_http::ResponseHeader;
 use serde_json::{Value, json};
 
 use super::{
-    count_tokens, devices,
+    claim, count_tokens, devices,
     identify::{DeviceRequirement, license},
+    license_api,
     routes::{self, RouteEntry},
     webhooks,
 };
@@ -31,12 +32,18 @@ pub fn name(entry: RouteEntry) -> &'static str {
         RouteEntry::Activate => "activate",
         RouteEntry::Deactivate => "deactivate",
         RouteEntry::Webhook(shop) => shop.constants().endpoint,
+        RouteEntry::StripeWebhook => "webhook_stripe",
+        RouteEntry::Claim => "claim",
+        RouteEntry::ClaimCode => "license_claim",
+        RouteEntry::LicenseApi(_) => "license_api",
         RouteEntry::Health => "healthz",
         RouteEntry::Prompt => Endpoint::Chat.name(),
         RouteEntry::Provider(endpoint) => endpoint.name(),
     }
 }
 
+/// Answers; the status.
+///
 /// # Errors
 /// Why it is refused, or that the app is gone.
 pub async fn answer(
@@ -44,7 +51,7 @@ pub async fn answer(
     session: &mut ServerSession,
     snapshot: &Snapshot,
     request_id: &str,
-) -> Result<(), BodyError> {
+) -> Result<u16, BodyError> {
     let body = match entry {
         RouteEntry::Models => {
             models(&license(session, snapshot, DeviceRequirement::Counts).await?.0, snapshot)
@@ -69,10 +76,17 @@ pub async fn answer(
         RouteEntry::Health | RouteEntry::Prompt | RouteEntry::Provider(_) => {
             json!({"status": "ok"})
         }
+        RouteEntry::StripeWebhook => webhooks::take_stripe(session, snapshot).await?,
+        RouteEntry::Claim => return claim::answer(session, snapshot, request_id).await,
+        RouteEntry::ClaimCode => claim::exchange(session, snapshot).await?,
+        RouteEntry::LicenseApi(call) => {
+            return license_api::answer(call, session, snapshot, request_id).await;
+        }
     };
     let body = Bytes::from(body.to_string());
     let head = head(body.len(), request_id).map_err(BodyError::Gone)?;
-    respond::write(session, head, body).await.map_err(BodyError::Gone)
+    respond::write(session, head, body).await.map_err(BodyError::Gone)?;
+    Ok(200)
 }
 
 fn head(length: usize, request_id: &str) -> pingora_core::Result<ResponseHeader> {

@@ -19,7 +19,7 @@ use crate::{
 mod not_served;
 mod table;
 
-use self::table::TABLE;
+use self::table::{OPTIONAL, TABLE};
 pub use self::{
     not_served::{no_cors, not_served, shown_path},
     table::RouteEntry,
@@ -72,9 +72,10 @@ pub fn enter(method: &Method, target: &[u8]) -> Result<RouteEntry, Rejection> {
             _ => allowed = Some("GET"),
         }
     }
-    for (known, at, entry) in TABLE {
+    for (known, at, entry) in TABLE.into_iter().chain(OPTIONAL) {
         if at.as_bytes() == path {
-            let is_head = entry == RouteEntry::Health && *method == Method::HEAD;
+            let is_head =
+                matches!(entry, RouteEntry::Health | RouteEntry::Claim) && *method == Method::HEAD;
             if known == method.as_str() || is_head {
                 return Ok(entry);
             }

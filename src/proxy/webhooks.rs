@@ -15,7 +15,10 @@ use crate::{
         body::{self, BodyError, BodyPace},
         client_ip,
     },
-    licenses::webhook::{self, LONGEST, WebhookError},
+    licenses::{
+        issued::stripe::StripeWebhookError,
+        webhook::{self, LONGEST, WebhookError},
+    },
     runtime::{snapshot::Snapshot, webhook_slots::WebhookSlot},
     shops::Shop,
 };
@@ -40,6 +43,43 @@ pub async fn take(
     let (place, body) = read(session, snapshot).await?;
     let taken = book.validator.webhook(shop, &book.sources, (&head, &body)).await;
     answer(&place, taken)
+}
+
+/// The same of Stripe, whose events are acted on after the place is given back: what they name is asked for.
+///
+/// # Errors
+/// As [`take`].
+pub async fn take_stripe(
+    session: &mut ServerSession,
+    snapshot: &Snapshot,
+) -> Result<Value, BodyError> {
+    let not_here = || reject(WebhookError::NotHere);
+    let book = snapshot.licenses.issued.as_deref().ok_or_else(not_here)?;
+    let mut signatures = session.req_header().headers.get_all("stripe-signature").iter();
+    let header = signatures.next().and_then(|value| value.to_str().ok());
+    let header = header.filter(|_| signatures.next().is_none());
+    let head = book.stripe_head(header, UnixMs::now()).map_err(|why| reject(why.into()))?;
+    let (place, body) = read(session, snapshot).await?;
+    let event = book.stripe_event(&head, &body);
+    place.of.heard(place.address, event.is_ok());
+    drop(place);
+    let taken = match event {
+        Ok(event) => book.take_event(&event).await,
+        Err(refused) => Err(refused),
+    };
+    taken.map(|()| json!({"status": "ok"})).map_err(|why| reject(why.into()).into())
+}
+
+impl From<StripeWebhookError> for WebhookError {
+    fn from(why: StripeWebhookError) -> Self {
+        match why {
+            StripeWebhookError::NotHere => WebhookError::NotHere,
+            StripeWebhookError::Unsigned => WebhookError::Unsigned,
+            StripeWebhookError::Skewed => WebhookError::Skewed,
+            StripeWebhookError::Unreadable => WebhookError::Unreadable,
+            StripeWebhookError::NotTaken => WebhookError::NotTaken,
+        }
+    }
 }
 
 async fn read<'a>(

@@ -30,6 +30,8 @@ pub struct ShopRequest {
     pub content_type: Option<&'static str>,
     /// A credential of ours or of the buyer, by header.
     pub credential: Option<(&'static str, String)>,
+    /// One more header.
+    pub extra: Option<(&'static str, &'static str)>,
     pub body: Body,
 }
 
@@ -47,6 +49,7 @@ impl ShopRequest {
             accept: "application/json",
             content_type: None,
             credential: None,
+            extra: None,
             body,
         }
     }

@@ -97,14 +97,18 @@ mod license_admin {
     pub mod operator_fleet;
 }
 mod licenses {
+    pub mod app_api;
     pub mod devices;
+    pub mod issued;
     pub mod key_moves;
     pub mod known;
     pub mod license_budget;
     pub mod license_cache;
     pub mod license_canary;
     pub mod licenses_redis;
+    pub mod moving_in;
     pub mod shop_trouble;
+    pub mod stripe;
     pub mod verdicts;
     pub mod webhooks;
 }

@@ -1,19 +1,97 @@
-//! Who is asked about licences.
+//! How an order about a licence is put together, and who is asked.
 
-use anyhow::bail;
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use gatekeeper_filters::kernel::LicenseId;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use crate::{
     cli::{
         admin_client::{self, AdminResponse},
         file_args::FileArgs,
+        usage,
     },
     config::Settings,
     ledger::StoreOpenError,
-    license_admin::{ApiResponse, LicenseCommand},
+    license_admin::{ApiResponse, LicenseCommand, random_id},
 };
+
+/// Longer than any key.
+const LONGEST_KEY: u64 = 1024;
+
+#[derive(Debug, Clone, Args)]
+pub struct SubjectArgs {
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// The licence's id instead of its key: 64 hex digits, or as many of the first as name one (6 at least)
+    #[arg(long, value_name = "HEX")]
+    pub license: Option<String>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Carries an order out where no gateway runs.
 pub type Operate = fn(&Settings, LicenseCommand, &[u8]) -> anyhow::Result<ApiResponse>;
+
+/// Names the licence: by its id, or by its key from standard input.
+///
+/// # Errors
+/// No key can be read, or the id names none.
+pub fn subject_of(
+    subject: &SubjectArgs,
+    settings: &Settings,
+    err: &mut dyn Write,
+) -> anyhow::Result<Map<String, Value>> {
+    let mut order = Map::new();
+    match &subject.license {
+        Some(hex) => order.insert("license".into(), json!(whole_id(hex, settings)?)),
+        None => order.insert("key".into(), json!(&*read_key(err)?)),
+    };
+    Ok(order)
+}
+
+/// Gives an order its id, which is returned.
+///
+/// # Errors
+/// There are no random bytes.
+pub fn order_id(given: Option<&String>, order: &mut Map<String, Value>) -> anyhow::Result<String> {
+    let id = match given {
+        Some(id) => id.clone(),
+        None => random_id().map_err(|failure| anyhow::anyhow!(failure.message))?,
+    };
+    order.insert("id".into(), json!(id));
+    Ok(id)
+}
+
+/// Fewer digits than 64 are enough where they name one licence, as in git.
+fn whole_id(hex: &str, settings: &Settings) -> anyhow::Result<String> {
+    let hex = hex.to_ascii_lowercase();
+    if LicenseId::from_hex(&hex).is_some() {
+        return Ok(hex);
+    }
+    let fits = (6..64).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    anyhow::ensure!(fits, "--license: expected 6 to 64 hex digits");
+    usage::licence_of(settings, &hex)
+}
+
+fn read_key(err: &mut dyn Write) -> anyhow::Result<Zeroizing<String>> {
+    let input = io::stdin();
+    if input.is_terminal() {
+        write!(err, "Licence key: ")?;
+        err.flush()?;
+    }
+    let mut line = Zeroizing::new(String::with_capacity(LONGEST_KEY as usize));
+    input.lock().take(LONGEST_KEY).read_line(&mut line).context("standard input")?;
+    let key = line.trim();
+    if key.is_empty() {
+        bail!("standard input: expected a licence key (or name the licence with --license)");
+    }
+    Ok(Zeroizing::new(key.to_owned()))
+}
 
 /// Asks the gateway if one runs, else the store.
 ///

@@ -1,6 +1,6 @@
 //! An answer about a licence in plain words.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, io};
 
 use serde_json::Value;
 
@@ -53,6 +53,55 @@ pub fn of(answer: &Value) -> String {
     text
 }
 
+/// Licences in columns.
+///
+/// # Errors
+/// When `out` is closed.
+pub fn list(all: &[Value], out: &mut dyn io::Write) -> io::Result<()> {
+    let text = |one: &Value, name: &str| one[name].as_str().unwrap_or("-").to_owned();
+    writeln!(
+        out,
+        "{:<14} {:<10} {:<9} {:<20} {:<20} {:>7}  {:<8} NOTE",
+        "LICENCE", "PLAN", "STATE", "UNTIL", "LAST SEEN", "DEVICES", "ORIGIN"
+    )?;
+    for one in all {
+        let id = text(one, "license");
+        writeln!(
+            out,
+            "{:<14} {:<10} {:<9} {:<20} {:<20} {:>7}  {:<8} {}",
+            id.get(..12).unwrap_or(&id),
+            text(one, "plan"),
+            text(one, "state"),
+            text(one, "until"),
+            text(one, "last_seen"),
+            one["devices"],
+            text(one, "origin"),
+            text(one, "note")
+        )?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// When `out` is closed.
+pub fn list_csv(all: &[Value], out: &mut dyn io::Write) -> io::Result<()> {
+    let names =
+        ["license", "plan", "state", "until", "created", "last_seen", "devices", "origin", "note"];
+    writeln!(out, "{}", names.join(","))?;
+    for one in all {
+        let cells = names.map(|name| match &one[name] {
+            Value::String(text) if text.contains([',', '"']) => {
+                format!("\"{}\"", text.replace('"', "\"\""))
+            }
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => other.to_string(),
+        });
+        writeln!(out, "{}", cells.join(","))?;
+    }
+    Ok(())
+}
+
 fn done_words(done: &Value, answer: &Value) -> String {
     let mut words = match (done["action"].as_str(), done["repeated"] == true) {
         (_, true) => "This was done before; nothing changed.".to_owned(),
@@ -60,6 +109,8 @@ fn done_words(done: &Value, answer: &Value) -> String {
             format!("Granted {}, for the current window of the limit.", last_detail(answer))
         }
         (Some("reset"), _) => "What was used so far is forgiven.".to_owned(),
+        (Some("extend"), _) => "Extended.".to_owned(),
+        (Some("expire"), _) => "Ended: it is refused from now on.".to_owned(),
         (Some("revoke"), _) => "Revoked: it is refused from now on.".to_owned(),
         _ => "Restored: it counts as its source says.".to_owned(),
     };

@@ -8,6 +8,7 @@ use gatekeeper_filters::kernel::{
 use secrecy::SecretString;
 
 mod guessable;
+mod issued;
 mod named_plan;
 mod shops;
 mod signed;
@@ -193,6 +194,15 @@ pub fn licenses(
         if source.node("signed").is_some() {
             let signed = signed::source(&source.sub("signed"), plans, report);
             sources.extend(signed.map(|signed| LicenseSource::Signed(Arc::new(signed))));
+        }
+        if source.node("issued").is_some() {
+            let issued = issued::source(&source.sub("issued"), plans, opener, report);
+            sources.extend(issued.map(|issued| LicenseSource::Issued(Arc::new(issued))));
+            if sources.iter().filter(|known| matches!(known, LicenseSource::Issued(_))).count() > 1
+            {
+                let message = "a second source `issued`; one serves all plans";
+                report.problem(source.at("issued"), source.path("issued"), message);
+            }
         }
         let named = crate::shops::ALL.iter().find(|shop| source.node(shop.name()).is_some());
         if let Some(shop) = named {

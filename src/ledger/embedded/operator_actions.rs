@@ -199,6 +199,25 @@ impl EmbeddedLedger {
         }
     }
 
+    /// All rows of a licence, by table.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn export(
+        &self,
+        license: &LicenseId,
+    ) -> rusqlite::Result<serde_json::Map<String, serde_json::Value>> {
+        self.db.lock().export(license)
+    }
+
+    /// Takes a licence out of all rows; sums stay.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn forget(&self, license: &LicenseId) -> rusqlite::Result<()> {
+        self.db.lock().forget(license)
+    }
+
     /// When a licence was last used here. From before the start only windows are known: of a minute
     /// for a week, then of a day.
     ///

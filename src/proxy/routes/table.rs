@@ -2,7 +2,7 @@
 
 use gatekeeper_filters::kernel::Endpoint;
 
-use crate::shops::Shop;
+use crate::{licenses::issued::AppCall, shops::Shop};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,13 @@ pub enum RouteEntry {
     Deactivate,
     /// Of this shop.
     Webhook(&'static dyn Shop),
+    StripeWebhook,
+    /// The page on which a buyer finds the key.
+    Claim,
+    /// Where an app takes it.
+    ClaimCode,
+    /// What apps ask that were written for Lemon Squeezy.
+    LicenseApi(AppCall),
     Health,
 }
 
@@ -36,4 +43,14 @@ pub(in crate::proxy) const TABLE: [(&str, &str, RouteEntry); 11] = [
     ("POST", "/license/activate", RouteEntry::Activate),
     ("POST", "/license/deactivate", RouteEntry::Deactivate),
     ("GET", "/healthz", RouteEntry::Health),
+];
+
+/// Served where the configuration says so.
+pub(in crate::proxy) const OPTIONAL: [(&str, &str, RouteEntry); 6] = [
+    ("POST", "/webhooks/stripe", RouteEntry::StripeWebhook),
+    ("GET", "/claim", RouteEntry::Claim),
+    ("POST", "/license/claim", RouteEntry::ClaimCode),
+    ("POST", "/v1/licenses/activate", RouteEntry::LicenseApi(AppCall::Activate)),
+    ("POST", "/v1/licenses/validate", RouteEntry::LicenseApi(AppCall::Validate)),
+    ("POST", "/v1/licenses/deactivate", RouteEntry::LicenseApi(AppCall::Deactivate)),
 ];

@@ -1,6 +1,6 @@
 //! One table for each kind of thing.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use gatekeeper_filters::kernel::{Model, ModelSet, ModelTimeouts, OnDisconnect, Plan};
 use ipnet::IpNet;
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     config::settings::{
-        AccessLogSettings, KeySettings, LicenseSource, OnStoreDown, ProviderSettings, Settings,
-        Strategy, Tls,
+        AccessLogSettings, IssuedAccount, KeySettings, LicenseSource, OnStoreDown,
+        ProviderSettings, Settings, Strategy, Tls,
     },
     prompts::{Prompt, history::History, variables::Variable},
     shops::{Role, Variants, signed::SignedSource},
@@ -125,6 +125,7 @@ fn source_name(source: &LicenseSource) -> String {
     match source {
         LicenseSource::Static(_) => "static".into(),
         LicenseSource::Signed(signed) => format!("signed {}", signed.audience),
+        LicenseSource::Issued(issued) => format!("issued {}", issued.source.format.prefix()),
         LicenseSource::Shop(account) => {
             let source = &account.source;
             format!("{} {}", source.shop.name(), source.seller()).trim_end().to_owned()
@@ -148,6 +149,7 @@ fn sources(settings: &Settings) -> Vec<Section> {
         let account = match source {
             LicenseSource::Static(_) => return None,
             LicenseSource::Signed(signed) => return Some(signed_thing(named(source), signed)),
+            LicenseSource::Issued(issued) => return Some(issued_thing(named(source), issued)),
             LicenseSource::Shop(account) => account,
         };
         let (base, shop) = (&account.base, &account.source);
@@ -189,6 +191,43 @@ fn signed_thing(thing: Section, signed: &SignedSource) -> Section {
         .says("plan", format!("{}: {}", signed.plan, list(plans)), "")
         .says("perpetual", signed.perpetual.to_string(), "false")
         .says("revoked", signed.revoked.len().to_string(), "0")
+}
+
+fn issued_thing(thing: Section, issued: &IssuedAccount) -> Section {
+    let (source, stripe) = (&issued.source, issued.source.stripe.as_ref());
+    let prices = stripe.iter().flat_map(|stripe| &stripe.prices);
+    let prices = prices.map(|(price, plan)| format!("{price} {}", plan.name));
+    let numbers = |list: &[(Arc<str>, u64)]| {
+        list.iter().map(|(plan, id)| format!("{plan} {id}")).collect::<Vec<_>>()
+    };
+    let api = source.lemonsqueezy_api.as_ref();
+    thing
+        .says("stripe.prices", list(prices), NONE)
+        .says("stripe.grace", or(stripe.map(|stripe| duration(stripe.grace)), NONE), NONE)
+        .says("stripe.sweep", or(stripe.map(|stripe| duration(stripe.sweep)), NONE), NONE)
+        .says(
+            "stripe.deep_link",
+            or(stripe.and_then(|stripe| stripe.deep_link.as_ref()), NONE),
+            NONE,
+        )
+        .says("base_url", or(issued.stripe_base.as_ref().map(|base| base.at("")), NONE), NONE)
+        .hides("stripe.api_key", secret(stripe.and_then(|stripe| stripe.api_key.as_ref())))
+        .hides(
+            "stripe.webhook_secret",
+            secret(stripe.and_then(|stripe| stripe.webhook_secret.as_ref())),
+        )
+        .says("lemonsqueezy_api.store_id", or(api.map(|api| api.store_id), NONE), NONE)
+        .says(
+            "lemonsqueezy_api.variants",
+            list(api.into_iter().flat_map(|api| numbers(&api.variants))),
+            NONE,
+        )
+        .says(
+            "lemonsqueezy_api.products",
+            list(api.into_iter().flat_map(|api| numbers(&api.products))),
+            NONE,
+        )
+        .says("adopt", list(source.adopt.iter().map(|shop| shop.name().to_owned())), NONE)
 }
 
 fn variants(product: &str, variants: &Variants) -> Vec<String> {

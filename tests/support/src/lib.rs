@@ -17,6 +17,7 @@ pub mod redis;
 pub mod repeat;
 pub mod shop;
 pub mod sse;
+pub mod stripe;
 pub mod topology;
 pub mod vendor;
 pub mod yaml;
@@ -27,6 +28,7 @@ pub use self::{
     mock::{Gate, Mock, Reply, Seen, Step},
     redis::Redis,
     shop::{Mood, Says, Shop},
+    stripe::Stripe,
     vendor::{Vendor, VendorCall},
     yaml::{Config, LICENSE, MODEL, Wire},
 };

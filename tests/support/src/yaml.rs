@@ -19,7 +19,7 @@ pub const LICENSE: &str = "JSTAR-TEST-0001";
 /// The public model of [`Config::new`], served as `p/m1`.
 pub const MODEL: &str = "fast";
 /// A key-encrypting key, so that gateways of one test agree on the pepper.
-const KEK: &str = "Zm9yIHRoZSB0ZXN0cyBvZiBHYXRla2VlcGVyIG9ubHk=";
+pub const KEK: &str = "Zm9yIHRoZSB0ZXN0cyBvZiBHYXRla2VlcGVyIG9ubHk=";
 /// A plan that may do nearly everything.
 const PLENTY: &str = "messages: 100000/month, concurrency: unlimited, models: [\"*\"]";
 
@@ -184,6 +184,14 @@ impl Config {
     /// Counts together with others through Redis, under a pepper that comes from one KEK.
     pub fn redis(mut self, url: &str) -> Self {
         self.redis = Some(url.to_owned());
+        self.vault()
+    }
+
+    /// A vault whose KEK comes from the environment.
+    pub fn vault(self) -> Self {
+        if self.more.contains("GATEKEEPER_TEST_KEK") {
+            return self;
+        }
         self.env("GATEKEEPER_TEST_KEK", KEK).more("vault: { kek: \"env:GATEKEEPER_TEST_KEK\" }")
     }
 

@@ -136,7 +136,7 @@ fn test_mode(view: &FieldReader<'_>, name: &str, report: &mut Diagnostics) -> bo
     takes
 }
 
-fn secret(
+pub(super) fn secret(
     view: &FieldReader<'_>,
     name: &str,
     shortest: usize,

@@ -1,0 +1,48 @@
+//! What is due from time to time.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use gatekeeper_filters::kernel::UnixMs;
+
+use super::{
+    book::IssuedBook,
+    record::{IssuedKind, IssuedLicense},
+    seal,
+};
+
+/// Between two looks for keys that were shown long enough ago.
+const TIDY_EVERY: u64 = 10 * 60_000;
+
+impl IssuedBook {
+    /// Does what is due; to be called again and again, by one.
+    pub async fn tend(&self) {
+        let (tended, now) = (&self.validator.issued.tended, UnixMs::now());
+        if now.0.saturating_sub(tended.tidied.load(Relaxed)) >= TIDY_EVERY {
+            tended.tidied.store(now.0, Relaxed);
+            self.tidy(now).await;
+        }
+        self.sweep_if_due(now).await;
+    }
+
+    /// Takes out sealed keys that were shown, or that nobody asked for, and codes that are over.
+    async fn tidy(&self, now: UnixMs) {
+        let has_some =
+            |license: &IssuedLicense| license.sealed.is_some() || !license.codes.is_empty();
+        let all = self.validator.records.all().filter_map(|(id, slot)| {
+            let license = slot.record.issued.as_ref()?.license()?;
+            has_some(license).then(|| seal::tidy(&self.vault, &id, license, now))??;
+            Some(id)
+        });
+        let due: Vec<_> = all.collect();
+        for id in due {
+            let Ok(_alone) = self.alone(&id).await else { return };
+            let Ok(license) = self.latest_license(&id).await else { continue };
+            if let Some(next) = seal::tidy(&self.vault, &id, &license, now)
+                && let Err(why) = self.write(vec![(id, IssuedKind::License(next))], now).await
+            {
+                log::warn!("licences: a key that was shown stays sealed for now: {why}");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Licences that were sold elsewhere become our own: from a list, or when a key is first used. And buyers who ask what
+//! is known of them, or to be forgotten.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    license_admin::operator::{done, order, show},
+    licenses::{
+        issued::{issue, issued},
+        webhooks::{DISABLED, SECRET, send_signed},
+    },
+    support::{
+        Config, Gateway, Mock, Mood, Reply, Says, Shop, eventually,
+        gateway::{feed, program},
+        shop::{BOUGHT, license_key},
+        yaml::KEK,
+    },
+};
+
+fn import(gateway: &Gateway, words: &[&str]) -> (bool, String) {
+    let file = gateway.dir.path().join("gatekeeper.yaml");
+    let mut command = std::process::Command::new(program());
+    command.args(["licenses", "import"]).args(words).arg("-c").arg(&file);
+    command
+        .current_dir(gateway.dir.path())
+        .env("GATEKEEPER_TEST_KEK", KEK)
+        .env("LS_API_KEY", "ls-key");
+    let said = feed(command, "");
+    let text = [said.stdout, said.stderr].concat();
+    (said.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn list(dir: &Path) -> String {
+    let path = dir.join("old.csv");
+    let one = "11111111-7B4D-4E8A-9D60-5C1B8E7F2A34,pro,2100-01-31,active,2,58213,588102,912744,77,2026-01-02,dev-1 dev-2";
+    let two = "\"22222222-7B4D-4E8A-9D60-5C1B8E7F2A34\",pro,,disabled,,,,,,,";
+    let head = "key,plan,until,status,max_devices,store_id,product_id,variant_id,order_id,created_at,activation_ids";
+    fs::write(&path, format!("{head}\n{one}\n{two}\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_looked_at_taken_in_and_changes_nothing_the_second_time() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = issued(&mock).of_shop(
+        "issued",
+        "lemonsqueezy_api",
+        "{ store_id: 1, variants: { pro: 2 } }",
+    );
+    let gateway = Gateway::start(config).await;
+    let file = list(gateway.dir.path());
+    let one = "11111111-7B4D-4E8A-9D60-5C1B8E7F2A34";
+    let (fine, said) = import(&gateway, &[&file, "--dry-run"]);
+    assert!(
+        fine && said
+            .contains("line 2: new, plan pro, active, until 2100-01-31T23:59:59Z, 2 devices"),
+        "{said}"
+    );
+    assert!(said.contains("Would be imported: 2 new, 0 changed"), "{said}");
+    gateway.app().chat_as(one).await.is(403, "license_invalid");
+    let (fine, said) = import(&gateway, &[&file]);
+    assert!(fine && said.contains("Imported: 2 new, 0 changed, 0 unchanged, 0 wrong"), "{said}");
+    let (_, said) = import(&gateway, &[&file]);
+    assert!(said.contains("0 new, 0 changed, 2 unchanged"), "{said}");
+    gateway.app().chat_as(one).await.ok();
+    gateway.app().chat_as("22222222-7b4d-4e8a-9d60-5c1b8e7f2a34").await.is(403, "license_disabled");
+    let shown = show(&gateway, one).await;
+    assert_eq!(
+        (&shown["source"], &shown["devices"]["used"]),
+        (&json!("issued"), &json!(2)),
+        "{shown}"
+    );
+    assert_eq!(shown["actions"][0]["action"], "import");
+    // As its app asks for it.
+    let form = [("license_key", one), ("instance_id", "dev-1")];
+    let answer =
+        gateway.app().request("POST", "/v1/licenses/validate").form(&form).send().await.unwrap();
+    let said: Value = answer.json().await.unwrap();
+    assert_eq!(
+        (&said["valid"], &said["meta"]["variant_id"]),
+        (&json!(true), &json!(912744)),
+        "{said}"
+    );
+    assert_eq!((&said["meta"]["order_id"], &said["meta"]["store_id"]), (&json!(77), &json!(58213)));
+    // What an operator did since is not undone by the same list.
+    done(&gateway, "expire", one, &json!({})).await;
+    import(&gateway, &[&file]);
+    gateway.app().chat_as(one).await.is(403, "license_expired");
+    let wrong = gateway.dir.path().join("wrong.csv");
+    fs::write(
+        &wrong,
+        "key,plan,until\nABCD-EFGH-1,gold,\nABCD-EFGH-2,pro,soon\nABCD-EFGH-3,pro,\n",
+    )
+    .unwrap();
+    let (fine, said) = import(&gateway, &[wrong.to_str().unwrap()]);
+    assert!(!fine && said.contains("line 2: wrong: plan: there is no plan `gold`"), "{said}");
+    assert!(said.contains("line 3: wrong: until") && said.contains("1 new"), "{said}");
+}
+
+fn adopting(mock: &Mock, shop: &Shop) -> Config {
+    issued(mock)
+        .of_shop("issued", "adopt", "[lemonsqueezy]")
+        .lemonsqueezy(shop)
+        .webhook_secret("lemonsqueezy", SECRET)
+}
+
+#[tokio::test]
+async fn whoever_used_the_app_once_needs_the_shop_no_more() {
+    let (mock, shop) = (Mock::start(Reply::chat()).await, Shop::open().await);
+    let mut gateway = Gateway::start(adopting(&mock, &shop)).await;
+    shop.sells(BOUGHT, Says::license());
+    gateway.app().chat_as(BOUGHT).await.ok();
+    let shown = show(&gateway, BOUGHT).await;
+    assert_eq!((&shown["source"], &shown["plan"]), (&json!("issued"), &json!("pro")), "{shown}");
+    shop.mood(Mood::Status(404));
+    gateway.app().chat_as(BOUGHT).await.ok();
+    gateway.app().chat_as(&license_key(9)).await;
+    // The shop is gone from the configuration, too.
+    let without = issued(&mock).of_shop("issued", "adopt", "[lemonsqueezy]");
+    gateway.config = without;
+    gateway.restart().await;
+    gateway.app().chat_as(BOUGHT).await.ok();
+    assert_eq!(gateway.messages(BOUGHT).await, 3, "its usage came along");
+}
+
+#[tokio::test]
+async fn a_word_of_the_shop_still_ends_what_was_adopted() {
+    let (mock, shop) = (Mock::start(Reply::chat()).await, Shop::open().await);
+    let gateway = Gateway::start(adopting(&mock, &shop)).await;
+    shop.sells(BOUGHT, Says::license());
+    gateway.app().chat_as(BOUGHT).await.ok();
+    shop.sells(BOUGHT, Says::refused("disabled"));
+    gateway.app().chat_as(BOUGHT).await.ok();
+    assert_eq!(send_signed(&gateway, DISABLED).await.status, 200);
+    eventually("the webhook has the shop asked", Duration::from_secs(5), || async {
+        gateway.app().chat_as(BOUGHT).await.status == 403
+    })
+    .await;
+    gateway.app().chat_as(BOUGHT).await.is(403, "license_disabled");
+}
+
+#[tokio::test]
+async fn a_buyer_is_told_all_and_forgotten_for_good() {
+    let mock = Mock::start(Reply::chat()).await;
+    let mut gateway = Gateway::start(issued(&mock)).await;
+    let key = &issue(&gateway, &json!({ "note": "Maren" })).await[0];
+    gateway.app().chat_as(key).await.ok();
+    let id = show(&gateway, key).await["license"].as_str().unwrap().to_owned();
+    eventually("the request is written down", Duration::from_secs(5), || async {
+        let told = order(&gateway, "export", &json!({ "key": key })).await.json();
+        told["rows"]["requests"].as_array().is_some_and(|rows| rows.len() == 1)
+    })
+    .await;
+    let told = order(&gateway, "export", &json!({ "key": key })).await;
+    assert_eq!(told.status, 200, "{}", told.text());
+    assert!(told.text().contains("Maren") && !told.text().contains("sealed:"), "{}", told.text());
+    assert!(!told.text().contains(key.as_str()));
+    let gone = order(&gateway, "forget", &json!({ "key": key })).await;
+    assert_eq!(gone.status, 200, "{}", gone.text());
+    gateway.app().chat_as(key).await.is(403, "license_disabled");
+    gateway.restart().await;
+    gateway.app().chat_as(key).await.is(403, "license_disabled");
+    assert_eq!(order(&gateway, "list", &json!({})).await.json()["total"], 0);
+    let again = order(&gateway, "export", &json!({ "license": id })).await;
+    assert_eq!(again.status, 404, "{}", again.text());
+}
