@@ -25,6 +25,8 @@ use crate::{
     runtime::{request_context::RequestContext, snapshot::Snapshot},
 };
 
+const REQUEST_TIMEOUT: u16 = 408;
+
 /// Bytes of an error body that are read; enough for every provider's envelope.
 const ERROR_BODY: usize = 64 * 1024;
 /// How long an error body may take: it only decides where to go next.
@@ -221,8 +223,16 @@ impl Attempt<'_> {
         // A provider does not begin to answer half a request: nothing is there to be drained.
         watch(down, watchdog, OnDisconnect::Cut, FIRST_BYTE, pin!(write)).await??;
         exchange.written = Some(std::time::Instant::now()).filter(|_| *sent_whole);
-        let (leaving, answer) = (exchange.on_disconnect(), pin!(session.read_head()));
-        Ok(watch(down, watchdog, leaving, FIRST_BYTE, answer).await??)
+        {
+            let (leaving, answer) = (exchange.on_disconnect(), pin!(session.read_head()));
+            watch(down, watchdog, leaving, FIRST_BYTE, answer).await??;
+        }
+        if reused && session.status() == Some(REQUEST_TIMEOUT) && !session.is_http2() {
+            // The server gave up an idle connection just before the request came (RFC 9110, 15.5.9).
+            let failure = Failure::reset("a pooled connection timed out at the provider");
+            return Err(SendError::Closed(failure));
+        }
+        Ok(())
     }
 
     /// Judges the head and hands the body to the relay, or reads what the error says.

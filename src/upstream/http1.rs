@@ -8,9 +8,16 @@ mod head;
 #[cfg(test)]
 mod tests;
 
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
 use bytes::{Bytes, BytesMut};
 use pingora_core::{Error, ErrorType, OrErr, protocols::Stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 pub use self::head::ResponseFields;
 use self::{
@@ -24,7 +31,7 @@ const LONGEST_HEAD: usize = 64 * 1024;
 const READ: usize = 4 * 1024;
 /// Room where a longer body is known to come.
 const LONG_READ: usize = 64 * 1024;
-/// Larger request bodies are written in slices, with a look for an early answer between them.
+/// Larger request bodies are written in slices; what is smaller leaves in one packet.
 const SLICE: usize = 64 * 1024;
 
 /// Where the body of an answer ends (RFC 9112, 6.3).
@@ -62,8 +69,8 @@ impl Http1Session {
         self.head.as_ref()
     }
 
-    /// Writes a request; `head` ends with the empty line. Whether all of it: an answer may come before, and then that
-    /// answer counts.
+    /// Writes a request; `head` ends with the empty line. Whether all of it: a refusal may come before, and then that
+    /// counts. A provider that begins a good answer before it has read the request gets the rest all the same.
     ///
     /// # Errors
     /// The connection failed and no answer had come.
@@ -78,43 +85,87 @@ impl Http1Session {
             body.iter().for_each(|piece| head.extend_from_slice(piece));
             return self.write_or_answer(&head).await;
         }
-        if !self.write_or_answer(&head).await? {
-            return Ok(false);
-        }
-        for piece in body {
-            for slice in piece.chunks(SLICE) {
-                if !self.write_or_answer(slice).await? || self.peek_head()? {
-                    return Ok(false);
-                }
+        let whole = self.write_or_answer(&head).await?;
+        for slice in body.iter().flat_map(|piece| piece.chunks(SLICE)).take_while(|_| whole) {
+            if !self.write_or_answer(slice).await? || self.looks_refused()? {
+                return Ok(false);
             }
+            tokio::task::consume_budget().await;
         }
-        Ok(true)
+        Ok(whole)
     }
 
-    /// Writes, or finds that the provider has answered and closed without reading on.
+    /// Whether a refusal is here already.
+    fn looks_refused(&mut self) -> pingora_core::Result<bool> {
+        use futures_util::FutureExt;
+        if let Some(read) = tokio::task::unconstrained(self.read_head()).now_or_never() {
+            read?;
+        }
+        Ok(self.is_refused())
+    }
+
+    /// Writes, or finds that the provider has refused, or has answered and closed, without reading on.
     async fn write_or_answer(&mut self, bytes: &[u8]) -> pingora_core::Result<bool> {
-        let written = async {
-            self.stream.write_all(bytes).await?;
-            self.stream.flush().await
-        };
-        match written.await.or_err(ErrorType::WriteError, "while writing the request") {
-            Ok(()) => Ok(true),
+        let (mut rest, mut searched) = (bytes, 0);
+        let written = poll_fn(|context| self.poll_write(context, &mut rest, &mut searched)).await;
+        match written {
+            Ok(()) => Ok(!self.is_refused()),
             Err(_) if self.answers_within(ANSWER_OF_A_CLOSED).await => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    async fn answers_within(&mut self, patience: std::time::Duration) -> bool {
-        matches!(tokio::time::timeout(patience, self.read_head()).await, Ok(Ok(())))
+    /// The answer is here, and none that a request is still read for.
+    fn is_refused(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.status >= 300)
     }
 
-    /// Whether the head of an answer is here already.
-    fn peek_head(&mut self) -> pingora_core::Result<bool> {
-        use futures_util::FutureExt;
-        match tokio::task::unconstrained(self.read_head()).now_or_never() {
-            Some(read) => read.map(|()| true),
-            None => Ok(false),
+    /// Writes `rest` while the provider takes it. While it takes nothing its answer is read: one that has refused may
+    /// never read on.
+    fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        rest: &mut &[u8],
+        searched: &mut usize,
+    ) -> Poll<pingora_core::Result<()>> {
+        loop {
+            let stream = Pin::new(&mut self.stream);
+            let write = match rest.is_empty() {
+                true => stream.poll_flush(context).map_ok(|()| None),
+                false => stream.poll_write(context, rest).map_ok(Some),
+            };
+            match write {
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(Some(taken @ 1..))) => *rest = &rest[taken..],
+                Poll::Ready(written) => {
+                    let error = written.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
+                    let error =
+                        Err(error).or_err(ErrorType::WriteError, "while writing the request");
+                    return Poll::Ready(error);
+                }
+                Poll::Pending => break,
+            }
         }
+        while self.head.is_none() {
+            let mut piece = [0; READ];
+            let mut read = ReadBuf::new(&mut piece);
+            if ready!(Pin::new(&mut self.stream).poll_read(context, &mut read)).is_err()
+                || read.filled().is_empty()
+            {
+                return Poll::Ready(closed("before the request was written"));
+            }
+            self.buffer.extend_from_slice(read.filled());
+            self.take_head(searched)?;
+            if self.is_refused() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        // What follows a good head is the answer's body, which is read when the request is written.
+        Poll::Pending
+    }
+
+    async fn answers_within(&mut self, patience: std::time::Duration) -> bool {
+        matches!(tokio::time::timeout(patience, self.read_head()).await, Ok(Ok(())))
     }
 
     /// Reads the final head: informational ones are passed over, a switch of protocols is no answer.
@@ -122,24 +173,29 @@ impl Http1Session {
     /// # Errors
     /// The connection failed, or what came is no answer.
     pub async fn read_head(&mut self) -> pingora_core::Result<()> {
-        // How far no end of a head was found.
         let mut searched = 0;
+        loop {
+            self.take_head(&mut searched)?;
+            if self.head.is_some() {
+                return Ok(());
+            }
+            if self.fill(READ).await? == 0 {
+                return closed("before the head of an answer");
+            }
+        }
+    }
+
+    /// Takes the final head, if it is here. `searched` is how far no end of a head was found.
+    fn take_head(&mut self, searched: &mut usize) -> pingora_core::Result<()> {
         while self.head.is_none() {
-            let end = head::end(&self.buffer, &mut searched);
+            let end = head::end(&self.buffer, searched);
             if end.unwrap_or(self.buffer.len()) > LONGEST_HEAD {
                 return invalid("the head of an answer is larger than 64 KiB");
             }
-            if let Some(end) = end {
-                let parsed = head::parse(self.buffer.split_to(end).freeze())?;
-                searched = 0;
-                self.begin_body(parsed)?;
-                continue;
-            }
-            if self.fill(READ).await? == 0 {
-                let came = self.buffer.len();
-                let why = format!("while reading response headers, bytes already read: {came}");
-                return Error::e_explain(ErrorType::ConnectionClosed, why);
-            }
+            let Some(end) = end else { return Ok(()) };
+            *searched = 0;
+            let parsed = head::parse(self.buffer.split_to(end).freeze())?;
+            self.begin_body(parsed)?;
         }
         Ok(())
     }
@@ -183,8 +239,7 @@ impl Http1Session {
                 self.framing = Framing::Ended;
                 return Ok(None);
             }
-            let why = "the connection was closed before the end of the body";
-            return Error::e_explain(ErrorType::ConnectionClosed, why);
+            return closed("before the end of the body");
         }
     }
 
@@ -243,3 +298,8 @@ impl Http1Session {
 
 /// How long after a write failed the answer may come that explains it.
 const ANSWER_OF_A_CLOSED: std::time::Duration = std::time::Duration::from_secs(1);
+
+fn closed<T>(when: &str) -> pingora_core::Result<T> {
+    let why = format!("the connection was closed {when}");
+    Error::e_explain(ErrorType::ConnectionClosed, why)
+}

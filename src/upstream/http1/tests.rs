@@ -226,20 +226,44 @@ async fn mutated_answers_mean_the_same_as_to_pingora() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_request_is_written_counts() {
+async fn a_refusal_counts_while_the_provider_takes_nothing_more() {
+    for at_once in [true, false] {
+        let (stream, mut theirs) = duplex(64 * 1024);
+        let refusing = tokio::spawn(async move {
+            if !at_once {
+                theirs.read_exact(&mut [0; 70 * 1024]).await.unwrap();
+            }
+            theirs.write_all(b"HTTP/1.1 413 \r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let mut session = Http1Session::new(Box::new(stream));
+        let body = [Bytes::from(vec![b'x'; 1024 * 1024])];
+        let write = session.write(HEAD.into(), &body);
+        let written = tokio::time::timeout(Duration::from_secs(5), write).await;
+        assert!(!written.expect("it is heard").unwrap(), "it is not written to its end");
+        session.read_head().await.unwrap();
+        assert_eq!(session.head().unwrap().status, 413);
+        refusing.abort();
+    }
+}
+
+/// The answer's head is no reason to keep the rest of the request back.
+#[tokio::test]
+async fn a_good_answer_that_begins_early_gets_the_whole_request() {
     let (stream, mut theirs) = duplex(64 * 1024);
-    theirs.write_all(b"HTTP/1.1 413 \r\ncontent-length: 0\r\n\r\n").await.unwrap();
-    let mut session = Http1Session::new(Box::new(stream));
-    let reading = tokio::spawn(async move {
-        let mut taken = vec![0; 100 * 1024];
-        theirs.read_exact(&mut taken).await.unwrap();
+    let answering = tokio::spawn(async move {
+        theirs.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        theirs.read_exact(&mut vec![0; HEAD.len() + 1024 * 1024]).await.unwrap();
+        theirs.write_all(b"ok").await.unwrap();
         theirs
     });
-    let body = [Bytes::from(vec![b'x'; 1024 * 1024])];
-    assert!(!session.write(HEAD.into(), &body).await.unwrap(), "it is not written to its end");
+    let mut session = Http1Session::new(Box::new(stream));
+    assert!(session.write(HEAD.into(), &[Bytes::from(vec![b'x'; 1024 * 1024])]).await.unwrap());
     session.read_head().await.unwrap();
-    assert_eq!(session.head().unwrap().status, 413);
-    reading.abort();
+    assert_eq!(session.read_body().await.unwrap().unwrap(), "ok");
+    assert!(session.is_ended());
+    answering.await.unwrap();
 }
 
 #[tokio::test]
