@@ -77,7 +77,7 @@ pub struct Demand {
 pub struct ConversationDemand {
     /// Its number within its licence: a keyed hash of what the app calls it.
     pub id: u64,
-    /// A keyed hash of what the user said last; `None` where nobody said anything.
+    /// A keyed hash of what the user said last; `None` where there is no turn of the user.
     pub turn: Option<u32>,
     pub limits: ConversationLimits,
 }

@@ -78,7 +78,7 @@ impl FeedBroadcaster {
         let events = self.events.lock();
         let events = events.as_ref()?;
         if events.receiver_count() == 0 {
-            // What nobody was there for is no news.
+            // Events that had no listener are not told later.
             self.telemetry.live.fresh();
         }
         Some(events.subscribe())

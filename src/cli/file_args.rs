@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
-/// Where a configuration is looked for that nobody names, in this order.
+/// Where the configuration is looked for when the command line names none, in this order.
 const DEFAULT_FILES: [&str; 2] = ["gatekeeper.yaml", "/etc/gatekeeper/gatekeeper.yaml"];
 
 #[derive(Debug, Clone, Args)]

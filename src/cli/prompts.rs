@@ -76,7 +76,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// # Errors
-/// The prompt does not take these values, or nobody could be asked.
+/// The prompt does not take these values, or no gateway answers.
 pub fn run(
     args: &PromptsArgs,
     settings: &Settings,

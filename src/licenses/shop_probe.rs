@@ -1,7 +1,7 @@
 //! Questions that no buyer asked: about a key that can't exist.
 //!
 //! At the start, of shops that show a mistake of the configuration by it: a product id that is none shows then, not
-//! with the first buyer. Later, of a shop that failed: its state must not stay what it was because nobody comes.
+//! with the first buyer. Later, of a shop that failed: its state must not stay what it was for want of requests.
 
 use std::{
     sync::Arc,

@@ -1,7 +1,7 @@
 //! `GET /claim`: the page on which a buyer finds the key, and `POST /license/claim`, where an app takes it.
 //!
 //! The checkout's `success_url` brings the session's id. It is spent at once for a cookie that only this page gets, so
-//! that it stays in no history and no log, and is passed on to nobody.
+//! that it stays in no history and no log, and reaches no third party.
 
 mod page;
 
@@ -113,7 +113,7 @@ fn cookie(session: &ServerSession) -> Option<String> {
     })
 }
 
-/// Kept by nobody, shown in no frame, telling no other site where the reader came from.
+/// Kept by no cache, shown in no frame, telling no other site where the reader came from.
 fn plain_head(status: u16, request_id: &str) -> pingora_core::Result<ResponseHeader> {
     let mut head = ResponseHeader::build_no_case(status, Some(12))?;
     head.insert_header("cache-control", "no-store")?;

@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::Notify;
 
-/// Bytes of one answer that is kept. A longer one is given to those that wait for it already, and to nobody else.
+/// Bytes of one answer that is kept. A longer one is given only to the requests that wait for it already.
 const LONGEST: usize = 64 * 1024;
-/// Of one that somebody waits for.
+/// Of one that requests wait for.
 const LONGEST_AWAITED: usize = 8 << 20;
 /// Bytes of all whole answers. Those on their way have the rest of 64 MiB.
 const WHOLE: u64 = 48 << 20;

@@ -106,7 +106,7 @@ impl IdleConnections {
 }
 
 impl Idle {
-    /// A server says nothing before it is asked: bytes are of an answer to somebody else, or the end.
+    /// A server says nothing before it is asked: bytes belong to an answer that was given up, or are the end.
     fn is_usable(&mut self, now: Instant) -> bool {
         let mut byte = [0];
         self.until.is_none_or(|until| now < until)

@@ -27,7 +27,7 @@ pub struct KeyFormat {
     prefix: String,
 }
 
-/// What a text is that somebody typed as a key.
+/// What a text is that was typed as a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyReading {
     /// Of another form.

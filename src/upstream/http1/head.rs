@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_core::{Error, ErrorType, OrErr};
 
-/// Fields of a head; nobody sends so many.
+/// Fields of a head; providers send some twenty.
 const MOST_FIELDS: usize = 256;
 
 /// Where the body ends (RFC 9112, 6.3).

@@ -224,7 +224,7 @@ impl IssuedBook {
         Ok(!licenses.is_empty())
     }
 
-    /// The sessions that led to something nobody here has heard of.
+    /// The sessions that led to something unknown here.
     async fn look_at_sessions(&self, member: &str, id: &str) -> Result<bool, ApplyError> {
         let Some(path) = sessions_of(member, id) else { return Ok(false) };
         let list = self.calls()?.get("Checkout Sessions", path).await?;
