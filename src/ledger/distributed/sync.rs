@@ -196,6 +196,10 @@ impl DistributedLedger {
         self.announce(WHOLE).await;
         let mut asked: Option<Instant> = None;
         while !self.peers.lock().are_whole(&self.store.peers()) && began.elapsed() < OTHERS {
+            if *self.store.losses().borrow() != loss {
+                // Begun anew: until it has put back what the newest loss took, no gateway says that it is whole.
+                return;
+            }
             // Again and again: what they answered before this gateway listened is lost.
             if asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
                 asked = Some(Instant::now());
