@@ -5,12 +5,14 @@
 
 mod creem;
 mod dodo;
+mod freemius;
 mod gumroad;
 mod http;
 pub mod issued;
 mod keygen;
 mod lemonsqueezy;
 pub mod license;
+mod payhip;
 mod polar;
 pub mod signature;
 pub mod signed;
@@ -38,6 +40,8 @@ pub static ALL: &[&dyn Shop] = &[
     &creem::Creem,
     &dodo::Dodo,
     &keygen::Keygen,
+    &freemius::Freemius,
+    &payhip::Payhip,
     &http::Http,
 ];
 

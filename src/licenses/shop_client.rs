@@ -94,6 +94,9 @@ impl ShopClient {
             Method::Post => client.post(address),
             Method::Delete => client.delete(address),
         };
+        if let Some(query) = &request.query {
+            call = call.query(std::slice::from_ref(query));
+        }
         call = call.header(ACCEPT, request.accept);
         if let Some((name, value)) = &request.credential {
             call = call.header(*name, secret_value(value)?);

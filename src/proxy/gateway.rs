@@ -256,12 +256,13 @@ impl ProxyHttp for Gateway {
             }
             Ok(entry) => {
                 flight.endpoint = local_endpoints::name(entry);
-                let answered = local_endpoints::answer(
+                // Boxed: every request would carry the room of what few are.
+                let answered = Box::pin(local_endpoints::answer(
                     entry,
                     session.as_downstream_mut(),
                     &snapshot,
                     &flight.request_id,
-                )
+                ))
                 .await;
                 if let Some(shop) = shop_of(entry) {
                     let (telemetry, id) = (&snapshot.telemetry, &*flight.request_id);

@@ -54,6 +54,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> ListenerService<A> {
             .with_no_client_auth()
             .with_cert_resolver(shown);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Tickets hold a session themselves, so it goes on however many others there are, and costs no memory here. Their
+        // key is replaced every six hours (RFC 5077 section 5.5). Without one, the last 256 sessions are kept.
+        if let Ok(ticketer) = rustls::crypto::ring::Ticketer::new() {
+            config.ticketer = ticketer;
+        }
         let tls = Arc::new(Acceptor::from_server_config(Arc::new(config)));
         let Doorway { service, rules, .. } = &*self.doorway;
         let (service, rules) = (service.clone(), rules.clone());

@@ -68,7 +68,7 @@ fn the_shape_of_a_key_tells_its_shops() {
     let names = |key: &str| -> Vec<&str> {
         ALL.iter().filter(|shop| shop.has_shape(key)).map(|shop| shop.name()).collect()
     };
-    let any = ["creem", "dodo", "keygen", "http"];
+    let any = ["creem", "dodo", "keygen", "freemius", "payhip", "http"];
     let with = |first: &[&'static str]| [first, &any[..]].concat();
     assert_eq!(names(uuid), with(&["lemonsqueezy", "polar"]));
     assert_eq!(names(&uuid.to_lowercase()), with(&["lemonsqueezy", "polar"]));

@@ -20,12 +20,14 @@ pub enum Body {
     Json(Value),
 }
 
-/// What is sent. Debug output shows neither headers nor body: both hold secrets.
+/// What is sent. Debug output shows neither query, headers nor body: they hold secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ShopRequest {
     pub method: Method,
     /// Below the source's address; begins with `/`, or is empty.
     pub path: String,
+    /// Encoded when it is sent.
+    pub query: Option<(&'static str, String)>,
     pub accept: &'static str,
     pub content_type: Option<&'static str>,
     /// A credential of ours or of the buyer, by header.
@@ -46,6 +48,7 @@ impl ShopRequest {
         Self {
             method,
             path: path.into(),
+            query: None,
             accept: "application/json",
             content_type: None,
             credential: None,
@@ -68,6 +71,12 @@ impl ShopRequest {
 
     pub fn delete(path: impl Into<String>) -> Self {
         Self::new(Method::Delete, path, Body::None)
+    }
+
+    #[must_use]
+    pub fn query(mut self, name: &'static str, value: &str) -> Self {
+        self.query = Some((name, value.to_owned()));
+        self
     }
 
     /// With our own key, where there is one.

@@ -63,6 +63,7 @@ mod downstream {
     pub mod disconnect;
     pub mod framing;
     pub mod malformed;
+    pub mod resumption;
     pub mod silent;
     pub mod strangers;
 }

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::{table::valid_answers, *};
+use super::{
+    table::{POLAR_KEY, valid_answers},
+    *,
+};
 
 /// One change somewhere in a document.
 #[derive(Debug, Clone)]
@@ -90,7 +93,7 @@ proptest! {
     /// What says nothing says nothing with any change, too.
     #[test]
     fn no_change_turns_no_answer_into_a_valid_licence(
-        shop in 0usize..7,
+        shop in 0usize..9,
         kind in any::<usize>(),
         changes in prop::collection::vec(change(), 1..6),
     ) {
@@ -99,7 +102,7 @@ proptest! {
         for change in &changes {
             apply(change, &mut status, &mut body);
         }
-        let asked = Asked { instance: Some("ins_1"), ..Asked::about("KEY-1234-5678") };
+        let asked = Asked { instance: Some("ins_1"), ..Asked::about(POLAR_KEY) };
         let reply = source.shop.read(&source, &asked, &answer(status, body), &hash());
         if let ShopReply::License(license) = reply {
             prop_assert!(!source.shop.judge(&license, &source, NOW).is_valid());
@@ -110,11 +113,11 @@ proptest! {
     /// plan.
     #[test]
     fn a_valid_answer_is_valid_only_with_its_status(
-        shop in 0usize..5,
+        shop in 0usize..7,
         status in 300u16..600,
     ) {
         let (source, body) = valid_answers().swap_remove(shop);
-        let asked = Asked { instance: Some("ins_1"), ..Asked::about("KEY-1234-5678") };
+        let asked = Asked { instance: Some("ins_1"), ..Asked::about(POLAR_KEY) };
         let reply = source.shop.read(&source, &asked, &answer(status, body), &hash());
         if let ShopReply::License(license) = reply {
             prop_assert!(!source.shop.judge(&license, &source, NOW).is_valid());

@@ -2,6 +2,11 @@
 
 use super::*;
 
+#[path = "table/freemius.rs"]
+mod freemius;
+#[path = "table/payhip.rs"]
+mod payhip;
+
 /// What an answer must mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Means {
@@ -582,6 +587,8 @@ pub fn valid_answers() -> Vec<(ShopSource, &'static str)> {
         (dodo_source(secret("key")), DODO_ACTIVATED),
         (keygen_source(), KEYGEN),
         (http_source(), r#"{"verdict":"valid","plan":"pro"}"#),
+        (freemius::freemius_source(), freemius::FREEMIUS_FOUND),
+        (payhip::payhip_source(), payhip::PAYHIP),
         (lemon_squeezy_source(), LEMON_SQUEEZY),
         (gumroad_source(), GUMROAD),
     ]

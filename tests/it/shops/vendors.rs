@@ -1,4 +1,4 @@
-//! Polar, Creem, Dodo, Keygen and a licence server of one's own, over real sockets. What each answer means is a table
+//! Polar, Creem, Dodo, Keygen, Freemius, Payhip and a licence server of one's own, over real sockets. What each answer means is a table
 //! of its own (`src/shops/tests/table.rs`, with the place where each shape is stated).
 
 use std::time::Duration;
@@ -183,8 +183,14 @@ async fn a_wrong_key_of_ours_is_an_alarm_and_no_buyers_fault() {
         ("token", "\"env:OUR_KEY\""),
         ("benefits", "{ ben-1: pro }"),
     ];
-    let kinds: [(&str, Members<'_>); 4] =
-        [("creem", &creem), ("dodo", &dodo), ("http", &http), ("polar", &polar)];
+    let kinds: [(&str, Members<'_>); 6] = [
+        ("creem", &creem),
+        ("dodo", &dodo),
+        ("http", &http),
+        ("polar", &polar),
+        ("freemius", FREEMIUS),
+        ("payhip", PAYHIP),
+    ];
     for (kind, members) in kinds {
         let vendor = Vendor::open(forbidden).await;
         let gateway = Gateway::start(sold_by(&mock, kind, &vendor, members)).await;
@@ -207,11 +213,13 @@ async fn known_buyers_of_every_shop_outlive_an_outage() {
     let dodo =
         [("api_key", "\"env:OUR_KEY\""), ("products", "{ pdt_1: pro }"), ("business_id", "bus_1")];
     let polar = [("organization_id", "org-1"), ("benefits", "{ ben-1: pro }")];
-    let kinds: [(&str, Members<'_>, VendorAnswer); 4] = [
+    let kinds: [(&str, Members<'_>, VendorAnswer); 6] = [
         ("keygen", &keygen, told(200, keygen_license())),
         ("dodo", &dodo, told(200, dodo_activated("bus_1"))),
         ("polar", &polar, told(200, polar_license("granted"))),
         ("http", &[], told(200, json!({ "verdict": "valid", "plan": "pro" }))),
+        ("freemius", FREEMIUS, told(200, json!({ "licenses": [freemius_license(KEY)] }))),
+        ("payhip", PAYHIP, told(200, payhip_license(KEY))),
     ];
     let outages = kinds.map(|(kind, members, good)| outage(&mock, kind, members, good));
     futures_util::future::join_all(outages).await;
@@ -396,6 +404,101 @@ async fn keygen_counts_machines() {
     chat_on(&gateway, KEY, Some(&id)).await.is(403, "device_limit");
 }
 
+const FREEMIUS: Members<'_> =
+    &[("product_id", "1234"), ("token", "\"env:OUR_KEY\""), ("plans", "{ \"90\": pro }")];
+
+fn freemius_license(key: &str) -> Value {
+    json!({
+        "id": "4711", "plugin_id": "1234", "user_id": "77", "plan_id": "90", "quota": 3, "activated": 1,
+        "expiration": null, "secret_key": key, "is_block_features": true, "is_cancelled": false,
+        "environment": 0,
+    })
+}
+
+/// Its keys hold what an address, a form or a log would read as something else.
+#[tokio::test]
+async fn freemius_is_searched_once_then_asked_by_the_id_and_an_event_ends_a_licence() {
+    const ODD: &str = "sk_123FGqM456Pa786WtOp%^+67Y+;sXX";
+    let mock = Mock::start(Reply::chat()).await;
+    let vendor = Vendor::open(|_| told(200, json!({ "licenses": [freemius_license(ODD)] }))).await;
+    let config = sold_by(&mock, "freemius", &vendor, FREEMIUS).webhook_secret("freemius", SECRET);
+    let gateway = Gateway::start(config).await;
+    gateway.app().chat_as(ODD).await.ok();
+    let search = &vendor.calls()[0];
+    let (path, query) = search.path.split_once('?').unwrap();
+    assert_eq!((search.method.as_str(), path), ("GET", "/v1/products/1234/licenses.json"));
+    let asked: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
+    assert_eq!(asked, [("search".into(), ODD.into())]);
+    assert_eq!(search.header("authorization"), Some("Bearer our-own-key"));
+    vendor.says(|_| {
+        let mut license = freemius_license(ODD);
+        license["is_cancelled"] = true.into();
+        told(200, license)
+    });
+    let cancelled = json!({
+        "id": "1", "type": "license.cancelled", "plugin_id": "1234",
+        "objects": { "license": { "id": "4711" } },
+    });
+    let body = cancelled.to_string();
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let signature: String =
+        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let send = |signature: String, body: String| {
+        let request = gateway.app().request("POST", "/webhooks/freemius");
+        Answer::of(request.header("x-signature", signature).body(body))
+    };
+    send(signature.replace(|digit: char| digit.is_ascii_digit(), "0"), body.clone())
+        .await
+        .is(401, "license_missing");
+    gateway.app().chat_as(ODD).await.ok();
+    send(signature, body).await.ok();
+    gateway.app().chat_as(ODD).await.is(403, "license_disabled");
+    assert!(vendor.calls()[1].is("GET", "/v1/products/1234/licenses/4711.json"));
+    let logs = gateway.logs();
+    assert!(!logs.contains("sk_123FGqM") && !logs.contains("our-own-key"), "{logs}");
+}
+
+const PAYHIP: Members<'_> = &[("secret", "\"env:OUR_KEY\""), ("products", "{ mVT0: pro }")];
+
+fn payhip_license(key: &str) -> Value {
+    json!({ "data": {
+        "enabled": true, "product_link": "mVT0", "license_key": key,
+        "buyer_email": "maren@example.com", "uses": 0, "date": "2026-02-22T11:23:05+00:00",
+    } })
+}
+
+/// An empty answer is Payhip's refusal, and what a broken proxy sends: it never ends a licence that is known.
+#[tokio::test]
+async fn an_empty_answer_of_payhip_refuses_a_stranger_and_never_a_buyer() {
+    let mock = Mock::start(Reply::chat()).await;
+    let vendor = Vendor::open(|_| told(200, payhip_license(KEY))).await;
+    let config = sold_by(&mock, "payhip", &vendor, PAYHIP).cache("fresh: 1s, stale: 1h");
+    let gateway = Gateway::start(config).await;
+    gateway.app().chat_as(KEY).await.ok();
+    let call = &vendor.calls()[0];
+    assert!(call.is("GET", &format!("/api/v2/license/verify?license_key={KEY}")), "{}", call.path);
+    assert_eq!(call.header("product-secret-key"), Some("our-own-key"));
+    vendor.says(|_| (200, String::new()));
+    gateway.app().chat_as("AAAAA-BBBBB-CCCCC-DDDDD").await.is(403, "license_invalid");
+    eventually("the buyer is asked about again", SOON, || async {
+        gateway.app().chat_as(KEY).await.ok();
+        vendor.calls().iter().filter(|call| call.path.contains(KEY)).count() >= 2
+    })
+    .await;
+    gateway.app().chat_as(KEY).await.ok();
+    vendor.says(|_| {
+        let mut license = payhip_license(KEY);
+        license["data"]["enabled"] = false.into();
+        told(200, license)
+    });
+    eventually("a refund ends it", SOON, || async {
+        gateway.app().chat_as(KEY).await.error("code") == "license_disabled"
+    })
+    .await;
+    assert!(!gateway.logs().contains("our-own-key"));
+}
+
 #[tokio::test]
 async fn a_server_of_ones_own_is_asked_and_tells_what_changed() {
     let mock = Mock::start(Reply::chat()).await;
@@ -489,12 +592,14 @@ async fn many_first_requests_over_two_gateways_are_one_call_to_each_shop() {
         [("api_key", "\"env:OUR_KEY\""), ("products", "{ pdt_1: pro }"), ("business_id", "bus_1")];
     let creem = [("api_key", "\"env:OUR_KEY\""), ("products", "{ prod_1: pro }")];
     let polar = [("organization_id", "org-1"), ("benefits", "{ ben-1: pro }")];
-    let kinds: [(&str, Members<'_>, VendorAnswer); 5] = [
+    let kinds: [(&str, Members<'_>, VendorAnswer); 7] = [
         ("keygen", &keygen, told(200, keygen_license())),
         ("dodo", &dodo, told(200, dodo_activated("bus_1"))),
         ("creem", &creem, told(200, creem_license("ins_1"))),
         ("polar", &polar, told(200, polar_license("granted"))),
         ("http", &[], told(200, json!({ "verdict": "valid", "plan": "pro" }))),
+        ("freemius", FREEMIUS, told(200, json!({ "licenses": [freemius_license(KEY)] }))),
+        ("payhip", PAYHIP, told(200, payhip_license(KEY))),
     ];
     for (place, (kind, members, good)) in kinds.into_iter().enumerate() {
         // A licence of its own for each shop: they share the store.

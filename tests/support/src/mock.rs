@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, rustls::HandshakeKind};
 
 use self::http1::{Connection, Io};
 pub use self::reply::{Gate, Reply, Step};
@@ -75,6 +75,8 @@ struct State {
     seen: Vec<Seen>,
     /// Over HTTP/2, at one time on a connection.
     streams: Option<u32>,
+    /// TLS sessions that went on.
+    resumed: usize,
 }
 
 impl State {
@@ -222,6 +224,11 @@ impl Mock {
         self.state.lock().seen.len()
     }
 
+    /// How many TLS sessions were resumed.
+    pub fn resumed(&self) -> usize {
+        self.state.lock().resumed
+    }
+
     /// How many requests for this path it has seen.
     pub fn count_of(&self, path: &str) -> usize {
         self.state.lock().seen.iter().filter(|seen| seen.path == path).count()
@@ -297,7 +304,10 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Mute
         tokio::spawn(async move {
             let io = match tls {
                 None => Io::Plain(tcp),
-                Some(tls) => match tls.accept(tcp).await {
+                Some(tls) => match tls.accept(tcp).await.inspect(|stream| {
+                    let kind = stream.get_ref().1.handshake_kind();
+                    state.lock().resumed += usize::from(kind == Some(HandshakeKind::Resumed));
+                }) {
                     Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                         return h2::serve(stream, index, state).await;
                     }

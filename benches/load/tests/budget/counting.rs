@@ -16,7 +16,8 @@ use tikv_jemallocator::Jemalloc;
 /// Threads that are told apart; all after them share the last place.
 pub const THREADS: usize = 256;
 
-static COUNTS: [AtomicU64; THREADS] = [const { AtomicU64::new(0) }; THREADS];
+static CALLS: [AtomicU64; THREADS] = [const { AtomicU64::new(0) }; THREADS];
+static BYTES: [AtomicU64; THREADS] = [const { AtomicU64::new(0) }; THREADS];
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
@@ -29,35 +30,37 @@ static ALLOCATOR: Counting = Counting;
 
 struct Counting;
 
-/// Allocations so far, and reallocations, of each thread.
-pub fn counts() -> [u64; THREADS] {
-    array::from_fn(|thread| COUNTS[thread].load(Relaxed))
+/// Allocations so far, and reallocations, of each thread; then the bytes that each asked for.
+pub fn counts() -> [[u64; THREADS]; 2] {
+    [&CALLS, &BYTES].map(|counts| array::from_fn(|thread| counts[thread].load(Relaxed)))
 }
 
-fn count() {
+fn count(bytes: usize) {
     let place = PLACE.with(|place| {
         if place.get() == 0 {
             place.set(NEXT.fetch_add(1, Relaxed) + 1);
         }
         place.get() - 1
     });
-    COUNTS[place.min(THREADS - 1)].fetch_add(1, Relaxed);
+    let place = place.min(THREADS - 1);
+    CALLS[place].fetch_add(1, Relaxed);
+    BYTES[place].fetch_add(bytes as u64, Relaxed);
 }
 
 // SAFETY: every call goes to jemalloc with the caller's own arguments.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         unsafe { Jemalloc.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         unsafe { Jemalloc.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
         unsafe { Jemalloc.realloc(memory, layout, size) }
     }
 

@@ -1,4 +1,5 @@
-//! What a JSON and a stream request cost in allocations and system calls, held to `benches/budget.json`.
+//! What a JSON and a stream request cost in allocations, their KiB, and system calls, held to `benches/budget.json`.
+//! The KiB show a future that has grown: a request's are boxed, and copied when that is done.
 //!
 //! This program is the gateway as well: it starts itself with an allocator that counts, and looks at the
 //! thread that serves. `make budget` writes the file anew.
@@ -36,7 +37,7 @@ use crate::counting::{THREADS, counts};
 
 /// Where the gateway that counts tells its counts.
 const TELL: &str = "BUDGET_TELL";
-/// Allocations by which a request may differ.
+/// Allocations, or KiB, by which a request may differ.
 const ALLOWED: f64 = 0.3;
 /// The same of calls: each serving thread has a timer that rings ten times a second, whatever a request takes.
 const ALLOWED_CALLS: f64 = 0.6;
@@ -129,15 +130,15 @@ fn count(kind: &Batches, traced: bool) -> Vec<(String, f64)> {
     let instrument = if traced { Instrument::Strace } else { Instrument::Kernel };
     let mut run = Run::start(&cell, instrument, &programs).unwrap();
     let (mut gateway, _) = listener.accept().unwrap();
-    let (mut allocations, mut calls) = (Vec::new(), Vec::new());
+    let (mut allocations, mut bytes, mut calls) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..batches {
         let before = ask(&mut gateway);
         let mark = run.begin().unwrap();
         run.batch(requests).unwrap();
         let threads = run.end(&mark).unwrap();
         let now = ask(&mut gateway);
-        let since = now.iter().zip(&before).map(|(now, before)| now - before);
-        allocations.push(since.max().unwrap());
+        allocations.push(most(&before[0], &now[0]));
+        bytes.push(most(&before[1], &now[1]));
         let serving = threads.iter().max_by_key(|thread| thread.serves()).unwrap();
         calls.push(serving.all_calls());
     }
@@ -145,7 +146,9 @@ fn count(kind: &Batches, traced: bool) -> Vec<(String, f64)> {
         let least = *counts.iter().min().unwrap();
         (least as f64 / requests as f64 * 100.0).round() / 100.0
     };
-    let mut counts = vec![(format!("{name}: allocations"), each(allocations))];
+    let kib = (each(bytes) / 1024.0 * 100.0).round() / 100.0;
+    let mut counts =
+        vec![(format!("{name}: allocations"), each(allocations)), (format!("{name}: KiB"), kib)];
     if traced {
         counts.push((format!("{name}: system calls"), each(calls)));
     }
@@ -156,16 +159,21 @@ fn count(kind: &Batches, traced: bool) -> Vec<(String, f64)> {
 fn tell(mut asked: TcpStream) {
     let mut word = [0];
     while asked.read_exact(&mut word).is_ok() {
-        let bytes = counts().map(u64::to_le_bytes);
-        if asked.write_all(bytes.as_flattened()).is_err() {
+        let bytes = counts().map(|counts| counts.map(u64::to_le_bytes));
+        if asked.write_all(bytes.as_flattened().as_flattened()).is_err() {
             return;
         }
     }
 }
 
-fn ask(gateway: &mut TcpStream) -> [u64; THREADS] {
-    let mut bytes = [[0; 8]; THREADS];
+fn ask(gateway: &mut TcpStream) -> [[u64; THREADS]; 2] {
+    let mut bytes = [[[0; 8]; THREADS]; 2];
     gateway.write_all(&[0]).unwrap();
-    gateway.read_exact(bytes.as_flattened_mut()).unwrap();
-    bytes.map(u64::from_le_bytes)
+    gateway.read_exact(bytes.as_flattened_mut().as_flattened_mut()).unwrap();
+    bytes.map(|counts| counts.map(u64::from_le_bytes))
+}
+
+/// What the thread that did most did between the two.
+fn most(before: &[u64; THREADS], now: &[u64; THREADS]) -> u64 {
+    now.iter().zip(before).map(|(now, before)| now - before).max().unwrap()
 }
