@@ -105,7 +105,8 @@ pub async fn read(
         if bytes.len() > LONGEST {
             return Err(NoHead::Refused(Bad::TooLong, bytes));
         }
-        if matches!(bytes[0], b'\r' | b'\n') || memchr::memmem::find(&bytes, b"\n\n").is_some() {
+        let is_bare = || memchr::memmem::find(&bytes[looked_at..], b"\n\n").is_some();
+        if matches!(bytes[0], b'\r' | b'\n') || is_bare() {
             // No head ends otherwise, and then it would be waited for.
             return Err(NoHead::Refused(Bad::Malformed("a bare line feed"), bytes));
         }

@@ -16,6 +16,8 @@ use std::{
 
 use gatekeeper_filters::kernel::LicenseId;
 
+use super::address_block::Block;
+
 /// What the operator is told where too much is held.
 pub const FULL: &str = "`server.limits.buffered` is reached";
 const FULL_FOR_LICENSE: &str = "its licence holds a quarter of `server.limits.buffered`";
@@ -119,11 +121,12 @@ impl MemoryBudget {
         license: Option<&LicenseId>,
         address: Option<IpAddr>,
     ) -> MemoryPermit {
+        // Of IPv6 the network that one household has.
         // A licence's id is a keyed hash already.
         let license = license.map(|LicenseId([a, b, c, d, e, f, g, h, ..])| {
             Places::of(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
         });
-        let address = address.map(|address| Places::of(self.seed.hash_one(address)));
+        let address = address.map(|address| Places::of(self.seed.hash_one(Block::of(address))));
         MemoryPermit { of: self.clone(), license, address, bytes: 0, body: 0, answer: 0 }
     }
 }

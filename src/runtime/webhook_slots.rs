@@ -6,7 +6,7 @@ use gatekeeper_filters::kernel::{Code, Rejection};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::downstream::{memory_budget::MemoryBudget, respond};
+use crate::downstream::{address_block::Block, memory_budget::MemoryBudget, respond};
 
 /// Bodies that are read at one time.
 const AT_ONCE: usize = 16;
@@ -36,6 +36,7 @@ struct SlotTaken {
 /// One place, until it is dropped.
 pub struct WebhookSlot<'a> {
     pub of: &'a WebhookSlots,
+    /// Of IPv6, that of its /64.
     pub address: Option<IpAddr>,
 }
 
@@ -58,6 +59,7 @@ impl WebhookSlots {
     /// # Errors
     /// 429 while the address has its share, 503 while all places are taken.
     pub fn take(&self, address: Option<IpAddr>) -> Result<WebhookSlot<'_>, Rejection> {
+        let address = address.map(|address| Block::of(address).0);
         let mut taken = self.taken.lock();
         let is_known = address.is_some_and(|address| taken.known.contains(&address));
         if taken.all >= AT_ONCE + if is_known { FOR_KNOWN } else { 0 } {
@@ -95,6 +97,15 @@ mod tests {
 
     fn at(last: u8) -> Option<IpAddr> {
         Some(IpAddr::from([192, 0, 2, last]))
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let places = WebhookSlots::default();
+        let at = |text: &str| places.take(Some(text.parse().unwrap()));
+        let _two = ["2001:db8::1", "2001:db8::2"].map(|text| at(text).ok().unwrap());
+        assert!(at("2001:db8::3").is_err());
+        assert!(at("2001:db8:0:1::3").is_ok());
     }
 
     #[test]
