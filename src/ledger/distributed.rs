@@ -226,10 +226,8 @@ impl DistributedLedger {
                         let _ = self.said.send(SyncMessage::Presumed { license: demand.license });
                     }
                     let denied = refusal(denied, &demand, now, &windows);
-                    if let Some(until) = used_up(&denied) {
-                        self.holds.with(&demand.license, |local| {
-                            local.seen = Some(LastStoreState::refused(&demand, now, until));
-                        });
+                    if let Some(seen) = LastStoreState::refused(&demand, now, &denied) {
+                        self.holds.with(&demand.license, |local| local.seen = Some(seen));
                     }
                     return Ok(Err(denied));
                 }
@@ -359,15 +357,8 @@ impl DistributedLedger {
     /// The last decision about a licence, where that was that its plan is used up: it holds until the
     /// window ends, whether the store can be asked or not.
     fn refused_before(&self, demand: &Demand) -> Option<Denied> {
-        let (now, windows) = (self.now(), self.windows());
         let seen = self.holds.with(&demand.license, |local| local.seen)?;
-        let until = seen.refused_until(now)?;
-        let ends = |limit: &Limit| windows.of(limit.per).end == until;
-        if let Some(limit) = demand.messages.filter(ends) {
-            return Some(Denied::Messages { limit, used: limit.count, resets_at: until });
-        }
-        let (limit, needed) = (demand.tokens.filter(ends)?, demand.input + demand.min_output);
-        Some(Denied::Tokens { limit, used: limit.count, left: 0, needed, resets_at: until })
+        seen.refusal(demand, self.now())
     }
 
     fn give_back(
@@ -426,14 +417,6 @@ impl Drop for PendingReserve<'_> {
                 let _ = self.shared.said.send(SyncMessage::GivenUp(given_up));
             }
         }
-    }
-}
-
-/// Until when a licence has used up what a limit grants, if it is refused for that.
-fn used_up(denied: &Denied) -> Option<UnixMs> {
-    match denied {
-        Denied::Messages { resets_at, .. } | Denied::Tokens { resets_at, .. } => Some(*resets_at),
-        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use gatekeeper_filters::kernel::{Demand, Limit, UnixMs};
+use gatekeeper_filters::kernel::{Demand, Denied, Limit, UnixMs};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,20 @@ pub struct LastStoreState {
     /// It was last refused because something was used up, until then; 0 when it was not.
     #[serde(default)]
     refused_until: UnixMs,
+    /// What it was told then.
+    #[serde(default)]
+    refusal: Option<LastRefusal>,
+}
+
+/// A limit that was in the way, and how far it was used.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct LastRefusal {
+    /// Of tokens; else of messages.
+    of_tokens: bool,
+    limit: u64,
+    used: u64,
+    /// More than nothing where a request was too large for the rest.
+    left: u64,
 }
 
 /// What was left in the window that began at `start`; `None` where there is no limit.
@@ -77,18 +91,44 @@ impl LastStoreState {
             messages: left(demand.messages, messages),
             tokens: left(demand.tokens, tokens),
             refused_until: UnixMs(0),
+            refusal: None,
         }
     }
 
-    /// It was refused, as what a limit grants is used up until then.
-    pub fn refused(demand: &Demand, now: UnixMs, until: UnixMs) -> Self {
+    /// It was refused, as what a limit grants is used up, or too little of it is left; `None` where it was refused for
+    /// something else.
+    pub fn refused(demand: &Demand, now: UnixMs, denied: &Denied) -> Option<Self> {
+        let (refusal, refused_until) = match *denied {
+            Denied::Messages { limit, used, resets_at } => {
+                let limit = limit.count;
+                (LastRefusal { of_tokens: false, limit, used, left: 0 }, resets_at)
+            }
+            Denied::Tokens { limit, used, left, resets_at, .. } => {
+                let limit = limit.count;
+                (LastRefusal { of_tokens: true, limit, used, left }, resets_at)
+            }
+            _ => return None,
+        };
         let nothing = LimitCount { used: 0, limit: 0 };
-        Self { refused_until: until, ..Self::new(demand, now, nothing, nothing) }
+        let seen = Self::new(demand, now, nothing, nothing);
+        Some(Self { refused_until, refusal: Some(refusal), ..seen })
     }
 
-    /// When what is used up comes back, if the licence was last refused for that and it is not yet so.
-    pub fn refused_until(&self, now: UnixMs) -> Option<UnixMs> {
-        (self.refused_until > now).then_some(self.refused_until)
+    /// What it is told again while the store is away: the same, in the same window, of a request that would not fit
+    /// either.
+    pub fn refusal(&self, demand: &Demand, now: UnixMs) -> Option<Denied> {
+        let resets_at = Some(self.refused_until).filter(|until| *until > now)?;
+        let LastRefusal { of_tokens, limit: count, used, left } = self.refusal?;
+        let windows = Windows::at(now);
+        let limit = if of_tokens { demand.tokens } else { demand.messages };
+        let limit = limit.filter(|limit| windows.of(limit.per).end == resets_at)?;
+        let limit = Limit { count, ..limit };
+        if !of_tokens {
+            return Some(Denied::Messages { limit, used, resets_at });
+        }
+        let least = demand.min_output.min(demand.output.unwrap_or(u64::MAX));
+        let needed = demand.input.saturating_add(least);
+        (needed > left).then_some(Denied::Tokens { limit, used, left, needed, resets_at })
     }
 
     /// Whether it tells too little of the licence by now.
@@ -269,7 +309,9 @@ mod tests {
     fn who_was_refused_last_spends_nothing_in_that_window() {
         let demand = demand(Some(1_000), None);
         let until = UnixMs(NOW.0 + 3_600_000);
-        let refused = LastStoreState::refused(&demand, NOW, until);
+        let limit = demand.messages.unwrap();
+        let denied = Denied::Messages { limit, used: 1_000, resets_at: until };
+        let refused = LastStoreState::refused(&demand, NOW, &denied).unwrap();
         assert_eq!(spends(&demand, &refused), 0);
         let last = Demand { now: UnixMs(until.0 - 1), ..demand.clone() };
         assert_eq!(spends(&last, &refused), 0);
@@ -277,6 +319,24 @@ mod tests {
         assert_eq!(spends(&last, &granted), 20);
         let next = Demand { now: until, messages: None, ..demand };
         assert!(spends(&next, &refused) > 0);
+    }
+
+    /// Of tokens it is told nothing of messages, and nothing at all where a smaller request might fit.
+    #[test]
+    fn who_was_refused_is_told_the_same_again_where_it_still_holds() {
+        let large = Demand { input: 900, ..demand(Some(1_000), Some(2_000)) };
+        let limit = large.tokens.unwrap();
+        let resets_at = Windows::at(NOW).of(limit.per).end;
+        let denied = Denied::Tokens { limit, used: 1_500, left: 500, needed: 920, resets_at };
+        let refused = LastStoreState::refused(&large, NOW, &denied).unwrap();
+        assert_eq!(refused.refusal(&large, NOW), Some(denied.clone()));
+        assert_eq!(refused.refusal(&Demand { input: 480, ..large.clone() }, NOW), None);
+        assert_eq!(refused.refusal(&large, resets_at), None);
+        let limit = Limit { count: 1_010, ..large.messages.unwrap() };
+        let denied = Denied::Messages { limit, used: 1_010, resets_at };
+        let refused = LastStoreState::refused(&large, NOW, &denied).unwrap();
+        assert_eq!(refused.refusal(&large, NOW), Some(denied));
+        assert!(LastStoreState::refused(&large, NOW, &Denied::Busy).is_none());
     }
 
     #[test]
