@@ -203,7 +203,7 @@ fn min_output(plan: &Plan, ask: &ModelRequest, cap: Option<u64>) -> u64 {
     [Some(least), ask.output_cap, cap].into_iter().flatten().min().unwrap_or(0)
 }
 
-/// What is charged, by the rules of returning a charge: nothing comes back once an event of an
+/// What is charged, by the rules of returning a charge: half a request costs nothing; nothing comes back once an event of an
 /// answer reached the app; a message comes back when nothing did and the fault was not the app's;
 /// tokens come back when no attempt reported usage or said anything. `timeouts` are those of the licence
 /// within the hour, where this request ended in one: the first comes back, later ones do not.
@@ -215,7 +215,7 @@ fn charge(
 ) -> Charge {
     let progress = exchange.progress;
     let input = reservation.grant.input;
-    if !progress.sent {
+    if !progress.written && !progress.answered {
         return Charge::NOTHING;
     }
     let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);

@@ -66,8 +66,10 @@ impl Endpoint {
 /// How far a request came; decides what a charge may give back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RequestProgress {
-    /// Some attempt's request was written to a provider.
+    /// Some provider was asked, if only with half a request.
     pub sent: bool,
+    /// Some attempt's request was written whole: its provider may work on it.
+    pub written: bool,
     /// Some provider answered 2xx.
     pub answered: bool,
     /// Some attempt's answer reported usage, or held output: it was read as one.

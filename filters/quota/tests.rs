@@ -115,8 +115,16 @@ async fn charged(progress: RequestProgress, reported: Option<Usage>, outcome: Ou
     Charge { about: None, ..settled[0].clone() }
 }
 
-const SENT: RequestProgress =
-    RequestProgress { sent: true, answered: false, counted: false, delivered: false };
+const BEGUN: RequestProgress = RequestProgress {
+    sent: true,
+    written: false,
+    answered: false,
+    counted: false,
+    delivered: false,
+};
+const SENT: RequestProgress = RequestProgress { written: true, ..BEGUN };
+/// A good answer that began before the request was written whole.
+const EARLY: RequestProgress = RequestProgress { answered: true, ..BEGUN };
 const ANSWERED: RequestProgress = RequestProgress { answered: true, ..SENT };
 const COUNTED: RequestProgress = RequestProgress { counted: true, ..ANSWERED };
 const DELIVERED: RequestProgress = RequestProgress { delivered: true, ..COUNTED };
@@ -138,6 +146,10 @@ async fn what_comes_back_depends_on_how_far_the_request_came() {
     for (progress, usage, outcome, expected) in [
         (unsent, None, outcome(503, Failed), charge_of(false, 0, Estimated)),
         (unsent, None, outcome(499, Abandoned), charge_of(false, 0, Estimated)),
+        // No provider works on half a request.
+        (BEGUN, None, outcome(499, Abandoned), charge_of(false, 0, Estimated)),
+        (BEGUN, None, outcome(413, Relayed), charge_of(false, 0, Estimated)),
+        (EARLY, None, outcome(499, Abandoned), charge_of(true, 107, Estimated)),
         (SENT, None, outcome(502, Failed), charge_of(false, 0, Estimated)),
         (SENT, None, outcome(400, Relayed), charge_of(false, 0, Estimated)),
         (SENT, None, outcome(499, Abandoned), charge_of(true, 100, Estimated)),
