@@ -23,6 +23,7 @@ pub mod rate_headroom;
 pub mod request_head;
 pub mod retry_budget;
 pub mod selection;
+pub mod slow_answers;
 mod unavailable;
 pub mod witnesses;
 

@@ -15,6 +15,7 @@ use super::{
     backoff::{jitter, millis},
     firewall::Firewall,
     health::Streak,
+    slow_answers::SlowAnswers,
 };
 
 /// What is looked at: six times ten seconds.
@@ -77,6 +78,8 @@ pub struct Breaker {
     buckets: [Bucket; BUCKETS],
     /// Of a provider's breaker.
     pub firewall: Firewall,
+    /// The same.
+    pub slow_answers: SlowAnswers,
 }
 
 #[derive(Debug, Default)]

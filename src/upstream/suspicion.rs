@@ -1,9 +1,12 @@
-//! What a refusal that may be one request's own makes of a key, an account or a provider: that takes more than one
+//! What a failure that may be one request's own makes of a key, an account or a provider: that takes more than one
 //! witness.
 
 use std::time::Instant;
 
-use super::classify::{Failure, FailureCause};
+use super::{
+    attempt_error::AttemptError,
+    classify::{Failure, FailureCause},
+};
 use crate::{
     pool::{credit, key::AttemptFeedback, lease::KeyLease},
     runtime::request_context::RequestContext,
@@ -13,7 +16,7 @@ use crate::{
 /// becomes another.
 pub fn weigh(failure: &mut Failure, lease: &KeyLease, flight: &RequestContext, now: Instant) {
     let Some(exchange) = &flight.exchange else { return };
-    let witness = || exchange.license.as_ref().map_or(0, |license| license.id.short());
+    let witness = || witness(flight);
     match (failure.news, failure.cause) {
         (AttemptFeedback::Doubtful, _) => lease.key().doubt(witness(), now),
         (AttemptFeedback::TooDear, _) => {
@@ -27,4 +30,30 @@ pub fn weigh(failure: &mut Failure, lease: &KeyLease, flight: &RequestContext, n
         }
         _ => {}
     }
+}
+
+/// What an attempt showed, of one that was answered or waited in vain: a licence whose answers alone take too long shows
+/// nothing.
+pub fn of_time(
+    result: &Result<(), AttemptError>,
+    news: AttemptFeedback,
+    lease: &KeyLease,
+    flight: &RequestContext,
+    now: Instant,
+) -> AttemptFeedback {
+    let is_slow = || result.as_ref().is_err_and(AttemptError::is_timeout);
+    match news {
+        AttemptFeedback::Good => lease.answers(witness(flight), now),
+        AttemptFeedback::TimedOut if is_slow() && lease.is_slow_for(witness(flight), now) => {
+            return AttemptFeedback::None;
+        }
+        _ => {}
+    }
+    news
+}
+
+/// Whose request it is.
+fn witness(flight: &RequestContext) -> u64 {
+    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+    license.map_or(0, |license| license.id.short())
 }

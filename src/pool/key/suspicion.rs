@@ -1,4 +1,5 @@
-//! What refusals that may be one request's own come to: see `pool::doubt`, `pool::credit` and `pool::firewall`.
+//! What failures that may be one request's own come to: see `pool::doubt`, `pool::credit`, `pool::firewall` and
+//! `pool::slow_answers`.
 
 use std::time::Instant;
 
@@ -66,6 +67,16 @@ impl MasterKey {
 }
 
 impl KeyLease {
+    /// A request of `witness`, a licence, was answered.
+    pub fn answers(&self, witness: u64, now: Instant) {
+        self.circuits.provider.slow_answers.answered(witness, now);
+    }
+
+    /// A request of `witness`, a licence, waited in vain. Whether that says nothing of the provider.
+    pub fn is_slow_for(&self, witness: u64, now: Instant) -> bool {
+        self.circuits.provider.slow_answers.timed_out(witness, now)
+    }
+
     /// A request of `witness`, a licence, was turned away by something in front of the provider. Whether that refuses
     /// everybody, and is the provider's fault.
     pub fn met_firewall(&self, witness: u64, now: Instant) -> bool {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
-    support::{Config, Gateway, Mock, Reply, client},
+    support::{Config, Gateway, LICENSE, Mock, Reply, Step, client},
     upstream::refusals::{CANT_AFFORD, TOO_LARGE, XAI_CONTENT, firewall},
 };
 
@@ -79,4 +79,28 @@ async fn a_poisoner_hurts_no_other_buyer() {
         assert!(served >= BUYERS * seconds() as usize, "{kind}: {served}");
     });
     futures_util::future::join_all(runs).await;
+}
+
+/// Answers that take longer than the provider is waited for, of one licence alone: its own trouble, while others are
+/// answered. Where another one waits in vain, too, it is the provider's.
+#[tokio::test]
+async fn the_slow_answers_of_one_licence_take_no_provider_from_others() {
+    let mock = Mock::start(Reply::chat()).await;
+    mock.text("POISON", Reply::instead([Step::Hang]));
+    mock.key("GET", [Reply::instead([Step::Hang])]);
+    let config = Config::new(&mock).timeouts("p", "first_byte: 600ms").license(POISONER, "free");
+    let gateway = Gateway::start(config.license(&license(0), "free")).await;
+    let poison = client::chat(&json!({ "messages": [{ "role": "user", "content": "POISON" }] }));
+    let slow = async |key: &str| gateway.app().ask_as(key, &poison).await.status;
+    gateway.app().chat_as(&license(0)).await.ok();
+    for _ in 0..3 {
+        let burst: [_; 6] = std::array::from_fn(|_| slow(POISONER));
+        assert_eq!(futures_util::future::join_all(burst).await, [504; 6]);
+        gateway.app().chat_as(&license(0)).await.ok();
+    }
+    let provider = async || gateway.status().await["providers"][0]["state"].clone();
+    assert_ne!(provider().await, "sick");
+    let both = (0..12).map(|nth| slow(if nth % 2 == 0 { POISONER } else { LICENSE }));
+    futures_util::future::join_all(both).await;
+    assert_eq!(provider().await, "sick");
 }
