@@ -70,7 +70,7 @@ pub enum ForwardResult {
 
 /// Runs attempts until one answers or none is left.
 pub async fn serve(
-    connector: &Connector,
+    connector: &Arc<Connector>,
     down: &mut ClientResponse<'_>,
     flight: &mut RequestContext,
     snapshot: &Arc<Snapshot>,
@@ -118,7 +118,7 @@ fn moved_on(
 }
 
 async fn attempt_all(
-    connector: &Connector,
+    connector: &Arc<Connector>,
     down: &mut ClientResponse<'_>,
     flight: &mut RequestContext,
     snapshot: &Arc<Snapshot>,
@@ -299,6 +299,7 @@ impl ForwardError {
             exchange.timed_out |= stop.is_timeout() && exchange.written.is_some();
             snapshot.chain.waste(exchange);
         }
+        let news = suspicion::of_time(result, news, lease, flight, self.at);
         lease.report(news, self.at);
         if let (AttemptFeedback::Good, Some(first)) = (news, flight.first_said) {
             lease.first_output(first.saturating_duration_since(self.began), self.at);

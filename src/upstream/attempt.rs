@@ -13,7 +13,9 @@ use super::{
     client_response::ClientResponse,
     connector::{self, Connector, ProviderConnection},
     deadlines::Deadlines,
-    provider_session::{ProviderSession, ResponseHeaders, brief, is_peer_closed, was_refused},
+    provider_session::{
+        ProviderSession, ResponseHeaders, brief, is_malformed, is_peer_closed, was_refused,
+    },
     rate_limit_headers,
     relay::{self, Relay},
     request, stream_events,
@@ -33,7 +35,7 @@ const ERROR_BODY: usize = 64 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 
 pub struct Attempt<'a> {
-    pub connector: &'a Connector,
+    pub connector: &'a Arc<Connector>,
     pub snapshot: &'a Snapshot,
     pub target: &'a Arc<Target>,
     pub lease: &'a KeyLease,
@@ -102,7 +104,10 @@ impl Attempt<'_> {
         {
             Connector::discard_pooled(&connection);
         }
-        Box::pin(self.connector.release(connection)).await;
+        match &result {
+            Ok(()) => Box::pin(self.connector.finish(connection)).await,
+            Err(_) => Box::pin(self.connector.release(connection)).await,
+        }
         if let (Err(_), Some(held)) = (&result, &mut flight.held) {
             held.set_answer(0);
         }
@@ -119,8 +124,9 @@ impl Attempt<'_> {
     }
 
     /// A connection with the head of an answer, or what went wrong on it. A pooled connection that
-    /// the provider had closed meanwhile says nothing about the provider: a fresh one is tried. One that refused the
-    /// stream has done nothing (RFC 9113, 8.7), and is tried anew once, fresh as it may be.
+    /// the provider had closed meanwhile says nothing about the provider: a fresh one is tried, unless a byte of an answer
+    /// had come: then the request was looked at. One that refused the stream has done nothing (RFC 9113, 8.7), and is
+    /// tried anew once, fresh as it may be.
     async fn open(
         &self,
         exchange: &mut Exchange,
@@ -138,7 +144,7 @@ impl Attempt<'_> {
             }
             let sent = self.send(&mut connection, exchange, ask, body, down, watchdog).await;
             let again = match sent {
-                Err(SendError::Closed(_)) => connection.reused,
+                Err(SendError::Closed(_)) => connection.reused && !connection.session.has_heard(),
                 Err(SendError::Refused(_)) => {
                     connection.reused || !std::mem::replace(&mut refused, true)
                 }
@@ -223,6 +229,7 @@ impl Attempt<'_> {
         // A provider does not begin to answer half a request: nothing is there to be drained.
         watch(down, watchdog, OnDisconnect::Cut, FIRST_BYTE, pin!(write)).await??;
         exchange.written = Some(std::time::Instant::now()).filter(|_| *sent_whole);
+        exchange.progress.written |= *sent_whole;
         {
             let (leaving, answer) = (exchange.on_disconnect(), pin!(session.read_head()));
             watch(down, watchdog, leaving, FIRST_BYTE, answer).await??;
@@ -230,7 +237,7 @@ impl Attempt<'_> {
         if reused && session.status() == Some(REQUEST_TIMEOUT) && !session.is_http2() {
             // The server gave up an idle connection just before the request came (RFC 9110, 15.5.9).
             let failure = Failure::reset("a pooled connection timed out at the provider");
-            return Err(SendError::Closed(failure));
+            return Err(SendError::Refused(failure));
         }
         Ok(())
     }
@@ -322,10 +329,11 @@ fn timed_out(error: &Error) -> bool {
 
 /// Why sending a request did not lead to an answer.
 enum SendError {
-    /// The connection was closed before a byte of an answer: on a pooled one, probably before the
-    /// request came.
+    /// The connection was closed before the head of an answer: on a pooled one that said nothing, probably before
+    /// the request came.
     Closed(Failure),
-    /// HTTP/2: the stream was refused, or its connection went away, before the request was looked at.
+    /// The provider says that it did not look at the request: of an HTTP/2 stream, or of a connection that it gave up
+    /// or that went away.
     Refused(Failure),
     Stop(AttemptError),
 }
@@ -336,8 +344,12 @@ impl From<Box<Error>> for SendError {
         match () {
             () if was_refused(&error) => SendError::Refused(failure),
             () if is_peer_closed(&error) => SendError::Closed(failure),
-            // What came was no HTTP: it would come again.
-            () => SendError::Stop(Failure { again: false, ..failure }.into()),
+            // It would come again.
+            () if is_malformed(&error) => {
+                SendError::Stop(Failure { again: false, ..failure }.into())
+            }
+            // A reset stream: its provider has seen the request.
+            () => SendError::Stop(failure.into()),
         }
     }
 }

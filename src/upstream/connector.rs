@@ -22,6 +22,13 @@ use crate::os::fd_limit::FdBudget;
 /// How long a goodbye may take.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
+/// How long the end of an answer is waited for behind its last event before the app goes on: most come with it. Longer
+/// than `near_timer`'s, so that it wakes no driver.
+const TAIL: Duration = Duration::from_millis(120);
+/// How long, and how much, is read then.
+const READ_OUT: Duration = Duration::from_secs(1);
+const MOST_READ_OUT: usize = 64 * 1024;
+
 /// How often idle connections are looked at. One that a provider closed is found at once when it is to be used.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -42,6 +49,18 @@ pub struct ProviderConnection {
     /// provider would take the next request for the rest of this body.
     pub sent_whole: bool,
     peer: Arc<HttpPeer>,
+}
+
+impl ProviderConnection {
+    /// Reads what is behind the end of an answer, within bounds.
+    async fn read_out(&mut self) {
+        let mut passed = 0;
+        while passed <= MOST_READ_OUT
+            && let Ok(Some(bytes)) = self.session.read_body().await
+        {
+            passed += bytes.len();
+        }
+    }
 }
 
 impl Connector {
@@ -121,6 +140,22 @@ impl Connector {
         }
     }
 
+    /// Gives back a connection whose answer is over for the app. What its provider still sends is read, so that it can
+    /// serve again; where that does not come at once, no app waits for it.
+    pub async fn finish(self: &Arc<Self>, mut connection: Box<ProviderConnection>) {
+        let is_kept = connection.sent_whole && connection.session.is_kept();
+        let goes_on = is_kept && matches!(connection.session.ended(), Ok(false));
+        if goes_on && tokio::time::timeout(TAIL, connection.read_out()).await.is_err() {
+            let connector = self.clone();
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(READ_OUT, connection.read_out()).await;
+                connector.release(connection).await;
+            });
+            return;
+        }
+        self.release(connection).await;
+    }
+
     /// Gives a connection back. It is kept if the answer was read to its end, closed otherwise;
     /// an unfinished HTTP/2 stream is reset and its connection lives on.
     pub async fn release(&self, connection: Box<ProviderConnection>) {
@@ -130,7 +165,9 @@ impl Connector {
             ProviderSession::Http2(session) => {
                 self.http2.release_http_session(*session, &*peer, idle);
             }
-            ProviderSession::Http1(mut session) if !sent_whole || !session.is_reusable() => {
+            // A goodbye would wait behind what its provider does not read.
+            ProviderSession::Http1(_) if !sent_whole => {}
+            ProviderSession::Http1(mut session) if !session.is_reusable() => {
                 let _ = tokio::time::timeout(SHUTDOWN, session.shutdown()).await;
             }
             ProviderSession::Http1(session) => {

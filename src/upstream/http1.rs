@@ -25,8 +25,10 @@ use self::{
     head::{BodyEnd, Parsed, invalid},
 };
 
-/// Bytes of an answer's head, all lines together.
+/// Bytes of an answer's head, with those of the informational ones before it.
 const LONGEST_HEAD: usize = 64 * 1024;
+/// Informational heads before an answer; servers send one or two.
+const MOST_INFORMATIONAL: u8 = 8;
 /// Room that is made for a read.
 const READ: usize = 4 * 1024;
 /// Room where a longer body is known to come.
@@ -48,6 +50,11 @@ pub struct Http1Session {
     stream: Stream,
     /// What has come and was not taken yet.
     buffer: BytesMut,
+    /// Some byte of an answer has come.
+    has_heard: bool,
+    /// Bytes of the heads that were taken, and how many of them were informational.
+    passed: usize,
+    informational: u8,
     /// The final head.
     head: Option<ResponseFields>,
     framing: Framing,
@@ -57,8 +64,21 @@ pub struct Http1Session {
 
 impl Http1Session {
     pub fn new(stream: Stream) -> Self {
-        let (buffer, framing) = (BytesMut::new(), Framing::Ended);
-        Self { stream, buffer, head: None, framing, keep_alive: false }
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            has_heard: false,
+            passed: 0,
+            informational: 0,
+            head: None,
+            framing: Framing::Ended,
+            keep_alive: false,
+        }
+    }
+
+    /// Whether any byte of an answer has come: if none has, its provider may not have seen the request.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     pub fn stream(&self) -> &Stream {
@@ -154,6 +174,7 @@ impl Http1Session {
             {
                 return Poll::Ready(closed("before the request was written"));
             }
+            self.has_heard = true;
             self.buffer.extend_from_slice(read.filled());
             self.take_head(searched)?;
             if self.is_refused() {
@@ -168,7 +189,7 @@ impl Http1Session {
         matches!(tokio::time::timeout(patience, self.read_head()).await, Ok(Ok(())))
     }
 
-    /// Reads the final head: informational ones are passed over, a switch of protocols is no answer.
+    /// Reads the final head: informational ones are passed over, within bounds; a switch of protocols is no answer.
     ///
     /// # Errors
     /// The connection failed, or what came is no answer.
@@ -189,11 +210,12 @@ impl Http1Session {
     fn take_head(&mut self, searched: &mut usize) -> pingora_core::Result<()> {
         while self.head.is_none() {
             let end = head::end(&self.buffer, searched);
-            if end.unwrap_or(self.buffer.len()) > LONGEST_HEAD {
+            if self.passed + end.unwrap_or(self.buffer.len()) > LONGEST_HEAD {
                 return invalid("the head of an answer is larger than 64 KiB");
             }
             let Some(end) = end else { return Ok(()) };
             *searched = 0;
+            self.passed += end;
             let parsed = head::parse(self.buffer.split_to(end).freeze())?;
             self.begin_body(parsed)?;
         }
@@ -204,7 +226,13 @@ impl Http1Session {
     fn begin_body(&mut self, parsed: Parsed) -> pingora_core::Result<()> {
         match parsed.fields.status {
             101 => return invalid("101 Switching Protocols"),
-            100..=199 => return Ok(()),
+            100..=199 if self.informational == MOST_INFORMATIONAL => {
+                return invalid("more than 8 informational heads before an answer");
+            }
+            100..=199 => {
+                self.informational += 1;
+                return Ok(());
+            }
             _ => {}
         }
         self.framing = match parsed.framing {
@@ -278,7 +306,14 @@ impl Http1Session {
             self.buffer.reserve(room);
         }
         let read = self.stream.read_buf(&mut self.buffer).await;
-        read.or_err(ErrorType::ReadError, "while reading the answer")
+        let read = read.or_err(ErrorType::ReadError, "while reading the answer")?;
+        self.has_heard |= read > 0;
+        Ok(read)
+    }
+
+    /// Whether another request may follow once the answer is read to its end.
+    pub fn is_kept(&self) -> bool {
+        self.keep_alive
     }
 
     /// Whether another request may follow: the answer was read to its end and nothing is behind it.

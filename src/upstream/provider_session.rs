@@ -1,9 +1,13 @@
 //! HTTP/1 and HTTP/2 message I/O with a provider.
 
+use std::{future::poll_fn, pin::pin};
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName};
 use pingora_core::{
     Error,
+    ErrorType::{H2Error, WriteError},
+    OrErr,
     protocols::{Stream, http::v2::client::Http2Session},
 };
 use pingora_http::RequestHeader;
@@ -88,6 +92,22 @@ impl ProviderSession {
         }
     }
 
+    /// Whether the connection can serve another request once this answer is read to its end.
+    pub fn is_kept(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.is_kept(),
+            Self::Http2(_) => true,
+        }
+    }
+
+    /// Whether any of an answer has come. HTTP/2 says nothing of informational heads.
+    pub fn has_heard(&self) -> bool {
+        match self {
+            Self::Http1(session) => session.has_heard(),
+            Self::Http2(session) => session.response_header().is_some(),
+        }
+    }
+
     /// The status, once the head was read.
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -128,21 +148,56 @@ impl ProviderSession {
     }
 }
 
-/// An early answer resets an HTTP/2 stream, which the next write reports; what was answered counts.
+/// Writes a request with an eye on its answer, as HTTP/1 does: a provider that has refused may give no more room, and
+/// one that resets the stream has perhaps answered before. A good answer that begins early gets the rest.
 async fn write_http2(
     session: &mut Http2Session,
     head: Box<RequestHeader>,
     body: &[Bytes],
 ) -> pingora_core::Result<bool> {
-    session.write_request_header(head, false)?;
-    for (index, piece) in body.iter().enumerate() {
-        let end = index + 1 == body.len();
-        if let Err(error) = session.write_request_body(piece.clone(), end).await {
+    let last = body.iter().rposition(|piece| !piece.is_empty());
+    session.write_request_header(head, last.is_none())?;
+    let Some(mut writer) = session.take_request_body_writer() else { return Ok(true) };
+    let mut sending = pin!(async {
+        for (place, piece) in body.iter().enumerate() {
+            let mut rest = piece.clone();
+            while !rest.is_empty() {
+                writer.reserve_capacity(rest.len());
+                let Some(room) = poll_fn(|context| writer.poll_capacity(context)).await else {
+                    return Error::e_explain(H2Error, "the stream ended under the request");
+                };
+                let room = room.or_err(H2Error, "while waiting for room for the request")?;
+                let slice = rest.split_to(room.min(rest.len()));
+                let is_last = rest.is_empty() && Some(place) == last;
+                writer.send_data(slice, is_last).or_err(WriteError, "while writing the request")?;
+            }
+        }
+        Ok(())
+    });
+    let sent = tokio::select! {
+        biased;
+        sent = &mut sending => sent,
+        answered = session.read_response_header() => {
+            answered?;
+            if is_refused(session) {
+                return Ok(false);
+            }
+            sending.await
+        }
+    };
+    match sent {
+        Ok(()) => Ok(true),
+        Err(_) if session.response_header().is_some() => Ok(false),
+        Err(error) => {
             let answer = tokio::time::timeout(EARLY_ANSWER, session.read_response_header());
-            return if matches!(answer.await, Ok(Ok(()))) { Ok(false) } else { Err(error) };
+            // What became of the stream is said there, too, and whether the request was looked at.
+            answer.await.unwrap_or(Err(error)).map(|()| false)
         }
     }
-    session.finish_request_body().map(|()| true)
+}
+
+fn is_refused(session: &Http2Session) -> bool {
+    session.response_header().is_some_and(|head| head.status.as_u16() >= 300)
 }
 
 /// How long the answer may take that explains why a request could not be written.
@@ -152,6 +207,12 @@ const EARLY_ANSWER: std::time::Duration = std::time::Duration::from_secs(1);
 pub fn is_peer_closed(error: &Error) -> bool {
     use pingora_core::ErrorType::{ConnectionClosed, ReadError, WriteError};
     matches!(error.etype(), ConnectionClosed | ReadError | WriteError) || was_refused(error)
+}
+
+/// What came is no HTTP.
+pub fn is_malformed(error: &Error) -> bool {
+    use pingora_core::ErrorType::{InvalidH2, InvalidHTTPHeader};
+    matches!(error.etype(), InvalidHTTPHeader | InvalidH2)
 }
 
 /// HTTP/2: the provider says that it did nothing with the request, which Pingora decides: a refused stream, a

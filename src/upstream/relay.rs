@@ -52,9 +52,6 @@ const GATHER: Duration = Duration::from_millis(1);
 
 const NOT_JSON: &str = "an answer that is not JSON, or cut off";
 
-/// How long the rest of a provider's connection is read after the last event.
-const READ_OUT: Duration = Duration::from_secs(1);
-
 const MODEL: HeaderName = HeaderName::from_static("x-gatekeeper-model");
 const ROUTE: HeaderName = HeaderName::from_static("x-gatekeeper-route");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-gatekeeper-attempts");
@@ -266,14 +263,14 @@ async fn relay_events(
             relay.watchdog.expect_before(relay.now, first_token);
         }
         let read = read_on(session, relay, events, written).await;
-        let read = read.and_then(|ended| relay.hold(events.held()).map(|()| ended));
-        let ended = match read {
-            Ok(ended) => ended,
+        let read = read.and_then(|()| relay.hold(events.held()));
+        match read {
+            Ok(()) => {}
             // Nothing more was to come of it.
-            Err(AttemptError::Failed(_) | AttemptError::Deadline) if events.conclude() => true,
+            Err(AttemptError::Failed(_) | AttemptError::Deadline) if events.conclude() => {}
             Err(stop) if committed => return Err(break_off(relay, stop, events).await),
             Err(stop) => return Err(stop),
-        };
+        }
         if let Some(broken) = events.broken() {
             let stop = match broken {
                 StreamError::Told(event) => classify::judge_inside(relay.dialect, &event).into(),
@@ -301,9 +298,6 @@ async fn relay_events(
         }
         hand_on(relay, events, committed).await?;
         if events.complete {
-            if !ended {
-                read_out(session).await;
-            }
             return Ok(());
         }
         written = Some(relay.now);
@@ -370,15 +364,14 @@ async fn break_off(
     }
 }
 
-/// Waits for one chunk, then takes what is ready without waiting; whether the provider's bytes have
-/// ended. When the last write, at `written`, was just now, more is let come first: a stream is
-/// written once a millisecond at most.
+/// Waits for one chunk, then takes what is ready without waiting. When the last write, at `written`, was just
+/// now, more is let come first: a stream is written once a millisecond at most.
 async fn read_on(
     session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
     events: &mut StreamEvents,
     written: Option<Instant>,
-) -> Result<bool, AttemptError> {
+) -> Result<(), AttemptError> {
     use futures_util::FutureExt;
     let mut next = Some(relay.wait("event", pin!(session.read_body())).await?);
     let mut taken = 0;
@@ -396,15 +389,15 @@ async fn read_on(
             Err(error) => Err(error),
         };
         match ended {
-            Ok(false) if events.is_over() => return Ok(false),
+            Ok(false) if events.is_over() => return Ok(()),
             Ok(false) => {}
             Ok(true) => {
                 events.end(&mut watch);
-                return Ok(true);
+                return Ok(());
             }
             Err(error) => {
                 events.cut(format!("in the stream: {}", brief(&error)));
-                return Ok(true);
+                return Ok(());
             }
         }
         taken += 1;
@@ -422,11 +415,5 @@ async fn read_on(
         }
         next = tokio::task::unconstrained(session.read_body()).now_or_never();
     }
-    Ok(false)
-}
-
-/// Reads what a provider still sends after the last event, so that its connection can serve again.
-async fn read_out(session: &mut ProviderSession) {
-    let read = async { while let Ok(Some(_)) = session.read_body().await {} };
-    let _ = tokio::time::timeout(READ_OUT, read).await;
+    Ok(())
 }

@@ -381,6 +381,13 @@ mod tests {
             "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
         assert!(run(Endpoint::Chat, false, &[role, DONE]).1.is_some());
         assert!(run(Endpoint::Chat, false, &[DONE]).1.is_some());
+        assert!(run(Endpoint::Chat, false, &[USAGE, DONE]).1.is_some());
         assert!(run(Endpoint::Chat, false, &[]).1.is_some());
+    }
+
+    /// Some servers say no finish reason.
+    #[test]
+    fn the_end_marker_alone_ends_an_answer() {
+        assert_eq!(run(Endpoint::Chat, false, &[TEXT, DONE]), ([TEXT, DONE].concat(), None));
     }
 }

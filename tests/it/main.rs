@@ -130,6 +130,7 @@ mod pool {
 mod project {
     pub mod documents;
     pub mod packaging;
+    pub mod promises;
 }
 mod prompts {
     pub mod asked;
@@ -179,6 +180,7 @@ mod upstream {
     pub mod routes;
     pub mod stream;
     pub mod timeouts;
+    pub mod uploads;
     pub mod upstream_h2;
     pub mod upstream_tls;
 }

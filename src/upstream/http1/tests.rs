@@ -179,6 +179,40 @@ async fn what_has_no_certain_end_is_no_answer() {
     assert_eq!(ours(vec![long.into_bytes()]).await.answer, None);
 }
 
+#[tokio::test]
+async fn informational_heads_are_bounded_in_number_and_bytes() {
+    let answer = async |head: &str, count: usize| {
+        ours(vec![format!("{}{}", head.repeat(count), ANSWERS[0]).into_bytes()]).await.answer
+    };
+    let hint = "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n";
+    assert!(answer(hint, 8).await.is_some());
+    assert_eq!(answer(hint, 9).await, None);
+    let long = format!("HTTP/1.1 100 \r\nx: {}\r\n\r\n", "y".repeat(30_000));
+    assert!(answer(&long, 2).await.is_some());
+    assert_eq!(answer(&long, 3).await, None, "all heads together are as long as one may be");
+}
+
+/// What a request that is asked anew unseen hangs on.
+#[tokio::test]
+async fn it_is_known_whether_any_of_an_answer_came() {
+    for (came, heard) in [
+        ("", false),
+        ("H", true),
+        ("HTTP/1.1 103 \r\n\r\n", true),
+        ("HTTP/1.1 103 \r\n\r\nHTTP/1.1 200 OK\r\nconten", true),
+    ] {
+        let (stream, theirs) = duplex(64 * 1024);
+        let feeding = tokio::spawn(feed(theirs, vec![came.as_bytes().to_vec()]));
+        let mut session = Http1Session::new(Box::new(stream));
+        session.write(HEAD.into(), &[]).await.unwrap();
+        assert!(!session.has_heard(), "{came:?}");
+        assert!(session.read_head().await.is_err(), "{came:?}");
+        assert_eq!(session.has_heard(), heard, "{came:?}");
+        drop(session);
+        feeding.await.unwrap();
+    }
+}
+
 /// A random number from a seed (splitmix64).
 fn random(seed: &mut u64) -> usize {
     *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -178,6 +178,16 @@ async fn a_refused_stream_is_tried_on_a_fresh_connection() {
     assert!(connections.len() > 1, "{connections:?}");
 }
 
+/// Its provider has seen the request: that is an attempt, and where nothing else is left the only key is asked once more.
+#[tokio::test]
+async fn a_reset_stream_is_asked_for_once_more() {
+    let mock = Mock::h2([Reply::chat(), Reply::instead([Step::Reset]), Reply::chat()]).await;
+    let gateway = start_with(Config::new(&mock).keys("p", &["sk-one"])).await;
+    gateway.app().chat().await.ok();
+    assert_eq!(gateway.app().chat().await.ok().number("x-gatekeeper-attempts"), 2);
+    assert_eq!(gateway.messages(LICENSE).await, 2);
+}
+
 /// A connection that its provider ends is given up by nobody's fault: while it idles, and under a stream.
 #[tokio::test]
 async fn a_provider_that_ends_a_connection_costs_no_answer() {

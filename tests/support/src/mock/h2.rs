@@ -82,10 +82,19 @@ async fn one_request(
         state.seen.len() - 1
     };
     let end = answer(&mut respond, &reply, &leaves).await;
-    let mut state = state.lock();
-    if let Some(entry) = state.seen.get_mut(place).filter(|entry| entry.at == seen.at) {
-        entry.answered = end.is_ok();
-        entry.left = matches!(end, Err(End::Theirs)).then(Instant::now);
+    {
+        let mut state = state.lock();
+        if let Some(entry) = state.seen.get_mut(place).filter(|entry| entry.at == seen.at) {
+            entry.answered = end.is_ok();
+            entry.left = matches!(end, Err(End::Theirs)).then(Instant::now);
+        }
+    }
+    if reply.deaf {
+        // With `receive`, whose window stays shut.
+        pending::<()>().await;
+    } else if reply.early {
+        // Dropped, it would reset the stream.
+        let _ = read_body(&mut receive, &mut seen).await;
     }
 }
 

@@ -94,11 +94,13 @@ pub struct Connection {
     /// Bytes read and not used yet.
     pending: Vec<u8>,
     state: Arc<Mutex<State>>,
+    /// Nothing is read any more.
+    deaf: bool,
 }
 
 impl Connection {
     pub fn new(io: Io, index: usize, state: Arc<Mutex<State>>) -> Self {
-        Self { io, index, pending: Vec::new(), state }
+        Self { io, index, pending: Vec::new(), state, deaf: false }
     }
 
     pub async fn serve(mut self) -> Result<(), End> {
@@ -125,6 +127,7 @@ impl Connection {
                 state.seen.push(seen.clone());
                 state.seen.len() - 1
             });
+            self.deaf = reply.deaf;
             let end = self.answer(&reply).await;
             {
                 let mut state = self.state.lock();
@@ -135,6 +138,9 @@ impl Connection {
                 }
             }
             end?;
+            if reply.deaf {
+                std::future::pending::<()>().await;
+            }
             if reply.closes() {
                 let _ = self.io.shutdown().await;
                 return Ok(());
@@ -281,11 +287,12 @@ impl Connection {
 
     /// Waits for `done`, and notices when the other side leaves meanwhile.
     async fn watch(&mut self, done: impl Future<Output = ()>) -> Result<(), End> {
+        let deaf = self.deaf;
         tokio::pin!(done);
         loop {
             tokio::select! {
                 () = &mut done => return Ok(()),
-                more = self.fill() => more?,
+                more = self.fill(), if !deaf => more?,
             }
         }
     }

@@ -95,6 +95,8 @@ pub struct Reply {
     pub(super) body: Vec<Step>,
     /// Answers before it has read the request's body.
     pub(super) early: bool,
+    /// Reads nothing behind the head of the request, ever.
+    pub(super) deaf: bool,
 }
 
 impl Reply {
@@ -107,6 +109,7 @@ impl Reply {
             length: None,
             body: Vec::new(),
             early: false,
+            deaf: false,
         }
     }
 
@@ -201,6 +204,12 @@ impl Reply {
     pub fn early(mut self) -> Self {
         self.early = true;
         self
+    }
+
+    /// Answers without reading the request's body, and stays.
+    pub fn deaf(mut self) -> Self {
+        self.deaf = true;
+        self.early()
     }
 
     /// What it says, be it a lie.
