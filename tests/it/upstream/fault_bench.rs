@@ -143,11 +143,12 @@ fn script(number: usize) -> Vec<Reply> {
                 .then(Step::Wait(Duration::from_secs(2)))
                 .write(sse::ROLE.to_owned() + &rest(0) + sse::DONE),
         ],
-        8 | 14 => vec![begun(40).then(Step::Wait(Duration::from_millis(50))).then(Step::Close)],
+        // Long enough for the first words to reach the app, however busy the machine is.
+        8 | 14 => vec![begun(40).then(Step::Wait(Duration::from_millis(400))).then(Step::Close)],
         9 => vec![begun(40).then(Step::Wait(Duration::from_secs(4))).write(rest(40) + sse::DONE)],
         10 => vec![
             begun(10)
-                .then(Step::Wait(Duration::from_millis(50)))
+                .then(Step::Wait(Duration::from_millis(400)))
                 .write("data: {\"id\":\"c1\",\"choices\":[{\"del\n\n")
                 .write(rest(10) + sse::DONE),
         ],
