@@ -8,7 +8,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH):/usr/sbin
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# The development profile has no LTO: a first build takes minutes less, and nobody notices the
+# The development profile has no LTO: a first build takes minutes less, and there is no
 # difference below some thousand requests a second. `make bench` measures the release profile.
 
 .PHONY: help

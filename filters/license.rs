@@ -1,4 +1,4 @@
-//! Who is asking: turns the credential into a licence with a plan, or refuses.
+//! Turns the credential into a licence with a plan, or refuses.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ impl Filter for LicenseFilter {
 /// The licence, or the refusal a buyer reads.
 ///
 /// # Errors
-/// 403 when a source says no, 503 when none could be asked, 429 for too many keys.
+/// 403 if a source refuses, 503 if none could be asked, 429 for too many keys.
 pub fn decide(standing: LicenseStatus, buy_url: Option<&Arc<str>>) -> Result<License, Rejection> {
     match standing {
         LicenseStatus::Valid(license) => Ok(license),

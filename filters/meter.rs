@@ -1,4 +1,4 @@
-//! Counts tokens: folds what each event of an answer says into the exchange.
+//! Counts tokens: folds the readings of each event of an answer into the exchange.
 //!
 //! The readers below are pure functions. `src/upstream` calls them once per event and hands the
 //! reading to the chain, so that an event is parsed once however many filters watch it.

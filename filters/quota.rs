@@ -151,7 +151,7 @@ fn about(exchange: &Exchange, license: &License) -> About {
     }
 }
 
-/// What the books say of a request whose end is not seen.
+/// The cost recorded for a request that is never settled.
 fn input_cost(exchange: &Exchange) -> u64 {
     let targets = exchange.route.iter().flat_map(|route| &route.targets);
     let price = targets.filter_map(|target| target.price).next();
@@ -220,7 +220,7 @@ fn charge(
     }
     let blameless = matches!(outcome.delivery, Delivery::Failed | Delivery::Relayed);
     let message = progress.delivered || !blameless || timeouts > 1;
-    // A page of HTML, or half a JSON, in a 200: nobody's tokens.
+    // A page of HTML, or half a JSON, in a 200: its tokens are not charged.
     if progress.answered && (message || progress.counted) {
         // Within what is possible; an input is never clamped below that: it was sent.
         let (usage, source) = exchange.usage();

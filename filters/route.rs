@@ -152,7 +152,7 @@ fn allowed(license: Option<&License>, model: &Model) -> Verdict {
 /// Models that a message lists.
 const LISTED: usize = 8;
 
-/// Names what the plan has: what it has not is nobody's business.
+/// Names only what the plan includes; other models are not revealed.
 fn unknown(models: &Models, license: Option<&License>, name: &str) -> Rejection {
     let has = |model: &&str| license.is_some_and(|license| license.plan.models.allows(model));
     let own: Vec<&str> = models.keys().map(|known| &**known).filter(has).collect();
@@ -183,7 +183,7 @@ fn address(endpoint: Endpoint) -> &'static str {
     }
 }
 
-/// The model is there, for apps that speak otherwise.
+/// The model exists, for apps that use another API.
 fn elsewhere(model: &Model, asked: Endpoint) -> Rejection {
     let serves = |endpoint: &Endpoint| {
         model.targets.iter().any(|target| endpoint.at(target.dialect).is_some())

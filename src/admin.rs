@@ -64,7 +64,7 @@ impl HttpServerApp for AdminApp {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         if !matches!(session.read_request().await, Ok(true)) {
-            // What it was is told where the connection is served (`downstream::serve`).
+            // Logged where the connection is served (`downstream::serve`).
             return None;
         }
         let is_last = ClientConnection::of(&session).is_some_and(|connection| {
@@ -91,7 +91,8 @@ impl HttpServerApp for AdminApp {
             },
             false => self.answer(&mut session, &snapshot).await,
         };
-        // What is left of the body is nobody's next request, and closing on it would reset the connection.
+        // The rest of the body must not be parsed as the next request, and closing with unread bytes would
+        // reset the connection.
         let is_over = answered.is_ok() || respond::take_what_is_here(&mut session);
         let answer = answered.unwrap_or_else(refusal);
         let (parts, body) = answer.into_parts();
@@ -106,8 +107,8 @@ impl HttpServerApp for AdminApp {
 }
 
 impl AdminApp {
-    /// What is ordered here must be done while the ledger is here. A hand-over waits for whoever has this,
-    /// so nobody may take it before the order has come.
+    /// An operator's command has to complete while this process has the ledger. A hand-over waits for this
+    /// guard, so it is taken only after the command has been read.
     ///
     /// # Errors
     /// Another process has taken over.

@@ -1,8 +1,8 @@
 //! What answers cost, by provider and UTC day, and the budgets that hold it.
 //!
-//! [`SpendTracker`] outlives every snapshot; [`Budgets`] are those of one. A cost counts the moment a
-//! request settles, in the day in which it was asked for, so that a day here is a day in the store.
-//! A budget is overshot by what is in flight when it is reached, and by no more.
+//! [`SpendTracker`] outlives every snapshot; [`Budgets`] belong to one. A cost counts when a request
+//! settles, on the day on which it arrived, so that a day here is a day in the store. A budget is exceeded
+//! by the requests in flight when it is reached, and by no more.
 
 #[cfg(test)]
 mod bad_days;
@@ -42,12 +42,12 @@ use crate::config::settings::Settings;
 #[derive(Default)]
 pub struct SpendTracker {
     /// Of all providers together.
-    whole: Arc<SpendCounter>,
-    tills: Mutex<BTreeMap<Arc<str>, Arc<SpendCounter>>>,
-    /// What answers of each target hold that nobody sees.
-    pub paces: UnseenRates,
-    /// What each licence made providers do for nobody.
-    wastes: WasteTracker,
+    total: Arc<SpendCounter>,
+    counters: Mutex<BTreeMap<Arc<str>, Arc<SpendCounter>>>,
+    /// How fast each target produces tokens that are not visible in its answers.
+    pub unseen_rates: UnseenRates,
+    /// Cost of provider work that was never delivered, by licence.
+    waste: WasteTracker,
     doubts: DoubtfulRequests,
 }
 
@@ -57,14 +57,14 @@ pub struct SpendTracker {
 struct SpendCounter {
     days: [DaySlot; 2],
     turn: Mutex<()>,
-    /// First moment of the day in which the operator was last told that the budget is spent.
-    told: AtomicU64,
+    /// Start of the day for which the exhausted budget was last logged.
+    logged_day: AtomicU64,
 }
 
 /// Picodollars.
 #[derive(Default)]
 struct DaySlot {
-    /// Its first moment; 0 for none yet.
+    /// Its start; 0 for none yet.
     start: AtomicU64,
     /// By this gateway.
     here: AtomicU64,
@@ -90,7 +90,7 @@ impl SpendCounter {
     }
 
     fn add(&self, picodollars: u64, now: UnixMs) {
-        // A provider's nonsense must not wrap round to an empty till.
+        // Saturates: an absurd figure of a provider must not wrap the counter to zero.
         let add = |spent: u64| Some(spent.saturating_add(picodollars));
         let _ = self.day(now).here.fetch_update(Relaxed, Relaxed, add);
     }
@@ -104,11 +104,11 @@ impl SpendCounter {
         day.here.load(Relaxed).saturating_add(day.elsewhere.load(Relaxed))
     }
 
-    /// Whether `limit` is reached; tells the operator once a day.
+    /// Whether `limit` is reached; logs that once a day.
     fn is_spent(&self, limit: u64, of: &str, now: UnixMs) -> bool {
         let spent = self.spent(now);
         let is = spent >= limit;
-        if is && self.told.swap(start(now), Relaxed) != start(now) {
+        if is && self.logged_day.swap(start(now), Relaxed) != start(now) {
             log::error!(
                 "The budget of {of} is spent: ${} of ${} today; requests are refused or go \
                  elsewhere until midnight UTC.",
@@ -121,57 +121,57 @@ impl SpendCounter {
 }
 
 impl SpendTracker {
-    fn till(&self, provider: &str) -> Arc<SpendCounter> {
-        let mut tills = self.tills.lock();
-        if let Some(till) = tills.get(provider) {
-            return till.clone();
+    fn counter(&self, provider: &str) -> Arc<SpendCounter> {
+        let mut counters = self.counters.lock();
+        if let Some(counter) = counters.get(provider) {
+            return counter.clone();
         }
-        tills.entry(provider.into()).or_default().clone()
+        counters.entry(provider.into()).or_default().clone()
     }
 
     /// Adds to what this gateway has spent at a provider: what the store knows at a start.
     pub fn add(&self, provider: &str, picodollars: u64, now: UnixMs) {
-        self.till(provider).add(picodollars, now);
-        self.whole.add(picodollars, now);
+        self.counter(provider).add(picodollars, now);
+        self.total.add(picodollars, now);
     }
 
     /// Adds to what a licence has wasted: what the store knows at a start. It is spent already.
     pub fn add_waste(&self, license: &LicenseId, picodollars: u64, now: UnixMs) {
-        self.wastes.add(license, picodollars, now);
+        self.waste.add(license, picodollars, now);
     }
 
     /// Picodollars spent on the day of `now` at a provider, by all gateways.
     pub fn spent(&self, provider: &str, now: UnixMs) -> u64 {
-        self.till(provider).spent(now)
+        self.counter(provider).spent(now)
     }
 
     /// Picodollars spent on the day of `now` in all, by all gateways.
-    pub fn whole(&self, now: UnixMs) -> u64 {
-        self.whole.spent(now)
+    pub fn total(&self, now: UnixMs) -> u64 {
+        self.total.spent(now)
     }
 
     /// What this gateway itself has spent on the day of `now`, by provider: for the other gateways.
     pub fn here(&self, now: UnixMs) -> Vec<(Arc<str>, u64)> {
-        let tills = self.tills.lock();
-        tills.iter().map(|(provider, till)| (provider.clone(), till.here(now))).collect()
+        let counters = self.counters.lock();
+        counters.iter().map(|(provider, counter)| (provider.clone(), counter.here(now))).collect()
     }
 
-    /// What the other gateways together have spent on the day of `now` at a provider; replaces what
-    /// was said before. One caller at a time.
+    /// Sets what the other gateways together have spent at a provider on the day of `now`, in place of the
+    /// last figure. Not to be called concurrently.
     pub fn set_elsewhere(&self, provider: &str, picodollars: u64, now: UnixMs) {
-        let till = self.till(provider);
-        let before = till.day(now).elsewhere.swap(picodollars, Relaxed);
+        let counter = self.counter(provider);
+        let before = counter.day(now).elsewhere.swap(picodollars, Relaxed);
         // Wraps when the figure has become smaller, and the sum wraps back.
-        self.whole.day(now).elsewhere.fetch_add(picodollars.wrapping_sub(before), Relaxed);
+        self.total.day(now).elsewhere.fetch_add(picodollars.wrapping_sub(before), Relaxed);
     }
 }
 
-/// The budgets of one configuration, and the tills that they hold.
+/// The budgets of one configuration, and the counters that they hold.
 pub struct Budgets {
     all: Arc<SpendTracker>,
-    whole: Arc<SpendCounter>,
+    total: Arc<SpendCounter>,
     /// Picodollars a day.
-    whole_limit: Option<u64>,
+    total_limit: Option<u64>,
     /// Picodollars that one licence may waste a day.
     waste_limit: Option<u64>,
     /// In the order of the snapshot's providers.
@@ -179,12 +179,12 @@ pub struct Budgets {
     /// Whether there is any budget at all.
     any: bool,
     /// By label: those of the snapshot's targets.
-    paces: FxHashMap<Arc<str>, Arc<UnseenRate>>,
+    unseen_rates: FxHashMap<Arc<str>, Arc<UnseenRate>>,
 }
 
 struct ProviderBudget {
     name: Arc<str>,
-    till: Arc<SpendCounter>,
+    counter: Arc<SpendCounter>,
     limit: Option<u64>,
 }
 
@@ -197,26 +197,35 @@ pub struct BudgetStatus<'a> {
 
 impl Budgets {
     pub fn new(settings: &Settings, spending: &Arc<SpendTracker>) -> Self {
-        let purse = |provider: &crate::config::settings::ProviderSettings| ProviderBudget {
+        let budget = |provider: &crate::config::settings::ProviderSettings| ProviderBudget {
             name: provider.name.clone(),
-            till: spending.till(&provider.name),
+            counter: spending.counter(&provider.name),
             limit: provider.budget,
         };
-        let providers: Vec<_> = settings.providers.iter().map(purse).collect();
-        let whole_limit = settings.budget;
-        let any = whole_limit.is_some() || providers.iter().any(|purse| purse.limit.is_some());
-        let (all, whole) = (spending.clone(), spending.whole.clone());
+        let providers: Vec<_> = settings.providers.iter().map(budget).collect();
+        let total_limit = settings.budget;
+        let any = total_limit.is_some() || providers.iter().any(|budget| budget.limit.is_some());
+        let (all, total) = (spending.clone(), spending.total.clone());
         let labels = settings.models.values().flat_map(|model| &model.targets);
-        let paces = labels.map(|target| (target.label.clone(), spending.paces.of(&target.label)));
+        let unseen_rates =
+            labels.map(|target| (target.label.clone(), spending.unseen_rates.of(&target.label)));
         let waste_limit = waste_limit(settings);
-        Self { all, whole, whole_limit, waste_limit, providers, any, paces: paces.collect() }
+        Self {
+            all,
+            total,
+            total_limit,
+            waste_limit,
+            providers,
+            any,
+            unseen_rates: unseen_rates.collect(),
+        }
     }
 
     fn pace<T>(&self, target: &Target, act: impl FnOnce(&UnseenRate) -> T) -> T {
-        match self.paces.get(&target.label) {
+        match self.unseen_rates.get(&target.label) {
             Some(pace) => act(pace),
             // Of another configuration.
-            None => act(&self.all.paces.of(&target.label)),
+            None => act(&self.all.unseen_rates.of(&target.label)),
         }
     }
 
@@ -225,7 +234,8 @@ impl Budgets {
         self.all.doubts.add(&target.label, Instant::now(), record);
     }
 
-    /// A target has answered somebody: what it worked on meanwhile is spent, and to be recorded.
+    /// The target has answered a request: the doubtful ones of the same period count as spent, and are
+    /// returned to be recorded.
     pub fn prove(&self, target: &Target) -> Vec<Record> {
         let proven = self.all.doubts.prove(&target.label, Instant::now());
         for record in &proven {
@@ -243,7 +253,7 @@ impl Budgets {
     /// It has wasted its share of the day's budget.
     pub fn may_ask(&self, license: &LicenseId, now: UnixMs) -> Result<(), Rejection> {
         match self.waste_limit {
-            Some(limit) if self.all.wastes.spent(license, now) >= limit => Err(wasteful()),
+            Some(limit) if self.all.waste.spent(license, now) >= limit => Err(wasteful()),
             _ => Ok(()),
         }
     }
@@ -260,7 +270,7 @@ impl Budgets {
         if !self.any {
             return Ok(Cow::Borrowed(targets));
         }
-        if self.is_whole_spent(now) {
+        if self.is_total_spent(now) {
             return Err(spent_up());
         }
         let may = |target: &Arc<Target>| !self.is_spent_at(target.provider, now);
@@ -271,56 +281,56 @@ impl Budgets {
         if left.is_empty() { Err(spent_up()) } else { Ok(Cow::Owned(left)) }
     }
 
-    fn is_whole_spent(&self, now: UnixMs) -> bool {
-        self.whole_limit.is_some_and(|limit| self.whole.is_spent(limit, "all providers", now))
+    fn is_total_spent(&self, now: UnixMs) -> bool {
+        self.total_limit.is_some_and(|limit| self.total.is_spent(limit, "all providers", now))
     }
 
     fn is_spent_at(&self, provider: usize, now: UnixMs) -> bool {
-        let purse = &self.providers[provider];
-        purse.limit.is_some_and(|limit| purse.till.is_spent(limit, &purse.name, now))
+        let budget = &self.providers[provider];
+        budget.limit.is_some_and(|limit| budget.counter.is_spent(limit, &budget.name, now))
     }
 
     /// Every budget that is set.
     pub fn used(&self, now: UnixMs) -> impl Iterator<Item = BudgetStatus<'_>> {
-        let whole = self.whole_limit.map(|limit| ("all", &self.whole, limit));
-        let each = self.providers.iter().filter_map(|p| Some((&*p.name, &p.till, p.limit?)));
-        let used = move |(name, till, limit): (_, &Arc<SpendCounter>, _)| BudgetStatus {
+        let total = self.total_limit.map(|limit| ("all", &self.total, limit));
+        let each = self.providers.iter().filter_map(|p| Some((&*p.name, &p.counter, p.limit?)));
+        let used = move |(name, counter, limit): (_, &Arc<SpendCounter>, _)| BudgetStatus {
             name,
-            spent: till.spent(now),
+            spent: counter.spent(now),
             limit,
         };
-        whole.into_iter().chain(each).map(used)
+        total.into_iter().chain(each).map(used)
     }
 
     /// Picodollars spent on the day of `now` at a provider of the snapshot, and in all.
     pub fn spent(&self, provider: usize, now: UnixMs) -> u64 {
-        self.providers[provider].till.spent(now)
+        self.providers[provider].counter.spent(now)
     }
 
     /// The same of all providers together.
-    pub fn whole(&self, now: UnixMs) -> u64 {
-        self.whole.spent(now)
+    pub fn total(&self, now: UnixMs) -> u64 {
+        self.total.spent(now)
     }
 }
 
 impl CostSink for Budgets {
     fn spend(&self, target: &Target, picodollars: u64, now: UnixMs) {
-        let purse = self.providers.get(target.provider);
-        match purse.filter(|purse| purse.name == target.provider_name) {
-            Some(purse) => {
-                purse.till.add(picodollars, now);
-                self.whole.add(picodollars, now);
+        let budget = self.providers.get(target.provider);
+        match budget.filter(|budget| budget.name == target.provider_name) {
+            Some(budget) => {
+                budget.counter.add(picodollars, now);
+                self.total.add(picodollars, now);
             }
-            // A configuration that went live meanwhile chose the target; its places are others.
+            // The target was chosen under an earlier configuration, whose indices differ.
             None => return self.all.add(&target.provider_name, picodollars, now),
         }
-        // Told when it happens, not when the next request is refused.
+        // Logged when the budget is exhausted, not when the next request is refused.
         self.is_spent_at(target.provider, now);
-        self.is_whole_spent(now);
+        self.is_total_spent(now);
     }
 
     fn waste(&self, license: &LicenseId, _: &Target, picodollars: u64, now: UnixMs) {
-        self.all.wastes.add(license, picodollars, now);
+        self.all.waste.add(license, picodollars, now);
     }
 
     fn answered(&self, target: &Target) {
@@ -336,7 +346,7 @@ impl CostSink for Budgets {
     }
 
     fn timed_out(&self, license: &LicenseId, now: UnixMs) -> u32 {
-        self.all.wastes.timed_out(license, now)
+        self.all.waste.timed_out(license, now)
     }
 }
 
@@ -347,7 +357,7 @@ fn waste_limit(settings: &Settings) -> Option<u64> {
     Some((smallest / 10_000).saturating_mul(settings.waste_per_licence).max(1))
 }
 
-/// Seconds; waste of a day does not come back sooner, but a longer one is not for a 429 to say.
+/// Seconds. The waste of a day is not forgiven sooner, but a 429 never states more than a minute.
 const WASTEFUL_RETRY_AFTER: u64 = 60;
 
 fn wasteful() -> Rejection {
@@ -372,8 +382,8 @@ fn spent_up() -> Rejection {
 /// Exact decimal text of picodollars: `0.000011`, `20`.
 pub fn dollars(picodollars: u64) -> String {
     use gatekeeper_filters::kernel::DOLLAR;
-    let (whole, rest) = (picodollars / DOLLAR, picodollars % DOLLAR);
-    let text = format!("{whole}.{rest:012}");
+    let (total, rest) = (picodollars / DOLLAR, picodollars % DOLLAR);
+    let text = format!("{total}.{rest:012}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -394,9 +404,9 @@ mod tests {
         let last = UnixMs(start(at(1)) - 1);
         spending.add("p", 7, last);
         spending.set_elsewhere("p", 5, last);
-        assert_eq!((spending.spent("p", last), spending.whole(last)), (12, 12));
+        assert_eq!((spending.spent("p", last), spending.total(last)), (12, 12));
         let first = UnixMs(last.0 + 1);
-        assert_eq!((spending.spent("p", first), spending.whole(first)), (0, 0));
+        assert_eq!((spending.spent("p", first), spending.total(first)), (0, 0));
         spending.add("p", 1, first);
         // Asked for before midnight, settled after it.
         spending.add("p", 2, last);
@@ -410,9 +420,9 @@ mod tests {
         for ahead in [2, 3, 40, 3_650] {
             spending.add("p", 1, at(ahead));
             for days in [0, 1] {
-                let before = spending.whole(at(days));
+                let before = spending.total(at(days));
                 spending.add("p", 5, at(days));
-                assert_eq!(spending.whole(at(days)), before + 5);
+                assert_eq!(spending.total(at(days)), before + 5);
             }
         }
     }
@@ -423,19 +433,19 @@ mod tests {
         for _ in 0..3 {
             spending.add("p", u64::MAX - 1, NOON);
         }
-        assert_eq!((spending.spent("p", NOON), spending.whole(NOON)), (u64::MAX, u64::MAX));
+        assert_eq!((spending.spent("p", NOON), spending.total(NOON)), (u64::MAX, u64::MAX));
     }
 
     #[test]
     fn what_others_spent_is_replaced_and_never_published_as_our_own() {
         let spending = SpendTracker::default();
         spending.add("p", 10, NOON);
-        for (figure, whole) in [(100, 110), (40, 50), (0, 10), (7, 17)] {
+        for (figure, total) in [(100, 110), (40, 50), (0, 10), (7, 17)] {
             spending.set_elsewhere("p", figure, NOON);
-            assert_eq!((spending.spent("p", NOON), spending.whole(NOON)), (10 + figure, whole));
+            assert_eq!((spending.spent("p", NOON), spending.total(NOON)), (10 + figure, total));
         }
         spending.set_elsewhere("q", 3, NOON);
-        assert_eq!(spending.whole(NOON), 20);
+        assert_eq!(spending.total(NOON), 20);
         assert_eq!(spending.here(NOON), [("p".into(), 10), ("q".into(), 0)]);
     }
 
@@ -454,7 +464,7 @@ mod tests {
             }
         });
         for moment in moments {
-            assert_eq!((spending.spent("p", moment), spending.whole(moment)), (24_000, 24_000));
+            assert_eq!((spending.spent("p", moment), spending.total(moment)), (24_000, 24_000));
         }
     }
 

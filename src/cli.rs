@@ -251,7 +251,7 @@ pub fn main(registry: Registry, actions: Actions) -> ExitCode {
     match dispatch(Cli::parse(), registry, actions, &mut io::stdout(), &mut io::stderr()) {
         Ok(code) => code,
         Err(error) => {
-            // Nobody is left to tell when standard error is closed.
+            // If standard error is closed, there is nowhere to report.
             let _ = writeln!(io::stderr(), "gatekeeper: {error:#}");
             ExitCode::FAILURE
         }
@@ -382,7 +382,7 @@ fn check(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Who may come in: keys of the file, and shops.
+/// The sources of licences: keys of the file, and shops.
 fn sources(settings: &Settings) -> String {
     let keys = |source: &LicenseSource| match source {
         LicenseSource::Static(keys) => keys.len(),
@@ -462,7 +462,7 @@ fn explain(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What becomes of an answer of a model that breaks.
+/// How a model's broken answer is delivered.
 fn delivery(model: &Model) -> &'static str {
     if model.whole {
         "whole answers: one that breaks in the middle is asked for again before the app sees it"

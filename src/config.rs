@@ -1,4 +1,4 @@
-//! The configuration: YAML to plain values, with every problem found in one go.
+//! The configuration: YAML to plain values, with every problem reported at once.
 //!
 //! `yaml` (a tree that knows its lines) → `validate` (against the one description in `definition`) →
 //! `compile` (names resolved, secrets opened, the chain tried) → [`settings::Settings`].
@@ -41,7 +41,7 @@ pub use self::{
     source_files::SourceFiles,
 };
 
-/// Larger files are refused: nobody writes them by hand.
+/// Larger files are refused: hand-written ones are smaller.
 pub const MAX_FILE: u64 = 1024 * 1024;
 
 /// Reads a file for `run` and reload: secrets are required.
@@ -112,7 +112,7 @@ pub fn read(path: &Path) -> Result<String, Problems> {
     let failed = |message: String| Problems::one(PathBuf::from(path), message);
     let file = File::open(path).map_err(|error| failed(format!("can't be read: {error}")))?;
     let mut bytes = Vec::new();
-    // One byte more than allowed, however long the file says it is.
+    // One byte more than allowed, as the size reported for the file may be wrong.
     file.take(MAX_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| failed(format!("can't be read: {error}")))?;

@@ -280,7 +280,8 @@ fn block_holds(block: &Value) {
     }
 }
 
-/// A byte that says where a stream of Anthropic's is cut, and the stream; it is read as a whole answer, too.
+/// A byte that gives the position at which a stream of Anthropic's is split, and the stream; it is read as
+/// a whole answer, too.
 pub fn translate_answer(input: &[u8]) {
     let Some((&first, stream)) = input.split_first() else { return };
     let pieces: Vec<&[u8]> = stream.chunks(usize::from(first).max(1)).collect();

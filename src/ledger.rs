@@ -1,4 +1,4 @@
-//! Who used how much: the counters behind every limit.
+//! Usage of each licence: the counters behind every limit.
 //!
 //! [`EmbeddedLedger`] is the ledger of one machine. Counters in memory are the authority; a journal makes
 //! each change survive `kill -9` before the caller goes on; SQLite is filled from the journal in
@@ -15,8 +15,8 @@
 //! What holds at every step:
 //! - N concurrent requests against a limit of L messages: exactly min(N, L) are granted.
 //! - Settled + open messages never pass the limit; open ones are 0 when nothing is in flight.
-//! - A reservation is charged once, in the windows of the moment it was made, however late it
-//!   settles. The start of a window is part of a counter's key: nothing is ever reset.
+//! - A reservation is charged once, in the windows in which it was made, however late it settles. The start
+//!   of a window is part of a counter's key: nothing is ever reset.
 //! - After `kill -9` everything settled is charged; what was open is charged one message and its
 //!   input estimate at the next start. A power cut may lose the last 200 ms.
 //! - What an operator gave or forgave belongs to one window and is as durable as a reservation; an
@@ -24,7 +24,8 @@
 //! - Replaying the journal changes nothing twice: the applied sequence is in the same transaction.
 //!
 //! A reservation needs no expiry here: the store has one owner, which settles each one when the request
-//! ends or vanishes, or at its own next start. The store can go to another process meanwhile ([`crate::ledger::embedded::upgrade`]).
+//! ends or vanishes, or at its own next start. An upgrade may hand the store over to another process
+//! ([`crate::ledger::embedded::upgrade`]).
 
 mod account;
 mod accounts;

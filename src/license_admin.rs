@@ -1,9 +1,11 @@
 //! Operator actions on licences: report, grant, reset, revoke, restore, move to another key. The admin API and the command line
 //! share them.
 
+mod api;
 pub mod command;
 pub mod issued;
 mod key_moves;
+mod license_command;
 mod move_order;
 mod report;
 
@@ -13,132 +15,21 @@ use gatekeeper_filters::kernel::{Plan, UnixMs};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use self::{command::LicenseCommandArgs, issued::command::IssuedCommand};
+pub use self::{
+    api::{ApiError, ApiResponse},
+    license_command::LicenseCommand,
+};
+
+use self::command::LicenseCommandArgs;
 use crate::{
-    ledger::{
-        self, AdjustDone, AdjustError, DistributedLedger, EmbeddedLedger, JournalFull,
-        OperatorActionKind,
-    },
-    licenses::{
-        ConfiguredLicenses,
-        revocation::{LicenseReport, NotFound},
-    },
+    ledger::{self, AdjustDone, DistributedLedger, EmbeddedLedger, OperatorActionKind},
+    licenses::{ConfiguredLicenses, revocation::LicenseReport},
 };
 
 pub struct LicenseAdmin {
     pub store: Arc<EmbeddedLedger>,
     /// Where several gateways count together.
     pub shared: Option<Arc<DistributedLedger>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LicenseCommand {
-    Show,
-    /// Licences move to other keys, many in one order.
-    Move,
-    Do(OperatorActionKind),
-    /// About licences of our own.
-    Issued(IssuedCommand),
-}
-
-impl LicenseCommand {
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "show" => Some(LicenseCommand::Show),
-            "move" => Some(LicenseCommand::Move),
-            "grant" | "reset" | "revoke" | "restore" => {
-                OperatorActionKind::parse(name).map(LicenseCommand::Do)
-            }
-            _ => {
-                let mut commands = IssuedCommand::ALL.into_iter();
-                commands.find(|command| command.name() == name).map(LicenseCommand::Issued)
-            }
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            LicenseCommand::Show => "show",
-            LicenseCommand::Move => "move",
-            LicenseCommand::Do(kind) => kind.name(),
-            LicenseCommand::Issued(command) => command.name(),
-        }
-    }
-}
-
-/// What an operator is told, in JSON.
-#[derive(Debug)]
-pub struct ApiResponse {
-    pub status: StatusCode,
-    pub body: Value,
-}
-
-/// Why nothing was done.
-#[derive(Debug)]
-pub struct ApiError {
-    pub status: StatusCode,
-    pub code: &'static str,
-    pub message: String,
-    /// Seconds.
-    pub retry_after: Option<u64>,
-}
-
-impl ApiError {
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
-    }
-
-    pub fn invalid(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
-    }
-
-    pub fn answer(self) -> ApiResponse {
-        let body = json!({ "error": { "code": self.code, "message": self.message } });
-        ApiResponse { status: self.status, body }
-    }
-}
-
-impl From<JournalFull> for ApiError {
-    fn from(JournalFull: JournalFull) -> Self {
-        let message = "The store takes nothing now (its disk may be full); nothing was changed.";
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
-    }
-}
-
-impl From<AdjustError> for ApiError {
-    fn from(why: AdjustError) -> Self {
-        match why {
-            AdjustError::Full => JournalFull.into(),
-            AdjustError::StoreDown => ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "store_unavailable",
-                "The shared store does not answer, and it alone knows what all gateways have \
-                 counted; nothing was changed. Try again when it is back.",
-            ),
-        }
-    }
-}
-
-impl From<NotFound> for ApiError {
-    fn from(why: NotFound) -> Self {
-        match why {
-            NotFound::Key(code) => ApiError::new(
-                StatusCode::NOT_FOUND,
-                "license_not_found",
-                format!("No source knows this licence key ({}).", code.wire().1),
-            ),
-            NotFound::Id => ApiError::new(
-                StatusCode::NOT_FOUND,
-                "license_not_found",
-                "No licence of this id is known here; name it by its key.",
-            ),
-            NotFound::Unknown => ApiError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "license_check_unavailable",
-                "This key is new here, and its shop can't be asked about it now. Try again soon.",
-            ),
-        }
-    }
 }
 
 impl LicenseAdmin {
@@ -206,7 +97,7 @@ impl LicenseAdmin {
         if let Ok(now) = book.find(&order.subject).await {
             known = now;
         }
-        let told = self.shared.as_ref().map(|_| done.told);
+        let told = self.shared.as_ref().map(|_| done.is_synced);
         let mut shown = self.show(&known).await;
         let done = json!({
             "action": kind.name(), "id": id, "repeated": !done.is_new, "told": told,
@@ -264,7 +155,7 @@ impl LicenseAdmin {
     ) -> Result<AdjustDone, ApiError> {
         if self.store.is_done(kind, wanted) {
             let told = book.validator.share_again(wanted.license).await;
-            return Ok(AdjustDone { is_new: false, told });
+            return Ok(AdjustDone { is_new: false, is_synced: told });
         }
         let said =
             book.validator.set_revoked(wanted.license, kind == OperatorActionKind::Revoke).await;
@@ -278,7 +169,7 @@ impl LicenseAdmin {
         }
         let detail = if said.changed { "" } else { "it was so already" };
         let is_new = self.store.note(kind, wanted, detail, UnixMs::now())?;
-        Ok(AdjustDone { is_new, told: said.told })
+        Ok(AdjustDone { is_new, is_synced: said.told })
     }
 
     /// One line for each action, with neither key nor note.
@@ -296,7 +187,7 @@ impl LicenseAdmin {
 }
 
 fn alone(is_new: bool) -> AdjustDone {
-    AdjustDone { is_new, told: true }
+    AdjustDone { is_new, is_synced: true }
 }
 
 fn plan_of(known: &LicenseReport) -> Result<&Plan, ApiError> {

@@ -9,15 +9,19 @@ mod cache_entry;
 mod cache_sync;
 pub mod call_budget;
 mod call_queue;
-mod clock_rollback;
+mod clock;
+mod device_throttle;
 pub mod devices;
 mod disk_cache;
 mod first_activation;
 pub mod issued;
+mod key_check;
 pub mod key_move;
 mod key_moves;
 pub mod lemonsqueezy_export;
+mod lookup_start;
 mod mass_refusal;
+mod mass_refusal_rule;
 mod memory_cache;
 pub mod online;
 mod redis_cache;
@@ -30,7 +34,9 @@ mod shop_probe;
 mod single_flight;
 mod sources;
 pub mod validator;
+mod verdict;
 pub mod webhook;
+mod webhook_dedup;
 
 use std::sync::Arc;
 
@@ -68,7 +74,7 @@ pub const STATIC: &str = "static";
 pub struct ConfiguredLicenses {
     pub validator: Arc<LicenseValidator>,
     pub sources: Arc<ConfiguredShops>,
-    /// Ids are HMACs under the pepper: nobody outside can choose any that collide.
+    /// Ids are HMACs under the pepper: a client cannot construct colliding ones.
     listed: FxHashMap<LicenseId, Arc<Plan>>,
     /// There is a list, even if an empty one.
     has_list: bool,
@@ -155,13 +161,13 @@ impl ConfiguredLicenses {
         self.sources.questions(key).first().map(|question| question.shop().name())
     }
 
-    /// What the sources of signed licences say; `None` where the key is no token of theirs.
+    /// Checks a signed licence; `None` where the key is no token of a configured source.
     fn verify(&self, key: &str, now: UnixMs) -> Option<Result<Arc<SignedLicense>, Code>> {
         let mut fitting = self.signed.iter().filter(|source| signed::has_shape(source.format, key));
         let first = fitting.next()?;
         let hash: [u8; 32] = Sha256::digest(key).into();
         if let Some(license) = self.verified.get(&hash) {
-            // Past its end a token is looked at again, for what to say about it.
+            // An expired token is checked again, for the right refusal.
             if license.until.is_none_or(|until| now < until) {
                 return Some(Ok(license));
             }
@@ -181,7 +187,7 @@ impl ConfiguredLicenses {
         Some(Err(refusal))
     }
 
-    /// A signed licence, or the refusal of one; `None` where it is for other sources to say.
+    /// A signed licence, or its refusal; `None` where other sources decide.
     fn identify_signed(&self, key: &str, now: UnixMs) -> Option<LicenseStatus> {
         let metrics = &self.validator.telemetry.metrics;
         match self.verify(key, now)? {

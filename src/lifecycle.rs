@@ -8,7 +8,7 @@ use std::sync::{
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
-/// Starting, serving, going: what `/readyz` says, and what becomes of a request.
+/// Starting, serving, stopping: decides the answer of `/readyz` and whether a request is served.
 ///
 /// ```text
 /// starting ─► serving ─► draining: nothing new begins, what is open finishes

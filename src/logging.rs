@@ -73,9 +73,9 @@ pub fn is_ours(target: &str) -> bool {
     target.starts_with("gatekeeper")
 }
 
-/// Sends `log` to standard error. `RUST_LOG` sets levels, and then nothing else does; targets outside
-/// Gatekeeper are capped at info whatever it says: Pingora prints headers at debug level. One of its
-/// modules prints the bytes of a malformed request as an error; it is not heard at all.
+/// Sends `log` to standard error. If `RUST_LOG` is set, it alone sets the levels; targets outside
+/// Gatekeeper are capped at info in any case: Pingora prints headers at debug level. One of its modules,
+/// which prints the bytes of a malformed request as an error, is silenced.
 pub fn start(levels: &Levels) {
     let inner = match std::env::var("RUST_LOG") {
         Ok(levels) => env_logger::Builder::new().parse_filters(&levels).format(write_line).build(),

@@ -29,7 +29,7 @@ use crate::{
 
 pub struct PeerSync {
     pub store: Arc<RedisStore>,
-    /// Who this gateway is, as the ledger calls it.
+    /// This gateway's id, as in the ledger.
     pub gateway: String,
     pub local: Arc<EmbeddedLedger>,
     pub database: PathBuf,

@@ -58,7 +58,7 @@ use crate::config::settings;
 pub struct ProviderPool {
     pub settings: settings::ProviderSettings,
     pub endpoint: Arc<UpstreamHost>,
-    /// What `Host` says: the port only where it is not the scheme's own.
+    /// Value of `Host`: with the port only where it is not the scheme's default.
     pub authority: HeaderValue,
     /// What the upstream heads of an endpoint have in common, in the order of `kernel::Endpoint`.
     pub heads: Vec<CommonHead>,
@@ -151,9 +151,9 @@ impl ProviderPool {
         settings: settings::ProviderSettings,
         models: Arc<[Arc<str>]>,
         endpoint: Arc<UpstreamHost>,
-        book: &HealthRegistry,
+        registry: &HealthRegistry,
     ) -> Result<Self, Unavailable> {
-        let provider = book.provider(&settings.name, &settings.base);
+        let provider = registry.provider(&settings.name, &settings.base);
         let mut keys = Vec::with_capacity(settings.keys.len());
         let mut accounts: Vec<(Arc<str>, bool)> = Vec::new();
         for key in &settings.keys {
@@ -163,13 +163,16 @@ impl ProviderPool {
                 accounts.len() - 1
             });
             accounts[account].1 |= !key.off;
-            let mark = book.hasher.secret(&settings.name, key.secret.expose_secret());
-            let health = book.key(&settings.name, &key.id, &mark);
-            let group = book.group(&settings.name, &key.group);
+            let mark = registry.hasher.secret(&settings.name, key.secret.expose_secret());
+            let health = registry.key(&settings.name, &key.id, &mark);
+            let group = registry.group(&settings.name, &key.group);
             let place = KeyIdentity { group, account, models: models.clone() };
-            let told =
-                EventSource { provider: settings.name.clone(), mark, teller: book.teller.clone() };
-            keys.push(Arc::new(MasterKey::new(key, settings.dialect, health, place, told)?));
+            let events = EventSource {
+                provider: settings.name.clone(),
+                mark,
+                sender: registry.sender.clone(),
+            };
+            keys.push(Arc::new(MasterKey::new(key, settings.dialect, health, place, events)?));
         }
         let selection = Selection::new(settings.strategy, &keys);
         let accounts = accounts.iter().map(|(group, in_use)| (provider.account(group), *in_use));
@@ -223,13 +226,13 @@ impl ProviderPool {
     }
 
     /// The next key that may serve and was not tried, as far as no circuit is open.
-    pub fn select(&self, wish: &SelectRequest<'_>, now: Instant) -> Option<KeyLease> {
+    pub fn select(&self, request: &SelectRequest<'_>, now: Instant) -> Option<KeyLease> {
         let provider = match self.breaker().pass(now) {
             BreakerDecision::Free => false,
             BreakerDecision::Trial => true,
             BreakerDecision::No => return None,
         };
-        let lease = self.next_key(wish, provider, now);
+        let lease = self.next_key(request, provider, now);
         if lease.is_none() && provider {
             self.breaker().end_trial();
         }
@@ -238,26 +241,26 @@ impl ProviderPool {
 
     /// A key that was not tried, for a request that has nothing else left: through circuits that quick faults
     /// opened, accounts whose own is closed first.
-    pub fn select_through(&self, wish: &SelectRequest<'_>, now: Instant) -> Option<KeyLease> {
+    pub fn select_through(&self, request: &SelectRequest<'_>, now: Instant) -> Option<KeyLease> {
         if !self.breaker().lets_through() {
             return None;
         }
         let any = |wants_closed: bool| {
-            let mut candidates = self.selection.candidates(wish.conversation);
+            let mut candidates = self.selection.candidates(request.conversation);
             while let Some(backend) = candidates.next() {
                 let Some(key) = selection::index(backend).map(|index| &self.keys[index]) else {
                     continue;
                 };
                 let breaker = self.account(key);
                 let is_closed = breaker.circuit() == breaker::Circuit::Closed;
-                if wish.tried.has(wish.target, key)
+                if request.tried.has(request.target, key)
                     || is_closed != wants_closed
                     || !breaker.lets_through()
                 {
                     continue;
                 }
-                if let Some(entry) = key.enter(wish.model, now) {
-                    return Some(self.lease_through(key, wish.model, entry));
+                if let Some(entry) = key.enter(request.model, now) {
+                    return Some(self.lease_through(key, request.model, entry));
                 }
             }
             None
@@ -293,21 +296,26 @@ impl ProviderPool {
         KeyLease::new(key.clone(), model.clone(), self.circuits.clone(), trial)
     }
 
-    /// An account that runs dry is passed over now and then, and in the end taken if nobody else can; so is one of
-    /// which this request met a fault, and after those a key that is in doubt.
-    /// `provider`: this request is the one that the provider is tried by, whatever the circuits of its accounts.
-    fn next_key(&self, wish: &SelectRequest<'_>, provider: bool, now: Instant) -> Option<KeyLease> {
+    /// An account close to its limits is skipped at times, and used only if no other key can serve; so is
+    /// an account on which this request met a fault, and last a doubtful key. `provider`: this request is
+    /// the probe of the provider, whatever the circuits of its accounts.
+    fn next_key(
+        &self,
+        request: &SelectRequest<'_>,
+        provider: bool,
+        now: Instant,
+    ) -> Option<KeyLease> {
         let mut spared: Option<(u32, &Arc<MasterKey>)> = None;
         let mut last: Vec<&Arc<MasterKey>> = Vec::new();
         let mut doubted: Option<&Arc<MasterKey>> = None;
-        let mut candidates = self.selection.candidates(wish.conversation);
+        let mut candidates = self.selection.candidates(request.conversation);
         while let Some(backend) = candidates.next() {
             let Some(index) = selection::index(backend) else { continue };
             let key = &self.keys[index];
-            if wish.tried.has(wish.target, key) {
+            if request.tried.has(request.target, key) {
                 continue;
             }
-            if wish.tried.puts_last(wish.target, key) {
+            if request.tried.puts_last(request.target, key) {
                 last.push(key);
                 continue;
             }
@@ -318,21 +326,21 @@ impl ProviderPool {
             let share = key.group.allowance.share(now);
             if share < FULL_SHARE
                 && self.spares(share)
-                && key.state_for(wish.model, now) == KeyState::Ready
+                && key.state_for(request.model, now) == KeyState::Ready
             {
                 if spared.is_none_or(|(most, _)| share > most) {
                     spared = Some((share, key));
                 }
                 continue;
             }
-            if let Some(trial) = self.enter(key, wish.model, provider, now) {
-                return Some(self.lease(key, wish.model, trial));
+            if let Some(trial) = self.enter(key, request.model, provider, now) {
+                return Some(self.lease(key, request.model, trial));
             }
         }
         let spared = spared.map(|(_, key)| key);
         spared.into_iter().chain(last).chain(doubted).find_map(|key| {
-            let trial = self.enter(key, wish.model, provider, now)?;
-            Some(self.lease(key, wish.model, trial))
+            let trial = self.enter(key, request.model, provider, now)?;
+            Some(self.lease(key, request.model, trial))
         })
     }
 
@@ -367,11 +375,11 @@ impl ProviderPool {
     }
 
     /// Whether some key that was not tried is ready for this, its circuits closed. Takes nothing.
-    pub fn can_serve(&self, wish: &SelectRequest<'_>, now: Instant) -> bool {
+    pub fn can_serve(&self, request: &SelectRequest<'_>, now: Instant) -> bool {
         self.keys.iter().any(|key| {
-            !wish.tried.has(wish.target, key)
+            !request.tried.has(request.target, key)
                 && self.is_closed_for(key)
-                && key.state_for(wish.model, now).serves()
+                && key.state_for(request.model, now).serves()
         })
     }
 
@@ -379,14 +387,14 @@ impl ProviderPool {
     pub fn can_serve_beside(
         &self,
         key: &MasterKey,
-        wish: &SelectRequest<'_>,
+        request: &SelectRequest<'_>,
         now: Instant,
     ) -> bool {
         self.keys.iter().any(|other| {
             other.account != key.account
-                && !wish.tried.has(wish.target, other)
+                && !request.tried.has(request.target, other)
                 && self.is_closed_for(other)
-                && other.state_for(wish.model, now).serves()
+                && other.state_for(request.model, now).serves()
         })
     }
 

@@ -1,4 +1,4 @@
-//! What takes longer than two seconds says how far it is: a bar on a terminal, plain lines elsewhere.
+//! Progress of work that takes longer than two seconds: a bar on a terminal, plain lines elsewhere.
 //!
 //! The work only counts. A thread of its own looks, so that one long statement of SQLite shows that it
 //! goes on, too.
@@ -17,7 +17,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::{Condvar, Mutex};
 
-/// Nobody wonders about what is over sooner.
+/// Shorter work shows no progress.
 const AFTER: Duration = Duration::from_secs(2);
 /// Between two steps of a bar.
 const TICK: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ pub struct Progress {
 #[derive(Default)]
 struct Shared {
     done: AtomicU64,
-    /// 0 while nobody knows.
+    /// 0 while unknown.
     total: AtomicU64,
     over: Mutex<bool>,
     changed: Condvar,
@@ -80,7 +80,7 @@ impl Drop for Progress {
 }
 
 impl Shared {
-    /// Waits so long; false when it is over meanwhile.
+    /// Waits for this time; false if the work ended before.
     fn waits(&self, time: Duration) -> bool {
         let mut over = self.over.lock();
         self.changed.wait_while_for(&mut over, |over| !*over, time);
@@ -114,7 +114,7 @@ impl Shared {
     fn tell(&self, what: &str, unit: &str, began: Instant, out: &mut dyn Write) {
         loop {
             let (done, total) = (self.done.load(Relaxed), self.total.load(Relaxed));
-            // Nobody is left to tell when it can't be written.
+            // A failed write to standard error has nowhere to be reported.
             let _ = writeln!(out, "{}", line(what, unit, (done, total), began.elapsed()));
             if !self.waits(LINE) {
                 return;

@@ -20,7 +20,10 @@ use gatekeeper_filters::kernel::Registry;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 
-use self::{diff::changes, trigger::ReloadTrigger};
+use self::{
+    diff::{ConfigChange, ConfigPart, changes},
+    trigger::ReloadTrigger,
+};
 pub use self::{
     outcome::{ReloadOutcome, ReloadRefused},
     status::{LastRefusal, ReloadStatus, StatusNow},
@@ -52,19 +55,19 @@ pub struct Reloader {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     pub history: Arc<ReloadStatus>,
     /// Whether this process is the one that serves.
-    phase: Arc<Lifecycle>,
-    /// One at a time: what is live is what was read last.
-    turn: Mutex<()>,
-    /// What was read last, as it then was.
-    seen: Mutex<SourceFiles>,
-    bell: Arc<ReloadTrigger>,
+    lifecycle: Arc<Lifecycle>,
+    /// Reloads run one at a time, so the last file read is the one that is live.
+    running: Mutex<()>,
+    /// The files as they were at the last read.
+    last_read: Mutex<SourceFiles>,
+    trigger: Arc<ReloadTrigger>,
 }
 
 /// A configuration that may go live.
 struct Candidate {
     settings: Settings,
     warnings: Vec<String>,
-    changes: Vec<String>,
+    changes: Vec<ConfigChange>,
     kept: Vec<&'static str>,
 }
 
@@ -77,46 +80,57 @@ impl Reloader {
         store: Arc<EmbeddedLedger>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         history: Arc<ReloadStatus>,
-        phase: Arc<Lifecycle>,
+        lifecycle: Arc<Lifecycle>,
     ) -> Self {
-        let seen = Mutex::new(snapshot.load().settings.files.clone());
-        let (turn, bell) = (Mutex::default(), Arc::default());
-        Self { file, registry, machine, store, snapshot, history, phase, turn, seen, bell }
+        let last_read = Mutex::new(snapshot.load().settings.files.clone());
+        let (running, trigger) = (Mutex::default(), Arc::default());
+        Self {
+            file,
+            registry,
+            machine,
+            store,
+            snapshot,
+            history,
+            lifecycle,
+            running,
+            last_read,
+            trigger,
+        }
     }
 
-    /// Has the file read again soon. Never blocks; asked a hundred times at once, it is read once.
-    pub fn ask(&self) {
-        self.bell.ring();
+    /// Requests a reload. Never blocks; requests that arrive together cause one reload.
+    pub fn request(&self) {
+        self.trigger.set();
     }
 
-    /// Takes the file as it is now, or keeps what is live and says why. Blocks.
+    /// Makes the file live, or keeps the running configuration and reports why. Blocks.
     pub fn reload(&self) -> ReloadOutcome {
-        let _turn = self.turn.lock();
-        // Of a process that others took over from, systemd must hear nothing any more.
-        let is_told = self.phase.is_here();
-        if is_told {
+        let _running = self.running.lock();
+        // A process that was replaced by an upgrade no longer notifies systemd,
+        let notifies = self.lifecycle.is_here();
+        if notifies {
             systemd::reloading();
         }
-        let outcome = self.take();
-        // Nor of one that handed over meanwhile.
-        if is_told && self.phase.is_here() {
+        let outcome = self.read_and_apply();
+        // nor does one that was replaced during the reload.
+        if notifies && self.lifecycle.is_here() {
             systemd::ready();
         }
         outcome
     }
 
-    fn take(&self) -> ReloadOutcome {
+    fn read_and_apply(&self) -> ReloadOutcome {
         let file = self.file.display();
         let metrics = &self.machine.telemetry.metrics;
-        // Whatever becomes of the file: what moved the log away wants it begun anew.
+        // In any case: log rotation relies on SIGHUP to reopen the access log.
         self.machine.telemetry.access.reopen();
         let loaded = config::load(&self.file, &self.registry);
-        // Of what can't be used, too: mended, any of its files may end the problems.
-        *self.seen.lock() = match &loaded {
+        // Refused files are watched, too: a fix in any of them may resolve the problems.
+        *self.last_read.lock() = match &loaded {
             Ok((settings, _)) => settings.files.clone(),
             Err(problems) => problems.files.clone(),
         };
-        match self.weigh(loaded).and_then(|next| self.go_live(next)) {
+        match self.validate_candidate(loaded).and_then(|next| self.go_live(next)) {
             Ok(outcome) => {
                 for warning in &outcome.warnings {
                     log::warn!("{file}:{}", mask(warning));
@@ -155,9 +169,9 @@ impl Reloader {
         }
     }
 
-    /// What would become of the file, or of another text in its place. Changes nothing. Blocks.
+    /// The outcome that a reload of the file, or of another text, would have. Changes nothing. Blocks.
     pub fn try_out(&self, text: Option<&str>) -> ReloadOutcome {
-        let _turn = self.turn.lock();
+        let _running = self.running.lock();
         let loaded = match text {
             None => config::load(&self.file, &self.registry),
             Some(text) => {
@@ -169,16 +183,17 @@ impl Reloader {
                 })
             }
         };
-        match self.weigh(loaded) {
+        match self.validate_candidate(loaded) {
             Ok(Candidate { warnings, changes, kept: waits, .. }) => {
+                let changes = lines(changes);
                 ReloadOutcome { live: false, changes, waits, warnings, problems: Vec::new() }
             }
             Err(refused) => ReloadOutcome { problems: refused.lines(), ..ReloadOutcome::default() },
         }
     }
 
-    /// What was read, if it may go live here.
-    fn weigh(
+    /// Checks whether a configuration may go live in this process.
+    fn validate_candidate(
         &self,
         loaded: Result<(Settings, Vec<Diagnostic>), Problems>,
     ) -> Result<Candidate, ReloadRefused> {
@@ -189,7 +204,7 @@ impl Reloader {
         if !has_stand_in && settings.providers.iter().any(|provider| provider.base.stand_in) {
             return Err(ReloadRefused::StandIn);
         }
-        // The licence ids in use were made with the pepper of the start.
+        // Licence ids in use derive from the pepper at start.
         let configured = settings.vault.as_ref().map(pepper).transpose()?;
         self.store.pepper(configured.as_ref().map(Pepper::expose))?;
         let kept = keep_fixed(&mut settings, &running.settings);
@@ -201,7 +216,7 @@ impl Reloader {
 
     fn go_live(&self, next: Candidate) -> Result<ReloadOutcome, ReloadRefused> {
         let Candidate { settings, warnings, changes, kept } = next;
-        // One that stays was begun anew already, or can't be; neither is a reason to refuse the rest.
+        // An unchanged access log was reopened above; a failure of that does not refuse the rest.
         let moved = settings.log.access != self.snapshot.load().settings.log.access;
         let access = moved.then(|| Sink::open(&settings.log.access)).transpose();
         let access = access.map_err(ReloadRefused::AccessLog)?;
@@ -223,17 +238,22 @@ impl Reloader {
         }
         self.machine.health.readmit(&next.providers);
         self.snapshot.store(next.clone());
-        // From here on no attempt of an older request takes a key that is gone.
+        // From here on no attempt of an older request uses a removed key.
         self.machine.health.withdraw_all_but(&next.providers);
-        // A file that is read a hundred times is not a hundred questions to a shop.
-        if changes.iter().any(|line| line.starts_with("licen")) {
+        // Shops are probed only if their part of the file changed, not at every save.
+        if changes.iter().any(|change| change.part == ConfigPart::Licenses) {
             self.machine.licenses.probe(sources);
         }
+        let changes = lines(changes);
         Ok(ReloadOutcome { live: true, changes, waits: kept, warnings, problems: Vec::new() })
     }
 }
 
-/// Each file is judged by its own address of the admin listener; this, by the one that is listened at.
+fn lines(changes: Vec<ConfigChange>) -> Vec<String> {
+    changes.into_iter().map(|change| change.line).collect()
+}
+
+/// The compiler checked the token against the address in the file; this checks it against the address in use.
 fn check_closed(admin: &AdminSettings) -> Result<(), ReloadRefused> {
     match admin.token.is_none() && !admin.listen.ip().is_loopback() {
         true => Err(ReloadRefused::Opened(admin.listen)),
@@ -241,7 +261,7 @@ fn check_closed(admin: &AdminSettings) -> Result<(), ReloadRefused> {
     }
 }
 
-/// A file that was emptied by accident must not open the gateway or close it for everybody.
+/// A file emptied by accident must neither open the admin listener nor refuse every licence.
 fn check_strength(next: &Settings, running: &Settings) -> Result<(), ReloadRefused> {
     if running.admin.token.is_some() && next.admin.token.is_none() && !next.admin.no_token {
         return Err(ReloadRefused::TokenGone);
@@ -259,12 +279,12 @@ fn check_strength(next: &Settings, running: &Settings) -> Result<(), ReloadRefus
     }
 }
 
-/// Puts back what only a start can change, and names what would have changed.
+/// Restores the settings that only a restart can change, and names those that differ.
 fn keep_fixed(next: &mut Settings, running: &Settings) -> Vec<&'static str> {
     let mut kept = Vec::new();
     keep(&mut next.server.listen, &running.server.listen, "server.listen", &mut kept);
     keep(&mut next.server.threads, &running.server.threads, "server.threads", &mut kept);
-    // Another certificate is shown at once; a listener with TLS and one without are two.
+    // A new certificate applies at once; switching TLS on or off needs another listener.
     if next.server.tls.is_some() != running.server.tls.is_some() {
         next.server.tls.clone_from(&running.server.tls);
         kept.push("server.tls");

@@ -144,8 +144,8 @@ pub fn serve(
     machine.telemetry.metrics.loaded();
     if let Some(redis) = opened.redis() {
         let peers = peers(redis, &store, &snapshot.settings, &machine)?;
-        opened.listen(vec![peers.listener()]);
-        peers.start(machine.health.tell());
+        opened.listen(vec![peers.subscriber()]);
+        peers.start(machine.health.subscribe());
     }
     if let Some(predecessor) = &predecessor {
         predecessor.keep(ledger.clone(), &store, shared.clone(), &machine)?;
@@ -268,7 +268,7 @@ fn spent_today(store: &EmbeddedLedger) -> anyhow::Result<SpendTracker> {
     for (license, picodollars) in store.wasted(now)? {
         spending.add_waste(&license, picodollars, now);
     }
-    spending.paces.restore(store.unseen()?);
+    spending.unseen_rates.restore(store.unseen()?);
     Ok(spending)
 }
 
@@ -446,7 +446,7 @@ impl Services {
     }
 }
 
-/// What a listener shows, where it speaks TLS.
+/// Sets the certificate of a TLS listener.
 fn show(
     listener: &str,
     tls: &Option<settings::Tls>,

@@ -1,7 +1,8 @@
 //! Shops as sources of licences. A shop is one file that implements [`Shop`], and one line of [`ALL`].
 //!
-//! Nothing here opens a connection: a shop says what to ask and what an answer means, as pure functions of
-//! bytes. `licenses` does the asking, with its cache, its budget of calls and its outage rules, alike for all.
+//! Nothing here opens a connection: a shop defines its requests and the meaning of its answers, as pure
+//! functions of bytes. `licenses` sends them, with its cache, its call budget and its outage rules, the
+//! same for all.
 
 mod creem;
 mod dodo;
@@ -64,7 +65,7 @@ pub struct ShopConstants {
     pub title: &'static str,
     /// One line for the description of the configuration.
     pub doc: &'static str,
-    /// Where its API is. `None`: the configuration says (`url`).
+    /// Base URL of its API. `None`: set in the configuration (`url`).
     pub base: Option<&'static str>,
     /// Where its test mode is, for shops that keep that at another address.
     pub sandbox: Option<&'static str>,
@@ -127,7 +128,7 @@ pub trait Shop: Sync {
     /// One call about a key. `None`: it can be asked about only together with a device that was activated.
     fn request(&self, source: &ShopSource, asked: &Asked<'_>) -> Option<ShopRequest>;
 
-    /// What the answer to that call says.
+    /// Reads the answer to that call.
     fn read(
         &self,
         source: &ShopSource,
@@ -201,7 +202,7 @@ pub enum InstanceCall<'a> {
 /// What a device call brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceReply {
-    /// What it says of the licence.
+    /// What it means for the licence.
     pub reply: ShopReply,
     pub instance: Instance,
 }
@@ -263,7 +264,7 @@ pub struct WebhookEvent {
     pub subjects: Vec<WebhookSubject>,
     /// Of the licence key, where the event names one: its refusal may be out of date.
     pub spelling: Option<LicenseId>,
-    /// The whole price was given back, which the shop's licence answers do not tell.
+    /// The full price was refunded, which the shop's licence answers do not show.
     pub refund: bool,
 }
 

@@ -1,6 +1,7 @@
-//! A stand-in for a provider, inside the process: lets a newcomer see everything work with no key
-//! and no network. It speaks all that the gateway serves, with a few fixed words: chat, responses, embeddings,
-//! Anthropic's messages and Gemini's contents; it calls the tools that are offered once, and keeps to schemas.
+//! A stand-in for a provider, inside the process: shows the whole gateway at work with no key and no
+//! network. It speaks every dialect that the gateway serves, with a few fixed texts: chat, responses,
+//! embeddings, Anthropic's messages and Gemini's contents; it calls offered tools once, and follows
+//! schemas.
 
 mod answer;
 mod asked;
@@ -35,10 +36,10 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Takes a free port of the loopback interface, if somebody `wants` it.
+    /// Takes a free port of the loopback interface, if `wants`.
     ///
     /// # Errors
-    /// No port can be had.
+    /// No port is free.
     pub fn bind_if(wants: bool) -> std::io::Result<Option<Self>> {
         if !wants {
             return Ok(None);

@@ -12,11 +12,11 @@
 //!                                                 ends when the last stream has ended
 //! ```
 //!
-//! **There is one ledger at any moment, so counting stays exact.** A request that is open here when the
-//! ledger goes settles over the connection; the successor answers for what is said there as for its own
-//! requests. What was said is kept here until the successor has done it: as a rule it is in the journal
-//! then, while a settle that finds no room there, or whose message the shared store decides, waits in the
-//! successor's memory for a moment, as one of its own would.
+//! **There is one ledger at any time, so counting stays exact.** A request that is open here when the
+//! ledger is handed over settles over the connection; the successor processes these commands as its own
+//! requests. Each command is kept here until the successor has confirmed it: as a rule it is in the journal
+//! then, while a settlement that finds no room there, or whose message the shared store decides, waits in
+//! the successor's memory for a short time, as one of its own would.
 //!
 //! **There are two processes at most.** While the first still drains, its successor refuses another upgrade, so
 //! what the first settles has one place to go.

@@ -58,7 +58,7 @@ use crate::{
 pub enum ForwardResult {
     /// The whole answer was written.
     Whole,
-    /// The answer broke after its first event; the app was told in the stream.
+    /// The answer broke after its first event; the error was sent in the stream.
     Broken,
     /// The app is gone.
     AppLeft,
@@ -72,34 +72,34 @@ pub enum ForwardResult {
 pub async fn serve(
     connector: &Arc<Connector>,
     down: &mut ClientResponse<'_>,
-    flight: &mut RequestContext,
+    ctx: &mut RequestContext,
     snapshot: &Arc<Snapshot>,
     live: &ArcSwap<Snapshot>,
 ) -> ForwardResult {
-    let mut served = attempt_all(connector, down, flight, snapshot).await;
+    let mut served = attempt_all(connector, down, ctx, snapshot).await;
     let mut met = None;
     while matches!(served, ForwardResult::Rejected(_))
-        && let Some(live) = moved_on(flight, met.as_ref().unwrap_or(snapshot), live)
+        && let Some(live) = moved_on(ctx, met.as_ref().unwrap_or(snapshot), live)
     {
         // Rare, so boxed: what a request stores, an open stream holds.
-        served = Box::pin(attempt_all(connector, down, flight, &live)).await;
+        served = Box::pin(attempt_all(connector, down, ctx, &live)).await;
         met = Some(live);
     }
     served
 }
 
-/// The live configuration for a request that lost keys to it: those of the one it met before were taken away, so what
-/// is there instead serves it. The request's route is then that of the live one.
+/// The live configuration, for a request whose keys were removed by a reload: what replaces them serves it.
+/// The request then takes its route from the live configuration.
 fn moved_on(
-    flight: &mut RequestContext,
+    ctx: &mut RequestContext,
     met: &Arc<Snapshot>,
     live: &ArcSwap<Snapshot>,
 ) -> Option<Arc<Snapshot>> {
     let live = live.load_full();
-    if Arc::ptr_eq(&live, met) || flight.attempts.len() >= failover::MOST_ATTEMPTS {
+    if Arc::ptr_eq(&live, met) || ctx.attempts.len() >= failover::MOST_ATTEMPTS {
         return None;
     }
-    let exchange = flight.exchange.as_mut()?;
+    let exchange = ctx.exchange.as_mut()?;
     let route = exchange.route.as_mut()?;
     let lost_some = |target: &Arc<Target>| {
         met.providers[target.provider].keys().iter().any(|key| key.is_withdrawn())
@@ -120,18 +120,18 @@ fn moved_on(
 async fn attempt_all(
     connector: &Arc<Connector>,
     down: &mut ClientResponse<'_>,
-    flight: &mut RequestContext,
+    ctx: &mut RequestContext,
     snapshot: &Arc<Snapshot>,
 ) -> ForwardResult {
-    let Some(route) = flight.exchange.as_ref().and_then(|exchange| exchange.route.clone()) else {
+    let Some(route) = ctx.exchange.as_ref().and_then(|exchange| exchange.route.clone()) else {
         let reject = Rejection::new(Code::ModelNotFound, "There is no such model here.")
             .internal("no filter of the chain chose a route");
         return ForwardResult::Rejected(Box::new(reject));
     };
-    let asked = flight.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
-    let conversation = flight.exchange.as_ref().and_then(|exchange| exchange.conversation);
-    let ordered = in_order(&route, conversation, flight, snapshot);
-    if let Err(reject) = may_ask(flight, snapshot, asked) {
+    let asked = ctx.exchange.as_ref().map_or_else(UnixMs::now, |exchange| exchange.now);
+    let conversation = ctx.exchange.as_ref().and_then(|exchange| exchange.conversation);
+    let ordered = in_order(&route, conversation, ctx, snapshot);
+    if let Err(reject) = may_ask(ctx, snapshot, asked) {
         return ForwardResult::Rejected(Box::new(reject));
     }
     let targets = match snapshot.budgets.affordable(&ordered, asked) {
@@ -150,14 +150,14 @@ async fn attempt_all(
             NextStep::Attempt(target, lease) => (target, lease),
             NextStep::End => break,
             NextStep::Wait(pause) => {
-                if let Some(served) = wait(pause, down, flight, &mut watchdog).await {
+                if let Some(served) = wait(pause, down, ctx, &mut watchdog).await {
                     return served;
                 }
                 now = Instant::now();
                 continue;
             }
         };
-        let translated = match translated(&mut translation, flight, &target) {
+        let translated = match translated(&mut translation, ctx, &target) {
             Ok(translated) => translated,
             Err(reject) => {
                 failover.skip_key(reject);
@@ -167,7 +167,7 @@ async fn attempt_all(
         let began = now;
         let (mut timeouts, target, lease) = (timeouts(&target), &target, &mut lease);
         if !failover.has_another(lease.key(), &snapshot.providers, now) {
-            // To leave a slow answer helps nobody where nobody else can give one.
+            // Leaving a slow answer has no use where no other target or account can serve.
             timeouts.first_token = timeouts.total;
         }
         let takes_hollow = route.model.delivers_hollow || failover.tries_again();
@@ -181,10 +181,10 @@ async fn attempt_all(
             began,
             takes_hollow,
         };
-        let mut result = attempt.run(down, flight, &mut watchdog).await;
+        let mut result = attempt.run(down, ctx, &mut watchdog).await;
         now = Instant::now();
         if let Err(AttemptError::Failed(failure)) = &mut result {
-            suspicion::weigh(failure, lease, flight, now);
+            suspicion::weigh(failure, lease, ctx, now);
         }
         // What was refused left nothing in the provider's cache.
         if let (Ok(()), Some(conversation)) = (&result, conversation) {
@@ -192,16 +192,16 @@ async fn attempt_all(
             snapshot.conversations.served(model, conversation, &target.label, first);
         }
         let ended = ForwardError { began, at: now, is_gone: down.is_gone() };
-        ended.note(&result, (target, lease), flight, snapshot);
+        ended.note(&result, (target, lease), ctx, snapshot);
         match result {
-            // Whatever came of it, nobody is there to hear of it or to wait for another key.
+            // Without a client there is nothing to report and no reason to try another key.
             _ if down.is_gone() => return ForwardResult::AppLeft,
             Ok(()) => return ForwardResult::Whole,
             Err(AttemptError::AppLeft) => return ForwardResult::AppLeft,
             Err(AttemptError::Broken(detail, _)) => {
                 log::warn!(
                     "A stream broke after its first event: {detail}. request={} target={} key={}",
-                    flight.request_id,
+                    ctx.request_id,
                     target.label,
                     lease.key().id
                 );
@@ -215,7 +215,7 @@ async fn attempt_all(
                 return ForwardResult::Rejected(Box::new(respond::too_busy(of)));
             }
             Err(AttemptError::Failed(failure)) => {
-                log_attempt(&failure, target, lease, flight, snapshot);
+                log_attempt(&failure, target, lease, ctx, snapshot);
                 failover.note(target, lease, failure);
             }
         }
@@ -228,21 +228,21 @@ async fn attempt_all(
 
 /// # Errors
 /// The licence has wasted its share of the day's budget.
-fn may_ask(flight: &RequestContext, snapshot: &Snapshot, now: UnixMs) -> Result<(), Rejection> {
-    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+fn may_ask(ctx: &RequestContext, snapshot: &Snapshot, now: UnixMs) -> Result<(), Rejection> {
+    let license = ctx.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
     license.map_or(Ok(()), |license| snapshot.budgets.may_ask(&license.id, now))
 }
 
-/// The request in the words of a target that speaks another dialect.
+/// The request translated for a target of another dialect.
 ///
 /// # Errors
 /// That dialect has no words for it.
 fn translated<'a>(
     translation: &'a mut Translation,
-    flight: &RequestContext,
+    ctx: &RequestContext,
     target: &Target,
 ) -> Result<Option<&'a RequestMembers>, &'a Rejection> {
-    match (&flight.exchange, &flight.ask) {
+    match (&ctx.exchange, &ctx.ask) {
         (Some(exchange), Some(ask)) => translation.of(ask, exchange.endpoint.dialect(), target),
         _ => Ok(None),
     }
@@ -261,7 +261,7 @@ fn log_attempt(
     failure: &Failure,
     target: &Target,
     lease: &KeyLease,
-    flight: &RequestContext,
+    ctx: &RequestContext,
     snapshot: &Snapshot,
 ) {
     let (label, key) = (&target.label, &lease.key().id);
@@ -273,18 +273,18 @@ fn log_attempt(
             }
             _ => "An attempt failed",
         };
-        let (detail, request) = (&failure.detail, &flight.request_id);
+        let (detail, request) = (&failure.detail, &ctx.request_id);
         format!("{what}: {detail}. request={request} target={label} key={key}")
     });
 }
 
 impl ForwardError {
-    /// Tells the key, the books, the request's list of attempts and the metrics.
+    /// Reports the attempt to the key, the accounting, the request's list of attempts and the metrics.
     fn note(
         &self,
         result: &Result<(), AttemptError>,
         (target, lease): (&Target, &KeyLease),
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
         snapshot: &Snapshot,
     ) {
         let (outcome, news) = match result {
@@ -292,19 +292,19 @@ impl ForwardError {
             Ok(()) => ("ok", AttemptFeedback::Good),
             Err(stop) => stop.account(),
         };
-        if let (Some(exchange), Err(stop)) = (flight.exchange.as_deref_mut(), result)
+        if let (Some(exchange), Err(stop)) = (ctx.exchange.as_deref_mut(), result)
             && !self.is_gone
             && stop.wastes(exchange)
         {
             exchange.timed_out |= stop.is_timeout() && exchange.written.is_some();
             snapshot.chain.waste(exchange);
         }
-        let news = suspicion::of_time(result, news, lease, flight, self.at);
+        let news = suspicion::of_time(result, news, lease, ctx, self.at);
         lease.report(news, self.at);
-        if let (AttemptFeedback::Good, Some(first)) = (news, flight.first_said) {
+        if let (AttemptFeedback::Good, Some(first)) = (news, ctx.first_said) {
             lease.first_output(first.saturating_duration_since(self.began), self.at);
         }
-        flight.attempts.push(AttemptRecord {
+        ctx.attempts.push(AttemptRecord {
             provider: target.provider_name.clone(),
             key: lease.key().id.clone(),
             outcome,
@@ -318,14 +318,14 @@ impl ForwardError {
 fn in_order<'a>(
     route: &'a Route,
     conversation: Option<u64>,
-    flight: &RequestContext,
+    ctx: &RequestContext,
     snapshot: &Snapshot,
 ) -> Cow<'a, [Arc<Target>]> {
     if route.targets.len() == 1 {
         return Cow::Borrowed(&route.targets);
     }
     // The model of a prompt is not the plan's, nor are its prices.
-    let exchange = flight.exchange.as_ref().filter(|exchange| exchange.prompt.is_none());
+    let exchange = ctx.exchange.as_ref().filter(|exchange| exchange.prompt.is_none());
     let license = exchange.and_then(|exchange| exchange.license.as_ref());
     let bound = license.and_then(|license| snapshot.bounds.for_plan(&license.plan.name));
     let memory = &snapshot.conversations;
@@ -338,7 +338,7 @@ fn in_order<'a>(
 async fn wait(
     pause: Duration,
     down: &mut ClientResponse<'_>,
-    flight: &mut RequestContext,
+    ctx: &mut RequestContext,
     watchdog: &mut Deadlines,
 ) -> Option<ForwardResult> {
     let began = tokio::time::Instant::now();
@@ -346,7 +346,7 @@ async fn wait(
     let sleep = pin!(tokio::time::sleep(pause));
     // Nothing is being asked: there is nothing to be drained.
     let waited = watch(down, watchdog, OnDisconnect::Cut, "account", sleep).await;
-    flight.waited += began.elapsed();
+    ctx.waited += began.elapsed();
     match waited {
         Ok(()) => None,
         Err(AttemptError::AppLeft) => Some(ForwardResult::AppLeft),

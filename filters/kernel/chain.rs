@@ -75,7 +75,7 @@ impl Registry {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// Builds the chain, or tells everything that is wrong with it.
+    /// Builds the chain, or reports everything that is wrong with it.
     ///
     /// # Errors
     /// Unknown and doubled filters, options that do not fit, broken order, no `license`.
@@ -217,7 +217,7 @@ impl Chain {
                 step.filter.settle(exchange, outcome);
             }
         }
-        // Last: a filter may have put right what the provider reported.
+        // Last: a filter may have corrected what the provider reported.
         exchange.cost = exchange.wasted_cost;
         let Some(target) = &exchange.served else { return };
         let usage = exchange.usage().0;
@@ -232,7 +232,7 @@ impl Chain {
         exchange.saved = complex.saturating_sub(cost);
     }
 
-    /// Learns from an answer that is whole; estimates what nobody saw of one that is not.
+    /// Learns from a complete answer; estimates the undelivered rest of one that is not.
     fn look_back(&self, exchange: &mut Exchange, outcome: &Outcome) {
         let Some(target) = exchange.served.clone() else { return };
         let now = Instant::now();
@@ -266,7 +266,8 @@ impl Chain {
         }
     }
 
-    /// An attempt that its provider worked on has failed: it is in the books, though no app got it.
+    /// An attempt has failed on which its provider had worked: its cost is recorded, though no app received
+    /// anything.
     pub fn waste(&self, exchange: &mut Exchange) {
         let Some(target) = exchange.served.clone() else { return };
         let Some(cut) = exchange.cut(Instant::now()) else { return };

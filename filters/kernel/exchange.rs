@@ -44,7 +44,7 @@ impl Endpoint {
         }
     }
 
-    /// What the app speaks.
+    /// The API of the app.
     pub fn dialect(self) -> Dialect {
         match self {
             Endpoint::Chat | Endpoint::Responses | Endpoint::Embeddings => Dialect::OpenAi,
@@ -53,8 +53,8 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint of a provider that serves what was asked for here; `None` if none does. Chat is
-    /// translated for Anthropic's, the others go where they are spoken.
+    /// The endpoint of a provider for this request; `None` if it has none. Chat is translated for
+    /// Anthropic; the others need a provider of their own dialect.
     pub fn at(self, provider: Dialect) -> Option<Endpoint> {
         match (self, provider) {
             (Endpoint::Chat, Dialect::Anthropic) => Some(Endpoint::Messages),
@@ -134,7 +134,8 @@ pub struct Exchange {
     pub instance_id: Option<Arc<str>>,
     /// Names the conversation that the request belongs to, if that is known.
     pub conversation: Option<u64>,
-    /// Where the plan limits conversations: which one, and what the user said last in it.
+    /// The conversation that counts the request and the hash of the user's last turn, where the plan limits
+    /// conversations.
     pub counted_in: Option<ConversationDemand>,
     /// The public name of the prompt that the app asked for, `prompt/NAME`.
     pub prompt: Option<Arc<str>>,
@@ -167,8 +168,8 @@ pub struct Exchange {
     pub wasted: Usage,
     /// Picodollars of those.
     pub wasted_cost: u64,
-    /// Tokens of the last of them that reported usage or said something: what they cost the buyer, if
-    /// nothing else serves.
+    /// Tokens of the last failed attempt that reported usage or delivered text: charged if no other attempt
+    /// serves.
     pub spoilt: u64,
     /// Of the last of them: tokens of output.
     pub last_wasted: u64,
@@ -252,12 +253,12 @@ impl Exchange {
         self.prompt.as_ref().or(self.route.as_ref().map(|route| &route.asked.name))
     }
 
-    /// What becomes of its answer when the app leaves.
+    /// How the answer ends when the app disconnects.
     pub fn on_disconnect(&self) -> OnDisconnect {
         self.license.as_ref().map_or(OnDisconnect::Cut, |license| license.plan.on_disconnect)
     }
 
-    /// A fresh attempt: what one that failed said is not of it.
+    /// Starts an attempt: readings of a failed one are discarded.
     pub fn begin_attempt(&mut self, target: &Arc<Target>) {
         self.served = Some(target.clone());
         self.metered = Metered { vocabulary: target.counting.vocabulary, ..Metered::default() };

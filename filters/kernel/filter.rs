@@ -44,8 +44,8 @@ impl Hooks {
 /// must outlive a reload lives behind [`Services`].
 #[async_trait]
 pub trait Filter: Send + Sync + 'static {
-    /// The hooks this filter implements; the others are not called. A filter that does not say has
-    /// all of them called, which costs a little and changes nothing.
+    /// The hooks this filter implements; the others are not called. By default all are called, which costs
+    /// a little and changes nothing.
     fn hooks(&self) -> Hooks {
         Hooks::ALL
     }

@@ -15,7 +15,7 @@ const REMOTE: u64 = 1 << 20;
 /// Reserved for what is fetched from an address: a dozen pages.
 const REMOTE_ESTIMATE: u64 = 2000;
 
-/// How a target counts what it is sent.
+/// How a target counts its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counting {
     pub vocabulary: Vocabulary,

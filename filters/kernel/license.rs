@@ -1,4 +1,4 @@
-//! Who is asking: the credential as it came, and the licence it stands for.
+//! The caller: the credential as it arrived, and the licence it belongs to.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -13,7 +13,7 @@ use super::{period::UnixMs, plan::Plan, reject::Code};
 pub struct LicenseId(pub [u8; 32]);
 
 impl LicenseId {
-    /// Enough of it to tell a few licences apart.
+    /// 64 bits, enough to distinguish a few licences.
     pub fn short(self) -> u64 {
         self.0.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
@@ -87,14 +87,14 @@ pub struct License {
 #[derive(Debug, Clone, Copy)]
 pub struct LicenseQuery<'a> {
     pub credential: &'a Credential,
-    /// Where the app is; `None` where a trusted proxy did not say.
+    /// The app's address; `None` where a trusted proxy did not state it.
     pub address: Option<IpAddr>,
     /// `x-instance-id`: the device, for plans that count devices.
     pub instance: Option<&'a str>,
     pub now: UnixMs,
 }
 
-/// What the sources say of a key. `Unknown` (shop down) is never `Invalid`.
+/// The result of checking a key. `Unknown` (shop down) is never `Invalid`.
 #[derive(Debug, Clone)]
 pub enum LicenseStatus {
     Valid(License),
@@ -102,11 +102,11 @@ pub enum LicenseStatus {
     Invalid(Code),
     /// The licence is good, and this device is none of its own.
     OtherDevice(License),
-    /// An operator moved the licence to another key; `say` is for the buyer.
+    /// An operator moved the licence to another key; `say` is the message for the buyer.
     Replaced {
         say: Arc<str>,
     },
-    /// No source could say; `why` is for the operator.
+    /// No source could decide; `why` is for the operator.
     Unknown {
         why: &'static str,
     },

@@ -1,6 +1,7 @@
 //! The known name that a misspelt one is near to.
 
-/// Longer names are not compared, and no more than so many: a generated file must not make this slow.
+/// Longer names are not compared, and the number of names is limited: a generated file must not make this
+/// slow.
 const LONGEST: usize = 128;
 const MOST: usize = 2000;
 

@@ -66,7 +66,7 @@ pub enum Period {
     Month,
 }
 
-/// `start` is inside the window, `end` is the first moment of the next one.
+/// `start` is inside the window, `end` is the start of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     pub start: UnixMs,

@@ -30,11 +30,11 @@ impl ModelSet {
     }
 }
 
-/// Open requests of one licence where its plan says nothing: more than any app of one buyer opens, and
-/// few enough that one licence can't take the places of the others.
+/// Concurrent requests of one licence, unless its plan sets a limit: more than any app of one buyer opens,
+/// and few enough that one licence can't take the places of the others.
 pub const DEFAULT_CONCURRENCY: u32 = 16;
 
-/// What becomes of an answer whose app leaves in the middle of it.
+/// How an answer ends whose app disconnects in the middle of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnDisconnect {
     /// The provider is left, too; what came until then is charged.
@@ -62,9 +62,9 @@ pub struct Plan {
     /// Input + output tokens, cached ones counted in full.
     pub tokens: Option<Limit>,
     pub rate: Option<Limit>,
-    /// Open requests at one time; `None` for `unlimited`.
+    /// Maximum concurrent requests; `None` for `unlimited`.
     pub concurrency: Option<u32>,
-    /// The plan says nothing of `concurrency`, so [`DEFAULT_CONCURRENCY`] holds: a request above it waits
+    /// The plan does not set `concurrency`, so [`DEFAULT_CONCURRENCY`] applies: a request above it waits
     /// for a place before it is refused.
     pub concurrency_is_default: bool,
     pub models: ModelSet,

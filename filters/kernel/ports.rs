@@ -77,7 +77,7 @@ pub struct Demand {
 pub struct ConversationDemand {
     /// Its number within its licence: a keyed hash of what the app calls it.
     pub id: u64,
-    /// A keyed hash of what the user said last; `None` where there is no turn of the user.
+    /// A keyed hash of the user's last turn; `None` without one.
     pub turn: Option<u32>,
     pub limits: ConversationLimits,
 }
@@ -90,7 +90,7 @@ pub enum ConversationRefused {
     Repeats { limit: u32, resets_at: UnixMs },
 }
 
-/// Which row of the books a request counts in, beside its licence and its day.
+/// The usage row that a request counts in, beside its licence and its day.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct About {
     pub plan: Arc<str>,
@@ -264,28 +264,29 @@ pub trait Ledger: Send + Sync + 'static {
     fn record(&self, record: Record);
 }
 
-/// Takes note of what answers cost the operator, and knows what those cost whose end nobody sees.
+/// Records what answers cost the operator, and estimates the cost of answers that were cut off.
 pub trait CostSink: Send + Sync + 'static {
     /// An answer of this target cost so many picodollars; it counts in the day of `now`, when it was
     /// asked for.
     fn spend(&self, target: &Target, picodollars: u64, now: UnixMs);
 
-    /// Nobody got what a licence made a target work on for so many picodollars, which are spent already.
+    /// A licence made a target work for this many picodollars without a delivered answer; they are part of
+    /// the spend already.
     fn waste(&self, _license: &LicenseId, _target: &Target, _picodollars: u64, _now: UnixMs) {}
 
-    /// A target has answered somebody.
+    /// A target has answered a request.
     fn answered(&self, _target: &Target) {}
 
     /// It did so with an answer that came whole, and counted it.
     fn learn(&self, _target: &Target, _answer: &Whole) {}
 
-    /// Estimate of the tokens of an answer that was cut off and that nobody saw.
+    /// Estimate of the undelivered tokens of an answer that was cut off.
     fn unseen(&self, _target: &Target, _cut: &Cut) -> UnseenEstimate {
         UnseenEstimate::default()
     }
 
-    /// A licence's request has come to a timeout, after it was written whole. How many did so within the
-    /// last hour, this one included.
+    /// A request of a licence has timed out after it was sent completely. Number of such timeouts within
+    /// the last hour, this one included.
     fn timed_out(&self, _license: &LicenseId, _now: UnixMs) -> u32 {
         1
     }
@@ -321,8 +322,8 @@ pub struct Cut {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UnseenEstimate {
     pub tokens: u64,
-    /// The answer never began, and the target answered nobody at the time: these count if it proves to
-    /// work within a minute.
+    /// The answer never began, and the target answered no request at the time: counted if it answers one
+    /// within a minute.
     pub doubtful: u64,
 }
 
@@ -337,7 +338,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Call after [`Ledger::enter`] said yes.
+    /// To be called after [`Ledger::enter`] succeeded.
     pub fn new(ledger: Arc<dyn Ledger>, pace: RateRequest) -> Self {
         Self { ledger, pace }
     }

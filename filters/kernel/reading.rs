@@ -2,14 +2,14 @@
 
 use super::{Estimate, Usage};
 
-/// What one event of a stream, or one whole JSON answer, says.
+/// What one event of a stream, or one whole JSON answer, contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
     /// The provider's count, where this event carries one.
     pub usage: Option<Usage>,
     /// The provider's count of the input alone: its output is not counted yet.
     pub input: Option<Usage>,
-    /// The provider's count of input and output together, where it tells nothing else.
+    /// The provider's count of input and output together, where it reports nothing else.
     pub total: Option<u64>,
     /// Output text in this event, by estimate. A whole answer's need not be
     /// weighed beside a count of the provider's.
@@ -18,7 +18,7 @@ pub struct Reading {
     pub commits: bool,
     /// What it carries, finishes aside.
     pub output: Output,
-    /// The answer says that it is complete (a finish reason, `response.completed`, or the like).
+    /// The answer is marked as complete (a finish reason, `response.completed`, or the like).
     pub finished: bool,
     /// How, where it is finished.
     pub ending: StreamEnd,
@@ -43,13 +43,13 @@ pub enum Output {
     Answer,
 }
 
-/// How an answer says that it ended.
+/// How an answer marks its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum StreamEnd {
     /// Cut short, refused, blocked, for a tool, or with a reason that is not known.
     #[default]
     Other,
-    /// The model had no more to say.
+    /// The model had finished.
     Natural,
     /// The model tried to call a tool, and its call could not be read (Gemini's `MALFORMED_FUNCTION_CALL`).
     MalformedCall,

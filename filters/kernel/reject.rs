@@ -111,7 +111,7 @@ pub struct Rejection {
     pub code: Code,
     /// For the buyer: what happened and what to do, no names of providers, keys or hosts.
     pub message: String,
-    /// For the operator's log; empty when `message` says it all.
+    /// For the operator's log; empty when `message` is sufficient.
     pub internal: String,
     /// The request field at fault.
     pub param: Option<String>,
@@ -119,11 +119,11 @@ pub struct Rejection {
     pub retry_after: Option<u64>,
     pub upgrade_url: Option<Arc<str>>,
     pub quota: Option<QuotaDetail>,
-    /// The method a 405 says to use (RFC 9110 section 15.5.6).
+    /// The value of `Allow` in a 405 (RFC 9110 section 15.5.6).
     pub allow: Option<&'static str>,
 }
 
-/// What a 402 tells beside its message, and a 403 of a conversation.
+/// Details of a 402, and of a 403 of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaDetail {
     /// `messages` or `tokens`; of a conversation `conversation_rate`, `conversation_messages` or

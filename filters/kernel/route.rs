@@ -18,7 +18,7 @@ pub struct Target {
     /// `provider/model`, as answers and records show it.
     pub label: Arc<str>,
     pub dialect: Dialect,
-    /// How it counts what it is sent.
+    /// How it counts its input.
     pub counting: Counting,
     /// `None` where the operator gave no price; then an answer costs nothing.
     pub price: Option<Price>,
@@ -31,7 +31,7 @@ pub struct Model {
     pub targets: Vec<Arc<Target>>,
     /// Content part types beside text and images that the targets take: `input_audio`, `file`, `video_url`.
     pub accepts: Vec<Arc<str>>,
-    /// An answer is read to its end before it is sent, so that even a break in the middle is mended.
+    /// An answer is read to its end before it is sent, so that even a break in the middle can be retried.
     pub whole: bool,
     /// An answer without output is delivered as it is; else it is asked for once more.
     pub delivers_hollow: bool,
@@ -114,7 +114,7 @@ impl fmt::Display for Score {
     }
 }
 
-/// What a model says of its timeouts; where it says nothing, the provider's hold.
+/// Timeouts of a model; those not set are the provider's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ModelTimeouts {
     pub first_byte: Option<Duration>,

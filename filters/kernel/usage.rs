@@ -79,13 +79,13 @@ pub struct Metered {
     pub reported: Option<Usage>,
     /// Its count of the input, while that of the output is not there yet.
     pub input: Option<Usage>,
-    /// Its count of both together, where it told nothing else.
+    /// Its count of both together, where it reported nothing else.
     pub total: Option<u64>,
     /// Visible output since its last count, by `meter::estimate`.
     pub output_millitokens: Estimate,
     /// The same of all output that was weighed.
     pub seen_millitokens: Estimate,
-    /// Estimate of the output that nobody saw, in tokens: of an answer that was cut off.
+    /// Estimate of the undelivered output, in tokens: of an answer that was cut off.
     pub unseen: u64,
     /// That of the target: which of both estimates counts.
     pub vocabulary: Vocabulary,
@@ -110,8 +110,8 @@ impl Metered {
         self.counted().is_some_and(|usage| usage.input > 0) && self.output_millitokens.is_zero()
     }
 
-    /// Reported usage wins, and text that came after it is added by estimate; otherwise
-    /// `input_estimate`, where the input was not reported, plus the text seen so far and what nobody saw.
+    /// Reported usage wins, and text that came after it is added by estimate; otherwise `input_estimate`,
+    /// where the input was not reported, plus the text read so far and the estimate of undelivered output.
     pub fn usage(&self, input_estimate: u64) -> (Usage, UsageSource) {
         let late = self.output_millitokens.tokens(self.vocabulary);
         let source = if late == 0 { UsageSource::Reported } else { UsageSource::Estimated };
@@ -139,7 +139,7 @@ impl Metered {
         }
     }
 
-    /// What the provider said of the input, whatever it said of the output.
+    /// The reported input, whether or not the output was reported.
     fn known_input(&self) -> Option<Usage> {
         let placeholder = self.reported.filter(|usage| usage.input > 0);
         self.input.or(placeholder)
@@ -201,7 +201,7 @@ mod tests {
             (Metered { total: Some(500), ..text }, (10, 495), UsageSource::Estimated),
             (Metered { total: Some(3), ..whole }, (3, 0), UsageSource::Reported),
             (Metered { total: Some(0), ..whole }, (10, 5), UsageSource::Estimated),
-            // Cut off: what nobody saw is added, but not to a count that includes it.
+            // Cut off: undelivered output is added, but not to a count that includes it.
             (Metered { unseen: 90, ..text }, (10, 95), UsageSource::Estimated),
             (
                 Metered { unseen: 90, input: count(40_016, 0), ..text },

@@ -1,8 +1,7 @@
 //! Reads answers in Anthropic's dialect (`/v1/messages`).
 //!
 //! `input_tokens` leaves cached and newly cached tokens out: the input is the sum of the three. Counts of a
-//! stream are cumulative, those that are missing or null keep what was said before. The output counts
-//! thinking.
+//! stream are cumulative; missing or null ones keep their last value. The output includes thinking.
 
 use super::{
     Output, Reading, StreamEnd,
@@ -11,7 +10,7 @@ use super::{
 };
 use crate::kernel::{Usage, json::Value};
 
-/// One stream, with the counts it has told so far.
+/// One stream, with its counts so far.
 #[derive(Debug, Default)]
 pub struct AnthropicStream {
     input: Option<u64>,
@@ -37,7 +36,7 @@ impl AnthropicStream {
             "message_start" => {
                 let usage = root.get("message").and_then(|message| message.get("usage"));
                 usage.into_iter().for_each(|usage| self.take(usage));
-                // What it says of the output is the first token's.
+                // The output reported there is only the first token.
                 reading.input = self.usage(Some(0));
             }
             "content_block_start" => {
@@ -194,7 +193,7 @@ mod tests {
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// What all events of a stream say together.
+    /// All readings of a stream together.
     fn whole(stream: &str) -> (Vec<Reading>, Option<Usage>) {
         let mut state = AnthropicStream::default();
         let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
@@ -281,7 +280,7 @@ mod tests {
     }
 
     proptest! {
-        /// Counts are cumulative and any may be null: what was said last holds, nothing is added.
+        /// Counts are cumulative and any may be null: the last value holds, nothing is added.
         #[test]
         fn the_last_word_on_each_count_holds(
             words in prop::collection::vec(

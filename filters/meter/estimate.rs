@@ -1,11 +1,11 @@
 //! Estimates tokens where no count was reported: how likely a token begins at each character.
 //!
-//! A vocabulary joins what often stands together, so whether a token begins somewhere depends on the characters
-//! before: hardly ever inside `the`, almost always inside `xqz`. The weights are those probabilities, for two
-//! families of vocabularies at once, counted over text in 500 languages, code, noise and shuffled text;
-//! `README.md` beside `weights.bin` says how. They know pairs of ASCII characters, small letters by the two
-//! characters before, pairs within a script, and by itself every other character. `samples.jsonl` holds texts of
-//! each kind with their true counts.
+//! A vocabulary joins frequent sequences, so whether a token begins at a character depends on the
+//! characters before: hardly ever inside `the`, almost always inside `xqz`. The weights are those
+//! probabilities, for two families of vocabularies at once, counted over text in 500 languages, code, noise
+//! and shuffled text; `README.md` beside `weights.bin` describes how. They cover pairs of ASCII characters,
+//! small letters by the two characters before, pairs within a script, and every other character by itself.
+//! `samples.jsonl` holds texts of each kind with their true counts.
 
 #[cfg(test)]
 mod tests;

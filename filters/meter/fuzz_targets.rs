@@ -24,7 +24,7 @@ fn events(pieces: &[&[u8]]) -> Option<Vec<Event>> {
     Some(events)
 }
 
-/// The first byte says where the rest, a stream, is cut.
+/// The first byte gives the position at which the rest, a stream, is split.
 fn cut(input: &[u8]) -> (Vec<&[u8]>, &[u8]) {
     let Some((&first, stream)) = input.split_first() else { return (Vec::new(), input) };
     (stream.chunks(usize::from(first).max(1)).collect(), stream)

@@ -1,7 +1,7 @@
 //! Reads answers in Gemini's dialect (`:generateContent`). A stream's chunks have the shape of the whole
-//! answer; their counts are cumulative, so the last one holds. The output is what was said and what was
-//! thought (`candidatesTokenCount` may be missing where there were only thoughts); the input counts cached
-//! tokens and what tools put into the prompt.
+//! answer; their counts are cumulative, so the last one holds. The output is text and thoughts
+//! (`candidatesTokenCount` may be missing where there were only thoughts); the input includes cached tokens
+//! and what tools add to the prompt.
 
 use super::{
     Output, Reading, StreamEnd, estimate,
@@ -34,7 +34,7 @@ fn read_answer(root: Value<'_>) -> Reading {
     for candidate in root.get("candidates").iter().flat_map(Value::items) {
         read_candidate(candidate, &mut reading);
     }
-    // A prompt that is refused has no candidates, and is an answer all the same.
+    // A refused prompt has no candidates, but is a valid answer.
     let feedback = root.get("promptFeedback");
     if feedback.and_then(|feedback| feedback.get("blockReason")).is_some() {
         reading.finished = true;
@@ -47,7 +47,7 @@ fn read_answer(root: Value<'_>) -> Reading {
     reading
 }
 
-/// Some models count their output only at the end: until then what they say is of the input.
+/// Some models count their output only at the end: until then the counts cover the input only.
 fn count_into(usage: Value<'_>, reading: &mut Reading) {
     let spoken = ["candidatesTokenCount", "thoughtsTokenCount"];
     let counts_output = spoken.iter().any(|name| count(usage.get(name)).is_some());
@@ -198,7 +198,7 @@ mod tests {
             let _ = answer(&data);
         }
 
-        /// Whatever is said, thoughts are output and cached tokens are input.
+        /// In any answer, thoughts are output and cached tokens are input.
         #[test]
         fn counts_never_contradict_themselves(
             prompt in prop::option::of(0..1_000_000u64),

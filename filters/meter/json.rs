@@ -1,5 +1,5 @@
-//! What the readers of all dialects have in common: JSON that is read without an allocation, texts that are
-//! weighed, counts that can be believed.
+//! Shared by the readers of all dialects: reading JSON without an allocation, weighing texts, and plausible
+//! counts.
 
 use std::cell::RefCell;
 
@@ -41,7 +41,7 @@ pub(super) fn read_event(data: &[u8], reading: impl FnOnce(Value<'_>) -> Reading
     read(data, reading).unwrap_or(malformed)
 }
 
-/// Null, or an empty string, array or object: what servers send where there is nothing to say.
+/// Null, or an empty string, array or object: what servers send for an absent value.
 pub(super) fn is_empty(value: Value<'_>) -> bool {
     match value.kind() {
         JsonKind::Null => true,

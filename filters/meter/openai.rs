@@ -5,12 +5,12 @@
 //! go to the app. Data that is no JSON gives an empty [`Reading`].
 //!
 //! # What counts as usage
-//! A count is a plain integer from 0 to 2^53. Negative, fractional, larger ones and strings are
-//! taken for missing, so that the answer is estimated rather than charged by nonsense. An explicit 0
-//! is 0, but an output of 0 beside text is no count ([`Metered::counted`]). The input must be known, or
-//! follow from the total; the output is the larger of the reported one and total − input, because
-//! Gemini leaves its thinking out of the reported one. A total alone is kept as one. Some servers tell
-//! the counts in the choice.
+//! A count is a plain integer from 0 to 2^53. Negative, fractional and larger numbers and strings count as
+//! missing, so that the answer is estimated rather than charged an absurd amount. An explicit 0 is 0, but
+//! an output of 0 beside text is no count ([`Metered::counted`]). The input must be known, or follow from
+//! the total; the output is the larger of the reported one and total − input, because Gemini leaves its
+//! thinking out of the reported one. A total alone is kept as one. Some servers report the counts in the
+//! choice.
 //!
 //! [`Metered::counted`]: crate::kernel::Metered::counted
 //! Cached tokens are at most the input and reasoning tokens at most the output.

@@ -46,8 +46,8 @@ enum Data {
 }
 
 impl Event {
-    /// What the `data` lines say, joined by LF; `None` if there are none. An empty `data` line is
-    /// some data.
+    /// The contents of the `data` lines, joined by LF; `None` if there are none. An empty `data` line
+    /// counts as data.
     pub fn data(&self) -> Option<&[u8]> {
         match &self.data {
             Data::None => None,
@@ -177,7 +177,7 @@ impl Splitter {
         Event::read(raw, if marked { BYTE_ORDER_MARK.len() } else { 0 }, complete)
     }
 
-    /// Whether enough of the stream is here to tell if it begins with a byte order mark.
+    /// Whether enough of the stream has arrived to decide if it begins with a byte order mark.
     fn begin(&mut self) -> bool {
         if !self.begun && BYTE_ORDER_MARK.starts_with(&self.chunk) && self.chunk.len() < 3 {
             return false;
@@ -220,7 +220,7 @@ impl Splitter {
     }
 }
 
-/// Not fused: after `None` the next [`Splitter::push`] may bring more. An error is told once.
+/// Not fused: after `None` the next [`Splitter::push`] may bring more. An error is returned once.
 impl Iterator for Splitter {
     type Item = Result<Event, TooLong>;
 

@@ -34,7 +34,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// What a whole stream said.
+/// The readings of a whole stream.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     usage: Option<Usage>,
@@ -125,7 +125,7 @@ proptest! {
         }
     }
 
-    /// A stream with any byte changed sets nothing that can't be: no count above what is believed.
+    /// A stream with any byte changed yields nothing impossible: no count above the plausible maximum.
     #[test]
     fn a_changed_byte_makes_no_nonsense(at in any::<Index>(), byte in any::<u8>()) {
         for Case { endpoint, variants, .. } in cases() {

@@ -1,4 +1,4 @@
-//! What the user of an app is told whose conversation has reached a limit.
+//! The message for a user whose conversation has reached a limit.
 
 use crate::kernel::{
     Code, ConversationRefused, Plan, QuotaDetail, Rejection, UnixMs, reject::MAX_RETRY_AFTER,

@@ -1,4 +1,4 @@
-//! What a provider says that can't be: told to the operator once an hour for each key.
+//! Impossible values in a provider's answer: logged once an hour for each key.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -50,7 +50,7 @@ impl Oddities {
         }
     }
 
-    /// Whether the operator hears of it.
+    /// Whether it is logged.
     fn is_news(&self, exchange: &Exchange, odd: Odd) -> bool {
         let Some(target) = &exchange.served else { return false };
         let key = exchange.served_key.clone().unwrap_or_else(|| Arc::from(""));

@@ -173,7 +173,7 @@ async fn a_report_is_charged_up_to_what_is_possible() {
     let whole = outcome(200, Delivery::Whole);
     let report = |input, output| Some(Usage { input, output, ..Usage::default() });
     for (reported, tokens) in [
-        // No count of what was said, or none at all.
+        // No count of the output, or none at all.
         (report(90, 0), 97),
         (report(0, 0), 107),
         // Ten times the estimate, as templates, tools and rare scripts make it.
@@ -215,7 +215,7 @@ fn what_is_booked_knows_no_cap_but_the_largest_answer_there_is() {
     assert_eq!((usage.cached, usage.cache_write, usage.reasoning), (5096, 0, 131_072));
 }
 
-/// What Anthropic says of the input at the start of a stream holds, whatever was reserved.
+/// The input that Anthropic reports at the start of a stream holds, whatever was reserved.
 #[tokio::test]
 async fn an_input_that_was_reported_is_not_clamped_when_the_app_leaves() {
     let ledger = Arc::new(FakeLedger::default());

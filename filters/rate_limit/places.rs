@@ -1,7 +1,7 @@
 //! Requests that wait for a place of their licence.
 //!
 //! A licence at the default `concurrency` is probably an app that sends many requests in one burst, so a
-//! request waits a moment before it is refused. Waiting requests hold no body and no place.
+//! request waits a short time before it is refused. Waiting requests hold no body and no place.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ use crate::kernel::{Demand, Denied, Grant, Ledger, LicenseId, RateRefused, RateR
 /// How long a request waits for a place of its licence.
 pub const WAIT: Duration = Duration::from_secs(5);
 
-/// Requests of one licence that may wait at one time; each holds a connection.
+/// Requests of one licence that may wait at the same time; each holds a connection.
 const WAITING: usize = 4096;
 
 /// A place that was given back where no request waited yet, or by a request that vanished, is not

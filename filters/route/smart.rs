@@ -1,9 +1,9 @@
 //! Scores how hard a request is; a smart model sends it to its simple or its complex tier accordingly.
 //!
-//! A pure function of the request, without calls or state, and with bounded work: 1.5 KiB of what
-//! the user wrote, however long the request. The hardest of the user's turns decides: the last one, the first
-//! one, which says what a conversation is about, and those between as far as the bound reaches. So a
-//! conversation that began hard stays with its model, and with the provider's cache of it.
+//! A pure function of the request, without calls or state, and with bounded work: 1.5 KiB of the user's
+//! text, however long the request. The hardest of the user's turns decides: the last one, the first one,
+//! which sets the subject, and those between as far as the bound reaches. So a conversation that began hard
+//! stays with its model, and with the provider's cache of it.
 
 mod features;
 mod hashed_terms;
@@ -54,8 +54,8 @@ fn hardest(turns: &[Cow<'_, str>]) -> f32 {
     hardest.unwrap_or_else(|| features::evidence("", 0))
 }
 
-/// Evidence from what stands around the user's words. Apps send most of it with every request, so
-/// none of it decides alone, but an explicit wish for thought.
+/// Evidence beside the user's words. Apps send most of it with every request, so none of it decides alone,
+/// except an explicit request for reasoning.
 fn around(prompt: &PromptText<'_>) -> f32 {
     let if_so = |is: bool, weight: f32| if is { weight } else { 0.0 };
     let length = match prompt.output_cap {

@@ -1,5 +1,5 @@
-//! The dashboard's page: the files of `dashboard/`, embedded when the program is built. They hold no data,
-//! so they are served before anybody has logged in.
+//! The dashboard: the files of `dashboard/`, embedded at build time. They hold no data, so they are served
+//! without a login.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,7 @@ use super::answer;
 pub const ASSETS: &str = "/assets/";
 const INDEX: &str = "index.html";
 
-/// Everything of the page comes from this listener, nothing of it stands in the page itself, and nobody
-/// frames it.
+/// The page loads everything from this listener, has no inline script or style, and cannot be framed.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; \
@@ -110,7 +109,7 @@ pub enum PreferredEncoding {
     Either,
 }
 
-/// What `Accept` says; what is not named is not preferred, so that `*/*` is as good as nothing.
+/// The preferred encoding in `Accept-Encoding`. Only names count: `*/*` is no preference.
 pub fn preferred(headers: &HeaderMap) -> PreferredEncoding {
     let (mut html, mut json) = (0.0, 0.0);
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());

@@ -1,4 +1,4 @@
-//! Authentication of the admin listener: who may read and who may act.
+//! Authentication of the admin listener: who may read and who may change.
 //!
 //! Where a token is configured, or the listener is off loopback, a request carries the token as a bearer
 //! token, or a browser the cookie of a session. `Host` must be a known name, so that a page that rebinds its
@@ -120,7 +120,7 @@ impl<'a> Caller<'a> {
         self.host().is_some_and(|host| {
             let name = name_of(host);
             let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-            // Nobody can make an address of ours theirs, other than a name.
+            // Unlike a name, a local address cannot be rebound by DNS.
             name.eq_ignore_ascii_case("localhost")
                 || literal.is_ok_and(|ip| {
                     ip.is_loopback()

@@ -29,7 +29,7 @@ pub struct FeedTicket {
 
 impl AdminApp {
     /// # Errors
-    /// Who asks may not look, or there are too many feeds.
+    /// Without authentication, or above the limit of feeds.
     pub(super) fn ticket(
         &self,
         session: &ServerSession,
@@ -50,17 +50,17 @@ impl AdminApp {
         Ok(FeedTicket { pass, place, events })
     }
 
-    /// Tells what happens until somebody has had enough: the reader, the session, the process. The
-    /// connection serves nothing else.
+    /// Sends events until the reader leaves, the session ends or the process stops. The connection serves
+    /// nothing else.
     pub(super) async fn feed(&self, mut session: ServerSession, ticket: FeedTicket) {
         let FeedTicket { pass, place, mut events } = ticket;
         session.set_keepalive(None);
         socket_options::set_cork(&session, SAVED_UP);
-        let told = match self.begin(&mut session).await {
-            Ok(told) => told,
+        let sent = match self.begin(&mut session).await {
+            Ok(sent) => sent,
             Err(_) => return,
         };
-        // What was told at the beginning may come once more in the next event, or the one after it.
+        // The first two events may repeat requests of the initial event.
         let mut repeats = 2;
         // The successor has a feed of its own.
         let handed_over = self.phase.is_handed_over();
@@ -82,7 +82,7 @@ impl AdminApp {
             }
             let bytes = if repeats > 0 && !event.requests.is_empty() {
                 repeats -= 1;
-                self.without(&event, &told)
+                self.without(&event, &sent)
             } else {
                 event.bytes
             };
@@ -98,7 +98,7 @@ impl AdminApp {
         drop(place);
     }
 
-    /// The head and the first event; the ids of what it told.
+    /// Sends the head and the initial event; returns the ids of its requests.
     async fn begin(&self, session: &mut ServerSession) -> pingora_core::Result<Vec<u64>> {
         let head = answer(StatusCode::OK, "text/event-stream; charset=utf-8", Bytes::new());
         let (mut head, _): (_, Bytes) = head.into_parts();
@@ -124,9 +124,9 @@ impl AdminApp {
         Ok(recent.iter().map(|seen| seen.id).collect())
     }
 
-    /// An event without the requests that were told already.
-    fn without(&self, event: &FeedEvent, told: &[u64]) -> Bytes {
-        let rest = event.requests.iter().filter(|seen| !told.contains(&seen.id));
+    /// An event without the requests that were sent before.
+    fn without(&self, event: &FeedEvent, sent: &[u64]) -> Bytes {
+        let rest = event.requests.iter().filter(|seen| !sent.contains(&seen.id));
         self.hub.event(event.totals, rest.map(|seen| seen.to_json()).collect())
     }
 }

@@ -29,10 +29,10 @@ use crate::{
 
 /// Between two events.
 const TICK: Duration = Duration::from_millis(250);
-/// Without news the totals are told all the same, which keeps the connection open and shows that somebody
-/// is there.
+/// Without new requests the totals are sent at this interval, which keeps the connection open and shows
+/// that the gateway is alive.
 const QUIET: Duration = Duration::from_secs(2);
-/// Feeds at one time.
+/// Maximum number of open feeds.
 pub(super) const MOST: usize = 256;
 /// Events a feed may lag behind before it is cut off.
 const LAG: usize = 8;
@@ -44,11 +44,11 @@ pub struct FeedBroadcaster {
     open: Arc<AtomicUsize>,
 }
 
-/// What is told at one tick.
+/// What one tick sends.
 #[derive(Clone)]
 pub(super) struct FeedEvent {
     pub bytes: Bytes,
-    /// The same, for a feed that has just begun and told some of it already.
+    /// The same requests, for a feed whose initial event had some of them already.
     pub requests: Arc<VecDeque<Arc<RecentRequest>>>,
     pub totals: Totals,
 }
@@ -78,13 +78,13 @@ impl FeedBroadcaster {
         let events = self.events.lock();
         let events = events.as_ref()?;
         if events.receiver_count() == 0 {
-            // Events that had no listener are not told later.
+            // Discards events that had no receiver.
             self.telemetry.live.fresh();
         }
         Some(events.subscribe())
     }
 
-    /// Tells what is new; whether anything was told.
+    /// Sends what is new; whether there was anything to send.
     fn tick(&self, is_due: bool) -> bool {
         let events = self.events.lock();
         let Some(events) = events.as_ref().filter(|events| events.receiver_count() > 0) else {
@@ -126,15 +126,15 @@ pub struct FeedTicker {
 impl BackgroundService for FeedTicker {
     async fn start(&self, _shutdown: ShutdownWatch) {
         let mut ticks = tokio::time::interval(TICK);
-        // After a pause there are no more than four a second either.
+        // Still at most four a second after a pause.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = Instant::now();
+        let mut last_sent = Instant::now();
         while !self.phase.is_draining() {
             ticks.tick().await;
             self.hub.telemetry.failures.flush();
             self.hub.telemetry.failed_attempts.flush();
-            if self.hub.tick(told.elapsed() >= QUIET) {
-                told = Instant::now();
+            if self.hub.tick(last_sent.elapsed() >= QUIET) {
+                last_sent = Instant::now();
             }
         }
         self.hub.close();

@@ -1,6 +1,7 @@
-//! Wrong admin tokens are counted: by address, and all together. After several, further wrong ones get 429 with
-//! a wait instead of 401. The right token always passes, or a stranger behind the same proxy could keep the
-//! operator's monitoring out; tokens have 16 characters or more, which no rate of guessing finds.
+//! Wrong admin tokens are counted by address and in total. After several, further wrong ones get 429 with a
+//! wait instead of 401. The right token always passes, so that a client behind the same proxy cannot lock
+//! the operator's monitoring out; tokens have 16 characters or more, which are not found by guessing at any
+//! rate.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -114,7 +115,7 @@ impl Inner {
     }
 }
 
-/// Whoever has one address of a network in IPv6 has all of them.
+/// In IPv6 a client has a whole network of addresses.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,4 +1,4 @@
-//! `/metrics`: what only this moment tells is put in, then all of it is written out.
+//! `/metrics`: updates the gauges, then writes all metrics.
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
-//! `POST /api/reload`: reads the file again now. `{"dry_run": true}` only says what would change; with `text`, if
-//! another text stood in the file. `{"file": PATH}` is refused where the gateway runs with another file.
+//! `POST /api/reload`: reads the file again. `{"dry_run": true}` reports what would change; with `text`,
+//! what another text in the file would change. `{"file": PATH}` is refused if the gateway runs with another
+//! file.
 
 use std::path::Path;
 

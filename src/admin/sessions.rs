@@ -1,6 +1,6 @@
-//! Browsers that have logged in. A browser keeps a random number in a cookie; the gateway keeps its hash, and the
-//! hash of number and token together, so that neither can be had from what lies on the disk. Sessions outlive a
-//! restart; they end with the token they were opened by.
+//! Browser sessions. A browser keeps a random number in a cookie; the gateway stores its hash, and the hash
+//! of number and token together, so that neither can be derived from the file. Sessions survive a restart;
+//! they end with the token that opened them.
 
 use std::{
     collections::HashMap,
@@ -45,7 +45,7 @@ pub struct Sessions {
 struct Session {
     begun: UnixMs,
     used: UnixMs,
-    /// When the file was last told of `used`.
+    /// When `used` was last written to the file.
     noted: UnixMs,
     /// Of the cookie's secret and the token that opened the session.
     binding: TokenDigest,
@@ -183,7 +183,7 @@ impl Sessions {
     }
 }
 
-/// Readable by the gateway's user alone, and whole at every moment.
+/// Readable by the gateway's user only, and replaced atomically.
 fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let mut name = file.as_os_str().to_owned();
@@ -210,8 +210,8 @@ fn from_hex(text: &str) -> Option<TokenDigest> {
     Some(print)
 }
 
-/// Cookies don't tell ports of a host apart: of two gateways there, each has a name of its own, or one's
-/// login would end the other's. It stays the same through restarts and upgrades.
+/// Cookies are not separated by port: each gateway on a host has a cookie name of its own, or a login at
+/// one would end the session at another. The name stays the same over restarts and upgrades.
 pub fn cookie_name(headers: &HeaderMap, settings: &Settings) -> String {
     // In containers, two may differ by the port alone at which the browser finds them.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -282,7 +282,7 @@ mod tests {
         let secret = sessions.begin(token, START).unwrap();
         assert!(of(&secret, &token, later(START, IDLE)).is_none());
         let (id, _) = of(&secret, &token, later(START, IDLE / 2)).unwrap();
-        // Who only looks whether it goes on does not keep it alive.
+        // Checking a session does not prolong it.
         assert!(sessions.holds(&id, &[token], later(START, IDLE)));
         assert!(!sessions.holds(&id, &[token], later(START, IDLE / 2 + IDLE)));
         sessions.end(&with(&secret));

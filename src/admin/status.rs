@@ -40,14 +40,14 @@ impl AdminApp {
                     "name": &**provider.name(),
                     "dialect": provider.settings.dialect.name(),
                     "state": provider_state(provider, now),
-                    "sick_for_ms": provider.breaker().sick_for_ms(now),
+                    "sick_for_ms": provider.breaker().faulty_for_ms(now),
                     "why": provider_why(provider),
                     "spent_today": dollars(snapshot.budgets.spent(index, today)),
                     "budget": provider.settings.budget.map(dollars),
                 })
             })
             .collect();
-        status.insert("spent_today".into(), json!(dollars(snapshot.budgets.whole(today))));
+        status.insert("spent_today".into(), json!(dollars(snapshot.budgets.total(today))));
         status.insert("budget".into(), json!(snapshot.settings.budget.map(dollars)));
         status.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
         status.insert("now".into(), json!(&*today.to_rfc3339()));
@@ -70,7 +70,7 @@ impl AdminApp {
     ) -> Map<String, Value> {
         let telemetry = &snapshot.telemetry;
         let (live, neighbours) = (&telemetry.live, &telemetry.live.neighbours);
-        // Before the list: what ends meanwhile is in both rather than in neither.
+        // Before the list: a request that ends in between is in both rather than in neither.
         let mut in_flight = telemetry.in_flight();
         let mut status = match whose {
             Some(GatewayFilter::Own) => live.own(),
@@ -217,7 +217,7 @@ fn keys(
             "since": since.map(|since| since.to_rfc3339().to_string()),
             "for_ms": key.resting_for_ms(now),
             "models": models,
-            "fails_for_ms": provider.account(key).sick_for_ms(now),
+            "fails_for_ms": provider.account(key).faulty_for_ms(now),
             "requests": key.health.requests.load(Relaxed),
             "errors": key.health.errors.load(Relaxed),
             "failed_in_a_row": key.health.failed_in_a_row.load(Relaxed),

@@ -62,8 +62,8 @@ impl AdminApp {
     }
 }
 
-/// `licenses`: the dearest of the month; `seen`: those that asked last. `last_use` knows the moment where it is later than
-/// the day that is stored.
+/// `licenses`: the most expensive of the month; `seen`: those that asked last. `last_use` has the time
+/// where it is later than the stored day.
 fn listed(rows: Vec<DailyRow>, last_use: impl Fn(&LicenseId) -> Option<UnixMs>) -> Value {
     let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     for row in rows {

@@ -1,5 +1,4 @@
-//! Bad days of a provider, and of a buyer who makes them, on a clock of the test: what they come to in the books of
-//! an operator with a budget of $20 a day.
+//! Simulates faulty days of a provider, and buyers that provoke them, against a budget of $20 a day.
 
 use std::{
     sync::Arc,
@@ -84,7 +83,7 @@ impl Operator {
         self.target.price.as_ref().map_or(0, |price| price.cost(&usage))
     }
 
-    /// Somebody gets an answer.
+    /// One request of the licence is answered.
     fn serve(&self, license: &LicenseId, second: u64) {
         let (at, now) = self.at(second);
         assert!(self.budgets.may_ask(license, now).is_ok(), "refused at {second} s");
@@ -110,7 +109,7 @@ impl Operator {
     }
 
     fn spent(&self) -> f64 {
-        self.budgets.whole(self.noon) as f64 / DOLLAR as f64
+        self.budgets.total(self.noon) as f64 / DOLLAR as f64
     }
 }
 
@@ -118,8 +117,8 @@ fn license(number: u8) -> LicenseId {
     LicenseId([number; 32])
 }
 
-/// As many at one time as a plan allows by default, as soon as one ends the next, for an hour, while others are
-/// served: what that licence wastes is bounded, and they never find the budget spent.
+/// For an hour one licence keeps as many requests open as its plan allows, each of which times out, while
+/// others are served: its waste is bounded, and the others never find the budget exhausted.
 #[test]
 fn one_licence_that_provokes_timeouts_for_an_hour_has_nobody_else_refused() {
     const AT_ONCE: u64 = 16;

@@ -2,7 +2,7 @@
 
 use gatekeeper_filters::kernel::{Period, UnixMs};
 
-/// The first moment of the day of `now`.
+/// Start of the day of `now`.
 pub(super) fn start(now: UnixMs) -> u64 {
     Period::Day.window(now).start.0
 }

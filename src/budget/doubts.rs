@@ -1,5 +1,5 @@
-//! Requests that a target may have worked on although it answered no request at the time. If it answers one
-//! within a minute, their possible cost is booked.
+//! Requests that a target may have worked on although it answered none at the time. If it answers one
+//! within a minute, their estimated cost is counted.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::unseen_tokens::WORKS;
 
-/// More than this at one time are given up, oldest first.
+/// Above this number the oldest are dropped.
 const MOST: usize = 4_096;
 
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl DoubtfulRequests {
         self.count.store(waiting.len(), Relaxed);
     }
 
-    /// A target has answered somebody: it worked on these.
+    /// The target has answered a request: returns those it presumably worked on.
     pub fn prove(&self, label: &str, now: Instant) -> Vec<Record> {
         if self.count.load(Relaxed) == 0 {
             return Vec::new();

@@ -37,16 +37,16 @@ enum Hides {
     Nothing,
 }
 
-/// One answer as it would be, were it heard out.
+/// An answer as the provider would produce it in full.
 struct Answer {
     input: f64,
-    /// Seconds of thinking and of speaking.
+    /// Seconds of reasoning and of output.
     thinks: f64,
     speaks: f64,
     /// Tokens a second of each.
     thought: f64,
     speech: f64,
-    /// What the estimate makes of one spoken token.
+    /// Estimated tokens per visible token.
     estimate: f64,
     hides: Hides,
 }
@@ -69,7 +69,7 @@ impl Answer {
         self.thinks + self.speaks
     }
 
-    /// Hidden and spoken tokens until a moment.
+    /// Hidden and visible tokens produced by a time.
     fn made(&self, at: f64) -> (f64, f64) {
         let share = at / self.seconds();
         match self.hides {
@@ -146,7 +146,8 @@ fn hanging_up_at_random_is_never_nearly_free_and_never_a_trap() {
     }
 }
 
-/// A stream that says two words and hangs for a minute costs its input and those, where nothing is hidden.
+/// A stream that delivers two words and stalls for a minute costs its input and those words, where nothing
+/// is hidden.
 #[test]
 fn a_stream_that_hangs_costs_what_was_delivered() {
     let (pace, start) = (UnseenRate::default(), Instant::now());

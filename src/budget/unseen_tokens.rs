@@ -22,9 +22,9 @@ const START_MOST: u64 = 4_096;
 const DECAY: f64 = 0.98;
 /// Answers that the percentile is taken of.
 const RECENT: usize = 64;
-/// A target that answered somebody so shortly before is taken to work on what it does not answer.
+/// A target that answered a request this recently is assumed to work on those it does not answer.
 pub const WORKS: Duration = Duration::from_secs(60);
-/// Shorter answers say nothing of a pace.
+/// Shorter answers give no usable rate.
 const LEAST_SECONDS: f64 = 0.001;
 
 /// All targets that ever answered, by label.

@@ -13,7 +13,7 @@ const HOUR_MS: u64 = 3_600_000;
 /// Licences that a shard remembers; beyond that, those without anything of today or the last hour are
 /// forgotten, and then all.
 const MOST: usize = 100_000 / SHARDS;
-/// Timeouts that are told apart.
+/// Timeouts counted individually.
 const COUNTED: usize = 4;
 
 /// By licence, in shards: each request looks.
@@ -31,7 +31,7 @@ impl Default for WasteTracker {
 
 #[derive(Default)]
 struct Waste {
-    /// First moment of the day that `spent` is of.
+    /// Start of the day that `spent` belongs to.
     day: u64,
     /// Picodollars.
     spent: u64,

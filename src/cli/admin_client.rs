@@ -1,4 +1,5 @@
-//! One order to the admin listener of the running gateway: HTTP/1.1, in TLS where it speaks that, one connection.
+//! One request to the admin listener of the running gateway: HTTP/1.1, over TLS if the listener has it, one
+//! connection.
 
 mod pinned_tls;
 
@@ -28,11 +29,11 @@ const TRIES: usize = 2;
 
 pub enum AdminResponse {
     Answered(ApiResponse),
-    /// Nobody listens there.
+    /// No process listens there.
     Nobody(io::Error),
-    /// Who listens there is no gateway.
+    /// The process that listens there is not a gateway.
     Stranger(String),
-    /// Somebody does, and it is not known what became of the order.
+    /// The connection failed, and the outcome of the request is unknown.
     Failed(String),
 }
 
@@ -76,7 +77,7 @@ pub fn gateway(settings: &Settings, path: &str, body: &[u8]) -> AdminResponse {
     AdminResponse::Failed(last)
 }
 
-/// The connection, in TLS where the listener speaks it.
+/// The connection, over TLS if the listener has it.
 ///
 /// # Errors
 /// TLS can't be begun.
@@ -117,7 +118,7 @@ fn exchange(
     }
 }
 
-/// `None` for what no gateway says.
+/// `None` for anything that a gateway never answers.
 fn read(bytes: &[u8]) -> Option<ApiResponse> {
     let head = memchr::memmem::find(bytes, b"\r\n\r\n")?;
     let line = std::str::from_utf8(&bytes[..head]).ok()?.lines().next()?;

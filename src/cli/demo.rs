@@ -29,7 +29,7 @@ const CONFIG: &str = include_str!("../../conf/gatekeeper.yaml");
 const PACE: Duration = Duration::from_millis(700);
 
 /// # Errors
-/// No port or directory can be had.
+/// No free port, or no temporary directory.
 pub fn run(args: DemoArgs, registry: Registry) -> anyhow::Result<()> {
     let (mut settings, _) = config::parse(CONFIG, &registry, Secrets::Required)
         .map_err(|_| anyhow::anyhow!("the built-in configuration is broken"))?;
@@ -109,7 +109,7 @@ fn introduce(settings: &Settings, key: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// A buyer who never tires: every few requests one that streams.
+/// Endless traffic of one buyer; every few requests one that streams.
 fn traffic(address: SocketAddr, key: &str) {
     for turn in 0u64.. {
         thread::sleep(PACE);

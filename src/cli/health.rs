@@ -41,7 +41,7 @@ pub struct HealthArgs {
 }
 
 /// # Errors
-/// Nobody could be asked.
+/// No gateway answers.
 pub fn run(
     args: &HealthArgs,
     registry: &Registry,

@@ -190,7 +190,7 @@ pub fn settings(
 }
 
 /// # Errors
-/// Nobody could be asked.
+/// No gateway answers.
 pub fn run(
     args: &LicensesArgs,
     settings: &Settings,

@@ -144,7 +144,7 @@ fn ask(
     if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
         bail!("prompts test --run: expected a licence key on standard input");
     }
-    // Where apps reach it, which is told like where operators do.
+    // The address for apps, in the same form as the one for operators.
     let (listen, tls) = (settings.server.listen, settings.server.tls.clone());
     let place = AdminSettings { listen, tls, ..settings.admin.clone() };
     let address = admin_client::address(&Settings { admin: place.clone(), ..settings.clone() });

@@ -1,4 +1,4 @@
-//! `gatekeeper reload`: has the running gateway read its file again, or tells what that would change.
+//! `gatekeeper reload`: has the running gateway read its file again, or reports what that would change.
 
 use std::{io::Write, path::Path, process::ExitCode};
 
@@ -42,7 +42,7 @@ pub fn run(
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
     let file = &args.file.path()?;
-    // Says where the gateway is; a file with problems it would refuse anyway.
+    // Only the address is needed; a file with problems is refused by the gateway.
     let settings = match config::load_with(file, registry, Secrets::MayBeAbsent) {
         Ok((settings, _)) => settings,
         Err(problems) => {

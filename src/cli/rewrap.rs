@@ -1,9 +1,9 @@
 //! From one KEK to the next: seals every secret of a configuration file under `vault.kek`, in
 //! place. Only the sealed strings change; comments and formatting stay byte for byte.
 //!
-//! The pepper in use is written into the file in the same step, so licences keep their counts. The
-//! new file is checked (it opens to the same secrets) before it replaces the old one by a rename:
-//! whatever moment the power goes, the file is the old or the new one, whole.
+//! The pepper in use is written into the file in the same step, so licences keep their counts. The new file
+//! is checked (it opens to the same secrets) before it replaces the old one by a rename: after a power
+//! failure the file is complete, either the old or the new one.
 
 use std::{
     collections::BTreeMap,

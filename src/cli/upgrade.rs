@@ -21,7 +21,7 @@ use crate::{
 
 /// How long the program may take to check the configuration.
 const CHECK: Duration = Duration::from_secs(10);
-/// How long nothing may be heard of what goes on.
+/// How long the upgrade may go without a report.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// # Errors
@@ -69,7 +69,8 @@ pub fn upgrade(
     }
 }
 
-/// What the new program says of the configuration: its problems are told here, not in the gateway's log.
+/// Runs the new program's `check` on the configuration: its problems are shown here, not in the gateway's
+/// log.
 fn check(program: &Path, config: &Path) -> anyhow::Result<()> {
     let unchanged = "nothing was changed";
     let mut child = Command::new(program)

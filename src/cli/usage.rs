@@ -1,4 +1,5 @@
-//! `gatekeeper usage`: who used how much in a month, what it cost, and what the plans bring in.
+//! `gatekeeper usage`: usage of a month by licence, plan, model or day, its cost, and the income of the
+//! plans.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,7 +82,7 @@ pub fn write(settings: &Settings, args: &UsageArgs, out: &mut dyn Write) -> anyh
     let mut table = UsageTable::new(args.by, &rows, &settings.plan_prices);
     // A program that reads it names licences by their ids.
     table.is_short = !args.csv;
-    // At once: whoever reads only the first lines (`| head`) has them all.
+    // Written at once: a reader of the first lines only (`| head`) gets them complete.
     let mut text = Vec::new();
     if args.csv { table.write_csv(&mut text) } else { table.write_aligned(&mut text) }?;
     Ok(out.write_all(&text)?)

@@ -275,7 +275,7 @@ fn vault(
     };
     let (kek, previous) = (load("kek"), load("previous"));
     if previous.is_none() && view.node("previous").is_some() {
-        // Half a vault would tell that secrets do not open which do.
+        // With half a vault, secrets that do open would be reported as failing.
         return None;
     }
     let mut vault = VaultKeys { kek: kek?, previous, pepper: None };

@@ -16,7 +16,7 @@ pub struct Position {
 /// The first character of the file; also stands for the file as a whole.
 pub const START: Position = Position { line: 1, column: 1 };
 
-/// One thing to mend. The message is for the operator and never holds any part of a secret.
+/// One problem to fix. The message is for the operator and never contains any part of a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     pub line: usize,
@@ -82,7 +82,7 @@ pub struct Problems {
     pub list: Vec<Diagnostic>,
     /// Found on the way; shown by `check` as well.
     pub warnings: Vec<Warning>,
-    /// What was read: mended, any of them may end the problems.
+    /// The files that were read: a change in any of them may resolve the problems.
     pub files: SourceFiles,
 }
 

@@ -16,7 +16,7 @@ pub fn wrong(bytes: &[u8], good: usize) -> (Position, String) {
     (place, message)
 }
 
-/// The first NUL character and what to do about it; none in UTF-16, which is told as such.
+/// The position of the first NUL character and how to fix it; none in UTF-16, which is reported as such.
 pub fn nul(bytes: &[u8]) -> Option<(Position, String)> {
     let at = bytes.iter().position(|byte| *byte == 0)?;
     let message = "holds NUL characters: if it was saved as UTF-16, save it as UTF-8";

@@ -73,7 +73,7 @@ fn masked(line: &str) -> String {
     if cut == text { text } else { stars(&text) }
 }
 
-/// Covers the value that begins after a colon, unless it only says where the secret is.
+/// Masks the value that begins after a colon, unless it only names the place of a secret.
 fn cover(out: &mut [char], from: usize) {
     let Some(start) = (from..out.len()).find(|at| !out[*at].is_whitespace()) else { return };
     let quote = Some(out[start]).filter(|letter| matches!(letter, '"' | '\''));

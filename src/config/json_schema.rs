@@ -1,5 +1,5 @@
-//! The description as a JSON schema (draft 2020-12), for editors. It takes what `check` takes, as
-//! far as a schema can tell; what this version does not have is left out.
+//! The definition as a JSON schema (draft 2020-12), for editors. It accepts what `check` accepts, as far as
+//! a schema can express it; removed fields are left out.
 
 use serde_json::{Map, Value, json};
 

@@ -178,7 +178,7 @@ fn decimal(text: &str, places: usize) -> Option<u64> {
 /// Dollars per million tokens, as picodollars per token.
 ///
 /// # Errors
-/// Anything but a number that is not negative, and what can't be told exactly.
+/// Anything but a non-negative number, and numbers with too many decimals.
 pub fn token_price(text: &str) -> Result<u64, String> {
     // Far above any price, and a billion tokens of it still fit.
     const MOST: u64 = 1_000_000;

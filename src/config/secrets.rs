@@ -1,5 +1,5 @@
-//! Secrets of the configuration: `sealed:v1:...`, `env:NAME`, `file:PATH`. The one place that
-//! reads them; messages say which is wrong and why, never what it holds.
+//! Secrets of the configuration: `sealed:v1:...`, `env:NAME`, `file:PATH`. The only place that reads them;
+//! messages name the field and the cause, never the content.
 
 use std::{
     fs::{self, File},
@@ -23,8 +23,8 @@ pub(super) const ABSENT: &str = "absent";
 
 /// Whether secrets that are not on this machine are a problem.
 ///
-/// `check` runs in places that must not have them (a laptop, a build server); there an unset
-/// variable or a missing file is a warning. Whoever starts a gateway needs them.
+/// `check` runs in places that must not have the secrets (a laptop, a build server); there an unset
+/// variable or a missing file is a warning. To start a gateway they are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {
     Required,

@@ -36,7 +36,7 @@ pub struct Settings {
     pub budget: Option<u64>,
     /// Hundredths of a percent of a day's budget that one licence may waste.
     pub waste_per_licence: u64,
-    /// What plans cost their buyers, for those that say so.
+    /// Prices of the plans that state one.
     pub plan_prices: Vec<PlanPrice>,
     pub filters: Vec<FilterUse>,
     /// Line of each filter in the file, and of the `filters` list itself; for problems.
@@ -67,7 +67,7 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// Whether peers can be told apart by their addresses.
+    /// Whether clients can be distinguished by address.
     pub fn limits_by_address(&self) -> bool {
         !self.behind_tls || !self.trusted_proxies.is_empty()
     }
@@ -87,10 +87,10 @@ pub struct ServerLimits {
     pub body: u64,
     /// From the first byte of a request to the end of its headers. Default 10 s.
     pub header_timeout: Duration,
-    /// Bytes of memory that requests and answers hold at one time; default: an eighth of the memory there is,
-    /// 256 MiB at most.
+    /// Bytes of memory that requests and answers may hold in total; default: an eighth of the memory, 256
+    /// MiB at most.
     pub buffered: Option<u64>,
-    /// Requests to providers open at one time; default: what half of the memory carries.
+    /// Requests to providers open at the same time; default: what half of the memory carries.
     pub requests: Option<u64>,
     /// Of one address, while less than half of the room is free; default: a quarter of the room.
     pub connections_per_address: Option<usize>,
@@ -104,7 +104,7 @@ pub struct AdminSettings {
     /// Opens what GET shows and nothing else.
     pub read_token: Option<SecretString>,
     pub tls: Option<Tls>,
-    /// Something in front of the listener speaks TLS, or the network is a private one.
+    /// A proxy in front of the listener terminates TLS, or the network is private.
     pub behind_tls: bool,
     /// `token: none`: that there is none is meant.
     pub no_token: bool,
@@ -127,7 +127,7 @@ pub struct RedisSettings {
     /// It may hold a password.
     pub url: SecretString,
     pub on_store_down: OnStoreDown,
-    /// A server that evicts keys or keeps nothing on a disk is taken all the same.
+    /// Accept a server that evicts keys or does not persist them.
     pub unsafe_eviction: bool,
 }
 
@@ -155,7 +155,7 @@ pub struct LicenseCacheSettings {
     pub fresh: Duration,
     /// After that, served while the shop is asked again. Default 72 h.
     pub stale: Duration,
-    /// A no, the first time. Default 60 s.
+    /// How long a refusal is cached the first time. Default 60 s.
     pub negative: Duration,
 }
 
@@ -179,7 +179,7 @@ pub struct IssuedAccount {
 #[derive(Debug, Clone)]
 pub struct ShopAccount {
     pub base: BaseUrl,
-    /// Most calls in so many milliseconds, where the configuration says so.
+    /// Maximum number of calls in this many milliseconds, if configured.
     pub budget: Option<(usize, u64)>,
     pub source: ShopSource,
 }
@@ -214,9 +214,9 @@ pub struct ProviderSettings {
 const WITHOUT_USER: [&str; 2] = ["api.mistral.ai", "generativelanguage.googleapis.com"];
 
 impl ProviderSettings {
-    /// The member of a request that names the provider's customer's user: `safety_identifier` has taken the
-    /// place of `user` at OpenAI (<https://platform.openai.com/docs/api-reference/chat/create>), those who
-    /// speak its dialect have `user`, Anthropic has `metadata.user_id`, Gemini has none.
+    /// The field of a request that identifies the end user: at OpenAI `safety_identifier` has replaced
+    /// `user` (<https://platform.openai.com/docs/api-reference/chat/create>), other providers of its
+    /// dialect have `user`, Anthropic has `metadata.user_id`, Gemini has none.
     pub fn identity_field(&self, endpoint: Endpoint) -> Option<&'static str> {
         match (endpoint, &*self.base.host) {
             (Endpoint::Messages, _) => Some("metadata"),
@@ -228,7 +228,7 @@ impl ProviderSettings {
     }
 }
 
-/// How images count, as the file says it.
+/// How images are counted, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageSetting {
     /// The rule of a dialect; what it makes of a model depends on its name.
@@ -301,7 +301,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// With what a model says of its own.
+    /// With the overrides of a model.
     pub fn of(self, model: &ModelTimeouts) -> Self {
         Self {
             connect: self.connect,

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What tells one state of a file from another. Seconds and nanoseconds; `changed` moves with its permissions, too.
+/// Distinguishes states of a file. Seconds and nanoseconds; `changed` covers its permissions, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStamp {
     device: u64,

@@ -1,8 +1,9 @@
 //! What is probably wrong with a text that is no YAML, and where.
 //!
-//! A parser says where it could not go on, which is often a line too late, and in words about itself. Here the text
-//! is looked at once more for the mistakes that people make: a character that only looks like a space, a quote or
-//! bracket that is not closed, `*` and `${X}` in plain text, a missing colon or space, an odd indentation.
+//! A parser reports where it could not continue, which is often a line too late, and in terms of its
+//! grammar. Here the text is searched for the usual mistakes: a character that only looks like a space, a
+//! quote or bracket that is not closed, `*` and `${X}` in plain text, a missing colon or space, an odd
+//! indentation.
 
 use super::{
     diagnostics::{Diagnostic, Position},

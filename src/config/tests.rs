@@ -567,7 +567,7 @@ fn mutate(node: &yaml::Node, text: &str, broken: &mut Vec<String>) {
         text
     };
     for entry in node.entries() {
-        // A misspelt field; below maps of names it is a name that nobody knows any more.
+        // A misspelt field; in a map of names it becomes an undefined name.
         broken.push(put(&entry.key_span, &format!("{} x", entry.key)));
         broken.push(put(&entry.key_span, "\"\""));
         broken.push(put(&entry.key_span, &format!("{k}: 1, {k}", k = entry.key)));

@@ -61,7 +61,7 @@ fn expected(shape: &FieldType, path: &str) -> String {
     }
 }
 
-/// The shape that a value fits, or the one that says best what is wrong with it.
+/// The type that a value fits, or the one with the most useful error message.
 fn alternative<'a>(node: &Node, shapes: &'a [FieldType]) -> Option<&'a FieldType> {
     let kin: Vec<&FieldType> = shapes.iter().filter(|shape| same_kind(node, shape)).collect();
     if kin.len() == 1 {

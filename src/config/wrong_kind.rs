@@ -1,4 +1,4 @@
-//! What is said of a value of the wrong kind: what it looks like, and what was probably meant.
+//! Hints for a value of the wrong type: what it looks like, and what was probably meant.
 
 use super::{
     diagnostics::Position,

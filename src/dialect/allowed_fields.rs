@@ -15,7 +15,7 @@ use gatekeeper_filters::kernel::{
 /// - `prompt_cache_retention` keeps buyers' text in the seller's account for a day.
 /// - `moderation` has another model read the request, and its verdicts counted in the seller's account.
 ///
-/// `prompt_cache_key` passes: it only says which requests begin alike, and makes input cheaper.
+/// `prompt_cache_key` passes: it only marks requests with a common prefix, and makes input cheaper.
 const CHAT: &[&str] = &[
     "model",
     "messages",
@@ -90,8 +90,8 @@ const MESSAGES: &[&str] = &[
     "cache_control",
 ];
 
-/// Gemini's; the model stands in the path. `toolConfig` passes with `functionCallingConfig` alone: it says which
-/// of the app's functions must be called; the rest of it is for tools that Google hosts.
+/// Gemini's; the model is in the path. `toolConfig` passes with `functionCallingConfig` only, which names
+/// the app's functions that must be called; the rest of it concerns tools that Google hosts.
 const GENERATE: &[&str] =
     &["contents", "systemInstruction", "tools", "toolConfig", "safetySettings", "generationConfig"];
 
@@ -145,7 +145,7 @@ pub fn passes(endpoint: Endpoint, name: &[u8]) -> bool {
     list.iter().any(|known| known.as_bytes() == name)
 }
 
-/// Leaving it out is what it asks for: nobody misses it.
+/// Removing the member has the effect that its value asks for.
 pub fn changes_nothing(value: &Value<'_>) -> bool {
     value.is_null() || value.as_bool() == Some(false)
 }
@@ -259,7 +259,7 @@ fn check_generation_config(config: &Value<'_>) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// The config with the members that pass, if it has others; those are told to `dropped`.
+/// The config without the members that do not pass, if there are any; their names go to `dropped`.
 pub fn generation_config(json: &[u8], dropped: &mut dyn FnMut(&str)) -> Option<String> {
     let mut reader = Reader::lenient();
     let config = reader.parse(json).ok()?;

@@ -30,8 +30,8 @@ pub fn name(list: &mut String, field: &str) {
     );
 }
 
-/// What the target that answered did not get: what nobody gets, and what only it does not take. `endpoint` is the
-/// target's.
+/// The fields that the target did not get: those that never pass, and those that only this target does not
+/// take. `endpoint` is the target's.
 pub fn header(
     ask: &ModelRequest,
     exchange: &Exchange,

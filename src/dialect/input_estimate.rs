@@ -25,8 +25,8 @@ fn is(value: &Value<'_>, text: &str) -> bool {
 /// A kind of item that names what a provider keeps.
 pub const ITEM_REFERENCE: &str = "item_reference";
 
-/// The items of a conversation whose tools all run in the app. Calls of hosted tools may be no more than the id
-/// of what is kept in the seller's account.
+/// The items of a conversation whose tools all run in the app. A call of a hosted tool may be only the id
+/// of an item stored in the seller's account.
 const OWN_ITEMS: [&str; 6] = [
     "message",
     "reasoning",
@@ -36,14 +36,14 @@ const OWN_ITEMS: [&str; 6] = [
     "custom_tool_call_output",
 ];
 
-/// What else `type` and `status` say without being text.
+/// Further values of `type` and `status` that are not text.
 const WORDS: [&str; 6] = ["function", "custom", "completed", "in_progress", "incomplete", "base64"];
 
-/// What an item of reasoning says for itself; without any of it its id has to lead to the rest.
+/// The content of a reasoning item; without any of it the item is only a reference by id.
 const REASONING: [&str; 3] = ["encrypted_content", "summary", "content"];
 
-/// Who may speak, by the member that holds the conversation. A provider that puts roles into its template would
-/// read any other as text.
+/// Allowed roles, by the member that holds the conversation. A provider that puts roles into its template
+/// would treat any other as text.
 pub const CHAT_ROLES: Roles =
     ("messages", &["system", "developer", "user", "assistant", "tool", "function"]);
 pub const ITEM_ROLES: Roles = ("input", &["system", "developer", "user", "assistant"]);
@@ -159,8 +159,8 @@ impl InputEstimate {
         }
     }
 
-    /// An item of OpenAI's responses. One with no more than an id, and a file by its id, name state that is
-    /// kept in the seller's account.
+    /// An item of OpenAI's responses. One with only an id, and a file by its id, refer to state in the
+    /// seller's account.
     pub fn item(&mut self, item: &Value<'_>) {
         let told = |name: &str| item.get(name).filter(|value| !value.is_null());
         let kind = told("type");
@@ -202,7 +202,7 @@ impl InputEstimate {
             Some("image_url" | "input_image" | "image") => self.image(part),
             // Anthropic's blocks. A source may be a file that is kept in the seller's account.
             Some("tool_use") | None => self.raw(part),
-            // A signature is checked by who made it; it can't hold a text.
+            // A signature is verified by its issuer; it cannot hold text.
             Some("thinking" | "redacted_thinking") => self.members(part, &["type", "signature"]),
             Some("document") => match source.and_then(|source| source.get("type")) {
                 Some(kind) if is(&kind, "text") => self.raw(part),
@@ -333,7 +333,7 @@ impl InputEstimate {
                 }
             }
             "thought" => {}
-            // As with Anthropic's: who made it checks it.
+            // As with Anthropic's: verified by its issuer.
             "thoughtSignature" => self.input.bytes += value.raw().len() as u64,
             "inlineData" => {
                 let kind = value.get("mimeType").and_then(|kind| kind.as_str()).unwrap_or_default();

@@ -12,15 +12,15 @@ use super::{
     allowed_fields, dropped,
     input_estimate::{self, InputEstimate},
 };
-/// What Gemini's paths say beside the body.
+/// What Gemini's paths contain beside the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GeminiMethod {
     pub model: Arc<str>,
     pub stream: bool,
 }
 
-/// Checks the body and finds out what is asked. `path` is what the path says of it; `extra` are members that
-/// some provider lets through beside the listed ones.
+/// Checks the body and extracts what is asked. `path` is what the path contains; `extra` are members that
+/// some provider allows beside the listed ones.
 ///
 /// # Errors
 /// 400, naming the field at fault where one is.

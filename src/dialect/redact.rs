@@ -1,6 +1,6 @@
 //! A provider's error, fit for an app: the known fields, without what names the seller's account.
 
-/// What a provider said of an error about the request itself. Empty where nothing was said.
+/// A provider's text of an error about the request itself. Empty if there was none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProviderMessage {
     pub message: String,
@@ -52,7 +52,7 @@ const MARKS: [&str; 16] = [
     "xai-",
 ];
 
-/// What stands after these is somebody's name for something of the account.
+/// The words after which a name of something in the account follows.
 const NAMED: [&str; 9] = [
     "organization",
     "organisation",

@@ -1,8 +1,8 @@
-//! An app that speaks OpenAI's chat, served by a target that speaks Anthropic's messages.
+//! An app that uses OpenAI's chat API, served by a target with Anthropic's messages API.
 //!
 //! Three pure functions: [`request::request`], [`answer::answer`] and, event by event,
-//! [`stream::StreamTranslator`]. What both APIs have is said in the other's words; JSON that stands in both (schemas,
-//! arguments) is copied as it was written, so that the order of its members stays.
+//! [`stream::StreamTranslator`]. What both APIs have is translated; JSON that both contain (schemas,
+//! arguments) is copied as written, so that the order of its members stays.
 //!
 //! # What has no other word
 //! - Left out, because an answer without it is still an answer: `seed`, `logit_bias`, the penalties,
@@ -11,8 +11,8 @@
 //!   thinking differs from one of Anthropic's models to the next, so no word for an effort would be right
 //!   for all; an operator may let `thinking` or `output_config` through by `allow_fields`.
 //! - Refused, because the app relies on it: `logprobs`, `functions`, tools and calls of other types than
-//!   `function`, a JSON answer without a schema, stops at blanks alone, media other than text and images.
-//!   A target is passed over for such a request; the app hears of it where no other target is left.
+//!   `function`, a JSON answer without a schema, stop sequences of blanks only, media other than text and
+//!   images. A target is skipped for such a request; the app gets the refusal if no other target is left.
 
 pub mod answer;
 mod conversation;
@@ -27,15 +27,15 @@ use gatekeeper_filters::kernel::{Dialect, ModelRequest, Rejection, RequestMember
 
 use self::write::JsonWriter;
 
-/// A request in the words of targets that speak another dialect than the app; made when the first such
-/// target is asked, for all attempts.
+/// A request translated for targets of another dialect than the app's; made when the first such target is
+/// tried, for all attempts.
 #[derive(Default)]
 pub struct Translation {
     made: Option<Result<RequestMembers, Box<Rejection>>>,
 }
 
 impl Translation {
-    /// `None` where the target speaks `dialect`, the app's.
+    /// `None` if the target uses `dialect`, the app's.
     ///
     /// # Errors
     /// The target's dialect has no words for it.

@@ -1,8 +1,8 @@
 //! The accept loop of one listening socket.
 //!
-//! It is ours, not Pingora's, because a connection is bounded from its first moment on: room and share are looked
-//! at before anything is spent on it, nothing is allocated for it before its first byte, and TLS has the time that
-//! a head has.
+//! It replaces Pingora's, because a connection is limited from the start: capacity and share are checked
+//! before any work, nothing is allocated before its first byte, and a TLS handshake has the same time limit
+//! as a head.
 
 use std::{
     io,
@@ -73,7 +73,7 @@ impl Listener {
     }
 }
 
-/// TLS, if it comes to its end in time.
+/// Completes the TLS handshake, if in time.
 async fn shake(tls: &Acceptor, stream: L4Stream, seat: &Seat, limit: Duration) -> Option<Stream> {
     let shaken = seat.connection.unless_told(Some(limit), tls.tls_handshake(stream)).await;
     match shaken {
@@ -81,7 +81,7 @@ async fn shake(tls: &Acceptor, stream: L4Stream, seat: &Seat, limit: Duration) -
             seat.connection.byte_came();
             return Some(Box::new(stream));
         }
-        // Whoever scans the port causes them.
+        // Port scans cause them.
         Some(Err(error)) => log::debug!("A TLS handshake failed: {error}."),
         None => log::debug!("A TLS handshake timed out."),
     }
@@ -111,7 +111,8 @@ impl Accepted {
     fn into_stream(self) -> L4Stream {
         let (mut stream, peer) = match self {
             Self::Tcp(stream, peer) => {
-                // Without it answers in pieces wait for acknowledgements; a socket that is gone says so later.
+                // Without it chunked answers wait for acknowledgements; a socket that is gone reports its
+                // error later.
                 let _ = stream.set_nodelay(true);
                 (L4Stream::from(stream), Some(peer))
             }
@@ -135,7 +136,7 @@ pub struct Doorway<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Doorway<A> {
-    /// Takes connections until `shutdown` says otherwise; those that are open then are told by it, too.
+    /// Accepts connections until `shutdown`, which also ends those that are open.
     pub async fn run(self: Arc<Self>, listener: Listener, mut shutdown: ShutdownWatch) {
         let mut said: Option<Instant> = None;
         loop {

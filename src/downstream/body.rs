@@ -22,7 +22,7 @@ const BODY_TIME: Duration = Duration::from_secs(120);
 /// Why there is no body.
 pub enum BodyError {
     Reject(Box<Rejection>),
-    /// The connection broke; nobody is there to read an answer.
+    /// The connection broke; no answer can be sent.
     Gone(Box<pingora_core::Error>),
 }
 
@@ -86,7 +86,7 @@ pub async fn read_at(
 pub struct BodyPace {
     /// Bytes a second.
     pub rate: u32,
-    /// How long it may be slower, or silent, at one time.
+    /// How long it may be slower, or silent, at a time.
     pub patience: Duration,
     /// From the end of the head to the end of the body.
     pub whole: Duration,

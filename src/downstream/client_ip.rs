@@ -10,10 +10,10 @@ use crate::config::settings::ServerSettings;
 
 pub const FORWARDED: &str = "x-forwarded-for";
 
-/// The peer, or what a trusted peer says in `X-Forwarded-For`; `None` where it says nothing usable:
+/// The peer, or the address that a trusted peer states in `X-Forwarded-For`; `None` without a usable one:
 /// then limits by address are off.
 pub fn of(session: &ServerSession, trusted: &[IpNet]) -> Option<IpAddr> {
-    // Only the gateway that was here before comes this way, and it knows whom it speaks for.
+    // Only the previous process connects here, and it passes the client's address on.
     if session.server_addr().is_some_and(|own| own.as_inet().is_none()) {
         return forwarded(&session.req_header().headers, &[]);
     }
@@ -25,13 +25,14 @@ pub fn of(session: &ServerSession, trusted: &[IpNet]) -> Option<IpAddr> {
     }
 }
 
-/// The same where it is the app's for sure: behind something that speaks TLS for the gateway and is not said to be trusted,
-/// all apps come from one address.
+/// The same, if it certainly is the app's: behind a TLS proxy that is not in `trusted_proxies`, all apps
+/// share one address.
 pub fn limited(session: &ServerSession, server: &ServerSettings) -> Option<IpAddr> {
     if server.limits_by_address() { of(session, &server.trusted_proxies) } else { None }
 }
 
-/// Whether a request of another host says that it came over TLS; `None` for one of this host.
+/// Whether a request from another host was sent over TLS, as its headers state; `None` for one of this
+/// host.
 pub fn came_over_tls(session: &ServerSession, trusted: &[IpNet]) -> Option<bool> {
     if of(session, trusted)?.is_loopback() {
         return None;

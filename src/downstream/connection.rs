@@ -112,7 +112,7 @@ impl ClientConnection {
         self.last.store(last, Relaxed);
     }
 
-    /// Called when a request of a valid licence came on it: it is not a stranger's any more.
+    /// Called for a request of a valid licence: the connection no longer counts as unauthenticated.
     pub fn license(&self) {
         self.licensed.store(true, Relaxed);
     }
@@ -136,7 +136,7 @@ impl ClientConnection {
         self.last.load(Relaxed)
     }
 
-    /// With the beginning of what the parser below would have said.
+    /// Prefixed with the first bytes of the parser's response.
     pub(super) fn give_back(&self, stream: Stream, said: [u8; 12]) {
         let status =
             said.get(9..).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
@@ -148,7 +148,7 @@ impl ClientConnection {
         self.given_back.lock().take()
     }
 
-    /// Asks it to end, unless a request has begun meanwhile.
+    /// Closes it, unless a request has begun.
     pub(super) fn tell_to_leave(&self) {
         self.leave.store(true, Relaxed);
         self.waker.wake();
@@ -158,8 +158,8 @@ impl ClientConnection {
         self.leave.load(Relaxed)
     }
 
-    /// Runs this to its end, unless the connection is told to leave while no request is under way, or
-    /// `limit` passes before one is. What has come already is looked at first.
+    /// Runs a future to its end, unless the connection is told to close while no request is under way, or
+    /// `limit` passes before one is. Bytes that have arrived already are handled first.
     pub(super) async fn unless_told<T>(
         &self,
         limit: Option<Duration>,

@@ -1,9 +1,9 @@
 //! All connections of a listener: whether one more finds room, and which end to make some.
 //!
-//! Room is what file descriptors and memory carry. A connection that waits for its next request counts
-//! twice among the descriptors: it will want one for its provider. When less than half of the room is free, an address
-//! has no more than its share; when an eighth is free no more, the connections that have been idle longest
-//! end, those of addresses that have their share first.
+//! The capacity is what file descriptors and memory allow. A connection that waits for its next request
+//! counts twice among the descriptors, as it will need one for its provider. When less than half of the
+//! capacity is free, an address is limited to its share; when an eighth is, the longest idle connections
+//! are closed, those of addresses at their share first.
 
 use std::{
     sync::{
@@ -86,7 +86,7 @@ pub struct Connections {
     refused: Mutex<Disposition>,
 }
 
-/// When the log was told last, and how much it was not told since.
+/// When the log was last written, and how many events were skipped since.
 #[derive(Default)]
 struct Disposition {
     at: Option<Instant>,
@@ -302,7 +302,7 @@ impl Connections {
         }
     }
 
-    /// Ends the longest idle connection of an address that may have no more.
+    /// Closes the longest idle connection of an address at its limit.
     fn shed_of(&self, block: Block, now: u64) {
         let list = self.list.lock();
         let of_block = list.seats.values().filter(|one| one.block == Some(block) && !one.is_told());
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(block("::ffff:192.0.2.1"), one);
     }
 
-    /// Who is told to leave, of these seats.
+    /// Which of these seats are told to close.
     fn told(seats: &[Seat]) -> Vec<bool> {
         seats.iter().map(|seat| seat.connection.is_told()).collect()
     }

@@ -32,7 +32,7 @@ pub fn check(head: &[u8]) -> Result<Framing, &'static str> {
     found.framing(is_http10.unwrap_or_default())
 }
 
-/// Headers that say where a message ends, or for whom it is.
+/// Headers that define the end of a message or its recipient.
 #[derive(Default)]
 struct Found {
     hosts: usize,

@@ -44,9 +44,9 @@ pub struct Head {
 /// Why there is no head.
 #[derive(Debug)]
 pub enum NoHead {
-    /// The client is gone, or silent for too long, or was told to leave: nothing is said.
+    /// The client is gone, or silent for too long, or was told to close: no answer is sent.
     Gone,
-    /// What is told to the client; with what has come.
+    /// The refusal, with the bytes received.
     Refused(Bad, BytesMut),
 }
 
@@ -55,10 +55,10 @@ pub enum NoHead {
 pub enum Bad {
     /// Above [`LONGEST`].
     TooLong,
-    /// Too many are on their way at one time.
+    /// Too many heads are being read concurrently.
     TooMany,
     Malformed(&'static str),
-    /// The parser below says so, with this status.
+    /// Rejected by the parser, with this status.
     Unparsed(u16),
 }
 

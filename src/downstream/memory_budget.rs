@@ -1,9 +1,9 @@
-//! Memory that requests and answers hold at one time: in total, per licence and per address.
+//! Memory held by requests and answers: in total, per licence and per address.
 //!
-//! Counted is what a held byte costs, estimated from the growth of the process, not its mere number.
-//! Shares of licences and addresses are counted in tables of a fixed size: a request adds to one place of each of
-//! two rows, and the smaller of both says how much is held. Two who meet in both rows would count as one; with
-//! 4,096 places in a row that is one pair in 16 million.
+//! Counts the cost of a held byte, estimated from the growth of the process, not the plain number. Shares
+//! of licences and addresses are counted in tables of a fixed size: a request adds to one place in each of
+//! two rows, and the smaller of both is the estimate. Two clients that collide in both rows would count as
+//! one; with 4,096 places in a row that is one pair in 16 million.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -33,7 +33,7 @@ pub fn cost(bytes: u64) -> u64 {
     READER + bytes + bytes / ON_TOP
 }
 
-/// The largest body that costs no more than this.
+/// The largest body that costs no more than `cost`.
 pub fn body_within(cost: u64) -> u64 {
     cost.saturating_sub(READER) / (ON_TOP + 1) * ON_TOP
 }
@@ -44,7 +44,7 @@ const PLACES: usize = 4096;
 /// What each of many holds.
 struct ShareTable([Box<[AtomicU64]>; 2]);
 
-/// Where somebody's bytes are counted.
+/// Where the bytes of a licence or an address are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Places([u16; 2]);
 
@@ -80,7 +80,7 @@ impl ShareTable {
     }
 }
 
-/// Bytes of requests and answers that are held at one time, over all requests.
+/// Bytes held by all requests and answers.
 #[derive(Default)]
 pub struct MemoryBudget {
     used: AtomicU64,

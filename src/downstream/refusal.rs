@@ -54,13 +54,13 @@ impl RefusedHead<'_> {
     }
 }
 
-/// Says what a client is told; counts and logs it.
+/// Composes, counts and logs a refusal.
 pub trait Refuser: Send + Sync + 'static {
     /// The body of the answer, and the request's id.
     fn refuse(&self, unseen: &RefusedHead<'_>) -> (Vec<u8>, String);
 }
 
-/// Answers, then takes in what is on its way for a moment.
+/// Answers, then reads what is still arriving for a short time.
 pub async fn answer(mut stream: Stream, refuser: &dyn Refuser, unseen: RefusedHead<'_>) {
     let (body, id) = refuser.refuse(&unseen);
     let status = http::StatusCode::from_u16(unseen.status()).unwrap_or_default();

@@ -10,8 +10,8 @@ use aes_gcm::{
     aes::{Aes128, cipher::BlockCipherEncrypt as _},
 };
 
-/// Random ids: a count, encrypted under a key of this process, so that an id does not tell how many requests there
-/// were. Cheaper than a call for random bytes.
+/// Random ids: a counter, encrypted under a key of this process, so that an id does not reveal the number
+/// of requests. Cheaper than random bytes from the system.
 pub struct RequestIds {
     cipher: Aes128,
     next: AtomicU64,

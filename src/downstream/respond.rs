@@ -1,4 +1,4 @@
-//! A refusal becomes bytes, in the envelope of what the app speaks.
+//! Turns a refusal into bytes, in the error format of the app's API.
 
 use std::{
     future::Future,
@@ -39,7 +39,7 @@ fn may_retry(reject: &Rejection) -> bool {
     }
 }
 
-/// The app's own bound, in seconds, on what its SDK may wait before it asks again by itself.
+/// The app's limit, in seconds, for the pause before its SDK retries.
 const MAX_WAIT: &str = "x-max-wait";
 
 /// Whether what it would have to wait is longer than the app wants its SDK to.
@@ -82,8 +82,9 @@ fn head(
     Ok(head)
 }
 
-/// Writes a refusal. Keeps the connection when the rest of the request is here already, otherwise closes it: bytes of a
-/// body are never taken for the next request. What is still on its way is taken in for a moment after the answer.
+/// Writes a refusal. Keeps the connection if the rest of the request has arrived, otherwise closes it:
+/// bytes of a body are never taken for the next request. What is still arriving is read for a short time
+/// after the answer.
 ///
 /// # Errors
 /// The app's connection failed.
@@ -119,13 +120,13 @@ pub fn take_what_is_here(session: &mut ServerSession) -> bool {
     is_over
 }
 
-/// Takes in what is on its way, for a moment: closing would reset the connection before the app has read the answer, and
-/// each frame that follows would count against a connection of HTTP/2.
+/// Reads what is still arriving, for a short time: closing would reset the connection before the app has
+/// read the answer, and each further frame would count against an HTTP/2 connection.
 pub async fn linger(session: &mut ServerSession) {
     let _ = tokio::time::timeout(LINGER, drain(session)).await;
 }
 
-/// Reads on, bounded in bytes; whether the body has come to its end.
+/// Reads on, bounded in bytes; whether the body has ended.
 async fn drain(session: &mut ServerSession) -> bool {
     let mut taken = 0;
     while !session.is_body_done() {

@@ -179,7 +179,7 @@ fn hand_over(head: Head, connection: &ClientConnection) -> (BytesMut, Readable) 
     let came = (bytes.len() - end) as u64;
     let more = came > framing.length;
     if more {
-        // A second request right behind the first is not served, and the answer says so.
+        // A pipelined second request is not served, and the answer says so.
         bytes.truncate(end + framing.length as usize);
     }
     connection.hand_over(more);

@@ -28,7 +28,7 @@ const WRITE_BUFFER: usize = 1460;
 /// How many bytes may be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readable {
-    /// All: chunks say themselves where they end, and so do frames.
+    /// All of it: chunks and frames delimit themselves.
     All,
     /// So many of the body. After them only whether the client is still there can be asked.
     Left(u64),
@@ -115,13 +115,13 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // No hook has seen the head: the parser below refused it, in words that nobody is to read.
+        // No hook has seen the head: the parser refused it, and its response is replaced.
         let Some(mut io) = self.io.take() else { return };
         if !self.connection.is_accepted() {
             self.connection.give_back(io.into_inner(), self.refused);
         } else if !io.buffer().is_empty() {
             use futures_util::FutureExt;
-            // What the socket takes at once; nobody waits here.
+            // What the socket takes without waiting.
             let _ = tokio::io::AsyncWriteExt::flush(&mut io).now_or_never();
         }
     }
@@ -177,7 +177,7 @@ impl Watched {
         }
     }
 
-    /// Keeps the beginning of an answer that nobody is to read.
+    /// Keeps the beginning of a response that is not sent.
     fn swallow(&mut self, bytes: &[u8]) {
         if let Some(place) = self.refused.iter().position(|byte| *byte == 0) {
             let taken = bytes.len().min(self.refused.len() - place);
@@ -230,7 +230,7 @@ impl AsyncWrite for Watched {
 #[async_trait]
 impl Shutdown for Watched {
     async fn shutdown(&mut self) {
-        // What the session ends unseen is ended by whoever gets it back.
+        // A connection that the session closes silently is closed where it is given back.
         if self.connection.is_accepted() {
             let _ = tokio::io::AsyncWriteExt::flush(self).await;
             if let Some(io) = &mut self.io {

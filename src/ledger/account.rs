@@ -58,8 +58,8 @@ pub struct Account {
     counters: [WindowPair; 4],
     /// Two of a kind for the same reason.
     rates: [[Rate; 2]; 4],
-    /// Minutes before those: SQLite does not know them, and a clock that is set by less than five
-    /// minutes may come to them again.
+    /// The minutes before those: SQLite has no counters of minutes, and a clock set back by less than five
+    /// minutes returns to them.
     minutes: [Rate; 4],
     places: u32,
     ids: Option<Box<MessageIds>>,

@@ -38,7 +38,7 @@ struct Shard {
     /// Reservations so far.
     made: u64,
     windows: Windows,
-    /// How often contributions were told; grows with each.
+    /// Number of contributions exported so far.
     told: u64,
     /// Licences whose rates of an hour, day or month changed since they were last kept.
     paced: HashSet<LicenseId>,
@@ -176,7 +176,7 @@ impl Accounts {
         starts.filter(|(period, start)| !account.is_some_and(|a| a.has(*period, *start))).collect()
     }
 
-    /// Puts back a window that was lost, unless somebody has done so meanwhile.
+    /// Restores a missing window, unless a concurrent request has done so.
     pub fn remember(
         &self,
         license: LicenseId,
@@ -238,8 +238,8 @@ impl Accounts {
         LocalShare { counters, given, sequence: shard.told }
     }
 
-    /// Does what an operator wants, once: writes it to the journal, then applies it. `complete` says
-    /// what it changes. False when this was done before.
+    /// Applies an operator's action once: writes it to the journal, then applies it. `complete` fills in
+    /// its effect. False if it was applied before.
     pub fn act(
         &self,
         mut action: OperatorAction<'static>,
@@ -384,7 +384,7 @@ impl Accounts {
     }
 
     #[cfg(test)]
-    pub fn accounts(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().accounts.len()).sum()
     }
 

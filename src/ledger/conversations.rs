@@ -1,7 +1,7 @@
 //! What the conversations of one licence count: messages of a day, of a minute, and last turns that come again.
 //!
-//! Of a conversation and a day 60 bytes: 8 of its number, 52 below. Numbers and turns are keyed hashes: what an
-//! app calls a conversation, and what is said in it, stands nowhere.
+//! A conversation takes 60 bytes a day: 8 for its number, 52 below. Numbers and turns are keyed hashes:
+//! neither the app's name for a conversation nor its content is stored.
 
 use gatekeeper_filters::kernel::{ConversationDemand, ConversationRefused, Limit, UnixMs};
 use rustc_hash::FxHashMap;
@@ -11,7 +11,7 @@ use super::windows::Windows;
 
 /// How long a turn counts as the same one, from its first time on, in seconds.
 pub const SAME_TURN: u64 = 600;
-/// Turns of a conversation that are told apart at one time; that which began first makes room.
+/// Turns of a conversation counted separately; the one that began first is dropped for a new one.
 const TURNS: usize = 4;
 /// How long the count of a day is kept after its beginning.
 pub const KEPT_MS: u64 = 2 * 86_400_000;
@@ -235,7 +235,7 @@ mod tests {
         // Of another conversation, and of this one when its time is over.
         ask(&mut all, (2, 7), limits, later(599)).unwrap();
         ask(&mut all, (1, 7), limits, later(600)).unwrap();
-        // More turns than are told apart: the ones that began first are forgotten.
+        // More turns than are counted separately: the ones that began first are dropped.
         for turn in 20..30 {
             ask(&mut all, (1, turn), limits, later(601)).unwrap();
         }

@@ -49,7 +49,7 @@ const ACTIVE_EVERY: Duration = Duration::from_secs(10);
 
 /// Counters in memory, a journal that survives `kill -9`, SQLite behind it. One owner a store.
 pub struct EmbeddedLedger {
-    pub(super) book: Arc<Accounts>,
+    pub(super) accounts: Arc<Accounts>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
     pub(super) filled: Arc<AtomicBool>,
@@ -84,7 +84,7 @@ impl EmbeddedLedger {
         Self::open_at(path, keep, JournalSize::default(), UnixMs::now(), Some(inherited))
     }
 
-    /// [`EmbeddedLedger::open`] with the journal's size and the moment to begin at.
+    /// [`EmbeddedLedger::open`] with the journal's size and the time to begin at.
     pub(super) fn open_at(
         path: &Path,
         keep: Duration,
@@ -105,19 +105,19 @@ impl EmbeddedLedger {
         let mut db = Database::open(path)?;
         let found = recovery::recover(&mut db, path, &dir, &volatile.live())?;
         log_found(path, &found);
-        let book = Arc::new(Accounts::default());
+        let accounts = Arc::new(Accounts::default());
         let sqlite = |source| StoreOpenError::Sqlite { path: path.to_owned(), source };
         let counting = Progress::of("Reading what licences used", "");
-        db.restore(&book, now).map_err(sqlite)?;
+        db.restore(&accounts, now).map_err(sqlite)?;
         if !volatile.made.is_empty() {
-            book.adopt(&volatile, &db.orphans().map_err(sqlite)?);
+            accounts.adopt(&volatile, &db.orphans().map_err(sqlite)?);
         }
         drop(counting);
         let journal = Journal::begin(&dir, size, found.reaches + 1)
             .map_err(|source| StoreOpenError::File { path: dir, source })?;
         journal.tend();
         let ledger = Self {
-            book,
+            accounts,
             journal: Arc::new(journal),
             db: Arc::new(Mutex::new(db)),
             filled: Arc::new(AtomicBool::new(true)),
@@ -145,8 +145,8 @@ impl EmbeddedLedger {
         *self.active_everywhere.lock() = Some((day, everywhere));
     }
 
-    /// Who this gateway is among those that share a store, for as long as it has this database; and
-    /// the number of this boot, larger each time.
+    /// The id of this gateway among those that share a store, kept in its database, and its boot number,
+    /// which grows with each start.
     ///
     /// # Errors
     /// SQLite fails.
@@ -204,7 +204,7 @@ impl EmbeddedLedger {
     /// Distinct licences of today, of 7 and of 30 days (UTC, today included). Counted at most every
     /// ten seconds, and never while SQLite is busy.
     pub fn active_licenses(&self, now: UnixMs) -> [u64; 3] {
-        // What was counted on another day says nothing of this one.
+        // A figure of another day does not apply.
         if let Some((day, everywhere)) = *self.active_everywhere.lock()
             && day == now.0 / DAY_MS
         {
@@ -222,7 +222,7 @@ impl EmbeddedLedger {
 
     /// Requests in flight.
     pub fn open_reservations(&self) -> u64 {
-        self.book.open()
+        self.accounts.open()
     }
 
     /// Whether the journal takes reservations and SQLite takes what is in the journal; or another
@@ -273,7 +273,7 @@ impl EmbeddedLedger {
         };
         let filling = self.filling.clone();
         let worker = SqliteWriter {
-            book: self.book.clone(),
+            accounts: self.accounts.clone(),
             journal: self.journal.clone(),
             db: self.db.clone(),
             filled: self.filled.clone(),
@@ -299,20 +299,20 @@ impl Ledger for EmbeddedLedger {
     /// Rates of an hour, a day or a month outlive a restart, up to the last 200 ms; those of a
     /// minute and open places begin anew. Never `StoreDown`.
     async fn enter(&self, pace: &RateRequest, now: UnixMs) -> Result<(), RateRefused> {
-        self.book.enter(pace, now)
+        self.accounts.enter(pace, now)
     }
 
     fn leave(&self, license: &LicenseId) {
-        self.book.leave(license);
+        self.accounts.leave(license);
     }
 
     async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied> {
         self.recall(&demand.license, demand.now).await.map_err(|_| Denied::StoreDown)?;
-        self.book.reserve(demand, &self.journal)
+        self.accounts.reserve(demand, &self.journal)
     }
 
     fn settle(&self, hold: u64, charge: Charge) {
-        self.book.settle(hold, charge, &self.journal);
+        self.accounts.settle(hold, charge, &self.journal);
     }
 
     /// Messages: charged and in flight. Tokens: charged. Without a limit, `used` is this month's.
@@ -324,7 +324,7 @@ impl Ledger for EmbeddedLedger {
         now: UnixMs,
     ) -> Result<Balance, StoreDown> {
         self.recall(license, now).await?;
-        Ok(self.book.balance(license, messages, tokens, now))
+        Ok(self.accounts.balance(license, messages, tokens, now))
     }
 
     fn record(&self, record: Record) {

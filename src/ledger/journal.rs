@@ -1,10 +1,10 @@
 //! The journal: what has to survive `kill -9`, in the order it happened.
 //!
-//! Files `<store>.journal/0000000001.log` and so on, of one size. Two are made ahead, so that an
-//! append never waits for the file system. Entries are written whole under one short lock: behind
-//! the first torn entry there is nothing. When no segment can be had (disk full, or SQLite so far
-//! behind that the bound is reached) new reservations are refused; settles wait in memory, as many
-//! as there are open reservations, and go in first when there is room again.
+//! Files `<store>.journal/0000000001.log` and so on, of one size. Two are made ahead, so that an append
+//! never waits for the file system. Entries are written whole under one short lock: behind the first torn
+//! entry there is nothing. When no segment is available (disk full, or SQLite so far behind that the bound
+//! is reached) new reservations are refused; settlements wait in memory, as many as there are open
+//! reservations, and go in first when there is room again.
 
 pub mod entry;
 pub mod segment;
@@ -33,7 +33,7 @@ use super::journal::{
 pub struct JournalSize {
     /// Bytes of one segment.
     pub segment: usize,
-    /// Segments that may exist at one time, those made ahead included.
+    /// Maximum number of segments, those made ahead included.
     pub segments: usize,
 }
 

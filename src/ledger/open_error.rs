@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreOpenError {
-    // The cause is told behind it, by whatever prints the chain.
+    // The source is printed by the caller, with the chain of causes.
     #[error("the store's file {}", path.display())]
     File { path: PathBuf, source: io::Error },
     #[error(

@@ -109,23 +109,23 @@ impl Database {
         rows.collect()
     }
 
-    /// Fills the book with every window that may still matter at `now`: those of the period before,
-    /// the current ones, and any ahead of a clock that was set back. Current ones come last.
-    pub fn restore(&self, book: &Accounts, now: UnixMs) -> rusqlite::Result<()> {
+    /// Fills the accounts with every window that may still matter at `now`: those of the period before, the
+    /// current ones, and any ahead of a clock that was set back. Current ones come last.
+    pub fn restore(&self, accounts: &Accounts, now: UnixMs) -> rusqlite::Result<()> {
         for period in Period::ALL {
             let current = period.window(now).start;
             let before = period.window(UnixMs(current.0.saturating_sub(1))).start;
-            self.restore_usage(book, period, before, current)?;
-            self.restore_rates(book, period, before, current)?;
-            action_rows::restore_given(&self.connection, book, period, before, current)?;
+            self.restore_usage(accounts, period, before, current)?;
+            self.restore_rates(accounts, period, before, current)?;
+            action_rows::restore_given(&self.connection, accounts, period, before, current)?;
         }
-        conversation_rows::restore(&self.connection, book, now)?;
-        action_rows::restore_actions(&self.connection, book)
+        conversation_rows::restore(&self.connection, accounts, now)?;
+        action_rows::restore_actions(&self.connection, accounts)
     }
 
     fn restore_usage(
         &self,
-        book: &Accounts,
+        accounts: &Accounts,
         period: Period,
         before: UnixMs,
         current: UnixMs,
@@ -138,7 +138,7 @@ impl Database {
         while let Some(row) = rows.next()? {
             let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
             let (messages, tokens) = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
-            book.restore(license(&id), period, moment(&start), messages as u64, tokens as u64);
+            accounts.restore(license(&id), period, moment(&start), messages as u64, tokens as u64);
         }
         Ok(())
     }
@@ -161,7 +161,7 @@ impl Database {
 
     fn restore_rates(
         &self,
-        book: &Accounts,
+        accounts: &Accounts,
         period: Period,
         before: UnixMs,
         current: UnixMs,
@@ -174,7 +174,7 @@ impl Database {
         while let Some(row) = rows.next()? {
             let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
             let rate = Rate { start: moment(&start), count: row.get::<_, i64>(2)? as u64 };
-            book.restore_rate(license(&id), period, rate);
+            accounts.restore_rate(license(&id), period, rate);
         }
         Ok(())
     }
@@ -251,9 +251,8 @@ impl Database {
         self.checkpoint()
     }
 
-    /// Random letters that are this database's own, and a number that grows with each call. It is at
-    /// least the time in seconds: a database that was put back from a copy must not speak with a
-    /// number that was used.
+    /// A random id of this database, and a boot number that grows with each call. It is at least the time
+    /// in seconds: a database restored from a copy must not reuse a boot number.
     pub fn identity(&self, now: UnixMs) -> rusqlite::Result<(String, u64)> {
         let mut own = [0; 8];
         // Without random bytes two gateways could have one name: then none.

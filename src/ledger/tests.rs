@@ -519,15 +519,15 @@ fn an_account_is_forgotten_only_when_nothing_of_it_still_counts() {
     ledger.settle(done.hold, charge(3));
     let long = reserve(&ledger, &ask(BERT)).unwrap();
     let end = Period::Month.window(NOW).end;
-    ledger.book.sweep(UnixMs(end.0 + 3_600_000));
-    assert_eq!((ledger.book.accounts(), used(&ledger, ANNA)), (2, (1, 3)));
+    ledger.accounts.sweep(UnixMs(end.0 + 3_600_000));
+    assert_eq!((ledger.accounts.count(), used(&ledger, ANNA)), (2, (1, 3)));
     // Two days into the next month only the one in flight is left.
     let later = UnixMs(end.0 + 2 * 86_400_000);
-    ledger.book.sweep(later);
-    assert_eq!((ledger.book.accounts(), used(&ledger, BERT).0), (1, 1));
+    ledger.accounts.sweep(later);
+    assert_eq!((ledger.accounts.count(), used(&ledger, BERT).0), (1, 1));
     ledger.settle(long.hold, BACK);
-    ledger.book.sweep(later);
-    assert_eq!(ledger.book.accounts(), 0);
+    ledger.accounts.sweep(later);
+    assert_eq!(ledger.accounts.count(), 0);
 }
 
 #[test]
@@ -603,8 +603,8 @@ fn a_pepper_never_changes_unnoticed() {
     assert!(matches!(ledger.pepper(None), Err(PepperMismatch::Missing)));
 }
 
-/// Ten a minute are ten a minute, whichever of the last five minutes the clock comes to again, with
-/// requests that are open meanwhile and rates, too.
+/// Ten a minute are ten a minute, whichever of the last five minutes a clock returns to, with open requests
+/// and rates, too.
 #[test]
 fn a_minute_is_handed_out_once_by_a_clock_that_is_set_by_less_than_five() {
     let store = Store::new();

@@ -16,7 +16,7 @@ pub(super) const LONGEST_NOTE: usize = 200;
 const LONGEST_ID: usize = 64;
 /// Longer than any licence key.
 pub(super) const LONGEST_KEY: usize = crate::shops::signed::LONGEST;
-/// Messages or tokens given at one time.
+/// Maximum messages or tokens of one grant.
 const MOST: u64 = 1_000_000_000_000;
 
 #[derive(Debug)]

@@ -211,7 +211,7 @@ async fn destination(
     }
 }
 
-/// What a buyer reads who still uses the old key.
+/// The message for a buyer who still uses the old key.
 fn sentence(source: &str) -> String {
     let from = shops::by_name(source).map_or("the seller", |shop| shop.constants().title);
     format!(

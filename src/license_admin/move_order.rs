@@ -20,9 +20,9 @@ pub struct MoveOrder {
     pub pairs: Vec<MovePair>,
     /// Nothing is changed.
     pub dry_run: bool,
-    /// The old keys are taken before this moment.
+    /// Until when the old keys are accepted.
     pub accept_until: Option<UnixMs>,
-    /// For buyers who use an old key after that.
+    /// The message for buyers who use an old key after that.
     pub say: Option<String>,
     pub note: String,
 }

@@ -7,12 +7,14 @@ use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
+use super::clock::passed;
+
 /// Never-seen keys of one address a minute.
 const KEYS_A_MINUTE: usize = 20;
-const MINUTE: u64 = 60_000;
+const MINUTE: Duration = Duration::from_secs(60);
 /// How long an address is remembered.
-const HOUR: u64 = 3_600_000;
-/// Addresses remembered at one time; some megabytes.
+const HOUR: Duration = Duration::from_secs(3600);
+/// Maximum number of addresses; some megabytes.
 const REMEMBERED: u64 = 65_536;
 
 /// IPv4 as it is, IPv6 by its first 64 bits: what one customer of a network has.
@@ -53,7 +55,7 @@ struct AddressState {
 }
 
 struct TriedKey {
-    /// The first 64 bits of its id: enough to tell the twenty keys of one address apart.
+    /// The first 64 bits of its id: enough to distinguish the twenty keys of one address.
     key: u64,
     at: UnixMs,
     /// It turned out to be good.
@@ -62,10 +64,7 @@ struct TriedKey {
 
 impl Default for AddressThrottle {
     fn default() -> Self {
-        let seen = Cache::builder()
-            .max_capacity(REMEMBERED)
-            .time_to_idle(Duration::from_millis(HOUR))
-            .build();
+        let seen = Cache::builder().max_capacity(REMEMBERED).time_to_idle(HOUR).build();
         Self { seen }
     }
 }
@@ -73,42 +72,37 @@ impl Default for AddressThrottle {
 impl AddressThrottle {
     /// Counts a never-seen key.
     pub fn admit(&self, address: ClientPrefix, key: &LicenseId, now: UnixMs) -> ThrottleDecision {
-        let visitor = self.seen.get_with(address, Arc::default);
-        let mut visitor = visitor.lock();
-        visitor.tried.retain(|tried| now.0.saturating_sub(tried.at.0) < HOUR);
+        let state = self.seen.get_with(address, Arc::default);
+        let mut state = state.lock();
+        state.tried.retain(|tried| passed(tried.at, now) < HOUR);
         let key = tag(key);
-        if !visitor.tried.iter().any(|tried| tried.key == key) {
-            // A key that turned out to be a buyer's counts against nobody.
-            let last = |tried: &&TriedKey| !tried.good && now.0.saturating_sub(tried.at.0) < MINUTE;
-            let minute: Vec<UnixMs> = visitor.tried.iter().filter(last).map(|t| t.at).collect();
+        if !state.tried.iter().any(|tried| tried.key == key) {
+            // A key that turned out to be valid does not count.
+            let last = |tried: &&TriedKey| !tried.good && passed(tried.at, now) < MINUTE;
+            let minute: Vec<UnixMs> = state.tried.iter().filter(last).map(|t| t.at).collect();
             if minute.len() >= KEYS_A_MINUTE {
-                let wait = (minute[0].0 + MINUTE).saturating_sub(now.0);
+                let wait = minute[0].plus(MINUTE).0.saturating_sub(now.0);
                 return ThrottleDecision::TooMany { retry_after: wait.div_ceil(1000).max(1) };
             }
-            if visitor.tried.len() > 2 * KEYS_A_MINUTE {
-                visitor.tried.remove(0);
+            if state.tried.len() > 2 * KEYS_A_MINUTE {
+                state.tried.remove(0);
             }
-            visitor.tried.push(TriedKey { key, at: now, good: false });
+            state.tried.push(TriedKey { key, at: now, good: false });
         }
-        let refused = visitor.refused.is_some_and(|at| now.0.saturating_sub(at.0) < HOUR);
-        let other = visitor.tried.iter().any(|tried| tried.key != key && !tried.good);
+        let refused = state.refused.is_some_and(|at| passed(at, now) < HOUR);
+        let other = state.tried.iter().any(|tried| tried.key != key && !tried.good);
         if refused || other { ThrottleDecision::Suspect } else { ThrottleDecision::Clean }
     }
 
-    /// Nobody has tried anything yet.
-    pub fn forget(&self) {
-        self.seen.invalidate_all();
-    }
-
-    /// A shop, or its shape, said no to a key from here.
-    pub fn refused(&self, address: ClientPrefix, now: UnixMs) {
+    /// A key from this address was refused, by a shop or by its format.
+    pub fn record_failure(&self, address: ClientPrefix, now: UnixMs) {
         self.seen.get_with(address, Arc::default).lock().refused = Some(now);
     }
 
-    pub fn welcomed(&self, address: ClientPrefix, key: &LicenseId) {
-        if let Some(visitor) = self.seen.get(&address) {
+    pub fn record_success(&self, address: ClientPrefix, key: &LicenseId) {
+        if let Some(state) = self.seen.get(&address) {
             let key = tag(key);
-            for tried in visitor.lock().tried.iter_mut().filter(|tried| tried.key == key) {
+            for tried in state.lock().tried.iter_mut().filter(|tried| tried.key == key) {
                 tried.good = true;
             }
         }
@@ -129,33 +123,33 @@ mod tests {
 
     #[test]
     fn twenty_never_seen_keys_a_minute_pass() {
-        let visitors = AddressThrottle::default();
+        let throttle = AddressThrottle::default();
         let address = ClientPrefix::from(IpAddr::from([10, 0, 0, 1]));
         for number in 0..20 {
-            let admission = visitors.admit(address, &key(number), UnixMs(1_000));
+            let admission = throttle.admit(address, &key(number), UnixMs(1_000));
             assert_ne!(admission, ThrottleDecision::TooMany { retry_after: 60 }, "{number}");
         }
-        let twenty_first = |now| visitors.admit(address, &key(20), UnixMs(now));
+        let twenty_first = |now| throttle.admit(address, &key(20), UnixMs(now));
         assert_eq!(twenty_first(31_000), ThrottleDecision::TooMany { retry_after: 30 });
-        assert_eq!(visitors.admit(address, &key(3), UnixMs(31_000)), ThrottleDecision::Suspect);
+        assert_eq!(throttle.admit(address, &key(3), UnixMs(31_000)), ThrottleDecision::Suspect);
         assert_eq!(twenty_first(61_000), ThrottleDecision::Suspect);
         let other = ClientPrefix::from(IpAddr::from([10, 0, 0, 2]));
-        assert_eq!(visitors.admit(other, &key(20), UnixMs(31_000)), ThrottleDecision::Clean);
+        assert_eq!(throttle.admit(other, &key(20), UnixMs(31_000)), ThrottleDecision::Clean);
     }
 
     #[test]
     fn a_buyer_stays_clean_and_a_guesser_does_not() {
-        let visitors = AddressThrottle::default();
+        let throttle = AddressThrottle::default();
         let address = ClientPrefix::from(IpAddr::from([10, 0, 0, 1]));
-        let admit = |number, now| visitors.admit(address, &key(number), UnixMs(now));
+        let admit = |number, now| throttle.admit(address, &key(number), UnixMs(now));
         assert_eq!(admit(1, 0), ThrottleDecision::Clean);
         assert_eq!(admit(1, 5_000), ThrottleDecision::Clean, "the same key again");
-        visitors.welcomed(address, &key(1));
+        throttle.record_success(address, &key(1));
         assert_eq!(admit(2, 6_000), ThrottleDecision::Clean, "a colleague in the same office");
         assert_eq!(admit(3, 7_000), ThrottleDecision::Suspect);
-        visitors.refused(address, UnixMs(8_000));
+        throttle.record_failure(address, UnixMs(8_000));
         assert_eq!(admit(1, 9_000), ThrottleDecision::Suspect);
-        assert_eq!(admit(4, 8_000 + HOUR), ThrottleDecision::Clean);
+        assert_eq!(admit(4, 8_000 + HOUR.as_millis() as u64), ThrottleDecision::Clean);
     }
 
     #[test]

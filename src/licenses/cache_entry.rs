@@ -8,12 +8,14 @@
 //! A no that is explicit acts at once. "Not found" and "another product" about a licence that was
 //! good could be the shop's mistake: they act after three in fifteen minutes or more.
 
+mod repair;
+
 use std::time::Duration;
 
 use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
 use serde::{Deserialize, Serialize};
 
-use super::{issued::IssuedRecord, key_move::KeyMove};
+use super::{clock::passed, issued::IssuedRecord, key_move::KeyMove};
 use crate::{
     config::settings::LicenseCacheSettings,
     shops::{LicenseVerdict, ShopLicense, ShopReply},
@@ -357,10 +359,6 @@ pub fn no_for(cache: &LicenseCacheSettings, times: u32) -> Duration {
 /// Up to a tenth shorter, the same for each licence: those bought together are not checked together.
 fn shortened(fresh: Duration, id: &LicenseId) -> Duration {
     fresh - fresh / 10 * u32::from(id.0[0]) / 255
-}
-
-pub fn passed(since: UnixMs, now: UnixMs) -> Duration {
-    Duration::from_millis(now.0.saturating_sub(since.0))
 }
 
 #[cfg(test)]

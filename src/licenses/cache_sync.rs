@@ -23,7 +23,12 @@ const KEEP: Duration = Duration::from_secs(100 * 86_400);
 impl LicenseValidator {
     /// The record of a licence, compared with the shared store where messages may have been lost.
     pub(super) async fn known(&self, id: &LicenseId) -> Option<Arc<CacheSlot>> {
-        let kept = self.records.get(id);
+        self.known_at(id, UnixMs::now()).await
+    }
+
+    /// The same, for a caller that has the time.
+    pub(super) async fn known_at(&self, id: &LicenseId, now: UnixMs) -> Option<Arc<CacheSlot>> {
+        let kept = self.entry(id, now);
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
             return kept;
         };
@@ -35,6 +40,17 @@ impl LicenseValidator {
             Ok(there) => Some(self.compare(*id, kept, there, stamp)?),
             Err(_) => kept,
         }
+    }
+
+    /// The entry in memory; repaired, if it was written while the clock was ahead.
+    fn entry(&self, id: &LicenseId, now: UnixMs) -> Option<Arc<CacheSlot>> {
+        let kept = self.records.get(id)?;
+        if !kept.record.is_ahead(now) {
+            return Some(kept);
+        }
+        let repaired = self.records.update(*id, |record| Some(record?.repaired(now)));
+        self.shelf.put(*id);
+        repaired
     }
 
     /// What is known after a look at the shared store; whichever of both lacks something gets it.
@@ -52,7 +68,7 @@ impl LicenseValidator {
         if there.as_ref() != Some(&known.record) {
             self.unshared.notify_one();
         }
-        // A change that was announced meanwhile may not be in what was read.
+        // A change that was announced in between may not be in what was read.
         if self.shared.as_ref().is_some_and(|shared| shared.stamp() == stamp) {
             known.set_compared(stamp.0);
         }
@@ -125,7 +141,7 @@ impl LicenseValidator {
         }
     }
 
-    /// Hears of records that other gateways changed.
+    /// Receives the changes of other gateways.
     pub fn listener(self: &Arc<Self>) -> Subscriber {
         let validator = self.clone();
         let heard = move |_: &str, id: &str| {
@@ -159,8 +175,6 @@ impl LicenseValidator {
             tokio::spawn(self.clone().on_revocation_message(shared.clone()));
             tokio::spawn(self.clone().fetch_issued(shared.clone()));
         }
-        let validator = self.clone();
-        tokio::spawn(async move { validator.watch_clock().await });
         tokio::spawn(self.clone().probe_failed());
         loop {
             tokio::time::sleep(Duration::from_secs(60)).await;
@@ -168,8 +182,8 @@ impl LicenseValidator {
         }
     }
 
-    /// Takes in what operators said of licences at other gateways, each time it may have changed: a
-    /// request of a licence that is revoked, or of a key that was replaced, must not be the first to find out.
+    /// Reads revocations made at other gateways, whenever they may have changed: a revoked licence or a
+    /// replaced key must be known before its next request.
     async fn on_revocation_message(self: Arc<Self>, shared: Arc<RedisCache>) {
         loop {
             self.unheard.notified().await;

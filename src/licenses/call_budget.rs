@@ -19,11 +19,11 @@ use crate::shops::Shop;
 pub enum CallPriority {
     /// A known licence whose request waits.
     Known,
-    /// A stranger from an address without a refused key in the last hour.
+    /// An unknown key from an address without a refused key in the last hour.
     Clean,
-    /// Any other stranger.
+    /// Any other unknown key.
     Rest,
-    /// A known licence that is served meanwhile.
+    /// A known licence that is served while it is checked.
     Behind,
 }
 

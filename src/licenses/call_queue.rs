@@ -1,6 +1,5 @@
-//! Where calls to one shop wait for their turn. One task lets them through, class by class; within a
-//! class in the order of their coming, with one waiting call for each address, so that addresses
-//! take turns.
+//! Priority queue of calls to one shop. One task grants them, by class; within a class in order of arrival,
+//! with one waiting call per address, so that addresses share the budget.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -16,14 +15,14 @@ use super::{
     redis_cache::RedisCache,
 };
 
-/// How long a request waits for its turn.
+/// How long a request waits for a permit.
 const WAIT: Duration = Duration::from_secs(5);
-/// How often waiting calls are looked at.
+/// Interval at which waiting calls are checked.
 const TICK: Duration = Duration::from_millis(100);
-/// Waiting calls without an address, which can't take turns.
+/// Maximum number of waiting calls without an address.
 const UNADDRESSED: usize = 64;
 
-/// The way in. Cheap to clone.
+/// Handle to the queue. Cheap to clone.
 #[derive(Clone)]
 pub struct CallQueue {
     calls: mpsc::UnboundedSender<QueueCommand>,
@@ -40,10 +39,10 @@ struct QueuedCall {
     class: CallPriority,
     address: Option<ClientPrefix>,
     since: Instant,
-    turn: oneshot::Sender<CallPermit>,
+    permit: oneshot::Sender<CallPermit>,
 }
 
-/// Leave to make one call.
+/// Permission to make one call.
 #[derive(Debug)]
 pub struct CallPermit {
     /// Of which shop.
@@ -54,29 +53,29 @@ pub struct CallPermit {
 }
 
 impl CallQueue {
-    /// The turnstile, and the task that runs it.
+    /// The queue, and the task that runs it.
     pub fn new(
         shop: &'static str,
         shared: Option<Arc<RedisCache>>,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (calls, waiting) = mpsc::unbounded_channel();
         let budget = CallBudget::default();
-        let till = CallLimiter { shop, budget, start: Instant::now(), shared };
-        (Self { calls }, run(waiting, till))
+        let limiter = CallLimiter { shop, budget, start: Instant::now(), shared };
+        (Self { calls }, run(waiting, limiter))
     }
 
-    /// Waits for a turn; `None`, as soon as that is clear, when there is none in time. A call that is
-    /// served behind waits as long as it takes.
-    pub async fn pass(
+    /// Waits for a permit; `None` as soon as it is clear that there is none in time. Background calls wait
+    /// without a limit.
+    pub async fn acquire(
         &self,
         per_minute: usize,
         class: CallPriority,
         address: Option<ClientPrefix>,
     ) -> Option<CallPermit> {
-        let (turn, granted) = oneshot::channel();
+        let (permit, granted) = oneshot::channel();
         let since = Instant::now();
         self.calls
-            .send(QueueCommand::Wait(QueuedCall { per_minute, class, address, since, turn }))
+            .send(QueueCommand::Wait(QueuedCall { per_minute, class, address, since, permit }))
             .ok()?;
         match class {
             CallPriority::Behind => granted.await.ok(),
@@ -85,17 +84,17 @@ impl CallQueue {
     }
 
     /// The call is not made after all.
-    pub fn give_back(&self, turn: CallPermit) {
-        let _ = self.calls.send(QueueCommand::GiveBack(turn));
+    pub fn give_back(&self, permit: CallPermit) {
+        let _ = self.calls.send(QueueCommand::GiveBack(permit));
     }
 }
 
-async fn run(mut calls: mpsc::UnboundedReceiver<QueueCommand>, mut till: CallLimiter) {
+async fn run(mut calls: mpsc::UnboundedReceiver<QueueCommand>, mut limiter: CallLimiter) {
     let mut queue = PriorityQueue::default();
     loop {
         let message = match queue.is_empty() {
             true => calls.recv().await.map(Some),
-            // Waiting calls are looked at again even when nobody comes.
+            // Waiting calls are checked at intervals, too.
             false => {
                 tokio::time::timeout(TICK, calls.recv()).await.map_or(Some(None), |m| m.map(Some))
             }
@@ -104,31 +103,31 @@ async fn run(mut calls: mpsc::UnboundedReceiver<QueueCommand>, mut till: CallLim
         for message in first.into_iter().chain(std::iter::from_fn(|| calls.try_recv().ok())) {
             match message {
                 QueueCommand::Wait(waiter) => queue.push(waiter),
-                QueueCommand::GiveBack(turn) => till.give_back(turn).await,
+                QueueCommand::GiveBack(permit) => limiter.give_back(permit).await,
             }
-            // At once: only who really has to wait counts as waiting.
-            serve(&mut queue, &mut till).await;
+            // At once, so that only calls that have to wait count as waiting.
+            serve(&mut queue, &mut limiter).await;
         }
-        serve(&mut queue, &mut till).await;
+        serve(&mut queue, &mut limiter).await;
     }
 }
 
-async fn serve(queue: &mut PriorityQueue, till: &mut CallLimiter) {
+async fn serve(queue: &mut PriorityQueue, limiter: &mut CallLimiter) {
     for class in CallPriority::ALL {
         while let Some(per_minute) = queue.first(class) {
-            let turn = match till.take(class, per_minute).await {
-                Ok(turn) => turn,
+            let permit = match limiter.take(class, per_minute).await {
+                Ok(permit) => permit,
                 Err(wait) => {
                     queue.give_up(class, wait);
                     break;
                 }
             };
             let unused = match queue.pop(class) {
-                Some(waiter) => waiter.turn.send(turn).err(),
-                None => Some(turn),
+                Some(waiter) => waiter.permit.send(permit).err(),
+                None => Some(permit),
             };
-            if let Some(turn) = unused {
-                till.give_back(turn).await;
+            if let Some(permit) = unused {
+                limiter.give_back(permit).await;
             }
         }
     }
@@ -164,9 +163,9 @@ impl CallLimiter {
         }
     }
 
-    async fn give_back(&mut self, turn: CallPermit) {
-        self.budget.give_back(&turn.here);
-        if let (Some((pool, member)), Some(shared)) = (turn.shared, &self.shared) {
+    async fn give_back(&mut self, permit: CallPermit) {
+        self.budget.give_back(&permit.here);
+        if let (Some((pool, member)), Some(shared)) = (permit.shared, &self.shared) {
             // Lost when the store is away: one call less in this minute.
             let _ = shared.give_back_call(self.shop, pool, &member).await;
         }
@@ -186,7 +185,7 @@ impl PriorityQueue {
         self.waiting.iter().all(VecDeque::is_empty)
     }
 
-    /// An address that waits already is turned away: dropping the sender tells it.
+    /// A second call of an address is refused: dropping its sender reports that.
     fn push(&mut self, waiter: QueuedCall) {
         let room = match waiter.address {
             _ if !is_counted(waiter.class) => true,
@@ -202,19 +201,19 @@ impl PriorityQueue {
         }
     }
 
-    /// Where a call of a class still waits, how many a minute its shop takes. Those who left are taken out,
-    /// wherever they stand: their address may come again.
+    /// The calls per minute of the shop, if a call of this class is waiting. Cancelled calls are removed at
+    /// any position, so that their address may queue again.
     fn first(&mut self, class: CallPriority) -> Option<usize> {
         for waiter in std::mem::take(&mut self.waiting[class as usize]) {
-            self.let_go(&waiter);
-            if !waiter.turn.is_closed() {
+            self.release(&waiter);
+            if !waiter.permit.is_closed() {
                 self.push(waiter);
             }
         }
         self.waiting[class as usize].front().map(|waiter| waiter.per_minute)
     }
 
-    /// Turns those away for whom there is no turn in time.
+    /// Drops the calls that get no permit in time.
     fn give_up(&mut self, class: CallPriority, wait: Duration) {
         let has_time = |waiter: &QueuedCall| waiter.since.elapsed() + wait <= WAIT;
         while class != CallPriority::Behind
@@ -226,11 +225,11 @@ impl PriorityQueue {
 
     fn pop(&mut self, class: CallPriority) -> Option<QueuedCall> {
         let waiter = self.waiting[class as usize].pop_front()?;
-        self.let_go(&waiter);
+        self.release(&waiter);
         Some(waiter)
     }
 
-    fn let_go(&mut self, waiter: &QueuedCall) {
+    fn release(&mut self, waiter: &QueuedCall) {
         match waiter.address {
             _ if !is_counted(waiter.class) => {}
             Some(address) => drop(self.addresses.remove(&address)),

@@ -7,12 +7,13 @@ use gatekeeper_filters::{
     kernel::{Code, Credential, License, LicenseId, LicenseQuery, Plan, Rejection, UnixMs},
     license,
 };
-use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::{
-    cache_entry::{CachedLicense, passed},
+    cache_entry::CachedLicense,
     call_budget::CallPriority,
+    clock::passed,
+    device_throttle::DeviceThrottle,
     redis_cache::DistributedLock,
     sources::{ConfiguredShops, ShopQuery},
     validator::LicenseValidator,
@@ -22,8 +23,6 @@ use crate::shops::{Asked, Instance, InstanceCall, InstanceReply, ShopLicense, Sh
 /// Unknown device ids, and activations, of one licence an hour.
 const STRIKES: usize = 5;
 const HOUR: Duration = Duration::from_secs(3600);
-/// Licences whose strikes are remembered.
-const REMEMBERED: u64 = 65_536;
 /// Where a plan sets no limit and the gateway keeps the list.
 const MOST_DEVICES: u64 = 100;
 /// How often is looked whether another gateway is done with the licence.
@@ -32,22 +31,6 @@ const LOOK: Duration = Duration::from_millis(50);
 const WAIT: Duration = Duration::from_secs(8);
 /// Between two attempts to ask about a device that is served meanwhile.
 const PAUSE: Duration = Duration::from_secs(30);
-
-/// What one licence did in the last hour.
-#[derive(Default)]
-pub struct DeviceThrottle {
-    /// Held by whoever asks about devices of this licence: the others wait for the answer instead of
-    /// asking, too.
-    asking: Arc<tokio::sync::Mutex<()>>,
-    unknown: Vec<(String, UnixMs)>,
-    activations: Vec<UnixMs>,
-    /// When was last asked about a device that is served meanwhile.
-    tried: UnixMs,
-}
-
-pub fn strikes() -> Cache<LicenseId, Arc<Mutex<DeviceThrottle>>> {
-    Cache::builder().max_capacity(REMEMBERED).time_to_idle(HOUR).build()
-}
 
 /// Devices in use, and how many may be; `None` for any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -394,7 +377,7 @@ impl LicenseValidator {
         match (&reply, &instance) {
             (ShopReply::Unknown(_), Instance::Unsaid) | (ShopReply::License(_), _) => {
                 let verdict = sources.verdict_name(&reply, moment);
-                self.heard(question.shop(), question.name(), &reply, verdict);
+                self.record_reply(question.shop(), question.name(), &reply, verdict);
             }
             // A word about the device alone says nothing of the licence.
             _ => {}
@@ -421,7 +404,7 @@ impl LicenseValidator {
         if self.health(shop).is_paused(std::time::Instant::now()) {
             return None;
         }
-        let _permit = self.turn(question, class, None).await?;
+        let _permit = self.permit(question, class, None).await?;
         let moment = self.moment(id);
         let told = match self.send(question, &request).await {
             Ok(response) => instances.read(source, asked, call, &response, &self.hasher),

@@ -153,7 +153,7 @@ fn load(connection: &Connection, records: &MemoryCache) -> anyhow::Result<()> {
         // One that can't be read costs a question to the shop.
         let record = serde_json::from_str::<CachedLicense>(&text);
         if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), record) {
-            records.adopt(id, &record.sane(now));
+            records.adopt(id, &record.repaired(now));
         }
     }
     Ok(())

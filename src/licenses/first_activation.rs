@@ -58,7 +58,7 @@ impl LicenseValidator {
             match self.activate_at(sources, question, (&id, credential), name, class).await {
                 Outcome::Activated(license, instance) => {
                     if let Some(prefix) = prefix {
-                        self.visitors.welcomed(prefix, &id);
+                        self.visitors.record_success(prefix, &id);
                     }
                     let devices = self.devices_of(&license).await;
                     let devices = devices.unwrap_or(Devices { used: 1, max: None });
@@ -74,7 +74,7 @@ impl LicenseValidator {
             (false, true, _) => all_taken(None),
             (false, false, code) => {
                 if let Some(prefix) = prefix {
-                    self.visitors.refused(prefix, now);
+                    self.visitors.record_failure(prefix, now);
                 }
                 let standing = gatekeeper_filters::kernel::LicenseStatus::Invalid(
                     code.unwrap_or(Code::LicenseInvalid),
@@ -97,7 +97,7 @@ impl LicenseValidator {
         let told = self.ask_instance(id, question, &asked, call, class).await;
         let Some((instance, reply, moment)) = told else { return Outcome::Unanswered };
         let verdict = sources.verdict_name(&reply, moment);
-        self.heard(question.shop(), question.name(), &reply, verdict);
+        self.record_reply(question.shop(), question.name(), &reply, verdict);
         let facts = match (&reply, &instance) {
             (_, Instance::Full) => return Outcome::Full,
             (ShopReply::NotFound, _) => return Outcome::Refused(Code::LicenseInvalid),

@@ -1,68 +1,21 @@
 //! Guard against mass refusals: when many valid licences turn invalid at once, the cause is the shop or the
 //! configuration, not the buyers.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::sync::atomic::Ordering::Relaxed;
 
 use gatekeeper_filters::kernel::UnixMs;
 
 use super::{
-    cache_entry::{HELD, passed},
-    memory_cache::{CacheSlot, MemoryCache},
+    cache_entry::HELD,
+    mass_refusal_rule::{is_going_on, is_in_use, is_sudden},
     shop_health::ShopStatus,
     sources::ConfiguredShops,
     validator::LicenseValidator,
 };
 use crate::shops::Shop;
 
-/// How far back is looked.
-const WINDOW: Duration = Duration::from_secs(600);
-const DAY: Duration = Duration::from_secs(86_400);
-const FEWEST: usize = 10;
-/// One in this many.
-const SHARE: usize = 5;
-
-/// At least ten, and more than a fifth of those that were seen.
-fn is_sudden(turned: usize, seen: usize) -> bool {
-    turned >= FEWEST && turned * SHARE > seen
-}
-
-/// Whether more turned bad in the last ten minutes than can be believed.
-fn is_going_on(records: &MemoryCache, now: UnixMs) -> bool {
-    let (mut turned, mut seen) = (0, 0);
-    for (_, kept) in records.all() {
-        seen += usize::from(was_seen(&kept, now));
-        turned += usize::from(
-            kept.record.turned.is_some_and(|turned| passed(turned.first, now) < WINDOW),
-        );
-    }
-    is_sudden(turned, seen)
-}
-
-/// Whether that was so when the process ended, as far as the records tell.
-pub fn was_going_on(records: &MemoryCache, now: UnixMs) -> bool {
-    let (mut turned, mut in_use) = (0, 0);
-    for (_, kept) in records.all() {
-        turned += usize::from(kept.record.is_held(now));
-        in_use += usize::from(is_in_use(&kept, now));
-    }
-    is_sudden(turned, in_use)
-}
-
-/// Seen in the last ten minutes; right after a start, when nobody was seen, asked about in the last
-/// day.
-fn is_in_use(kept: &CacheSlot, now: UnixMs) -> bool {
-    match kept.seen().0 {
-        0 => kept.record.good.is_some() && passed(kept.record.answered, now) < DAY,
-        _ => was_seen(kept, now),
-    }
-}
-
-fn was_seen(kept: &CacheSlot, now: UnixMs) -> bool {
-    kept.seen().0 > 0 && passed(kept.seen(), now) < WINDOW
-}
-
 impl LicenseValidator {
-    /// Whether so many licences turned bad at once that the shop is not believed.
+    /// Whether so many licences turned invalid at once that the shop's refusals are not applied.
     pub(super) fn is_holding(&self) -> bool {
         self.holding.load(Relaxed)
     }
@@ -114,7 +67,7 @@ impl LicenseValidator {
         }
     }
 
-    /// Each shop of the configuration, as `/status` and the metrics tell it.
+    /// Each shop of the configuration, for `/status` and the metrics.
     pub fn report(&self, sources: &ConfiguredShops) -> Vec<(&'static dyn Shop, ShopStatus)> {
         let of = |shop: &&'static dyn Shop| {
             let mut report = self.health(*shop).report();
@@ -125,16 +78,5 @@ impl LicenseValidator {
             (*shop, report)
         };
         sources.shops().iter().map(of).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ten_and_more_than_a_fifth_are_too_many() {
-        assert!(is_sudden(10, 49) && is_sudden(10, 10));
-        assert!(!is_sudden(10, 50) && !is_sudden(9, 9) && !is_sudden(200, 1_000));
     }
 }

@@ -56,7 +56,7 @@ impl CacheSlot {
     }
 
     pub fn see(&self, now: UnixMs) {
-        if now.0.saturating_sub(self.local.seen.load(Relaxed)) > SEEN_STEP {
+        if now.0.abs_diff(self.local.seen.load(Relaxed)) > SEEN_STEP {
             self.local.seen.store(now.0, Relaxed);
         }
     }
@@ -68,14 +68,8 @@ impl CacheSlot {
     /// Whether nobody tried for `pause` milliseconds; true for one caller only.
     pub fn try_again(&self, now: UnixMs, pause: u64) -> bool {
         let last = self.local.tried.load(Relaxed);
-        now.0.saturating_sub(last) >= pause
+        now.0.abs_diff(last) >= pause
             && self.local.tried.compare_exchange(last, now.0, Relaxed, Relaxed).is_ok()
-    }
-
-    /// What was noted here under a later time than `now` counts as noted now.
-    pub fn forget_the_future(&self, now: UnixMs) {
-        self.local.seen.fetch_min(now.0, Relaxed);
-        self.local.tried.store(0, Relaxed);
     }
 
     pub fn compared(&self) -> u64 {

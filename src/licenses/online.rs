@@ -30,7 +30,7 @@ pub(super) fn made_up<'a>(
 /// Asks about a made-up key.
 ///
 /// # Errors
-/// No TLS can be had.
+/// TLS can't be set up.
 pub async fn ask_once(account: &ShopAccount) -> anyhow::Result<ShopReply> {
     let source = &account.source;
     let (unknown, subjects) = (unknown_license(source), source.shop.subjects(source));

@@ -445,5 +445,5 @@ fn pool_key(shop: &str, pool: usize) -> String {
 }
 
 fn parse(text: &str) -> Option<CachedLicense> {
-    serde_json::from_str::<CachedLicense>(text).ok().map(|record| record.sane(UnixMs::now()))
+    serde_json::from_str::<CachedLicense>(text).ok().map(|record| record.repaired(UnixMs::now()))
 }

@@ -1,4 +1,4 @@
-//! What an operator says of a licence and sees of it, whatever its source.
+//! An operator's commands and report on a licence of any source.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::shops::{LicenseVerdict, issued, signed};
 
-/// Attempts to have the shared store told before an operator hears that it is told later.
+/// Attempts to sync before the operator is told that it happens later.
 const TRIES: usize = 3;
 
 /// All that is known of one licence.
@@ -22,10 +22,10 @@ pub struct LicenseReport {
     pub id: LicenseId,
     /// The key it has now.
     pub key: LicenseId,
-    /// What an operator said of the key that was named, where it moved.
+    /// The move of the named key, if an operator moved it.
     pub moved: Option<KeyMove>,
     pub source: &'static str,
-    /// The plan it has; of one that ended, the one it had. `None` when nothing tells.
+    /// The plan it has, or had if it ended. `None` if unknown.
     pub plan: Option<Arc<Plan>>,
     /// Why it is not valid, apart from being revoked.
     pub refused: Option<Code>,
@@ -50,7 +50,7 @@ pub enum NotFound {
     Unknown,
 }
 
-/// Who an operator means.
+/// How an operator names a licence.
 #[derive(Debug, Clone)]
 pub enum LicenseRef {
     Key(Credential),
@@ -74,18 +74,18 @@ impl LicenseValidator {
 
     /// Takes a licence back, or gives it again.
     pub async fn set_revoked(&self, id: LicenseId, revoked: bool) -> RevocationOutcome {
-        // A word of another gateway that was not heard yet is to be outdone, too.
+        // The new revocation must be later than one of another gateway that has not arrived here.
         let _ = self.latest(&id).await;
         let none = CachedLicense::default();
         let change =
             |there: Option<&CachedLicense>| there.unwrap_or(&none).revoke(revoked, UnixMs::now());
         let changed = self.records.update(id, change).is_some();
-        // Said again it is written again: the first time may not have come through.
+        // Written again if repeated: the first write may have failed.
         let on_disk = self.records.get(&id).is_none() || self.shelf.put_now(id).await;
         RevocationOutcome { changed, on_disk, told: self.share_again(id).await }
     }
 
-    /// Has the other gateways told what is known; whether the store took it.
+    /// Sends the revocation to the other gateways; whether the store took it.
     pub async fn share_again(&self, id: LicenseId) -> bool {
         for _ in 1..TRIES {
             if self.share(id).await {
@@ -145,7 +145,7 @@ impl ConfiguredLicenses {
         found.unwrap_or_else(|| self.id(key, now))
     }
 
-    /// What a signed licence says of itself, with what an operator said of it.
+    /// The report on a signed licence: its claims, and its revocation.
     async fn signed_report(&self, id: LicenseId, key: &Credential) -> Option<LicenseReport> {
         let license = self.verify(key.expose(), UnixMs::now())?.ok()?;
         let kept = self.validator.known(&id).await;

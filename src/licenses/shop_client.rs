@@ -24,7 +24,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(3);
 const CALL_TIME: Duration = Duration::from_secs(10);
 /// A licence answer has about 1 KiB.
 const LONGEST_ANSWER: usize = 256 * 1024;
-/// A shop that asks for more patience than this is asked again all the same.
+/// Upper bound for Retry-After; longer values are clamped.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 
 /// One client for all shops; connections are kept.
@@ -35,8 +35,8 @@ pub struct ShopClient {
 }
 
 impl ShopClient {
-    /// Without root certificates on this machine nothing that speaks https is believed, and all else works: the demo, keys
-    /// of the file, local servers.
+    /// Without root certificates on this machine no https server is trusted, and everything else works: the
+    /// demo, keys of the file, local servers.
     ///
     /// # Errors
     /// TLS can't be set up.
@@ -138,7 +138,7 @@ fn secret_value(text: &str) -> Result<HeaderValue, ShopError> {
     Ok(value)
 }
 
-/// Says what happened; never what was asked.
+/// Describes the failure; never the request.
 fn down(error: &reqwest::Error) -> ShopError {
     let what = if error.is_timeout() {
         "no answer in time".to_owned()

@@ -17,7 +17,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// A shop that failed is asked again after so long without a call: recovery shows within a minute.
 const PROBE_EVERY: Duration = Duration::from_secs(50);
-/// After a 429 that does not say how long.
+/// Pause after a 429 without Retry-After.
 const LIMITED_PAUSE: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
@@ -46,7 +46,7 @@ pub struct ShopStatus {
 }
 
 impl ShopHealth {
-    /// Takes in what an answer about `subject` tells of the shop; true when it is news.
+    /// Records what an answer about `subject` shows of the shop; true if its state changed.
     pub fn hear(&self, reply: &ShopReply, subject: &str, now: Instant) -> bool {
         let mut inner = self.0.lock();
         inner.heard = Some(now);

@@ -19,51 +19,52 @@ use crate::{
     shops::{Asked, LicenseVerdict, ShopError, ShopLicense, ShopReply, ShopRequest, ShopResponse},
 };
 
-/// Why a known licence is not asked about, or nothing was learned: another device of it will ask.
+/// Why a known licence is not looked up: that needs an activated device.
 const ONLY_WITH_A_DEVICE: &str = "the shop can be asked only with an activated device";
 
-/// A key that no shop ever made.
+/// A key that no shop has issued.
 pub(super) const NO_KEY: &str = "00000000-00000000-00000000-00000000";
 
-/// How often is looked whether another gateway has the answer.
-const LOOK: Duration = Duration::from_millis(50);
+/// Interval at which the answer of another gateway is checked for.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What is asked, and for whom.
+/// The arguments of one look-up.
 pub(super) struct LookupRequest {
     pub sources: Arc<ConfiguredShops>,
     pub id: LicenseId,
-    /// Of the key as it was typed: refusals and flights belong to it.
+    /// Hash of the key as typed: refusals and flights are keyed by it.
     pub spelling: LicenseId,
     pub key: Credential,
     /// The device that the request names.
     pub instance: Option<Arc<str>>,
     pub class: CallPriority,
     pub address: Option<ClientPrefix>,
-    /// The record when the question came up.
+    /// The cache entry when the look-up began.
     pub before: Option<CachedLicense>,
 }
 
 impl LookupRequest {
-    /// What is known of the licence.
+    /// The cached answer about the licence.
     fn facts(&self) -> Option<&ShopLicense> {
         self.before.as_ref().and_then(|before| before.facts.as_ref())
     }
 
-    /// The shop is known to take another spelling of this key: "not found" says nothing of the licence.
+    /// The shop is known to accept another spelling of this key: "not found" says nothing about the
+    /// licence.
     fn is_another_spelling(&self) -> bool {
         let known = self.before.as_ref().and_then(|before| before.spelling.as_deref());
         known.is_some_and(|known| known != tag(&self.spelling))
     }
 }
 
-/// What the shops said so far.
+/// The result so far of asking the shops.
 struct Found {
     unknown: Option<&'static str>,
-    /// What is written down, and the moment of its question.
-    told: Option<(ShopReply, UnixMs)>,
-    /// It holds, though another shop does not answer.
+    /// The answer to be cached, and the time of its request.
+    reply: Option<(ShopReply, UnixMs)>,
+    /// It counts, even if another shop does not answer.
     is_final: bool,
-    /// Of a key that is not ours: why, and what is known of it.
+    /// For a key that is refused: the code, and the shop's answer.
     code: Code,
     foreign: Option<ShopLicense>,
 }
@@ -72,7 +73,7 @@ impl Default for Found {
     fn default() -> Self {
         Self {
             unknown: None,
-            told: None,
+            reply: None,
             is_final: false,
             code: Code::LicenseInvalid,
             foreign: None,
@@ -81,9 +82,9 @@ impl Default for Found {
 }
 
 impl Found {
-    /// Takes in an answer; true when no other shop needs to be asked. `is_own`: it is that of the shop a known
+    /// Records an answer; true if no other shop needs to be asked. `is_own`: it is from the shop that a known
     /// licence belongs to.
-    fn hear(
+    fn record(
         &mut self,
         reply: ShopReply,
         verdict: &LicenseVerdict,
@@ -91,7 +92,7 @@ impl Found {
         is_own: bool,
     ) -> bool {
         if verdict.is_valid() {
-            self.told = Some((reply, asked));
+            self.reply = Some((reply, asked));
             self.is_final = true;
             return true;
         }
@@ -105,8 +106,8 @@ impl Found {
                 self.code = *code;
             }
         }
-        if is_own || (self.told.is_none() && !verdict.is_foreign()) {
-            self.told = Some((reply, asked));
+        if is_own || (self.reply.is_none() && !verdict.is_foreign()) {
+            self.reply = Some((reply, asked));
             self.is_final |= is_own;
         }
         false
@@ -123,159 +124,162 @@ fn tag(spelling: &LicenseId) -> String {
 impl LicenseValidator {
     pub(super) async fn look_up(
         &self,
-        inquiry: LookupRequest,
-        mut kept: Option<CallPermit>,
+        lookup: LookupRequest,
+        mut permit: Option<CallPermit>,
     ) -> FlightResult {
-        let mut patience = WaitBudget::of(MOMENT);
+        let mut budget = WaitBudget::of(MOMENT);
         loop {
-            if let (None, Some(first)) = (&kept, self.first_question(&inquiry)) {
-                kept = self.turn(&first, inquiry.class, inquiry.address).await;
-                if kept.is_none() {
+            if let (None, Some(first)) = (&permit, self.first_question(&lookup)) {
+                permit = self.permit(&first, lookup.class, lookup.address).await;
+                if permit.is_none() {
                     return Err("no call to a shop was left in time");
                 }
             }
-            let turn = kept.take();
-            let Some(shared) = &self.shared else { return self.inquire(&inquiry, turn).await };
-            // Without it, better two questions than none.
-            if patience.is_over() || !shared.store.is_back(&mut patience).await {
-                return self.inquire(&inquiry, turn).await;
+            let held = permit.take();
+            let Some(shared) = &self.shared else {
+                return self.ask_shops_and_cache(&lookup, held).await;
+            };
+            // During an outage of the store two gateways may call: better than none.
+            if budget.is_over() || !shared.store.is_back(&mut budget).await {
+                return self.ask_shops_and_cache(&lookup, held).await;
             }
-            let locked = match self.learned(shared, &inquiry).await {
-                // Another gateway has learned it while this one waited for its turn.
+            let locked = match self.learned(shared, &lookup).await {
+                // Another gateway has looked it up while this one waited for its permit.
                 Ok(true) => {
-                    self.give_back(turn);
+                    self.give_back(held);
                     return Ok(());
                 }
-                Ok(false) => shared.lock(&inquiry.id).await,
+                Ok(false) => shared.lock(&lookup.id).await,
                 Err(away) => Err(away),
             };
             match locked {
-                Ok(Some(lock)) => return self.inquire_locked(&inquiry, turn, lock).await,
+                Ok(Some(lock)) => return self.look_up_locked(&lookup, held, lock).await,
                 Ok(None) => {
-                    self.give_back(turn);
-                    if self.wait_for_other(shared, &inquiry).await {
+                    self.give_back(held);
+                    if self.wait_for_other(shared, &lookup).await {
                         return Ok(());
                     }
                 }
                 Err(StoreUnavailable) => {
-                    patience.part(SILENCE);
-                    kept = turn;
+                    budget.part(SILENCE);
+                    permit = held;
                 }
             }
         }
     }
 
-    async fn inquire_locked(
+    async fn look_up_locked(
         &self,
-        inquiry: &LookupRequest,
-        turn: Option<CallPermit>,
+        lookup: &LookupRequest,
+        permit: Option<CallPermit>,
         lock: DistributedLock,
     ) -> FlightResult {
-        // Between the look and the lock the other one may have come to its end.
-        let landed = match &self.shared {
-            Some(shared) if self.has_learned(shared, inquiry).await => {
-                self.give_back(turn);
+        // Another gateway may have finished between the check and the lock.
+        let result = match &self.shared {
+            Some(shared) if self.has_learned(shared, lookup).await => {
+                self.give_back(permit);
                 Ok(())
             }
-            _ => self.inquire(inquiry, turn).await,
+            _ => self.ask_shops_and_cache(lookup, permit).await,
         };
         drop(lock);
-        landed
+        result
     }
 
-    /// Waits while another gateway asks; true when its answer is there, false when it gave up or
-    /// died.
-    async fn wait_for_other(&self, shared: &Arc<RedisCache>, inquiry: &LookupRequest) -> bool {
+    /// Waits while another gateway looks up; true when its answer is there, false when it gave up or
+    /// ended.
+    async fn wait_for_other(&self, shared: &Arc<RedisCache>, lookup: &LookupRequest) -> bool {
         loop {
-            tokio::time::sleep(LOOK).await;
-            if matches!(self.learned(shared, inquiry).await, Ok(true)) {
+            tokio::time::sleep(POLL_INTERVAL).await;
+            if matches!(self.learned(shared, lookup).await, Ok(true)) {
                 return true;
             }
-            if !matches!(shared.is_locked(&inquiry.id).await, Ok(true)) {
+            if !matches!(shared.is_locked(&lookup.id).await, Ok(true)) {
                 return false;
             }
         }
     }
 
-    /// [`Self::learned`], for which one answer that comes late is no reason to ask the shop again.
-    async fn has_learned(&self, shared: &RedisCache, inquiry: &LookupRequest) -> bool {
-        let mut patience = WaitBudget::of(MOMENT);
+    /// [`Self::learned`], with retries: a late reply must not cause a second call to the shop.
+    async fn has_learned(&self, shared: &RedisCache, lookup: &LookupRequest) -> bool {
+        let mut budget = WaitBudget::of(MOMENT);
         loop {
-            if let Ok(learned) = self.learned(shared, inquiry).await {
+            if let Ok(learned) = self.learned(shared, lookup).await {
                 return learned;
             }
-            patience.part(SILENCE);
-            if patience.is_over() || !shared.store.is_back(&mut patience).await {
+            budget.part(SILENCE);
+            if budget.is_over() || !shared.store.is_back(&mut budget).await {
                 return false;
             }
         }
     }
 
-    /// Takes over what another gateway learned since the question came up.
+    /// Adopts what another gateway has looked up since this look-up began.
     async fn learned(
         &self,
         shared: &RedisCache,
-        inquiry: &LookupRequest,
+        lookup: &LookupRequest,
     ) -> Result<bool, StoreUnavailable> {
-        if let Some(record) = shared.record(&inquiry.id).await? {
-            let is_news = match &inquiry.before {
+        if let Some(record) = shared.record(&lookup.id).await? {
+            let is_newer = match &lookup.before {
                 Some(before) => record.answered > before.answered && !record.is_due(UnixMs::now()),
                 None => record.facts.is_some(),
             };
-            if is_news {
-                self.adopt(inquiry.id, &record);
+            if is_newer {
+                self.adopt(lookup.id, &record);
                 return Ok(true);
             }
         }
-        if inquiry.before.is_some() {
+        if lookup.before.is_some() {
             return Ok(false);
         }
-        let why = shared.refusal(&inquiry.spelling).await?;
+        let why = shared.refusal(&lookup.spelling).await?;
         let code = why.and_then(|why| refusal_code(&why));
         if let Some(code) = code {
             let refusal = NegativeEntry { code, facts: None, at: UnixMs::now(), times: 1 };
-            self.refused.insert(inquiry.spelling, Arc::new(refusal));
+            self.refused.insert(lookup.spelling, Arc::new(refusal));
         }
         Ok(code.is_some())
     }
 
-    /// Asks every shop that could know, one after the other: a yes wins, and no answer beats a refusal.
-    async fn inquire(
+    /// Asks every shop that may know the key, in turn: a valid answer wins, and a missing answer outranks a
+    /// refusal.
+    async fn ask_shops_and_cache(
         &self,
-        inquiry: &LookupRequest,
+        lookup: &LookupRequest,
         mut permit: Option<CallPermit>,
     ) -> FlightResult {
-        let found = self.ask_shops(inquiry, &mut permit).await;
+        let found = self.ask_shops(lookup, &mut permit).await;
         self.give_back(permit);
-        let is_known = inquiry.facts().is_some();
-        match (found.told, found.unknown) {
+        let is_known = lookup.facts().is_some();
+        match (found.reply, found.unknown) {
             (Some((reply, asked)), unknown) if unknown.is_none() || found.is_final => {
-                self.note(&inquiry.sources, inquiry.id, &reply, asked).await;
-                self.refused.invalidate(&inquiry.spelling);
-                self.note_spelling(inquiry, &reply);
+                self.note(&lookup.sources, lookup.id, &reply, asked).await;
+                self.refused.invalidate(&lookup.spelling);
+                self.note_spelling(lookup, &reply);
                 Ok(())
             }
             (_, Some(why)) => Err(why),
             (None, None) if is_known => Err("no source asks about its product any more"),
             _ => {
-                self.refuse(inquiry, found.code, found.foreign).await;
+                self.refuse(lookup, found.code, found.foreign).await;
                 Ok(())
             }
         }
     }
 
-    async fn ask_shops(&self, inquiry: &LookupRequest, permit: &mut Option<CallPermit>) -> Found {
+    async fn ask_shops(&self, lookup: &LookupRequest, permit: &mut Option<CallPermit>) -> Found {
         let mut found = Found::default();
-        let (own, others) = self.questions(inquiry);
+        let (own, others) = self.questions(lookup);
         let own = own.into_iter().map(|question| (question, true));
         for (question, is_own) in own.chain(others.into_iter().map(|question| (question, false))) {
-            let (reply, asked) = match self.ask_one(inquiry, &question, permit).await {
+            let (reply, asked) = match self.ask_one(lookup, &question, permit).await {
                 Ok((ShopReply::Unknown(_), _)) => {
                     found.unknown = Some("the shop does not answer");
-                    // Of a known licence its own shop decides.
+                    // For a known licence its own shop decides.
                     if is_own { break } else { continue }
                 }
-                Ok((ShopReply::NotFound, _)) if inquiry.is_another_spelling() => {
+                Ok((ShopReply::NotFound, _)) if lookup.is_another_spelling() => {
                     found.unknown = Some("the shop knows the key under another spelling only");
                     if is_own { break } else { continue }
                 }
@@ -283,40 +287,40 @@ impl LicenseValidator {
                     found.code = Code::DeviceLimit;
                     continue;
                 }
-                Ok(told) => told,
+                Ok(reply) => reply,
                 Err(why) => {
                     found.unknown = Some(why);
                     if is_own { break } else { continue }
                 }
             };
             let verdict = match &reply {
-                ShopReply::License(facts) => inquiry.sources.judge(facts, asked),
+                ShopReply::License(facts) => lookup.sources.judge(facts, asked),
                 _ => LicenseVerdict::Invalid(Code::LicenseInvalid),
             };
-            if found.hear(reply, &verdict, asked, is_own) {
+            if found.record(reply, &verdict, asked, is_own) {
                 break;
             }
         }
         found
     }
 
-    /// One question, with a permit of its own.
+    /// One call, with a permit of its own.
     async fn ask_one(
         &self,
-        inquiry: &LookupRequest,
+        lookup: &LookupRequest,
         question: &ShopQuery,
         permit: &mut Option<CallPermit>,
     ) -> Result<(ShopReply, UnixMs), &'static str> {
-        let instance = inquiry.instance.as_deref().filter(|id| self.may_ask_with(inquiry, id));
+        let instance = lookup.instance.as_deref().filter(|id| self.may_ask_with(lookup, id));
         let asked = Asked {
-            key: inquiry.key.expose(),
+            key: lookup.key.expose(),
             subject: &question.subject,
-            known: inquiry.facts().filter(|facts| facts.shop == question.shop()),
+            known: lookup.facts().filter(|facts| facts.shop == question.shop()),
             instance,
         };
         if question.shop().request(&question.account.source, &asked).is_none() {
-            // Of a known licence another device of it will ask.
-            return match inquiry.facts() {
+            // A known licence is looked up when another of its devices asks.
+            return match lookup.facts() {
                 Some(_) => Err(ONLY_WITH_A_DEVICE),
                 None => Ok((ShopReply::NeedsDevice, UnixMs::now())),
             };
@@ -328,40 +332,41 @@ impl LicenseValidator {
             self.give_back(permit.take());
         }
         if permit.is_none() {
-            *permit = self.turn(question, inquiry.class, inquiry.address).await;
+            *permit = self.permit(question, lookup.class, lookup.address).await;
         }
         if permit.take().is_none() {
             return Err("no call to a shop was left in time");
         }
-        let moment = self.moment(&inquiry.id);
-        match self.call(&inquiry.sources, question, &asked).await {
-            ShopReply::NeedsDevice if inquiry.facts().is_some() => Err(ONLY_WITH_A_DEVICE),
+        let moment = self.moment(&lookup.id);
+        match self.call(&lookup.sources, question, &asked).await {
+            ShopReply::NeedsDevice if lookup.facts().is_some() => Err(ONLY_WITH_A_DEVICE),
             reply => Ok((reply, moment)),
         }
     }
 
-    /// A device that a known licence does not have at this shop proves nothing about the licence.
-    fn may_ask_with(&self, inquiry: &LookupRequest, instance: &str) -> bool {
-        let device = || self.hasher.device(&self.account(&inquiry.id), instance);
-        match inquiry.before.as_ref().filter(|before| before.facts.is_some()) {
+    /// Whether the call may name this device: one that a known licence does not have at this shop proves
+    /// nothing about the licence.
+    fn may_ask_with(&self, lookup: &LookupRequest, instance: &str) -> bool {
+        let device = || self.hasher.device(&self.account(&lookup.id), instance);
+        match lookup.before.as_ref().filter(|before| before.facts.is_some()) {
             Some(before) => before.device(&device()).is_some_and(|known| !known.carried),
             None => true,
         }
     }
 
-    /// What is asked first, if anything can be.
-    pub(super) fn first_question(&self, inquiry: &LookupRequest) -> Option<ShopQuery> {
-        let (own, others) = self.questions(inquiry);
+    /// The first query, if there is one.
+    pub(super) fn first_question(&self, lookup: &LookupRequest) -> Option<ShopQuery> {
+        let (own, others) = self.questions(lookup);
         own.into_iter().chain(others).next()
     }
 
-    /// The question to the shop that a known licence belongs to, and those to all others that have such keys.
-    /// The others are asked where the first says that the licence is over, as after a move of keys.
-    fn questions(&self, inquiry: &LookupRequest) -> (Option<ShopQuery>, Vec<ShopQuery>) {
-        let mut all = inquiry.sources.questions(inquiry.key.expose());
-        let Some(facts) = inquiry.facts() else { return (None, all) };
+    /// The query to the shop that a known licence belongs to, and those to all others with such keys. The
+    /// others are asked if the first reports that the licence ended, as after a move of keys.
+    fn questions(&self, lookup: &LookupRequest) -> (Option<ShopQuery>, Vec<ShopQuery>) {
+        let mut all = lookup.sources.questions(lookup.key.expose());
+        let Some(facts) = lookup.facts() else { return (None, all) };
         all.retain(|question| question.shop() != facts.shop);
-        (inquiry.sources.question_about(facts), all)
+        (lookup.sources.question_about(facts), all)
     }
 
     /// One call.
@@ -375,10 +380,10 @@ impl LicenseValidator {
         let Some(request) = shop.request(source, asked) else { return ShopReply::NeedsDevice };
         let reply = match self.send(question, &request).await {
             Ok(response) => shop.read(source, asked, &response, &self.hasher),
-            Err(trouble) => ShopReply::Unknown(trouble),
+            Err(error) => ShopReply::Unknown(error),
         };
         let verdict = sources.verdict_name(&reply, UnixMs::now());
-        self.heard(shop, question.name(), &reply, verdict);
+        self.record_reply(shop, question.name(), &reply, verdict);
         reply
     }
 
@@ -396,7 +401,7 @@ impl LicenseValidator {
         self.client.send(&account.base, request).await
     }
 
-    /// Writes down what a shop said of a licence that is ours.
+    /// Caches a shop's answer about a licence of the seller.
     pub(super) async fn note(
         &self,
         sources: &ConfiguredShops,
@@ -432,28 +437,28 @@ impl LicenseValidator {
         self.keep(id).await;
     }
 
-    /// Remembers under which spelling the shop knows a licence. The disk has it from the licence's next
-    /// change on.
-    fn note_spelling(&self, inquiry: &LookupRequest, reply: &ShopReply) {
+    /// Caches the spelling under which the shop knows a licence. Written to disk with the next change of the
+    /// entry.
+    fn note_spelling(&self, lookup: &LookupRequest, reply: &ShopReply) {
         if !matches!(reply, ShopReply::License(_)) {
             return;
         }
-        self.records.update(inquiry.id, |record| {
+        self.records.update(lookup.id, |record| {
             let before = record.filter(|record| record.facts.is_some())?;
-            let spelling = Some(tag(&inquiry.spelling));
+            let spelling = Some(tag(&lookup.spelling));
             (before.spelling != spelling).then(|| CachedLicense { spelling, ..before.clone() })
         });
     }
 
-    async fn refuse(&self, inquiry: &LookupRequest, code: Code, facts: Option<ShopLicense>) {
-        let times = self.refused.get(&inquiry.spelling).map_or(1, |before| before.times + 1);
+    async fn refuse(&self, lookup: &LookupRequest, code: Code, facts: Option<ShopLicense>) {
+        let times = self.refused.get(&lookup.spelling).map_or(1, |before| before.times + 1);
         let at = UnixMs::now();
-        self.refused.insert(inquiry.spelling, Arc::new(NegativeEntry { code, facts, at, times }));
+        self.refused.insert(lookup.spelling, Arc::new(NegativeEntry { code, facts, at, times }));
         let shared = self.shared.as_ref().filter(|shared| shared.is_up());
-        // That a device comes first is no word about the key, and nothing for other gateways.
+        // A missing device says nothing about the key, and does not concern other gateways.
         if let Some(shared) = shared.filter(|_| code != Code::DeviceLimit) {
-            let keep = no_for(&inquiry.sources.cache, times);
-            let _ = shared.refuse(&inquiry.spelling, code.wire().1, keep).await;
+            let keep = no_for(&lookup.sources.cache, times);
+            let _ = shared.refuse(&lookup.spelling, code.wire().1, keep).await;
         }
     }
 }

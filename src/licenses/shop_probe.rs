@@ -34,7 +34,8 @@ impl LicenseValidator {
         self.runtime.spawn(async move {
             let shops = sources.shops().iter().filter(|shop| shop.constants().is_probed);
             for question in shops.flat_map(|shop| sources.questions_to(*shop)) {
-                if let Some(_turn) = validator.turn(&question, CallPriority::Behind, None).await {
+                if let Some(_permit) = validator.permit(&question, CallPriority::Behind, None).await
+                {
                     let asked = Asked { subject: &question.subject, ..Asked::about(NO_KEY) };
                     validator.call(&sources, &question, &asked).await;
                 }
@@ -55,7 +56,7 @@ impl LicenseValidator {
                 let is_it = |question: &&ShopQuery| mistake.as_deref() == Some(question.name());
                 let question = questions.iter().find(is_it).or(questions.first());
                 if let Some(question) = question
-                    && let Some(_turn) = self.turn(question, CallPriority::Rest, None).await
+                    && let Some(_permit) = self.permit(question, CallPriority::Rest, None).await
                 {
                     let source = &question.account.source;
                     let known = unknown_license(source);

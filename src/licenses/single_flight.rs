@@ -18,7 +18,7 @@ pub struct SingleFlight {
 
 type Followers = watch::Receiver<Option<FlightResult>>;
 
-/// Held by the one who asks. Dropping it ends the flight, however it came to that.
+/// The request that performs the look-up. Dropping it ends the flight in any case.
 pub struct Leader {
     flights: Arc<SingleFlight>,
     id: LicenseId,
@@ -26,7 +26,7 @@ pub struct Leader {
 }
 
 impl SingleFlight {
-    /// Joins the flight of a licence, or starts one: then there is a pilot, too. `None` when the
+    /// Joins the flight of a licence, or starts one: then there is a leader, too. `None` when the
     /// answer came between the caller's look at it and now.
     pub fn join(
         self: &Arc<Self>,
@@ -37,7 +37,7 @@ impl SingleFlight {
         if let Some(waiting) = open.get(&id) {
             return Some((Follower(waiting.clone()), None));
         }
-        // Pilots write down what they learned before they leave the list.
+        // Leaders write down what they learned before they leave the list.
         if has_landed() {
             return None;
         }
@@ -56,17 +56,17 @@ impl SingleFlight {
 pub struct Follower(Followers);
 
 impl Follower {
-    pub async fn landed(mut self) -> FlightResult {
+    pub async fn result(mut self) -> FlightResult {
         match self.0.wait_for(Option::is_some).await {
-            Ok(landed) => landed.unwrap_or(Err("the check ended without an outcome")),
+            Ok(result) => result.unwrap_or(Err("the check ended without an outcome")),
             Err(_) => Err("the check broke off"),
         }
     }
 }
 
 impl Leader {
-    pub fn land(self, landed: FlightResult) {
-        self.tell.send_replace(Some(landed));
+    pub fn finish(self, result: FlightResult) {
+        self.tell.send_replace(Some(result));
     }
 }
 

@@ -19,13 +19,13 @@ pub struct ConfiguredShops {
     accounts: Vec<Arc<ShopAccount>>,
     /// Each once, in YAML order.
     shops: Vec<&'static dyn Shop>,
-    /// It would refuse too many good licences at once to be believed.
+    /// It would refuse too many valid licences at once to be plausible.
     held: AtomicBool,
     /// Shops whose valid keys become licences of our own.
     adopted: Vec<&'static dyn Shop>,
 }
 
-/// One call that could say something about a key.
+/// One call that may identify a key.
 #[derive(Debug, Clone)]
 pub struct ShopQuery {
     pub account: Arc<ShopAccount>,
@@ -163,7 +163,7 @@ impl ConfiguredShops {
         questions
     }
 
-    /// What facts mean under this configuration: the best that any source of that shop says.
+    /// The meaning of a shop licence under this configuration: the best verdict of any source of that shop.
     pub fn judge(&self, facts: &ShopLicense, now: UnixMs) -> LicenseVerdict {
         let verdicts =
             self.accounts(facts.shop).map(|account| facts.shop.judge(facts, &account.source, now));

@@ -2,11 +2,10 @@
 //! or repeated one costs one call at most. The exception is a refund, which Lemon Squeezy's licence answers do
 //! not contain.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use http::HeaderMap;
-use moka::sync::Cache;
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 
@@ -21,14 +20,6 @@ use crate::{
 
 /// Bytes of a webhook's body.
 pub const LONGEST: u64 = 256 * 1024;
-/// How long an event is known again, and how many are.
-const SEEN: Duration = Duration::from_secs(72 * 3600);
-const EVENTS: u64 = 100_000;
-
-/// SHA-256 of signed events that were acted on.
-pub fn seen() -> Cache<[u8; 32], ()> {
-    Cache::builder().max_capacity(EVENTS).time_to_live(SEEN).build()
-}
 
 /// Why a webhook is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,8 +159,8 @@ impl LicenseValidator {
         Ok(())
     }
 
-    /// Remembers that the money of an order was given back, for a licence of it that was never used
-    /// so far: Lemon Squeezy's licence answers don't tell. Whether that is on the disk.
+    /// Records that an order was refunded, for a licence that was never used so far: Lemon Squeezy's
+    /// licence answers do not contain it. Whether that is on the disk.
     async fn keep_refund(&self, order: &str) -> bool {
         let id = self.hasher.refund(order);
         let refund = CachedLicense { refunded: true, ..CachedLicense::default() };

@@ -25,7 +25,7 @@ use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-/// More helps nobody, and a container may say a thousand million.
+/// More has no use, and a container may report a billion.
 const MOST: u64 = 1 << 20;
 /// Kept back for the gateway itself.
 const OWN: std::ops::RangeInclusive<u64> = 48..=768;
@@ -97,7 +97,7 @@ impl FdBudget {
         self.used() < self.for_apps()
     }
 
-    /// Tells the operator, now and then.
+    /// Logs the shortage, at intervals.
     pub fn say_short(&self) {
         let mut said = self.said.lock();
         if said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {

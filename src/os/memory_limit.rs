@@ -1,5 +1,5 @@
-//! What the memory of this machine carries: requests that are open at one time, bytes that they hold, connections.
-//! Together at most three quarters of it, where the file does not say otherwise.
+//! Limits derived from the memory of this machine: open requests, bytes they hold, connections. Together at
+//! most three quarters of it, unless configured.
 
 use std::{
     fs,
@@ -10,12 +10,12 @@ use std::{
 const A_REQUEST: u64 = 206 * 1024;
 /// Bytes of a connection that waits for its next request; with TLS it takes most.
 const A_CONNECTION: u64 = 32 * 1024;
-/// Bytes held, where the file does not say.
+/// Bytes held, unless configured.
 const MOST_BUFFERED: u64 = 256 * 1024 * 1024;
-/// Whatever the machine says of itself.
+/// Lower bound, whatever the machine reports.
 const LEAST: u64 = 256;
 const MOST: u64 = 1_000_000;
-/// Where the machine says nothing.
+/// Assumed if the machine reports nothing.
 const UNKNOWN: u64 = 1 << 30;
 
 /// Half of the memory may go into open requests.
@@ -33,8 +33,8 @@ pub fn connections() -> usize {
     (available(Path::new("/")) / 8 / A_CONNECTION).clamp(LEAST, MOST) as usize
 }
 
-/// Bytes this process may have: those of the machine, or fewer where a container has a limit. What the kernel says
-/// stands below `root`.
+/// Bytes available to this process: the memory of the machine, or the limit of its container. The kernel's
+/// files are below `root`.
 fn available(root: &Path) -> u64 {
     let read = |path: &str| fs::read_to_string(root.join(path));
     let machine = read("proc/meminfo").ok().and_then(|text| meminfo(&text));

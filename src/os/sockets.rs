@@ -72,8 +72,8 @@ impl Socket {
     }
 }
 
-/// Whether ports take connections. Each time they are opened or closed anew, the connections of before
-/// are told to leave: HTTP/1.1 by `connection: close` on their next answer, HTTP/2 by GOAWAY.
+/// Whether ports accept connections. At each change the open connections are told to close: HTTP/1.1 by
+/// `connection: close` on their next answer, HTTP/2 by GOAWAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceptState {
     /// With how often they were opened.
@@ -81,7 +81,7 @@ pub enum AcceptState {
     Closed,
 }
 
-/// Ports, and what is said to all of them.
+/// The ports, and their common state.
 pub struct Listeners {
     pub accepting: watch::Sender<AcceptState>,
     /// Ports that take connections.

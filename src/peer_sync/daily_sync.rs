@@ -31,11 +31,11 @@ const ACTIVE_DAYS: u64 = 30;
 const SMALL: u64 = 2_000;
 const LARGE_EVERY: Duration = Duration::from_secs(60);
 
-/// What has been told.
+/// What has been sent.
 #[derive(Default)]
 pub struct DailySync {
-    told: FxHashMap<String, String>,
-    /// Everything was told once; from then on only the last two days change.
+    sent: FxHashMap<String, String>,
+    /// The full table was sent once; from then on only the last two days change.
     whole: bool,
     active: ActiveLicenses,
 }
@@ -60,7 +60,7 @@ impl PeerSync {
             .iter()
             .map(|row| (field(&self.gateway, row), value(row), row))
             .filter(|(field, value, row)| {
-                days.told.get(&format!("{} {field}", row.day)) != Some(value)
+                days.sent.get(&format!("{} {field}", row.day)) != Some(value)
             })
             .collect();
         for some in changed.chunks(BATCH) {
@@ -69,11 +69,11 @@ impl PeerSync {
             }
             for (field, value, row) in some {
                 if row.day >= yesterday {
-                    days.told.insert(format!("{} {field}", row.day), value.clone());
+                    days.sent.insert(format!("{} {field}", row.day), value.clone());
                 }
             }
         }
-        days.told.retain(|of, _| of.get(..10).is_some_and(|day| day >= &*yesterday));
+        days.sent.retain(|of, _| of.get(..10).is_some_and(|day| day >= &*yesterday));
         days.whole = true;
         self.count_active(&mut days.active, now).await
     }
@@ -140,7 +140,7 @@ struct ActiveLicenses {
 }
 
 impl ActiveLicenses {
-    /// Nobody adds to a day any more that is neither this one nor the last.
+    /// Only today and yesterday still change.
     fn is_over(&self, day: u64, today: u64) -> bool {
         day + 1 < today && self.read.contains_key(&day)
     }

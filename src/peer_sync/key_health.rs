@@ -22,50 +22,52 @@ pub const CHANNEL: &str = "gk:keys";
 const KEY: &str = "gk:keys";
 /// Keys that the operator paused. They stay so until the operator resumes them, however long that is.
 const PAUSED: &str = "gk:keys:paused";
-/// A provider is told to be sick for so long at most, should nobody be left to tell that it is well.
-const SICK: Duration = Duration::from_secs(60);
+/// Longest time for which a provider counts as faulty, should no gateway be left to report that it
+/// recovered.
+const FAULTY_TTL: Duration = Duration::from_secs(60);
 
-/// After the store did not hear what the operator said.
-const TELL_AGAIN: Duration = Duration::from_millis(500);
+/// Pause before an operator's command is sent again that the store did not take.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 impl PeerSync {
-    pub(super) async fn tell_health(
+    pub(super) async fn publish_health_events(
         self: std::sync::Arc<Self>,
-        mut news: UnboundedReceiver<HealthEvent>,
+        mut events: UnboundedReceiver<HealthEvent>,
     ) {
-        // What the operator said must not be lost: the last word of each that the store has not taken.
-        let mut orders: BTreeMap<HealthSubject, HealthEvent> = BTreeMap::new();
+        // Operators' commands must not be lost: the last one of each subject that the store has not taken.
+        let mut commands: BTreeMap<HealthSubject, HealthEvent> = BTreeMap::new();
         loop {
             tokio::select! {
-                heard = news.recv() => match heard {
+                received = events.recv() => match received {
                     None => return,
-                    Some(news) if matches!(news.change, HealthChange::Paused | HealthChange::Resumed) => {
-                        orders.insert(news.of.clone(), news);
+                    Some(event) if matches!(event.change, HealthChange::Paused | HealthChange::Resumed) => {
+                        commands.insert(event.of.clone(), event);
                     }
                     // Rests end by themselves and are found out again.
-                    Some(news) => drop(self.tell(&news).await),
+                    Some(event) => drop(self.publish(&event).await),
                 },
-                () = tokio::time::sleep(TELL_AGAIN), if !orders.is_empty() => {}
+                () = tokio::time::sleep(RETRY_PAUSE), if !commands.is_empty() => {}
             }
-            for (of, news) in std::mem::take(&mut orders) {
-                if self.tell(&news).await.is_err() {
-                    orders.insert(of, news);
+            for (of, event) in std::mem::take(&mut commands) {
+                if self.publish(&event).await.is_err() {
+                    commands.insert(of, event);
                 }
             }
         }
     }
 
-    /// Writes it down, then says it: one that reads the store meanwhile must not find the opposite.
-    async fn tell(&self, news: &HealthEvent) -> Result<(), StoreUnavailable> {
-        let (name, what) = write(news, UnixMs::now());
-        match news.change {
+    /// Writes it to the store, then publishes it: a gateway that reads the store in between must not find
+    /// the opposite.
+    async fn publish(&self, event: &HealthEvent) -> Result<(), StoreUnavailable> {
+        let (name, what) = write(event, UnixMs::now());
+        match event.change {
             HealthChange::Paused => self.store.run::<()>(Cmd::hset(PAUSED, &name, &what)).await?,
             HealthChange::Resumed => {
                 self.store.run::<()>(Cmd::hdel(PAUSED, &name)).await?;
                 self.store.run::<()>(Cmd::hdel(KEY, &name)).await?;
             }
-            HealthChange::Sound => self.store.run::<()>(Cmd::hdel(KEY, &name)).await?,
-            HealthChange::Cools(_) | HealthChange::Quarantined(..) | HealthChange::Sick(_) => {
+            HealthChange::Healthy => self.store.run::<()>(Cmd::hdel(KEY, &name)).await?,
+            HealthChange::Cools(_) | HealthChange::Quarantined(..) | HealthChange::Faulty(_) => {
                 self.store.run::<()>(Cmd::hset(KEY, &name, &what)).await?;
                 self.store.run::<()>(Cmd::pexpire(KEY, DAY_MS as i64)).await?;
             }
@@ -73,11 +75,11 @@ impl PeerSync {
         self.store.publish(CHANNEL, &format!("{name}={what}")).await
     }
 
-    pub(super) fn hear_health(&self, text: &str) {
-        // What it is has no such sign; a model's name may.
+    pub(super) fn receive_health(&self, text: &str) {
+        // The state never contains `=`; the name of a model may.
         let Some((name, what)) = text.rsplit_once('=') else { return };
-        if let Some(news) = read(name, what, UnixMs::now()) {
-            self.health.hear(&news);
+        if let Some(event) = read(name, what, UnixMs::now()) {
+            self.health.apply(&event);
         }
     }
 
@@ -86,8 +88,8 @@ impl PeerSync {
         for known in [KEY, PAUSED] {
             let known: BTreeMap<String, String> = self.store.run(Cmd::hgetall(known)).await?;
             for (name, what) in known {
-                if let Some(news) = read(&name, &what, UnixMs::now()) {
-                    self.health.hear(&news);
+                if let Some(event) = read(&name, &what, UnixMs::now()) {
+                    self.health.apply(&event);
                 }
             }
         }
@@ -95,11 +97,12 @@ impl PeerSync {
     }
 }
 
-/// `provider NAME`, `group PROVIDER GROUP`, `model PROVIDER GROUP MODEL` or `key PROVIDER ID MARK`, and until when,
-/// by the clock of this machine, with what it is until then: `1796083200000 cools`. What is over is `0 sound`; what
-/// the operator said has no end: `0 paused`, `0 resumed`. A model's name comes last and may hold anything.
-fn write(news: &HealthEvent, now: UnixMs) -> (String, String) {
-    let name = match &news.of {
+/// `provider NAME`, `group PROVIDER GROUP`, `model PROVIDER GROUP MODEL` or `key PROVIDER ID MARK`, the
+/// time until which it holds, by the clock of this machine, and the state: `1796083200000 cools`. A state
+/// that is over is `0 sound`; operators' commands have no end: `0 paused`, `0 resumed`. A model's name
+/// comes last and may contain any character.
+fn write(event: &HealthEvent, now: UnixMs) -> (String, String) {
+    let name = match &event.of {
         HealthSubject::Provider { provider } => format!("provider {provider}"),
         HealthSubject::Group { provider, group } => format!("group {provider} {group}"),
         HealthSubject::Model { provider, group, model } => {
@@ -107,14 +110,14 @@ fn write(news: &HealthEvent, now: UnixMs) -> (String, String) {
         }
         HealthSubject::Key { provider, key, mark } => format!("key {provider} {key} {mark}"),
     };
-    let (left, what) = match news.change {
+    let (left, what) = match event.change {
         HealthChange::Cools(left) => (left, "cools"),
         HealthChange::Quarantined(why, left) => (left, why.name()),
-        HealthChange::Sick(Fault::Quick) => (SICK, "sick"),
-        HealthChange::Sick(Fault::Silent) => (SICK, "silent"),
+        HealthChange::Faulty(Fault::Quick) => (FAULTY_TTL, "sick"),
+        HealthChange::Faulty(Fault::Silent) => (FAULTY_TTL, "silent"),
         HealthChange::Paused => return (name, "0 paused".into()),
         HealthChange::Resumed => return (name, "0 resumed".into()),
-        HealthChange::Sound => return (name, "0 sound".into()),
+        HealthChange::Healthy => return (name, "0 sound".into()),
     };
     (name, format!("{} {what}", now.plus(left).0))
 }
@@ -125,13 +128,13 @@ fn read(name: &str, what: &str, now: UnixMs) -> Option<HealthEvent> {
     let (until, what) = what.split_once(' ')?;
     let left = until.parse::<u64>().ok()?.saturating_sub(now.0);
     let change = match (what, Duration::from_millis(left)) {
-        ("sound", _) => HealthChange::Sound,
+        ("sound", _) => HealthChange::Healthy,
         ("paused", _) => HealthChange::Paused,
         ("resumed", _) => HealthChange::Resumed,
         (_, Duration::ZERO) => return None,
         ("cools", left) => HealthChange::Cools(left),
-        ("sick", _) => HealthChange::Sick(Fault::Quick),
-        ("silent", _) => HealthChange::Sick(Fault::Silent),
+        ("sick", _) => HealthChange::Faulty(Fault::Quick),
+        ("silent", _) => HealthChange::Faulty(Fault::Silent),
         (why, left) => HealthChange::Quarantined(QuarantineReason::from_name(why)?, left),
     };
     let of = match names.next()? {
@@ -176,27 +179,27 @@ mod tests {
         for (of, change) in [
             (group(), HealthChange::Cools(left)),
             (group(), HealthChange::Quarantined(QuarantineReason::NoMoney, left)),
-            (group(), HealthChange::Sound),
+            (group(), HealthChange::Healthy),
             (key(), HealthChange::Quarantined(QuarantineReason::BadCredential, left)),
-            (key(), HealthChange::Sound),
+            (key(), HealthChange::Healthy),
             (key(), HealthChange::Paused),
             (key(), HealthChange::Resumed),
             (model(), HealthChange::Cools(left)),
             (model(), HealthChange::Quarantined(QuarantineReason::DailyLimit, left)),
-            (model(), HealthChange::Sound),
-            (provider(), HealthChange::Sick(Fault::Quick)),
-            (provider(), HealthChange::Sick(Fault::Silent)),
-            (provider(), HealthChange::Sound),
+            (model(), HealthChange::Healthy),
+            (provider(), HealthChange::Faulty(Fault::Quick)),
+            (provider(), HealthChange::Faulty(Fault::Silent)),
+            (provider(), HealthChange::Healthy),
         ] {
-            let news = HealthEvent { of, change };
-            let (name, what) = write(&news, now);
-            assert_eq!(read(&name, &what, now), Some(news.clone()));
+            let event = HealthEvent { of, change };
+            let (name, what) = write(&event, now);
+            assert_eq!(read(&name, &what, now), Some(event.clone()));
             let later = read(&name, &what, now.plus(Duration::from_secs(60)));
             let holds = matches!(
                 change,
-                HealthChange::Sound | HealthChange::Paused | HealthChange::Resumed
+                HealthChange::Healthy | HealthChange::Paused | HealthChange::Resumed
             );
-            assert_eq!(later, holds.then_some(news));
+            assert_eq!(later, holds.then_some(event));
         }
         for what in ["nonsense", "9999999999999 nonsense", "x cools"] {
             assert_eq!(read("key groq groq-1 ab", what, now), None);

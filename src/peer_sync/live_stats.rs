@@ -18,7 +18,7 @@ use crate::{
 
 const LIVE: &str = "gk:live";
 const HISTORY: &str = "gk:history";
-/// A gateway that was not heard for so long, in milliseconds, is gone.
+/// A gateway without a report for so long counts as gone; milliseconds.
 const GONE_MS: u64 = 10_000;
 const HISTORY_GONE_MS: u64 = 60_000;
 
@@ -35,45 +35,45 @@ impl PeerSync {
         live.insert("in_flight".into(), json!(self.telemetry.in_flight()));
         let figures = self.telemetry.live.figures(now);
         let of = Peer { gateway: String::new(), live, figures };
-        let told = serde_json::to_string(&OwnReport { at: now.0, of }).unwrap_or_default();
+        let report = serde_json::to_string(&OwnReport { at: now.0, of }).unwrap_or_default();
         let mut others = Vec::new();
-        for (gateway, told) in self.exchange(LIVE, told, 60).await? {
-            let Ok(told) = serde_json::from_str::<OwnReport>(&told) else { continue };
-            if told.is_older_than(GONE_MS, now) {
+        for (gateway, report) in self.exchange(LIVE, report, 60).await? {
+            let Ok(report) = serde_json::from_str::<OwnReport>(&report) else { continue };
+            if report.is_older_than(GONE_MS, now) {
                 let _: () = self.store.run(Cmd::hdel(LIVE, &gateway)).await?;
             } else if gateway != self.gateway {
-                others.push(Peer { gateway, ..told.of });
+                others.push(Peer { gateway, ..report.of });
             }
         }
-        self.telemetry.live.neighbours.hear(&self.gateway, others);
+        self.telemetry.live.neighbours.set(&self.gateway, others);
         Ok(())
     }
 
-    pub(super) async fn tell_history(&self) -> Result<(), StoreUnavailable> {
+    pub(super) async fn publish_history(&self) -> Result<(), StoreUnavailable> {
         let now = UnixMs::now();
         let telling = TimeSeriesSync { at: now.0, history: self.telemetry.live.history(now) };
-        let told = serde_json::to_string(&telling).unwrap_or_default();
+        let report = serde_json::to_string(&telling).unwrap_or_default();
         let mut histories = Vec::new();
-        for (gateway, told) in self.exchange(HISTORY, told, 300).await? {
-            let Ok(told) = serde_json::from_str::<TimeSeriesSync>(&told) else { continue };
-            if now.0.abs_diff(told.at) > HISTORY_GONE_MS {
+        for (gateway, report) in self.exchange(HISTORY, report, 300).await? {
+            let Ok(report) = serde_json::from_str::<TimeSeriesSync>(&report) else { continue };
+            if now.0.abs_diff(report.at) > HISTORY_GONE_MS {
                 let _: () = self.store.run(Cmd::hdel(HISTORY, &gateway)).await?;
             } else if gateway != self.gateway {
-                histories.push((gateway, told.history));
+                histories.push((gateway, report.history));
             }
         }
-        self.telemetry.live.neighbours.hear_histories(histories);
+        self.telemetry.live.neighbours.set_histories(histories);
         Ok(())
     }
 
-    /// Tells one's own field of a hash, which lives for so many seconds more; all of its fields.
+    /// Writes this gateway's field of a hash, with a lifetime in seconds, and returns all fields.
     async fn exchange(
         &self,
         key: &str,
-        told: String,
+        report: String,
         seconds: i64,
     ) -> Result<BTreeMap<String, String>, StoreUnavailable> {
-        let _: () = self.store.run(Cmd::hset(key, &self.gateway, told)).await?;
+        let _: () = self.store.run(Cmd::hset(key, &self.gateway, report)).await?;
         let _: () = self.store.run(Cmd::expire(key, seconds)).await?;
         self.store.run(Cmd::hgetall(key)).await
     }

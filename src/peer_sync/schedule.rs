@@ -10,44 +10,44 @@ use tokio::{
 use super::{PeerSync, daily_sync::DailySync, key_health};
 use crate::{pool::health_events::HealthEvent, redis_store::pubsub::Subscriber};
 
-/// Two of these are how old a figure is at most that a budget is checked against: one until another
-/// gateway tells it, one until it is read here.
+/// A figure that a budget is checked against is at most two intervals old: one until another gateway sends
+/// it, one until it is read here.
 const SPENT_EVERY: Duration = Duration::from_millis(450);
 const LIVE_EVERY: Duration = Duration::from_secs(1);
 const HISTORY_EVERY: Duration = Duration::from_secs(10);
 const DAYS_EVERY: Duration = Duration::from_secs(5);
 
 impl PeerSync {
-    /// Tells and hears from now on.
-    pub fn start(self: Arc<Self>, news: UnboundedReceiver<HealthEvent>) {
+    /// Starts sending and receiving.
+    pub fn start(self: Arc<Self>, events: UnboundedReceiver<HealthEvent>) {
         let store = self.store.clone();
-        store.spawn(self.clone().tell_health(news));
-        store.spawn(self.clone().keep_telling_spent());
+        store.spawn(self.clone().publish_health_events(events));
+        store.spawn(self.clone().run_spend());
         store.spawn(self.clone().run_live());
-        store.spawn(self.clone().keep_telling_history());
+        store.spawn(self.clone().run_history());
         store.spawn(self.run_days());
     }
 
-    /// Hears how keys, accounts and providers are.
-    pub fn listener(self: &Arc<Self>) -> Subscriber {
+    /// Receives the health of keys, accounts and providers.
+    pub fn subscriber(self: &Arc<Self>) -> Subscriber {
         let peer_sync = self.clone();
-        let heard = move |_: &str, text: &str| peer_sync.hear_health(text);
-        Subscriber { channel: key_health::CHANNEL, heard: Box::new(heard) }
+        let on_message = move |_: &str, text: &str| peer_sync.receive_health(text);
+        Subscriber { channel: key_health::CHANNEL, heard: Box::new(on_message) }
     }
 
-    /// Whether somebody listens, and no successor speaks for this gateway.
-    fn speaks(&self) -> bool {
+    /// Whether the store is up and no successor process has taken over this gateway's name.
+    fn is_active(&self) -> bool {
         self.store.is_up() && self.local.is_here()
     }
 
-    // Each has its own pace: the days of a year must not hold a budget up. What fails is told again the
-    // next time, for it is always the whole.
+    // Each task has its own interval: a year of days must not delay a budget. A failed update is repeated
+    // by the next one, which always sends the full state.
 
-    async fn keep_telling_spent(self: Arc<Self>) {
+    async fn run_spend(self: Arc<Self>) {
         let mut ticks = ticks(SPENT_EVERY);
         loop {
             ticks.tick().await;
-            if self.speaks() {
+            if self.is_active() {
                 let _ = self.publish_spend().await;
             }
         }
@@ -57,18 +57,18 @@ impl PeerSync {
         let mut ticks = ticks(LIVE_EVERY);
         loop {
             ticks.tick().await;
-            if self.speaks() {
+            if self.is_active() {
                 let _ = self.publish_live().await;
             }
         }
     }
 
-    async fn keep_telling_history(self: Arc<Self>) {
+    async fn run_history(self: Arc<Self>) {
         let mut ticks = ticks(HISTORY_EVERY);
         loop {
             ticks.tick().await;
-            if self.speaks() {
-                let _ = self.tell_history().await;
+            if self.is_active() {
+                let _ = self.publish_history().await;
             }
         }
     }
@@ -76,7 +76,7 @@ impl PeerSync {
     async fn run_days(self: Arc<Self>) {
         let mut days = DailySync::default();
         let mut losses = self.store.losses();
-        // Each time messages are listened to anew, too: what was said before was not heard.
+        // After each new subscription, too: earlier messages were missed.
         let mut generations = self.store.generations();
         let mut ticks = ticks(DAYS_EVERY);
         let mut is_read = false;
@@ -100,7 +100,7 @@ impl PeerSync {
             if !is_read {
                 is_read = self.read_health().await.is_ok();
             }
-            if self.speaks() {
+            if self.is_active() {
                 let _ = self.publish_days(&mut days).await;
             }
         }

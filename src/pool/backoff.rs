@@ -14,7 +14,7 @@ use super::health::QuarantineReason;
 
 /// Cooling without a stated time: 1 s, doubling to this.
 const LONGEST_COOLING: Duration = Duration::from_secs(60);
-/// A provider may state any time; one that asks for more than this is believed for a day.
+/// Longer times stated by a provider are cut to a day.
 const LONGEST_STATED: Duration = Duration::from_secs(24 * 3600);
 /// `retry-after: 0` still means "not now".
 const SHORTEST_STATED: Duration = Duration::from_millis(100);
@@ -49,9 +49,9 @@ impl Cooldown {
         }
     }
 
-    /// `stated` is what the provider said; without it the pause doubles from one second.
+    /// `stated`: the pause that the provider asked for; without it the pause doubles from one second.
     pub fn begin(&self, stated: Option<Duration>, now: Instant) {
-        // Answers to requests that were open when the pause began are no news.
+        // Answers to requests that were open when the pause began change nothing.
         let unstated = if self.left_ms(now) > 0 {
             Duration::from_secs(1)
         } else {
@@ -77,7 +77,7 @@ impl Cooldown {
         }
     }
 
-    /// The operator says so. Whether it rested since its last answer.
+    /// On an operator's command. Whether it was in back-off since its last answer.
     pub fn lift(&self) -> bool {
         self.until.store(0, Relaxed);
         self.in_a_row.swap(0, Relaxed) > 0
@@ -95,9 +95,9 @@ pub struct Quarantine {
     due: AtomicU64,
     /// Quarantines in a row without an answer between.
     in_a_row: AtomicU32,
-    /// Somebody is trying it just now.
+    /// A request is probing it.
     on_trial: AtomicBool,
-    /// A probe can't tell: the provider has no list of models. One request has to.
+    /// A probe is inconclusive, as the provider has no list of models: a request has to probe it.
     unprobed: AtomicBool,
 }
 
@@ -113,12 +113,12 @@ impl Quarantine {
         millis(now).saturating_sub(self.since.load(Relaxed))
     }
 
-    /// `stated` is what the provider said of its end; without it the rest doubles.
+    /// `stated`: the end that the provider stated; without it the duration doubles.
     pub fn begin(&self, why: QuarantineReason, stated: Option<Duration>, now: Instant) {
         let known = self.status(now);
-        // Answers to requests that were open when it began are no news.
-        let is_news = known.is_none_or(|(_, left)| left == 0);
-        let times = match is_news {
+        // Answers to requests that were open when it began change nothing.
+        let is_new = known.is_none_or(|(_, left)| left == 0);
+        let times = match is_new {
             true => self.in_a_row.fetch_add(1, Relaxed),
             false => self.in_a_row.load(Relaxed).saturating_sub(1),
         };
@@ -127,7 +127,7 @@ impl Quarantine {
         }
         let rest = stated.map_or_else(|| unstated(why, times), believed);
         let due = millis(now + rest).max(1);
-        if is_news {
+        if is_new {
             self.due.store(due, Relaxed);
         } else {
             self.due.fetch_max(due, Relaxed);
@@ -153,20 +153,20 @@ impl Quarantine {
         self.on_trial.store(false, Relaxed);
     }
 
-    /// A trial that told nothing.
+    /// The probe was inconclusive.
     pub fn end_trial(&self) {
         self.on_trial.store(false, Relaxed);
     }
 
-    /// A probe that told nothing, or the same again: the next one comes later.
+    /// The probe was inconclusive or had the same result: the next one is delayed.
     pub fn put_off(&self, now: Instant) {
         if let Some((why, _)) = self.status(now) {
             self.begin(why, None, now);
         }
     }
 
-    /// It is sound, or the operator says so. Whether it was in quarantine. A probe does not end the row:
-    /// a key that lists models may be refused all the same when it is asked for an answer.
+    /// The key works, or an operator resumed it. Whether it was in quarantine. A probe does not reset the
+    /// back-off: a key that may list models may still be refused for completions.
     pub fn lift(&self) -> bool {
         self.on_trial.store(false, Relaxed);
         self.why.swap(0, Relaxed) != 0

@@ -21,7 +21,7 @@ use super::{
 /// What is looked at: six times ten seconds.
 const BUCKETS: usize = 6;
 const BUCKET_MS: u64 = 10_000;
-/// Fewer attempts tell nothing: it never opens on one error, or on the second key of one request.
+/// With fewer attempts it never opens: not on one error, nor on the second key of one request.
 const ENOUGH: u32 = 4;
 /// It opens when every second attempt, or more, failed.
 const SICK_OF: (u32, u32) = (1, 2);
@@ -32,9 +32,9 @@ const PROBE_PAUSE: Duration = Duration::from_secs(3);
 /// What an attempt's fault cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It was told at once: a 5xx, a reset, a broken answer.
+    /// Reported at once: a 5xx, a reset, a malformed answer.
     Quick,
-    /// Nothing came in time, or nobody could be reached.
+    /// No answer in time, or no connection.
     Silent,
 }
 
@@ -53,7 +53,7 @@ impl Circuit {
     }
 }
 
-/// Who may pass.
+/// Whether a request may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerDecision {
     Free,
@@ -128,9 +128,9 @@ impl Breaker {
     }
 
     /// Milliseconds since it opened, unless it is closed.
-    pub fn sick_for_ms(&self, now: Instant) -> Option<u64> {
-        let sick = self.circuit() != Circuit::Closed;
-        sick.then(|| millis(now).saturating_sub(self.since.load(Relaxed)))
+    pub fn faulty_for_ms(&self, now: Instant) -> Option<u64> {
+        let is_faulty = self.circuit() != Circuit::Closed;
+        is_faulty.then(|| millis(now).saturating_sub(self.since.load(Relaxed)))
     }
 
     /// Whether a request that has nothing else left may pass: not where it would wait in vain.
@@ -160,7 +160,7 @@ impl Breaker {
         self.on_trial.compare_exchange(false, true, Relaxed, Relaxed).is_ok()
     }
 
-    /// A trial that told nothing: the app left.
+    /// The probe was inconclusive: the app left.
     pub fn end_trial(&self) {
         self.on_trial.store(false, Relaxed);
     }
@@ -214,8 +214,8 @@ impl Breaker {
         self.circuit.swap(Circuit::Closed as u32, Relaxed) != Circuit::Closed as u32
     }
 
-    /// Whether a probe is due; who is told so has to say what came of it. The next one is due so long after
-    /// the beginning of this one, however long it takes.
+    /// Whether a probe is due; on `true` the caller has to report its result. The next one is due a fixed
+    /// time after the start of this one, whatever its duration.
     pub fn try_probe(&self, now: Instant) -> bool {
         let is_due = self.circuit() == Circuit::Open
             && millis(now) >= self.due.load(Relaxed)
@@ -226,7 +226,7 @@ impl Breaker {
         is_due
     }
 
-    /// Somebody is there: one request may try.
+    /// The provider is reachable: one request may probe it.
     pub fn half_open(&self) {
         let (open, half) = (Circuit::Open as u32, Circuit::HalfOpen as u32);
         let _ = self.circuit.compare_exchange(open, half, Relaxed, Relaxed);
@@ -290,7 +290,7 @@ mod tests {
             (breaker.circuit(), breaker.pass(start())),
             (Circuit::Open, BreakerDecision::No)
         );
-        assert!(!breaker.failed(Fault::Quick, false, start()), "late failures are no news");
+        assert!(!breaker.failed(Fault::Quick, false, start()), "late failures change nothing");
         let busy = Breaker::default();
         for _ in 0..100 {
             busy.answered(false, start());

@@ -116,7 +116,7 @@ impl Circuits {
         for account in self.accounts.iter().filter(|account| account.in_use) {
             let tally = account.breaker.tally(now);
             count += 1;
-            // One fault of one attempt says nothing yet.
+            // A single fault of a single attempt is not conclusive.
             let fails = tally.failed > 1 && tally.is_failing();
             if fails || account.breaker.circuit() != Circuit::Closed {
                 sum.add(tally);
@@ -126,7 +126,7 @@ impl Circuits {
         (failing * 2 > count && sum.is_enough()).then(|| sum.fault())
     }
 
-    /// What was tried told nothing.
+    /// The probes were inconclusive.
     pub fn end(&self, account: usize, trials: CircuitProbes) {
         if trials.account {
             self.account(account).end_trial();

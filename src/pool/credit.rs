@@ -1,8 +1,8 @@
 //! Whether an account's money is gone, or only too little for one request.
 //!
-//! OpenRouter refuses a request that may cost more than the account has left (402 "can only afford N"); a smaller one is
-//! served. Where small requests of three licences are refused, with no answer to anybody between them, nothing is left
-//! that is worth asking for.
+//! OpenRouter refuses a request that may cost more than the account has left (402 "can only afford N"),
+//! while a smaller one would be served. Once small requests of three licences are refused, with no answer
+//! in between, the account counts as exhausted.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -26,7 +26,7 @@ pub fn is_small(input: u64, cap: Option<u64>) -> bool {
 #[derive(Debug, Default)]
 pub struct Credit {
     refused: Mutex<Witnesses>,
-    /// Somebody was refused since the last answer.
+    /// A request was refused since the last answer.
     is_short: AtomicBool,
 }
 

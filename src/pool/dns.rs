@@ -1,8 +1,8 @@
 //! Addresses of a provider, looked up off the request's path.
 //!
-//! A background task keeps the list fresh; when a look-up fails the last good list stays for five
-//! minutes. A connect tries one address after the other, beginning with the one that worked last: a
-//! dead one, or IPv6 without a way there, costs a moment, not the request.
+//! A background task refreshes the addresses; when a look-up fails the last good ones are used for five
+//! minutes. Addresses are tried in turn, the one that worked last first: an unreachable address, or IPv6
+//! without a route, delays the request but does not fail it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -100,7 +100,7 @@ impl UpstreamHost {
         if !peers.is_empty() {
             return peers;
         }
-        // The list may come any moment; what is registered above misses no notice.
+        // Registered before the check, so no notification is missed.
         let _ = tokio::time::timeout(LOOKUP_TIMEOUT, ready).await;
         self.take()
     }
@@ -164,7 +164,7 @@ fn is_local(host: &str) -> bool {
 #[derive(Default)]
 pub struct UpstreamHosts {
     known: Mutex<Vec<(BaseUrl, Timeouts, Weak<UpstreamHost>)>>,
-    /// Nobody keeps their addresses fresh yet.
+    /// Hosts that are not refreshed yet.
     fresh: Mutex<Vec<Weak<UpstreamHost>>>,
     added: tokio::sync::Notify,
 }

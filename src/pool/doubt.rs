@@ -1,9 +1,9 @@
 //! Decides whether a 403 is about the key or about the prompt.
 //!
-//! Providers say 403 of a key that may not do something, and of prompts that they do not like, in words that change. So
-//! one such answer puts its key in doubt: other keys come first until a probe has asked for the list of models. A list
-//! that is refused counts against a key only if it was once shown to it; where it never was, three licences that are
-//! refused one after the other, with no answer to anybody between them, decide.
+//! Providers answer 403 both for a key without permission and for a prompt they reject, with varying texts.
+//! So one such answer makes its key doubtful: other keys are preferred until a probe has asked for the list
+//! of models. A refused list counts against a key only if it was shown to the key before; otherwise
+//! refusals of three licences in a row, with no answer in between, decide.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{backoff::millis, witnesses::Witnesses};
 
-/// Between two probes of one doubt.
+/// Interval between two probes of one doubt.
 const PROBE_PAUSE: Duration = Duration::from_secs(5);
 /// A key that is refused again and again though it is shown the list comes last for so long, doubling.
 const SHORTEST: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ pub struct DoubtState {
     inner: Mutex<Inner>,
     /// The list of models was shown to the key once.
     shown: AtomicBool,
-    /// Doubts in a row that the list did not confirm, without an answer between.
+    /// Consecutive doubts that the list did not confirm, without an answer in between.
     in_a_row: AtomicU32,
 }
 
@@ -41,7 +41,7 @@ struct Inner {
     earliest: u64,
     /// A probe is under way.
     probed: bool,
-    /// The list was refused since the doubt began.
+    /// The list was refused since the key became doubtful.
     refused: bool,
     /// Until when the key comes last although the list is shown.
     until: u64,
@@ -82,7 +82,7 @@ impl DoubtState {
         inner.is_proven(self.was_shown())
     }
 
-    /// Whether a probe is due; who is told so has to say what came of it.
+    /// Whether a probe is due; on `true` the caller has to report its result.
     pub fn try_probe(&self, now: Instant) -> bool {
         if !self.holds() {
             return false;
@@ -118,7 +118,7 @@ impl DoubtState {
         }
     }
 
-    /// It is not, or there is none. Whether that proves the doubt.
+    /// The list was refused, or there is none. Whether that confirms the doubt.
     pub fn refused(&self) -> bool {
         if !self.holds() {
             return false;
@@ -128,13 +128,13 @@ impl DoubtState {
         inner.is_proven(self.was_shown())
     }
 
-    /// The probe told nothing.
+    /// The probe was inconclusive.
     pub fn put_off(&self, now: Instant) {
         let mut inner = self.inner.lock();
         (inner.probed, inner.due) = (false, millis(now + PROBE_PAUSE));
     }
 
-    /// An answer came, or the operator says so, or the key was set aside.
+    /// An answer came, an operator resumed the key, or the key was quarantined.
     pub fn lift(&self) {
         if self.holds() {
             let mut inner = self.inner.lock();
@@ -143,7 +143,7 @@ impl DoubtState {
         }
     }
 
-    /// An answer came: the next doubt is the first again.
+    /// An answer came: the count of consecutive doubts starts over.
     pub fn answered(&self) {
         self.lift();
         if self.in_a_row.load(Relaxed) != 0 {

@@ -1,4 +1,4 @@
-//! Tells whether a firewall in front of a provider refuses one prompt, or this machine altogether.
+//! Decides whether a firewall in front of a provider rejects one prompt or this machine altogether.
 //!
 //! Services like Cloudflare answer a prompt that contains a blocked word with an HTML page and status 403: that
 //! concerns the prompt. When several licences get such a page within a minute and no request succeeds, the
@@ -46,7 +46,7 @@ impl Firewall {
         refuses
     }
 
-    /// Somebody was answered.
+    /// A request was answered.
     pub fn served(&self, now: Instant) {
         self.served.store(millis(now).max(1), Relaxed);
         if self.refuses() {

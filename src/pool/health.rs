@@ -39,7 +39,7 @@ impl OperatorPause {
         self.is.load(Relaxed)
     }
 
-    /// Whether that is news.
+    /// Whether that is a change.
     pub fn set(&self, is: bool, now: Instant) -> bool {
         let was = self.is.swap(is, Relaxed);
         if is && !was {
@@ -80,7 +80,8 @@ pub struct KeyHealth {
     pub doubt: DoubtState,
     /// The operator wants it left alone.
     pub paused: OperatorPause,
-    /// The live configuration has it no more, or has it off: requests that began under another one leave it, too.
+    /// The live configuration no longer has it, or has it off: requests that began under an earlier one
+    /// skip it, too.
     pub withdrawn: AtomicBool,
     pub requests: AtomicU64,
     pub errors: AtomicU64,

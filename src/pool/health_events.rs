@@ -1,5 +1,4 @@
-//! What changes in the health of keys, accounts and providers: told to the log, and to the other
-//! gateways if there are some.
+//! Changes in the health of keys, accounts and providers: sent to the log and to the other gateways.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -10,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{breaker::Fault, health::QuarantineReason};
 
-/// Who it is about.
+/// What the event is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HealthSubject {
     Provider {
@@ -37,18 +36,18 @@ pub enum HealthSubject {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthChange {
-    /// Of an account, or of a model there: it rests for so long.
+    /// Of an account, or of a model there: it cools for this time.
     Cools(Duration),
     /// Of a key, an account or a model there, for so long at least.
     Quarantined(QuarantineReason, Duration),
     /// Of a provider: its circuit opened, by faults of this kind.
-    Sick(Fault),
-    /// Of a key: the operator wants it left alone.
+    Faulty(Fault),
+    /// Of a key: paused by an operator.
     Paused,
-    /// Of a key: the operator wants it tried again.
+    /// Of a key: resumed by an operator.
     Resumed,
     /// It is over.
-    Sound,
+    Healthy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,19 +56,19 @@ pub struct HealthEvent {
     pub change: HealthChange,
 }
 
-/// Where news are told, once somebody wants to know.
+/// Sends events once a receiver is attached.
 #[derive(Debug, Clone, Default)]
 pub struct HealthEventSender(Arc<OnceLock<UnboundedSender<HealthEvent>>>);
 
 impl HealthEventSender {
-    /// News are told from now on.
+    /// Attaches the receiver.
     pub fn listen(&self) -> UnboundedReceiver<HealthEvent> {
-        let (sender, news) = unbounded_channel();
+        let (sender, receiver) = unbounded_channel();
         let _ = self.0.set(sender);
-        news
+        receiver
     }
 
-    pub fn tell(&self, of: HealthSubject, change: HealthChange) {
+    pub fn send(&self, of: HealthSubject, change: HealthChange) {
         if let Some(sender) = self.0.get() {
             let _ = sender.send(HealthEvent { of, change });
         }

@@ -42,7 +42,7 @@ impl ProviderHealth {
 }
 
 /// What another gateway found out of an account, or of a model there.
-fn hear_of_limit(cooling: &Cooldown, quarantine: &Quarantine, change: HealthChange, now: Instant) {
+fn apply_limit(cooling: &Cooldown, quarantine: &Quarantine, change: HealthChange, now: Instant) {
     match change {
         HealthChange::Cools(left) => cooling.begin(Some(left), now),
         HealthChange::Quarantined(why, left) => quarantine.begin(why, Some(left), now),
@@ -60,7 +60,7 @@ pub struct HealthRegistry {
     groups: Mutex<HashMap<KeyName, Arc<GroupHealth>>>,
     providers: Mutex<Providers>,
     pub(super) hasher: KeyedHash,
-    pub(super) teller: HealthEventSender,
+    pub(super) sender: HealthEventSender,
 }
 
 impl HealthRegistry {
@@ -70,43 +70,43 @@ impl HealthRegistry {
             groups: Mutex::default(),
             providers: Mutex::default(),
             hasher,
-            teller: HealthEventSender::default(),
+            sender: HealthEventSender::default(),
         }
     }
 
-    /// Changes that are found out here are told from now on.
-    pub fn tell(&self) -> UnboundedReceiver<HealthEvent> {
-        self.teller.listen()
+    /// Attaches the receiver of the changes found by this gateway.
+    pub fn subscribe(&self) -> UnboundedReceiver<HealthEvent> {
+        self.sender.listen()
     }
 
     /// Another gateway found something out.
-    pub fn hear(&self, news: &HealthEvent) {
+    pub fn apply(&self, event: &HealthEvent) {
         let now = Instant::now();
-        match &news.of {
+        match &event.of {
             HealthSubject::Provider { provider } => {
                 let known = self.providers.lock();
                 let here = known.iter().filter(|((name, _), _)| name == provider);
                 for (_, health) in here {
-                    match news.change {
-                        HealthChange::Sick(fault) => health.breaker.open(fault, now),
+                    match event.change {
+                        HealthChange::Faulty(fault) => health.breaker.open(fault, now),
                         _ => health.close(),
                     }
                 }
             }
             HealthSubject::Group { provider, group } => {
                 let Some(health) = self.known_group(provider, group) else { return };
-                hear_of_limit(&health.cooling, &health.quarantine, news.change, now);
+                apply_limit(&health.cooling, &health.quarantine, event.change, now);
             }
             HealthSubject::Model { provider, group, model } => {
                 let Some(health) = self.known_group(provider, group) else { return };
                 let health = health.models.of(model, now);
-                hear_of_limit(&health.cooling, &health.quarantine, news.change, now);
+                apply_limit(&health.cooling, &health.quarantine, event.change, now);
             }
             HealthSubject::Key { provider, key, mark } => {
                 let at = ((provider.clone(), key.clone()), mark.clone());
                 let known = self.keys.lock().get(&at).cloned();
                 let Some(health) = known else { return };
-                match news.change {
+                match event.change {
                     HealthChange::Quarantined(why, left) => {
                         health.quarantine.begin(why, Some(left), now)
                     }

@@ -32,7 +32,7 @@ pub struct MasterKey {
     pub account: usize,
     /// The models that the configuration has it serve.
     pub models: Arc<[Arc<str>]>,
-    pub(super) told: EventSource,
+    pub(super) events: EventSource,
 }
 
 /// Where a key stands at its provider.
@@ -42,14 +42,14 @@ pub(super) struct KeyIdentity {
     pub models: Arc<[Arc<str>]>,
 }
 
-/// By what name it is told how the key is, and to whom.
+/// The names of a key in health events, and their sender.
 pub(super) struct EventSource {
     pub provider: Arc<str>,
     pub mark: String,
-    pub teller: HealthEventSender,
+    pub sender: HealthEventSender,
 }
 
-/// A pause that grew by less, in milliseconds, is no news.
+/// A pause that grew by less, in milliseconds, is not reported.
 const NEWS: u64 = 100;
 
 /// What an attempt showed about its key.
@@ -57,22 +57,25 @@ const NEWS: u64 = 100;
 pub enum AttemptFeedback {
     /// It answered.
     Good,
-    /// It was heard and its request turned down, which tells nothing of its account's money and limits.
-    Heard,
+    /// The provider answered and rejected the request, which says nothing about the account's money and
+    /// limits.
+    Rejected,
     /// Rate-limited: the model rests at its whole account, or all of the account does, as long as stated,
     /// else doubling.
     Limited(Scope, Option<Duration>),
     /// At its daily limit, as long as stated; scope as above. Or out of money, which is always the account's.
     Spent(QuarantineReason, Scope, Option<Duration>),
-    /// The key itself is not taken, until a probe says otherwise.
+    /// The key itself is rejected, until a probe succeeds.
     Refused(QuarantineReason),
-    /// It was refused, which may be this request's own fault: [`MasterKey::doubt`] has to be told whose it was.
+    /// It was refused, possibly because of this request: the cause has to be reported to
+    /// [`MasterKey::doubt`].
     Doubtful,
-    /// Its account's money does not reach for this request: [`MasterKey::is_out_of_credit`] has to be told whose it was.
+    /// The account's credit does not cover this request: the licence has to be reported to
+    /// [`MasterKey::is_out_of_credit`].
     TooDear,
-    /// A fault of the provider's or of the account's, which says nothing about the key.
+    /// A fault of the provider or of the account, independent of the key.
     Fault,
-    /// Nothing came in time, or nobody could be reached.
+    /// No answer in time, or no connection.
     TimedOut,
     /// Neither's fault: this model, or this request, at this account.
     Unfit,
@@ -96,7 +99,7 @@ impl MasterKey {
         dialect: Dialect,
         health: Arc<KeyHealth>,
         place: KeyIdentity,
-        told: EventSource,
+        events: EventSource,
     ) -> Result<Self, Unavailable> {
         let secret = settings.secret.expose_secret();
         let (name, text) = match dialect {
@@ -118,7 +121,7 @@ impl MasterKey {
             group: place.group,
             account: place.account,
             models: place.models,
-            told,
+            events,
         })
     }
 
@@ -202,7 +205,7 @@ impl MasterKey {
         self.off || self.health.paused.is() || self.is_withdrawn()
     }
 
-    /// Whether the live configuration has it no more.
+    /// Whether the live configuration no longer has it.
     pub fn is_withdrawn(&self) -> bool {
         self.health.withdrawn.load(Relaxed)
     }
@@ -241,28 +244,28 @@ impl MasterKey {
         }
     }
 
-    /// Whether a probe has to find out about it now; who is told so has to say what came of it.
+    /// Whether a probe is due; on `true` the caller has to report its result.
     pub fn is_due_for_probe(&self, now: Instant) -> bool {
         let own = &self.health.quarantine;
         let by_probe = |(why, left)| left == 0 && !own.ends_by_request(why);
         !self.is_off() && own.status(now).is_some_and(by_probe) && own.try_now(now)
     }
 
-    /// The operator mends it: whatever rests is tried again.
+    /// On an operator's command: ends every back-off and quarantine.
     pub fn resume(&self) {
         if self.health.paused.set(false, Instant::now()) {
-            self.told.teller.tell(self.subject(), HealthChange::Resumed);
+            self.events.sender.send(self.subject(), HealthChange::Resumed);
         }
         self.sound();
         self.health.doubt.lift();
         let (cooled, quarantined) = (self.group.cooling.lift(), self.group.quarantine.lift());
         if cooled || quarantined {
-            self.notify_group(HealthChange::Sound);
+            self.notify_group(HealthChange::Healthy);
         }
         for (model, health) in self.group.models.all() {
             let (cooled, quarantined) = (health.cooling.lift(), health.quarantine.lift());
             if cooled || quarantined {
-                self.tell_model(&model, HealthChange::Sound);
+                self.notify_model(&model, HealthChange::Healthy);
             }
         }
     }
@@ -271,39 +274,39 @@ impl MasterKey {
     /// those that start later; else it is forgotten when the process ends.
     pub fn pause(&self) {
         self.health.paused.set(true, Instant::now());
-        self.told.teller.tell(self.subject(), HealthChange::Paused);
+        self.events.sender.send(self.subject(), HealthChange::Paused);
     }
 
     /// A probe found it sound.
     pub fn sound(&self) {
         self.health.failed_in_a_row.store(0, Relaxed);
         if self.health.quarantine.lift() {
-            log::info!("Key enabled again. provider={} key={}", self.told.provider, self.id);
-            self.told.teller.tell(self.subject(), HealthChange::Sound);
+            log::info!("Key enabled again. provider={} key={}", self.events.provider, self.id);
+            self.events.sender.send(self.subject(), HealthChange::Healthy);
         }
     }
 
     fn subject(&self) -> HealthSubject {
-        let EventSource { provider, mark, .. } = &self.told;
+        let EventSource { provider, mark, .. } = &self.events;
         HealthSubject::Key { provider: provider.clone(), key: self.id.clone(), mark: mark.clone() }
     }
 
     pub(super) fn notify_group(&self, change: HealthChange) {
-        let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
-        self.told.teller.tell(HealthSubject::Group { provider, group }, change);
+        let (provider, group) = (self.events.provider.clone(), self.group_name.clone());
+        self.events.sender.send(HealthSubject::Group { provider, group }, change);
     }
 
-    pub(super) fn tell_model(&self, model: &Arc<str>, change: HealthChange) {
-        let (provider, group) = (self.told.provider.clone(), self.group_name.clone());
-        self.told
-            .teller
-            .tell(HealthSubject::Model { provider, group, model: model.clone() }, change);
+    pub(super) fn notify_model(&self, model: &Arc<str>, change: HealthChange) {
+        let (provider, group) = (self.events.provider.clone(), self.group_name.clone());
+        self.events
+            .sender
+            .send(HealthSubject::Model { provider, group, model: model.clone() }, change);
     }
 
-    fn tell_scope(&self, scope: Scope, model: &Arc<str>, change: HealthChange) {
+    fn notify_scope(&self, scope: Scope, model: &Arc<str>, change: HealthChange) {
         match scope {
             Scope::Account => self.notify_group(change),
-            Scope::Model => self.tell_model(model, change),
+            Scope::Model => self.notify_model(model, change),
         }
     }
 
@@ -321,7 +324,7 @@ impl MasterKey {
         cooling.begin(stated, now);
         let left = cooling.left_ms(now);
         if left > before + NEWS {
-            self.tell_scope(scope, model, HealthChange::Cools(Duration::from_millis(left)));
+            self.notify_scope(scope, model, HealthChange::Cools(Duration::from_millis(left)));
         }
     }
 
@@ -330,7 +333,7 @@ impl MasterKey {
         self.health.quarantine.begin(why, None, now);
         let left = self.health.quarantine.status(now).map_or(0, |(_, left)| left);
         if left > before + NEWS {
-            let (name, provider) = (why.name(), &self.told.provider);
+            let (name, provider) = (why.name(), &self.events.provider);
             log::error!(
                 "Key disabled: {name}. Fix it in the configuration or at the provider. \
                  provider={provider} key={} next_probe={}s",
@@ -338,7 +341,7 @@ impl MasterKey {
                 left / 1000
             );
             let left = Duration::from_millis(left);
-            self.told.teller.tell(self.subject(), HealthChange::Quarantined(why, left));
+            self.events.sender.send(self.subject(), HealthChange::Quarantined(why, left));
         }
     }
 
@@ -357,7 +360,7 @@ impl MasterKey {
         quarantine.begin(why, stated, now);
         let left = quarantine.status(now).map_or(0, |(_, left)| left);
         if left > before + NEWS {
-            let (name, provider, group) = (why.name(), &self.told.provider, &self.group_name);
+            let (name, provider, group) = (why.name(), &self.events.provider, &self.group_name);
             let seconds = left / 1000;
             match scope {
                 Scope::Account => log::error!(
@@ -370,7 +373,7 @@ impl MasterKey {
                 ),
             }
             let change = HealthChange::Quarantined(why, Duration::from_millis(left));
-            self.tell_scope(scope, model, change);
+            self.notify_scope(scope, model, change);
         }
     }
 }

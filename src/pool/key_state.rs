@@ -30,8 +30,8 @@ impl QuarantineReason {
         Self::ALL.into_iter().find(|why| why.name() == name)
     }
 
-    /// Whether asking for the list of models tells when it is over. That list costs nothing, and is
-    /// shown to an account without money, too.
+    /// Whether a probe (the list of models) shows that it is over. The list is free, and is shown to an
+    /// account without money, too.
     pub fn ends_by_probe(self) -> bool {
         matches!(self, QuarantineReason::BadCredential | QuarantineReason::NoPermission)
     }
@@ -49,7 +49,8 @@ impl QuarantineReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyState {
     Ready,
-    /// It serves where no other key can: somebody was refused with it, and a probe finds out whether all are.
+    /// Used only where no other key can serve: a request was refused with it, and a probe checks whether
+    /// all are.
     Doubtful,
     Cooling {
         left_ms: u64,
@@ -64,7 +65,7 @@ pub enum KeyState {
 }
 
 impl KeyState {
-    /// Milliseconds until it is tried again; 0 where no time tells.
+    /// Milliseconds until the next try; 0 where no time is known.
     pub fn left_ms(self) -> u64 {
         match self {
             KeyState::Cooling { left_ms } | KeyState::Quarantined { left_ms, .. } => left_ms,

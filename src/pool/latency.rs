@@ -21,7 +21,7 @@ pub struct LatencyEwma {
 }
 
 impl LatencyEwma {
-    /// Two at one time may lose one of the two: a mean bears it.
+    /// Of two concurrent samples one may be lost: a mean tolerates that.
     pub fn note(&self, took: Duration, now: Instant) {
         let took = took.as_micros() as f64;
         let mean = match self.mean.load(Relaxed) {
@@ -32,7 +32,7 @@ impl LatencyEwma {
         self.at.store(millis(now), Relaxed);
     }
 
-    /// The mean, in microseconds, fading to 0: who was slow an hour ago is worth another try.
+    /// The mean in microseconds, decaying to 0: a key that was slow an hour ago is tried again.
     pub fn expected(&self, now: Instant) -> u64 {
         let age = millis(now).saturating_sub(self.at.load(Relaxed)) as f64;
         (self.mean.load(Relaxed) as f64 * 0.5f64.powf(age / HALF_LIFE_MS)) as u64

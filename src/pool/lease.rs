@@ -15,7 +15,7 @@ use super::{
     rate_headroom::LimitStatus,
 };
 
-/// One attempt's hold on a key. Dropped without news it counts as an attempt and nothing else.
+/// One attempt's hold on a key. Dropped without a report it counts as an attempt and nothing else.
 pub struct KeyLease {
     pub(super) key: Arc<MasterKey>,
     /// Asked for.
@@ -48,7 +48,7 @@ impl KeyLease {
         &self.key
     }
 
-    /// What the answer's head says of the account's limits.
+    /// Takes over the account's limits from the head of the answer.
     pub fn allows(&self, limits: impl Iterator<Item = LimitStatus>, now: Instant) {
         self.key.group.allowance.note(limits, now);
     }
@@ -69,25 +69,25 @@ impl KeyLease {
         }
     }
 
-    pub fn report(&self, news: AttemptFeedback, now: Instant) {
-        // Nobody found anything out: the next request may try.
-        if news == AttemptFeedback::None {
+    pub fn report(&self, feedback: AttemptFeedback, now: Instant) {
+        // The probe was inconclusive: the next request may probe.
+        if feedback == AttemptFeedback::None {
             return;
         }
         let (key, model) = (&self.key, &self.model);
-        match news {
+        match feedback {
             AttemptFeedback::Fault => self.failed(Fault::Quick, now),
             AttemptFeedback::TimedOut => self.failed(Fault::Silent, now),
             _ => self.answered(now),
         }
-        if matches!(news, AttemptFeedback::Good | AttemptFeedback::Heard)
+        if matches!(feedback, AttemptFeedback::Good | AttemptFeedback::Rejected)
             && key.health.failed_in_a_row.load(Relaxed) > 0
         {
             key.health.failed_in_a_row.store(0, Relaxed);
         }
-        match news {
+        match feedback {
             AttemptFeedback::Good => return self.is_good(now),
-            AttemptFeedback::Heard => {
+            AttemptFeedback::Rejected => {
                 let trial = &mut self.trial.lock().entry;
                 key.health.quarantine.answered(*trial == Admission::KeyTrial);
                 if *trial == Admission::KeyTrial {
@@ -106,8 +106,8 @@ impl KeyLease {
             | AttemptFeedback::None => {}
         }
         key.health.errors.fetch_add(1, Relaxed);
-        // What one request's content or model causes says nothing about the next.
-        if !matches!(news, AttemptFeedback::Unfit | AttemptFeedback::Doubtful) {
+        // A refusal caused by one request's content or model says nothing about the next.
+        if !matches!(feedback, AttemptFeedback::Unfit | AttemptFeedback::Doubtful) {
             key.health.failed_in_a_row.fetch_add(1, Relaxed);
         }
     }
@@ -121,12 +121,12 @@ impl KeyLease {
         self.circuits.provider.firewall.served(now);
         key.health.quarantine.answered(entry == Admission::KeyTrial);
         if key.group.quarantine.answered(entry == Admission::GroupTrial) {
-            key.notify_group(HealthChange::Sound);
+            key.notify_group(HealthChange::Healthy);
         }
         if let Some(limits) = key.group.models.get(&self.model) {
             limits.cooling.answered(now);
             if limits.quarantine.answered(entry == Admission::ModelTrial) {
-                key.tell_model(&self.model, HealthChange::Sound);
+                key.notify_model(&self.model, HealthChange::Healthy);
             }
         }
     }
@@ -134,14 +134,14 @@ impl KeyLease {
     fn failed(&self, fault: Fault, now: Instant) {
         let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
         let opened = self.circuits.failed(key.account, fault, trials, now);
-        let EventSource { provider, teller, .. } = &key.told;
+        let EventSource { provider, sender, .. } = &key.events;
         if let Some(fault) = opened.provider {
             log::error!(
                 "Circuit breaker open for a provider: its requests go to fallbacks where there are any. provider={provider}"
             );
-            teller.tell(
+            sender.send(
                 HealthSubject::Provider { provider: provider.clone() },
-                HealthChange::Sick(fault),
+                HealthChange::Faulty(fault),
             );
         } else if opened.account {
             let group = &key.group_name;
@@ -155,13 +155,15 @@ impl KeyLease {
     fn answered(&self, now: Instant) {
         let (key, trials) = (&self.key, std::mem::take(&mut self.trial.lock().circuits));
         let closed = self.circuits.answered(key.account, trials, now);
-        let EventSource { provider, teller, .. } = &key.told;
+        let EventSource { provider, sender, .. } = &key.events;
         if closed.provider {
             log::info!(
                 "Circuit breaker closed for a provider: it serves again. provider={provider}"
             );
-            teller
-                .tell(HealthSubject::Provider { provider: provider.clone() }, HealthChange::Sound);
+            sender.send(
+                HealthSubject::Provider { provider: provider.clone() },
+                HealthChange::Healthy,
+            );
         } else if closed.account {
             let group = &key.group_name;
             log::info!(

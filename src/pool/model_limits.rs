@@ -1,5 +1,5 @@
-//! The limits of an account that hold for one of its models: a rate limit or a day's limit of one model
-//! says nothing about another one.
+//! Limits of an account that apply to one model: a rate limit or a daily limit of one model says nothing
+//! about another.
 
 use std::{
     sync::{

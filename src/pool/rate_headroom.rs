@@ -2,8 +2,8 @@
 //! before it runs dry.
 //!
 //! `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` (OpenAI, Groq) and
-//! `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`
-//! (Anthropic), as their API references give them. Gemini says nothing.
+//! `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}` (Anthropic),
+//! as their API references define them. Gemini sends none.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -38,7 +38,7 @@ pub struct RateHeadroom {
 }
 
 impl RateHeadroom {
-    /// Takes what one answer says of all its limits; the tightest counts.
+    /// Records the limits of one answer; the tightest counts.
     pub fn note(&self, limits: impl Iterator<Item = LimitStatus>, now: Instant) {
         let share =
             |left: &LimitStatus| left.remaining.saturating_mul(u64::from(FULL)) / left.limit.max(1);
@@ -62,7 +62,7 @@ impl RateHeadroom {
         left * FULL / PLENTY
     }
 
-    /// What is left of the tightest limit, and the limit, if an answer said so lately.
+    /// The remainder of the tightest limit, and the limit, if a recent answer stated them.
     pub fn known(&self, now: Instant) -> Option<(u64, u64)> {
         let is_known = self.left.load(Relaxed) > 0 && millis(now) < self.until.load(Relaxed);
         is_known.then(|| (self.remaining.load(Relaxed), self.limit.load(Relaxed)))

@@ -1,7 +1,7 @@
-//! Who met the same refusal. What one licence meets may be its own request's fault; what several meet is the key's, the
-//! account's or the provider's.
+//! The licences that met the same refusal. A refusal of one licence may be caused by its request; the same
+//! refusal of several is caused by the key, the account or the provider.
 
-/// So many licences tell more of the other side than of what they wrote.
+/// Refusals of this many licences point to the provider, not to the requests.
 const ENOUGH: usize = 3;
 
 /// Licences that were refused, and when; one entry each, the latest last.

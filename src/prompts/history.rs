@@ -6,7 +6,7 @@ use gatekeeper_filters::kernel::{Rejection, json::Value};
 
 use super::value;
 
-/// Messages where a prompt says nothing.
+/// Messages, unless the prompt sets a limit.
 pub const TURNS: u64 = 50;
 /// Characters of all of them together.
 pub const MOST: u64 = 20_000;

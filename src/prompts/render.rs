@@ -13,10 +13,10 @@ use super::{
     write::PromptBody,
 };
 
-/// The user's turn of a prompt that has nothing else to say there.
+/// The user's turn of a prompt without another one.
 const BEGIN: &str = "Begin.";
 
-/// An ordinary request, and what it can't say itself.
+/// An ordinary request, and the settings that it cannot contain.
 #[derive(Debug)]
 pub struct Rendered {
     pub prompt: Arc<Prompt>,
@@ -24,7 +24,8 @@ pub struct Rendered {
     pub is_stream: bool,
     /// The app's cap, or the prompt's.
     pub output_cap: Option<u64>,
-    /// What the user says, as it comes again when it is said again; empty where the plan does not ask.
+    /// The user's input in a form that is equal for repeated input; empty where the plan does not limit
+    /// repeats.
     pub said: Vec<u8>,
     /// Members of the app's body that changed nothing.
     pub dropped: Vec<String>,
@@ -128,7 +129,7 @@ fn said(values: &[Option<String>], turns: &[Turn]) -> Vec<u8> {
     texts.flat_map(|text| text.bytes().chain([0])).collect()
 }
 
-/// Values of data go in front of what the user says last.
+/// Values of data go in front of the user's last turn.
 fn close(turns: &mut Vec<Turn>, blocks: String, at: &str) -> Result<(), Rejection> {
     match turns.last_mut() {
         Some(last) if last.role == TurnRole::User => {

@@ -95,7 +95,7 @@ fn the_marker_is_another_each_time_and_the_system_text_is_not() {
     assert_eq!(one["messages"][0], two["messages"][0]);
     let marker = |body: &Value| block(body["messages"][1]["content"].as_str().unwrap()).0;
     assert_ne!(marker(&one), marker(&two));
-    // The first of the list, and nothing, where the app says nothing.
+    // The first of the list and nothing, where the app sends neither.
     let system = one["messages"][0]["content"].as_str().unwrap();
     assert!(system.starts_with("You answer for [[shop]] in en. Tone: .\n"), "{system}");
 }

@@ -1,4 +1,4 @@
-//! What members of an app's body say, whatever its dialect.
+//! Reads members of an app's body in any dialect.
 
 use gatekeeper_filters::kernel::json::{JsonKind, Value};
 

@@ -7,7 +7,7 @@ use gatekeeper_filters::kernel::{
     json::{JsonKind, Value},
 };
 
-/// Characters of a value where its variable says nothing.
+/// Maximum characters of a value, unless its variable sets another.
 pub const MOST: u64 = 4000;
 
 #[derive(Debug)]

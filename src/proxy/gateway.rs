@@ -74,27 +74,27 @@ impl Gateway {
     async fn admit(
         &self,
         session: &mut Session,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
         endpoint: Endpoint,
         snapshot: &Snapshot,
     ) -> Result<Admitted, BodyError> {
-        flight.endpoint = endpoint.name();
+        ctx.endpoint = endpoint.name();
         let session = session.as_downstream_mut();
         let headers = &session.req_header().headers;
         let asked = routes::generate(session.req_header().raw_path())?;
         let credential: Credential = routes::credential(headers, endpoint.dialect())?;
-        let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), flight.arrived);
+        let mut exchange = Exchange::new(endpoint, credential, UnixMs::now(), ctx.arrived);
         exchange.message_id = routes::message_id(headers)?;
         exchange.instance_id = routes::instance_id(headers)?;
         exchange.asked_tier = routes::asked_tier(headers);
         let conversation = routes::conversation_id(headers)?;
         exchange.api_version = routes::api_version(headers, endpoint)?;
         exchange.address = client_ip::of(session, &snapshot.settings.server.trusted_proxies);
-        exchange.id = flight.request_id.clone();
-        let exchange = flight.exchange.insert(Box::new(exchange));
+        exchange.id = ctx.request_id.clone();
+        let exchange = ctx.exchange.insert(Box::new(exchange));
         if let Err(reject) = snapshot.chain.admit(exchange).await {
             // A shop may have been waited for.
-            flight.waited += flight.arrived.elapsed();
+            ctx.waited += ctx.arrived.elapsed();
             return Err(reject.into());
         }
         if let Some(connection) = ClientConnection::of(session) {
@@ -104,22 +104,22 @@ impl Gateway {
         if conversation.is_none() && plan.is_some_and(|plan| plan.conversation.is_some()) {
             return Err(conversation_id::nameless().into());
         }
-        flight.open = snapshot.telemetry.open(snapshot.most_open);
-        if flight.open.is_none() {
+        ctx.open = snapshot.telemetry.open(snapshot.most_open);
+        if ctx.open.is_none() {
             // Before its body is read, and so that somebody else's connection finds room.
             session.set_keepalive(None);
             return Err(respond::too_busy("`server.limits.requests` are open").into());
         }
         let license = exchange.license.as_ref().map(|license| &license.id);
         let address = exchange.address.filter(|_| snapshot.settings.server.limits_by_address());
-        let held = flight.held.insert(snapshot.buffered.share_of(license, address));
+        let held = ctx.held.insert(snapshot.buffered.share_of(license, address));
         let read = body::read(session, snapshot.settings.server.limits.body, held).await;
         // From the head on: what the filters above took is microseconds.
-        flight.waited += flight.arrived.elapsed();
+        ctx.waited += ctx.arrived.elapsed();
         let bytes = read?;
         let path = session.req_header().raw_path();
         if let Some(key) = replayed::key(exchange, snapshot, path, &bytes) {
-            match Box::pin(replayed::answer(key, session, flight, snapshot)).await {
+            match Box::pin(replayed::answer(key, session, ctx, snapshot)).await {
                 Replayed::First => {}
                 Replayed::Whole => return Ok(Admitted::Answered(Delivery::Whole)),
                 Replayed::Broken => return Ok(Admitted::Answered(Delivery::Broken)),
@@ -127,13 +127,13 @@ impl Gateway {
             }
         }
         let path = session.req_header().raw_path();
-        let Some(exchange) = &mut flight.exchange else { return Ok(Admitted::Goes) };
+        let Some(exchange) = &mut ctx.exchange else { return Ok(Admitted::Goes) };
         let (ask, said) = prompted::ask(exchange, snapshot, (path, asked), bytes)?;
         let hasher = &snapshot.licenses.validator.hasher;
         let named = conversation.as_deref();
         exchange.counted_in = conversation_id::counted(named, exchange, hasher, (&ask, said))?;
         exchange.input = ask.input.clone();
-        let ask = flight.ask.insert(Box::new(ask));
+        let ask = ctx.ask.insert(Box::new(ask));
         snapshot.chain.request(exchange, ask).await?;
         exchange.conversation = conversation_id::of(conversation.as_deref(), exchange, ask);
         Ok(Admitted::Goes)
@@ -142,20 +142,20 @@ impl Gateway {
     async fn refuse(
         &self,
         session: &mut Session,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
         reject: Box<Rejection>,
     ) -> pingora_core::Result<()> {
-        flight.outcome = Some(refused(&reject));
-        log_refusal(flight, &reject);
+        ctx.outcome = Some(refused(&reject));
+        log_refusal(ctx, &reject);
         // What is refused takes no place of what is served.
-        (flight.held, flight.open, flight.recorder) = (None, None, None);
-        let reject = flight.reject.insert(reject);
+        (ctx.held, ctx.open, ctx.recorder) = (None, None, None);
+        let reject = ctx.reject.insert(reject);
         let session = session.as_downstream_mut();
         let dialect = routes::dialect(session.req_header().raw_path());
         // What is left of the body is taken in for a moment.
         let began = Instant::now();
-        let refused = respond::refuse(session, reject, dialect, &flight.request_id).await;
-        flight.waited += began.elapsed();
+        let refused = respond::refuse(session, reject, dialect, &ctx.request_id).await;
+        ctx.waited += began.elapsed();
         refused
     }
 }
@@ -171,7 +171,7 @@ impl ProxyHttp for Gateway {
     async fn early_request_filter(
         &self,
         session: &mut Session,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> pingora_core::Result<()> {
         let session = session.as_downstream_mut();
         // A connection that ends with this answer says so in it.
@@ -180,16 +180,16 @@ impl ProxyHttp for Gateway {
             connection.is_last()
         });
         let snapshot = self.snapshot.load_full();
-        flight.request_id = self.ids.next();
+        ctx.request_id = self.ids.next();
         if !self.phase.is_draining() {
-            flight.in_flight = Some(snapshot.telemetry.enter());
+            ctx.in_flight = Some(snapshot.telemetry.enter());
         }
         if snapshot.settings.server.behind_tls && snapshot.telemetry.https_in_front.is_open() {
             let trusted = &snapshot.settings.server.trusted_proxies;
             let came = client_ip::came_over_tls(session, trusted);
             came.into_iter().for_each(|tls| snapshot.telemetry.https_in_front.note(tls));
         }
-        flight.snapshot = Some(snapshot);
+        ctx.snapshot = Some(snapshot);
         // Pingora makes HTTP/1.1 keep-alive endless. Where it switched keep-alive off, it stays off.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE).filter(|_| !is_last));
@@ -202,9 +202,9 @@ impl ProxyHttp for Gateway {
     async fn request_filter(
         &self,
         session: &mut Session,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> pingora_core::Result<bool> {
-        let snapshot = flight.pinned()?;
+        let snapshot = ctx.pinned()?;
         let request = session.as_downstream().req_header();
         let entry = routes::enter(&request.method, request.raw_path()).map_err(|reject| {
             let asks = request.headers.contains_key("access-control-request-method");
@@ -225,17 +225,16 @@ impl ProxyHttp for Gateway {
             }
         };
         let entry = match entry {
-            Ok(entry) if flight.in_flight.is_none() && entry != RouteEntry::Health => {
+            Ok(entry) if ctx.in_flight.is_none() && entry != RouteEntry::Health => {
                 session.as_downstream_mut().set_keepalive(None);
                 Err(shutting_down())
             }
             entry => entry,
         };
         // A health check is about this process.
-        if matches!(&entry, Ok(entry) if *entry != RouteEntry::Health) && flight.in_flight.is_some()
-        {
-            flight.elsewhere = self.phase.way().await;
-            if flight.elsewhere.is_some() {
+        if matches!(&entry, Ok(entry) if *entry != RouteEntry::Health) && ctx.in_flight.is_some() {
+            ctx.elsewhere = self.phase.way().await;
+            if ctx.elsewhere.is_some() {
                 return Ok(false);
             }
         }
@@ -245,27 +244,27 @@ impl ProxyHttp for Gateway {
                     RouteEntry::Provider(endpoint) => endpoint,
                     _ => Endpoint::Chat,
                 };
-                match self.admit(session, flight, endpoint, &snapshot).await {
+                match self.admit(session, ctx, endpoint, &snapshot).await {
                     Ok(Admitted::Goes) => return Ok(false),
                     Ok(Admitted::Answered(delivery)) => {
-                        flight.outcome = Some(Outcome { status: 200, delivery });
+                        ctx.outcome = Some(Outcome { status: 200, delivery });
                         return Ok(true);
                     }
                     Err(error) => Err(error),
                 }
             }
             Ok(entry) => {
-                flight.endpoint = local_endpoints::name(entry);
+                ctx.endpoint = local_endpoints::name(entry);
                 // Boxed: every request would carry the room of what few are.
                 let answered = Box::pin(local_endpoints::answer(
                     entry,
                     session.as_downstream_mut(),
                     &snapshot,
-                    &flight.request_id,
+                    &ctx.request_id,
                 ))
                 .await;
                 if let Some(shop) = shop_of(entry) {
-                    let (telemetry, id) = (&snapshot.telemetry, &*flight.request_id);
+                    let (telemetry, id) = (&snapshot.telemetry, &*ctx.request_id);
                     match &answered {
                         Ok(_) => telemetry.webhooks.taken(shop, id),
                         Err(BodyError::Reject(reject)) => {
@@ -278,18 +277,18 @@ impl ProxyHttp for Gateway {
             }
             Err(reject) => {
                 let path = session.as_downstream().req_header().raw_path();
-                flight.path = Some(routes::shown_path(path));
+                ctx.path = Some(routes::shown_path(path));
                 Err::<u16, _>(reject.into())
             }
         };
         match result {
             Ok(status) => {
                 let delivery = if status < 400 { Delivery::Whole } else { Delivery::Refused };
-                flight.outcome = Some(Outcome { status, delivery });
+                ctx.outcome = Some(Outcome { status, delivery });
                 Ok(true)
             }
             Err(BodyError::Reject(reject)) => {
-                self.refuse(session, flight, reject).await.map(|()| true)
+                self.refuse(session, ctx, reject).await.map(|()| true)
             }
             Err(BodyError::Gone(error)) => Err(error),
         }
@@ -298,23 +297,23 @@ impl ProxyHttp for Gateway {
     async fn proxy_upstream_filter(
         &self,
         session: &mut Session,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> pingora_core::Result<bool> {
-        if flight.elsewhere.is_some() {
+        if ctx.elsewhere.is_some() {
             return Ok(true);
         }
-        let snapshot = flight.pinned()?;
-        let is_stream = flight.ask.as_ref().is_some_and(|ask| ask.stream);
-        let (session, id) = (session.as_downstream_mut(), flight.request_id.clone());
+        let snapshot = ctx.pinned()?;
+        let is_stream = ctx.ask.as_ref().is_some_and(|ask| ask.stream);
+        let (session, id) = (session.as_downstream_mut(), ctx.request_id.clone());
         let dialect = routes::dialect(session.req_header().raw_path());
-        let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+        let license = ctx.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
         let license = license.map_or(LicenseId([0; 32]), |license| license.id);
         let drains = &snapshot.drains;
-        let recorder = flight.recorder.take();
+        let recorder = ctx.recorder.take();
         let mut down =
             ClientResponse::new(session, id, dialect, is_stream, drains, license, recorder);
         let live = &self.snapshot;
-        let served = upstream::serve(&self.connector, &mut down, flight, &snapshot, live).await;
+        let served = upstream::serve(&self.connector, &mut down, ctx, &snapshot, live).await;
         let of = |status, delivery| Outcome { status, delivery };
         let outcome = match &served {
             ForwardResult::Whole => of(200, Delivery::Whole),
@@ -323,8 +322,8 @@ impl ProxyHttp for Gateway {
             ForwardResult::Relayed(relayed) => of(relayed.status, Delivery::Relayed),
             ForwardResult::Rejected(reject) => refused(reject),
         };
-        flight.outcome = Some(outcome);
-        if let Some(exchange) = &mut flight.exchange {
+        ctx.outcome = Some(outcome);
+        if let Some(exchange) = &mut ctx.exchange {
             snapshot.chain.settle(exchange, &outcome);
         }
         let ended = match served {
@@ -334,12 +333,12 @@ impl ProxyHttp for Gateway {
                 down.relay_error(relayed.status, &relayed.said).await.map(|()| false)
             }
             ForwardResult::Rejected(reject) => {
-                log_refusal(flight, &reject);
-                let reject = flight.reject.insert(reject);
+                log_refusal(ctx, &reject);
+                let reject = ctx.reject.insert(reject);
                 down.reject(reject).await.map(|()| false)
             }
         };
-        flight.waited += down.take_delay();
+        ctx.waited += down.take_delay();
         ended
     }
 
@@ -347,9 +346,9 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(
         &self,
         _session: &mut Session,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> pingora_core::Result<Box<HttpPeer>> {
-        let Some(path) = &flight.elsewhere else {
+        let Some(path) = &ctx.elsewhere else {
             let why = "requests go upstream in their own loop";
             return Error::e_explain(ErrorType::InternalError, why);
         };
@@ -365,9 +364,9 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         request: &mut RequestHeader,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> pingora_core::Result<()> {
-        let snapshot = flight.pinned()?;
+        let snapshot = ctx.pinned()?;
         let trusted = &snapshot.settings.server.trusted_proxies;
         request.remove_header(client_ip::FORWARDED);
         if let Some(app) = client_ip::of(session.as_downstream(), trusted) {
@@ -381,12 +380,12 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _error: &Error,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) -> FailToProxy {
         let session = session.as_downstream_mut();
-        if flight.elsewhere.is_some() && session.response_written().is_none() {
+        if ctx.elsewhere.is_some() && session.response_written().is_none() {
             let dialect = routes::dialect(session.req_header().raw_path());
-            let _ = respond::refuse(session, &shutting_down(), dialect, &flight.request_id).await;
+            let _ = respond::refuse(session, &shutting_down(), dialect, &ctx.request_id).await;
         }
         FailToProxy { error_code: APP_LEFT, can_reuse_downstream: false }
     }
@@ -395,19 +394,19 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _error: Option<&Error>,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
     ) {
-        let Some(snapshot) = flight.snapshot.clone().filter(|_| flight.elsewhere.is_none()) else {
+        let Some(snapshot) = ctx.snapshot.clone().filter(|_| ctx.elsewhere.is_none()) else {
             return;
         };
         let gone = Outcome { status: APP_LEFT, delivery: Delivery::Abandoned };
-        let outcome = *flight.outcome.get_or_insert(gone);
-        if let Some(exchange) = &mut flight.exchange {
+        let outcome = *ctx.outcome.get_or_insert(gone);
+        if let Some(exchange) = &mut ctx.exchange {
             snapshot.chain.settle(exchange, &outcome);
         }
-        let record = snapshot.telemetry.finished(&mut flight.completed(), outcome);
-        note_refusal(flight, &snapshot, &record);
-        settle_doubts(flight, &snapshot, &record);
+        let record = snapshot.telemetry.finished(&mut ctx.completed(), outcome);
+        note_refusal(ctx, &snapshot, &record);
+        settle_doubts(ctx, &snapshot, &record);
         // Of nobody's requests there are counts, no records: random keys must not fill the disk.
         if record.license.is_some() {
             snapshot.ledger.record(record);
@@ -415,8 +414,8 @@ impl ProxyHttp for Gateway {
     }
 
     /// Pingora's own would print path and query.
-    fn request_summary(&self, _session: &Session, flight: &RequestContext) -> String {
-        format!("request={} endpoint={}", flight.request_id, flight.endpoint)
+    fn request_summary(&self, _session: &Session, ctx: &RequestContext) -> String {
+        format!("request={} endpoint={}", ctx.request_id, ctx.endpoint)
     }
 
     /// Apps that leave are no errors.
@@ -431,8 +430,8 @@ impl ProxyHttp for Gateway {
 }
 
 /// A refusal that is about the licence is kept for the operators' page.
-fn note_refusal(flight: &RequestContext, snapshot: &Snapshot, record: &Record) {
-    let (Some(reject), Some(exchange)) = (&flight.reject, &flight.exchange) else { return };
+fn note_refusal(ctx: &RequestContext, snapshot: &Snapshot, record: &Record) {
+    let (Some(reject), Some(exchange)) = (&ctx.reject, &ctx.exchange) else { return };
     if RefusedLicenses::is_about_it(reject.code) {
         // A licence that may not come in is not in the exchange.
         let id = || {
@@ -444,8 +443,8 @@ fn note_refusal(flight: &RequestContext, snapshot: &Snapshot, record: &Record) {
 }
 
 /// What counts only if a target proves to work waits for it; this request may be the proof for others.
-fn settle_doubts(flight: &mut RequestContext, snapshot: &Snapshot, record: &Record) {
-    let Some(exchange) = &mut flight.exchange else { return };
+fn settle_doubts(ctx: &mut RequestContext, snapshot: &Snapshot, record: &Record) {
+    let Some(exchange) = &mut ctx.exchange else { return };
     for Doubt { target, tokens, cost } in std::mem::take(&mut exchange.doubtful) {
         let empty: Arc<str> = Arc::default();
         let late = Record {
@@ -489,27 +488,27 @@ fn refused(reject: &Rejection) -> Outcome {
     Outcome { status, delivery }
 }
 
-fn log_refusal(flight: &RequestContext, reject: &Rejection) {
+fn log_refusal(ctx: &RequestContext, reject: &Rejection) {
     let (status, code) = reject.code.wire();
-    let (request, internal) = (&flight.request_id, &reject.internal);
-    let Some(snapshot) = flight.snapshot.as_ref().filter(|_| status >= 500) else {
+    let (request, internal) = (&ctx.request_id, &reject.internal);
+    let Some(snapshot) = ctx.snapshot.as_ref().filter(|_| status >= 500) else {
         log::debug!("A request was refused: {code} {internal}. request={request}");
         return;
     };
-    let last = flight.attempts.last();
+    let last = ctx.attempts.last();
     let kind = match last {
         Some(last) => format!("{code} ({} {})", last.provider, last.outcome),
         None => code.to_owned(),
     };
     snapshot.telemetry.failures.note(&kind, || {
-        let model = flight.exchange.as_deref().and_then(|exchange| exchange.asked_name());
+        let model = ctx.exchange.as_deref().and_then(|exchange| exchange.asked_name());
         let model = model.map_or("-", |name| &**name);
         let why = if internal.is_empty() { &reject.message } else { internal };
         let key = last.map_or_else(
             || "-".to_owned(),
             |last| format!("{}/{} ({})", last.provider, last.key, last.outcome),
         );
-        let attempts = flight.attempts.len();
+        let attempts = ctx.attempts.len();
         format!(
             "A request failed: {code}: {why}. model={model} key={key} attempts={attempts} request={request}"
         )

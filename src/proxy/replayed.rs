@@ -49,25 +49,25 @@ pub fn key(
 pub async fn answer(
     (key, life): (ReplayKey, Duration),
     session: &mut ServerSession,
-    flight: &mut RequestContext,
+    ctx: &mut RequestContext,
     snapshot: &Snapshot,
 ) -> Replayed {
-    let Some(exchange) = &flight.exchange else { return Replayed::First };
+    let Some(exchange) = &ctx.exchange else { return Replayed::First };
     let Some(license) = exchange.license.as_ref().map(|license| license.id) else {
         return Replayed::First;
     };
-    let (id, dialect) = (flight.request_id.clone(), exchange.endpoint.dialect());
+    let (id, dialect) = (ctx.request_id.clone(), exchange.endpoint.dialect());
     let drains = &snapshot.drains;
     let mut down = ClientResponse::new(session, id, dialect, false, drains, license, None);
     loop {
         match snapshot.replays.begin(key, life) {
             Replay::First(recorder) => {
-                flight.recorder = Some(recorder);
+                ctx.recorder = Some(recorder);
                 return Replayed::First;
             }
             Replay::Again(follower) => {
                 let followed = follow(follower, &mut down).await;
-                flight.waited += down.take_delay();
+                ctx.waited += down.take_delay();
                 match followed {
                     // Asked of a provider by this one then.
                     Replayed::First if !down.has_begun() => {}

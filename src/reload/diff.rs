@@ -1,9 +1,10 @@
-//! Lists what another configuration changes, one line for each thing, for the operator.
+//! Lists what another configuration changes: one line for each item, with the part of the file it is in.
 //!
-//! Each kind of thing (plans, providers, keys, models, ...) has one table in `sections`: its things by name, with the
-//! settings of each as they are shown. Two tables are compared here. Secrets are compared by hash: a line says that one
-//! changed and never shows it.
+//! Each part of the file (plans, providers, models, ...) has one table in `sections`: its items by name,
+//! with the settings of each as they are shown. Two tables are compared here. Secrets are compared by hash:
+//! a line reports a change and never shows the value.
 
+mod change;
 mod format;
 mod section;
 mod sections;
@@ -13,58 +14,63 @@ use std::collections::HashMap;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 
+pub use self::change::{ConfigChange, ConfigPart};
 use self::section::{Section, Value, short};
 use crate::config::settings::{LicenseSource, Settings};
 
 /// Every change from one configuration to another; empty when nothing changes.
-pub fn changes(old: &Settings, new: &Settings) -> Vec<String> {
-    let mut lines = Vec::new();
-    for table in sections::ALL {
+pub fn changes(old: &Settings, new: &Settings) -> Vec<ConfigChange> {
+    let mut changes = Vec::new();
+    for (part, table) in sections::ALL {
+        let mut lines = Vec::new();
         compare(&table(old), &table(new), &mut lines);
+        changes.extend(lines.into_iter().map(|line| ConfigChange { part, line }));
     }
-    lines.extend(listed_licenses(old, new));
-    lines
+    let listed = listed_licenses(old, new).into_iter();
+    changes.extend(listed.map(|line| ConfigChange { part: ConfigPart::ListedKeys, line }));
+    changes
 }
 
 fn compare(old: &[Section], new: &[Section], lines: &mut Vec<String>) {
     let before: HashMap<&str, &Section> =
-        old.iter().map(|thing| (thing.name.as_str(), thing)).collect();
+        old.iter().map(|item| (item.name.as_str(), item)).collect();
     let after: HashMap<&str, &Section> =
-        new.iter().map(|thing| (thing.name.as_str(), thing)).collect();
-    let has = |things: &HashMap<&str, &Section>, part: &Section| {
-        let whole = part.part_of.as_ref();
-        !part.quiet && whole.is_none_or(|whole| things.contains_key(whole.as_str()))
+        new.iter().map(|item| (item.name.as_str(), item)).collect();
+    let is_listed = |items: &HashMap<&str, &Section>, part: &Section| {
+        let parent = part.part_of.as_ref();
+        !part.quiet && parent.is_none_or(|parent| items.contains_key(parent.as_str()))
     };
-    for thing in new {
-        match before.get(thing.name.as_str()) {
-            Some(was) => changed(was, thing, lines),
-            None if has(&before, thing) => {
-                lines.push(format!("{} added{}", thing.name, thing.summary()));
+    for item in new {
+        match before.get(item.name.as_str()) {
+            Some(was) => changed(was, item, lines),
+            None if is_listed(&before, item) => {
+                lines.push(format!("{} added{}", item.name, item.summary()));
             }
             None => {}
         }
     }
-    let gone = old.iter().filter(|thing| !after.contains_key(thing.name.as_str()));
-    lines.extend(gone.filter(|t| has(&after, t)).map(|thing| format!("{} removed", thing.name)));
+    let removed = old.iter().filter(|item| !after.contains_key(item.name.as_str()));
+    let removed = removed.filter(|item| is_listed(&after, item));
+    lines.extend(removed.map(|item| format!("{} removed", item.name)));
 }
 
 fn changed(was: &Section, is: &Section, lines: &mut Vec<String>) {
     let name = &is.name;
-    for (old, new) in was.facts.iter().zip(&is.facts) {
-        let fact = new.name;
+    for (old, new) in was.settings.iter().zip(&is.settings) {
+        let setting = new.name;
         lines.extend(match (&old.value, &new.value) {
             (old, new) if old == new => None,
-            (Value::Said(old), Value::Said(new)) => {
-                Some(format!("{name}: {fact} {} → {}", short(old), short(new)))
+            (Value::Shown(old), Value::Shown(new)) => {
+                Some(format!("{name}: {setting} {} → {}", short(old), short(new)))
             }
-            (Value::Hidden(None), _) => Some(format!("{name}: {fact} added")),
-            (_, Value::Hidden(None)) => Some(format!("{name}: {fact} removed")),
-            _ => Some(format!("{name}: {fact} changed")),
+            (Value::Hidden(None), _) => Some(format!("{name}: {setting} added")),
+            (_, Value::Hidden(None)) => Some(format!("{name}: {setting} removed")),
+            _ => Some(format!("{name}: {setting} changed")),
         });
     }
 }
 
-/// Licences that stand in the file are secrets of buyers: they are counted, by plan.
+/// Licence keys listed in the file are secrets of buyers: they are counted, by plan.
 fn listed_licenses(old: &Settings, new: &Settings) -> Vec<String> {
     let (old, new) = (listed(old), listed(new));
     let mut counts: Vec<(String, usize)> = Vec::new();

@@ -1,8 +1,8 @@
-//! Notices that the file was saved, or one it names (secrets, KEKs, certificates), however that was done: written in
-//! place, renamed over, a link turned to another file, a mount swapped.
+//! Watches the configuration file and the files it names (secrets, KEKs, certificates) by polling, so that every way
+//! of saving is noticed: written in place, renamed over, a link to another file, a swapped mount.
 //!
-//! It looks, twice a second, at what the paths lead to. The kernel's own notices (inotify) would have to be asked for
-//! at every link of each path and say nothing of network mounts; a look costs one system call a file.
+//! Polls twice a second: one system call a file. inotify would need a watch on every link of each path, and reports
+//! nothing on network mounts.
 
 use std::{
     io,
@@ -13,46 +13,46 @@ use std::{
 use super::Reloader;
 use crate::config::SourceFiles;
 
-/// Between two looks. What changed has to stay the same for one more: whoever writes may not be done.
-const PAUSE: Duration = Duration::from_millis(500);
-/// From one reload to the next, however often one is asked for.
-const APART: Duration = Duration::from_millis(250);
+/// Interval between two polls. A change has to be stable for one interval: a write may be in progress.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Minimum interval between two reloads.
+const MIN_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Reads the file again whenever it was saved or somebody asks, for as long as the gateway lives.
+/// Starts the thread that reloads after a change or on request, for the lifetime of the gateway.
 ///
 /// # Errors
 /// No thread can be started.
 pub fn begin(reload: &Arc<Reloader>) -> io::Result<()> {
-    let bell = reload.bell.clone();
+    let trigger = reload.trigger.clone();
     let reload = Arc::downgrade(reload);
-    let look = move || {
+    let watch = move || {
         let (mut before, mut last) = (None, None);
         loop {
-            let asked = bell.wait(PAUSE);
-            match take(&reload, asked, before.as_ref(), &mut last) {
+            let requested = trigger.wait(POLL_INTERVAL);
+            match poll(&reload, requested, before.as_ref(), &mut last) {
                 Some(now) => before = Some(now),
                 None => return,
             }
         }
     };
-    std::thread::Builder::new().name("config-watch".into()).spawn(look).map(drop)
+    std::thread::Builder::new().name("config-watch".into()).spawn(watch).map(drop)
 }
 
-/// One look; what was there, or `None` when the gateway is gone.
-fn take(
+/// One poll; the state of the files, or `None` when the gateway has ended.
+fn poll(
     reload: &Weak<Reloader>,
-    asked: bool,
+    requested: bool,
     before: Option<&SourceFiles>,
     last: &mut Option<Instant>,
 ) -> Option<SourceFiles> {
     let reload = reload.upgrade()?;
-    let seen = reload.seen.lock().clone();
-    let now = seen.look();
-    if asked || (Some(&now) == before && now != seen) {
-        if let Some(left) = last.and_then(|last| APART.checked_sub(last.elapsed())) {
+    let last_read = reload.last_read.lock().clone();
+    let now = last_read.look();
+    if requested || (Some(&now) == before && now != last_read) {
+        if let Some(left) = last.and_then(|last| MIN_INTERVAL.checked_sub(last.elapsed())) {
             std::thread::sleep(left);
         }
-        reload.bell.silence();
+        reload.trigger.clear();
         *last = Some(Instant::now());
         reload.reload();
     }

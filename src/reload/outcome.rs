@@ -1,4 +1,4 @@
-//! What became of a changed file, and why one is refused.
+//! The outcome of a reload, and the reasons to refuse one.
 
 use std::net::SocketAddr;
 
@@ -9,14 +9,14 @@ use crate::{
     vault::pepper,
 };
 
-/// What became of a file, or what would.
+/// The outcome of a reload, or of a dry run.
 #[derive(Debug, Default)]
 pub struct ReloadOutcome {
-    /// It is live, as far as it takes no hand-over.
+    /// It is live, except for `waits`.
     pub live: bool,
-    /// One line for each thing that changes.
+    /// One line for each change.
     pub changes: Vec<String>,
-    /// Fields whose change waits for a hand-over.
+    /// Fields whose change takes effect after an upgrade or a restart.
     pub waits: Vec<&'static str>,
     pub warnings: Vec<String>,
     /// Why it is refused; empty when it is not.

@@ -1,4 +1,4 @@
-//! What is live since when, and how the last reload went: for `/status`.
+//! The live configuration and the outcome of the last reload, for `/status`.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 
 use super::outcome::ReloadOutcome;
 
-/// Told by the start and by every reload.
+/// Updated at start and by every reload.
 pub struct ReloadStatus {
-    /// The file, or what stands in for one.
+    /// The file, or the name of a built-in configuration.
     pub source: String,
     inner: Mutex<Inner>,
 }
@@ -30,7 +30,7 @@ pub struct LastRefusal {
     pub problems: Vec<String>,
 }
 
-/// What [`ReloadStatus`] knows at one moment.
+/// A copy of the current [`ReloadStatus`].
 pub struct StatusNow {
     pub since: UnixMs,
     pub waiting: Vec<&'static str>,

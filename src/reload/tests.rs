@@ -20,13 +20,13 @@ fn settings(text: &str) -> Settings {
     config::tests::settings(text).0
 }
 
-/// The fields that wait when `from` becomes `to`, and what is told as live.
+/// The fields whose change waits when `from` becomes `to`, and the changes reported as live.
 #[track_caller]
 fn waits(from: &str, to: &str) -> (Vec<&'static str>, Vec<String>) {
     assert!(FILE.contains(from), "{from}");
     let (running, mut next) = (settings(FILE), settings(&FILE.replacen(from, to, 1)));
     let kept = keep_fixed(&mut next, &running);
-    (kept, changes(&running, &next))
+    (kept, lines(changes(&running, &next)))
 }
 
 #[test]

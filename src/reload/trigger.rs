@@ -1,33 +1,32 @@
-//! Wakes the thread that reads the configuration again.
+//! Wakes the file watcher for a reload on request.
 
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Wakes the thread that reads the file again.
 #[derive(Default)]
 pub(super) struct ReloadTrigger {
-    rung: Mutex<bool>,
+    is_set: Mutex<bool>,
     wake: Condvar,
 }
 
 impl ReloadTrigger {
-    pub fn ring(&self) {
-        *self.rung.lock() = true;
+    pub fn set(&self) {
+        *self.is_set.lock() = true;
         self.wake.notify_one();
     }
 
-    /// Waits until it is rung, or for `at_most`; whether it was.
-    pub(super) fn wait(&self, at_most: Duration) -> bool {
-        let mut rung = self.rung.lock();
-        if !*rung {
-            self.wake.wait_for(&mut rung, at_most);
+    /// Waits until it is set, `timeout` at most; whether it was, and clears it.
+    pub(super) fn wait(&self, timeout: Duration) -> bool {
+        let mut is_set = self.is_set.lock();
+        if !*is_set {
+            self.wake.wait_for(&mut is_set, timeout);
         }
-        std::mem::take(&mut rung)
+        std::mem::take(&mut is_set)
     }
 
-    /// Whoever rang until now is heard by what is done next.
-    pub(super) fn silence(&self) {
-        *self.rung.lock() = false;
+    /// The next reload answers all requests made so far.
+    pub(super) fn clear(&self) {
+        *self.is_set.lock() = false;
     }
 }

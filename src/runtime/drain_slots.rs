@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
-/// Answers that are drained at one time in this process; further ones are cut.
+/// Concurrently drained answers of this process; further ones are cut.
 const PLACES: usize = 32;
 /// Of those, by one licence: else one buyer takes them all.
 const EACH: u8 = 2;

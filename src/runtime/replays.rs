@@ -50,7 +50,7 @@ impl Default for Replays {
     }
 }
 
-/// What becomes of a request.
+/// How a request with a replay key proceeds.
 pub enum Replay {
     /// It is the first: its answer is recorded.
     First(Recorder),
@@ -119,12 +119,12 @@ impl Recorder {
         self.recording.is_stream.store(is_stream, SeqCst);
     }
 
-    /// Whether somebody waits for the answer beside the app it is made for.
+    /// Whether another request waits for the same answer.
     pub fn has_followers(&self) -> bool {
         self.recording.followers.load(SeqCst) > 0
     }
 
-    /// Resolves when nobody does. Cancel-safe.
+    /// Resolves when no other request waits any more. Cancel-safe.
     pub async fn deserted(&self) {
         loop {
             let deserted = self.recording.deserted.notified();
@@ -143,7 +143,7 @@ impl Recorder {
             return;
         }
         if let Some(head) = head {
-            // What was left then says nothing of now.
+            // The lifetime was computed earlier and may have changed.
             let stays =
                 |(name, _): &&(HeaderName, HeaderValue)| !name.as_str().starts_with("x-quota-");
             state.headers = Some(head.headers.iter().filter(stays).cloned().collect());
@@ -169,7 +169,7 @@ impl Recorder {
         drop(state);
         if is_whole && self.is_listed {
             let kept = (recording.clone(), Instant::now());
-            // In this order: somebody who finds it in neither would ask again.
+            // In this order: a request that found it in neither map would go to the provider again.
             self.replays.whole.insert(self.key, kept);
             self.unlist();
         }

@@ -41,7 +41,7 @@ pub struct RequestContext {
     pub recorder: Option<Recorder>,
     /// What its body takes of `server.limits.buffered`.
     pub held: Option<MemoryPermit>,
-    /// Set once, by whoever ended the request.
+    /// Set once, where the request ends.
     pub outcome: Option<Outcome>,
     pub reject: Option<Box<Rejection>>,
 }

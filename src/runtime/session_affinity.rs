@@ -6,8 +6,7 @@ use std::{hash::Hasher, sync::Arc, time::Duration};
 use moka::{policy::EvictionPolicy, sync::Cache};
 use rustc_hash::FxHasher;
 
-/// Conversations that are remembered at one time; who was silent longest is forgotten first, and nobody
-/// new is turned away for the old ones' sake.
+/// Conversations remembered at the same time; the least recently used is dropped first.
 const MOST: u64 = 100_000;
 /// Providers keep prompts for minutes, some for an hour.
 const IDLE: Duration = Duration::from_secs(3600);

@@ -34,7 +34,7 @@ pub struct Snapshot {
     pub drains: Arc<DrainSlots>,
     pub webhooks: Arc<WebhookSlots>,
     pub replays: Arc<Replays>,
-    /// Requests that may be open at one time.
+    /// Requests that may be open at the same time.
     pub most_open: u64,
     pub budgets: Arc<Budgets>,
     pub bounds: PriceCeilings,

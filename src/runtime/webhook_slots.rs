@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::downstream::{address_block::Block, memory_budget::MemoryBudget, respond};
 
-/// Bodies that are read at one time.
+/// Bodies read concurrently.
 const AT_ONCE: usize = 16;
 /// Beside them, from addresses whose last event was genuine.
 const FOR_KNOWN: usize = 4;

@@ -86,12 +86,11 @@ impl Stores {
         Ok(Self { store, shared, licenses, telemetry, redis })
     }
 
-    /// From now on the shared store is looked after, and the other gateways are heard; by `listeners`,
-    /// too.
+    /// Starts the tasks of the shared store and the subscriptions to other gateways, `listeners` included.
     pub fn listen(&self, mut listeners: Vec<Subscriber>) {
         if let Some(redis) = &self.redis {
             listeners.push(self.licenses.listener());
-            listeners.extend(self.shared.as_ref().map(DistributedLedger::listener));
+            listeners.extend(self.shared.as_ref().map(DistributedLedger::subscriber));
             redis.start(listeners);
         }
     }
@@ -110,7 +109,7 @@ fn open_redis(redis: &RedisSettings) -> anyhow::Result<Arc<RedisStore>> {
     Ok(store)
 }
 
-/// Carries out one order of an operator in the store itself, which no gateway may use meanwhile.
+/// Carries out one operator command directly in the store, which no gateway may use at that time.
 ///
 /// # Errors
 /// The store is in use, or unusable.
@@ -121,7 +120,7 @@ pub fn operate(
 ) -> anyhow::Result<ApiResponse> {
     crate::logging::start(&log::LevelFilter::Warn.into());
     let path = &settings.store.path;
-    // Another one would be made, and nobody would ever look there.
+    // Opening it would create an empty database in the wrong place.
     anyhow::ensure!(
         path.exists(),
         "no gateway answers, and its store {} is not here; relative paths count from the directory \
@@ -149,7 +148,7 @@ pub fn operate(
     Ok(answer)
 }
 
-/// Until requests would be decided there; without it the order is recorded, and told later.
+/// Waits until requests are decided there; without it the command is journalled and synced later.
 async fn wait_for(shared: &DistributedLedger) {
     let deadline = Instant::now() + PATIENCE;
     while !shared.is_up() && Instant::now() < deadline {

@@ -21,7 +21,7 @@ impl Keeper {
         if !self.store.is_here() {
             return;
         }
-        let changed = self.spending.paces.changed();
+        let changed = self.spending.unseen_rates.changed();
         if !changed.is_empty()
             && let Err(problem) = self.store.keep_unseen(&changed)
         {

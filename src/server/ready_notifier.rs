@@ -1,4 +1,4 @@
-//! Tells that the gateway serves, once all ports take connections.
+//! Notifies systemd and the predecessor once all ports accept connections.
 
 use std::{
     net::SocketAddr,
@@ -16,7 +16,7 @@ use crate::{
     upgrade::{self, Predecessor, UpgradeServer},
 };
 
-/// Says "ready" once all ports take connections.
+/// Sends "ready" once all ports accept connections.
 pub(super) struct ReadyNotifier {
     pub phase: Arc<Lifecycle>,
     pub addresses: [SocketAddr; 2],
@@ -35,13 +35,13 @@ impl BackgroundService for ReadyNotifier {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         if let (Some(shared), Some(_)) = (&self.shared, &self.predecessor) {
-            shared.is_whole(Instant::now() + upgrade::STORE_TIME).await;
+            shared.await_resync_until(Instant::now() + upgrade::STORE_TIME).await;
         }
         if let Some(handover) = &self.handover {
             handover.open();
         }
         if !self.phase.serve() {
-            // A signal came first: whoever serves still is not to end for this process.
+            // A signal came first: the predecessor must not stop for this process.
             if let Some(predecessor) = &self.predecessor {
                 predecessor.failed("it was told to end");
             }

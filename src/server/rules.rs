@@ -1,4 +1,4 @@
-//! What holds for connections, by the configuration of the moment.
+//! Limits of connections, from the live configuration.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

@@ -32,11 +32,11 @@ use crate::{
 /// only queued when its hook returns.
 const FLUSH: Duration = Duration::from_millis(200);
 
-/// How long answers that are cut off may take to notice: silent ones look after a moment.
+/// How long an answer that is cut off may take to notice: silent ones poll.
 const CUT: Duration = Duration::from_millis(500);
 
-/// How long a process that another one has taken over from waits for a next request on connections that
-/// apps keep. As at any end of a kept connection, an app that asks in the very moment has to ask again.
+/// How long a replaced process waits for the next request on kept-alive connections. An app that sends one
+/// just as the connection closes has to send it again, as with any kept-alive connection.
 const LINGER: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -48,7 +48,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub fn block_signals_until_ready() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    // Whoever listens once has changed what the signal does for as long as the process lives.
+    // A handler that was once registered changes what the signal does for the life of the process.
     drop((signal(SignalKind::hangup())?, signal(SignalKind::quit())?));
     Ok(())
 }
@@ -113,7 +113,7 @@ impl SignalStream {
                 _ = self.terminate.recv() => return true,
                 _ = self.interrupt.recv() => return false,
                 _ = self.hang_up.recv() => match &self.reload {
-                    Some(reload) => reload.ask(),
+                    Some(reload) => reload.request(),
                     None => log::warn!("SIGHUP ignored: this gateway runs without a configuration file."),
                 },
                 _ = self.quit.recv() => match &self.handover {
@@ -159,8 +159,8 @@ impl Shutdown {
         systemd::stopping();
         if gentle {
             log::info!("Shutdown: {} requests are open.", self.telemetry.in_flight());
-            // The ports stay open: `/readyz` says 503, and apps are told to come again, not cut off. The
-            // connections there are are told to leave.
+            // The ports stay open: `/readyz` answers 503, and apps get a 503 rather than a refused
+            // connection. Open connections are told to close.
             self.ports.reopen();
             tokio::select! {
                 () = self.idle() => {}
@@ -215,7 +215,7 @@ impl Shutdown {
         self.telemetry.in_flight() > 0 || before
     }
 
-    /// Until no app has a connection here, or none says anything on it any more.
+    /// Until no app has a connection here, or the remaining ones are idle.
     async fn quiet(&self) {
         let mut since = Instant::now();
         loop {
@@ -238,8 +238,8 @@ impl Shutdown {
         if let Some(predecessor) = self.predecessor.as_ref().filter(|before| before.is_there()) {
             predecessor.leaving();
         }
-        // The other gateways hear at once of what was settled last.
-        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.is_away()) {
+        // Sends the last settlements to the other gateways at once.
+        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.is_handed_over()) {
             shared.flush().await;
         }
         let is_here = self.ledger.call().is_some();

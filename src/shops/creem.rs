@@ -88,7 +88,8 @@ impl Shop for Creem {
 fn read(response: &ShopResponse, body: &Value, hash: &KeyedHash) -> ShopReply {
     match response.status {
         200 | 201 => license(body, hash).map_or_else(ShopReply::unreadable, ShopReply::from),
-        // `error-codes.mdx`: 404 for what does not exist, whatever `error` says; a page of a proxy has no `trace_id`.
+        // `error-codes.mdx`: 404 for what does not exist, whatever `error` contains; an error page of a
+        // proxy has no `trace_id`.
         404 if body["trace_id"].is_string() => ShopReply::NotFound,
         401 | 403 => ShopReply::Unknown(ShopError::credential(response.status, "creem.api_key")),
         _ => ShopReply::of_status(response),
@@ -200,7 +201,7 @@ impl Instances for Creem {
     }
 }
 
-/// 403 is about the API key everywhere else; only this one speaks of the limit.
+/// 403 concerns the API key everywhere else; only this message is about the device limit.
 fn is_full(status: u16, body: &Value) -> bool {
     let says_limit = |text: &Value| text.as_str().is_some_and(|text| text.contains("limit"));
     let message = match &body["message"] {

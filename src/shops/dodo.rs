@@ -94,7 +94,7 @@ impl Shop for Dodo {
         }
         match (response.status, body["valid"].as_bool(), asked.known) {
             (200, Some(false), None) => ShopReply::NotFound,
-            // Somebody's key, and it does not say whose.
+            // A valid key, without the information whose it is.
             (200, Some(true), None) => ShopReply::NeedsDevice,
             (200, Some(valid), Some(known)) => {
                 let status = if valid { Status::Active } else { Status::Disabled };
@@ -164,7 +164,7 @@ fn license(body: &Value, hash: &KeyedHash) -> Option<ShopLicense> {
     })
 }
 
-/// `LicenseActivateResponse`: the one public answer that says whose the key is.
+/// `LicenseActivateResponse`: the only public answer that identifies the buyer's product.
 fn activated(
     source: &ShopSource,
     response: &ShopResponse,

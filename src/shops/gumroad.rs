@@ -165,7 +165,7 @@ impl Stored {
         };
         ShopLicense {
             product: Some(self.product),
-            // Of a key that was taken back no variant is told.
+            // For a revoked key the variant is not reported.
             variant: is_told.then_some(self.variant),
             test: self.test,
             until: self.ends,
@@ -176,7 +176,7 @@ impl Stored {
 }
 
 fn purchase(body: &Value, product: &str, hash: &KeyedHash) -> Option<ShopLicense> {
-    // Buyers who came by an import have the same members under another name.
+    // Imported customers have the same members under another name.
     let member = |name: &str| body.get(name).filter(|purchase| purchase.is_object());
     let (purchase, is_import) = match member("purchase") {
         Some(purchase) => (purchase, false),

@@ -1,8 +1,8 @@
 //! A server of the operator's own: `conf/licence-server.openapi.yaml` describes it,
 //! `examples/licence-server` is one.
 //!
-//! It is asked `POST {key, device?}` and answers `{verdict, plan, until?, max_devices?, id?}`. Whatever is not
-//! such an answer says nothing about the key.
+//! The request is `POST {key, device?}`, the answer `{verdict, plan, until?, max_devices?, id?}`. Any other
+//! answer says nothing about the key.
 
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ fn read(body: &Value, source: &ShopSource, hash: &KeyedHash) -> ShopReply {
     let Some(license) = facts() else { return ShopReply::unreadable() };
     match &license.plan {
         None if status == Status::Active => ShopReply::unreadable(),
-        // Which licence it is, is said; only what it may do can't be known here.
+        // The licence is identified; its plan is unknown to this configuration.
         Some(name) if !source.plans.iter().any(|plan| *plan.name == **name) => {
             ShopReply::Unknown(ShopError::Misconfigured(format!(
                 "it names a plan that this configuration lacks: `{}`",

@@ -123,7 +123,7 @@ fn read(
         return ShopReply::unreadable();
     };
     if !body["data"].is_object() {
-        // Only this code says that there is no such key.
+        // Only this code means that there is no such key.
         return match (valid, code) {
             (false, "NOT_FOUND") => ShopReply::NotFound,
             _ => ShopReply::unreadable(),
@@ -136,7 +136,7 @@ fn read(
     }
 }
 
-/// What `valid` and `code` say. Limits of machines are not about the licence: they are its devices' matter.
+/// The meaning of `valid` and `code`. Machine limits do not concern the licence but its devices.
 fn status_of(valid: bool, code: &str) -> Option<Status> {
     Some(match (valid, code) {
         (true, _) => Status::Active,

@@ -1,9 +1,9 @@
 //! Lemon Squeezy's License API: <https://docs.lemonsqueezy.com/api/license-api>.
 //!
-//! `valid: true` only means that the key exists somewhere on Lemon Squeezy, so store, product,
-//! variant and test mode are always compared. The HTTP status of expired and disabled keys is not
-//! documented: an answer with a boolean `valid` decides, whatever its status; one without says
-//! nothing about the key. The answer holds the buyer's name and address; neither is read.
+//! `valid: true` only means that the key exists somewhere on Lemon Squeezy, so store, product, variant and
+//! test mode are always compared. The HTTP status of expired and disabled keys is not documented: an answer
+//! with a boolean `valid` counts, whatever its status; one without says nothing about the key. The answer
+//! contains the buyer's name and address; neither is read.
 
 use gatekeeper_filters::kernel::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -137,8 +137,7 @@ impl Stored {
     }
 }
 
-/// An answer to facts. `flag` is the member that says yes or no: `valid`, `activated`,
-/// `deactivated`.
+/// Reads an answer. `flag` is the boolean member: `valid`, `activated`, `deactivated`.
 fn read(response: &ShopResponse, flag: &str, hash: &KeyedHash) -> ShopReply {
     if response.status == 429 {
         return ShopReply::of_status(response);
@@ -240,7 +239,7 @@ fn read_instance(response: &ShopResponse, flag: &str, hash: &KeyedHash) -> Insta
         _ => Instance::Unsaid,
     };
     let reply = match (read(response, flag, hash), &instance) {
-        // The refusal is about the device; of the licence nothing is said.
+        // The refusal concerns the device, not the licence.
         (ShopReply::NotFound, Instance::IsNot) => ShopReply::unreadable(),
         // A refusal of the device must not read as one of the licence.
         (ShopReply::License(mut license), _)
@@ -275,7 +274,7 @@ impl Webhook for LemonSqueezy {
 fn event_of(event: &Value, source: &ShopSource, hash: &KeyedHash) -> Option<WebhookEvent> {
     let (meta, data) = (&event["meta"], &event["data"]);
     let attributes = &data["attributes"];
-    // Of another type than the documented one, it is not believed to be a sale.
+    // With another type than the documented one, it does not count as a sale.
     let test = |value: &Value| !matches!(value["test_mode"], Value::Null | Value::Bool(false));
     let store = number(&attributes["store_id"]).map(|store| store.to_string());
     if store.as_deref() != source.seller.as_deref()

@@ -1,5 +1,5 @@
-//! What a shop says of a key. Facts hold nothing about the buyer and no verdict: the plan is worked out under
-//! the configuration of the moment, so a changed mapping acts at once.
+//! What a shop answers about a key. It contains nothing about the buyer and no verdict: the plan is
+//! determined under the live configuration, so a changed mapping acts at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,17 +20,17 @@ pub enum Status {
     Disabled,
     /// The money was given back, or is being fought over.
     Refunded,
-    /// Not valid, and the shop does not say why.
+    /// Not valid, without a reason from the shop.
     Refused,
 }
 
-/// What a shop said of one licence.
+/// What a shop answered about one licence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShopLicense {
     pub shop: &'static dyn Shop,
     pub status: Status,
     pub seller: String,
-    /// `None`: the shop does not say, as of a licence that is no longer good.
+    /// `None`: the shop leaves it out, as for a licence that is no longer valid.
     pub product: Option<String>,
     pub variant: Option<String>,
     /// Entitlements that the licence has.
@@ -189,7 +189,7 @@ pub enum ShopReply {
     NotFound,
     /// The key can be asked about only with a device that was activated.
     NeedsDevice,
-    /// No answer, or none that says anything about the key. Never a refusal.
+    /// No answer, or none about the key. Never a refusal.
     Unknown(ShopError),
 }
 
@@ -235,7 +235,7 @@ impl ShopError {
         ShopError::Down("it answered something that is no licence answer".into())
     }
 
-    /// The shop refuses our own key, so it says nothing about the buyer's.
+    /// The shop refuses the seller's API key, which says nothing about the buyer's key.
     pub fn credential(status: u16, field: &str) -> Self {
         ShopError::Misconfigured(format!(
             "it refuses our own credential ({status}); check `{field}` in licenses.sources"
@@ -243,7 +243,7 @@ impl ShopError {
     }
 }
 
-/// What facts mean under the configuration of the moment.
+/// What a shop licence means under the live configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LicenseVerdict {
     Valid {
@@ -259,13 +259,13 @@ impl LicenseVerdict {
         matches!(self, LicenseVerdict::Valid { .. })
     }
 
-    /// Whether the licence is simply not one of ours: what a mistake of the shop or in the YAML
-    /// would say of every licence.
+    /// Whether the licence is not the seller's: what a mistake at the shop or in the configuration would
+    /// report for every licence.
     pub fn is_foreign(&self) -> bool {
         matches!(self, LicenseVerdict::Invalid(Code::LicenseWrongProduct | Code::LicenseInvalid))
     }
 
-    /// Of two, the one a buyer should hear: a yes, then the refusal that tells most.
+    /// The verdict to report of two: a valid one, else the most specific refusal.
     #[must_use]
     pub fn or(self, other: LicenseVerdict) -> LicenseVerdict {
         let rank = |verdict: &LicenseVerdict| match verdict {
@@ -287,7 +287,7 @@ pub fn judge(license: &ShopLicense, source: &ShopSource, now: UnixMs) -> License
         return LicenseVerdict::Invalid(Code::LicenseWrongProduct);
     }
     let is_ours = license.product.as_deref().is_none_or(|id| source.variants(id).is_some());
-    // Of a licence that ended, some shops do not tell which product or variant it was.
+    // For a licence that ended, some shops leave out product or variant.
     let is_vague =
         license.plan.is_none() && (license.product.is_none() || license.variant.is_none());
     if let (Some(code), true, true) = (ended, is_ours, is_vague) {
@@ -305,8 +305,8 @@ pub fn judge(license: &ShopLicense, source: &ShopSource, now: UnixMs) -> License
     }
 }
 
-/// A member that says yes or no: `true` and `false`. `None` where anything else stands there, or nothing:
-/// what a shop did not say must not be read as the answer that lets a buyer in.
+/// A boolean member; `None` for any other value or a missing member: what a shop did not state must not be
+/// read as a permission.
 pub(super) fn flag(value: &Value) -> Option<bool> {
     value.as_bool()
 }
@@ -330,7 +330,7 @@ pub fn moment(text: &str) -> Option<UnixMs> {
     Some(UnixMs(at.max(0) as u64))
 }
 
-/// A moment, or `null` for none. `None` where anything else stands there.
+/// A timestamp, or `null` for none. `None` for any other value or a missing member.
 pub(super) fn optional_moment(value: &Value) -> Option<Option<UnixMs>> {
     match value {
         Value::Null => Some(None),

@@ -1,10 +1,10 @@
 //! Polar: `server/polar/license_key/{schemas,service}.py` and `customer_portal/endpoints/license_keys.py` of
 //! <https://github.com/polarsource/polar>.
 //!
-//! Every refusal of `validate` is a 404 whose `detail` alone tells which one it is, so once a licence is known
-//! and there is a token, `GET /v1/license-keys/{id}` is asked instead, which says the status plainly. A customer
-//! may have the key replaced: the record keeps its id and the old key must stop. The answer holds the customer's
-//! address; it is not read.
+//! Every refusal of `validate` is a 404 whose `detail` alone gives the cause, so once a licence is known
+//! and there is a token, `GET /v1/license-keys/{id}` is called instead, which has a status. A customer may
+//! have the key replaced: the record keeps its id and the old key must stop. The answer contains the
+//! customer's address; it is not read.
 
 use std::time::Duration;
 

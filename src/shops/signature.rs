@@ -26,7 +26,7 @@ pub enum HeadError {
     Skewed,
 }
 
-/// What the head of a webhook says of its signature.
+/// How the head of a webhook carries its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signature {
     Hex([u8; 32]),
@@ -137,7 +137,7 @@ impl Signature {
         }
     }
 
-    /// What tells this event from others: one that comes again is taken once.
+    /// Identifies the event: a repeated one is processed once.
     pub fn event_id(&self, body: &[u8]) -> [u8; 32] {
         match self {
             Signature::Hex(_) => Sha256::digest(body).into(),

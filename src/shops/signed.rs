@@ -5,8 +5,8 @@
 //! jwt     HEADER.CLAIMS.SIGNATURE            RFC 7519, Ed25519 (RFC 8037)
 //! keygen  key/DATASET.SIGNATURE              <https://keygen.sh/docs/api/cryptography/#cryptographic-keys>
 //! ```
-//! The algorithm is that of the configured key and never what a token says of itself; any `crit` is refused, as is
-//! a `kid` that is not configured, and a member that stands twice.
+//! The algorithm is that of the configured key, never the one that a token names; any `crit` is refused, as
+//! is a `kid` that is not configured, and a duplicate member.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -40,9 +40,9 @@ pub struct SignedSource {
     /// Ed25519 public keys by `kid`.
     pub keys: Vec<(Arc<str>, [u8; 32])>,
     pub audience: Arc<str>,
-    /// The claim that says whose licence it is.
+    /// The claim that identifies the licence.
     pub id: Arc<str>,
-    /// The claim that says which plan it is, and what its words stand for.
+    /// The claim that selects the plan, and the plans of its values.
     pub plan: Arc<str>,
     pub plans: Vec<(Arc<str>, Arc<Plan>)>,
     /// Tokens without an end are taken.

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{Shop, license::ShopLicense};
 
-/// A member of a shop's YAML, and what it is for.
+/// A member of a shop's YAML, and its role.
 #[derive(Debug)]
 pub struct YamlField {
     pub name: &'static str,
@@ -29,7 +29,7 @@ impl YamlField {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Who sells: compared with every answer.
+    /// The seller's number: compared with every answer.
     SellerNumber,
     Seller,
     /// One more id that requests and answers must name.

@@ -1,7 +1,7 @@
-//! Stripe takes the money and makes no keys: what its objects say of a purchase, as pure functions.
+//! Stripe takes payments and issues no keys: reads its objects, as pure functions.
 //!
-//! Objects are asked for in one version of its API, whatever version the account has; forms of newer versions are
-//! read all the same. Webhook events only name objects.
+//! Objects are requested in one version of its API, whatever version the account has; forms of newer
+//! versions are accepted, too. Webhook events only name objects.
 
 pub mod event;
 
@@ -176,7 +176,7 @@ pub fn payment(session: &Value) -> Payment {
     }
 }
 
-/// What a charge says against the licence it paid.
+/// What a charge means for the licence it paid for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeFacts {
     pub id: String,

@@ -1,4 +1,4 @@
-//! What the stand-in says: the same words in each dialect.
+//! The fixed answers of the stand-in, in each dialect.
 
 use gatekeeper_filters::{
     kernel::{Endpoint, UnixMs, Vocabulary},

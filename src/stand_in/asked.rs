@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The last thing that was said.
+/// The last message of the request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said {
     Words(String),

@@ -1,4 +1,4 @@
-//! A value that is valid by a JSON Schema: what a model answers that was told to keep to one.
+//! Generates a value that is valid by a JSON Schema, as a model does that has to follow one.
 //!
 //! Followed are types, `enum`, `const`, references into the schema itself, `anyOf`, `oneOf`, `allOf`, bounds and
 //! the common formats; a `pattern` is not. Gemini's own spelling (`"type": "OBJECT"`, `nullable`) is understood.

@@ -24,7 +24,7 @@ use crate::{config::settings, telemetry::completed_request::CompletedRequest};
 const WAITING: usize = 8192;
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(50);
-/// Bytes written at one time.
+/// Bytes per write.
 const TOGETHER: usize = 64 * 1024;
 
 pub struct AccessLog {
@@ -130,7 +130,7 @@ impl AccessLog {
 fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Sink, next: &Mutex<Option<Sink>>) {
     let (mut trouble, mut together) = (Trouble::default(), Vec::with_capacity(TOGETHER));
     while let Ok(line) = lines.recv() {
-        // An empty one says that they go elsewhere: at once.
+        // An empty line means that the log goes elsewhere: it is flushed at once.
         if !line.is_empty() {
             std::thread::sleep(GATHER);
         }
@@ -141,19 +141,19 @@ fn write_lines(lines: &Receiver<Vec<u8>>, mut out: Sink, next: &Mutex<Option<Sin
         together.extend_from_slice(&line);
         for line in lines.try_iter().take(WAITING) {
             if together.len() + line.len() > TOGETHER {
-                trouble.tell(together.len(), &out.write(&together));
+                trouble.report(together.len(), &out.write(&together));
                 together.clear();
             }
             together.extend_from_slice(&line);
         }
         if !together.is_empty() {
-            trouble.tell(together.len(), &out.write(&together));
+            trouble.report(together.len(), &out.write(&together));
             together.clear();
         }
     }
 }
 
-/// Whether lines can be written, told once for each change and not for each attempt.
+/// Whether lines can be written; logged once for each change, not for each attempt.
 ///
 /// A full disk has a little room left, so a short write may go through between two long ones. It works
 /// again only when more has been written since the last failure than would have fitted then.
@@ -189,7 +189,7 @@ impl Trouble {
         }
     }
 
-    fn tell(&mut self, length: usize, result: &io::Result<()>) {
+    fn report(&mut self, length: usize, result: &io::Result<()>) {
         match (self.after(length, result.is_ok()), result) {
             (Some(Change::Fails), Err(error)) => {
                 log::error!("The access log can't be written: {error}.");
@@ -209,7 +209,7 @@ impl LogFile {
     fn open(path: &Path) -> io::Result<Self> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        // Who asked when, from where: for the gateway's user alone.
+        // Readable by the gateway's user only: it holds addresses and times.
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600).open(path).map(Self).map_err(named)
     }
@@ -269,8 +269,8 @@ fn path_of(endpoint: &str) -> &'static str {
     }
 }
 
-/// Names are configured words and ids of ours: none needs escaping but by a strange configuration,
-/// so strings go through the JSON writer all the same.
+/// Names are configured words and ids made here. They rarely need escaping, but a configuration may hold
+/// any character, so strings go through the JSON writer.
 fn line(request: &CompletedRequest<'_>, record: &Record) -> Vec<u8> {
     let mut line = Vec::with_capacity(512);
     let text = |out: &mut Vec<u8>, name: &str, value: &str| {

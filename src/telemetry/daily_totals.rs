@@ -3,22 +3,22 @@
 use gatekeeper_filters::kernel::{ModelTotals, Period, Record, UnixMs, totals::add};
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds before its first moment in which a day may have begun all the same: the clock has
-/// stepped back over midnight, or is behind that of another gateway.
+/// Milliseconds before its start from which a day may already be used: the clock has stepped back over
+/// midnight, or is behind that of another gateway.
 const STEP: u64 = 5 * 60 * 1000;
 
 /// The models of one day.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DailyTotals {
-    /// Its first moment.
+    /// Its start.
     pub day: u64,
     pub models: Vec<ModelTotals>,
     /// Picodollars, since the gateway runs: the store does not know what was saved.
     pub saved: u64,
 }
 
-/// The first moment of the day of `at`.
+/// Start of the day of `at`.
 pub fn day(at: UnixMs) -> u64 {
     Period::Day.window(at).start.0
 }
@@ -79,8 +79,8 @@ impl DailyTotals {
         }
     }
 
-    /// At midnight nothing has been used yet. A day that is far from having begun tells of a clock
-    /// that was wrong: it must not keep out what is counted until it comes.
+    /// At midnight nothing has been used yet. A day far in the future was recorded under a wrong clock: it
+    /// must not block today's figures until it begins.
     pub fn turn(&mut self, now: UnixMs) {
         let today = day(now);
         if self.day < today || self.day > now.0.saturating_add(STEP) {

@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Lines of one window before only counts are told.
+/// Lines logged in one window before only counts are.
 const LINES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(10);
 /// Kinds that a summary names.
@@ -22,7 +22,7 @@ pub struct Failures {
 #[derive(Default)]
 struct Inner {
     began: Option<Instant>,
-    told: u32,
+    logged: u32,
     /// Those without a line, by kind.
     counts: BTreeMap<String, u64>,
     /// The window before had more than its lines.
@@ -32,7 +32,7 @@ struct Inner {
 }
 
 impl Inner {
-    /// Ends a window that is over; what there is to be said of it.
+    /// Ends a window that is over; its summary, if there is one.
     fn turn(&mut self, noun: &str, now: Instant) -> Option<String> {
         let began = self.began?;
         if now.duration_since(began) < WINDOW {
@@ -40,7 +40,7 @@ impl Inner {
         }
         let counts = std::mem::take(&mut self.counts);
         self.is_outage = !counts.is_empty();
-        (self.began, self.told, self.ended) = (None, 0, Some(now));
+        (self.began, self.logged, self.ended) = (None, 0, Some(now));
         summary(noun, counts)
     }
 }
@@ -65,7 +65,8 @@ impl Failures {
         Self { noun, inner: Mutex::default() }
     }
 
-    /// Counts one of a kind, a name from a closed set; `line` is made where it is told by itself.
+    /// Counts an event of one kind, a name from a closed set; `line` is called only if it is logged by
+    /// itself.
     pub fn note(&self, kind: &str, line: impl FnOnce() -> String) {
         if let Some(text) = self.take(kind, line, Instant::now()) {
             log::warn!("{text}");
@@ -80,8 +81,8 @@ impl Failures {
             inner.is_outage = false;
         }
         inner.began.get_or_insert(now);
-        if inner.told < LINES && !inner.is_outage {
-            inner.told += 1;
+        if inner.logged < LINES && !inner.is_outage {
+            inner.logged += 1;
             let line = line();
             return Some(past.map_or(line.clone(), |past| format!("{past} {line}")));
         }
@@ -89,7 +90,7 @@ impl Failures {
         past
     }
 
-    /// Tells what is left of a window that is over.
+    /// Logs the summary of a window that is over.
     pub fn flush(&self) {
         let past = self.inner.lock().turn(self.noun, Instant::now());
         if let Some(past) = past {

@@ -118,8 +118,8 @@ mod tests {
             histogram.observe(value);
         }
         for (share, real) in [(0.01, 100.0), (0.5, 5_000.0), (0.95, 9_500.0), (1.0, 10_000.0)] {
-            let told = histogram.quantile(share).unwrap();
-            assert!((told / real - 1.0).abs() < 0.05, "{share}: {told} for {real}");
+            let estimate = histogram.quantile(share).unwrap();
+            assert!((estimate / real - 1.0).abs() < 0.05, "{share}: {estimate} for {real}");
         }
         let mut one = Histogram::default();
         one.observe(7);
@@ -134,8 +134,8 @@ mod tests {
         other.observe(900);
         one.add(&other);
         assert_eq!(one.count(), 3);
-        let told = serde_json::to_string(&one).unwrap();
-        assert_eq!(serde_json::from_str::<Histogram>(&told).unwrap(), one);
+        let text = serde_json::to_string(&one).unwrap();
+        assert_eq!(serde_json::from_str::<Histogram>(&text).unwrap(), one);
         let foreign = serde_json::from_str::<Histogram>("[9999, 3, 5]").unwrap();
         assert_eq!(foreign, Histogram::default());
     }

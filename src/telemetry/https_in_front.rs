@@ -1,10 +1,10 @@
-//! With `behind_tls` something in front of the gateway speaks TLS. Whether it is there shows in `X-Forwarded-Proto: https`
-//! (or `proto=https` in `Forwarded`): where the first requests from other hosts come without it, licence keys may cross
-//! the network in clear.
+//! With `behind_tls` a proxy in front of the gateway terminates TLS. It shows in `X-Forwarded-Proto: https`
+//! (or `proto=https` in `Forwarded`): where the first requests from other hosts come without it, licence
+//! keys may cross the network in clear.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Requests from other hosts after which it is said.
+/// Requests from other hosts before the warning.
 const ENOUGH: u32 = 100;
 /// It was seen: nothing is looked at any more.
 const SEEN: u32 = u32::MAX;

@@ -76,7 +76,7 @@ struct CollectedStats {
     today: DailyTotals,
     /// Newest first.
     recent: VecDeque<Arc<RecentRequest>>,
-    /// Those of them that no feed has told yet, newest first.
+    /// Those that no feed has sent yet, newest first.
     fresh: VecDeque<Arc<RecentRequest>>,
     /// What tallies are swapped with.
     spare: CounterDelta,
@@ -219,7 +219,7 @@ impl LiveStats {
         own
     }
 
-    /// Totals, and the requests that no feed has told yet, newest first.
+    /// Totals, and the requests that no feed has sent yet, newest first.
     pub fn fresh(&self) -> (Totals, VecDeque<Arc<RecentRequest>>) {
         let mut collected = self.take_in(UnixMs::now());
         let fresh = std::mem::take(&mut collected.fresh);
@@ -261,7 +261,7 @@ impl LiveStats {
     }
 
     pub fn history(&self, now: UnixMs) -> time_series::SharedSeries {
-        self.take_in(now).history.told(now)
+        self.take_in(now).history.shared(now)
     }
 }
 

@@ -26,7 +26,7 @@ const OVERHEADS: [f64; 9] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01
 
 pub struct Metrics {
     registered: MetricsRegistry,
-    /// One scrape at a time: each puts in first what only its moment tells.
+    /// Held during a scrape, which first updates the gauges.
     pub scraping: Mutex<()>,
     requests: IntCounterVec,
     broken: IntCounterVec,
@@ -61,7 +61,7 @@ pub struct LicenseCacheCounters {
     pub fresh: IntCounter,
     /// Served, and asked about again.
     pub stale: IntCounter,
-    /// A no that still held.
+    /// A cached refusal was still valid.
     pub negative: IntCounter,
     /// The request had to wait for a shop.
     pub miss: IntCounter,
@@ -273,7 +273,7 @@ impl Metrics {
         self.reloads.with_label_values(&["failure"]).inc();
     }
 
-    /// A source said something of a licence.
+    /// A source has answered about a licence.
     pub fn license_checked(&self, source: &str, verdict: &str) {
         self.license_checks(source, verdict).inc();
     }

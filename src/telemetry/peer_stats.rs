@@ -11,7 +11,7 @@ use super::{
     time_series,
 };
 
-/// One gateway, as it tells it.
+/// One gateway, as it reports itself.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Peer {
@@ -42,25 +42,25 @@ pub enum GatewayFilter {
 }
 
 impl PeerStats {
-    /// Takes what the others say of themselves, and the name of this one.
-    pub fn hear(&self, own: &str, others: Vec<Peer>) {
-        let mut heard = self.0.lock();
-        own.clone_into(&mut heard.own);
-        heard.others = others;
+    /// Records the reports of the other gateways, and the name of this one.
+    pub fn set(&self, own: &str, others: Vec<Peer>) {
+        let mut known = self.0.lock();
+        own.clone_into(&mut known.own);
+        known.others = others;
     }
 
-    pub fn hear_histories(&self, histories: Vec<(String, time_series::SharedSeries)>) {
+    pub fn set_histories(&self, histories: Vec<(String, time_series::SharedSeries)>) {
         self.0.lock().histories = histories;
     }
 
-    /// What `?gateway=` means; `None` for a name that nobody here has.
+    /// The gateway that `?gateway=` selects; `None` for an unknown name.
     pub fn whose(&self, name: &str) -> Option<GatewayFilter> {
-        let heard = self.0.lock();
+        let known = self.0.lock();
         match name {
             "all" => Some(GatewayFilter::All),
-            _ if !heard.own.is_empty() && name == heard.own => Some(GatewayFilter::Own),
+            _ if !known.own.is_empty() && name == known.own => Some(GatewayFilter::Own),
             _ => {
-                let known = heard.others.iter().any(|other| other.gateway == name);
+                let known = known.others.iter().any(|other| other.gateway == name);
                 known.then(|| GatewayFilter::Other(name.to_owned()))
             }
         }
@@ -68,12 +68,12 @@ impl PeerStats {
 
     /// The newest requests of all gateways, and each one's totals; `None` where no store is shared.
     pub fn together(&self, mut own: Map<String, Value>) -> Option<(Value, Value)> {
-        let heard = self.0.lock();
-        if heard.own.is_empty() {
+        let known = self.0.lock();
+        if known.own.is_empty() {
             return None;
         }
-        own.insert("gateway".into(), json!(heard.own));
-        let others = heard.others.iter().map(|other| {
+        own.insert("gateway".into(), json!(known.own));
+        let others = known.others.iter().map(|other| {
             let mut live = other.live.clone();
             live.insert("gateway".into(), json!(other.gateway));
             live
@@ -94,8 +94,8 @@ impl PeerStats {
 
     /// Totals, open requests and newest requests of another gateway, as members of `/status`.
     pub fn other(&self, name: &str) -> Option<Map<String, Value>> {
-        let heard = self.0.lock();
-        heard.others.iter().find(|other| other.gateway == name).map(|other| other.live.clone())
+        let known = self.0.lock();
+        known.others.iter().find(|other| other.gateway == name).map(|other| other.live.clone())
     }
 
     /// This gateway's totals and open requests, and those of all others added.
@@ -117,8 +117,8 @@ impl PeerStats {
 
     pub fn figures(&self, own: impl FnOnce() -> Stats, whose: Option<&GatewayFilter>) -> Stats {
         let of = |name: &str| {
-            let heard = self.0.lock();
-            heard.others.iter().find(|other| other.gateway == name).map(|o| o.figures.clone())
+            let known = self.0.lock();
+            known.others.iter().find(|other| other.gateway == name).map(|o| o.figures.clone())
         };
         match whose {
             None | Some(GatewayFilter::Own) => own(),
@@ -139,8 +139,12 @@ impl PeerStats {
         whose: Option<&GatewayFilter>,
     ) -> time_series::SharedSeries {
         let of = |name: &str| {
-            let heard = self.0.lock();
-            heard.histories.iter().find(|(known, _)| known == name).map(|(_, told)| told.clone())
+            let known = self.0.lock();
+            known
+                .histories
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, series)| series.clone())
         };
         match whose {
             None | Some(GatewayFilter::Own) => own(),
@@ -163,7 +167,7 @@ fn take_requests(live: &mut Map<String, Value>) -> Vec<Value> {
     }
 }
 
-/// What this gateway tells the others.
+/// What this gateway reports to the others.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct OwnReport {
     /// When, in milliseconds since 1970.

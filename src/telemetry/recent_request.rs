@@ -12,7 +12,7 @@ use crate::telemetry::completed_request::{AttemptRecord, CompletedRequest};
 pub struct RecentRequest {
     /// Counts up from the boot.
     pub id: u64,
-    /// As the app was told it, and the logs have it.
+    /// As in the answer to the app and in the logs.
     request: Arc<str>,
     time: UnixMs,
     endpoint: &'static str,
@@ -60,7 +60,7 @@ impl RecentRequest {
             ttft_ms: first.map(|wait| wait.as_millis() as u64),
             ms: record.ms,
             route: route.map(|route| route.why),
-            // Nobody else needs them: the request is over.
+            // Moved, not copied: the request is over.
             attempts: std::mem::take(&mut request.attempts),
             who,
         }

@@ -32,7 +32,8 @@ struct RefusedLicense {
 }
 
 impl RefusedLicenses {
-    /// Whether a refusal is about the licence: what it is, or what its plan allows. Pace and shape of a request are not.
+    /// Whether a refusal concerns the licence itself or what its plan allows, not the rate or the form of a
+    /// request.
     pub fn is_about_it(code: Code) -> bool {
         matches!(code.status(), 402 | 403)
     }

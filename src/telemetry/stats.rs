@@ -9,7 +9,7 @@ use super::{daily_totals::DailyTotals, dollars, histogram::Histogram};
 /// Requests that failed or were refused, by place in [`Code::ALL`].
 pub type ErrorCounts = [u64; Code::ALL.len()];
 
-/// As gateways tell it each other, so that one of them can add up all.
+/// Exchanged between gateways, so that each can add up the figures of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stats {
@@ -109,9 +109,9 @@ mod tests {
         let one = Stats { codes: named(&codes), per_minute: 5, ..Stats::default() };
         let mut other = Stats { codes: named(&codes), per_minute: 6, ..Stats::default() };
         other.took.observe(40);
-        let told = serde_json::to_string(&other).unwrap();
+        let text = serde_json::to_string(&other).unwrap();
         let mut all = one;
-        all.add(&serde_json::from_str(&told).unwrap());
+        all.add(&serde_json::from_str(&text).unwrap());
         let json = all.to_json([1, 2, 3], UnixMs(1_800_000_000_000));
         assert_eq!(json["codes"], json!([{ "code": "rate_limited", "status": 429, "count": 6 }]));
         assert_eq!(json["requests_per_minute"], 11);

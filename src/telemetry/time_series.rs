@@ -56,7 +56,7 @@ impl<T: Default + Clone> Ring<T> {
         Self { step, slots: vec![(0, T::default()); slots].into() }
     }
 
-    /// The step of a moment, to add to.
+    /// The step of a given time, to add to.
     pub fn at(&mut self, now: UnixMs) -> Option<&mut T> {
         let number = now.0 / self.step;
         let slots = self.slots.len() as u64;
@@ -68,7 +68,7 @@ impl<T: Default + Clone> Ring<T> {
         Some(slot)
     }
 
-    /// The steps that are still known at a moment, with their numbers.
+    /// The steps that are still stored at a given time, with their numbers.
     pub fn known(&self, now: UnixMs) -> impl Iterator<Item = (u64, &T)> {
         let last = now.0 / self.step;
         let first = (last + 1).saturating_sub(self.slots.len() as u64);
@@ -112,7 +112,7 @@ impl TimeSeries {
         }
     }
 
-    pub fn told(&self, now: UnixMs) -> SharedSeries {
+    pub fn shared(&self, now: UnixMs) -> SharedSeries {
         let of = |ring: &Ring<WindowTotals>| {
             ring.known(now).map(|(number, sums)| (number, sums.clone())).collect()
         };
@@ -120,7 +120,7 @@ impl TimeSeries {
     }
 }
 
-/// A history as gateways tell it each other: by number of the step.
+/// A time series as gateways exchange it: by number of the step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SharedSeries {
@@ -129,7 +129,7 @@ pub struct SharedSeries {
 }
 
 impl SharedSeries {
-    /// Adds what another gateway tells.
+    /// Adds the series of another gateway.
     pub fn add(&mut self, other: &Self) {
         for (to, from) in [(&mut self.minutes, &other.minutes), (&mut self.day, &other.day)] {
             for (number, sums) in from {
@@ -198,9 +198,9 @@ mod tests {
             history.add(&one(3), &Histogram::default(), UnixMs(start.0 + minute * MINUTE));
         }
         let now = UnixMs(start.0 + 2_999 * MINUTE);
-        let told = history.told(now);
-        assert_eq!((told.minutes.len(), told.day.len()), (MINUTES, FIVES));
-        let json = told.to_json(now);
+        let shared = history.shared(now);
+        assert_eq!((shared.minutes.len(), shared.day.len()), (MINUTES, FIVES));
+        let json = shared.to_json(now);
         for (name, step, steps) in [("minutes", 60, MINUTES), ("day", 300, FIVES)] {
             let of = &json[name];
             assert_eq!(of["step_s"], step);
@@ -217,7 +217,7 @@ mod tests {
         }
         // Two days on, nothing of it is left.
         let later = UnixMs(now.0 + 48 * 60 * MINUTE);
-        let json = history.told(later).to_json(later);
+        let json = history.shared(later).to_json(later);
         assert_eq!(json["day"]["series"]["success"][287], 0);
         assert_eq!(json["day"]["series"]["p50_ms"][287], Value::Null);
     }
@@ -229,9 +229,9 @@ mod tests {
         mine.add(&one(10), &Histogram::default(), now);
         theirs.add(&one(1_000), &Histogram::default(), now);
         theirs.add(&one(1_000), &Histogram::default(), UnixMs(now.0 - MINUTE));
-        let mut all = mine.told(now);
-        let told = serde_json::to_string(&theirs.told(now)).unwrap();
-        all.add(&serde_json::from_str(&told).unwrap());
+        let mut all = mine.shared(now);
+        let text = serde_json::to_string(&theirs.shared(now)).unwrap();
+        all.add(&serde_json::from_str(&text).unwrap());
         let minutes = &all.to_json(now)["minutes"]["series"];
         assert_eq!((&minutes["success"][59], &minutes["success"][58]), (&json!(2), &json!(1)));
         assert_eq!(minutes["output"][59], 14);

@@ -33,11 +33,11 @@ pub struct AdoptedState {
     pub places: HashMap<LicenseId, u32>,
 }
 
-/// The connection is read whatever happens: the predecessor writes with its requests waiting, so what is
-/// said to it is written by a thread of its own.
+/// The connection is read in any case: the predecessor writes with its requests waiting, so messages to it
+/// are written by a thread of its own.
 pub struct AdoptedRequests {
     pub stream: Arc<UnixStream>,
-    pub said: Sender<FromSuccessor>,
+    pub replies: Sender<FromSuccessor>,
     pub shared: Option<Arc<DistributedLedger>>,
     pub began: Instant,
     pub ledger: Arc<SwitchableLedger>,
@@ -49,55 +49,55 @@ pub struct AdoptedRequests {
 }
 
 impl AdoptedRequests {
-    /// Until the predecessor has ended. `saying` is what is said here; one message at a time is written.
+    /// Until the predecessor has ended. `messages` are the messages to it, written one at a time.
     ///
     /// # Errors
     /// No thread can be started.
     pub fn begin(
         self,
-        saying: Receiver<FromSuccessor>,
+        messages: Receiver<FromSuccessor>,
         writing: Arc<Mutex<()>>,
     ) -> std::io::Result<()> {
         let stream = self.stream.clone();
         std::thread::Builder::new()
             .name("predecessor".into())
-            .spawn(move || write_all(&stream, &saying, &writing))?;
+            .spawn(move || write_all(&stream, &messages, &writing))?;
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let keep = Arc::new(self);
+        let adopted = Arc::new(self);
         std::thread::Builder::new().name("predecessor".into()).spawn(move || {
-            while let Ok(said) = protocol::receive(&keep.stream) {
-                keep.hear(said, &runtime);
+            while let Ok(message) = protocol::receive(&adopted.stream) {
+                adopted.handle(message, &runtime);
             }
-            // A question that nobody waits for opens nothing behind the back of what follows.
+            // A query that is no longer awaited must not block what follows.
             runtime.shutdown_timeout(Duration::from_secs(1));
-            keep.end();
+            adopted.end();
         })?;
         Ok(())
     }
 
-    fn hear(self: &Arc<Self>, said: FromPredecessor, runtime: &Runtime) {
-        match said {
+    fn handle(self: &Arc<Self>, message: FromPredecessor, runtime: &Runtime) {
+        match message {
             FromPredecessor::Did { number, what } => {
-                self.take(what);
-                self.say(FromSuccessor::Has(number));
+                self.apply(what);
+                self.send(FromSuccessor::Has(number));
             }
             FromPredecessor::Asked { call, what } => {
-                let keep = self.clone();
+                let adopted = self.clone();
                 runtime.spawn(async move {
-                    let answer = keep.answer(what).await;
-                    keep.say(FromSuccessor::Answer { call, answer });
+                    let answer = adopted.answer(what).await;
+                    adopted.send(FromSuccessor::Answer { call, answer });
                 });
             }
-            // Said before, or to somebody else.
+            // Belongs to an earlier phase.
             FromPredecessor::Welcome | FromPredecessor::Refused(_) | FromPredecessor::State(_) => {}
         }
     }
 
-    fn say(&self, message: FromSuccessor) {
-        let _ = self.said.send(message);
+    fn send(&self, message: FromSuccessor) {
+        let _ = self.replies.send(message);
     }
 
-    fn take(&self, what: LedgerCommand) {
+    fn apply(&self, what: LedgerCommand) {
         match &what {
             LedgerCommand::Leave(license) => {
                 if let Some(places) = self.kept.lock().places.get_mut(license) {
@@ -122,7 +122,7 @@ impl AdoptedRequests {
     async fn answer(&self, what: LedgerQuery) -> LedgerReply {
         // A gateway that has just begun decides nothing until it has put back what it knows.
         if let Some(shared) = &self.shared {
-            shared.is_whole(self.began + STORE_TIME).await;
+            shared.await_resync_until(self.began + STORE_TIME).await;
         }
         match what {
             LedgerQuery::Enter(pace, now) => {
@@ -167,10 +167,10 @@ impl AdoptedRequests {
 }
 
 /// Of what was done, the last number is enough.
-fn write_all(stream: &UnixStream, saying: &Receiver<FromSuccessor>, writing: &Mutex<()>) {
-    while let Ok(first) = saying.recv() {
+fn write_all(stream: &UnixStream, messages: &Receiver<FromSuccessor>, writing: &Mutex<()>) {
+    while let Ok(first) = messages.recv() {
         let mut has = None;
-        for message in std::iter::once(first).chain(saying.try_iter()) {
+        for message in std::iter::once(first).chain(messages.try_iter()) {
             if let FromSuccessor::Has(number) = message {
                 has = Some(number);
                 continue;

@@ -29,7 +29,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// How long somebody who comes has to say what for.
+/// Time for a client to send its request.
 const HELLO: Duration = Duration::from_secs(2);
 /// How long a program that was started may take until it waits for this one.
 const START: Duration = Duration::from_secs(15);
@@ -60,7 +60,7 @@ pub struct UpgradeServer {
     pub steps: UpgradeState,
 }
 
-/// What goes on at the moment.
+/// The state of an upgrade.
 #[derive(Default)]
 pub struct UpgradeState {
     /// A successor that waits.
@@ -106,16 +106,16 @@ impl UpgradeServer {
         }
     }
 
-    /// Until another process listens in its place: then nobody comes here.
+    /// Accepts until another process listens on this path.
     fn receive(self: &Arc<Self>, listener: &UnixListener) {
         for stream in listener.incoming().flatten() {
             let handover = self.clone();
             let thread = std::thread::Builder::new().name("handover".into());
-            let _ = thread.spawn(move || handover.hear(stream));
+            let _ = thread.spawn(move || handover.handle(stream));
         }
     }
 
-    fn hear(self: &Arc<Self>, stream: UnixStream) {
+    fn handle(self: &Arc<Self>, stream: UnixStream) {
         let Ok(peer) = runtime_dir::peer(&stream) else { return };
         if !peer.is_same && !peer.is_root {
             log::warn!("Upgrade refused: the process that asks for it belongs to another user.");
@@ -125,14 +125,14 @@ impl UpgradeServer {
         match protocol::receive(&stream) {
             Ok(Hello::Successor(kind)) if peer.is_same => self.welcome(stream, peer.pid, &kind),
             Ok(Hello::Upgrade { program }) => {
-                let said = match self.upgrade(&stream, &program) {
+                let progress = match self.upgrade(&stream, &program) {
                     Ok(done) => UpgradeProgress::Done(done),
                     Err(why) => {
                         log::error!("The upgrade failed: {why}. This process serves on.");
                         UpgradeProgress::Failed(why)
                     }
                 };
-                let _ = protocol::send(&stream, &said);
+                let _ = protocol::send(&stream, &progress);
             }
             Ok(Hello::Successor(_)) | Err(_) => {}
         }

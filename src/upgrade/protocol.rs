@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::{ledger::in_memory_state::InMemoryState, telemetry::daily_totals::DailyTotals};
 
-/// Of this conversation. Both sides have to speak the same one.
+/// Version of this protocol. Both sides need the same one.
 pub const PROTOCOL: u32 = 4;
 /// Bytes of one message: the state of some hundred thousand licences.
 const MOST: u32 = 1 << 28;
@@ -102,7 +102,7 @@ pub enum LedgerReply {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromSuccessor {
-    /// It serves; requests that still come to the predecessor are taken at this socket.
+    /// The successor serves; requests that still arrive at the predecessor are accepted on this socket.
     Ready {
         apps: String,
     },
@@ -120,7 +120,7 @@ pub enum FromSuccessor {
     },
 }
 
-/// What `gatekeeper upgrade` hears.
+/// What `gatekeeper upgrade` receives.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum UpgradeProgress {
     Step(String),
@@ -139,7 +139,7 @@ pub fn send(mut stream: &UnixStream, message: &impl Serialize) -> io::Result<()>
 }
 
 /// # Errors
-/// The other side is gone, silent for too long, or speaks another language.
+/// The other side is gone, silent for too long, or uses another protocol version.
 pub fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<T> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;

@@ -33,7 +33,7 @@ use crate::{
     runtime::snapshot::SharedState,
 };
 
-/// How long the running gateway has to say who it is, and to send what it began to send.
+/// How long the running gateway may take to identify itself, and to send what it has begun to send.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gateway whose place this process takes.
@@ -60,8 +60,8 @@ pub fn kind(settings: &settings::StoreSettings) -> Compatibility {
     Compatibility { protocol: PROTOCOL, schema: SCHEMA, store, shared }
 }
 
-/// Waits until the running gateway hands over. `None` when it ended before: then there is nothing to
-/// take, and nobody in the way.
+/// Waits until the running gateway hands over. `None` if it ended before: then there is nothing to take
+/// over.
 ///
 /// # Errors
 /// There is none, or it does not hand over to this process.
@@ -137,8 +137,8 @@ impl Predecessor {
         Some(inherited)
     }
 
-    /// The sockets that came along, once. One that nobody keeps is closed, or apps would still reach
-    /// an address that nobody serves any more.
+    /// The inherited sockets, once. Those not taken are closed, or apps would still reach an address that
+    /// is no longer served.
     pub fn sockets(&self) -> Vec<Socket> {
         std::mem::take(&mut *self.sockets.lock())
     }
@@ -160,10 +160,10 @@ impl Predecessor {
             None => store.inputs(&volatile)?.into_iter().collect(),
         };
         let places = self.places.iter().copied().collect();
-        let (said, saying) = std::sync::mpsc::channel();
-        let keep = AdoptedRequests {
+        let (replies, messages) = std::sync::mpsc::channel();
+        let adopted = AdoptedRequests {
             stream: self.stream.clone(),
-            said,
+            replies,
             shared,
             began: Instant::now(),
             ledger,
@@ -173,22 +173,22 @@ impl Predecessor {
             kept: Mutex::new(AdoptedState { open, places }),
             is_over: self.is_over.clone(),
         };
-        keep.begin(saying, self.writing.clone()).context("no thread for the predecessor")
+        adopted.begin(messages, self.writing.clone()).context("no thread for the predecessor")
     }
 
     /// This process serves.
     pub fn ready(&self) {
-        self.say(&FromSuccessor::Ready { apps: self.place.apps() });
+        self.send(&FromSuccessor::Ready { apps: self.place.apps() });
     }
 
     /// This process can't serve.
     pub fn failed(&self, why: &str) {
-        self.say(&FromSuccessor::Failed(why.to_owned()));
+        self.send(&FromSuccessor::Failed(why.to_owned()));
     }
 
-    /// This process ends because it was told to: the predecessor is not to serve again.
+    /// This process is stopping on request: the predecessor must not serve again.
     pub fn leaving(&self) {
-        self.say(&FromSuccessor::Leaving);
+        self.send(&FromSuccessor::Leaving);
     }
 
     /// Whether it has still something open.
@@ -196,7 +196,7 @@ impl Predecessor {
         !self.is_over.load(Relaxed)
     }
 
-    fn say(&self, message: &FromSuccessor) {
+    fn send(&self, message: &FromSuccessor) {
         let _writing = self.writing.lock();
         let _ = protocol::send(&self.stream, message);
     }

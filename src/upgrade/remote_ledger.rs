@@ -29,12 +29,12 @@ impl Default for RemoteLedger {
 
 #[derive(Default)]
 struct SuccessorLink {
-    /// `None` before the other process can hear, and after it can't any more: what is said then waits.
+    /// `None` before the other process reads and after it stopped: commands are queued then.
     stream: Option<UnixStream>,
     is_closed: bool,
     next: u64,
     /// What the other process has not confirmed.
-    deeds: VecDeque<(u64, LedgerCommand)>,
+    commands: VecDeque<(u64, LedgerCommand)>,
     questions: HashMap<u64, (LedgerQuery, oneshot::Sender<LedgerReply>)>,
     held: OpenCalls,
 }
@@ -60,7 +60,7 @@ impl SuccessorLink {
         if let Some(stream) = &self.stream
             && protocol::send(stream, message).is_err()
         {
-            // Whoever reads it sees its end, and says what to do.
+            // The reader sees the end of the connection and handles it.
             let _ = stream.shutdown(std::net::Shutdown::Both);
             self.stream = None;
         }
@@ -72,11 +72,11 @@ impl RemoteLedger {
     pub fn hold(&self, held: OpenCalls) {
         let mut line = self.line.lock();
         line.held = held;
-        // Who left since the ledger stopped is still counted in there.
+        // Places freed since the ledger stopped are still counted in it.
         let left: Vec<LicenseId> = line
-            .deeds
+            .commands
             .iter()
-            .filter_map(|(_, deed)| match deed {
+            .filter_map(|(_, command)| match command {
                 LedgerCommand::Leave(license) => Some(*license),
                 _ => None,
             })
@@ -84,11 +84,11 @@ impl RemoteLedger {
         left.iter().for_each(|license| line.held.leave(license));
     }
 
-    /// From now on the other process hears; what was said before first.
+    /// From now on the other process reads; queued commands are sent first.
     pub fn open(&self, stream: UnixStream) {
         let mut line = self.line.lock();
         line.stream = Some(stream);
-        for (number, what) in line.deeds.clone() {
+        for (number, what) in line.commands.clone() {
             line.write(&FromPredecessor::Did { number, what });
         }
         let asked: Vec<_> =
@@ -99,8 +99,8 @@ impl RemoteLedger {
     }
 
     /// # Errors
-    /// The ledger is back: it is to be told there.
-    pub fn tell(&self, what: LedgerCommand) -> Result<(), LedgerMoved> {
+    /// The ledger is back: the command belongs there.
+    pub fn send(&self, what: LedgerCommand) -> Result<(), LedgerMoved> {
         let mut line = self.line.lock();
         if line.is_closed {
             return Err(LedgerMoved);
@@ -110,18 +110,18 @@ impl RemoteLedger {
         }
         line.next += 1;
         let number = line.next;
-        line.deeds.push_back((number, what.clone()));
+        line.commands.push_back((number, what.clone()));
         line.write(&FromPredecessor::Did { number, what });
         Ok(())
     }
 
-    /// `None` when the ledger went back meanwhile.
+    /// `None` if the ledger was moved back before the reply.
     pub async fn ask(&self, what: LedgerQuery) -> Option<LedgerReply> {
         let (answered, answer) = oneshot::channel();
         {
             let mut line = self.line.lock();
             if line.is_closed {
-                // Nobody will answer: below, this is told at once.
+                // No reply will come: reported at once, below.
                 drop(answered);
             } else {
                 line.next += 1;
@@ -142,8 +142,8 @@ impl RemoteLedger {
     /// The other process has everything up to this number.
     pub fn has(&self, number: u64) {
         let mut line = self.line.lock();
-        while let Some((_, deed)) = line.deeds.pop_front_if(|(first, _)| *first <= number) {
-            if let LedgerCommand::Settle(hold, _) = deed {
+        while let Some((_, command)) = line.commands.pop_front_if(|(first, _)| *first <= number) {
+            if let LedgerCommand::Settle(hold, _) = command {
                 line.held.open.remove(&hold);
             }
         }
@@ -152,7 +152,7 @@ impl RemoteLedger {
     pub fn answer(&self, call: u64, answer: LedgerReply) {
         let mut line = self.line.lock();
         let Some((question, asked)) = line.questions.remove(&call) else { return };
-        // What nobody waits for any more.
+        // The command that undoes a reply that is no longer awaited.
         let undo = match (&question, &answer) {
             (LedgerQuery::Enter(pace, _), LedgerReply::Entered(Ok(()))) => {
                 *line.held.places.entry(pace.license).or_default() += 1;
@@ -166,8 +166,8 @@ impl RemoteLedger {
             _ => None,
         };
         drop(line);
-        if let (Err(_), Some(deed)) = (asked.send(answer), undo) {
-            let _ = self.tell(deed);
+        if let (Err(_), Some(command)) = (asked.send(answer), undo) {
+            let _ = self.send(command);
         }
     }
 
@@ -176,14 +176,15 @@ impl RemoteLedger {
         self.line.lock().held.clone()
     }
 
-    /// Nothing more can be said there; what was not confirmed. `then` runs before anybody learns of it.
+    /// Ends sending; returns the commands that were not confirmed. `then` runs before any caller learns of
+    /// it.
     pub fn close(&self, then: impl FnOnce()) -> Vec<LedgerCommand> {
         let mut line = self.line.lock();
         line.is_closed = true;
         line.stream = None;
         line.questions.clear();
         then();
-        line.deeds.drain(..).map(|(_, deed)| deed).collect()
+        line.commands.drain(..).map(|(_, command)| command).collect()
     }
 
     /// The ledger can be asked where it came from.
@@ -191,7 +192,7 @@ impl RemoteLedger {
         self.back.send_replace(true);
     }
 
-    /// The connection is over; what is said waits.
+    /// The connection is lost; commands are queued.
     pub fn broken(&self) {
         self.line.lock().stream = None;
     }
@@ -213,6 +214,6 @@ mod tests {
         let question = LedgerQuery::Balance(LicenseId([1; 32]), None, None, UnixMs(0));
         let asked = tokio::time::timeout(Duration::from_secs(5), remote.ask(question)).await;
         assert!(matches!(asked, Ok(None)));
-        assert_eq!(remote.tell(LedgerCommand::Leave(LicenseId([1; 32]))), Err(LedgerMoved));
+        assert_eq!(remote.send(LedgerCommand::Leave(LicenseId([1; 32]))), Err(LedgerMoved));
     }
 }

@@ -43,10 +43,10 @@ pub struct RuntimeDir {
 }
 
 impl RuntimeDir {
-    /// Makes the directory, or sees that nobody else can enter it.
+    /// Creates the directory, or checks that no other user can enter it.
     ///
     /// # Errors
-    /// It can't be made, or is somebody else's.
+    /// It can't be created, or belongs to another user.
     pub fn prepare(config: &Path, store: &Path) -> io::Result<Self> {
         let beside = beside(store);
         // Of a process that was started in another way.
@@ -74,7 +74,7 @@ impl RuntimeDir {
 
     /// Where a gateway with this configuration may be found.
     pub fn candidates(config: &Path, store: &Path) -> Vec<Self> {
-        // Whoever started it may have named the file itself, not a link to it.
+        // The gateway may have been started with the file itself, not a link to it.
         let names = [Some(config.to_owned()), fs::canonicalize(config).ok()];
         let paths: Vec<PathBuf> = given().into_iter().chain([beside(store)]).collect();
         let places = names.iter().flatten().flat_map(|config| {
@@ -93,7 +93,7 @@ impl RuntimeDir {
         Ok(Self { path, directory, name })
     }
 
-    /// The path of a file in it, for as long as this lives; the same for everybody where it is short
+    /// The path of a file in it, valid as long as this lives; the same for all users where it is short
     /// enough for a socket.
     pub fn via(&self, file: &str) -> String {
         match self.path.join(file).to_str() {
@@ -112,12 +112,12 @@ impl RuntimeDir {
     }
 
     /// # Errors
-    /// Nobody is there.
+    /// No process listens there.
     pub fn connect(&self) -> io::Result<UnixStream> {
         UnixStream::connect(self.via(&self.socket()))
     }
 
-    /// Listens there instead of whoever did.
+    /// Listens there in place of the current listener.
     ///
     /// # Errors
     /// A socket can't be made.
@@ -130,7 +130,7 @@ impl RuntimeDir {
         Ok(listener)
     }
 
-    /// Whether whoever comes there finds this process.
+    /// Whether connections to it reach this process.
     pub fn is_own(&self) -> bool {
         let found = self.connect().and_then(|stream| peer(&stream));
         found.is_ok_and(|found| found.pid == getpid())
@@ -181,7 +181,7 @@ fn beside(store: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Another process, whatever becomes of its number.
+/// A handle of another process, safe against reuse of its pid.
 #[derive(Debug)]
 pub struct PidFd(OwnedFd);
 
@@ -207,7 +207,7 @@ impl PidFd {
     }
 }
 
-/// Who is at the other end.
+/// The process at the other end.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerCredentials {
     pub pid: Pid,
@@ -217,7 +217,7 @@ pub struct PeerCredentials {
 }
 
 /// # Errors
-/// The kernel does not say.
+/// The kernel does not report it.
 pub fn peer(stream: &UnixStream) -> io::Result<PeerCredentials> {
     let who = socket_peercred(stream)?;
     Ok(PeerCredentials { pid: who.pid, is_same: who.uid == geteuid(), is_root: who.uid.is_root() })
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(name("conf/../conf/./gateway.yaml"), own);
         assert_eq!(name("linked/gateway.yaml"), own);
         assert_ne!(name("conf/first.yaml"), own);
-        // Whoever started it by the file itself is found by the link, too.
+        // A gateway started with the file itself is found through the link, too.
         let found = RuntimeDir::candidates(&at("conf/gateway.yaml"), &at("store"));
         assert!(found.is_empty(), "there is no store");
         fs::create_dir(at("store.handover")).unwrap();

@@ -57,7 +57,7 @@ impl UpgradeServer {
         let began = Instant::now();
         let pid = successor.pid.as_raw_nonzero();
         let remote = Arc::new(RemoteLedger::default());
-        // First of all: without that thread nobody would take back what the successor has.
+        // Started first: without that thread the ledger could not be taken back from the successor.
         let (serves, served) = mpsc::channel();
         self.watch(remote.clone(), served).map_err(|problem| format!("no thread: {problem}"))?;
         if !self.phase.hand_over() {
@@ -103,11 +103,11 @@ impl UpgradeServer {
         let started = thread.spawn(move || {
             // It came to nothing.
             let Ok((successor, given)) = served.recv() else { return };
-            let was_told_to_end = handover.listen_to(&successor.stream, &remote);
+            let was_asked_to_end = handover.listen_to(&successor.stream, &remote);
             successor.end();
             handover.take_back(&remote, given);
             handover.steps.is_under_way.store(false, SeqCst);
-            if !was_told_to_end {
+            if !was_asked_to_end {
                 handover.resume_serving(successor.pid.as_raw_nonzero().get());
             }
         });
@@ -121,16 +121,16 @@ impl UpgradeServer {
         stream: &UnixStream,
         remote: &Arc<RemoteLedger>,
     ) -> (Option<InMemoryState>, Result<(), String>) {
-        let told = remote.clone();
+        let successor = remote.clone();
         self.licenses.give(Box::new(move |id, record| {
-            // Where it is back by now, the shelf remembers to write it there.
-            let _ = told.tell(LedgerCommand::License(id, record));
+            // If the cache is back by now, it marks the entry to be written to disk.
+            let _ = successor.send(LedgerCommand::License(id, record));
         }));
         let held = match &self.shared {
             None => None,
             Some(shared) => {
                 let runtime = Builder::new_current_thread().enable_all().build();
-                let held = runtime.ok().and_then(|runtime| runtime.block_on(shared.give()));
+                let held = runtime.ok().and_then(|runtime| runtime.block_on(shared.hand_over()));
                 if held.is_none() {
                     let why = "what was settled last is not in the ledger yet";
                     return (None, Err(why.into()));
@@ -151,7 +151,7 @@ impl UpgradeServer {
         (Some(volatile), sent.map(|stream| remote.open(stream)))
     }
 
-    /// The stream on which the successor is told what follows.
+    /// Opens the stream on which the successor receives commands.
     fn send(
         &self,
         stream: &UnixStream,
@@ -191,7 +191,7 @@ impl UpgradeServer {
         }
     }
 
-    /// Until the successor ends; whether it was told to end, so that this process must not serve again.
+    /// Until the successor ends; whether that was requested, so that this process must not serve again.
     fn listen_to(&self, stream: &UnixStream, remote: &RemoteLedger) -> bool {
         let mut leaves = false;
         loop {
@@ -215,7 +215,7 @@ impl UpgradeServer {
             FromSuccessor::Has(number) => remote.has(number),
             FromSuccessor::Answer { call, answer } => remote.answer(call, answer),
             FromSuccessor::Failed(why) => return Err(UpgradeEnd::Failed(why)),
-            said => return Ok(Some(said)),
+            message => return Ok(Some(message)),
         }
         Ok(None)
     }
@@ -225,7 +225,7 @@ impl UpgradeServer {
     fn take_back(&self, remote: &RemoteLedger, given: Option<InMemoryState>) {
         remote.broken();
         match given {
-            // Nobody else read it: there is nothing to read again, and calls may go on in it.
+            // No other process has read it: calls may continue on it without a reload.
             None => self.ledger.stay(remote),
             Some(given) => {
                 self.reclaim_store(remote, given);
@@ -243,7 +243,7 @@ impl UpgradeServer {
             std::thread::sleep(RETRY);
         }
         if let (Some(shared), Some(held)) = (&self.shared, volatile.shared) {
-            while let Err(problem) = shared.take_back(held.clone()) {
+            while let Err(problem) = shared.reclaim(held.clone()) {
                 log::error!(
                     "Store reclaimed, but re-registering this gateway in Redis failed: {problem}."
                 );
@@ -265,8 +265,8 @@ impl UpgradeServer {
         }
     }
 
-    /// Whoever looks for the gateway may have been led to the successor: the next one that wants to take
-    /// over, `gatekeeper upgrade`, systemd.
+    /// The registration may point to the successor: the next upgrade, `gatekeeper upgrade` and systemd need
+    /// this process again.
     fn reregister(self: &Arc<Self>) {
         if !self.place.is_own() {
             self.open();
@@ -300,11 +300,11 @@ fn still_open(mut given: InMemoryState, held: OpenCalls) -> InMemoryState {
     match &mut given.shared {
         None => given.open = held.open.into_iter().collect(),
         Some(shared) => {
-            // What the successor granted to requests of this process has a name there that nobody
-            // knows here: it is charged its message and its input.
+            // What the successor granted to requests of this process has holds unknown here: charged their
+            // message and input.
             shared.open.retain(|(hold, ..)| held.open.contains_key(hold));
             given.open =
-                shared.open.iter().map(|(_, _, open)| (open.booked, open.tokens)).collect();
+                shared.open.iter().map(|(_, _, open)| (open.local_hold, open.tokens)).collect();
         }
     }
     given

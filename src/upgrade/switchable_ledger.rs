@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct SwitchableLedger {
     here: Arc<dyn Ledger>,
     store: Arc<EmbeddedLedger>,
-    /// Calls under way here. With `moved` it is a gate: a call first counts itself, then looks whether
-    /// the ledger has gone; whoever moves it first says so, then waits until none is counted.
+    /// Calls under way here. Together with `moved` it works as a gate: a call first counts itself, then
+    /// checks whether the ledger has moved; a move first sets `moved`, then waits until no call is counted.
     calls: InFlightCalls,
     moved: AtomicBool,
     remote: ArcSwapOption<RemoteLedger>,
@@ -108,19 +108,19 @@ impl SwitchableLedger {
         true
     }
 
-    /// The ledger was not given away after all: what was to be said there is done here.
+    /// The ledger was not handed over after all: queued commands are executed here.
     pub fn stay(&self, remote: &RemoteLedger) {
-        let deeds = remote.close(|| self.moved.store(false, SeqCst));
-        deeds.into_iter().for_each(|deed| self.did(deed));
+        let commands = remote.close(|| self.moved.store(false, SeqCst));
+        commands.into_iter().for_each(|command| self.did(command));
         remote.moved();
     }
 
-    /// The ledger was read again here, places included, and does what the other process may not have
-    /// heard.
+    /// The ledger was reloaded here, places included; executes the commands that the other process may not
+    /// have received.
     pub fn move_back(&self, remote: &RemoteLedger) {
-        // In one step: who is told that it moved finds it here.
-        let deeds = remote.close(|| self.moved.store(false, SeqCst));
-        deeds.into_iter().for_each(|deed| self.redo(deed));
+        // Atomically: a caller that learns of the move finds the ledger here.
+        let commands = remote.close(|| self.moved.store(false, SeqCst));
+        commands.into_iter().for_each(|command| self.redo(command));
         remote.moved();
     }
 
@@ -129,32 +129,32 @@ impl SwitchableLedger {
         self.move_to(Arc::new(RemoteLedger::default()), Duration::from_secs(1))
     }
 
-    fn redo(&self, deed: LedgerCommand) {
-        match deed {
+    fn redo(&self, command: LedgerCommand) {
+        match command {
             LedgerCommand::Settle(hold, charge) => self.here.settle(hold, charge),
             LedgerCommand::Record { entry, .. } => self.store.record_entry(entry),
-            // Places are counted where the ledger is read again; a record is put on the shelf there.
+            // Places are counted when the ledger is reloaded; cache entries are written by the disk cache.
             LedgerCommand::Leave(_) | LedgerCommand::License(..) => {}
         }
     }
 
     /// What another process did with a request of its own.
-    pub fn did(&self, deed: LedgerCommand) {
+    pub fn did(&self, command: LedgerCommand) {
         if let Some(_call) = self.call() {
-            match deed {
+            match command {
                 LedgerCommand::Leave(license) => self.here.leave(&license),
-                deed => self.redo(deed),
+                command => self.redo(command),
             }
         } else {
-            self.tell(deed);
+            self.send(command);
         }
     }
 
-    fn tell(&self, deed: LedgerCommand) {
-        let told = self.remote.load_full().map(|remote| remote.tell(deed.clone()));
-        // It came back in the same moment.
-        if told == Some(Err(LedgerMoved)) {
-            self.did(deed);
+    fn send(&self, command: LedgerCommand) {
+        let sent = self.remote.load_full().map(|remote| remote.send(command.clone()));
+        // It moved back at the same time.
+        if sent == Some(Err(LedgerMoved)) {
+            self.did(command);
         }
     }
 
@@ -183,7 +183,7 @@ impl Ledger for SwitchableLedger {
     fn leave(&self, license: &LicenseId) {
         match self.call() {
             Some(_call) => self.here.leave(license),
-            None => self.tell(LedgerCommand::Leave(*license)),
+            None => self.send(LedgerCommand::Leave(*license)),
         }
     }
 
@@ -204,7 +204,7 @@ impl Ledger for SwitchableLedger {
     fn settle(&self, hold: u64, charge: Charge) {
         match self.call() {
             Some(_call) => self.here.settle(hold, charge),
-            None => self.tell(LedgerCommand::Settle(hold, charge)),
+            None => self.send(LedgerCommand::Settle(hold, charge)),
         }
     }
 
@@ -236,6 +236,6 @@ impl Ledger for SwitchableLedger {
         let entry = entry_of(&record);
         let mut used = DailyTotals::default();
         used.count(&record, 0);
-        self.tell(LedgerCommand::Record { entry, provider, cost, time, used });
+        self.send(LedgerCommand::Record { entry, provider, cost, time, used });
     }
 }

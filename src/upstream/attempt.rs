@@ -58,22 +58,21 @@ impl Attempt<'_> {
     pub async fn run(
         &self,
         down: &mut ClientResponse<'_>,
-        flight: &mut RequestContext,
+        ctx: &mut RequestContext,
         watchdog: &mut Deadlines,
     ) -> Result<(), AttemptError> {
-        let (Some(exchange), Some(ask)) = (flight.exchange.as_deref_mut(), flight.ask.as_deref())
-        else {
+        let (Some(exchange), Some(ask)) = (ctx.exchange.as_deref_mut(), ctx.ask.as_deref()) else {
             return Err(Failure::broken("the request has no body").into());
         };
         exchange.begin_attempt(self.target);
         exchange.served_key = Some(self.lease.key().id.clone());
         exchange.streamed = ask.stream;
-        flight.first_said = None;
+        ctx.first_said = None;
         let body = request::body(ask, self.translated, exchange, self.provider(), self.target);
         let began = Instant::from_std(self.began);
         let opened = self.open(exchange, ask, &body, down, watchdog).await;
         let now = Instant::now();
-        flight.waited += now - began;
+        ctx.waited += now - began;
         let (mut connection, sent) = opened?;
         let result = match sent {
             Ok(()) => {
@@ -87,13 +86,13 @@ impl Attempt<'_> {
                     lease: self.lease,
                     dialect: self.target.dialect,
                     timeouts: self.timeouts,
-                    attempts: flight.attempts.len() + 1,
-                    first_output: &mut flight.first_output,
-                    first_said: &mut flight.first_said,
+                    attempts: ctx.attempts.len() + 1,
+                    first_output: &mut ctx.first_output,
+                    first_said: &mut ctx.first_said,
                     now,
-                    waited: &mut flight.waited,
+                    waited: &mut ctx.waited,
                     floor: None,
-                    held: &mut flight.held,
+                    held: &mut ctx.held,
                     takes_hollow: self.takes_hollow,
                 };
                 self.receive(&mut connection.session, &mut relay).await
@@ -108,7 +107,7 @@ impl Attempt<'_> {
             Ok(()) => Box::pin(self.connector.finish(connection)).await,
             Err(_) => Box::pin(self.connector.release(connection)).await,
         }
-        if let (Err(_), Some(held)) = (&result, &mut flight.held) {
+        if let (Err(_), Some(held)) = (&result, &mut ctx.held) {
             held.set_answer(0);
         }
         result
@@ -118,7 +117,7 @@ impl Attempt<'_> {
         Instant::from_std(self.began) + self.timeouts.first_token
     }
 
-    /// The end of a wait before the head of an answer: what is silent has said no token either.
+    /// The end of a wait before the head of an answer: without a head there was no token either.
     fn end_of(&self, now: Instant, limit: Duration) -> Instant {
         self.first_token().min(now + limit)
     }
@@ -138,7 +137,7 @@ impl Attempt<'_> {
         let (mut fresh, mut refused) = (false, false);
         loop {
             let mut connection = self.connect(down, watchdog, fresh).await?;
-            // A connection may take seconds, and a configuration meanwhile go live.
+            // Connecting may take seconds, and a reload may have happened.
             if self.lease.key().is_withdrawn() {
                 return Ok((connection, Err(Failure::key_gone().into())));
             }
@@ -150,7 +149,7 @@ impl Attempt<'_> {
                 }
                 _ => false,
             };
-            // Nobody waits for an answer that a provider has not begun.
+            // No retry for a client that is gone.
             if again && !down.is_gone() {
                 self.connector.release(connection).await;
                 fresh = true;
@@ -242,7 +241,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Judges the head and hands the body to the relay, or reads what the error says.
+    /// Classifies the head and hands the body to the relay, or reads the error.
     async fn receive(
         &self,
         session: &mut ProviderSession,
@@ -272,8 +271,8 @@ impl Attempt<'_> {
                 let odd_type = kind == BodyType::Unsure;
                 return relay::stream(session, relay, self.first_token(), odd_type).await;
             }
-            // An SDK that waits for events would take a JSON answer for an empty stream. Some say in one
-            // what is wrong.
+            // An SDK that expects events would take a JSON answer for an empty stream. Some providers send
+            // errors that way.
             (true, BodyType::Other) => {
                 let body = read_error(session, relay).await?;
                 return Err(match classify::says_error(&body) {
@@ -292,7 +291,7 @@ impl Attempt<'_> {
     }
 }
 
-/// What a provider says its answer is.
+/// The type of body that a provider declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyType {
     Events,
@@ -369,7 +368,7 @@ impl From<SendError> for AttemptError {
     }
 }
 
-/// Reads what says that something went wrong, bounded in size and time; what came of it is enough.
+/// Reads an error body, bounded in size and time; a part of it is enough.
 async fn read_error(
     session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
@@ -394,7 +393,7 @@ impl BodyChunks {
         self.first.len() + self.rest.len()
     }
 
-    /// `whole` is the length that the body is said to have.
+    /// `whole` is the declared length of the body.
     fn push(&mut self, chunk: Bytes, whole: usize) {
         if self.len() == 0 {
             self.first = chunk;

@@ -1,4 +1,4 @@
-//! Why an attempt did not deliver, and what that says of the key.
+//! Why an attempt did not deliver, and what that means for the key.
 
 use gatekeeper_filters::kernel::Exchange;
 
@@ -20,8 +20,8 @@ pub enum AttemptError {
 }
 
 impl AttemptError {
-    /// Whether a provider may have worked on what nobody gets. What it refused, and what was refused before
-    /// it was written whole, cost nothing.
+    /// Whether a provider may have worked on an answer that was not delivered. What it refused, and what
+    /// failed before it was sent completely, costs nothing.
     pub fn wastes(&self, exchange: &Exchange) -> bool {
         let worked = exchange.written.is_some() && !exchange.progress.delivered;
         worked
@@ -45,7 +45,7 @@ impl AttemptError {
     pub fn account(&self) -> (&'static str, AttemptFeedback) {
         match self {
             AttemptError::Failed(failure) => (failure.cause.name(), failure.news),
-            AttemptError::Relay(_) => ("request_rejected", AttemptFeedback::Heard),
+            AttemptError::Relay(_) => ("request_rejected", AttemptFeedback::Rejected),
             AttemptError::AppLeft => ("app_left", AttemptFeedback::None),
             AttemptError::Deadline => (FailureCause::Timeout.name(), AttemptFeedback::TimedOut),
             AttemptError::Crowded(_) => ("crowded", AttemptFeedback::None),

@@ -30,7 +30,7 @@ pub enum FailoverScope {
     Elsewhere,
     /// This target can't serve it, whatever the key.
     Target,
-    /// No target of this provider can: nobody answers at its address.
+    /// No target of this provider can serve: its address does not answer.
     Provider,
     /// Another target, else another account of this one: a larger one may do.
     Larger,
@@ -51,7 +51,7 @@ pub enum FailureCause {
     ConnectError,
     Timeout,
     BrokenAnswer,
-    /// An answer that ended well and said nothing.
+    /// An answer that ended properly without content.
     EmptyAnswer,
     /// The model wrote a tool call that its provider could not read.
     ToolUseFailed,
@@ -112,7 +112,7 @@ pub struct Failure {
     pub again: bool,
     /// For the operator's log. Holds no secret and no text of the app.
     pub detail: String,
-    /// What the app is told if no attempt comes after this one; else the gateway says that nothing could serve.
+    /// Sent to the app if no further attempt is made; otherwise the gateway's own error.
     pub instead: Option<Box<ClientError>>,
 }
 
@@ -147,14 +147,14 @@ impl Failure {
         self
     }
 
-    /// The app is told so where nobody else can serve it.
+    /// Sent to the app if no other target can serve.
     #[must_use]
     fn or_else(mut self, status: u16, said: redact::ProviderMessage) -> Self {
         self.instead = Some(Box::new(ClientError { status, said }));
         self
     }
 
-    /// Nobody took the connection: no key of this address can help, but asking costs nothing.
+    /// Connection refused: no key of this address can serve, but a retry is cheap.
     pub fn connect(detail: impl Into<String>) -> Self {
         Self::new(
             FailureCause::ConnectError,
@@ -164,7 +164,7 @@ impl Failure {
         )
     }
 
-    /// Nobody took the connection in time. Asking again would cost as much patience.
+    /// The connection timed out. A retry would take as long again.
     pub fn connect_timeout(detail: impl Into<String>) -> Self {
         Self::new(
             FailureCause::ConnectError,
@@ -216,7 +216,7 @@ impl Failure {
         )
     }
 
-    /// A fault of the provider's, told in its answer.
+    /// A fault of the provider, reported in its answer.
     pub fn provider(detail: impl Into<String>) -> Self {
         Self::new(
             FailureCause::ProviderError,
@@ -240,11 +240,11 @@ impl Failure {
         Self::broken(detail).again()
     }
 
-    /// It ended well, and said nothing.
+    /// It ended properly without content.
     pub fn hollow() -> Self {
         Self::new(
             FailureCause::EmptyAnswer,
-            AttemptFeedback::Heard,
+            AttemptFeedback::Rejected,
             FailoverScope::Again,
             "an answer without output",
         )
@@ -275,24 +275,24 @@ pub fn judge(dialect: Dialect, status: u16, headers: &HeaderMap, body: &[u8]) ->
     decide(dialect, status, headers, &ErrorDetails::read(body))
 }
 
-/// Judges an error that came inside a 200: as a whole answer, or as an event before the commit. What it
-/// says stands for the status that was not sent.
+/// Classifies an error inside a 200: as a whole answer, or as an event before the commit. Its content
+/// replaces the status that was not sent.
 pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Classification {
     let said = ErrorDetails::read(body);
     let status = said.status().unwrap_or(500);
     match decide(dialect, status, &HeaderMap::new(), &said) {
-        // What the content causes is no fault of the provider's, however it is told.
+        // A refusal caused by the content is no fault of the provider, in whatever form it arrives.
         Classification::Relay(relayed) if said.is_about_content() => {
             let detail = "an error inside a 200: the content is refused";
             let failure = Failure::new(
                 FailureCause::ContentRefused,
-                AttemptFeedback::Heard,
+                AttemptFeedback::Rejected,
                 FailoverScope::Target,
                 detail,
             );
             Classification::Failed(failure.or_else(relayed.status, relayed.said))
         }
-        // Whoever sent 200 is not believed that it was the app's fault; another may see it otherwise.
+        // After a 200 the fault is not attributed to the app; another target may accept the request.
         Classification::Relay(_) => {
             let detail =
                 format!("an error inside a 200: {} {}", plain(&said.kind), plain(&said.code));
@@ -305,7 +305,7 @@ pub fn judge_inside(dialect: Dialect, body: &[u8]) -> Classification {
     }
 }
 
-/// Whether a body says that something is wrong, whatever its status.
+/// Whether a body reports an error, whatever its status.
 pub fn says_error(body: &[u8]) -> bool {
     let mut reader = Reader::lenient();
     reader.parse(body).is_ok_and(|root| first_of(root).and_then(error_in).is_some())
@@ -348,7 +348,7 @@ fn decide(
         429 if said.is_zero => {
             failed(FailureCause::ModelMissing, AttemptFeedback::Unfit, FailoverScope::Account)
         }
-        // OpenAI, and Groq by a 413: larger than the account's tokens a minute. Waiting helps nobody.
+        // OpenAI, and Groq by a 413: larger than the account's tokens a minute. Waiting does not help.
         429 | 413 if said.is_about_one_request(status) => {
             let failure =
                 failure(FailureCause::TooLarge, AttemptFeedback::Unfit, FailoverScope::Larger);
@@ -394,7 +394,7 @@ fn forbidden(
             FailoverScope::Account,
         ));
     }
-    // In the gateway's own words: what a 403 says is about the seller's account.
+    // With the gateway's own text: a 403 describes the seller's account.
     if said.is_about_content() {
         return Classification::Relay(ClientError { status: 400, said: refused_content() });
     }
@@ -431,13 +431,13 @@ fn about_the_request(
     // Groq: the model wrote a call that can't be read.
     if status == 400 && said.code == "tool_use_failed" {
         let failure =
-            failure(FailureCause::ToolUseFailed, AttemptFeedback::Heard, FailoverScope::Again);
+            failure(FailureCause::ToolUseFailed, AttemptFeedback::Rejected, FailoverScope::Again);
         return Classification::Failed(failure.or_else(status, words()));
     }
     if status == 413 || said.is_about_size() {
         let failure =
-            failure(FailureCause::TooLarge, AttemptFeedback::Heard, FailoverScope::Target);
-        // A proxy's page says nothing that is worth relaying.
+            failure(FailureCause::TooLarge, AttemptFeedback::Rejected, FailoverScope::Target);
+        // An error page of a proxy is not relayed.
         let words = if said.is_json { words() } else { too_large() };
         return Classification::Failed(failure.or_else(status, words));
     }

@@ -48,7 +48,7 @@ pub struct ClientResponse<'a> {
     request_id: Arc<str>,
     dialect: Dialect,
     is_stream: bool,
-    /// A 200 head for a stream has gone out: a failure can only be told in the stream.
+    /// A 200 head of a stream was sent: a failure can only be reported in the stream.
     head_sent: bool,
     drains: &'a DrainSlots,
     /// Whose places among them are taken.
@@ -93,7 +93,7 @@ impl<'a> ClientResponse<'a> {
         self.is_stream = true;
     }
 
-    /// Whether the app has heard anything.
+    /// Whether anything was sent to the app.
     pub fn has_begun(&self) -> bool {
         self.head_sent
     }
@@ -169,7 +169,7 @@ impl<'a> ClientResponse<'a> {
         self.session.set_keepalive(None);
     }
 
-    /// The stream's head, if it was not sent, and a comment: no client times out meanwhile.
+    /// Sends the response head if needed, then an SSE comment as keep-alive.
     ///
     /// # Errors
     /// The app's connection failed.
@@ -230,7 +230,7 @@ impl<'a> ClientResponse<'a> {
         written
     }
 
-    /// Tells the app that nothing could serve: an answer of its own, or the stream's last event.
+    /// Sends the final failure: as an answer, or as the stream's last event.
     ///
     /// # Errors
     /// The app's connection failed.
@@ -283,7 +283,7 @@ impl<'a> ClientResponse<'a> {
         head: &ResponseHead,
         kind: &'static str,
     ) -> pingora_core::Result<ResponseHeader> {
-        // Straight into the map: these names are constants, and nobody wants their case kept.
+        // Directly into the map: these names are constants, and their case need not be kept.
         let (mut parts, ()) = http::Response::new(()).into_parts();
         parts.status = StatusCode::from_u16(head.status).or_err(InvalidHTTPHeader, "status")?;
         let headers = &mut parts.headers;

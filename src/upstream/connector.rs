@@ -116,8 +116,8 @@ impl Connector {
     async fn open(&self, peer: &HttpPeer, fresh: bool) -> pingora_core::Result<ProviderSession> {
         let mut alone = peer.clone();
         if fresh {
-            // Another group never meets a pooled connection, and an HTTP/2 connection of one stream
-            // is never offered to others. Given back, it serves everybody.
+            // With a group key of its own it never matches a pooled connection, and an HTTP/2 connection of
+            // one stream is never offered to others. Once returned to the pool it serves any request.
             alone.group_key = 1;
             alone.options.max_h2_streams = 1;
         }

@@ -19,13 +19,13 @@ pub const QUIET: Duration = Duration::from_secs(15);
 const MOMENT: Duration = Duration::from_millis(250);
 
 pub enum DeadlineKind {
-    /// The wait is longer than a moment: see whether the app is still there.
+    /// The wait is longer than [`MOMENT`]: check whether the app is still connected.
     Look,
     /// What is awaited now took too long.
     Phase,
     /// The whole request did.
     Total,
-    /// The app has heard nothing for [`QUIET`].
+    /// Nothing was sent to the app for [`QUIET`].
     Quiet,
 }
 
@@ -34,7 +34,7 @@ pub struct Deadlines {
     total: Instant,
     phase: Instant,
     look: Option<Instant>,
-    /// The app has heard nothing for a moment: its leaving would not show by itself.
+    /// Nothing was sent to the app for [`MOMENT`]: a disconnect would not show by itself.
     looking: bool,
     quiet: Option<Instant>,
 }
@@ -77,8 +77,7 @@ impl Deadlines {
         self.looking
     }
 
-    /// Something was written to the app: it has heard something, and the next write shows whether it is
-    /// still there.
+    /// Something was sent to the app; the next write shows whether it is still connected.
     pub fn wrote(&mut self, now: Instant) {
         if let Some(quiet) = &mut self.quiet {
             *quiet = now + QUIET;
@@ -87,7 +86,7 @@ impl Deadlines {
         self.look = Some(now + MOMENT);
     }
 
-    /// The app is gone and its answer is read on: not for long, and nobody has to be kept awake.
+    /// The app is gone and its answer is read on: for a limited time, without keep-alives.
     pub fn drain(&mut self, now: Instant) {
         self.total = self.total.min(now + drain_slots::TIME);
         self.quiet = None;

@@ -1,9 +1,9 @@
 //! The way of one request through its targets and their keys.
 //!
-//! First what no circuit stands in the way of, target by target: of a target that fails one more key, then the
-//! next target, then, with attempts left, the keys that were passed over. Then one key through a circuit that
-//! quick faults opened. Then, after a moment, the same key once more. So no request is refused while a ready
-//! key is untried that could help it.
+//! First targets with closed circuits: after a failed key of a target one more, then the next target, then,
+//! with attempts left, the skipped keys. Then one key through a circuit that quick faults opened. Then,
+//! after a pause, the same key once more. So no request is refused while a ready key is untried that could
+//! serve it.
 
 use std::{
     sync::Arc,
@@ -33,7 +33,7 @@ pub enum NextStep {
     Attempt(Arc<Target>, KeyLease),
     /// Looks again after so long.
     Wait(Duration),
-    /// Is told why not.
+    /// With the reason.
     End,
 }
 
@@ -71,7 +71,7 @@ pub struct FailoverPlan<'a> {
     /// It went through an open circuit: once is enough.
     through: bool,
     again: RetryKind,
-    /// An attempt showed nobody's fault: that is tried once more, not twice.
+    /// An attempt failed without a fault of the provider or the request: retried once, not twice.
     blameless: bool,
     last: Option<Failure>,
     /// Targets that were not asked because their dialect has no words for the request; why.
@@ -183,8 +183,8 @@ impl<'a> FailoverPlan<'a> {
         never_asked.take(left).count() == left
     }
 
-    /// Requests that were not tried anywhere wait a moment rather than be refused. When they wake,
-    /// each is tried once: a storm of refusals costs one attempt a request, not two.
+    /// Requests that were not tried anywhere wait for a short time rather than being refused. After that
+    /// each is tried once: a burst of refusals costs one attempt a request, not two.
     fn wait(&mut self, providers: &[ProviderPool], now: Instant) -> Option<Duration> {
         if self.waited || self.last.is_some() {
             return None;
@@ -198,7 +198,7 @@ impl<'a> FailoverPlan<'a> {
         now + pause < self.deadline
     }
 
-    /// One key through a circuit that quick faults opened: its provider may answer all the same.
+    /// One key through a circuit that quick faults opened: its provider may have recovered.
     fn way_through(
         &mut self,
         providers: &[ProviderPool],
@@ -217,7 +217,7 @@ impl<'a> FailoverPlan<'a> {
         })
     }
 
-    /// The same key once more, after a pause, unless its circuit has opened meanwhile or its target was given up.
+    /// The same key once more, after a pause, unless its circuit has opened or its target was given up.
     fn once_more(&mut self, providers: &[ProviderPool], now: Instant) -> NextStep {
         match std::mem::replace(&mut self.again, RetryKind::Done) {
             RetryKind::Later(at, key) => {
@@ -260,7 +260,8 @@ impl<'a> FailoverPlan<'a> {
         }
         if failure.cause == FailureCause::RateLimited {
             self.limited = true;
-            // Whoever waited for an account is not sent on to the next one: all that waited would be.
+            // A request that waited for an account does not go on to the next one, which would get the
+            // whole queue.
             if self.waited {
                 self.attempts = self.most();
             }
@@ -320,8 +321,8 @@ impl<'a> FailoverPlan<'a> {
         }
     }
 
-    /// Whether somebody can serve if the attempt on `key`, which is under way, brings nothing in time: another
-    /// target, or another account of this one.
+    /// Whether the request can still be served if the attempt on `key`, which is under way, fails in time:
+    /// by another target, or another account of this one.
     pub fn has_another(&self, key: &MasterKey, providers: &[ProviderPool], now: Instant) -> bool {
         let can_serve = |at: usize| {
             let provider = &providers[self.targets[at].provider];
@@ -334,17 +335,17 @@ impl<'a> FailoverPlan<'a> {
         self.attempts < self.most() && (0..self.targets.len()).any(can_serve)
     }
 
-    /// An attempt that was nobody's fault was made: another one like it is taken as it is.
+    /// After an attempt without a fault, a second result of the same kind is accepted.
     pub fn tries_again(&self) -> bool {
         self.blameless
     }
 
-    /// What a provider said of the request itself, if that is what it was refused for in the end.
+    /// The provider's error about the request itself, if that is the final reason.
     pub fn relayed(&self) -> Option<ClientError> {
         self.last.as_ref()?.instead.as_deref().cloned()
     }
 
-    /// What the app is told when nothing served.
+    /// The error for the app when no target served.
     pub fn reject(&self, providers: &[ProviderPool], now: Instant) -> Rejection {
         if let Some(unfit) = &self.unfit
             && self.passed_over == self.targets.len()
@@ -388,7 +389,7 @@ impl<'a> FailoverPlan<'a> {
     }
 }
 
-/// A fault that may have passed in a moment, or a rate limit whose end was stated and is near.
+/// A transient fault, or a rate limit with a stated end in the near future.
 fn may_be_asked_again(failure: &Failure) -> bool {
     match failure.news {
         AttemptFeedback::Limited(_, Some(stated)) => stated <= SHORT,

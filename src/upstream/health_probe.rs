@@ -1,7 +1,8 @@
-//! Probes: whether a key whose credential was refused is taken again, whether one in doubt is, and whether a provider or an account
-//! whose circuit is open answers at all. Each is a `HealthCheck` of the load balancer's kind that asks for the
-//! list of models, which costs nothing; as many in a row as the check's threshold says decide. A key that is
-//! ready or cooling is never probed for itself, nor is any at the start.
+//! Probes: whether a key whose credential was refused is accepted again, whether a doubtful one is, and
+//! whether a provider or an account with an open circuit answers at all. Each is a `HealthCheck` of the
+//! load balancer's kind that asks for the list of models, which is free; the check's threshold of equal
+//! results in a row decides. A key that is ready or cooling is never probed for itself, nor is any at the
+//! start.
 
 use std::{
     sync::Arc,
@@ -50,11 +51,11 @@ pub enum ProbeResult {
     Taken,
     /// It is not.
     Refused,
-    /// There is no list of models: only a request can tell.
+    /// There is no list of models: only a request is conclusive.
     NoList,
-    /// Somebody is there, and says that it is not well.
+    /// The provider answers with a fault.
     Unwell,
-    /// Nobody answered in time.
+    /// No answer in time.
     Silent,
 }
 
@@ -88,7 +89,7 @@ impl ProbeResult {
         ProbeResult::Silent,
     ];
 
-    /// What a check's result says.
+    /// The meaning of a check's result.
     fn of_check(result: &pingora_core::Result<()>) -> Self {
         match result.as_ref().map_err(|error| error.etype()) {
             Ok(()) => ProbeResult::Taken,
@@ -109,7 +110,7 @@ impl ProbeResult {
         match classify::judge(provider.settings.dialect, status, headers, body) {
             Classification::Failed(failure) => match failure.news {
                 AttemptFeedback::Refused(_) | AttemptFeedback::Doubtful => ProbeResult::Refused,
-                // Whoever is told to slow down, or to pay, has been let in.
+                // A rate limit or a lack of credit shows that the key was accepted.
                 AttemptFeedback::Limited(..) | AttemptFeedback::Spent(..) => ProbeResult::Taken,
                 _ => ProbeResult::Unwell,
             },
@@ -170,7 +171,7 @@ impl ModelList<'_> {
     }
 }
 
-/// Enough to know what an error says.
+/// Enough to read an error.
 async fn read_some(session: &mut ProviderSession) -> pingora_core::Result<Bytes> {
     let mut body = BytesMut::new();
     while body.len() < ENOUGH {
@@ -202,7 +203,7 @@ impl HealthCheck for ModelList<'_> {
     }
 }
 
-/// What a probe found, and whether as many in a row found the same as it takes to believe it.
+/// The result of a probe, and whether the threshold of equal results in a row is reached.
 async fn probed(
     check: &(impl HealthCheck + Sync),
     key: &Backend,
@@ -268,7 +269,8 @@ fn due_circuits(provider: &ProviderPool, now: Instant) -> Vec<Option<usize>> {
     accounts.filter(|(_, breaker)| breaker.try_probe(now)).map(|(place, _)| Some(place)).collect()
 }
 
-/// Whether somebody answers behind an open circuit; what they answer to one of the better keys matters not.
+/// Whether the provider behind an open circuit answers one of the better keys; the content of the answer
+/// does not matter.
 async fn probe_circuit(connector: &Connector, provider: &ProviderPool, account: Option<usize>) {
     let now = Instant::now();
     let rank = |key: &MasterKey| match key.state(now) {
@@ -349,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers as told, and wants two in a row to believe a success, three a failure.
+    /// Returns the given results; a threshold of two successes and three failures.
     struct Told(Mutex<VecDeque<ProbeResult>>);
 
     #[async_trait]

@@ -58,7 +58,7 @@ pub struct Http1Session {
     /// The final head.
     head: Option<ResponseFields>,
     framing: Framing,
-    /// Nothing said so far that the connection ends with this answer.
+    /// So far nothing shows that the connection ends with this answer.
     keep_alive: bool,
 }
 
@@ -89,8 +89,9 @@ impl Http1Session {
         self.head.as_ref()
     }
 
-    /// Writes a request; `head` ends with the empty line. Whether all of it: a refusal may come before, and then that
-    /// counts. A provider that begins a good answer before it has read the request gets the rest all the same.
+    /// Writes a request; `head` ends with the empty line. Whether all of it was written: a refusal may
+    /// arrive before, and then counts. A provider that begins a good answer before it has read the request
+    /// gets the rest of the request, too.
     ///
     /// # Errors
     /// The connection failed and no answer had come.
@@ -296,7 +297,7 @@ impl Http1Session {
         Ok((!taken.is_empty()).then(|| taken.freeze()))
     }
 
-    /// Whether the body has come to its end.
+    /// Whether the body has ended.
     pub fn is_ended(&self) -> bool {
         self.head.is_some() && matches!(self.framing, Framing::Ended)
     }

@@ -90,7 +90,7 @@ impl IdleConnections {
         self.shards[self.own()].lock().push(peer, idle, self.most);
     }
 
-    /// Closes what the other side has closed, or spoken on, and what waits for too long.
+    /// Closes connections that the other side has closed or sent data on, and those idle for too long.
     pub fn sweep(&self) {
         let now = Instant::now();
         self.shards.iter().for_each(|shard| shard.lock().sweep(now));
@@ -106,7 +106,7 @@ impl IdleConnections {
 }
 
 impl Idle {
-    /// A server says nothing before it is asked: bytes belong to an answer that was given up, or are the end.
+    /// A server sends nothing before a request: data is the rest of an abandoned answer, or the end.
     fn is_usable(&mut self, now: Instant) -> bool {
         let mut byte = [0];
         self.until.is_none_or(|until| now < until)

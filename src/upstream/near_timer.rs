@@ -5,7 +5,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-/// Sooner than the first deadline of a request (`deadlines::MOMENT`).
+/// Below the first deadline of a request (`deadlines::MOMENT`).
 const NEAR: Duration = Duration::from_millis(100);
 
 thread_local! {

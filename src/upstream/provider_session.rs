@@ -136,7 +136,7 @@ impl ProviderSession {
         }
     }
 
-    /// Whether the body has come to its end. HTTP/2 says so in its own way, and may have failed.
+    /// Whether the body has ended. HTTP/2 signals that separately, and may have failed.
     ///
     /// # Errors
     /// An HTTP/2 stream was reset.

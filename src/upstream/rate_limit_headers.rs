@@ -1,4 +1,4 @@
-//! What a provider says of its limits: how long a rate-limited key should rest, and what is left.
+//! A provider's rate limit headers: how long a limited key should pause, and what is left.
 
 use std::time::Duration;
 
@@ -75,8 +75,8 @@ impl LimitHeaders {
     }
 }
 
-/// From now to a moment. Now is what the answer says: with our own clock a day behind, a key would rest
-/// a day too long.
+/// From now to a timestamp. Now is taken from the answer: with the local clock a day behind, a key would
+/// pause a day too long.
 fn until(moment: &str, headers: &impl ResponseHeaders) -> Option<Duration> {
     Some(time_to(moment.parse().ok()?, headers))
 }
@@ -213,7 +213,7 @@ mod tests {
         );
         for (date, expected) in [
             ("Fri, 27 Nov 2020 21:50:20 GMT", Some(20_000)),
-            // A wrong weekday is not the moment's fault; a past one is now.
+            // A wrong weekday is ignored; a time in the past means now.
             ("Mon, 27 Nov 2020 21:50:20 GMT", Some(20_000)),
             ("Fri, 27 Nov 2020 21:49:00 GMT", Some(0)),
             ("soon", None),

@@ -43,11 +43,11 @@ use crate::{
 const HELD: usize = 64 * 1024;
 /// Bytes of an answer that is read to its end before it is committed.
 pub const WHOLE: usize = 8 * 1024 * 1024;
-/// Chunks taken in one go, so that a fast provider can't keep the app waiting for the first of them.
+/// Chunks taken per batch, so that a fast provider can't delay the first of them.
 const BATCH: usize = 64;
-/// Between two writes of one stream. A write is the dearest thing that is done for a chunk; a burst
-/// is gathered into few of them, at the price of a delay that nobody can see. The first output, and
-/// output that comes slower than this, is written at once.
+/// Minimum interval between two writes of one stream. A write is the most expensive step for a chunk;
+/// bursts are collected into few writes, at the price of an imperceptible delay. The first output, and
+/// output slower than this, is written at once.
 const GATHER: Duration = Duration::from_millis(1);
 
 const NOT_JSON: &str = "an answer that is not JSON, or cut off";
@@ -121,7 +121,7 @@ impl Relay<'_, '_> {
         if fits { Ok(()) } else { Err(AttemptError::Crowded(FULL)) }
     }
 
-    /// The target does not speak what the app speaks.
+    /// The target uses another dialect than the app.
     fn is_translated(&self) -> bool {
         self.endpoint != self.exchange.endpoint
     }
@@ -219,7 +219,7 @@ pub async fn whole(relay: &mut Relay<'_, '_>, body: Bytes) -> Result<(), Attempt
 /// A stream of events; `odd_type` where the head calls it something else.
 ///
 /// # Errors
-/// Before the commit a failure that another key may mend; after it [`AttemptError::Broken`].
+/// Before the commit a failure that another key may serve; after it [`AttemptError::Broken`].
 pub async fn stream(
     session: &mut ProviderSession,
     relay: &mut Relay<'_, '_>,
@@ -293,7 +293,7 @@ async fn relay_events(
             continue;
         }
         if committed && events.out.is_empty() && !events.complete {
-            // Part of an event, or one the app did not ask for: it heard nothing.
+            // Part of an event, or one that the app did not request: nothing was sent.
             continue;
         }
         hand_on(relay, events, committed).await?;
@@ -410,7 +410,7 @@ async fn read_on(
             socket_options::gather(session, true);
             tokio::time::sleep_until(written + GATHER).await;
             socket_options::gather(session, false);
-            // Lets the runtime hear of what has come.
+            // Lets the runtime poll for arrived data.
             tokio::task::yield_now().await;
         }
         next = tokio::task::unconstrained(session.read_body()).now_or_never();

@@ -147,8 +147,8 @@ fn to_http2(mut head: Parts, provider: &ProviderPool) -> pingora_core::Result<Re
     Ok(RequestHead::Http2(Box::new(RequestHeader::from(head))))
 }
 
-/// The body of one attempt, in pieces. Members that nobody changed are the app's own bytes, so two
-/// attempts at one target send the same. `translated` where the target speaks another dialect.
+/// The body of one attempt, in pieces. Unchanged members are the app's own bytes, so two attempts at one
+/// target send the same. `translated` where the target uses another dialect.
 pub fn body(
     ask: &ModelRequest,
     translated: Option<&RequestMembers>,

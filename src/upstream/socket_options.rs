@@ -12,8 +12,8 @@ const WORTH_A_WAKE: c_int = 32 * 1024;
 
 /// Lets packets come without a wake-up for each, or wakes at the first byte again.
 ///
-/// Setting the mark back to one byte tells of what has come meanwhile (Linux's `tcp_set_rcvlowat`),
-/// and so does the end of the connection at any time.
+/// Setting the mark back to one byte also reports data that arrived before (Linux's `tcp_set_rcvlowat`);
+/// the end of the connection is reported at any time.
 pub fn gather(session: &ProviderSession, on: bool) {
     if let Some(stream) = session.stream() {
         set_receive_mark(descriptor(stream), if on { WORTH_A_WAKE } else { 1 });

@@ -1,4 +1,4 @@
-//! The events of one stream: what they say, and the bytes of those that go to the app.
+//! The events of one stream: their readings, and the bytes of those that go to the app.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct StreamEvents {
     /// The provider's.
     endpoint: Endpoint,
     stream: StreamReader,
-    /// Where the app speaks another dialect.
+    /// Where the app uses another dialect.
     translation: Option<Box<translate::stream::StreamTranslator>>,
     /// The app asked for the usage chunk itself.
     wants_usage: bool,
@@ -30,12 +30,12 @@ pub struct StreamEvents {
     pub out: WriteBuffer,
     /// Some event carried output.
     pub commits: bool,
-    /// The answer said that it is finished.
+    /// The answer was marked as finished.
     finished: bool,
     conclusion: Conclusion,
     /// An answer without output is handed on like any other.
     takes_hollow: bool,
-    /// The provider says of the body that it is something else than events.
+    /// The declared type of the body is not an event stream.
     odd_type: bool,
     /// Nothing that counts can follow.
     pub complete: bool,
@@ -45,13 +45,14 @@ pub struct StreamEvents {
 /// Why a stream can't go on.
 #[derive(Debug, PartialEq, Eq)]
 pub enum StreamError {
-    /// The provider said so, in this event. Its words may name the seller's account: the app gets ours.
+    /// Reported by the provider, in this event. Its text may name the seller's account: the app gets the
+    /// gateway's.
     Told(Bytes),
     /// It was seen here.
     Seen(String),
     /// The connection broke.
     Cut(String),
-    /// It ended well, and said nothing.
+    /// It ended properly without content.
     Hollow,
 }
 
@@ -108,7 +109,7 @@ impl StreamEvents {
         }
     }
 
-    /// The provider's bytes have come to their end.
+    /// The provider's body has ended.
     pub fn end(&mut self, mut watch: impl FnMut(&Reading)) {
         if !self.is_over()
             && let Some(event) = self.splitter.finish()
@@ -140,8 +141,8 @@ impl StreamEvents {
         }
     }
 
-    /// Ends an answer whose end was said, as its end marker would, which the app gets from here. Whether that is so
-    /// now, or was before.
+    /// Ends a finished answer as its end marker would, which the app gets from here. Whether it has ended,
+    /// now or before.
     pub fn conclude(&mut self) -> bool {
         if self.complete || self.broken.is_some() || !self.conclusion.holds() {
             return self.complete && self.broken.is_none();
@@ -186,7 +187,7 @@ impl StreamEvents {
         self.broken.take()
     }
 
-    /// The answer said that it is finished; more events may follow.
+    /// The answer was marked as finished; more events may follow.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
@@ -203,7 +204,7 @@ impl StreamEvents {
     fn read(&mut self, event: Event, watch: &mut impl FnMut(&Reading)) {
         let Some(data) = event.data() else {
             if self.odd_type && !is_stream_field(&event.raw) {
-                // Some say under such a type what is wrong.
+                // Some providers report errors with such a type.
                 if classify::says_error(&event.raw) {
                     self.broken.get_or_insert(StreamError::Told(event.raw));
                 } else {
@@ -227,18 +228,19 @@ impl StreamEvents {
             return;
         }
         if reading.malformed {
-            // Torn by the end of the stream, or after all that counts, it is left out; the end says the rest.
+            // An event torn by the end of the stream, or after the finished answer, is dropped; the end of
+            // the stream is handled separately.
             if event.complete && !self.finished {
                 self.fail("an event that is not JSON");
             }
             return;
         }
         self.conclusion.take(&reading);
-        // An end alone may be one of an answer that says nothing: it commits when that is known.
+        // A finish alone may belong to an empty answer: the commit waits until that is decided.
         self.commits |= reading.commits && !self.conclusion.may_be_hollow();
         self.finished |= reading.finished;
         self.complete |= reading.done;
-        // A stream of responses has no end marker: its last event is the one that says so.
+        // A stream of responses has no end marker: its last event marks the end.
         self.complete |= reading.finished && self.endpoint == Endpoint::Responses;
         let cut_off = !event.complete && !reading.done && !reading.finished;
         if cut_off {

@@ -14,9 +14,9 @@ use crate::{
 
 /// Notes who met the refusal. Of an account whose money is gone, and of a firewall that refuses everybody, the failure
 /// becomes another.
-pub fn weigh(failure: &mut Failure, lease: &KeyLease, flight: &RequestContext, now: Instant) {
-    let Some(exchange) = &flight.exchange else { return };
-    let witness = || witness(flight);
+pub fn weigh(failure: &mut Failure, lease: &KeyLease, ctx: &RequestContext, now: Instant) {
+    let Some(exchange) = &ctx.exchange else { return };
+    let witness = || witness(ctx);
     match (failure.news, failure.cause) {
         (AttemptFeedback::Doubtful, _) => lease.key().doubt(witness(), now),
         (AttemptFeedback::TooDear, _) => {
@@ -38,13 +38,13 @@ pub fn of_time(
     result: &Result<(), AttemptError>,
     news: AttemptFeedback,
     lease: &KeyLease,
-    flight: &RequestContext,
+    ctx: &RequestContext,
     now: Instant,
 ) -> AttemptFeedback {
     let is_slow = || result.as_ref().is_err_and(AttemptError::is_timeout);
     match news {
-        AttemptFeedback::Good => lease.answers(witness(flight), now),
-        AttemptFeedback::TimedOut if is_slow() && lease.is_slow_for(witness(flight), now) => {
+        AttemptFeedback::Good => lease.answers(witness(ctx), now),
+        AttemptFeedback::TimedOut if is_slow() && lease.is_slow_for(witness(ctx), now) => {
             return AttemptFeedback::None;
         }
         _ => {}
@@ -53,7 +53,7 @@ pub fn of_time(
 }
 
 /// Whose request it is.
-fn witness(flight: &RequestContext) -> u64 {
-    let license = flight.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
+fn witness(ctx: &RequestContext) -> u64 {
+    let license = ctx.exchange.as_ref().and_then(|exchange| exchange.license.as_ref());
     license.map_or(0, |license| license.id.short())
 }

@@ -16,9 +16,8 @@ use super::{
 pub const CONNECTION: &str = "connection";
 pub const FIRST_BYTE: &str = "first byte";
 
-/// Waits for something of the provider's, with an eye on the clock and, when it takes longer than a
-/// moment, on the app. While output flows, the next write shows that an app has left. When it has,
-/// `leaving` says what becomes of the wait.
+/// Waits for the provider, while watching the deadlines and, after a quarter of a second, the app. While output flows,
+/// the next write shows that an app has left. Then `leaving` decides how the wait ends.
 ///
 /// The future is pinned by the caller: taken by value it would be stored twice, and what a request
 /// stores, an open stream holds.

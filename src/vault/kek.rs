@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// Longest file that can hold a key; more is somebody else's file.
+/// Longest file that can hold a key; a larger one is not a key file.
 const MAX_FILE: u64 = 4096;
 
 /// Where a secret comes from when it is not sealed: `env:NAME` or `file:PATH`.
@@ -112,7 +112,7 @@ impl Kek {
         Self { key, id }
     }
 
-    /// 16 hexadecimal digits that name the key and tell nothing else about it.
+    /// 16 hexadecimal digits that identify the key without revealing it.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -191,7 +191,8 @@ pub(super) fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     Some(key)
 }
 
-/// By a file's mode and owner. With an ACL, the mode shows as the group's what the ACL allows to anybody.
+/// By a file's mode and owner. With an ACL, the group bits of the mode show the widest access that the ACL
+/// grants.
 fn is_private(mode: u32, owner: u32, is_credential: bool) -> bool {
     mode & 0o077 == 0 || (is_credential && owner == 0 && mode & 0o777 == 0o440)
 }
@@ -203,7 +204,8 @@ fn lies_in(path: &Path, directory: &Path) -> bool {
         && real(directory).is_some_and(|it| real(directory_of(path)) == Some(it))
 }
 
-/// Reads a file only its owner can read. All checks are on the open file, so nobody can swap it.
+/// Reads a file that only its owner can read. All checks are on the open file, so it cannot be swapped in
+/// between.
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KekError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => KekError::Missing(path.into()),

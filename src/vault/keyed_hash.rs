@@ -22,8 +22,9 @@ impl KeyedHash {
         LicenseId(self.mac(normal.as_bytes()))
     }
 
-    /// A key exactly as it was typed, but for blanks around it. Some shops tell cases apart, so a refusal
-    /// holds for one spelling only. The line feed keeps these apart from licence keys, which have none.
+    /// A key as typed, except for blanks around it. Some shops distinguish case, so a refusal applies to
+    /// one spelling only. The line feed separates these hashes from those of licence keys, which contain
+    /// none.
     pub fn spelling(&self, key: &str) -> LicenseId {
         let text = Zeroizing::new(format!("spelling\n{}", key.trim()));
         LicenseId(self.mac(text.as_bytes()))
@@ -39,12 +40,12 @@ impl KeyedHash {
         self.short(&format!("order\n{shop}\n{order}"))
     }
 
-    /// Under what it is kept that the money of an order was given back.
+    /// The key of the record that an order was refunded.
     pub fn refund(&self, order: &str) -> LicenseId {
         LicenseId(self.mac(format!("refund\n{order}").as_bytes()))
     }
 
-    /// Under what it is kept that a licence, which its new shop names so, continues another one.
+    /// The key of the record that a licence, by its reference at the new shop, continues another one.
     pub fn moved(&self, reference: &str) -> LicenseId {
         LicenseId(self.mac(format!("moved\n{reference}").as_bytes()))
     }
@@ -78,13 +79,13 @@ impl KeyedHash {
         hash.first_chunk().copied().unwrap_or_default()
     }
 
-    /// What was said in a conversation of a licence.
+    /// The content of one turn of a licence's conversation.
     pub fn turn(&self, license: &LicenseId, said: &[u8]) -> u32 {
         let mac = self.mac(&[b"turn\n", license.to_hex().as_bytes(), b"\n", said].concat());
         mac.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
     }
 
-    /// A master key, 128 bits in hex: gateways that share a store tell each other which ones rest.
+    /// A master key, 128 bits in hex: gateways that share a store use it to report keys in back-off.
     pub fn secret(&self, provider: &str, secret: &str) -> String {
         self.short(&Zeroizing::new(format!("secret\n{provider}\n{secret}")))
     }

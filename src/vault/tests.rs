@@ -354,8 +354,8 @@ fn a_rewrap_that_fails_leaves_the_file() {
     assert!(refused("vault: { kek: @new }\nvault: { kek: @old }").contains("duplicate key"));
 }
 
-/// What a killed rewrap leaves is the old file or the new one: a reader that never stops looking
-/// never sees anything else, and a temporary file left behind disturbs nobody.
+/// A killed rewrap leaves the old file or the new one: a concurrent reader never sees anything else, and a
+/// temporary file left behind has no effect.
 #[test]
 fn a_reader_never_sees_half_a_rewrap() {
     use std::sync::atomic::{AtomicBool, Ordering};

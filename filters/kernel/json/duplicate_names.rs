@@ -81,8 +81,8 @@ impl<'a> Names<'a> {
             .map(|(_, name)| name)
     }
 
-    /// Sorts the names by a hash under a random key, which nobody can make collide: a body full of
-    /// names costs hardly more time than any other.
+    /// Sorts the names by a hash under a random key, so collisions cannot be forced: a body full of names
+    /// costs hardly more time than any other.
     fn double_by_hash(self, hashes: &mut Vec<(u64, u32)>) -> Option<Name<'a>> {
         let hasher = RandomState::new();
         let hash = |index| hasher.hash_one(self.at(index).decoded().as_bytes());

@@ -108,7 +108,7 @@ impl Parser<'_> {
         self.push(tag, start, self.at)
     }
 
-    /// Steps into an array or object and tells the index of its node.
+    /// Enters an array or object; the index of its node.
     fn open(&mut self, tag: Tag, depth: usize) -> Result<usize, ParseError> {
         if depth >= MAX_DEPTH {
             return self.fail(ParseErrorKind::TooDeep);
@@ -284,8 +284,8 @@ impl Parser<'_> {
         Ok(tag)
     }
 
-    /// Goes to the next quote, backslash or control character, eight bytes at a time; tells whether
-    /// there may have been bytes beyond ASCII on the way.
+    /// Advances to the next quote, backslash or control character, eight bytes at a time; whether there may
+    /// have been bytes beyond ASCII before it.
     #[inline]
     fn skip_ordinary(&mut self) -> bool {
         const ONES: u64 = 0x0101_0101_0101_0101;

@@ -82,7 +82,7 @@ impl<'a> CountFields<'a> {
     }
 }
 
-/// The total of a usage that says nothing else.
+/// The total of a usage that contains no other count.
 pub(super) fn total_alone(usage: Value<'_>) -> Option<u64> {
     count(usage.get("total_tokens"))
 }

@@ -47,7 +47,7 @@ pub(super) fn event(name: Option<&str>, root: Value<'_>) -> Reading {
                 reading.output_millitokens = if sound { Estimate::default() } else { text(delta) };
             }
         }
-        // What `.done` events say was said in pieces before.
+        // `.done` events repeat what was sent in pieces before.
         _ => {}
     }
     reading.commits &= !reading.failed;

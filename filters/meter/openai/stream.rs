@@ -1,9 +1,8 @@
 //! One chat stream, read with a memory.
 //!
-//! The chunks of a stream are the same text over and over; only the words in the middle change. Once
-//! such a chunk was parsed, another that begins and ends with the same bytes and has a plain string
-//! between them is the same JSON with another string in that place: it says the same, and need not
-//! be parsed. Anything else is.
+//! The chunks of a stream repeat the same text; only the words in the middle change. Once such a chunk was
+//! parsed, another one that begins and ends with the same bytes and has a plain string between them is the
+//! same JSON with another string in that place, and need not be parsed. Any other chunk is.
 
 use super::chat_event;
 use crate::{
@@ -11,8 +10,8 @@ use crate::{
     meter::{Output, Reading, estimate},
 };
 
-/// Chunks in a row that were like no other; after that the stream is one whose chunks differ (by
-/// OpenAI's padding, say), and learning more shapes would cost and gain nothing.
+/// Consecutive chunks without a known shape after which the stream counts as one whose chunks differ (by
+/// OpenAI's padding, say): learning more shapes would only cost time.
 const MISSES: u8 = 8;
 
 #[derive(Debug, Default)]
@@ -55,7 +54,7 @@ fn said(words: &str) -> Reading {
 }
 
 impl Shape {
-    /// The shape of a chunk whose one choice says something, if that is all it says.
+    /// The shape of a chunk that contains the text of a single choice and nothing else.
     fn of(data: &[u8], reading: &Reading) -> Option<Self> {
         let mut reader = Reader::lenient();
         let root = reader.parse(data).ok()?;

@@ -19,7 +19,7 @@ fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(folder.join(name)).unwrap()
 }
 
-/// What the whole stream said, folded as the meter folds it.
+/// The readings of a whole stream, folded as the meter folds them.
 #[derive(Debug, Default, Clone, PartialEq)]
 struct Seen {
     usage: Option<Usage>,

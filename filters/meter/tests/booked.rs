@@ -1,4 +1,4 @@
-//! What is booked is near what was billed, wherever the counts of an answer stand.
+//! What is counted is close to what was billed, wherever an answer reports its counts.
 
 use std::time::Instant;
 

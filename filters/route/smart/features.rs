@@ -41,7 +41,7 @@ pub fn evidence(text: &str, limit: usize) -> f32 {
 }
 
 impl Features {
-    /// Counts, and tells the bucket of each term.
+    /// Counts, and calls `term` with the bucket of each term.
     pub fn read(text: &str, limit: usize, term: impl FnMut(usize)) -> Self {
         let (head, tail) = windows(text, limit.min(READ));
         let mut signals = Self::default();

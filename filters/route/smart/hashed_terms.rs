@@ -39,7 +39,7 @@ fn mix(value: u64) -> u64 {
     mixed ^ (mixed >> 32)
 }
 
-/// Tells the bucket of each term of a folded text.
+/// Calls `each` with the bucket of each term of a folded text.
 pub fn each(folded: &str, each: impl FnMut(usize)) {
     let mut terms = Terms::new(each);
     folded.chars().for_each(|character| terms.push(character));
@@ -95,7 +95,7 @@ impl<F: FnMut(usize)> Terms<F> {
         if self.unspaced {
             self.end_of_word();
         }
-        // What a number is like says more than which it is.
+        // That it is a number matters more than which one.
         let character = if character.is_ascii_digit() {
             self.digits += 1;
             if self.digits > DIGITS {

@@ -1,4 +1,4 @@
-//! Which telling words a text holds.
+//! Finds the keywords in a text.
 //!
 //! Case, accents and punctuation don't count: text and words are folded alike (see [`fold`]). The
 //! languages share one table: what an app's user writes in is not known, and few words mean opposite
@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use super::languages::LANGUAGES;
 
-/// What a word says about a request.
+/// What a keyword indicates about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeywordClass {
     /// Asks for reasoning: why, prove, compare, plan.

@@ -1,5 +1,5 @@
-//! Words that tell hard requests from easy ones, in ten languages. A word ends in `*` where any ending may
-//! follow; one that ends in kana or an ideograph always may.
+//! Words that distinguish hard requests from easy ones, in ten languages. A word ends in `*` where any
+//! ending may follow; for one that ends in kana or an ideograph that always holds.
 
 /// Words of one language, by class, separated by `|`.
 pub struct Language {

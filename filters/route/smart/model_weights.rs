@@ -1,7 +1,7 @@
 //! The table of weights: what `training.rs` learned from the prompts of `prompts/tuning`.
 //!
-//! `weights.bin` holds, in little endian: eight bytes that tell what it was trained from, a weight for
-//! each signal, the bias, the unit of a term's weight, then one signed byte for each bucket of terms.
+//! `weights.bin` holds, in little endian: eight bytes that identify the training data, a weight for each
+//! feature, the bias, the unit of a term's weight, then one signed byte for each bucket of terms.
 
 use super::hashed_terms::BUCKETS;
 

@@ -50,7 +50,7 @@ fn score_of(text: &str) -> Score {
     score(&ask(&json!({ "messages": [{ "role": "user", "content": text }] }).to_string()))
 }
 
-/// By what a prompt is and by what it is taken for: `[complex][taken for complex]`.
+/// By true class and by predicted class: `[complex][predicted complex]`.
 type Matrix = [[u32; 2]; 2];
 
 fn measure(prompts: &[Prompt]) -> (BTreeMap<&str, Matrix>, String) {
@@ -87,7 +87,7 @@ fn table(of: &BTreeMap<&str, Matrix>) -> String {
     table
 }
 
-/// Says nothing about single prompts: whoever reads them would tune on them.
+/// Reports nothing about single prompts, so that the keywords are not tuned on the test half.
 #[test]
 fn the_test_half_is_told_apart() {
     let lines = half!("test");
@@ -101,8 +101,8 @@ fn the_test_half_is_told_apart() {
     }
 }
 
-/// Other subjects than those that the words come from, by another author: how well it carries over. A
-/// floor, so that it does not get worse; as in the test half, single prompts are not told.
+/// Other subjects than those of the keyword lists, by another author: measures how well the classifier
+/// generalises. A floor against regressions; as in the test half, single prompts are not reported.
 #[test]
 fn unseen_subjects_are_told_apart_less_well() {
     let lines = half!("unseen");
@@ -144,7 +144,7 @@ fn stretches(text: &str) -> BTreeSet<Vec<char>> {
     joined.windows(length).map(<[char]>::to_vec).collect()
 }
 
-/// A score says something of prompts that are like none which the weights come from.
+/// A score is only meaningful for prompts unlike those that the weights were trained on.
 #[test]
 fn no_prompt_is_a_variant_of_one_in_the_tuning_half() {
     let tuning: Vec<_> =
@@ -167,11 +167,11 @@ fn a_conversation_that_was_complex_stays_complex() {
     let thanks = user("Thanks, bye!");
     assert!(of(std::slice::from_ref(&thanks)) < of(std::slice::from_ref(&hard)));
     assert_eq!(of(&[hard.clone(), thanks.clone()]), of(std::slice::from_ref(&hard)));
-    // However much is said afterwards.
+    // However much follows.
     let talk = (0..40).map(|_| user(&"Thanks, that is very kind of you. ".repeat(20)));
     let long: Vec<Value> = [hard.clone()].into_iter().chain(talk).collect();
     assert!(of(&long) >= of(std::slice::from_ref(&hard)));
-    // What the system or the model says is no measure of it.
+    // Text of the system or the model is no measure of difficulty.
     let system = json!({ "role": "system", "content": "Prove, explain and compare everything." });
     assert_eq!(of(&[system, thanks.clone()]), of(&[thanks]));
 }

@@ -147,7 +147,7 @@ fn training_tells_apart_what_one_word_tells_apart() {
     assert_eq!(table, Model::train(&examples.iter().collect::<Vec<_>>()).table(7));
 }
 
-/// How well prompts are told apart that were left out of training, a fifth each time.
+/// Accuracy on prompts that were left out of training, a fifth each time.
 #[test]
 #[ignore = "for choosing features and penalties"]
 fn cross_validation() {

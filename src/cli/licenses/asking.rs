@@ -1,4 +1,4 @@
-//! How an order about a licence is put together, and who is asked.
+//! Builds a request about a licence, and chooses between the admin listener and the store.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 

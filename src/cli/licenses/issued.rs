@@ -16,7 +16,7 @@ use crate::{
     license_admin::{ApiResponse, LicenseCommand, issued::command::IssuedCommand},
 };
 
-/// Licences that are asked for at one time.
+/// Licences requested per page.
 const PAGE: u64 = 5_000;
 
 #[derive(Debug, Clone, Args)]

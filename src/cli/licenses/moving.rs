@@ -55,7 +55,7 @@ pub struct MoveArgs {
     pub json: bool,
 }
 
-/// The moment a day begins, or any moment of RFC 3339.
+/// The start of a day, or any RFC 3339 timestamp.
 fn day(text: &str) -> Result<String, String> {
     let moment = if text.contains('T') { text.to_owned() } else { format!("{text}T00:00:00Z") };
     match crate::shops::license::moment(&moment) {

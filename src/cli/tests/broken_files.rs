@@ -1,5 +1,6 @@
-//! Ninety-two files with a mistake, as people make them, and what `check` says of each on the terminal: the texts stand in
-//! `broken_files.txt` beside this file. `SNAPSHOT_WRITE=1` writes it anew, to be read before it is kept.
+//! Ninety-two files with a common mistake each, and the output of `check` for each of them on the terminal:
+//! the texts are in `broken_files.txt` beside this file. `SNAPSHOT_WRITE=1` rewrites it, to be reviewed
+//! before it is committed.
 
 use std::{env, fmt::Write as _, os::unix::fs::PermissionsExt};
 

@@ -9,7 +9,7 @@ use crate::config::{
     yaml::{MapEntry, Node, NodeKind},
 };
 
-/// Sources whose licences say themselves which plan they are of.
+/// Sources whose licences name their plan themselves.
 const WITH_OWN_PLANS: [&str; 4] = ["signed", "http", "issued", "keygen"];
 
 pub fn warn(

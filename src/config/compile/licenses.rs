@@ -41,7 +41,7 @@ pub fn plans(
     for entry in root.node("plans").map(Node::entries).unwrap_or_default() {
         let view = FieldReader::item(&entry.value, shape, format!("plans.{}", entry.key));
         let plan = plan(&entry.key, &view, &known, buy_url, report);
-        // One that is there, but not readable, is told of already.
+        // If set but unreadable, it was reported before.
         let is_bounded =
             ["tokens", "max_input_tokens"].iter().any(|name| view.node(name).is_some());
         if plan.messages.is_some() && !is_bounded {
@@ -210,7 +210,7 @@ pub fn licenses(
             sources.extend(account.map(|account| LicenseSource::Shop(Arc::new(account))));
         }
     }
-    // Shops could still let somebody in; an empty list alone is a mistake that locks all out.
+    // Shops could still accept keys; an empty list alone is a mistake that refuses every licence.
     let all_static = list.iter().all(|source| source.get("static").is_some());
     if all_static && !list.is_empty() && lines.is_empty() {
         let message = "no licence key in any source: every request would be refused";

@@ -21,7 +21,7 @@ pub fn compile(view: &FieldReader<'_>, model: &mut Model, report: &mut Diagnosti
     }
 }
 
-/// How a target of the model counts: what the model says goes before what is known of its name.
+/// How a target of the model counts: its settings take precedence over what is known of its name.
 fn counting(view: &FieldReader<'_>, target: &Target) -> Counting {
     let images = view.text("image_tokens").and_then(|text| scalars::image_tokens(text).ok());
     let default = target.counting;

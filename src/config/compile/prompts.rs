@@ -48,7 +48,7 @@ pub fn compile(
     prompts
 }
 
-/// The prompts that a plan opens, by name; unknown names are told of by [`compile`].
+/// The prompts that a plan allows, by name; unknown names are reported by [`compile`].
 pub fn opened(plan: &FieldReader<'_>, report: &mut Diagnostics) -> ModelSet {
     let names = plan.texts("prompts");
     let is_node = |name: &str| plan.node(name).is_some();

@@ -157,7 +157,7 @@ fn needs_key(base: &BaseUrl) -> bool {
     !(base.stand_in || base.allow_private || loopback)
 }
 
-/// The key of a provider that needs none: what it sends means nothing to anybody.
+/// The key of a provider that needs none: the value has no meaning.
 fn keyless(provider: &str) -> KeySettings {
     let id: Arc<str> = format!("{provider}-1").into();
     KeySettings {

@@ -101,7 +101,7 @@ fn is_smart_or_alias(entry: &MapEntry, entries: &[MapEntry]) -> bool {
     is_smart(&meant.unwrap_or(entry).value)
 }
 
-/// Plans that open a smart model but neither of its tiers: nobody could use it.
+/// Plans that allow a smart model but neither of its tiers, which makes it unusable.
 pub fn check_plans(
     root: &FieldReader<'_>,
     plans: &[Arc<Plan>],

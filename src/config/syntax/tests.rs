@@ -1,4 +1,4 @@
-//! Typing errors, and what is said of them: each file is the start of one, and what stands in it.
+//! Typing errors and the messages for them: each file begins with the error and contains it.
 
 use crate::config::yaml;
 

@@ -1,4 +1,4 @@
-//! One mistake a file, and the line that tells it.
+//! One mistake in each file, and its message.
 
 use super::{edited, problems, with};
 

@@ -10,9 +10,9 @@ use gatekeeper_filters::kernel::{
 
 use super::write::JsonWriter;
 
-/// The user's turn before an assistant that speaks first. It must not be blank.
+/// The user's turn before an assistant's first message. It must not be blank.
 const OPENING: &str = ".";
-/// The user's turn after an assistant that speaks last: newer models don't go on from its words.
+/// The user's turn after an assistant's last message: newer models do not continue it.
 const GO_ON: &str = "Go on.";
 
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    /// A turn says something; what else the same side says belongs to it.
+    /// Adds a message; consecutive messages of one role are merged.
     fn turn(
         &mut self,
         role: &'static str,
@@ -206,7 +206,7 @@ fn strip_scheme<'u>(url: &'u str, scheme: &str) -> Option<&'u str> {
     head.eq_ignore_ascii_case(scheme).then(|| &url[scheme.len()..])
 }
 
-/// What the assistant said, and the calls it made.
+/// The assistant's text and its tool calls.
 fn assistant<'a>(
     message: &Value<'a>,
     mut content: Vec<ContentBlock<'a>>,

@@ -226,7 +226,7 @@ fn write_tool(json: &mut JsonWriter, function: &Value<'_>, name: &str) {
     json.raw("}");
 }
 
-/// A schema of an object must say so; OpenAI takes that for understood.
+/// The schema of an object must state its type; OpenAI implies it.
 fn write_schema(json: &mut JsonWriter, schema: Option<Value<'_>>) {
     if let Some(typed) = schema.filter(|schema| schema.get("type").is_some()) {
         json.raw(typed.raw());

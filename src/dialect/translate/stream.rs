@@ -99,7 +99,7 @@ impl ChunkWriter {
         }
     }
 
-    /// The first chunk, which says nothing yet.
+    /// The first chunk, without content.
     fn begin(&mut self, message: Option<Value<'_>>, json: &mut JsonWriter) {
         if !self.head.is_empty() {
             return;

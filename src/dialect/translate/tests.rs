@@ -1,4 +1,4 @@
-//! What an app says comes to Anthropic, and what Anthropic says to the app.
+//! Requests translated to Anthropic's API, and answers translated back.
 
 mod answers;
 mod request;

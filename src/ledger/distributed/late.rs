@@ -1,4 +1,4 @@
-//! Messages of ids of which the store says only after their requests ended who pays them.
+//! Messages of ids whose payer the store decides only after their requests have ended.
 
 use gatekeeper_filters::kernel::{About, Charge, Demand, Denied, LicenseId, UnixMs};
 
@@ -26,67 +26,67 @@ fn message(license: LicenseId, taken: UnixMs, about: &About) -> Demand {
 }
 
 impl DistributedLedger {
-    /// Writes into the own book that a request of a group pays the message that it thought another one
-    /// pays, and has the store told.
+    /// Charges a request of a group in the local accounts with the message that another one was expected
+    /// to pay, and queues the sync.
     pub(super) fn charge_late(&self, license: LicenseId, ended: &EndedReservation) {
         let message = message(license, ended.taken, &ended.about);
-        self.holds.settle_late(&license, ended, || {
-            if let Ok(booked) = self.local.book.reserve(&message, &self.local.journal) {
-                self.local.book.settle(booked.hold, Charge::vanished(0), &self.local.journal);
+        self.reservations.settle_late(&license, ended, || {
+            if let Ok(reserved) = self.local.accounts.reserve(&message, &self.local.journal) {
+                self.local.accounts.settle(reserved.hold, Charge::vanished(0), &self.local.journal);
             }
         });
-        let _ = self.said.send(SyncMessage::Settled { license });
+        let _ = self.sync_queue.send(SyncMessage::Settled { license });
     }
 
-    /// Writes a grant without the store into the own book: its hold there, and where it has an id that of
-    /// its message, which counts until the store says whether it was paid before.
-    pub(super) fn book_leased(
+    /// Writes a grant made in an outage into the local accounts: its hold there and, if the request has an
+    /// id, the hold of its message, which counts until the store decides whether it was paid before.
+    pub(super) fn journal_allowance_use(
         &self,
         demand: &Demand,
-        leased: AllowanceUse,
+        used: AllowanceUse,
     ) -> Result<(u64, Option<u64>), Denied> {
-        let (book, journal) = (&self.local.book, &self.local.journal);
+        let (accounts, journal) = (&self.local.accounts, &self.local.journal);
         let unlimited = Demand {
             messages: None,
             tokens: None,
-            output: leased.output,
+            output: used.output,
             message_id: None,
             ..demand.clone()
         };
         if demand.message_id.is_none() {
-            return Ok((book.reserve(&unlimited, journal)?.hold, None));
+            return Ok((accounts.reserve(&unlimited, journal)?.hold, None));
         }
-        let booked = book.reserve_covered(&unlimited, journal)?.hold;
-        match book.reserve(&message(demand.license, demand.now, &demand.about), journal) {
-            Ok(message) => Ok((booked, Some(message.hold))),
+        let local_hold = accounts.reserve_covered(&unlimited, journal)?.hold;
+        match accounts.reserve(&message(demand.license, demand.now, &demand.about), journal) {
+            Ok(message) => Ok((local_hold, Some(message.hold))),
             Err(denied) => {
-                book.settle(booked, Charge::NOTHING, journal);
+                accounts.settle(local_hold, Charge::NOTHING, journal);
                 Err(denied)
             }
         }
     }
 
-    /// The store has said whether a request that ended pays a message after all.
-    pub(super) fn decided(&self, license: LicenseId, ended: &EndedReservation, owes: bool) {
-        let (book, journal) = (&self.local.book, &self.local.journal);
+    /// Applies the decision of the store whether a request that ended pays a message after all.
+    pub(super) fn apply_decision(&self, license: LicenseId, ended: &EndedReservation, owes: bool) {
+        let (accounts, journal) = (&self.local.accounts, &self.local.journal);
         match ended.message {
             Some(message) if owes => {
                 let charge = Charge { about: Some(ended.about.clone()), ..Charge::vanished(0) };
-                let settle = || book.settle(message, charge, journal);
-                self.holds.settle_late(&license, ended, settle);
-                let _ = self.said.send(SyncMessage::Settled { license });
+                let settle = || accounts.settle(message, charge, journal);
+                self.reservations.settle_late(&license, ended, settle);
+                let _ = self.sync_queue.send(SyncMessage::Settled { license });
             }
-            Some(message) => book.settle(message, Charge::NOTHING, journal),
+            Some(message) => accounts.settle(message, Charge::NOTHING, journal),
             None if owes => self.charge_late(license, ended),
             None => {}
         }
     }
 
-    /// Charges the messages of which the store has yet to say who pays them: another process can't be told.
+    /// Charges the messages that the store has not decided on yet: the hand-over does not carry them.
     pub(super) fn charge_undecided(&self) {
-        let (book, journal) = (&self.local.book, &self.local.journal);
-        for message in self.holds.take_undecided() {
-            book.settle(message, Charge::vanished(0), journal);
+        let (accounts, journal) = (&self.local.accounts, &self.local.journal);
+        for message in self.reservations.take_undecided() {
+            accounts.settle(message, Charge::vanished(0), journal);
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct OpenReservations {
 
 #[derive(Default)]
 struct Shard {
-    /// By hold: which licence a request is of; `None` while the store is asked, or is to cancel it.
+    /// By hold: the licence of a request; `None` while the store decides on it, or is to cancel it.
     requests: FxHashMap<u64, (LicenseId, Option<OpenReservation>)>,
     licenses: FxHashMap<LicenseId, LicenseState>,
 }
@@ -35,9 +35,10 @@ struct Shard {
 /// A granted request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OpenReservation {
-    /// Its hold in this gateway's own book.
-    pub booked: u64,
-    /// That of its message, which may be paid already: it has an id, and was granted without the store.
+    /// Its hold in the local accounts.
+    #[serde(rename = "booked")]
+    pub local_hold: u64,
+    /// The hold of its message, which may be paid already: it has an id and was granted in an outage.
     #[serde(default)]
     pub message: Option<u64>,
     pub input: u64,
@@ -47,94 +48,95 @@ pub struct OpenReservation {
     /// before.
     #[serde(with = "gatekeeper_filters::kernel::text")]
     pub group: Option<OpenMessage>,
-    /// It stands on a message of its own: it has no id, or is the first of its group.
+    /// It is charged a message of its own: it has no id, or is the first of its group.
     pub pays: bool,
-    /// Granted without the store.
-    pub leased: Option<AllowanceUse>,
-    /// When the store last heard of it.
+    /// What it took from the outage allowance, if it was granted without the store.
+    #[serde(rename = "leased")]
+    pub allowance: Option<AllowanceUse>,
+    /// When it was last listed in the store.
     #[serde(skip, default = "Instant::now")]
-    pub told: Instant,
+    pub renewed_at: Instant,
 }
 
-/// Requests that share a message, by the end of their key on the store.
+/// Names a group of requests that share a message: the end of its key in the store.
 pub type OpenMessage = Arc<str>;
 
-/// A settled request of which the store has yet to be told.
+/// A settled request that the store still lists as open.
 #[derive(Debug, Clone)]
 pub struct EndedReservation {
     pub hold: u64,
-    /// When it was taken.
+    /// When it was granted.
     pub taken: UnixMs,
-    /// The row that it counts in.
+    /// The usage row that it counts in.
     pub about: About,
-    /// What it leaves, and how.
-    pub group: Option<(OpenMessage, Remaining)>,
+    /// Its group, and what it settles of the shared message.
+    pub group: Option<(OpenMessage, MessageSettlement)>,
     /// As [`OpenReservation::message`].
     pub message: Option<u64>,
 }
 
-/// How a request leaves its group; the numbers are those of account.lua.
+/// What a request that ends means for the message of its group; the numbers are those of account.lua.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remaining {
-    /// It costs no message.
+pub enum MessageSettlement {
+    /// It is not charged a message.
     Free = 0,
-    /// It costs the message of the group, which another one pays.
-    Costs = 1,
+    /// It is charged the message of the group, which another request pays.
+    Charged = 1,
     /// It has paid the message of the group.
     Paid = 2,
-    /// It costs the message of the group, of which the store never heard that it is in it.
-    CostsUnheard = 4,
+    /// It is charged the message of the group, and the store does not know that it belongs to the group.
+    ChargedUnregistered = 4,
 }
 
-/// What is remembered of a licence.
+/// What this gateway knows of a licence.
 #[derive(Default)]
 pub struct LicenseState {
-    pub seen: Option<LastStoreState>,
-    pub lease: Option<OutageAllowance>,
-    /// The lease changed since it was last kept.
-    pub leased: bool,
-    /// The store has heard of it from this process.
-    pub spoken: bool,
+    pub last_state: Option<LastStoreState>,
+    pub allowance: Option<OutageAllowance>,
+    /// The allowance changed since it was last saved.
+    pub allowance_changed: bool,
+    /// The store has an entry of this process.
+    pub is_known: bool,
     holds: FxHashSet<u64>,
-    /// Settled requests of which the store has yet to be told.
+    /// Settled requests not yet sent to the store.
     ended: Vec<EndedReservation>,
-    /// How many settled requests the store has not heard of: `ended`, and those on their way.
-    untold: usize,
+    /// Settled requests that the store has not confirmed: `ended`, and those under way.
+    unsynced: usize,
 }
 
-/// What is open, for another process.
+/// All open requests, for the hand-over to another process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ReservationsState {
-    /// Numbers below it were given out.
+    /// The lowest number not yet assigned.
     pub next: u64,
     pub open: Vec<(u64, LicenseId, OpenReservation)>,
-    /// What the store said last of each licence.
+    /// The last state of each licence in the store.
     pub seen: Vec<(LicenseId, LastStoreState)>,
 }
 
-/// What the store has not heard of a licence.
+/// The settlements of a licence that the store does not have yet.
 pub struct UnsyncedSettlements {
     pub contribution: LocalShare,
-    /// Requests that the contribution has in it, and the store as open.
+    /// Requests that the contribution includes and the store lists as open.
     pub ended: Vec<EndedReservation>,
     pub has_spoken: bool,
 }
 
-/// All that is open of a licence, and what was settled by then.
+/// Everything this gateway has to report of a licence: open requests and settled totals.
 pub struct FullState {
     pub contribution: LocalShare,
     pub open: Vec<(u64, OpenReservation)>,
-    /// The store is being asked, or is to cancel them.
+    /// The store is deciding on them, or is to cancel them.
     pub pending: Vec<u64>,
-    /// Settled requests that the store may have as open.
+    /// Settled requests that the store may list as open.
     pub ended: Vec<EndedReservation>,
-    /// Later requests are not among them.
+    /// Requests with this number or a higher one are not included.
     pub horizon: u64,
     pub has_spoken: bool,
 }
 
 impl Shard {
-    /// What is remembered of the licence of a request that was there until now.
+    /// Removes a request; the state of its licence.
     fn remove(&mut self, hold: u64) -> Option<&mut LicenseState> {
         let (license, _) = self.requests.remove(&hold)?;
         let local = self.licenses.get_mut(&license)?;
@@ -152,8 +154,8 @@ impl OpenReservations {
         &self.shards[index(license)]
     }
 
-    /// Everything that is open, which is nowhere here from now on.
-    pub fn give(&self) -> ReservationsState {
+    /// Removes and returns everything that is open.
+    pub fn export(&self) -> ReservationsState {
         let mut held =
             ReservationsState { next: self.next.load(Relaxed), ..ReservationsState::default() };
         for shard in &self.shards {
@@ -163,17 +165,17 @@ impl OpenReservations {
             }
             for (license, local) in &mut shard.licenses {
                 local.holds.clear();
-                held.seen.extend(local.seen.map(|seen| (*license, seen)));
+                held.seen.extend(local.last_state.map(|last| (*license, last)));
             }
         }
         held
     }
 
-    /// What was open elsewhere. Nothing was asked for before here.
+    /// Takes over what was open in another process, before this one grants anything.
     pub fn adopt(&self, held: ReservationsState) {
         self.next.fetch_max(held.next, Relaxed);
-        for (license, seen) in held.seen {
-            self.with(&license, |local| local.seen = Some(seen));
+        for (license, last) in held.seen {
+            self.with(&license, |local| local.last_state = Some(last));
         }
         for (hold, license, open) in held.open {
             let mut shard = self.shard(&license).lock();
@@ -182,20 +184,20 @@ impl OpenReservations {
         }
     }
 
-    /// A request that the store will be asked about.
+    /// Registers a request that the store is about to decide on; its hold.
     pub fn begin(&self, license: &LicenseId) -> u64 {
         let mut shard = self.shard(license).lock();
-        // Numbered under the lock, so that a list and its horizon belong together.
+        // Numbered under the lock, so that a full state and its horizon are consistent.
         let hold = (self.next.fetch_add(1, Relaxed) << SHARD_BITS) | index(license) as u64;
         shard.requests.insert(hold, (*license, None));
         shard.licenses.entry(*license).or_default().holds.insert(hold);
         hold
     }
 
-    /// Whether the store has heard of a licence, and whether it has still to hear of something settled.
-    pub fn heard(&self, license: &LicenseId) -> (bool, bool) {
+    /// Whether the store knows a licence from this process, and whether settlements of it are unsynced.
+    pub fn sync_state(&self, license: &LicenseId) -> (bool, bool) {
         let shard = self.shard(license).lock();
-        shard.licenses.get(license).map_or((false, false), |l| (l.spoken, l.untold > 0))
+        shard.licenses.get(license).map_or((false, false), |l| (l.is_known, l.unsynced > 0))
     }
 
     pub fn open(&self, hold: u64, open: OpenReservation) {
@@ -205,34 +207,34 @@ impl OpenReservations {
         }
     }
 
-    /// The store was asked for nothing, or in vain, or has cancelled it.
+    /// Removes a request that the store was not asked about, has refused or has cancelled.
     pub fn end(&self, hold: u64) {
         self.shards[hold as usize % SHARDS].lock().remove(hold);
     }
 
-    /// `charge` writes into the own book what a granted request costs, and says how it leaves its
-    /// group; the request is over. To [`OpenReservations::news`] and [`OpenReservations::list`] both happen at once, so that
-    /// the store never counts a request as open and as settled. `None` when it was over before.
+    /// Ends a granted request: `charge` settles it in the local accounts and says what that means for its
+    /// group. Atomic to [`OpenReservations::take_unsynced`] and [`OpenReservations::full_state`], so that
+    /// the store never counts a request both as open and as settled. `None` if it had ended before.
     pub fn settle(
         &self,
         hold: u64,
         about: About,
-        charge: impl FnOnce(&OpenReservation) -> Remaining,
+        charge: impl FnOnce(&OpenReservation) -> MessageSettlement,
     ) -> Option<(LicenseId, OpenReservation)> {
         let mut shard = self.shards[hold as usize % SHARDS].lock();
         let (license, open) = shard.requests.get_mut(&hold)?;
         let (license, open) = (*license, open.take()?);
-        let left = charge(&open);
+        let settlement = charge(&open);
         let local = shard.remove(hold)?;
-        let group = open.group.clone().map(|group| (group, left));
+        let group = open.group.clone().map(|group| (group, settlement));
         let (taken, message) = (open.taken, open.message);
         local.ended.push(EndedReservation { hold, taken, about, group, message });
-        local.untold += 1;
+        local.unsynced += 1;
         Some((license, open))
     }
 
-    /// The store has decided that a settled request pays the message of its group after all. `charge`
-    /// writes it into the own book.
+    /// The store has decided that a settled request pays the message of its group after all: `charge`
+    /// settles that in the local accounts.
     pub fn settle_late(
         &self,
         license: &LicenseId,
@@ -242,59 +244,58 @@ impl OpenReservations {
         self.with(license, |local| {
             charge();
             local.ended.push(EndedReservation { group: None, message: None, ..ended.clone() });
-            local.untold += 1;
+            local.unsynced += 1;
         });
     }
 
-    /// What the store has not heard of a licence; `None` when that is nothing, or on its way.
-    pub fn news(
+    /// Takes the settlements of a licence not yet sent; `None` if there are none.
+    pub fn take_unsynced(
         &self,
         license: &LicenseId,
         contribution: impl FnOnce() -> LocalShare,
     ) -> Option<UnsyncedSettlements> {
         self.with(license, |local| {
             let ended = std::mem::take(&mut local.ended);
-            let has_spoken = local.spoken;
+            let is_known = local.is_known;
             (!ended.is_empty()).then(|| UnsyncedSettlements {
                 contribution: contribution(),
                 ended,
-                has_spoken,
+                has_spoken: is_known,
             })
         })
     }
 
-    /// The store was told of settled requests of a licence; whether it took that. If not, it is told
-    /// again.
-    pub fn told(&self, license: &LicenseId, ended: Vec<EndedReservation>, took: bool) {
+    /// Records whether the store has applied these settlements; if not, they are queued again.
+    pub fn mark_synced(&self, license: &LicenseId, ended: Vec<EndedReservation>, is_applied: bool) {
         self.with(license, |local| {
-            if took {
-                local.untold = local.untold.saturating_sub(ended.len());
-                local.spoken = true;
+            if is_applied {
+                local.unsynced = local.unsynced.saturating_sub(ended.len());
+                local.is_known = true;
             } else {
                 local.ended.splice(0..0, ended);
             }
         });
     }
 
-    /// Whether the store has still to hear of something settled.
-    pub fn is_untold(&self, license: &LicenseId) -> bool {
+    /// Whether the store lacks settlements of a licence.
+    pub fn has_unsynced(&self, license: &LicenseId) -> bool {
         let shard = self.shard(license).lock();
-        shard.licenses.get(license).is_some_and(|local| local.untold > 0)
+        shard.licenses.get(license).is_some_and(|local| local.unsynced > 0)
     }
 
     pub fn with<T>(&self, license: &LicenseId, change: impl FnOnce(&mut LicenseState) -> T) -> T {
         change(self.shard(license).lock().licenses.entry(*license).or_default())
     }
 
-    /// What is open of a licence. The store hears of it now.
-    pub fn list(
+    /// The full state of a licence, to be sent now: its open requests count as renewed.
+    pub fn full_state(
         &self,
         license: &LicenseId,
         contribution: impl FnOnce() -> LocalShare,
     ) -> FullState {
         let mut shard = self.shard(license).lock();
         let shard = &mut *shard;
-        let mut listed = FullState {
+        let mut state = FullState {
             contribution: contribution(),
             open: Vec::new(),
             pending: Vec::new(),
@@ -302,29 +303,29 @@ impl OpenReservations {
             horizon: self.next.load(Relaxed) << SHARD_BITS,
             has_spoken: false,
         };
-        let Some(local) = shard.licenses.get_mut(license) else { return listed };
-        listed.has_spoken = local.spoken;
-        listed.ended = std::mem::take(&mut local.ended);
+        let Some(local) = shard.licenses.get_mut(license) else { return state };
+        state.has_spoken = local.is_known;
+        state.ended = std::mem::take(&mut local.ended);
         let now = Instant::now();
         for hold in &local.holds {
             match shard.requests.get_mut(hold) {
                 Some((_, Some(open))) => {
-                    open.told = now;
-                    listed.open.push((*hold, open.clone()));
+                    open.renewed_at = now;
+                    state.open.push((*hold, open.clone()));
                 }
-                Some((_, None)) => listed.pending.push(*hold),
+                Some((_, None)) => state.pending.push(*hold),
                 None => {}
             }
         }
-        listed
+        state
     }
 
-    /// Licences with a request that the store has not heard of for `age`.
-    pub fn untold_for(&self, age: Duration) -> Vec<LicenseId> {
+    /// Licences with an open request that was not renewed for `age`.
+    pub fn not_renewed_for(&self, age: Duration) -> Vec<LicenseId> {
         let mut licenses = FxHashSet::default();
         for shard in &self.shards {
             let shard = shard.lock();
-            let old = |open: &OpenReservation| open.told.elapsed() >= age;
+            let old = |open: &OpenReservation| open.renewed_at.elapsed() >= age;
             let requests = shard.requests.values();
             licenses.extend(
                 requests.filter(|(_, open)| open.as_ref().is_some_and(old)).map(|(id, _)| *id),
@@ -333,27 +334,27 @@ impl OpenReservations {
         licenses.into_iter().collect()
     }
 
-    /// Leases that changed since the last call.
-    pub fn take_leases(&self) -> Vec<(LicenseId, OutageAllowance)> {
-        let mut leases = Vec::new();
+    /// Allowances that changed since the last call.
+    pub fn take_changed_allowances(&self) -> Vec<(LicenseId, OutageAllowance)> {
+        let mut changed = Vec::new();
         for shard in &self.shards {
             for (license, local) in &mut shard.lock().licenses {
-                if std::mem::take(&mut local.leased) {
-                    leases.extend(local.lease.map(|lease| (*license, lease)));
+                if std::mem::take(&mut local.allowance_changed) {
+                    changed.extend(local.allowance.map(|allowance| (*license, allowance)));
                 }
             }
         }
-        leases
+        changed
     }
 
-    /// The store may have lost everything.
-    pub fn forget_spoken(&self) {
+    /// Marks every licence as unknown to the store, which may have lost everything.
+    pub fn forget_store_knowledge(&self) {
         for shard in &self.shards {
-            shard.lock().licenses.values_mut().for_each(|local| local.spoken = false);
+            shard.lock().licenses.values_mut().for_each(|local| local.is_known = false);
         }
     }
 
-    /// The holds of messages of which the store has yet to say who pays them; no request is open.
+    /// The holds of messages that the store has not decided on yet, at a time when no request is open.
     pub fn take_undecided(&self) -> Vec<u64> {
         let mut messages = Vec::new();
         for shard in &self.shards {
@@ -364,12 +365,12 @@ impl OpenReservations {
         messages
     }
 
-    /// Forgets licences that nobody used for a day.
+    /// Removes licences without a request for a day.
     pub fn sweep(&self, now: UnixMs) {
         for shard in &self.shards {
             shard.lock().licenses.retain(|_, local| {
-                let known = local.seen.is_some_and(|seen| !seen.is_old(now));
-                known || local.lease.is_some() || !local.holds.is_empty() || local.untold > 0
+                let known = local.last_state.is_some_and(|seen| !seen.is_old(now));
+                known || local.allowance.is_some() || !local.holds.is_empty() || local.unsynced > 0
             });
         }
     }
@@ -387,61 +388,61 @@ mod tests {
 
     fn open() -> OpenReservation {
         OpenReservation {
-            booked: 0,
+            local_hold: 0,
             message: None,
             input: 1,
             tokens: 2,
             taken: UnixMs(0),
             group: None,
             pays: true,
-            leased: None,
-            told: Instant::now(),
+            allowance: None,
+            renewed_at: Instant::now(),
         }
     }
 
-    /// What the store is told of settled requests is exactly what it is told to close, however many
-    /// settle meanwhile.
+    /// The settlements sent match the requests to be closed exactly, however many settle concurrently.
     #[test]
     fn what_is_settled_and_what_ended_agree() {
         const REQUESTS: usize = 20_000;
-        let (holds, license) = (OpenReservations::new(), LicenseId([7; 32]));
-        let requests: Vec<u64> = (0..REQUESTS).map(|_| holds.begin(&license)).collect();
-        requests.iter().for_each(|hold| holds.open(*hold, open()));
+        let (reservations, license) = (OpenReservations::new(), LicenseId([7; 32]));
+        let requests: Vec<u64> = (0..REQUESTS).map(|_| reservations.begin(&license)).collect();
+        requests.iter().for_each(|hold| reservations.open(*hold, open()));
         let (settled, mut ended) = (AtomicU64::new(0), 0);
         let contribution =
             || LocalShare { sequence: settled.load(Relaxed), ..LocalShare::default() };
         thread::scope(|scope| {
-            let (holds, settled) = (&holds, &settled);
+            let (reservations, settled) = (&reservations, &settled);
             for some in requests.chunks(REQUESTS / 2) {
                 scope.spawn(move || {
                     for hold in some {
-                        let was_open = holds.settle(*hold, About::default(), |_| {
+                        let was_open = reservations.settle(*hold, About::default(), |_| {
                             settled.fetch_add(1, Relaxed);
-                            Remaining::Free
+                            MessageSettlement::Free
                         });
                         assert!(
                             was_open.is_some()
-                                && holds
-                                    .settle(*hold, About::default(), |_| Remaining::Free)
+                                && reservations
+                                    .settle(*hold, About::default(), |_| MessageSettlement::Free)
                                     .is_none()
                         );
                     }
                 });
             }
             while ended < REQUESTS {
-                let listed = holds.list(&license, contribution);
-                let open = listed.open.len() + listed.pending.len();
-                assert_eq!(listed.contribution.sequence as usize + open, REQUESTS);
-                // Not told: they are told again.
-                holds.told(&license, listed.ended, false);
-                if let Some(news) = holds.news(&license, contribution) {
-                    ended += news.ended.len();
-                    assert_eq!(news.contribution.sequence as usize, ended);
-                    assert!(holds.is_untold(&license));
-                    holds.told(&license, news.ended, true);
+                let state = reservations.full_state(&license, contribution);
+                let open = state.open.len() + state.pending.len();
+                assert_eq!(state.contribution.sequence as usize + open, REQUESTS);
+                // Not applied: they are sent again.
+                reservations.mark_synced(&license, state.ended, false);
+                if let Some(settlements) = reservations.take_unsynced(&license, contribution) {
+                    ended += settlements.ended.len();
+                    assert_eq!(settlements.contribution.sequence as usize, ended);
+                    assert!(reservations.has_unsynced(&license));
+                    reservations.mark_synced(&license, settlements.ended, true);
                 }
             }
         });
-        assert!(holds.news(&license, contribution).is_none() && !holds.is_untold(&license));
+        let rest = reservations.take_unsynced(&license, contribution);
+        assert!(rest.is_none() && !reservations.has_unsynced(&license));
     }
 }

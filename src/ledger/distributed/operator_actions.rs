@@ -1,5 +1,5 @@
-//! What operators give licences that all gateways count together. Each gateway writes down what was
-//! given through it, and tells the store beside what it has settled.
+//! Operators' adjustments of licences that several gateways count. Each gateway journals the adjustments
+//! made through it, and sends them to the store beside its settled totals.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use gatekeeper_filters::kernel::{Balance, LicenseId, Limit, StoreDown, UnixMs};
 use tokio::sync::oneshot;
 
 use super::{
-    DistributedLedger, TRIES, WITHOUT_LEASE, script_reply::LimitCount, spent,
-    sync_message::SyncMessage,
+    DistributedLedger, MAX_ATTEMPTS, WAIT_WITHOUT_ALLOWANCE, refusal::spent,
+    script_reply::LimitCount, sync_message::SyncMessage,
 };
 use crate::{
     ledger::{
@@ -19,23 +19,23 @@ use crate::{
     redis_store::wait_budget::WaitBudget,
 };
 
-/// How long an operator waits for the store to be told.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an operator's command waits for the sync with the store.
+const SYNC_WAIT: Duration = Duration::from_secs(1);
 
 /// An adjustment that is in this gateway's journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdjustDone {
-    /// It was not done before.
+    /// It was not applied before.
     pub is_new: bool,
     /// The other gateways can see it.
-    pub told: bool,
+    pub is_synced: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdjustError {
-    /// The journal has no room.
+    /// The journal is full.
     Full,
-    /// Nothing can be forgiven without the store: it alone knows what all gateways have settled.
+    /// A reset needs the store: it alone has the totals of all gateways.
     StoreDown,
 }
 
@@ -51,27 +51,27 @@ impl From<StoreDown> for AdjustError {
     }
 }
 
-/// What the store knows of a licence in the windows of its limits.
+/// The usage of a licence in the store, in the windows of its limits.
 struct StoreOverview {
     settled: [u64; 2],
     overview: UsageOverview,
 }
 
 impl DistributedLedger {
-    /// Gives extra messages and tokens, and has the store told.
+    /// Grants extra messages and tokens, and syncs them.
     ///
     /// # Errors
-    /// Nothing was given.
+    /// Nothing was granted.
     pub async fn grant(
         &self,
         order: &AdjustRequest<'_>,
         extra: [u64; 2],
     ) -> Result<AdjustDone, AdjustError> {
         let is_new = self.local.grant(order, extra, self.now())?;
-        Ok(AdjustDone { is_new, told: self.tell_of(order.license).await })
+        Ok(AdjustDone { is_new, is_synced: self.sync_adjustment(order.license).await })
     }
 
-    /// Counts on a licence what another key of it had used before, and has the store told.
+    /// Adds the usage of an earlier key of a licence, and syncs it.
     ///
     /// # Errors
     /// Nothing was counted.
@@ -81,7 +81,7 @@ impl DistributedLedger {
         used: [u64; 2],
     ) -> Result<AdjustDone, AdjustError> {
         let is_new = self.local.carry(order, used, self.now())?;
-        Ok(AdjustDone { is_new, told: self.tell_of(order.license).await })
+        Ok(AdjustDone { is_new, is_synced: self.sync_adjustment(order.license).await })
     }
 
     /// Forgives what all gateways have settled in the current windows.
@@ -89,17 +89,18 @@ impl DistributedLedger {
     /// # Errors
     /// Nothing was forgiven.
     pub async fn reset(&self, order: &AdjustRequest<'_>) -> Result<AdjustDone, AdjustError> {
-        // What was settled here and is still on its way belongs to it.
-        let told = self.tell_of(order.license).await;
+        // Unsynced settlements of this gateway are part of the total.
+        let is_synced = self.sync_adjustment(order.license).await;
         if self.local.is_done(OperatorActionKind::Reset, order) {
-            return Ok(AdjustDone { is_new: false, told });
+            return Ok(AdjustDone { is_new: false, is_synced });
         }
-        if !told {
+        if !is_synced {
             return Err(AdjustError::StoreDown);
         }
-        let settled = self.ask_again(&order.license, order.messages, order.tokens).await?.settled;
+        let settled =
+            self.query_with_retry(&order.license, order.messages, order.tokens).await?.settled;
         let is_new = self.local.forgive(order, self.now(), |_, _| settled)?;
-        Ok(AdjustDone { is_new, told: self.tell_of(order.license).await })
+        Ok(AdjustDone { is_new, is_synced: self.sync_adjustment(order.license).await })
     }
 
     /// # Errors
@@ -110,7 +111,7 @@ impl DistributedLedger {
         messages: Option<Limit>,
         tokens: Option<Limit>,
     ) -> Result<UsageOverview, StoreDown> {
-        Ok(self.ask_again(license, messages, tokens).await?.overview)
+        Ok(self.query_with_retry(license, messages, tokens).await?.overview)
     }
 
     pub(super) async fn balance_of(
@@ -119,15 +120,15 @@ impl DistributedLedger {
         messages: Option<Limit>,
         tokens: Option<Limit>,
     ) -> Result<Balance, StoreDown> {
-        Ok(self.ask(license, messages, tokens).await?.overview.balance)
+        Ok(self.query_store(license, messages, tokens).await?.overview.balance)
     }
 
-    /// Tells the store what was given here; whether it took it. If not, it is told later.
-    async fn tell_of(&self, license: LicenseId) -> bool {
-        for _ in 0..TRIES {
+    /// Sends an adjustment to the store; whether it was applied. If not, the sync task retries later.
+    async fn sync_adjustment(&self, license: LicenseId) -> bool {
+        for _ in 0..MAX_ATTEMPTS {
             let (done, is_done) = oneshot::channel();
-            let asked = self.said.send(SyncMessage::Adjusted { license, done }).is_ok();
-            if asked && matches!(tokio::time::timeout(PATIENCE, is_done).await, Ok(Ok(true))) {
+            let is_queued = self.sync_queue.send(SyncMessage::Adjusted { license, done }).is_ok();
+            if is_queued && matches!(tokio::time::timeout(SYNC_WAIT, is_done).await, Ok(Ok(true))) {
                 return true;
             }
             if !self.store.is_up() {
@@ -137,31 +138,31 @@ impl DistributedLedger {
         false
     }
 
-    /// As [`DistributedLedger::ask`], for whom one answer that comes too late is no reason to go without.
-    async fn ask_again(
+    /// As [`DistributedLedger::query_store`], with retries after a reply that came too late.
+    async fn query_with_retry(
         &self,
         license: &LicenseId,
         messages: Option<Limit>,
         tokens: Option<Limit>,
     ) -> Result<StoreOverview, StoreDown> {
-        for _ in 1..TRIES {
-            if let Ok(known) = self.ask(license, messages, tokens).await {
+        for _ in 1..MAX_ATTEMPTS {
+            if let Ok(known) = self.query_store(license, messages, tokens).await {
                 return Ok(known);
             }
         }
-        self.ask(license, messages, tokens).await
+        self.query_store(license, messages, tokens).await
     }
 
-    async fn ask(
+    async fn query_store(
         &self,
         license: &LicenseId,
         messages: Option<Limit>,
         tokens: Option<Limit>,
     ) -> Result<StoreOverview, StoreDown> {
-        // It comes back, or the answer would have been a guess.
-        WaitBudget::of(WITHOUT_LEASE).wait(self.is_back()).await.ok_or(StoreDown)?;
+        // Without the store the figures would be incomplete.
+        WaitBudget::of(WAIT_WITHOUT_ALLOWANCE).wait(self.until_up()).await.ok_or(StoreDown)?;
         let [of_messages, of_tokens] = periods(messages, tokens);
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let windows = self.windows();
             let call = self.scripts.balance(license, of_messages, of_tokens, &windows);
             let numbers: Vec<i64> = self.store.call(call).await.map_err(|_| StoreDown)?;
@@ -187,7 +188,7 @@ impl DistributedLedger {
                 break;
             };
             if presumed == 1 {
-                let _ = self.said.send(SyncMessage::Presumed { license: *license });
+                let _ = self.sync_queue.send(SyncMessage::QueryPeers { license: *license });
             }
             let count = |limit: Option<Limit>, used: u64, forgiven: u64, extra: u64| LimitCount {
                 used: used.saturating_sub(forgiven),

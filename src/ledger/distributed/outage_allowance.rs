@@ -1,9 +1,9 @@
 //! How much a licence may spend while Redis is unavailable: pure arithmetic.
 //!
-//! Once for each window of its limits the smaller of 2 % of the limit and what this gateway last saw
-//! left, at least 1 if any was left; and for 60 s of each absence at most. So all gateways together
-//! pass a limit by at most their number times that. Nothing is lost by it: what was spent is in the
-//! journal like everything else, and reaches the store when it is back.
+//! Once for each window of its limits the smaller of 2 % of the limit and of what this gateway last saw
+//! left, at least 1 if any was left; and for 60 s of each outage at most. So all gateways together
+//! exceed a limit by at most their number times that. What is spent is journalled as all usage is, and
+//! reaches the store after the outage. Configured by `on_store_down: lease`.
 
 use std::time::{Duration, Instant};
 
@@ -14,65 +14,66 @@ use serde::{Deserialize, Serialize};
 use super::script_reply::LimitCount;
 use crate::ledger::windows::Windows;
 
-/// One in so many of a limit.
+/// The allowance is the limit divided by this.
 const SHARE: u64 = 50;
+/// The allowance of one outage ends after this.
 const LONGEST: Duration = Duration::from_secs(60);
-/// A licence that was not decided about for so long is not served.
-const REMEMBERED: u64 = 24 * 3600 * 1000;
+/// A licence whose last decision is older than this gets no allowance; milliseconds.
+const MAX_STATE_AGE: u64 = 24 * 3600 * 1000;
 
-/// What the store said last of a licence.
+/// The last state of a licence in the store that this gateway has seen.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct LastStoreState {
     pub at: UnixMs,
     messages: WindowRemaining,
     tokens: WindowRemaining,
-    /// It was last refused because something was used up, until then; 0 when it was not.
+    /// When the limit resets that the last request was refused for; 0 if it was granted.
     #[serde(default)]
     refused_until: UnixMs,
-    /// What it was told then.
+    /// The refusal itself.
     #[serde(default)]
     refusal: Option<LastRefusal>,
 }
 
-/// A limit that was in the way, and how far it was used.
+/// The limit that a request was refused for, and its usage.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct LastRefusal {
     /// Of tokens; else of messages.
     of_tokens: bool,
     limit: u64,
     used: u64,
-    /// More than nothing where a request was too large for the rest.
+    /// Above 0 where the request was too large for the rest.
     left: u64,
 }
 
-/// What was left in the window that began at `start`; `None` where there is no limit.
+/// What was left in the window that began at `start`; `None` without a limit.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct WindowRemaining {
     start: UnixMs,
     left: Option<u64>,
 }
 
-/// What was spent without the store in one window.
+/// What was spent during outages in one window.
 #[derive(Debug, Clone, Copy, Default)]
 struct WindowSpent {
     start: UnixMs,
     /// In the whole window.
-    in_all: u64,
-    /// In this absence.
-    now: u64,
+    total: u64,
+    /// In the current outage.
+    current: u64,
 }
 
-/// What a licence spends without the store.
+/// What a licence has spent during outages.
 #[derive(Debug, Clone, Copy)]
 pub struct OutageAllowance {
-    /// Which absence of the store it is of.
-    absence: u64,
+    /// The number of the outage.
+    outage: u64,
     began: Instant,
     messages: WindowSpent,
     tokens: WindowSpent,
 }
 
-/// The amounts of one request on a lease.
+/// The amounts that one request takes from the allowance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowanceUse {
     pub output: Option<u64>,
@@ -95,8 +96,8 @@ impl LastStoreState {
         }
     }
 
-    /// It was refused, as what a limit grants is used up, or too little of it is left; `None` where it was refused for
-    /// something else.
+    /// The state after a refusal because a limit is used up, or too little of it is left; `None` for any other
+    /// refusal.
     pub fn refused(demand: &Demand, now: UnixMs, denied: &Denied) -> Option<Self> {
         let (refusal, refused_until) = match *denied {
             Denied::Messages { limit, used, resets_at } => {
@@ -110,11 +111,11 @@ impl LastStoreState {
             _ => return None,
         };
         let nothing = LimitCount { used: 0, limit: 0 };
-        let seen = Self::new(demand, now, nothing, nothing);
-        Some(Self { refused_until, refusal: Some(refusal), ..seen })
+        let state = Self::new(demand, now, nothing, nothing);
+        Some(Self { refused_until, refusal: Some(refusal), ..state })
     }
 
-    /// What it is told again while the store is away: the same, in the same window, of a request that would not fit
+    /// The refusal during an outage: the same one, in the same window, for a request that would not fit
     /// either.
     pub fn refusal(&self, demand: &Demand, now: UnixMs) -> Option<Denied> {
         let resets_at = Some(self.refused_until).filter(|until| *until > now)?;
@@ -131,44 +132,44 @@ impl LastStoreState {
         (needed > left).then_some(Denied::Tokens { limit, used, left, needed, resets_at })
     }
 
-    /// Whether it tells too little of the licence by now.
+    /// Whether it is too old to grant an allowance on.
     pub fn is_old(&self, now: UnixMs) -> bool {
-        now.0.saturating_sub(self.at.0) > REMEMBERED
+        now.0.saturating_sub(self.at.0) > MAX_STATE_AGE
     }
 }
 
 impl WindowSpent {
-    fn in_window(self, start: UnixMs, same_absence: bool) -> WindowSpent {
+    fn in_window(self, start: UnixMs, same_outage: bool) -> WindowSpent {
         match self.start == start {
-            true if same_absence => self,
-            true => WindowSpent { now: 0, ..self },
-            false => WindowSpent { start, in_all: 0, now: 0 },
+            true if same_outage => self,
+            true => WindowSpent { current: 0, ..self },
+            false => WindowSpent { start, total: 0, current: 0 },
         }
     }
 
     fn add(&mut self, amount: u64) {
-        self.in_all = self.in_all.saturating_add(amount);
-        self.now = self.now.saturating_add(amount);
+        self.total = self.total.saturating_add(amount);
+        self.current = self.current.saturating_add(amount);
     }
 
     fn give_back(&mut self, amount: u64) {
-        self.in_all = self.in_all.saturating_sub(amount);
-        self.now = self.now.saturating_sub(amount);
+        self.total = self.total.saturating_sub(amount);
+        self.current = self.current.saturating_sub(amount);
     }
 }
 
-/// What is still to be spent. A window that the store has not been asked about has its whole limit.
-fn available(limit: Limit, seen: WindowRemaining, spent: WindowSpent) -> u64 {
-    let left = match seen.left {
-        Some(left) if seen.start == spent.start => left,
+/// What may still be spent. A window that began during the outage has its whole limit left.
+fn available(limit: Limit, last: WindowRemaining, spent: WindowSpent) -> u64 {
+    let left = match last.left {
+        Some(left) if last.start == spent.start => left,
         _ => limit.count,
     };
     let share = (limit.count / SHARE).max(1);
-    let left = left.saturating_sub(spent.now);
-    share.saturating_sub(spent.in_all).min(left)
+    let left = left.saturating_sub(spent.current);
+    share.saturating_sub(spent.total).min(left)
 }
 
-/// What was spent on leases in one window, as it is kept over a restart.
+/// What was spent during outages in one window, as it is saved over a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AllowanceRow {
     pub start: UnixMs,
@@ -177,31 +178,31 @@ pub struct AllowanceRow {
 
 impl OutageAllowance {
     /// Messages and tokens.
-    pub fn kept(&self) -> [AllowanceRow; 2] {
+    pub fn rows(&self) -> [AllowanceRow; 2] {
         [self.messages, self.tokens]
-            .map(|spent| AllowanceRow { start: spent.start, spent: spent.in_all })
+            .map(|spent| AllowanceRow { start: spent.start, spent: spent.total })
     }
 
-    /// What a process before this one spent, in an absence that is over.
-    pub fn restored(kept: [AllowanceRow; 2]) -> Self {
+    /// What an earlier process spent, in an outage that is over.
+    pub fn restored(rows: [AllowanceRow; 2]) -> Self {
         let [messages, tokens] =
-            kept.map(|kept| WindowSpent { start: kept.start, in_all: kept.spent, now: 0 });
-        Self { absence: u64::MAX, began: Instant::now(), messages, tokens }
+            rows.map(|row| WindowSpent { start: row.start, total: row.spent, current: 0 });
+        Self { outage: u64::MAX, began: Instant::now(), messages, tokens }
     }
 
-    /// Lets a request spend, or does not; `None` when nothing may be spent.
+    /// Takes what a request needs; `None` if the allowance does not cover it.
     pub fn spend(
-        lease: &mut Option<OutageAllowance>,
-        seen: &LastStoreState,
+        allowance: &mut Option<OutageAllowance>,
+        last: &LastStoreState,
         demand: &Demand,
-        absence: u64,
+        outage: u64,
         at: Instant,
     ) -> Option<AllowanceUse> {
-        if seen.is_old(demand.now) || demand.now < seen.refused_until {
+        if last.is_old(demand.now) || demand.now < last.refused_until {
             return None;
         }
-        let before = lease.filter(|lease| lease.absence == absence);
-        let began = before.map_or(at, |lease| lease.began);
+        let before = allowance.filter(|allowance| allowance.outage == outage);
+        let began = before.map_or(at, |allowance| allowance.began);
         let is_limited = demand.messages.is_some() || demand.tokens.is_some();
         if is_limited && at.saturating_duration_since(began) >= LONGEST {
             return None;
@@ -209,31 +210,31 @@ impl OutageAllowance {
         let windows = Windows::at(demand.now);
         let spent = |of: fn(&OutageAllowance) -> WindowSpent, limit: Option<Limit>| {
             let start = limit.map_or(UnixMs(0), |limit| windows.of(limit.per).start);
-            let known = lease.as_ref().map(of).unwrap_or_default();
+            let known = allowance.as_ref().map(of).unwrap_or_default();
             known.in_window(start, before.is_some())
         };
-        let mut messages = spent(|lease| lease.messages, demand.messages);
-        let mut tokens = spent(|lease| lease.tokens, demand.tokens);
+        let mut messages = spent(|allowance| allowance.messages, demand.messages);
+        let mut tokens = spent(|allowance| allowance.tokens, demand.tokens);
         if let Some(limit) = demand.messages
-            && available(limit, seen.messages, messages) == 0
+            && available(limit, last.messages, messages) == 0
         {
             return None;
         }
         let output = match demand.tokens {
             None => demand.output,
-            Some(limit) => Some(fit(demand, available(limit, seen.tokens, tokens))?),
+            Some(limit) => Some(fit(demand, available(limit, last.tokens, tokens))?),
         };
         let amount = demand.input.saturating_add(output.unwrap_or(0));
         messages.add(1);
         tokens.add(amount);
-        *lease = Some(OutageAllowance { absence, began, messages, tokens });
+        *allowance = Some(OutageAllowance { outage, began, messages, tokens });
         Some(AllowanceUse { output, tokens: amount })
     }
 
-    /// A request ended: it cost something else than was thought.
-    pub fn settle(&mut self, leased: AllowanceUse, message: bool, tokens: u64) {
+    /// Replaces what a request took by what it was charged.
+    pub fn settle(&mut self, used: AllowanceUse, message: bool, tokens: u64) {
         self.messages.give_back(u64::from(!message));
-        self.tokens.give_back(leased.tokens);
+        self.tokens.give_back(used.tokens);
         self.tokens.add(tokens);
     }
 }
@@ -286,10 +287,10 @@ mod tests {
         )
     }
 
-    fn spends(demand: &Demand, seen: &LastStoreState) -> usize {
-        let (mut lease, at) = (None, Instant::now());
+    fn spends(demand: &Demand, last: &LastStoreState) -> usize {
+        let (mut allowance, at) = (None, Instant::now());
         (0..10_000)
-            .take_while(|_| OutageAllowance::spend(&mut lease, seen, demand, 1, at).is_some())
+            .take_while(|_| OutageAllowance::spend(&mut allowance, last, demand, 1, at).is_some())
             .count()
     }
 
@@ -303,10 +304,9 @@ mod tests {
         }
     }
 
-    /// Whose last decision was that everything is used up gets nothing in that window, whatever its
-    /// share would be; in the next one it does.
+    /// A licence last refused because its limit is used up has no allowance until that window ends.
     #[test]
-    fn who_was_refused_last_spends_nothing_in_that_window() {
+    fn a_licence_refused_last_has_no_allowance_in_that_window() {
         let demand = demand(Some(1_000), None);
         let until = UnixMs(NOW.0 + 3_600_000);
         let limit = demand.messages.unwrap();
@@ -321,9 +321,9 @@ mod tests {
         assert!(spends(&next, &refused) > 0);
     }
 
-    /// Of tokens it is told nothing of messages, and nothing at all where a smaller request might fit.
+    /// A refusal for tokens stays one for tokens, and does not apply to a smaller request that might fit.
     #[test]
-    fn who_was_refused_is_told_the_same_again_where_it_still_holds() {
+    fn a_refusal_is_repeated_where_it_still_holds() {
         let large = Demand { input: 900, ..demand(Some(1_000), Some(2_000)) };
         let limit = large.tokens.unwrap();
         let resets_at = Windows::at(NOW).of(limit.per).end;
@@ -343,28 +343,28 @@ mod tests {
     fn tokens_shrink_to_what_may_be_spent() {
         let demand = demand(None, Some(2_000));
         let known = seen(&demand, 0, 2_000);
-        let (mut lease, at) = (None, Instant::now());
-        let leased = OutageAllowance::spend(&mut lease, &known, &demand, 1, at).unwrap();
+        let (mut allowance, at) = (None, Instant::now());
+        let used = OutageAllowance::spend(&mut allowance, &known, &demand, 1, at).unwrap();
         // 2 % are 40: 10 of input leave 30.
-        assert_eq!(leased, AllowanceUse { output: Some(30), tokens: 40 });
-        assert_eq!(OutageAllowance::spend(&mut lease, &known, &demand, 1, at), None);
-        lease.as_mut().unwrap().settle(leased, true, 5);
-        let leased = OutageAllowance::spend(&mut lease, &known, &demand, 1, at).unwrap();
-        assert_eq!(leased.output, Some(25));
+        assert_eq!(used, AllowanceUse { output: Some(30), tokens: 40 });
+        assert_eq!(OutageAllowance::spend(&mut allowance, &known, &demand, 1, at), None);
+        allowance.as_mut().unwrap().settle(used, true, 5);
+        let used = OutageAllowance::spend(&mut allowance, &known, &demand, 1, at).unwrap();
+        assert_eq!(used.output, Some(25));
     }
 
     #[test]
-    fn it_ends_after_a_minute_and_is_had_once_a_window() {
+    fn it_ends_after_a_minute_and_is_granted_once_a_window() {
         let demand = demand(Some(1_000), None);
         let known = seen(&demand, 1_000, 0);
-        let (mut lease, at) = (None, Instant::now());
-        let mut spend = |absence, after: u64| {
+        let (mut allowance, at) = (None, Instant::now());
+        let mut spend = |outage, after: u64| {
             let at = at + Duration::from_secs(after);
-            OutageAllowance::spend(&mut lease, &known, &demand, absence, at).is_some()
+            OutageAllowance::spend(&mut allowance, &known, &demand, outage, at).is_some()
         };
         assert!(spend(1, 0) && spend(1, 59));
         assert!(!spend(1, 60));
-        // The next absence: what is left of the 20, in a minute of its own.
+        // The next outage: what is left of the 20, in another minute.
         let more = (0..100).take_while(|_| spend(2, 100)).count();
         assert_eq!(more, 18);
         assert!(!spend(3, 200));
@@ -374,28 +374,31 @@ mod tests {
     fn what_was_spent_outlives_a_restart() {
         let demand = demand(Some(1_000), None);
         let known = seen(&demand, 1_000, 0);
-        let (mut lease, at) = (None, Instant::now());
+        let (mut allowance, at) = (None, Instant::now());
         for _ in 0..15 {
-            assert!(OutageAllowance::spend(&mut lease, &known, &demand, 1, at).is_some());
+            assert!(OutageAllowance::spend(&mut allowance, &known, &demand, 1, at).is_some());
         }
-        let mut lease = Some(OutageAllowance::restored(lease.unwrap().kept()));
+        let mut allowance = Some(OutageAllowance::restored(allowance.unwrap().rows()));
         let more = (0..100)
-            .take_while(|_| OutageAllowance::spend(&mut lease, &known, &demand, 1, at).is_some())
+            .take_while(|_| {
+                OutageAllowance::spend(&mut allowance, &known, &demand, 1, at).is_some()
+            })
             .count();
         assert_eq!(more, 5);
     }
 
     #[test]
-    fn nobody_unknown_spends_and_no_limit_needs_no_lease() {
+    fn a_stale_state_grants_no_allowance_and_no_limit_needs_none() {
         let limited = demand(Some(1_000), None);
-        let old = LastStoreState { at: UnixMs(NOW.0 - REMEMBERED - 1), ..seen(&limited, 1_000, 0) };
+        let old =
+            LastStoreState { at: UnixMs(NOW.0 - MAX_STATE_AGE - 1), ..seen(&limited, 1_000, 0) };
         assert_eq!(spends(&limited, &old), 0);
         let unlimited = demand(None, None);
         assert_eq!(spends(&unlimited, &seen(&unlimited, 0, 0)), 10_000);
     }
 
     proptest! {
-        /// However requests end, and however often the store goes: never more than 2 % (at least 1),
+        /// However requests end and whatever the number of outages: never more than 2 % (at least 1),
         /// never more than was left.
         #[test]
         fn the_bound_holds(
@@ -406,17 +409,17 @@ mod tests {
             let demand = demand(Some(limit), None);
             let left = left.min(limit);
             let known = seen(&demand, left, 0);
-            let (mut lease, at) = (None, Instant::now());
-            let (mut absence, mut charged) = (0, 0);
+            let (mut allowance, at) = (None, Instant::now());
+            let (mut outage, mut charged) = (0, 0);
             for (step, keeps) in steps {
-                absence = absence.max(step);
-                if let Some(leased) = OutageAllowance::spend(&mut lease, &known, &demand, absence, at) {
-                    lease.as_mut().unwrap().settle(leased, keeps, 50);
+                outage = outage.max(step);
+                if let Some(used) = OutageAllowance::spend(&mut allowance, &known, &demand, outage, at) {
+                    allowance.as_mut().unwrap().settle(used, keeps, 50);
                     charged += u64::from(keeps);
                 }
             }
             prop_assert!(charged <= (limit / SHARE).max(1));
-            // What the gateway saw left does not shrink in this test, as it would with a store.
+            // The last seen state does not change in this test, as it would with a store.
             prop_assert!(charged <= left * 3);
         }
     }

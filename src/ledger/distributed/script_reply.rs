@@ -13,7 +13,7 @@ pub enum ScriptReply {
         tokens: LimitCount,
         role: MessageRole,
     },
-    /// The windows were not those of the store's clock.
+    /// The windows do not match the store's clock.
     Clock(UnixMs),
     Places,
     Rate,
@@ -28,7 +28,7 @@ pub enum ScriptReply {
         limit: ConversationLimit,
         resets_at: UnixMs,
     },
-    /// What this gateway had written is gone.
+    /// Data of this gateway is missing in the store.
     Lost,
 }
 
@@ -61,20 +61,20 @@ impl ConversationLimit {
     }
 }
 
-/// What a request is to the message that it shares by an id.
+/// The role of a request for the message that it shares by an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageRole {
     /// It has no id.
     Alone,
-    /// Its group had no message: this one holds it.
+    /// The first of its group: it holds the message.
     Owns,
-    /// Another open request holds it.
+    /// Another open request holds the message.
     Shares,
-    /// It was charged before.
+    /// The message was charged before.
     Paid,
 }
 
-/// Used and allowed, what the operator gave included; `limit` means nothing where the plan has none.
+/// Used and allowed, operators' adjustments included; `limit` is meaningless where the plan has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitCount {
     pub used: u64,
@@ -88,7 +88,7 @@ impl LimitCount {
 }
 
 impl ScriptReply {
-    /// `None` for what no script of ours says.
+    /// `None` for anything that the scripts never reply.
     pub fn read(numbers: &[i64]) -> Option<(UnixMs, ScriptReply)> {
         let [code, now, rest @ ..] = numbers else { return None };
         let now = UnixMs(u64::try_from(*now).ok()?);
@@ -127,7 +127,7 @@ impl ScriptReply {
         Some((now, answer))
     }
 
-    /// Whether something stood in the way that is only presumed of a gateway, which may know better.
+    /// Whether the refusal rests on usage presumed of a gateway, whose own figure may be lower.
     pub fn has_presumed(numbers: &[i64]) -> bool {
         matches!(numbers, [4, _, _, _, 1] | [5, _, _, _, _, _, 1] | [6, _, 1])
     }

@@ -1,27 +1,26 @@
-//! What the background sync is asked to send.
+//! Messages to the background sync task.
 
 use gatekeeper_filters::kernel::LicenseId;
 use tokio::sync::oneshot;
 
 use super::scripts::CancelArgs;
 
-/// What has to be told.
 pub enum SyncMessage {
-    /// Something of the licence was settled.
+    /// A request of the licence was settled.
     Settled { license: LicenseId },
-    /// Something was asked for, and it is not known whether the store granted it.
-    GivenUp(CancelArgs),
-    /// Something was refused, and part of what stands in the way is presumed of gateways: they may
-    /// know better.
-    Presumed { license: LicenseId },
-    /// Another gateway met something that is presumed.
-    Tell { license: LicenseId },
-    /// An operator gave the licence something; told whether the store took it.
+    /// A reservation was abandoned, and it is unknown whether the store granted it.
+    Cancel(CancelArgs),
+    /// A request was refused partly because of usage that is presumed of gateways: their own figures may
+    /// be lower.
+    QueryPeers { license: LicenseId },
+    /// Another gateway asks for the full state of a licence.
+    SyncLicense { license: LicenseId },
+    /// An operator adjusted the licence; `done` receives whether the store has applied it.
     Adjusted { license: LicenseId, done: oneshot::Sender<bool> },
-    /// The store was found empty: the other gateways have to put back what they know, too.
-    Lost,
-    /// Another gateway wants to know whether this one has put back everything.
-    Asked,
-    /// Told when everything before it was.
+    /// The store has lost data: the other gateways have to resynchronise, too.
+    StoreLost,
+    /// Another gateway asks whether this one has resynchronised.
+    ResyncQueried,
+    /// Completed when everything queued before it was processed.
     Flush(oneshot::Sender<()>),
 }

@@ -1,5 +1,5 @@
-//! How the ledger of a gateway among several goes to another process. To the store it is the next boot of
-//! the same gateway: it puts back what this gateway settled, and what is open, under its own name.
+//! Hand-over of the distributed ledger to another process. To the store that is the next boot of the same
+//! gateway: it sends what this one settled, and what is open, under its own name.
 
 use std::{
     sync::atomic::Ordering::Relaxed,
@@ -8,50 +8,50 @@ use std::{
 
 use super::{DistributedLedger, open_reservations::ReservationsState};
 
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 impl DistributedLedger {
-    /// Whether another process speaks for this gateway.
-    pub fn is_away(&self) -> bool {
-        self.away.load(Relaxed)
+    /// Whether the ledger was handed over to another process.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Relaxed)
     }
 
-    /// Brings everything settled into the own book and falls silent; nobody may call this ledger any
-    /// more. `None` when the store holds that up for too long.
-    pub async fn give(&self) -> Option<ReservationsState> {
-        if !self.settle_outbox().await {
+    /// Sends all settlements and stops the sync; this ledger must not be called afterwards. `None` if the
+    /// store delays that for too long.
+    pub async fn hand_over(&self) -> Option<ReservationsState> {
+        if !self.drain_outbox().await {
             return None;
         }
-        self.away.store(true, Relaxed);
+        self.handed_over.store(true, Relaxed);
         self.store.retire(true);
         self.charge_undecided();
-        Some(self.holds.give())
+        Some(self.reservations.export())
     }
 
     /// Waits until requests are decided on the store, or until `deadline`.
-    pub async fn is_whole(&self, deadline: Instant) {
+    pub async fn await_resync_until(&self, deadline: Instant) {
         while !self.is_up() && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What was open in another process, before this one is asked for anything.
+    /// Takes over what was open in another process, before this one grants anything.
     pub fn adopt(&self, held: ReservationsState) {
-        self.holds.adopt(held);
+        self.reservations.adopt(held);
     }
 
-    /// Speaks again, after the process that did so has ended. The own book must be back already.
+    /// Resumes after the process that had taken over has ended. The embedded ledger must be reclaimed first.
     ///
     /// # Errors
     /// The database fails.
-    pub fn take_back(&self, held: ReservationsState) -> rusqlite::Result<()> {
+    pub fn reclaim(&self, held: ReservationsState) -> rusqlite::Result<()> {
         let (_, boot) = self.local.identity()?;
-        self.speaker.boot.store(boot, Relaxed);
-        self.holds.give();
-        self.holds.adopt(held);
-        self.away.store(false, Relaxed);
+        self.gateway_id.boot.store(boot, Relaxed);
+        self.reservations.export();
+        self.reservations.adopt(held);
+        self.handed_over.store(false, Relaxed);
         self.store.retire(false);
-        // What the other process told last is told anew.
+        // The next resync sends what the other process may not have sent.
         self.store.lost();
         Ok(())
     }

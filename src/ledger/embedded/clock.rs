@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use gatekeeper_filters::kernel::UnixMs;
 
-/// A step back of less comes to other minutes alone.
+/// A smaller step back reaches other minutes only.
 const SLACK: u64 = 5 * 60 * 1000;
 /// Requests that overtake each other are no step back, if they do so within this.
 const OVERTAKEN: u64 = 2_000;
-/// The longest of the windows that a small step may come to again.
+/// The longest window that a small step may return to.
 const MINUTE: u64 = 60_000;
-/// How exact the latest moment is kept: writing it each time would cost every request a cache line.
+/// Resolution of the latest time: storing it each time would cost every request a cache line.
 const STEP: u64 = 1000;
 
 /// Whether the clock was set back in this process.

@@ -1,9 +1,9 @@
 //! Reloads counters from SQLite after the wall clock was set back.
 //!
 //! An account keeps two windows of each kind, which is enough for a clock that goes forward, and for one
-//! step. A clock that was set back may come to any window again. From then on a window that is not in
-//! memory is looked up before anything is granted in it: after a step of less than five minutes until
-//! the clock is where it was, after a longer one for good.
+//! step. A clock that was set back may return to any window. From then on a window that is not in memory is
+//! looked up before anything is granted in it: after a step of less than five minutes until the clock is
+//! where it was, after a longer one permanently.
 
 use std::{
     sync::Arc,
@@ -23,12 +23,12 @@ impl EmbeddedLedger {
     /// Has the windows of `now` in memory. Waits for nothing, unless the clock was once set back.
     ///
     /// # Errors
-    /// SQLite does not have all that the journal has, and can't tell.
+    /// SQLite has not caught up with the journal, or can't be read.
     pub(crate) async fn recall(&self, license: &LicenseId, now: UnixMs) -> Result<(), StoreDown> {
         if !self.set_back.hear(now) {
             return Ok(());
         }
-        let lost = self.book.lost(license, now);
+        let lost = self.accounts.lost(license, now);
         if lost.is_empty() {
             return Ok(());
         }
@@ -43,7 +43,7 @@ impl EmbeddedLedger {
             Err(_) => look(),
         };
         for (period, start, (messages, tokens)) in found? {
-            self.book.remember(license, period, start, messages, tokens);
+            self.accounts.remember(license, period, start, messages, tokens);
         }
         Ok(())
     }

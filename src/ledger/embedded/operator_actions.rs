@@ -100,7 +100,7 @@ impl EmbeddedLedger {
         let complete = |_: &Account, _: &Windows, action: &mut OperatorAction<'static>| {
             action.changes = Some(order.changes(extra, [0, 0]));
         };
-        self.book.act(action, complete, &self.journal)
+        self.accounts.act(action, complete, &self.journal)
     }
 
     /// Forgives what was settled in the current windows; false when that was done before.
@@ -128,7 +128,7 @@ impl EmbeddedLedger {
                 action.detail = Cow::Owned(format!("{} messages, {} tokens", levels[0], levels[1]));
                 action.changes = Some(order.changes([0, 0], levels));
             };
-        self.book.act(action, complete, &self.journal)
+        self.accounts.act(action, complete, &self.journal)
     }
 
     /// Counts on a licence what another key of it had used before it was one; false when that was done before.
@@ -146,7 +146,7 @@ impl EmbeddedLedger {
         let complete = |_: &Account, _: &Windows, action: &mut OperatorAction<'static>| {
             action.changes = Some(order.changes(used, [0, 0]));
         };
-        self.book.act(action, complete, &self.journal)
+        self.accounts.act(action, complete, &self.journal)
     }
 
     /// Writes down what was done elsewhere; false when that was done before.
@@ -161,18 +161,18 @@ impl EmbeddedLedger {
         now: UnixMs,
     ) -> Result<bool, JournalFull> {
         let action = order.action(kind, detail.to_owned(), now);
-        self.book.act(action, |_, _, _| {}, &self.journal)
+        self.accounts.act(action, |_, _, _| {}, &self.journal)
     }
 
     /// Whether this was done here before.
     pub fn is_done(&self, kind: OperatorActionKind, order: &AdjustRequest<'_>) -> bool {
-        let done = self.book.actions(&order.license);
+        let done = self.accounts.actions(&order.license);
         done.iter().any(|action| action.is_same(kind, order.id))
     }
 
     /// What operators did about a licence here, oldest first.
     pub fn actions(&self, license: &LicenseId) -> Vec<OperatorAction<'static>> {
-        self.book.actions(license)
+        self.accounts.actions(license)
     }
 
     pub fn overview(
@@ -182,9 +182,9 @@ impl EmbeddedLedger {
         tokens: Option<Limit>,
         now: UnixMs,
     ) -> UsageOverview {
-        let balance = self.book.balance(license, messages, tokens, now);
+        let balance = self.accounts.balance(license, messages, tokens, now);
         let ([of_messages, of_tokens], open) =
-            self.book.standing(license, periods(messages, tokens), now);
+            self.accounts.standing(license, periods(messages, tokens), now);
         UsageOverview {
             balance,
             messages: Adjustment {
@@ -224,7 +224,7 @@ impl EmbeddedLedger {
     /// # Errors
     /// SQLite fails.
     pub fn last_use(&self, license: &LicenseId) -> rusqlite::Result<Option<UnixMs>> {
-        match self.book.last_use(license) {
+        match self.accounts.last_use(license) {
             None => self.db.lock().last_use(license),
             seen => Ok(seen),
         }

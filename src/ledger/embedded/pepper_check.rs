@@ -69,7 +69,7 @@ pub fn settle(db: &Database, configured: Option<&[u8; 32]>) -> Result<PepperChec
     }
 }
 
-/// Tells two peppers apart and says nothing else about them.
+/// Distinguishes two peppers and reveals nothing else about them.
 fn check_value(pepper: &[u8; 32]) -> [u8; 32] {
     // HMAC fills a short key up with zeros; a whole block is a key that cannot be refused.
     let mut block = Zeroizing::new([0; 64]);

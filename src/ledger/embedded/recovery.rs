@@ -131,7 +131,7 @@ fn charge_orphans(
     Ok(())
 }
 
-/// The row of a request whose end nobody saw. Its status is 0.
+/// The row of a request that was never settled. Its status is 0.
 fn vanished<'a>(settled: &SettledEntry, names: EntryNames<'a>, cost: u64) -> UsageEntry<'a> {
     let EntryNames { plan, model, provider } = names;
     let estimated = UsageSource::Estimated.name();

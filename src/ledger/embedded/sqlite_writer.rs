@@ -28,7 +28,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 pub struct SqliteWriter {
-    pub book: Arc<Accounts>,
+    pub accounts: Arc<Accounts>,
     pub journal: Arc<Journal>,
     pub db: Arc<Mutex<Database>>,
     /// False while SQLite refuses what the journal has for it.
@@ -91,13 +91,13 @@ impl SqliteWriter {
         if progress.synced.elapsed() >= SPENT_AGE {
             self.remove_spent(progress, 1);
         }
-        let rates = self.book.take_rates();
+        let rates = self.accounts.take_rates();
         if !rates.is_empty() {
             self.db.lock().keep_rates(&rates)?;
         }
         if progress.swept.elapsed() >= SWEEP_EVERY {
             progress.swept = Instant::now();
-            self.book.sweep(UnixMs::now());
+            self.accounts.sweep(UnixMs::now());
         }
         if Instant::now() >= progress.prune {
             let more = self.db.lock().prune(UnixMs::now(), self.keep)?;

@@ -20,8 +20,8 @@ use crate::ledger::open_error::StoreOpenError;
 #[derive(Debug)]
 pub struct StoreLock {
     file: File,
-    /// The file beside it that says whose the store is. Earlier versions lock this one alone, so it is
-    /// locked, too, where that can be had.
+    /// The file beside it that names the owner of the store. Earlier versions lock this one alone, so it is
+    /// locked, too, where possible.
     note: File,
     /// Another process holds the same lock; letting go of it here would take it from there.
     pub is_shared: bool,
@@ -30,8 +30,8 @@ pub struct StoreLock {
 }
 
 impl Drop for StoreLock {
-    /// Closing alone is not enough: a child that was just forked has the file open until its exec. Of
-    /// a lock that was lent it is: whoever lent it still holds it, or has ended.
+    /// Closing is not enough: a child process has the file open between fork and exec. For a lent lock it
+    /// is: the lender still holds it, or has ended.
     fn drop(&mut self) {
         if !self.is_shared && !self.is_lent {
             let _ = flock(&self.file, FlockOperation::Unlock);
@@ -57,7 +57,7 @@ pub enum LockTaken {
 }
 
 impl StoreLock {
-    /// Takes the store, making its file when missing; `note` is the file that says whose it is.
+    /// Takes the store, creating its file if missing; `note` is the file that names the owner.
     pub fn take(store: &Path, note: &Path) -> Result<Self, LockTaken> {
         let (file, mut note) = (open(store)?, open(note)?);
         let exclusive = FlockOperation::NonBlockingLockExclusive;
@@ -82,7 +82,7 @@ impl StoreLock {
         Ok(owner)
     }
 
-    /// Takes it once more, in case a process that shared it let go; whether nobody else has it.
+    /// Takes it again after sharing it with another process; whether this process is now the only owner.
     pub fn renew(&self) -> bool {
         let _ = flock(&self.note, FlockOperation::NonBlockingLockExclusive);
         flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok()

@@ -4,9 +4,9 @@
 //! [`InMemoryState`]. Reservations whose requests go on in another process stay open: their rows are in
 //! SQLite, and [`InMemoryState::open`] lists them; all others are charged as after a crash.
 //!
-//! The lock is passed as an open file: no third process can take it in between, and each of the two that is
-//! left still holds it. The kernel does not tell the two apart, so the process that gave the store away must
-//! know whether the other one is dead ([`crate::upgrade`]).
+//! The lock is passed as an open file: no third process can take it in between, and the survivor of the two
+//! still holds it. The kernel does not distinguish the two, so the process that handed the store over must
+//! know whether the other one has ended ([`crate::upgrade`]).
 
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ use crate::ledger::{
 };
 
 impl EmbeddedLedger {
-    /// Brings everything into SQLite and lets go of the store; nobody may call this ledger any more.
+    /// Writes everything to SQLite and releases the store; this ledger must not be called afterwards.
     ///
     /// # Errors
     /// The lock can't be copied, or the journal has no room; then [`EmbeddedLedger::take_back`].
@@ -37,7 +37,7 @@ impl EmbeddedLedger {
             Some(owner) => owner.copy()?,
             None => return Err(std::io::Error::other("the store is not here")),
         };
-        let volatile = self.book.volatile(now);
+        let volatile = self.accounts.volatile(now);
         self.stop();
         if !self.journal.is_written() {
             return Err(std::io::Error::other("the journal has no room for what was settled"));
@@ -46,13 +46,13 @@ impl EmbeddedLedger {
         if let Some(owner) = &mut *self.owner.lock() {
             owner.is_shared = true;
         }
-        self.book.clear();
+        self.accounts.clear();
         Ok(InheritedStore { lock, volatile })
     }
 
     /// What is in memory alone.
     pub fn volatile(&self) -> InMemoryState {
-        self.book.volatile(UnixMs::now())
+        self.accounts.volatile(UnixMs::now())
     }
 
     /// Takes the store back from a process that has ended. `volatile` is what is open here by now.
@@ -85,10 +85,10 @@ impl EmbeddedLedger {
             db.apply(&batch).map_err(sqlite)?;
             self.journal.forget_waiting(waiting.len());
         }
-        self.book.clear();
-        db.restore(&self.book, now).map_err(sqlite)?;
+        self.accounts.clear();
+        db.restore(&self.accounts, now).map_err(sqlite)?;
         let rows = db.orphans().map_err(sqlite)?;
-        self.book.adopt(volatile, &rows);
+        self.accounts.adopt(volatile, &rows);
         drop(db);
         let file = |source| StoreOpenError::File { path: dir, source };
         self.journal.restart(found.reaches + 1).map_err(file)?;
@@ -111,7 +111,7 @@ impl EmbeddedLedger {
     }
 
     /// Charges what is still open when the process ends, as its next start would. After
-    /// [`EmbeddedLedger::close`], and with nobody left who could settle.
+    /// [`EmbeddedLedger::close`], when nothing can settle any more.
     pub fn charge_open(&self) {
         let mut db = self.db.lock();
         if let Err(problem) = recovery::charge(&mut db) {

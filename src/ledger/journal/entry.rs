@@ -43,7 +43,7 @@ impl<'a> EntryNames<'a> {
     }
 }
 
-/// What the row of a request will say that never ends.
+/// The row that a request gets if it is never settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EntryExpectation<'a> {
     pub names: EntryNames<'a>,
@@ -63,7 +63,7 @@ pub struct ReservedEntry {
     pub input: u64,
     /// Requests with one message id share a group; 0 for none.
     pub group: u64,
-    /// The moment in whose windows the message counts; `None` when it has been charged already.
+    /// The time in whose windows the message counts; `None` when it has been charged already.
     pub message: Option<UnixMs>,
 }
 
@@ -96,8 +96,8 @@ pub struct UsageEntry<'a> {
     pub cost: u64,
     /// Part of `cost`.
     pub wasted_cost: u64,
-    /// It is a message, and no entry of its settling says so: of a former version, where requests that
-    /// reached a provider were counted as messages.
+    /// It is a message, and no entry of its settlement says so: written by an earlier version, which
+    /// counted requests that reached a provider as messages.
     pub message: bool,
 }
 

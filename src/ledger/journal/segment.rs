@@ -22,10 +22,10 @@ use rustix::{
     io::Errno,
 };
 
-/// First bytes of every segment: what it is, and the version of its entries.
+/// First bytes of every segment: the format and the version of its entries.
 pub const MAGIC: [u8; 16] = *b"gatekeeper-jrnl1";
 
-/// A segment as everybody may see it: only what has been written whole.
+/// The readable part of a segment: only completely written entries.
 pub struct Segment {
     map: MmapRaw,
     path: PathBuf,
@@ -33,7 +33,7 @@ pub struct Segment {
     written: AtomicUsize,
     /// Bytes known to be on the disk.
     synced: AtomicUsize,
-    /// No more will be written.
+    /// Nothing more is written to it.
     sealed: AtomicBool,
 }
 
@@ -71,9 +71,9 @@ impl SegmentWriter {
         if !self.fits(bytes.len()) {
             return false;
         }
-        // SAFETY: `fits` keeps the range inside the mapping, which lives as long as the segment.
-        // `self` is the only writer, borrowed mutably; readers stay below `written`, which is at
-        // most `self.at`. `bytes` cannot overlap: nobody gets a reference above `written`.
+        // SAFETY: `fits` keeps the range inside the mapping, which lives as long as the segment. `self` is
+        // the only writer, borrowed mutably; readers stay below `written`, which is at most `self.at`.
+        // `bytes` cannot overlap: no reference above `written` is ever given out.
         unsafe {
             let to = self.segment.map.as_mut_ptr().add(self.at);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());

@@ -1,4 +1,4 @@
-//! How a background thread is woken, and told to stop.
+//! Wakes a background thread, or stops it.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Wakeup {
         self.changed.notify_all();
     }
 
-    /// Sleeps until woken, stopped or `timeout`; true when told to stop.
+    /// Sleeps until woken, stopped or `timeout`; true if stopped.
     pub fn wait(&self, timeout: Duration) -> bool {
         let mut state = self.state.lock();
         if !state.woken && !state.stopped {

@@ -15,7 +15,7 @@ use crate::ledger::{
 
 pub fn restore_given(
     connection: &Connection,
-    book: &Accounts,
+    accounts: &Accounts,
     period: Period,
     before: UnixMs,
     current: UnixMs,
@@ -36,20 +36,20 @@ pub fn restore_given(
             forgiven_messages: number(4)?,
             forgiven_tokens: number(5)?,
         };
-        book.restore_given(license(&row.get::<_, String>(0)?), period, &given);
+        accounts.restore_given(license(&row.get::<_, String>(0)?), period, &given);
     }
     Ok(())
 }
 
 /// What operators did; they are few.
-pub fn restore_actions(connection: &Connection, book: &Accounts) -> rusqlite::Result<()> {
+pub fn restore_actions(connection: &Connection, accounts: &Accounts) -> rusqlite::Result<()> {
     let query = "SELECT time, action, license, id, detail, note FROM actions ORDER BY rowid";
     let mut statement = connection.prepare(query)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let text = |place| row.get::<_, String>(place);
         let Some(kind) = OperatorActionKind::parse(&text(1)?) else { continue };
-        book.restore_action(OperatorAction {
+        accounts.restore_action(OperatorAction {
             time: moment(&text(0)?),
             kind,
             license: license(&text(2)?),

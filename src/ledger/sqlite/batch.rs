@@ -18,7 +18,7 @@ use crate::ledger::{
 /// What one licence did on one day on one way: a key of the table `daily`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DailyKey<'a> {
-    /// The day's first moment.
+    /// Start of the day.
     pub day: UnixMs,
     pub license: LicenseId,
     pub plan: &'a str,
@@ -79,7 +79,7 @@ impl<'a> Batch<'a> {
         self.requests.push(request);
     }
 
-    /// A message counts in the row that `names` says, on the day in whose windows it counts.
+    /// A message counts in the row that `names` selects, on the day of its window.
     pub fn settle(&mut self, settled: &SettledEntry, names: Option<EntryNames<'a>>) {
         if self.opened.remove(&settled.hold).is_none() {
             self.closed.push(settled.hold);

@@ -26,7 +26,7 @@ pub fn moment(text: &str) -> UnixMs {
     UnixMs(moment.max(0) as u64)
 }
 
-/// What [`LicenseId::to_hex`] wrote; anything else is nobody's.
+/// Parses [`LicenseId::to_hex`]; any other text gives an id that no licence has.
 pub fn license(hex: &str) -> LicenseId {
     LicenseId::from_hex(hex).unwrap_or(LicenseId([0; 32]))
 }

@@ -32,7 +32,7 @@ pub fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub fn restore(connection: &Connection, book: &Accounts, now: UnixMs) -> rusqlite::Result<()> {
+pub fn restore(connection: &Connection, accounts: &Accounts, now: UnixMs) -> rusqlite::Result<()> {
     let query = "SELECT license, conversation, start, messages FROM conversations WHERE start >= ?1
                  ORDER BY start";
     let mut statement = connection.prepare(query)?;
@@ -40,7 +40,7 @@ pub fn restore(connection: &Connection, book: &Accounts, now: UnixMs) -> rusqlit
     while let Some(row) = rows.next()? {
         let license = gatekeeper_filters::kernel::LicenseId(row.get(0)?);
         let [id, start, messages] = [row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?];
-        book.restore_conversation(license, id as u64, UnixMs(start as u64), messages as u64);
+        accounts.restore_conversation(license, id as u64, UnixMs(start as u64), messages as u64);
     }
     Ok(())
 }

@@ -49,8 +49,8 @@ pub enum ReadError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Rows of the days from `first` to `last` (`2026-11-01`), both included. A gateway may run on the
-/// store meanwhile; its last 200 ms may be missing.
+/// Rows of the days from `first` to `last` (`2026-11-01`), both included. A gateway may be running on the
+/// store; its last 200 ms may be missing.
 ///
 /// # Errors
 /// The store can't be read.
@@ -88,8 +88,8 @@ pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadE
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Nothing is written, not even beside the file: where no gateway holds the store, that takes a file
-/// that is said not to change.
+/// Nothing is written, not even beside the file: without a running gateway the file has to be opened as
+/// immutable.
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");

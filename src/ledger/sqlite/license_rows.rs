@@ -1,4 +1,4 @@
-//! All rows of one licence: to give them to the buyer who asks for them, or to forget whose they were.
+//! All rows of one licence: to export them for its buyer, or to make them anonymous.
 
 use rusqlite::{Connection, params, types::ValueRef};
 use serde_json::{Map, Value, json};

@@ -123,24 +123,24 @@ fn what_was_given_outlives_any_number_of_restarts_and_the_sweep() {
     drop(ledger);
     for _ in 0..3 {
         let ledger = store.open();
-        ledger.book.sweep(NOW);
+        ledger.accounts.sweep(NOW);
         assert_eq!(ledger.overview(&ANNA, month(1), None, NOW).messages.extra, 7);
         let done = ledger.actions(&ANNA);
         let done: Vec<_> = done.iter().map(|a| (a.kind.name(), &*a.detail, &*a.note)).collect();
         assert_eq!(done, [("grant", "7 messages", "sorry"), ("revoke", "", "")]);
     }
     let ledger = store.open();
-    ledger.book.sweep(UnixMs(NOW.0 + 60 * 86_400_000));
-    assert_eq!(ledger.book.accounts(), 0);
+    ledger.accounts.sweep(UnixMs(NOW.0 + 60 * 86_400_000));
+    assert_eq!(ledger.accounts.count(), 0);
 }
 
-/// What other gateways are told is what counts now, in whatever order it was given.
+/// Other gateways receive the share of the current window, in whatever order it was granted.
 #[test]
 fn what_is_told_is_of_the_current_window() {
     let store = Store::new();
     let ledger = store.open();
     let extra = || {
-        let given = ledger.book.contribution(&ANNA).given;
+        let given = ledger.accounts.contribution(&ANNA).given;
         given.map(|given| given[Period::Month as usize].extra_messages)
     };
     assert_eq!(extra(), None);

@@ -1,4 +1,4 @@
-//! Death at any moment: copies of a live store, torn ends, `kill -9`, a disk without room.
+//! A process that dies at any time: copies of a live store, torn ends, `kill -9`, a full disk.
 
 use std::{
     fs,
@@ -14,8 +14,8 @@ use crate::ledger::journal::{
     entry::{EntryExpectation, EntryFrame, EntryNames, EntryScan, JournalEntry, ReservedEntry},
 };
 
-/// What a killed process leaves: its files as they are. SQLite stands still meanwhile, as it would
-/// be consistent after a real death too; the journal goes on.
+/// The files as a killed process leaves them. SQLite is paused, as it would be consistent after a real
+/// crash, too; the journal goes on.
 fn copy(ledger: &EmbeddedLedger, from: &Store) -> Store {
     let to = Store::new();
     let journal = to.path().with_file_name("gatekeeper.db.journal");
@@ -171,7 +171,7 @@ fn a_long_request_outlives_its_journal_segment() {
     assert_eq!(used(&again, BERT), (2, 5 + lost.input));
 }
 
-/// Tiny segments can run out for a moment.
+/// Tiny segments can run out for a short time.
 fn eventually_reserve(ledger: &EmbeddedLedger) -> Grant {
     loop {
         match reserve(ledger, &ask(ANNA)) {

@@ -131,7 +131,7 @@ fn a_journal_of_the_former_version_is_read() {
         EntryFrame::settled(&settled(4), &EntryNames::of(&about())),
     ]);
     drop(dead.open());
-    // Former versions said with the request that it was a message, this one says so with its settling.
+    // Earlier versions marked a message in its reservation, this one in its settlement.
     assert_eq!(rows(&dead).iter().map(numbers).collect::<Vec<_>>(), [[4, 3, 4, 8, 12, 10]]);
     assert_eq!(used(&dead.open(), ANNA), (2, 14));
 }

@@ -47,7 +47,7 @@ struct Model {
     forgiven: [u64; 2],
     actions: u64,
     groups: usize,
-    /// Group, its first moment, its requests.
+    /// Group, time of its first request, number of requests.
     ids: HashMap<u8, (usize, u64, u32)>,
 }
 

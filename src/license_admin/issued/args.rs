@@ -50,7 +50,7 @@ pub struct Subject {
     license: Option<String>,
 }
 
-/// What tells an order from others, and why it was given.
+/// The id and the note of an operator's command.
 #[derive(Deserialize)]
 pub struct Order {
     id: Option<String>,
@@ -94,7 +94,7 @@ order!(ExtendArgs { until, by });
 order!(ExpireArgs {});
 
 /// # Errors
-/// 400 that says what is wrong; no key is repeated.
+/// 400 with the cause; no key is repeated.
 pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body)
@@ -180,7 +180,7 @@ fn span(name: &str, text: &str) -> Result<Duration, ApiError> {
     if span > LONGEST_SPAN { Err(wrong()) } else { Ok(span) }
 }
 
-/// A day, of which the whole counts (UTC), or a moment of RFC 3339.
+/// A day (UTC, to its end) or an RFC 3339 timestamp.
 pub fn moment(text: &str) -> Result<UnixMs, ApiError> {
     let of_day = || {
         let day: jiff::civil::Date = text.parse().ok()?;

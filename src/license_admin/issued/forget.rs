@@ -41,7 +41,7 @@ impl LicenseAdmin {
             log::warn!("store: the rows of a licence can't be forgotten: {error}");
             ApiError::from(crate::ledger::JournalFull)
         })?;
-        // The note could say who it was.
+        // The note is left out, as it could name the buyer.
         self.record(OperatorActionKind::Forget, known.id, (&id, ""), "")?;
         let done = json!({ "action": "forget", "id": id, "repeated": false });
         Ok(json!({ "license": known.id.to_hex(), "done": done }))

@@ -43,7 +43,7 @@ fn judge(facts: &ShopLicense) -> LicenseVerdict {
     }
 }
 
-fn heard(record: &CachedLicense, reply: &ShopReply, now: UnixMs) -> CachedLicense {
+fn after_reply(record: &CachedLicense, reply: &ShopReply, now: UnixMs) -> CachedLicense {
     record.hear(reply, now, judge, false)
 }
 
@@ -52,7 +52,7 @@ fn yes() -> ShopReply {
 }
 
 fn good() -> CachedLicense {
-    heard(&CachedLicense::default(), &yes(), at(0))
+    after_reply(&CachedLicense::default(), &yes(), at(0))
 }
 
 fn decide(record: &CachedLicense, now: UnixMs) -> CacheDecision {
@@ -92,7 +92,7 @@ fn jitter_shortens_by_a_tenth_at_most() {
 fn a_shop_that_does_not_answer_changes_nothing() {
     let record = good();
     let reply = ShopReply::Unknown(ShopError::status(500));
-    assert_eq!(heard(&record, &reply, at(30 * HOUR)), record);
+    assert_eq!(after_reply(&record, &reply, at(30 * HOUR)), record);
 }
 
 #[test]
@@ -100,12 +100,12 @@ fn an_explicit_no_acts_at_once_and_is_kept_longer_each_time() {
     let mut record = good();
     let mut now = 0;
     for wait in [60_000, 120_000, 240_000, 300_000, 300_000] {
-        record = heard(&record, &ShopReply::from(facts(Status::Disabled, 1)), at(now));
+        record = after_reply(&record, &ShopReply::from(facts(Status::Disabled, 1)), at(now));
         assert_eq!(way(&record, now + wait - 1), (CacheQuery::No, Some(false)));
         assert_eq!(way(&record, now + wait), (CacheQuery::First, Some(false)));
         now += wait;
     }
-    record = heard(&record, &yes(), at(now));
+    record = after_reply(&record, &yes(), at(now));
     assert_eq!(way(&record, now), (CacheQuery::No, Some(true)), "enabled again");
 }
 
@@ -114,17 +114,17 @@ fn a_good_licence_falls_by_not_found_after_three_in_fifteen_minutes() {
     for reply in [ShopReply::NotFound, ShopReply::from(facts(Status::Active, 2))] {
         let mut record = good();
         for (minute, holds) in [(0, true), (5, true), (10, true), (14, true), (15, false)] {
-            record = heard(&record, &reply, at(minute * MINUTE));
+            record = after_reply(&record, &reply, at(minute * MINUTE));
             let (_, answer) = way(&record, minute * MINUTE);
             assert_eq!(answer, Some(holds), "{reply:?} after {minute} minutes");
         }
     }
     let mut record = good();
     for minute in [0, 20] {
-        record = heard(&record, &ShopReply::NotFound, at(minute * MINUTE));
+        record = after_reply(&record, &ShopReply::NotFound, at(minute * MINUTE));
     }
     assert_eq!(way(&record, 20 * MINUTE), (CacheQuery::No, Some(true)), "twice is not enough");
-    record = heard(&record, &yes(), at(21 * MINUTE));
+    record = after_reply(&record, &yes(), at(21 * MINUTE));
     assert_eq!(record.turned, None, "found again");
 }
 
@@ -162,22 +162,22 @@ fn what_expired_since_the_last_check_is_not_served_and_not_refused() {
 fn a_mark_makes_the_next_request_ask_and_the_old_facts_hold() {
     let record = good().mark(at(HOUR), true);
     assert_eq!(way(&record, HOUR), (CacheQuery::First, Some(true)));
-    let asked_before = heard(&record, &yes(), at(HOUR - 1));
+    let asked_before = after_reply(&record, &yes(), at(HOUR - 1));
     assert_eq!(
         way(&asked_before, HOUR + 1).0,
         CacheQuery::First,
         "that answer is older than the mark"
     );
-    let asked_after = heard(&record, &yes(), at(HOUR + 1));
+    let asked_after = after_reply(&record, &yes(), at(HOUR + 1));
     assert_eq!(way(&asked_after, HOUR + 2), (CacheQuery::No, Some(true)));
-    let missed = heard(&record, &ShopReply::NotFound, at(HOUR + 1));
+    let missed = after_reply(&record, &ShopReply::NotFound, at(HOUR + 1));
     assert_eq!(way(&missed, HOUR + 2), (CacheQuery::No, Some(true)), "an answer, too");
 }
 
 #[test]
 fn marks_that_are_not_sure_to_be_new_act_once_a_minute() {
     let mut record = good().mark(at(HOUR), false);
-    record = heard(&record, &yes(), at(HOUR + 1));
+    record = after_reply(&record, &yes(), at(HOUR + 1));
     for second in 1..60 {
         record = record.mark(at(HOUR + second * 1_000), false);
         assert_eq!(way(&record, HOUR + second * 1_000).0, CacheQuery::No, "{second}");
@@ -188,7 +188,7 @@ fn marks_that_are_not_sure_to_be_new_act_once_a_minute() {
 #[test]
 fn of_two_records_the_newer_answer_stays_with_every_mark() {
     let older = good().mark(at(HOUR), true);
-    let newer = heard(&good(), &ShopReply::from(facts(Status::Disabled, 1)), at(30 * MINUTE));
+    let newer = after_reply(&good(), &ShopReply::from(facts(Status::Disabled, 1)), at(30 * MINUTE));
     for merged in [older.merge(&newer), newer.merge(&older)] {
         assert_eq!(merged.checked, at(30 * MINUTE));
         assert_eq!(merged.facts, newer.facts);
@@ -213,9 +213,9 @@ fn merging_loses_nothing_whoever_comes_first_and_however_often() {
         CachedLicense { refunded: true, ..base.clone() },
         base.with_device("a", false, at(1)).with_device("b", false, at(2)),
         base.with_device("a", false, at(1)).with_device("a", true, at(3)),
-        heard(&base, &ShopReply::NotFound, at(2 * MINUTE)),
-        heard(&base, &ShopReply::from(facts(Status::Disabled, 1)), at(3 * MINUTE)),
-        heard(&base, &yes(), at(4 * MINUTE)),
+        after_reply(&base, &ShopReply::NotFound, at(2 * MINUTE)),
+        after_reply(&base, &ShopReply::from(facts(Status::Disabled, 1)), at(3 * MINUTE)),
+        after_reply(&base, &yes(), at(4 * MINUTE)),
         base.revoke(true, at(5)).unwrap(),
         base.revoke(true, at(6)).unwrap().revoke(false, at(7)).unwrap(),
         CachedLicense {
@@ -247,7 +247,7 @@ fn merging_loses_nothing_whoever_comes_first_and_however_often() {
 fn a_revocation_outlives_the_shops_yes_and_ends_by_the_operators_word() {
     let revoked = good().revoke(true, at(HOUR)).unwrap();
     assert_eq!(revoked.revoke(true, at(2 * HOUR)), None, "it is so already");
-    let told = heard(&revoked, &yes(), at(3 * HOUR));
+    let told = after_reply(&revoked, &yes(), at(3 * HOUR));
     assert!(told.revocation.revoked && told.merge(&good()).revocation.revoked);
     // By a clock that is behind, too.
     let restored = told.revoke(false, at(0)).unwrap();
@@ -258,8 +258,8 @@ fn a_revocation_outlives_the_shops_yes_and_ends_by_the_operators_word() {
 
 #[test]
 fn an_answer_that_was_overtaken_changes_nothing() {
-    let disabled = heard(&good(), &ShopReply::from(facts(Status::Disabled, 1)), at(HOUR));
-    assert_eq!(heard(&disabled, &yes(), at(HOUR - 1)), disabled);
+    let disabled = after_reply(&good(), &ShopReply::from(facts(Status::Disabled, 1)), at(HOUR));
+    assert_eq!(after_reply(&disabled, &yes(), at(HOUR - 1)), disabled);
 }
 
 #[test]
@@ -271,12 +271,12 @@ fn what_an_older_version_wrote_can_be_read() {
 
 #[test]
 fn a_record_survives_being_written_down() {
-    let record = heard(&good(), &ShopReply::NotFound, at(1)).mark(at(2), true);
+    let record = after_reply(&good(), &ShopReply::NotFound, at(1)).mark(at(2), true);
     let text = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<CachedLicense>(&text).unwrap(), record);
 }
 
-/// Each shop says yes once, then nothing that is a word about the key, for three days.
+/// Each shop answers once that the key is valid, then gives no usable answer for three days.
 #[test]
 fn known_buyers_of_every_shop_are_served_through_an_outage_of_72_hours() {
     let answers = valid_answers();

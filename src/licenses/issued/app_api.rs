@@ -28,7 +28,7 @@ pub enum AppCall {
 }
 
 impl AppCall {
-    /// The member that says yes or no.
+    /// The member with the result.
     fn flag(self) -> &'static str {
         match self {
             AppCall::Activate => "activated",
@@ -88,7 +88,7 @@ impl IssuedBook {
             false => self.verdict(license, now),
         };
         if let Some(address) = question.address.map(ClientPrefix::from) {
-            self.validator.visitors.welcomed(address, &id);
+            self.validator.visitors.record_success(address, &id);
         }
         let of = |id| License { id, key: id, plan: self.any_plan(license), until: license.until };
         Some(match (question.call, verdict) {

@@ -27,7 +27,7 @@ pub struct IssuedBook {
     pub vault: VaultKeys,
 }
 
-/// Nobody else changes a record as long as this lives.
+/// While this lives no other task changes the record.
 pub(super) struct Alone<'a> {
     _here: MutexGuard<'a, ()>,
     _everywhere: Option<DistributedLock>,
@@ -102,7 +102,8 @@ impl IssuedBook {
         issued.and_then(|issued| issued.license()).cloned().ok_or(IssueError::NotIssued)
     }
 
-    /// Writes records down, all or none of them, and tells the other gateways. Their locks are held, or they are new.
+    /// Writes records, all or none of them, and notifies the other gateways. Their locks are held, or they
+    /// are new.
     pub(super) async fn write(
         &self,
         records: Vec<(LicenseId, IssuedKind)>,

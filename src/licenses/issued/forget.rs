@@ -1,4 +1,4 @@
-//! A buyer who wants to be forgotten: nothing is left but that there was a licence, so that it does not come back.
+//! Erases a buyer's data: only the fact remains that there was a licence, so that it is not created again.
 
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use serde_json::{Value, json};

@@ -29,7 +29,7 @@ pub enum KeyShape {
 pub struct Found {
     pub id: LicenseId,
     pub slot: Arc<CacheSlot>,
-    /// The key was replaced, and serves no more.
+    /// The key was replaced and is no longer accepted.
     pub is_replaced: bool,
 }
 
@@ -87,7 +87,7 @@ impl IssuedBook {
         }
     }
 
-    /// Who a key of ours stands for; `None` where it is for other sources to say.
+    /// The licence of an issued key; `None` where other sources decide.
     pub async fn identify(&self, key_id: LicenseId, now: UnixMs) -> Option<LicenseStatus> {
         let Some(found) = self.find(key_id, now).await else {
             let slot = self.validator.records.get(&key_id)?;
@@ -99,13 +99,14 @@ impl IssuedBook {
         self.status(&found, now)
     }
 
-    /// What is known of a licence now, without asking anybody.
+    /// The status of a licence now, without a call.
     pub async fn status_now(&self, key_id: LicenseId, now: UnixMs) -> Option<LicenseStatus> {
         let found = self.find(key_id, now).await?;
         self.status(&found, now)
     }
 
-    /// Whether the shop that a licence was adopted from may have news of it: a webhook said so, or its time is over.
+    /// Whether the shop that a licence was adopted from may have news: after a webhook, or when it has
+    /// expired.
     pub fn has_news(&self, key_id: &LicenseId, now: UnixMs) -> bool {
         let Some(slot) = self.validator.records.get(key_id) else { return false };
         let issued = slot.record.issued.as_ref().and_then(|issued| issued.license());

@@ -64,7 +64,7 @@ impl IssuedBook {
             let tag = self.validator.hasher.order("import", &text_of(row));
             let outcome = match issued.map(|issued| &issued.is) {
                 Some(IssuedKind::License(known)) if known.order == tag => ImportOutcome::Same,
-                // A key of a licence that was rotated, or one that was forgotten, stays what it is.
+                // A key of a licence that was rotated, or that was erased, stays unchanged.
                 Some(IssuedKind::Key { .. } | IssuedKind::Forgotten { .. }) => ImportOutcome::Same,
                 Some(_) => ImportOutcome::Changed,
                 None => ImportOutcome::New,

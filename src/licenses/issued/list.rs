@@ -7,7 +7,7 @@ use super::{
     record::{IssuedKind, IssuedLicense},
 };
 
-/// Which of them; all where nothing is said.
+/// Which licences to list; all by default.
 #[derive(Debug, Default)]
 pub struct ListFilter {
     pub plan: Option<String>,

@@ -14,7 +14,7 @@ use super::{
 /// What is to be made.
 #[derive(Debug)]
 pub struct IssueRequest {
-    /// Hashed: what tells this order from others.
+    /// Hashed: identifies the order.
     pub order: String,
     pub count: usize,
     /// What all of them are.
@@ -46,7 +46,7 @@ impl IssuedBook {
         self.issue_alone(&order_id, request).await
     }
 
-    /// The same by one who has the order's lock.
+    /// The same, for a caller that holds the order's lock.
     pub(super) async fn issue_alone(
         &self,
         order_id: &LicenseId,

@@ -15,7 +15,7 @@ use super::{
 /// Another key for a licence.
 #[derive(Debug)]
 pub struct RotateRequest {
-    /// Hashed: what tells this order from others.
+    /// Hashed: identifies the command.
     pub order: String,
     /// How long the old key serves on.
     pub grace: Duration,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Of two records of one id the one of the higher version holds; of one version, the greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IssuedRecord {
-    /// The moment of the change, and more than that of the change before.
+    /// The time of the change, and larger than that of the change before.
     pub version: u64,
     pub is: IssuedKind,
 }
@@ -116,7 +116,7 @@ pub struct ClaimCode {
     pub until: UnixMs,
 }
 
-/// Names that Stripe's objects have; none of them is a secret or says who the buyer is.
+/// Ids of Stripe's objects; none of them is secret or identifies the buyer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StripeRefs {
@@ -134,7 +134,7 @@ pub struct StripeRefs {
     /// The end that Stripe last gave it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<UnixMs>,
-    /// What Stripe says of it beside its stops.
+    /// Its status at Stripe, without suspensions.
     pub base: IssuedStatus,
 }
 

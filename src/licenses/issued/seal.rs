@@ -80,7 +80,7 @@ const VISIT: Duration = Duration::from_secs(3600);
 const VISIT_PLACE: (&str, &str) = ("licence\nvisit", "claim");
 
 impl super::book::IssuedBook {
-    /// The id of a checkout session for a cookie, which tells nothing of it.
+    /// Seals the id of a checkout session for a cookie.
     pub fn seal_visit(&self, session: &str, now: UnixMs) -> Option<String> {
         let secret = SecretString::from(format!("{}.{session}", now.plus(VISIT).0));
         vault::seal(&self.vault.kek, VISIT_PLACE.0, VISIT_PLACE.1, &secret).ok()

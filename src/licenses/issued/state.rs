@@ -1,5 +1,4 @@
-//! What this process knows for as long as it lives about licences of our own: who changes what, what was heard of, what
-//! was tried.
+//! State of this process about issued licences: locks, ids seen at other gateways, throttles.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::licenses::address_throttle::AddressThrottle;
 
-/// Changes under way at one time, of licences that differ.
+/// Maximum number of concurrent changes of different licences.
 pub const LOCKS: usize = 64;
 const REMEMBERED: u64 = 20_000;
 /// How long an answer about a session that made no licence is kept.
@@ -25,8 +24,8 @@ pub const MISS: Duration = Duration::from_secs(60);
 /// How long a webhook's word that a session exists is remembered.
 const ANNOUNCED: Duration = Duration::from_secs(72 * 3600);
 
-/// Of this process, who changes what: licences, and orders. Whoever has an order may wait for a licence, and never the
-/// other way round.
+/// Locks of licences and of orders within this process. A task that holds an order's lock may wait for a
+/// licence's, never the other way round.
 pub struct IssuedLocks(pub [Vec<tokio::sync::Mutex<()>>; 2]);
 
 impl Default for IssuedLocks {
@@ -35,7 +34,7 @@ impl Default for IssuedLocks {
     }
 }
 
-/// Ids that were heard of and are not known here.
+/// Ids reported by other gateways that are not known here yet.
 #[derive(Default)]
 pub struct Roster {
     /// A source of our own licences is configured.

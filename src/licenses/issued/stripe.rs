@@ -1,5 +1,5 @@
-//! Purchases at Stripe. An event, or a buyer at `/claim`, only names an object; what Stripe says when the object is
-//! asked for decides, so events may come in any order, twice, late or never.
+//! Purchases at Stripe. An event, or a buyer at `/claim`, only names an object; its state at Stripe when it
+//! is fetched decides, so events may come in any order, twice, late or never.
 
 mod apply;
 mod ask;

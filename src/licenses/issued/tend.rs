@@ -24,7 +24,7 @@ impl IssuedBook {
         self.sweep_if_due(now).await;
     }
 
-    /// Takes out sealed keys that were shown, or that nobody asked for, and codes that are over.
+    /// Removes sealed keys that were shown or not claimed in time, and expired codes.
     async fn tidy(&self, now: UnixMs) {
         let has_some =
             |license: &IssuedLicense| license.sealed.is_some() || !license.codes.is_empty();

@@ -21,7 +21,7 @@ impl MasterKey {
             log::warn!(
                 "A key was refused: others come first until a probe has asked whether it is the key. \
                  provider={} key={}",
-                self.told.provider,
+                self.events.provider,
                 self.id
             );
         }
@@ -39,7 +39,7 @@ impl MasterKey {
         is_out
     }
 
-    /// Whether a probe has to find out now if it is the key; who is told so has to say what came of it.
+    /// Whether a probe of the key is due now; on `true` the caller has to report its result.
     pub fn is_doubt_due(&self, now: Instant) -> bool {
         self.own_state(now) == KeyState::Ready && self.health.doubt.try_probe(now)
     }
@@ -56,7 +56,8 @@ impl MasterKey {
         }
     }
 
-    /// The refusals are the key's. Where a list says nothing of it, one request has to find out when it is over.
+    /// The refusals are caused by the key. Where the list of models is not conclusive, a request has to
+    /// probe when it is over.
     fn set_aside(&self, now: Instant) {
         if !self.health.doubt.was_shown() {
             self.health.quarantine.cannot_be_probed();
@@ -84,7 +85,7 @@ impl KeyLease {
         let known = breaker.firewall.refuses();
         let refuses = breaker.firewall.met(witness, now);
         if refuses && !known {
-            let provider = self.key.told.provider.clone();
+            let provider = self.key.events.provider.clone();
             log::error!(
                 "The provider's firewall refuses this server: several licences got a 403 that is not the \
                  provider's own, and nothing succeeds. Others serve where they can; ask the provider about this \
@@ -92,9 +93,9 @@ impl KeyLease {
             );
             breaker.open(Fault::Quick, now);
             self.key
-                .told
-                .teller
-                .tell(HealthSubject::Provider { provider }, HealthChange::Sick(Fault::Quick));
+                .events
+                .sender
+                .send(HealthSubject::Provider { provider }, HealthChange::Faulty(Fault::Quick));
         }
         refuses
     }

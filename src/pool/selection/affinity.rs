@@ -1,5 +1,5 @@
 //! One account for one conversation: weighted rendezvous hashing, so that gateways agree without
-//! telling each other, and an account that comes or goes moves only its own conversations.
+//! communication, and an account that is added or removed moves only its own conversations.
 
 use std::{collections::BTreeSet, hash::Hasher, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! The faster of two keys first, by the time to their first output. Two at random, not the best of
-//! all: a fast key is not buried under everybody's requests, and a slow one is measured again.
+//! Prefers the faster of two keys, by the time to their first output. Two at random, not the fastest of
+//! all: so a fast key is not overloaded, and a slow one is measured again.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use crate::pool::backoff::mixed;
 
 pub struct Fastest {
     backends: Vec<Backend>,
-    /// Each weighs as many places as its weight says, scaled down.
+    /// Each key has a number of places in proportion to its weight.
     turn: AtomicU64,
 }
 

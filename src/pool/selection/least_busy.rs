@@ -17,7 +17,7 @@ use super::unique_backends::{UniqueBackends, key};
 
 pub struct LeastBusy {
     backends: Vec<Backend>,
-    /// Who is first among equals.
+    /// The first among equals.
     turn: AtomicUsize,
 }
 

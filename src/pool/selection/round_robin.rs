@@ -51,7 +51,7 @@ pub struct RoundRobinIter {
     seen: BackendSet,
 }
 
-/// A bit for each backend. Nothing is allocated for the first 64: hardly anybody has more keys.
+/// A bit for each backend. The first 64 need no allocation: configurations rarely have more keys.
 #[derive(Default)]
 struct BackendSet {
     first: u64,

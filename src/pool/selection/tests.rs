@@ -20,7 +20,7 @@ use crate::{
 
 /// Keys by group and weight.
 fn keys(of: &[(&str, u32)]) -> Vec<Arc<MasterKey>> {
-    let book = HealthRegistry::new(KeyedHash::new(&[7; 32]));
+    let registry = HealthRegistry::new(KeyedHash::new(&[7; 32]));
     let provider: Arc<str> = "p".into();
     let key = |(index, (group, weight)): (usize, &(&str, u32))| {
         let settings = settings::KeySettings {
@@ -30,12 +30,12 @@ fn keys(of: &[(&str, u32)]) -> Vec<Arc<MasterKey>> {
             weight: *weight,
             off: false,
         };
-        let health = book.key(&provider, &settings.id, "mark");
-        let group = book.group(&provider, &settings.group);
-        let teller = book.teller.clone();
-        let told = EventSource { provider: provider.clone(), mark: "mark".into(), teller };
+        let health = registry.key(&provider, &settings.id, "mark");
+        let group = registry.group(&provider, &settings.group);
+        let sender = registry.sender.clone();
+        let events = EventSource { provider: provider.clone(), mark: "mark".into(), sender };
         let place = KeyIdentity { group, account: 0, models: Arc::new([]) };
-        Arc::new(MasterKey::new(&settings, Dialect::OpenAi, health, place, told).unwrap())
+        Arc::new(MasterKey::new(&settings, Dialect::OpenAi, health, place, events).unwrap())
     };
     of.iter().enumerate().map(key).collect()
 }

@@ -1,13 +1,13 @@
-//! Values as they would stand in the file.
+//! Formats values as they are written in the file.
 
 use std::{fmt::Display, time::Duration};
 
 use gatekeeper_filters::kernel::{DOLLAR, Limit, Price};
 
-/// Where there is no value.
+/// Shown for an absent value.
 pub const NONE: &str = "none";
 pub const UNLIMITED: &str = "unlimited";
-/// What the machine carries.
+/// Shown for limits derived from the memory of the machine.
 pub const AUTO: &str = "by memory";
 
 /// In the units in which the defaults are written: `300s`, `24h`, `90d`.
@@ -55,11 +55,11 @@ pub fn price(price: Price) -> String {
     let [input, output, cached, written, hour] =
         [price.input, price.output, price.cached, price.cache_write, price.cache_write_1h]
             .map(|each| decimal(each, 1_000_000));
-    let mut said = format!("input {input}, output {output}, cached {cached}");
+    let mut text = format!("input {input}, output {output}, cached {cached}");
     if (&written, &hour) != (&input, &input) {
-        said.push_str(&format!(", cache_write {written}, cache_write_1h {hour}"));
+        text.push_str(&format!(", cache_write {written}, cache_write_1h {hour}"));
     }
-    said
+    text
 }
 
 fn decimal(amount: u64, one: u64) -> String {
@@ -78,8 +78,8 @@ mod tests {
     fn values_read_as_they_are_written() {
         for text in ["500ms", "90s", "300ms", "3s", "5m", "24h", "90d", "61s", "1h", "0s"] {
             let read = crate::config::scalars::duration(text).unwrap();
-            let said = duration(read);
-            assert_eq!(crate::config::scalars::duration(&said), Ok(read), "{text} {said}");
+            let written = duration(read);
+            assert_eq!(crate::config::scalars::duration(&written), Ok(read), "{text} {written}");
         }
         for text in ["500ms", "300s", "24h", "72h", "90d"] {
             assert_eq!(duration(crate::config::scalars::duration(text).unwrap()), text);
@@ -98,7 +98,8 @@ mod tests {
         };
         assert_eq!(price(some), "input 0.05, output 0.08, cached 0.025");
         let dear = Price { cache_write: 62_500, cache_write_1h: 100_000, ..some };
-        let said = "input 0.05, output 0.08, cached 0.025, cache_write 0.0625, cache_write_1h 0.1";
-        assert_eq!(price(dear), said);
+        let expected =
+            "input 0.05, output 0.08, cached 0.025, cache_write 0.0625, cache_write_1h 0.1";
+        assert_eq!(price(dear), expected);
     }
 }

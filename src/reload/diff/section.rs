@@ -1,42 +1,41 @@
-//! One thing of the configuration with its facts, as they are shown.
+//! One item of the configuration (a plan, a provider, a key, ...) with its settings, as they are shown.
 
 use sha2::{Digest, Sha256};
 
-/// Characters of one value that are shown.
+/// Maximum number of characters shown of one value.
 pub(super) const LONGEST: usize = 200;
 
-/// One thing of the configuration.
 pub(super) struct Section {
     /// `plan pro`, `provider groq: key groq-1`
     pub(super) name: String,
-    /// The thing it is a part of: it comes and goes with it.
+    /// The item it belongs to: added and removed with it.
     pub(super) part_of: Option<String>,
-    /// That it comes or goes is told elsewhere.
+    /// Another line reports that it was added or removed.
     pub(super) quiet: bool,
-    pub(super) facts: Vec<Setting>,
+    pub(super) settings: Vec<Setting>,
 }
 
 pub(super) struct Setting {
     pub(super) name: &'static str,
     pub(super) value: Value,
-    /// It is what it would be if nothing were written.
-    pub(super) plain: bool,
+    /// It has its default.
+    pub(super) is_default: bool,
 }
 
 #[derive(PartialEq)]
 pub(super) enum Value {
-    Said(String),
-    /// Known by its hash alone.
+    Shown(String),
+    /// Compared by hash; never shown.
     Hidden(Option<[u8; 32]>),
 }
 
 impl Section {
     pub(super) fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), part_of: None, quiet: false, facts: Vec::new() }
+        Self { name: name.into(), part_of: None, quiet: false, settings: Vec::new() }
     }
 
-    pub(super) fn part_of(mut self, whole: String) -> Self {
-        self.part_of = Some(whole);
+    pub(super) fn part_of(mut self, parent: String) -> Self {
+        self.part_of = Some(parent);
         self
     }
 
@@ -45,30 +44,35 @@ impl Section {
         self
     }
 
-    /// `plain` is what is said where nothing is written; empty where something always is.
-    pub(super) fn says(mut self, name: &'static str, said: impl Into<String>, plain: &str) -> Self {
-        let said = said.into();
-        let plain = said == plain;
-        self.facts.push(Setting { name, value: Value::Said(said), plain });
+    /// `default` is the value if the field is not set; empty where the file always sets it.
+    pub(super) fn shows(
+        mut self,
+        name: &'static str,
+        value: impl Into<String>,
+        default: &str,
+    ) -> Self {
+        let value = value.into();
+        let is_default = value == default;
+        self.settings.push(Setting { name, value: Value::Shown(value), is_default });
         self
     }
 
     pub(super) fn hides(mut self, name: &'static str, bytes: Option<&[u8]>) -> Self {
         let value = Value::Hidden(bytes.map(|bytes| Sha256::digest(bytes).into()));
-        self.facts.push(Setting { name, value, plain: true });
+        self.settings.push(Setting { name, value, is_default: true });
         self
     }
 
-    /// What is worth telling of a thing that is new.
+    /// The settings of a new item that differ from their defaults.
     pub(super) fn summary(&self) -> String {
-        let told = self.facts.iter().filter(|fact| !fact.plain);
-        let told: Vec<String> = told
-            .filter_map(|fact| match &fact.value {
-                Value::Said(said) => Some(format!("{} {}", fact.name, short(said))),
+        let set = self.settings.iter().filter(|setting| !setting.is_default);
+        let shown: Vec<String> = set
+            .filter_map(|setting| match &setting.value {
+                Value::Shown(value) => Some(format!("{} {}", setting.name, short(value))),
                 Value::Hidden(_) => None,
             })
             .collect();
-        if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
+        if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! One table for each kind of thing.
+//! One table for each part of the file.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
+    change::ConfigPart,
     format::{AUTO, NONE, UNLIMITED, dollars, duration, limit, list, or, price, size},
     section::Section,
 };
@@ -21,16 +22,27 @@ use crate::{
 
 type Table = fn(&Settings) -> Vec<Section>;
 
-/// In the order in which changes are told.
-pub const ALL: [Table; 14] = [
-    server, admin, vault, store, licenses, sources, plans, providers, models, prompts, prices,
-    budget, filters, log,
+/// In the order in which changes are listed.
+pub const ALL: [(ConfigPart, Table); 14] = [
+    (ConfigPart::Server, server),
+    (ConfigPart::Admin, admin),
+    (ConfigPart::Vault, vault),
+    (ConfigPart::Store, store),
+    (ConfigPart::Licenses, licenses),
+    (ConfigPart::Licenses, sources),
+    (ConfigPart::Plans, plans),
+    (ConfigPart::Providers, providers),
+    (ConfigPart::Models, models),
+    (ConfigPart::Prompts, prompts),
+    (ConfigPart::Prices, prices),
+    (ConfigPart::Budget, budget),
+    (ConfigPart::Filters, filters),
+    (ConfigPart::Log, log),
 ];
 
-/// What providers take where nothing is said.
+/// The temperature if a prompt sets none.
 const AUTO_TEMPERATURE: &str = "the provider's";
 
-/// A path, where there is one.
 fn path(path: Option<&PathBuf>) -> String {
     or(path.map(|path| path.display()), NONE)
 }
@@ -40,38 +52,38 @@ fn server(settings: &Settings) -> Vec<Section> {
     let tls = server.tls.as_ref();
     let limits = &server.limits;
     let proxies = list(server.trusted_proxies.iter().map(IpNet::to_string));
-    let thing = Section::new("server")
-        .says("listen", server.listen.to_string(), "")
-        .says("threads", server.threads.to_string(), "")
-        .says("grace", duration(server.grace), "")
-        .says("tls.cert", path(tls.map(|tls| &tls.cert)), NONE)
-        .says("tls.key", path(tls.map(|tls| &tls.key)), NONE)
+    let section = Section::new("server")
+        .shows("listen", server.listen.to_string(), "")
+        .shows("threads", server.threads.to_string(), "")
+        .shows("grace", duration(server.grace), "")
+        .shows("tls.cert", path(tls.map(|tls| &tls.cert)), NONE)
+        .shows("tls.key", path(tls.map(|tls| &tls.key)), NONE)
         .hides("certificate", leaf(tls))
-        .says("behind_tls", server.behind_tls.to_string(), "false")
-        .says("trusted_proxies", proxies, NONE)
-        .says("limits.body", size(limits.body), "")
-        .says("limits.header_timeout", duration(limits.header_timeout), "")
-        .says("limits.buffered", or(limits.buffered.map(size), AUTO), AUTO)
-        .says("limits.requests", or(limits.requests, AUTO), AUTO)
-        .says("limits.connections_per_address", or(limits.connections_per_address, AUTO), AUTO);
-    vec![thing]
+        .shows("behind_tls", server.behind_tls.to_string(), "false")
+        .shows("trusted_proxies", proxies, NONE)
+        .shows("limits.body", size(limits.body), "")
+        .shows("limits.header_timeout", duration(limits.header_timeout), "")
+        .shows("limits.buffered", or(limits.buffered.map(size), AUTO), AUTO)
+        .shows("limits.requests", or(limits.requests, AUTO), AUTO)
+        .shows("limits.connections_per_address", or(limits.connections_per_address, AUTO), AUTO);
+    vec![section]
 }
 
 fn admin(settings: &Settings) -> Vec<Section> {
     let admin = &settings.admin;
-    let thing = Section::new("admin")
-        .says("listen", admin.listen.to_string(), "")
+    let section = Section::new("admin")
+        .shows("listen", admin.listen.to_string(), "")
         .hides("token", secret(admin.token.as_ref()))
         .hides("read_token", secret(admin.read_token.as_ref()))
-        .says("tls.cert", path(admin.tls.as_ref().map(|tls| &tls.cert)), NONE)
-        .says("tls.key", path(admin.tls.as_ref().map(|tls| &tls.key)), NONE)
+        .shows("tls.cert", path(admin.tls.as_ref().map(|tls| &tls.cert)), NONE)
+        .shows("tls.key", path(admin.tls.as_ref().map(|tls| &tls.key)), NONE)
         .hides("certificate", leaf(admin.tls.as_ref()))
-        .says("behind_tls", admin.behind_tls.to_string(), "false")
-        .says("hosts", list(&admin.hosts), NONE);
-    vec![thing]
+        .shows("behind_tls", admin.behind_tls.to_string(), "false")
+        .shows("hosts", list(&admin.hosts), NONE);
+    vec![section]
 }
 
-/// The certificate that a listener shows.
+/// The certificate that a listener presents.
 fn leaf(tls: Option<&Tls>) -> Option<&[u8]> {
     tls.and_then(|tls| tls.pair.as_ref()).map(|pair| pair.leaf())
 }
@@ -80,15 +92,15 @@ fn secret(secret: Option<&SecretString>) -> Option<&[u8]> {
     secret.map(|secret| secret.expose_secret().as_bytes())
 }
 
-/// A KEK's id tells nothing else about it.
+/// The id of a KEK does not reveal the key.
 fn vault(settings: &Settings) -> Vec<Section> {
-    let thing = |vault: &crate::vault::VaultKeys| {
+    let section = |vault: &crate::vault::VaultKeys| {
         Section::new("vault")
-            .says("kek", vault.kek.id(), "")
-            .says("previous", or(vault.previous.as_ref().map(|kek| kek.id()), NONE), NONE)
+            .shows("kek", vault.kek.id(), "")
+            .shows("previous", or(vault.previous.as_ref().map(|kek| kek.id()), NONE), NONE)
             .hides("pepper", secret(vault.pepper.as_ref()))
     };
-    settings.vault.iter().map(thing).collect()
+    settings.vault.iter().map(section).collect()
 }
 
 fn store(settings: &Settings) -> Vec<Section> {
@@ -99,26 +111,26 @@ fn store(settings: &Settings) -> Vec<Section> {
         OnStoreDown::Closed => "closed",
     });
     let evicts = redis.is_some_and(|redis| redis.unsafe_eviction);
-    let thing = Section::new("store")
-        .says("kind", if redis.is_some() { "redis" } else { "embedded" }, "embedded")
-        .says("path", store.path.display().to_string(), "")
-        .says("keep", duration(store.keep), "")
+    let section = Section::new("store")
+        .shows("kind", if redis.is_some() { "redis" } else { "embedded" }, "embedded")
+        .shows("path", store.path.display().to_string(), "")
+        .shows("keep", duration(store.keep), "")
         .hides("url", secret(redis.map(|redis| &redis.url)))
-        .says("on_store_down", or(down, NONE), NONE)
-        .says("unsafe_eviction", evicts.to_string(), "false");
-    vec![thing]
+        .shows("on_store_down", or(down, NONE), NONE)
+        .shows("unsafe_eviction", evicts.to_string(), "false");
+    vec![section]
 }
 
 fn licenses(settings: &Settings) -> Vec<Section> {
     let licenses = &settings.licenses;
     let order = licenses.sources.iter().map(source_name);
-    let thing = Section::new("licenses")
-        .says("sources", list(order), "")
-        .says("cache.fresh", duration(licenses.cache.fresh), "")
-        .says("cache.stale", duration(licenses.cache.stale), "")
-        .says("cache.negative", duration(licenses.cache.negative), "")
-        .says("buy_url", or(licenses.buy_url.as_ref(), NONE), NONE);
-    vec![thing]
+    let section = Section::new("licenses")
+        .shows("sources", list(order), "")
+        .shows("cache.fresh", duration(licenses.cache.fresh), "")
+        .shows("cache.stale", duration(licenses.cache.stale), "")
+        .shows("cache.negative", duration(licenses.cache.negative), "")
+        .shows("buy_url", or(licenses.buy_url.as_ref(), NONE), NONE);
+    vec![section]
 }
 
 fn source_name(source: &LicenseSource) -> String {
@@ -133,7 +145,7 @@ fn source_name(source: &LicenseSource) -> String {
     }
 }
 
-/// Shops; what is listed in the file is counted apart.
+/// Shops; the keys listed in the file are counted in [`ConfigPart::ListedKeys`].
 fn sources(settings: &Settings) -> Vec<Section> {
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
     let mut named = |source: &LicenseSource| {
@@ -145,55 +157,55 @@ fn sources(settings: &Settings) -> Vec<Section> {
             nth => Section::new(format!("licence source {name} ({nth})")),
         }
     };
-    let thing = |source: &LicenseSource| {
+    let section = |source: &LicenseSource| {
         let account = match source {
             LicenseSource::Static(_) => return None,
-            LicenseSource::Signed(signed) => return Some(signed_thing(named(source), signed)),
-            LicenseSource::Issued(issued) => return Some(issued_thing(named(source), issued)),
+            LicenseSource::Signed(signed) => return Some(signed_section(named(source), signed)),
+            LicenseSource::Issued(issued) => return Some(issued_section(named(source), issued)),
             LicenseSource::Shop(account) => account,
         };
         let (base, shop) = (&account.base, &account.source);
         let products = shop.products.iter().flat_map(|(id, of)| variants(id, of));
         let labels = shop.labels.iter().map(|(label, plan)| format!("{label} {}", plan.name));
         let budget = account.budget.map(|(calls, span)| format!("{calls} in {} s", span / 1000));
-        // Under the names that the shop's own description gives them.
+        // Field names differ between shops.
         let name = |role: Role, usual: &'static str| {
             let field = shop.shop.fields().iter().find(|field| field.role == role);
             field.map_or(usual, |field| field.name)
         };
-        let thing = named(source)
-            .says(name(Role::Products, "products"), list(products), NONE)
-            .says(name(Role::Labels, "labels"), list(labels), NONE)
-            .says(name(Role::Scope, "product"), or(shop.scope.as_ref(), NONE), NONE)
-            .says(name(Role::Url, "base_url"), base.at(""), "")
-            .says("allow_private", base.allow_private.to_string(), "false")
-            .says("budget", or(budget, NONE), NONE)
-            .says(name(Role::TestMode, "test_mode"), shop.test_mode.to_string(), "false")
+        let section = named(source)
+            .shows(name(Role::Products, "products"), list(products), NONE)
+            .shows(name(Role::Labels, "labels"), list(labels), NONE)
+            .shows(name(Role::Scope, "product"), or(shop.scope.as_ref(), NONE), NONE)
+            .shows(name(Role::Url, "base_url"), base.at(""), "")
+            .shows("allow_private", base.allow_private.to_string(), "false")
+            .shows("budget", or(budget, NONE), NONE)
+            .shows(name(Role::TestMode, "test_mode"), shop.test_mode.to_string(), "false")
             .hides(name(Role::ApiKey, "api_key"), secret(shop.api_key.as_ref()))
             .hides("webhook_secret", secret(shop.webhook_secret.as_ref()));
-        Some(thing)
+        Some(section)
     };
-    settings.licenses.sources.iter().filter_map(thing).collect()
+    settings.licenses.sources.iter().filter_map(section).collect()
 }
 
-fn signed_thing(thing: Section, signed: &SignedSource) -> Section {
+fn signed_section(section: Section, signed: &SignedSource) -> Section {
     let keys = signed.keys.iter().map(|(kid, _)| kid.to_string());
     let plans = signed.plans.iter().map(|(word, plan)| format!("{word} {}", plan.name));
     let public: Vec<u8> = signed.keys.iter().flat_map(|(_, key)| *key).collect();
-    // Which ids are revoked is a matter of buyers: they are counted.
+    // Revoked ids belong to buyers: only their number is shown.
     let mut ids: Vec<&str> = signed.revoked.iter().map(String::as_str).collect();
     ids.sort_unstable();
-    thing
-        .says("keys", list(keys), "")
+    section
+        .shows("keys", list(keys), "")
         .hides("public keys", Some(&public))
         .hides("revoked ids", Some(ids.join("\n").as_bytes()))
-        .says("id", signed.id.to_string(), "")
-        .says("plan", format!("{}: {}", signed.plan, list(plans)), "")
-        .says("perpetual", signed.perpetual.to_string(), "false")
-        .says("revoked", signed.revoked.len().to_string(), "0")
+        .shows("id", signed.id.to_string(), "")
+        .shows("plan", format!("{}: {}", signed.plan, list(plans)), "")
+        .shows("perpetual", signed.perpetual.to_string(), "false")
+        .shows("revoked", signed.revoked.len().to_string(), "0")
 }
 
-fn issued_thing(thing: Section, issued: &IssuedAccount) -> Section {
+fn issued_section(section: Section, issued: &IssuedAccount) -> Section {
     let (source, stripe) = (&issued.source, issued.source.stripe.as_ref());
     let prices = stripe.iter().flat_map(|stripe| &stripe.prices);
     let prices = prices.map(|(price, plan)| format!("{price} {}", plan.name));
@@ -201,33 +213,33 @@ fn issued_thing(thing: Section, issued: &IssuedAccount) -> Section {
         list.iter().map(|(plan, id)| format!("{plan} {id}")).collect::<Vec<_>>()
     };
     let api = source.lemonsqueezy_api.as_ref();
-    thing
-        .says("stripe.prices", list(prices), NONE)
-        .says("stripe.grace", or(stripe.map(|stripe| duration(stripe.grace)), NONE), NONE)
-        .says("stripe.sweep", or(stripe.map(|stripe| duration(stripe.sweep)), NONE), NONE)
-        .says(
+    section
+        .shows("stripe.prices", list(prices), NONE)
+        .shows("stripe.grace", or(stripe.map(|stripe| duration(stripe.grace)), NONE), NONE)
+        .shows("stripe.sweep", or(stripe.map(|stripe| duration(stripe.sweep)), NONE), NONE)
+        .shows(
             "stripe.deep_link",
             or(stripe.and_then(|stripe| stripe.deep_link.as_ref()), NONE),
             NONE,
         )
-        .says("base_url", or(issued.stripe_base.as_ref().map(|base| base.at("")), NONE), NONE)
+        .shows("base_url", or(issued.stripe_base.as_ref().map(|base| base.at("")), NONE), NONE)
         .hides("stripe.api_key", secret(stripe.and_then(|stripe| stripe.api_key.as_ref())))
         .hides(
             "stripe.webhook_secret",
             secret(stripe.and_then(|stripe| stripe.webhook_secret.as_ref())),
         )
-        .says("lemonsqueezy_api.store_id", or(api.map(|api| api.store_id), NONE), NONE)
-        .says(
+        .shows("lemonsqueezy_api.store_id", or(api.map(|api| api.store_id), NONE), NONE)
+        .shows(
             "lemonsqueezy_api.variants",
             list(api.into_iter().flat_map(|api| numbers(&api.variants))),
             NONE,
         )
-        .says(
+        .shows(
             "lemonsqueezy_api.products",
             list(api.into_iter().flat_map(|api| numbers(&api.products))),
             NONE,
         )
-        .says("adopt", list(source.adopt.iter().map(|shop| shop.name().to_owned())), NONE)
+        .shows("adopt", list(source.adopt.iter().map(|shop| shop.name().to_owned())), NONE)
 }
 
 fn variants(product: &str, variants: &Variants) -> Vec<String> {
@@ -237,10 +249,10 @@ fn variants(product: &str, variants: &Variants) -> Vec<String> {
 }
 
 fn plans(settings: &Settings) -> Vec<Section> {
-    settings.plans.iter().map(|plan| plan_thing(settings, plan)).collect()
+    settings.plans.iter().map(|plan| plan_section(settings, plan)).collect()
 }
 
-fn plan_thing(settings: &Settings, plan: &Plan) -> Section {
+fn plan_section(settings: &Settings, plan: &Plan) -> Section {
     let price = settings.plan_prices.iter().find(|price| price.plan == plan.name);
     let upgrade =
         plan.upgrade_url.as_ref().filter(|_| plan.upgrade_url != settings.licenses.buy_url);
@@ -248,39 +260,51 @@ fn plan_thing(settings: &Settings, plan: &Plan) -> Section {
         OnDisconnect::Cut => "cut",
         OnDisconnect::Drain => "drain",
     };
-    let talk = plan.conversation.as_ref();
+    let conversation = plan.conversation.as_ref();
     Section::new(format!("plan {}", plan.name))
-        .says("messages", limit(plan.messages), UNLIMITED)
-        .says("tokens", limit(plan.tokens), UNLIMITED)
-        .says("rate", limit(plan.rate), UNLIMITED)
-        .says("concurrency", or(plan.concurrency, UNLIMITED), "16")
-        .says("models", opened(&plan.models), "")
-        .says("prompts", opened(&plan.prompts), NONE)
-        .says("prompts_only", plan.prompts_only.to_string(), "false")
-        .says("conversation.rate", limit(talk.and_then(|talk| talk.rate)), UNLIMITED)
-        .says("conversation.messages", limit(talk.and_then(|talk| talk.messages)), UNLIMITED)
-        .says("conversation.repeats", or(talk.and_then(|talk| talk.repeats), UNLIMITED), UNLIMITED)
-        .says("idempotency", or(plan.idempotency.map(duration), NONE), NONE)
-        .says("max_output_tokens", or(plan.max_output_tokens, NONE), NONE)
-        .says("min_output_tokens", plan.min_output_tokens.to_string(), "256")
-        .says("max_input_tokens", or(plan.max_input_tokens, UNLIMITED), UNLIMITED)
-        .says("devices", if plan.devices_required { "required" } else { "optional" }, "optional")
-        .says("max_devices", or(plan.max_devices, UNLIMITED), UNLIMITED)
-        .says("on_disconnect", disconnect, "cut")
-        .says("upgrade_url", or(upgrade, NONE), NONE)
-        .says("price", or(price.map(|price| dollars(price.month) + "/month"), NONE), NONE)
+        .shows("messages", limit(plan.messages), UNLIMITED)
+        .shows("tokens", limit(plan.tokens), UNLIMITED)
+        .shows("rate", limit(plan.rate), UNLIMITED)
+        .shows("concurrency", or(plan.concurrency, UNLIMITED), "16")
+        .shows("models", opened(&plan.models), "")
+        .shows("prompts", opened(&plan.prompts), NONE)
+        .shows("prompts_only", plan.prompts_only.to_string(), "false")
+        .shows(
+            "conversation.rate",
+            limit(conversation.and_then(|conversation| conversation.rate)),
+            UNLIMITED,
+        )
+        .shows(
+            "conversation.messages",
+            limit(conversation.and_then(|conversation| conversation.messages)),
+            UNLIMITED,
+        )
+        .shows(
+            "conversation.repeats",
+            or(conversation.and_then(|conversation| conversation.repeats), UNLIMITED),
+            UNLIMITED,
+        )
+        .shows("idempotency", or(plan.idempotency.map(duration), NONE), NONE)
+        .shows("max_output_tokens", or(plan.max_output_tokens, NONE), NONE)
+        .shows("min_output_tokens", plan.min_output_tokens.to_string(), "256")
+        .shows("max_input_tokens", or(plan.max_input_tokens, UNLIMITED), UNLIMITED)
+        .shows("devices", if plan.devices_required { "required" } else { "optional" }, "optional")
+        .shows("max_devices", or(plan.max_devices, UNLIMITED), UNLIMITED)
+        .shows("on_disconnect", disconnect, "cut")
+        .shows("upgrade_url", or(upgrade, NONE), NONE)
+        .shows("price", or(price.map(|price| dollars(price.month) + "/month"), NONE), NONE)
 }
 
 fn providers(settings: &Settings) -> Vec<Section> {
-    let things = |provider: &ProviderSettings| {
+    let sections = |provider: &ProviderSettings| {
         let name = format!("provider {}", provider.name);
-        let keys = provider.keys.iter().map(|key| key_thing(&name, key)).collect::<Vec<_>>();
-        [provider_thing(&name, provider)].into_iter().chain(keys)
+        let keys = provider.keys.iter().map(|key| key_section(&name, key)).collect::<Vec<_>>();
+        [provider_section(&name, provider)].into_iter().chain(keys)
     };
-    settings.providers.iter().flat_map(things).collect()
+    settings.providers.iter().flat_map(sections).collect()
 }
 
-fn provider_thing(name: &str, provider: &ProviderSettings) -> Section {
+fn provider_section(name: &str, provider: &ProviderSettings) -> Section {
     let base = if provider.base.stand_in { "stand-in".into() } else { provider.base.at("") };
     let strategy = match provider.strategy {
         Strategy::RoundRobin => "round_robin",
@@ -289,52 +313,52 @@ fn provider_thing(name: &str, provider: &ProviderSettings) -> Section {
     };
     let timeouts = &provider.timeouts;
     Section::new(name)
-        .says("base_url", base, "")
-        .says("dialect", provider.dialect.name(), "openai")
-        .says("strategy", strategy, "round_robin")
-        .says("allow_private", provider.base.allow_private.to_string(), "false")
-        .says("timeouts.connect", duration(timeouts.connect), "3s")
-        .says("timeouts.first_byte", duration(timeouts.first_byte), "120s")
-        .says("timeouts.first_token", duration(timeouts.first_token), "120s")
-        .says("timeouts.idle", duration(timeouts.idle), "60s")
-        .says("timeouts.total", duration(timeouts.total), "600s")
-        .says("allow_fields", list(&provider.allow_fields), NONE)
-        .says("output_cap_field", &*provider.output_cap_field, "max_completion_tokens")
-        .says("identify", if provider.identify { "on" } else { "off" }, "on")
-        .says("image_tokens", or(provider.image_tokens, AUTO), AUTO)
-        .says("budget.day", or(provider.budget.map(dollars), NONE), NONE)
+        .shows("base_url", base, "")
+        .shows("dialect", provider.dialect.name(), "openai")
+        .shows("strategy", strategy, "round_robin")
+        .shows("allow_private", provider.base.allow_private.to_string(), "false")
+        .shows("timeouts.connect", duration(timeouts.connect), "3s")
+        .shows("timeouts.first_byte", duration(timeouts.first_byte), "120s")
+        .shows("timeouts.first_token", duration(timeouts.first_token), "120s")
+        .shows("timeouts.idle", duration(timeouts.idle), "60s")
+        .shows("timeouts.total", duration(timeouts.total), "600s")
+        .shows("allow_fields", list(&provider.allow_fields), NONE)
+        .shows("output_cap_field", &*provider.output_cap_field, "max_completion_tokens")
+        .shows("identify", if provider.identify { "on" } else { "off" }, "on")
+        .shows("image_tokens", or(provider.image_tokens, AUTO), AUTO)
+        .shows("budget.day", or(provider.budget.map(dollars), NONE), NONE)
 }
 
-fn key_thing(provider: &str, key: &KeySettings) -> Section {
+fn key_section(provider: &str, key: &KeySettings) -> Section {
     let group = if key.group == key.id { NONE } else { &key.group };
     Section::new(format!("{provider}: key {}", key.id))
         .part_of(provider.into())
-        .says("group", group, NONE)
-        .says("weight", key.weight.to_string(), "1")
-        .says("state", if key.off { "off" } else { "on" }, "on")
+        .shows("group", group, NONE)
+        .shows("weight", key.weight.to_string(), "1")
+        .shows("state", if key.off { "off" } else { "on" }, "on")
         .hides("secret", secret(Some(&key.secret)))
 }
 
 fn models(settings: &Settings) -> Vec<Section> {
-    settings.models.values().map(|model| model_thing(model)).collect()
+    settings.models.values().map(|model| model_section(model)).collect()
 }
 
-fn model_thing(model: &Model) -> Section {
+fn model_section(model: &Model) -> Section {
     let smart = model.smart.as_ref().map(|smart| {
         let (simple, complex) = (&smart.simple.name, &smart.complex.name);
         format!("{simple}, or {complex} from score {} on", smart.threshold)
     });
     let ModelTimeouts { first_byte, first_token, idle, total } = model.timeouts;
     Section::new(format!("model {}", model.name))
-        .says("targets", list(model.targets.iter().map(|target| &*target.label)), NONE)
-        .says("smart", or(smart, NONE), NONE)
-        .says("accepts", list(&model.accepts), NONE)
-        .says("delivery", if model.whole { "whole" } else { "stream" }, "stream")
-        .says("sticky", model.sticky.to_string(), "false")
-        .says("timeouts.first_byte", or(first_byte.map(duration), NONE), NONE)
-        .says("timeouts.first_token", or(first_token.map(duration), NONE), NONE)
-        .says("timeouts.idle", or(idle.map(duration), NONE), NONE)
-        .says("timeouts.total", or(total.map(duration), NONE), NONE)
+        .shows("targets", list(model.targets.iter().map(|target| &*target.label)), NONE)
+        .shows("smart", or(smart, NONE), NONE)
+        .shows("accepts", list(&model.accepts), NONE)
+        .shows("delivery", if model.whole { "whole" } else { "stream" }, "stream")
+        .shows("sticky", model.sticky.to_string(), "false")
+        .shows("timeouts.first_byte", or(first_byte.map(duration), NONE), NONE)
+        .shows("timeouts.first_token", or(first_token.map(duration), NONE), NONE)
+        .shows("timeouts.idle", or(idle.map(duration), NONE), NONE)
+        .shows("timeouts.total", or(total.map(duration), NONE), NONE)
 }
 
 fn opened(names: &ModelSet) -> String {
@@ -345,40 +369,41 @@ fn opened(names: &ModelSet) -> String {
 }
 
 fn prompts(settings: &Settings) -> Vec<Section> {
-    settings.prompts.values().map(|prompt| prompt_thing(prompt)).collect()
+    settings.prompts.values().map(|prompt| prompt_section(prompt)).collect()
 }
 
-/// Texts are too long for a line; that one changed is told.
-fn prompt_thing(prompt: &Prompt) -> Section {
+/// Texts are too long for a line: only the fact of a change is shown.
+fn prompt_section(prompt: &Prompt) -> Section {
     let input = prompt.variables.iter().map(Variable::to_string);
     let input = input.chain(prompt.history.as_ref().map(History::to_string));
     let tools = prompt.tools.iter().map(|tool| format!("{} {}", tool.name, tool.parameters));
     let tools: Vec<String> = tools.collect();
     Section::new(format!("prompt {}", prompt.name))
-        .says("model", &*prompt.model, "")
+        .shows("model", &*prompt.model, "")
         .hides("system", Some(format!("{:?}", prompt.system).as_bytes()))
-        .says("input", list(input), NONE)
-        .says("temperature", or(prompt.temperature.as_ref(), AUTO_TEMPERATURE), AUTO_TEMPERATURE)
-        .says("max_output_tokens", or(prompt.max_output_tokens, NONE), NONE)
+        .shows("input", list(input), NONE)
+        .shows("temperature", or(prompt.temperature.as_ref(), AUTO_TEMPERATURE), AUTO_TEMPERATURE)
+        .shows("max_output_tokens", or(prompt.max_output_tokens, NONE), NONE)
         .hides("response_format", prompt.schema.as_ref().map(|schema| schema.json.as_bytes()))
-        .says("tools", list(prompt.tools.iter().map(|tool| &tool.name)), NONE)
+        .shows("tools", list(prompt.tools.iter().map(|tool| &tool.name)), NONE)
         .hides("definitions of tools", Some(tools.join("\n").as_bytes()))
 }
 
-/// Prices of targets that some model has; of others nothing is ever charged.
+/// Prices of targets that a model uses; the others have no effect.
 fn prices(settings: &Settings) -> Vec<Section> {
     let targets = settings.models.values().flat_map(|model| &model.targets);
     let priced: BTreeMap<_, _> =
         targets.filter_map(|target| Some((target.label.clone(), target.price?))).collect();
-    let thing = |(label, of)| Section::new(format!("price of {label}")).says("is", price(of), "");
-    priced.into_iter().map(thing).collect()
+    let section =
+        |(label, of)| Section::new(format!("price of {label}")).shows("is", price(of), "");
+    priced.into_iter().map(section).collect()
 }
 
 fn budget(settings: &Settings) -> Vec<Section> {
-    vec![Section::new("budget").says("day", or(settings.budget.map(dollars), NONE), NONE)]
+    vec![Section::new("budget").shows("day", or(settings.budget.map(dollars), NONE), NONE)]
 }
 
-/// Options of filters that are not ours may be secrets.
+/// Options of third-party filters may be secrets.
 fn filters(settings: &Settings) -> Vec<Section> {
     let chain = list(settings.filters.iter().map(|each| &each.name));
     let options = settings.filters.iter().map(|each| {
@@ -387,7 +412,7 @@ fn filters(settings: &Settings) -> Vec<Section> {
             .quiet()
             .hides("options", Some(options.as_bytes()))
     });
-    [Section::new("chain").says("filters", chain, "")].into_iter().chain(options).collect()
+    [Section::new("chain").shows("filters", chain, "")].into_iter().chain(options).collect()
 }
 
 fn log(settings: &Settings) -> Vec<Section> {
@@ -399,6 +424,6 @@ fn log(settings: &Settings) -> Vec<Section> {
     let name = |level: log::LevelFilter| level.as_str().to_lowercase();
     let levels = &settings.log.levels;
     let parts = list(levels.parts.iter().map(|(part, level)| format!("{part} {}", name(*level))));
-    let log = Section::new("log").says("access", access, "").says("level", name(levels.all), "");
-    vec![log.says("levels", parts, "")]
+    let log = Section::new("log").shows("access", access, "").shows("level", name(levels.all), "");
+    vec![log.shows("levels", parts, "")]
 }

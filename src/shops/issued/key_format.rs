@@ -1,9 +1,9 @@
 //! `PREFIX-XXXXX-XXXXX-XXXXX-XXXXX`: 19 random symbols of Crockford's base32 (95 bits) and a check symbol.
 //!
-//! The check symbol makes a weighted sum over GF(32) zero. The weights are distinct powers of a primitive element,
-//! none of them zero: a single wrong symbol changes the sum by weight × error, a swap of two symbols by (difference
-//! of weights) × (difference of symbols), and neither product is zero in a field. So each of both is told without a
-//! look-up.
+//! The check symbol makes a weighted sum over GF(32) zero. The weights are distinct powers of a primitive
+//! element, none of them zero: a single wrong symbol changes the sum by weight × error, a swap of two
+//! symbols by (difference of weights) × (difference of symbols), and neither product is zero in a field. So
+//! both kinds of error are detected without a look-up.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Events: which object each is about. What the event says of it is not believed.
+//! Events: the object that each one concerns. The content of an event is not trusted.
 
 use gatekeeper_filters::kernel::UnixMs;
 use hmac::{Hmac, KeyInit, Mac};
@@ -80,7 +80,7 @@ fn subject(kind: &str, object: &Value) -> Option<StripeSubject> {
     })
 }
 
-/// What `Stripe-Signature: t=...,v1=...,v1=...` says.
+/// The header `Stripe-Signature: t=...,v1=...,v1=...`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StripeSignature {
     at: String,

@@ -71,7 +71,7 @@ fn apply(change: &Change, status: &mut u16, body: &mut Vec<u8>) {
     }
 }
 
-/// Answers that say nothing about a key.
+/// Answers that give no information about a key.
 fn unknown(kind: usize) -> (u16, Vec<u8>) {
     let all: [(u16, &str); 8] = [
         (500, r#"{"error":"internal"}"#),
@@ -90,7 +90,7 @@ fn unknown(kind: usize) -> (u16, Vec<u8>) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
-    /// What says nothing says nothing with any change, too.
+    /// An answer without information stays one after any mutation.
     #[test]
     fn no_change_turns_no_answer_into_a_valid_licence(
         shop in 0usize..9,

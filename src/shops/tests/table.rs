@@ -368,7 +368,7 @@ fn creem() {
     check(&creem_source(), &asked, cases, &absent);
     let alone = Asked::about("ABC12-ABC12-ABC12");
     assert!(by_name("creem").unwrap().request(&creem_source(), &alone).is_none());
-    // 404 is about the key of a stranger; of a known licence it may be the instance that was removed.
+    // For an unknown key 404 concerns the key; for a known licence it may be the instance that was removed.
     let gone = answer(404, r#"{"trace_id":"t","status":404,"error":"Not Found"}"#);
     let read =
         |asked: &Asked<'_>| by_name("creem").unwrap().read(&creem_source(), asked, &gone, &hash());

@@ -1,5 +1,5 @@
-//! The registry, and what every family is called and means: the crate tells that of those alone that have
-//! a series already.
+//! The registry, and name and help of every metric family: the crate lists only families that have a series
+//! already.
 
 use std::cell::RefCell;
 

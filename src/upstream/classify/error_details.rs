@@ -1,4 +1,4 @@
-//! What a body says of its error, whatever the wrapping.
+//! Reads the error of a body, in any of the known wrappings.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use gatekeeper_filters::kernel::json::{JsonKind, Reader, Value};
 
 use crate::{dialect::redact, pool::model_limits::Scope, upstream::rate_limit_headers};
 
-/// What a body says of its error, whatever the wrapping: an object, or Gemini's array of one.
+/// The error of a body, in any of the known wrappings: an object, or Gemini's array of one.
 #[derive(Debug, Default)]
 pub(super) struct ErrorDetails {
-    /// It is the provider's own JSON, whatever it says.
+    /// It is JSON, as the provider's own answers are.
     pub(super) is_json: bool,
     pub(super) code: String,
     pub(super) kind: String,
@@ -26,7 +26,7 @@ pub(super) struct ErrorDetails {
     pub(super) is_flagged: bool,
     /// A quota of nothing at all: this account's tier does not have the model.
     pub(super) is_zero: bool,
-    /// What the quota holds for that ran out, where the answer says so.
+    /// The scope of the exhausted quota, where the answer states it.
     scope: Option<Scope>,
 }
 
@@ -35,8 +35,8 @@ pub(super) fn first_of(root: Value<'_>) -> Option<Value<'_>> {
     if root.kind() == JsonKind::Array { root.items().next() } else { Some(root) }
 }
 
-/// Where an answer or an event says what is wrong. OpenAI's responses say it of the response, or, in an event of
-/// type `error`, beside that type.
+/// The error in an answer or an event. OpenAI's responses put it into the response, or, in an event of type
+/// `error`, beside that type.
 pub(super) fn error_in(root: Value<'_>) -> Option<Value<'_>> {
     let is_error = |kind: Value<'_>| kind.as_str().is_some_and(|kind| kind == "error");
     let beside_its_type = || root.get("type").is_some_and(is_error).then_some(root);
@@ -126,13 +126,14 @@ impl ErrorDetails {
         }
     }
 
-    /// Whose limit it is. Providers limit by model (Groq, Gemini, OpenAI; Anthropic by family): the whole
-    /// account rests only where the answer says so.
+    /// The scope of the limit. Providers limit by model (Groq, Gemini, OpenAI; Anthropic by family): the
+    /// whole account cools only where the answer says so.
     pub(super) fn scope(&self) -> Scope {
         self.scope.unwrap_or_else(|| scope_in_words(&self.message))
     }
 
-    /// What is said in words only: Groq's days and pauses, Gemini's pause where its details are missing.
+    /// Values that are only in the text: Groq's days and pauses, Gemini's pause where its details are
+    /// missing.
     fn read_message(&mut self) {
         let message = self.message.as_str();
         self.is_daily |= message.contains("per day");

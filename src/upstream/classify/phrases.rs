@@ -10,17 +10,17 @@ impl ErrorDetails {
         words.iter().any(|words| self.message.starts_with(words))
     }
 
-    /// The key itself is not known: what others say by a 401.
+    /// The key itself is unknown: what other providers report by a 401.
     pub(super) fn is_about_the_credential(&self) -> bool {
-        // Gemini's by its reason, where details are given; xAI says it by a 400 in words alone.
+        // Gemini's by its reason, where details are given; xAI by a 400 with text only.
         const WORDS: [&str; 2] = ["Incorrect API key provided", "API key not valid"];
         self.reason == "API_KEY_INVALID"
             || self.code == "invalid_api_key"
             || self.begins_with(&WORDS)
     }
 
-    /// An account without money is of no use until somebody pays: OpenAI says so by `type` (2023)
-    /// or by one of the codes of 2026, Anthropic by a code of its limits or in words alone, xAI in words.
+    /// An account without credit cannot serve until it is paid for: OpenAI reports that by `type` (2023) or
+    /// by one of the codes of 2026, Anthropic by a code of its limits or in the text only, xAI in the text.
     pub(super) fn is_about_money(&self) -> bool {
         const CODES: [&str; 6] = [
             "insufficient_quota",

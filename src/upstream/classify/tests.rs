@@ -134,33 +134,33 @@ fn each_status_says_what_the_key_showed_and_where_to_go() {
             AttemptFeedback::Unfit,
             FailoverScope::Larger,
         ),
-        (413, "<html>", FailureCause::TooLarge, AttemptFeedback::Heard, FailoverScope::Target),
+        (413, "<html>", FailureCause::TooLarge, AttemptFeedback::Rejected, FailoverScope::Target),
         (
             400,
             r#"{"error":{"code":"context_length_exceeded","message":"Too long."}}"#,
             FailureCause::TooLarge,
-            AttemptFeedback::Heard,
+            AttemptFeedback::Rejected,
             FailoverScope::Target,
         ),
         (
             400,
             r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 213462 tokens > 200000 maximum"}}"#,
             FailureCause::TooLarge,
-            AttemptFeedback::Heard,
+            AttemptFeedback::Rejected,
             FailoverScope::Target,
         ),
         (
             400,
             r#"{"error":{"code":400,"type":"exceed_context_size_error","message":"the request exceeds the available context size"}}"#,
             FailureCause::TooLarge,
-            AttemptFeedback::Heard,
+            AttemptFeedback::Rejected,
             FailoverScope::Target,
         ),
         (
             400,
             r#"{"error":{"code":"tool_use_failed","failed_generation":"<f>"}}"#,
             FailureCause::ToolUseFailed,
-            AttemptFeedback::Heard,
+            AttemptFeedback::Rejected,
             FailoverScope::Again,
         ),
         (404, "{}", FailureCause::ModelMissing, AttemptFeedback::Unfit, FailoverScope::Target),
@@ -280,7 +280,7 @@ fn each_fixture_is_classified() {
         };
         assert_eq!((failure.cause, failure.news, failure.next), expected, "{name}");
         let Classification::Failed(inside) = judge_inside(dialect, &body) else { panic!("{name}") };
-        // What has a header only there, or says nothing of its status, is judged by its words.
+        // A record with a header of its own, or without a status, is classified by its text.
         if headers.is_empty() {
             assert_eq!((inside.cause, inside.news, inside.next), expected, "inside: {name}");
         }
@@ -310,7 +310,7 @@ fn a_days_limit_rests_until_its_end() {
         panic!("{daily:?}")
     };
     assert!(until <= Duration::from_secs(25 * 3600), "{until:?}");
-    // A limit of nothing: waiting helps nobody.
+    // A limit of zero: waiting does not help.
     let none = failure(429, &[], &gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "0"));
     assert_eq!((none.news, none.next), (AttemptFeedback::Unfit, FailoverScope::Account));
 }
@@ -375,7 +375,7 @@ fn what_a_filter_refuses_is_the_request_s_fault_and_told_in_our_words() {
     assert!(!format!("{:?}", relayed.said).contains("acme"), "{:?}", relayed.said);
 }
 
-/// What an app is told of a fault of its request's, if nobody else can serve it.
+/// The error for an app whose request is at fault, if no other target can serve it.
 fn told(status: u16, body: &str) -> ClientError {
     match judge(Dialect::OpenAi, status, &HeaderMap::new(), body.as_bytes()) {
         Classification::Relay(relayed) => relayed,
@@ -447,14 +447,14 @@ fn content_refused_inside_a_200_is_no_fault_either() {
         };
         assert_eq!(
             (failure.news, failure.next),
-            (AttemptFeedback::Heard, FailoverScope::Target),
+            (AttemptFeedback::Rejected, FailoverScope::Target),
             "{body}"
         );
         assert_eq!(failure.instead.unwrap().status, 400, "{body}");
     }
 }
 
-/// Limits are of a model unless the answer says that they are the account's.
+/// Limits apply to a model unless the answer says that they are the account's.
 #[test]
 fn a_limit_is_the_models_unless_the_answer_says_otherwise() {
     let words = |message: &str| format!(r#"{{"error":{{"message":"{message}"}}}}"#);

@@ -55,8 +55,8 @@ fn settings(name: &str, keys: &[&str]) -> settings::ProviderSettings {
 
 fn build(settings: settings::ProviderSettings) -> ProviderPool {
     let endpoint = Arc::new(UpstreamHost::new(&settings.base, settings.timeouts));
-    let book = HealthRegistry::new(crate::vault::KeyedHash::new(&[7; 32]));
-    ProviderPool::new(settings, Arc::new(["m".into(), "n".into()]), endpoint, &book).unwrap()
+    let registry = HealthRegistry::new(crate::vault::KeyedHash::new(&[7; 32]));
+    ProviderPool::new(settings, Arc::new(["m".into(), "n".into()]), endpoint, &registry).unwrap()
 }
 
 /// Each key an account of its own.
@@ -85,7 +85,8 @@ fn failover<'a>(targets: &'a [Arc<Target>]) -> FailoverPlan<'a> {
     FailoverPlan::new(targets, None, Instant::now() + Duration::from_secs(600))
 }
 
-/// Fails every attempt with what `failure` says of its key; the keys that were tried, and what the app is told.
+/// Fails every attempt with the failure that `failure` gives for its key; returns the keys tried, and the
+/// error for the app.
 fn run(
     providers: &[ProviderPool],
     targets: &[Arc<Target>],
@@ -166,7 +167,7 @@ fn a_faulty_provider_gets_one_more_key_then_the_next_target_serves() {
     assert_eq!(code, Code::UpstreamError);
 }
 
-/// One account of two broken: whoever meets it is served by the other, and soon nobody meets it.
+/// One of two accounts is broken: requests that reach it are served by the other, and soon none reaches it.
 #[test]
 fn a_broken_account_costs_nobody_an_answer() {
     let providers = [provider("a", &["good", "bad"])];
@@ -337,8 +338,8 @@ fn keys_that_are_quarantined_or_off_are_an_error_and_cooling_ones_a_wait() {
     assert_eq!(tried(&providers, &limited()), (vec![], Code::UpstreamExhausted));
 }
 
-/// The audit's table: what is said of model `m` leaves model `n` of the same account alone, unless it is
-/// said of the account; so a fallback at the same account is asked.
+/// The audit's table: a limit of model `m` leaves model `n` of the same account ready, unless it is the
+/// account's; so a fallback at the same account is tried.
 #[test]
 fn a_limit_of_one_model_leaves_the_others_of_its_account() {
     let hour = Some(Duration::from_secs(3600));

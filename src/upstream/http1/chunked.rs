@@ -80,7 +80,7 @@ impl Chunks {
     }
 }
 
-/// The length of the line that `buffer` begins with, without its CR LF; `None` where its end has not come.
+/// The length of the line at the start of `buffer`, without its CR LF; `None` while it is incomplete.
 fn line(buffer: &[u8], longest: usize) -> pingora_core::Result<Option<usize>> {
     match memchr::memchr(b'\n', &buffer[..buffer.len().min(longest + 2)]) {
         Some(end) if end > 0 && buffer[end - 1] == b'\r' => Ok(Some(end - 1)),

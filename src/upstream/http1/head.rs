@@ -58,7 +58,7 @@ impl ResponseFields {
     }
 }
 
-/// What a head says.
+/// A parsed head.
 pub struct Parsed {
     pub fields: ResponseFields,
     pub framing: BodyEnd,

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
 use super::*;
 
-/// What one reading of an answer comes to.
+/// The result of reading an answer.
 #[derive(Debug, PartialEq)]
 struct Read {
     /// Status and body, as far as it came.

@@ -1,4 +1,4 @@
-//! Whether an answer that said that it is finished really is.
+//! Whether an answer that was marked as finished really is.
 //!
 //! A finish reason counts as the end once something of the answer came, and no later chunk brought more. Gemini, and
 //! gateways to it, may send `STOP` in every chunk, or in an empty first one: a chunk with output takes a finish
@@ -14,7 +14,7 @@ const UNSETTLED: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 pub(super) struct Conclusion {
-    /// The most that was said so far.
+    /// The most output so far.
     said: Output,
     /// A finish stands that no output has taken back.
     finished: bool,
@@ -23,7 +23,7 @@ pub(super) struct Conclusion {
     output: Option<u64>,
     /// Nothing but a count came since the finish: no chunk of an answer follows that.
     closed: bool,
-    /// A finish came beside the first output, or was taken back: those of this stream say little.
+    /// A finish came beside the first output, or was taken back: finishes of this stream are not reliable.
     wavers: bool,
     stirred: bool,
 }
@@ -47,7 +47,7 @@ impl Conclusion {
         }
     }
 
-    /// The answer has come to its end, as far as can be told.
+    /// The answer has ended, as far as can be decided.
     pub(super) fn holds(&self) -> bool {
         self.finished && self.said == Output::Answer
     }
@@ -57,7 +57,7 @@ impl Conclusion {
         self.holds().then_some(if settled { SETTLED } else { UNSETTLED })
     }
 
-    /// It said how it ended, and so far nothing else.
+    /// It was marked as finished, and has no content so far.
     pub(super) fn may_be_hollow(&self) -> bool {
         self.finished && self.said == Output::None && self.ending != StreamEnd::Other
     }

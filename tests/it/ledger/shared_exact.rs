@@ -45,7 +45,7 @@ pub async fn gateway(url: &str, on_down: OnStoreDown) -> Gateway {
     let naming = |license: &LicenseId, id: &str| format!("{}{id}", license.0[0]);
     let ledger =
         DistributedLedger::open(local.clone(), store.clone(), on_down, Box::new(naming)).unwrap();
-    store.start(vec![ledger.listener()]);
+    store.start(vec![ledger.subscriber()]);
     eventually("the store is up", Duration::from_secs(10), || async { ledger.is_up() }).await;
     Gateway { ledger, local, store, _dir: dir }
 }

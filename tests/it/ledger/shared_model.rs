@@ -38,7 +38,7 @@ async fn gateway(redis: &Redis) -> Gateway {
     let naming = |_: &LicenseId, id: &str| id.to_owned();
     let closed = OnStoreDown::Closed;
     let ledger = DistributedLedger::open(local, store.clone(), closed, Box::new(naming)).unwrap();
-    store.start(vec![ledger.listener()]);
+    store.start(vec![ledger.subscriber()]);
     eventually("the store is up", Duration::from_secs(10), || async { ledger.is_up() }).await;
     Gateway { ledger, _dir: dir }
 }

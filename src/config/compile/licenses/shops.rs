@@ -159,7 +159,7 @@ pub(super) fn secret(
 
 /// A shop that knows a key only together with a device can't be asked where the app sends none.
 fn warn_of_devices(source: &ShopSource, view: &FieldReader<'_>, report: &mut Diagnostics) {
-    // A key of ours that is not on this machine is meant all the same.
+    // An API key that is not on this machine still counts as configured.
     let key = source.shop.fields().iter().find(|field| field.role == Role::ApiKey);
     let is_meant = key.is_some_and(|field| view.node(field.name).is_some());
     let meant = ShopSource {

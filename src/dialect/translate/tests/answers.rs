@@ -279,7 +279,7 @@ fn events(message: &Value, size: usize) -> String {
 }
 
 proptest! {
-    /// A stream says what the whole answer says, however it was cut on its way.
+    /// A stream yields what the whole answer yields, however it was split in transit.
     #[test]
     fn a_stream_says_what_the_whole_answer_says(
         blocks in prop::collection::vec(block(), 0..5),

@@ -1,4 +1,4 @@
-//! What Stripe says becomes what the licence is.
+//! Applies the state of a purchase at Stripe to its licence.
 
 use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 
@@ -29,7 +29,7 @@ pub(super) enum ApplyError {
 }
 
 impl IssuedBook {
-    /// What tells the licence of a session from others.
+    /// Identifies the licence of a session.
     pub(super) fn order_of_session(&self, session: &str) -> String {
         self.validator.hasher.order("stripe", session)
     }
@@ -67,7 +67,7 @@ impl IssuedBook {
     pub(super) async fn look_at_session(&self, id: &str) -> Result<PurchaseOutcome, ApplyError> {
         let order = self.order_of_session(id);
         let order_id = self.order_record(&order);
-        // Asked while nobody else may write: a later answer is never overwritten by an older one.
+        // Fetched under the lock: a later answer is never overwritten by an older one.
         let _alone = self.alone_order(&order_id).await?;
         let made = self.made_by(&order_id).await?;
         let Some(purchase) = self.calls()?.purchase(id).await? else {
@@ -184,7 +184,7 @@ impl IssuedBook {
         }
         for license in &licenses {
             let _alone = self.alone(license).await?;
-            // Again, while nobody else may write.
+            // Again, under the lock.
             let found = calls.object(StripeObject::Charge, id).await?;
             let stop = calls.stop(&found).await?;
             let known = self.latest_license(license).await?;
@@ -267,7 +267,7 @@ impl IssuedBook {
         self.apply_alone(id, known, refs, price, until).await
     }
 
-    /// Changes the licence where what Stripe says changed: what an operator did since its last word holds.
+    /// Changes the licence where its state at Stripe changed: operators' changes since then stay.
     async fn apply_alone(
         &self,
         id: &LicenseId,
@@ -294,7 +294,7 @@ impl IssuedBook {
     }
 }
 
-/// What Stripe last said of the end.
+/// The last end reported by Stripe.
 fn refs_until(known: &IssuedLicense) -> Option<UnixMs> {
     known.stripe.as_ref().and_then(|refs| refs.until)
 }

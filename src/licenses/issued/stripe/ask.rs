@@ -16,7 +16,7 @@ use crate::{
 /// A page of 100 events has some hundred KiB.
 const LONGEST_ANSWER: usize = 8 << 20;
 
-/// Stripe said nothing that helps.
+/// No usable answer from Stripe.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StripeTrouble {
     #[error("Stripe does not answer: {0}")]
@@ -27,7 +27,7 @@ pub enum StripeTrouble {
     NotHere,
 }
 
-/// What Stripe says of a checkout session now.
+/// The state of a checkout session at Stripe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadPurchase {
     pub payment: Payment,
@@ -166,7 +166,7 @@ impl StripeCalls<'_> {
         let Some(path) = stripe::disputes_of(id) else { return Ok(true) };
         let list = self.get("Disputes", path).await?;
         let disputes = list["data"].as_array();
-        // A dispute that can't be seen is believed.
+        // A dispute that can't be fetched counts as open.
         Ok(disputes.is_none_or(|disputes| disputes.iter().any(stripe::is_kept)))
     }
 }
@@ -184,7 +184,7 @@ fn read(what: &'static str, answer: ShopResponse) -> Result<Value, StripeTrouble
 /// Tries what the restricted key must be permitted: each permission, and what is wrong with it.
 ///
 /// # Errors
-/// No TLS can be had.
+/// TLS can't be set up.
 pub async fn try_permissions(
     account: &IssuedAccount,
 ) -> anyhow::Result<Vec<(&'static str, Option<StripeTrouble>)>> {
@@ -206,7 +206,7 @@ pub(super) fn is_of_mode(account: &IssuedAccount, is_live: bool) -> bool {
     })
 }
 
-/// Seconds of a moment.
+/// In seconds.
 pub(super) fn seconds(at: UnixMs) -> u64 {
     at.0 / 1000
 }

@@ -55,7 +55,7 @@ pub struct ClaimedKey {
     pub link: Option<String>,
 }
 
-/// Why nothing can be said now.
+/// Why there is no answer now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimError {
     /// Too many tries; seconds.
@@ -75,7 +75,7 @@ impl IssuedBook {
     /// What became of a checkout session.
     ///
     /// # Errors
-    /// It can't be said now.
+    /// There is no answer now.
     pub async fn claim(&self, session: &str, address: Option<IpAddr>) -> Result<Claim, ClaimError> {
         let order = self.order_of_session(session);
         let order_id = self.order_record(&order);
@@ -100,7 +100,7 @@ impl IssuedBook {
         match outcome {
             PurchaseOutcome::Licensed(license) => {
                 if let Some(address) = address {
-                    state.addresses.welcomed(address, &order_id);
+                    state.addresses.record_success(address, &order_id);
                 }
                 self.show_key(&license, &order).await.map_err(|_| ClaimError::Away)
             }
@@ -110,7 +110,7 @@ impl IssuedBook {
         }
     }
 
-    /// Asks Stripe about a session that made no licence so far; strangers' ids only so often.
+    /// Asks Stripe about a session without a licence; unknown ids are limited in number.
     async fn ask_about(&self, session: &str, order: &str) -> Result<PurchaseOutcome, ClaimError> {
         let state = &self.validator.issued.claims;
         let is_announced = state.announced.contains_key(order);
@@ -202,7 +202,7 @@ impl IssuedBook {
     /// The key that a code stands for; the code is spent.
     ///
     /// # Errors
-    /// `Ok(None)` for a code that is none, was used or is over; an error where that can't be said.
+    /// `Ok(None)` for a code that is unknown, used or expired; an error if that can't be decided.
     pub async fn exchange(
         &self,
         code: &str,

@@ -90,7 +90,7 @@ impl IssuedBook {
         if self.validator.seen_webhooks.contains_key(&seen) {
             return Ok(());
         }
-        // One that concerned no licence here may concern one that is made, or fetched, meanwhile.
+        // An event without a licence here may concern one that is being made or fetched.
         if self.look(subject).await? {
             self.validator.seen_webhooks.insert(seen, ());
         }
