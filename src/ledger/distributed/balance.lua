@@ -16,12 +16,10 @@ if account.o then
   if counted then save(account, now) end
 end
 local period = tonumber(ARGV[1])
-local messages = settled(account, period, starts[period])
+local messages, _, extra, _, forgiven = usage(account, period, starts[period])
 local open = opened(account, period, starts[period])
-local extra, _, forgiven = adjusted(account, period, starts[period])
 local token_period = tonumber(ARGV[2])
-local _, tokens = settled(account, token_period, starts[token_period])
-local _, extra_tokens, _, forgiven_tokens = adjusted(account, token_period, starts[token_period])
+local _, tokens, _, extra_tokens, _, forgiven_tokens = usage(account, token_period, starts[token_period])
 local places = account.o and account.o[1] or 0
 return {0, now, messages, open, extra, forgiven, tokens, extra_tokens, forgiven_tokens, places,
   has_presumed(account)}

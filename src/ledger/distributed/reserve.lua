@@ -1,14 +1,14 @@
 -- Grants a request or says what stands in the way: rate, places, messages and tokens in one go.
--- KEYS[3] the group of its message id, if it has one; the last one, where a conversation counts it (ARGV[25]),
+-- KEYS[3] the group of its message id, if it has one; the last one, where a conversation counts it (ARGV[4]),
 --         a hash of conversations by number (8 bytes), in 52 bytes at most: messages, start of the rate's window,
 --         its count, start of the messages' window; then of each turn its hash, its first time and how often it
 --         came. Times are seconds since 1970
--- ARGV  1 gateway   2 boot   3 name   4 lifetime, ms   5 input   6 output or -1   7 least output
---       8 messages, 9 their period   10 tokens, 11   12 rate, 13   14 places   (-1: no limit)
---      15-22 start and end of each window, as the gateway sees the time   23 whether the gateway has
---      spoken of this licence before (1)   24 whether it asks again about the same request (1)
---      25 number of the conversation, 16 hex digits   26 rate, 27 its period   28 messages, 29   30 how often
---      a turn may come   31 the turn, or -1
+-- ARGV  1 gateway   2 name   3 numbers: boot, lifetime in ms, input, output or -1, least output, then limits, each
+--      with its period and -1 for none, of messages, tokens and requests (rate), places or -1, start and end of each
+--      window as the gateway sees the time, whether the gateway has spoken of this licence before (1), whether it asks
+--      again about the same request (1)
+--      4 number of the conversation, 16 hex digits   5 numbers: rate, its period, messages, their period, how often a
+--      turn may come, the turn or -1
 -- Answers {code, the store's time, ...}: the codes are those of `Answer` in answer.rs.
 local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST, CONVERSATION = 0, 1, 2, 3, 4, 5, 6, 7, 8
 -- What a request is to the message of its group.
@@ -37,31 +37,30 @@ local function packed_talk(talk)
   return table.concat(parts)
 end
 
+local gateway, name = ARGV[1], ARGV[2]
+local boot, lifetime, input, output, least, limit, period, token_limit, token_period, rate, rate_period, places,
+  minute, minute_end, hour, hour_end, day, day_end, month, month_end, has_spoken, again =
+  struct.unpack('<dddddddddddddddddddddd', ARGV[3])
 local now = clock()
-local starts = {}
-for period = 1, 4 do
-  local start, stop = tonumber(ARGV[13 + 2 * period]), tonumber(ARGV[14 + 2 * period])
-  if now < start or now >= stop then return {CLOCK, now} end
-  starts[period] = start
+local starts, stops = {minute, hour, day, month}, {minute_end, hour_end, day_end, month_end}
+for at = 1, 4 do
+  if now < starts[at] or now >= stops[at] then return {CLOCK, now} end
 end
 
-local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local input, output, least = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local account = read_account()
 local missing = look_over(account, now)
 if counted then save(account, now) end
-if missing or is_lost(account, gateway, ARGV[23]) then return {LOST, now} end
+if missing or is_lost(account, gateway, has_spoken == 1) then return {LOST, now} end
 
 -- Asked before: the answer came too late, or one of the questions does. One that is over is granted
 -- nothing.
-local known, again = read_entry(name), tonumber(ARGV[24])
+local known = read_entry(name)
 if known and known[8] == 0 then return {BUSY, now, 0} end
 if known and again == 1 and known[11] ~= 1 then
   known[11] = 1
   write_entry(name, known)
 end
 
-local places = tonumber(ARGV[14])
 if not known and places >= 0 and account.o[1] >= places then return {PLACES, now} end
 
 local rates = account.r or {0, 0, 0, 0, 0, 0, 0, 0}
@@ -69,7 +68,6 @@ for period = 1, 4 do
   local at = 2 * period - 1
   if rates[at] ~= starts[period] then rates[at], rates[at + 1] = starts[period], 0 end
 end
-local rate, rate_period = tonumber(ARGV[12]), tonumber(ARGV[13])
 if rate >= 0 and not known then
   if rates[2 * rate_period] >= rate then return {RATE, now} end
   for period = 1, 4 do rates[2 * period] = rates[2 * period] + 1 end
@@ -80,7 +78,7 @@ end
 local group, role = nil, ALONE
 if known then
   role = known[10]
-elseif KEYS[3] and not (ARGV[25] and #KEYS == 3) then
+elseif KEYS[3] and not (ARGV[4] and #KEYS == 3) then
   group = current_group(redis.call('GET', KEYS[3]), now)
   role = (group[3] == 1 and PAID) or (group[4] ~= '' and SHARES) or OWNS
 end
@@ -88,12 +86,11 @@ local covered = known or role > OWNS
 
 -- A request that was asked about before, and a message that comes again, are counted already.
 local talk, number = nil, nil
-if ARGV[25] and not known and (not group or group[2] == 0) then
-  number = string.gsub(ARGV[25], '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+if ARGV[4] and not known and (not group or group[2] == 0) then
+  number = string.gsub(ARGV[4], '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
   talk = read_talk(redis.call('HGET', KEYS[#KEYS], number))
-  local rate_limit, rate_kind = tonumber(ARGV[26]), tonumber(ARGV[27])
-  local day_limit, day_kind = tonumber(ARGV[28]), tonumber(ARGV[29])
-  local repeats, turn, seconds = tonumber(ARGV[30]), tonumber(ARGV[31]), math.floor(now / 1000)
+  local rate_limit, rate_kind, day_limit, day_kind, repeats, turn = struct.unpack('<dddddd', ARGV[5])
+  local seconds = math.floor(now / 1000)
   if talk[2] ~= starts[rate_kind] / 1000 then talk[2], talk[3] = starts[rate_kind] / 1000, 0 end
   if talk[4] ~= starts[day_kind] / 1000 then talk[4], talk[1] = starts[day_kind] / 1000, 0 end
   local turns = {}
@@ -105,9 +102,9 @@ if ARGV[25] and not known and (not group or group[2] == 0) then
   talk[5] = turns
   local stands, resets = nil, 0
   if rate_limit >= 0 and talk[3] >= rate_limit then
-    stands, resets = 1, tonumber(ARGV[14 + 2 * rate_kind])
+    stands, resets = 1, stops[rate_kind]
   elseif day_limit >= 0 and talk[1] >= day_limit then
-    stands, resets = 2, tonumber(ARGV[14 + 2 * day_kind])
+    stands, resets = 2, stops[day_kind]
   elseif turn >= 0 then
     local place = nil
     for at = 1, #turns, 3 do if turns[at] == turn then place = at end end
@@ -129,10 +126,9 @@ if ARGV[25] and not known and (not group or group[2] == 0) then
   if day_limit >= 0 then talk[1] = talk[1] + 1 end
 end
 
-local limit, period = tonumber(ARGV[8]), tonumber(ARGV[9])
-local messages = settled(account, period, starts[period])
+local messages, settled_tokens, extra, more_tokens, forgiven, forgiven_tokens =
+  usage(account, period, starts[period])
 local held = opened(account, period, starts[period])
-local extra, _, forgiven = adjusted(account, period, starts[period])
 local used = math.max(0, messages + held - forgiven)
 if limit >= 0 and not covered and used >= limit + extra then
   save(account, now)
@@ -140,13 +136,14 @@ if limit >= 0 and not covered and used >= limit + extra then
 end
 
 local cap = output
-local token_limit, token_period = tonumber(ARGV[10]), tonumber(ARGV[11])
-local _, tokens = settled(account, token_period, starts[token_period])
+if token_period ~= period then
+  local _
+  _, settled_tokens, _, more_tokens, _, forgiven_tokens = usage(account, token_period, starts[token_period])
+end
 local _, open_tokens = opened(account, token_period, starts[token_period])
-local _, extra_tokens, _, forgiven_tokens = adjusted(account, token_period, starts[token_period])
-tokens = math.max(0, tokens - forgiven_tokens)
+local tokens = math.max(0, settled_tokens - forgiven_tokens)
 if token_limit >= 0 then
-  token_limit = token_limit + extra_tokens
+  token_limit = token_limit + more_tokens
   local unsettled = math.max(0, token_limit - tokens)
   local left = math.max(0, unsettled - open_tokens)
   -- An answer without a cap could cost anything: it gets whatever is left.
@@ -171,7 +168,7 @@ else
     write_group(KEYS[3], group)
   end
   local message = covered and 0 or 1
-  local entry = {now + ARGV[4], message, input, input + math.max(0, cap), starts, boot, gateway, 1,
+  local entry = {now + lifetime, message, input, input + math.max(0, cap), starts, boot, gateway, 1,
     0, role, again}
   write_entry(name, entry)
   count_open(account.o, entry)

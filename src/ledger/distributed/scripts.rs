@@ -53,14 +53,18 @@ impl GatewayId {
 
 impl Scripts {
     pub fn new(naming: KeyNaming) -> Self {
-        let script = |own: &str| Script::new([include_str!("account.lua"), own].concat());
+        const ACCOUNT: &str = include_str!("account.lua");
+        const ENDING: &str = include_str!("ending.lua");
+        // A function costs each call of its script some hundred instructions, used or not.
+        let asks = |own: &str| Script::new([ACCOUNT, own].concat());
+        let ends = |own: &str| Script::new([ACCOUNT, ENDING, own].concat());
         Self {
             naming,
-            reserve: script(include_str!("reserve.lua")),
-            cancel: script(include_str!("cancel.lua")),
-            settle: script(include_str!("settle.lua")),
-            sync: script(include_str!("sync.lua")),
-            balance: script(include_str!("balance.lua")),
+            reserve: asks(include_str!("reserve.lua")),
+            cancel: ends(include_str!("cancel.lua")),
+            settle: ends(include_str!("settle.lua")),
+            sync: ends(include_str!("sync.lua")),
+            balance: asks(include_str!("balance.lua")),
         }
     }
 
@@ -82,15 +86,44 @@ impl Scripts {
             None => of(&self.reserve, &demand.license, group.iter()),
             Some(talks) => with_talks(&self.reserve, &demand.license, group.as_ref(), talks),
         };
-        call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(*hold)).arg(LIFETIME_MS);
-        call.arg(demand.input).arg(number(demand.output)).arg(demand.min_output);
         let pace = demand.pace.as_ref();
-        limit(&mut call, demand.messages);
-        limit(&mut call, demand.tokens);
-        limit(&mut call, pace.and_then(|pace| pace.rate));
-        call.arg(number(pace.and_then(|pace| pace.concurrency).map(u64::from)));
-        self::windows(&mut call, windows);
-        call.arg(u8::from(has_spoken)).arg(u8::from(*asked));
+        let [messages, messages_per] = limit(demand.messages);
+        let [tokens, tokens_per] = limit(demand.tokens);
+        let [rate, rate_per] = limit(pace.and_then(|pace| pace.rate));
+        let places = number(pace.and_then(|pace| pace.concurrency).map(u64::from));
+        let [output, least] = [number(demand.output), demand.min_output as f64];
+        let [boot, lifetime, input] = [speaker.boot(), LIFETIME_MS, demand.input].map(|n| n as f64);
+        let [[minute, minute_end], [hour, hour_end], [day, day_end], [month, month_end]] =
+            Period::ALL.map(|period| {
+                let window = windows.of(period);
+                [window.start.0 as f64, window.end.0 as f64]
+            });
+        let [has_spoken, again] = [has_spoken, *asked].map(|is| f64::from(u8::from(is)));
+        let numbers = packed(&[
+            boot,
+            lifetime,
+            input,
+            output,
+            least,
+            messages,
+            messages_per,
+            tokens,
+            tokens_per,
+            rate,
+            rate_per,
+            places,
+            minute,
+            minute_end,
+            hour,
+            hour_end,
+            day,
+            day_end,
+            month,
+            month_end,
+            has_spoken,
+            again,
+        ]);
+        call.arg(&speaker.gateway).arg(speaker.name(*hold)).arg(numbers);
         if let Some(counted) = &demand.conversation {
             conversation(&mut call, counted);
         }
@@ -196,11 +229,12 @@ fn with_talks<'a>(
 
 fn conversation(call: &mut ScriptCall<'_>, counted: &ConversationDemand) {
     let ConversationDemand { id, turn, limits } = counted;
-    call.arg(format!("{id:016x}"));
-    limit(call, limits.rate);
-    limit(call, limits.messages);
-    call.arg(number(limits.repeats.map(u64::from)));
-    call.arg(number(turn.filter(|_| limits.repeats.is_some()).map(u64::from)));
+    let [rate, rate_per] = limit(limits.rate);
+    let [messages, messages_per] = limit(limits.messages);
+    let repeats = number(limits.repeats.map(u64::from));
+    let turn = number(turn.filter(|_| limits.repeats.is_some()).map(u64::from));
+    let numbers = packed(&[rate, rate_per, messages, messages_per, repeats, turn]);
+    call.arg(format!("{id:016x}")).arg(numbers);
 }
 
 /// A call about a licence, and groups of its message ids.
@@ -238,8 +272,8 @@ fn ended(call: &mut ScriptCall<'_>, speaker: &GatewayId, ended: &[EndedReservati
     }
 }
 
-fn number(of: Option<u64>) -> i64 {
-    of.map_or(-1, |number| number.min(1 << 52) as i64)
+fn number(of: Option<u64>) -> f64 {
+    of.map_or(-1.0, |number| number.min(1 << 52) as f64)
 }
 
 /// Lists on the store begin with 1.
@@ -248,9 +282,14 @@ fn place(period: Period) -> usize {
 }
 
 /// A limit and its period; without one the month counts.
-fn limit(call: &mut ScriptCall<'_>, limit: Option<Limit>) {
+fn limit(limit: Option<Limit>) -> [f64; 2] {
     let period = limit.map_or(Period::Month, |limit| limit.per);
-    call.arg(number(limit.map(|limit| limit.count))).arg(place(period));
+    [number(limit.map(|limit| limit.count)), place(period) as f64]
+}
+
+/// Numbers in one argument, eight bytes each as Lua has them, little-endian. Whole ones up to 2^53 are exact.
+fn packed(numbers: &[f64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 fn windows(call: &mut ScriptCall<'_>, windows: &Windows) {
@@ -261,10 +300,11 @@ fn windows(call: &mut ScriptCall<'_>, windows: &Windows) {
 }
 
 fn contributed(call: &mut ScriptCall<'_>, speaker: &GatewayId, contribution: &LocalShare) {
-    call.arg(&speaker.gateway).arg(speaker.boot()).arg(contribution.sequence);
+    let mut numbers = vec![speaker.boot() as f64, contribution.sequence as f64];
     for counter in contribution.counters {
-        call.arg(counter.start.0).arg(counter.messages).arg(counter.tokens);
+        numbers.extend([counter.start.0, counter.messages, counter.tokens].map(|n| n as f64));
     }
+    call.arg(&speaker.gateway).arg(packed(&numbers));
     let mut text = String::new();
     for given in contribution.given.iter().flatten() {
         let extra = (number(Some(given.extra_messages)), number(Some(given.extra_tokens)));

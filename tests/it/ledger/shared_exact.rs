@@ -287,6 +287,7 @@ async fn an_owner_that_is_given_up_pays_though_its_entry_is_gone() {
 
     let script = concat!(
         include_str!("../../../src/ledger/distributed/account.lua"),
+        include_str!("../../../src/ledger/distributed/ending.lua"),
         include_str!("../../../src/ledger/distributed/cancel.lua")
     );
     let [name, boot, _] = *owner.split(':').collect::<Vec<_>>() else { panic!("{owner}") };
