@@ -1,9 +1,16 @@
 use std::{fs, path::PathBuf};
 
+use anyhow::bail;
 use clap::CommandFactory;
 
-use super::*;
-use crate::config::tests::{registry, root};
+use super::{
+    seal::{SealPlace, seal},
+    *,
+};
+use crate::{
+    config::tests::{registry, root},
+    vault::{self, Kek, KekSource},
+};
 
 mod broken_files;
 
