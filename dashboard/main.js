@@ -6,6 +6,7 @@ import * as api from './api.js';
 import { Config } from './config.js';
 import { DayChart } from './chart.js';
 import { Feed } from './feed.js';
+import { Issue } from './issue.js';
 import { Keys, ready } from './keys.js';
 import { Licences } from './licences.js';
 import { Session } from './session.js';
@@ -45,6 +46,7 @@ const feed = new Feed(clock);
 const keys = new Keys({ clock, changed: () => readStatus() });
 const config = new Config({ clock, changed: () => readStatus() });
 const licences = new Licences(clock);
+const issue = new Issue();
 const answers = new Answers();
 const day = new DayChart(at('day'), at('day-readout'));
 const session = new Session({ entered: () => start(), left: () => leave() });
@@ -120,6 +122,7 @@ function took(status) {
     }
     keys.update(status);
     config.update(status);
+    issue.update(status);
     say(at('keys-ready'), ready(status.keys));
     say(at('curl'), curl(status));
     showDay(status);
