@@ -136,6 +136,9 @@ async fn write(
         let mut head = plain_head(status, request_id)?;
         head.insert_header("content-type", "text/html; charset=utf-8")?;
         head.insert_header("content-security-policy", page::policy())?;
+        if let Some(seconds) = page.reload {
+            head.insert_header("refresh", seconds)?;
+        }
         if let Some(seconds) = retry_after {
             head.insert_header("retry-after", seconds)?;
         }

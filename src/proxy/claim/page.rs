@@ -30,7 +30,7 @@ a:focus-visible,.key:focus-visible{outline-color:#8ab4ff}}";
 pub struct Page {
     title: &'static str,
     /// Seconds after which it is asked for again.
-    reload: Option<u64>,
+    pub reload: Option<u64>,
     body: String,
 }
 
@@ -52,9 +52,10 @@ impl Page {
     }
 
     pub fn html(&self) -> String {
-        let reload = self
-            .reload
-            .map(|seconds| format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"));
+        // The header `refresh` says the same to all browsers; this one reaches those that lose it on the way.
+        let reload = self.reload.map(|seconds| {
+            format!("<noscript><meta http-equiv=\"refresh\" content=\"{seconds}\"></noscript>")
+        });
         format!(
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
