@@ -1,9 +1,15 @@
 """The demo as a newcomer starts it, and what the tests of the SDKs share."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 # Nothing of these tests may ask another host: traces, prices, telemetry.
@@ -47,6 +53,51 @@ class Demo:
     def stop(self):
         self.process.terminate()
         self.process.wait(10)
+
+
+class Gateway:
+    """A gateway with a configuration of the test's; addresses and store are added."""
+
+    def __init__(self, config, env=None):
+        self.dir = Path(tempfile.mkdtemp(prefix="gatekeeper-python-"))
+        self.url, self.admin = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        self.v1 = f"{self.url}/v1"
+        whole = {
+            "server": {"listen": self.url.removeprefix("http://")},
+            "admin": {"listen": self.admin.removeprefix("http://")},
+            "store": {"kind": "embedded", "path": str(self.dir / "gatekeeper.db")},
+        } | config
+        file = self.dir / "gatekeeper.yaml"
+        file.write_text(json.dumps(whole))  # JSON is YAML
+        self.log = open(self.dir / "log", "w")
+        command = [BINARY, "run", "-c", file]
+        self.process = subprocess.Popen(command, env=os.environ | (env or {}), stdout=self.log, stderr=self.log)
+        for _ in range(200):
+            if ask(f"{self.admin}/readyz")[0] == 200:
+                return
+            time.sleep(0.1)
+        said = (self.dir / "log").read_text()
+        self.stop()
+        raise AssertionError(said)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.log.close()
+        shutil.rmtree(self.dir)
+
+
+def ask(url, body=None, headers=None):
+    """Status and text; 0 where nothing answers."""
+    request = urllib.request.Request(url, data=body and body.encode(), headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read().decode()
+    except OSError:
+        return 0, ""
 
 
 def free_port():
