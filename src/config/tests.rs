@@ -1,4 +1,5 @@
 mod doubtful;
+mod issued;
 mod mistakes;
 
 use std::{fs, path::PathBuf};

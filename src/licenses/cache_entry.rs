@@ -31,6 +31,8 @@ pub(super) const HELD: Duration = Duration::from_secs(72 * 3600);
 const LONGEST_NO: Duration = Duration::from_secs(300);
 /// One webhook that is not signed, or comes again, causes one check in this time.
 const MARK_EVERY: Duration = Duration::from_secs(60);
+/// Characters of a device's name.
+const LONGEST_NAME: usize = 255;
 /// How long a device that gave its place back is remembered.
 const GONE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -80,7 +82,7 @@ pub struct Suspect {
     pub times: u32,
 }
 
-/// An activated device: its id is hashed, its name is the buyer's and not kept.
+/// An activated device: its id is hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CachedDevice {
@@ -89,6 +91,9 @@ pub struct CachedDevice {
     pub checked: UnixMs,
     /// It gave its place back; remembered for a while, so that no older word brings it back.
     pub gone: bool,
+    /// The buyer's name for it, only where the licence API that gives it back is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// It was activated under the key that this one replaced: the shop of this one does not know it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub carried: bool,
@@ -252,6 +257,12 @@ impl CachedLicense {
         Some(CachedLicense { revocation: Revocation { at, revoked }, ..self.clone() })
     }
 
+    /// It was forgotten so long ago that not even this is to be known any more.
+    pub fn is_over(&self, now: UnixMs) -> bool {
+        let kept = self.issued.as_ref().and_then(|issued| issued.kept_for(now));
+        kept.is_some_and(|left| left.is_zero())
+    }
+
     /// Most devices, where the licence itself says so.
     pub fn device_limit(&self) -> Option<u64> {
         match self.issued.as_ref().and_then(|issued| issued.license()) {
@@ -278,12 +289,23 @@ impl CachedLicense {
     #[must_use]
     pub fn with_device(&self, id: &str, gone: bool, now: UnixMs) -> CachedLicense {
         let mut next = self.clone();
+        let name = self.device(id).filter(|_| !gone).and_then(|known| known.name.clone());
         next.devices.retain(|known| known.id != id);
         next.devices.retain(|known| !known.gone || passed(known.checked, now) < GONE);
-        let device = CachedDevice { id: id.to_owned(), checked: now, gone, carried: false };
+        let device = CachedDevice { id: id.to_owned(), checked: now, gone, name, carried: false };
         next.devices.push(device);
         next.devices.sort_by(|one, other| one.id.cmp(&other.id));
         next
+    }
+
+    /// Writes down what a device that has its place is called.
+    #[must_use]
+    pub fn with_device_name(mut self, id: &str, name: &str) -> CachedLicense {
+        if let Some(device) = self.devices.iter_mut().find(|device| device.id == id && !device.gone)
+        {
+            device.name = Some(name.chars().take(LONGEST_NAME).collect());
+        }
+        self
     }
 
     /// What to do at `now`, where the facts mean `verdict`.
@@ -336,7 +358,9 @@ impl CachedLicense {
 }
 
 pub(super) fn merge_devices(one: &[CachedDevice], other: &[CachedDevice]) -> Vec<CachedDevice> {
-    let rank = |device: &CachedDevice| (device.checked, device.gone, device.carried);
+    fn rank(device: &CachedDevice) -> (UnixMs, bool, bool, Option<&str>) {
+        (device.checked, device.gone, device.carried, device.name.as_deref())
+    }
     let mut devices = one.to_vec();
     for theirs in other {
         match devices.iter_mut().find(|ours| ours.id == theirs.id) {

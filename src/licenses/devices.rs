@@ -1,5 +1,6 @@
 //! Devices of a licence. Shops that have a list of their own (of instances, activations, machines) are asked;
-//! for other licences the list is here, in their record. Ids are hashed, names are not kept.
+//! for other licences the list is here, in their record. Ids are hashed; names are kept only for apps that read
+//! them from the licence API of another shop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -225,26 +226,28 @@ impl LicenseValidator {
         }
     }
 
-    /// A device of a licence of our own, whose app counts activations by itself; the id is a UUID.
+    /// A device of a licence of our own, whose app counts activations by itself; the id is a UUID, and the name is
+    /// kept.
     ///
     /// # Errors
     /// As [`LicenseValidator::activate`].
     pub(super) async fn activate_for_app(
         &self,
         license: &License,
+        name: &str,
     ) -> Result<(String, Devices), Rejection> {
-        self.activate_as_uuid(license, true).await
+        self.activate_in_list(license, Some(name)).await
     }
 
     /// A place in the list that the gateways keep themselves.
     async fn activate_here(&self, license: &License) -> Result<(String, Devices), Rejection> {
-        self.activate_as_uuid(license, false).await
+        self.activate_in_list(license, None).await
     }
 
-    async fn activate_as_uuid(
+    async fn activate_in_list(
         &self,
         license: &License,
-        is_uuid: bool,
+        name: Option<&str>,
     ) -> Result<(String, Devices), Rejection> {
         let _lock = self.only_here(&license.key).await?;
         let latest = self.latest(&license.key).await.map_err(|_| store_is_away())?;
@@ -254,7 +257,7 @@ impl LicenseValidator {
         getrandom::fill(&mut random)
             .map_err(|error| license::check_unavailable(&format!("no random bytes: {error}")))?;
         let mut instance: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        if is_uuid {
+        if name.is_some() {
             [8, 13, 18, 23].into_iter().for_each(|place| instance.insert(place, '-'));
         }
         let device = self.hasher.device(&license.id, &instance);
@@ -262,7 +265,11 @@ impl LicenseValidator {
         let place = |there: Option<&CachedLicense>| {
             let record = there.cloned().unwrap_or_default();
             let is_full = record.active().count() as u64 >= most;
-            (!is_full).then(|| record.with_device(&device, false, now))
+            let activated = (!is_full).then(|| record.with_device(&device, false, now))?;
+            Some(match name {
+                Some(name) => activated.with_device_name(&device, name),
+                None => activated,
+            })
         };
         if self.records.update(license.key, place).is_none() {
             return Err(all_taken(Some(most)));

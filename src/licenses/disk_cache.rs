@@ -202,11 +202,15 @@ fn write(
     let tx = connection.transaction()?;
     let mut insert =
         tx.prepare_cached("INSERT OR REPLACE INTO licenses (license, record) VALUES (?1, ?2)")?;
+    let mut delete = tx.prepare_cached("DELETE FROM licenses WHERE license = ?1")?;
     for id in changed {
-        let Some(kept) = records.get(id) else { continue };
+        let Some(kept) = records.get(id) else {
+            delete.execute([id.to_hex()])?;
+            continue;
+        };
         let text = serde_json::to_string(&kept.record).unwrap_or_default();
         insert.execute(params![id.to_hex(), text])?;
     }
-    drop(insert);
+    drop((insert, delete));
     tx.commit()
 }

@@ -26,7 +26,7 @@ pub use self::{
     app_api::{AppCall, AppQuestion},
     book::{IssueError, IssuedBook},
     identify::KeyShape,
-    import::{ImportOutcome, ImportRow},
+    import::{ImportOutcome, ImportRow, ImportedDevice},
     list::ListFilter,
     mint::{IssueRequest, MintedKey},
     operator::RotateRequest,

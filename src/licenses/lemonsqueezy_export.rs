@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -21,58 +21,100 @@ const MEDIA: &str = "application/vnd.api+json";
 /// Licences of one page, the most that the API gives.
 const PAGE: usize = 100;
 const LONGEST_ANSWER: usize = 8 << 20;
-/// How often a page is asked for that is refused for the moment; the API takes 300 a minute.
-const TRIES: usize = 5;
+/// How often a page is asked for that can't be had for the moment; the API takes 300 questions a minute.
+const TRIES: u32 = 5;
+/// Before the second time; twice as long before each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Where the API says that it was asked too often, and not how long to wait.
+const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Rows as `licenses import` sends them.
-///
-/// # Errors
-/// The API does not answer, or refuses the key.
-pub async fn all(
-    settings: &Settings,
-    api_key: &SecretString,
-    base: Option<&str>,
-) -> anyhow::Result<Vec<Value>> {
-    let base = base_url::parse(base.unwrap_or(BASE), false).map_err(anyhow::Error::msg)?;
-    let client = ShopClient::new()?;
-    let mut rows = Vec::new();
-    for number in 1.. {
-        let page = page(&client, &base, api_key, number).await?;
-        let list = page["data"].as_array().map_or(&[][..], Vec::as_slice);
-        for license in list {
-            rows.push(row(settings, license, &page["included"], rows.len() as u64 + 1));
-        }
-        let last = page["meta"]["page"]["lastPage"].as_u64().unwrap_or_default();
-        if list.is_empty() || number >= last {
-            break;
-        }
-    }
-    Ok(rows)
+/// The licences of a store, page by page.
+pub struct LicensePages<'a> {
+    settings: &'a Settings,
+    api_key: &'a SecretString,
+    base: BaseUrl,
+    client: ShopClient,
+    /// Pages so far, and how many there are: 0 before the first.
+    read: u64,
+    pub total: u64,
+    /// Licences so far.
+    rows: u64,
 }
 
-async fn page(
-    client: &ShopClient,
-    base: &BaseUrl,
-    api_key: &SecretString,
-    number: u64,
-) -> anyhow::Result<Value> {
-    let path = format!(
-        "/v1/license-keys?include=order-item,license-key-instances&page[size]={PAGE}&page[number]={number}"
-    );
-    let request = ShopRequest::get(path).media(MEDIA).bearer(Some(api_key));
-    for _ in 0..TRIES {
-        let answer = client.send_for(base, &request, LONGEST_ANSWER).await;
-        let ShopResponse { status, retry_after, body } =
-            answer.map_err(|why| anyhow::anyhow!("Lemon Squeezy does not answer: {why}"))?;
-        match status {
-            200 => {
-                return serde_json::from_slice(&body).context("Lemon Squeezy's answer is no JSON");
-            }
-            429 => tokio::time::sleep(retry_after.unwrap_or(Duration::from_secs(5))).await,
-            status => bail!("Lemon Squeezy refuses page {number}: status {status}"),
-        }
+impl<'a> LicensePages<'a> {
+    /// # Errors
+    /// The address is none, or there is no TLS.
+    pub fn new(
+        settings: &'a Settings,
+        api_key: &'a SecretString,
+        base: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let base = base_url::parse(base.unwrap_or(BASE), false).map_err(anyhow::Error::msg)?;
+        let client = ShopClient::new()?;
+        Ok(Self { settings, api_key, base, client, read: 0, total: 0, rows: 0 })
     }
-    bail!("Lemon Squeezy refuses page {number}: too many questions in a minute")
+
+    /// The rows of the next page, as `licenses import` sends them; `None` behind the last one.
+    ///
+    /// # Errors
+    /// The API does not answer, or refuses the key.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<Value>>> {
+        if self.read > 0 && self.read >= self.total {
+            return Ok(None);
+        }
+        let page = self.page(self.read + 1).await?;
+        self.read += 1;
+        self.total = page["meta"]["page"]["lastPage"].as_u64().unwrap_or_default();
+        let list = page["data"].as_array().map_or(&[][..], Vec::as_slice);
+        if list.is_empty() {
+            self.total = self.read;
+            return Ok(None);
+        }
+        let rows = list.iter().map(|license| {
+            self.rows += 1;
+            row(self.settings, license, &page["included"], self.rows)
+        });
+        Ok(Some(rows.collect()))
+    }
+
+    async fn page(&self, number: u64) -> anyhow::Result<Value> {
+        let path = format!(
+            "/v1/license-keys?include=order-item,license-key-instances&page[size]={PAGE}&page[number]={number}"
+        );
+        let request = ShopRequest::get(path).media(MEDIA).bearer(Some(self.api_key));
+        let (mut why, mut pause) = (String::new(), FIRST_PAUSE);
+        for nth in 0..TRIES {
+            if nth > 0 {
+                tokio::time::sleep(pause).await;
+            }
+            pause = FIRST_PAUSE * 2_u32.pow(nth + 1);
+            let answer = self.client.send_for(&self.base, &request, LONGEST_ANSWER).await;
+            let ShopResponse { status, retry_after, body } = match answer {
+                Ok(answer) => answer,
+                Err(trouble) => {
+                    why = trouble.to_string();
+                    continue;
+                }
+            };
+            why = match status {
+                200 => match serde_json::from_slice::<Value>(&body) {
+                    Ok(page) if page["data"].is_array() => return Ok(page),
+                    _ => "its answer is no list of licences".into(),
+                },
+                401 | 403 => bail!(
+                    "Lemon Squeezy refuses the API key (status {status}): make one at Settings > API"
+                ),
+                429 => {
+                    pause = retry_after.unwrap_or(PAUSE).min(LONGEST_PAUSE);
+                    "too many questions in a minute".into()
+                }
+                500.. => format!("status {status}"),
+                status => bail!("Lemon Squeezy refuses page {number}: status {status}"),
+            };
+        }
+        bail!("Lemon Squeezy does not give page {number}: {why}")
+    }
 }
 
 fn row(settings: &Settings, license: &Value, included: &Value, line: u64) -> Value {
@@ -89,11 +131,12 @@ fn row(settings: &Settings, license: &Value, included: &Value, line: u64) -> Val
         .find(|other| other["type"] == "order-items" && text(&other["id"]) == item)
         .map(|item| text(&item["attributes"]["variant_id"]))
         .unwrap_or_default();
-    let activations: Vec<String> = others()
+    let activations: Vec<Value> = others()
         .filter(|other| other["type"] == "license-key-instances")
-        .filter(|instance| text(&instance["attributes"]["license_key_id"]) == id)
-        .map(|instance| text(&instance["attributes"]["identifier"]))
-        .filter(|identifier| !identifier.is_empty())
+        .map(|instance| &instance["attributes"])
+        .filter(|instance| text(&instance["license_key_id"]) == id)
+        .filter(|instance| !text(&instance["identifier"]).is_empty())
+        .map(|instance| json!({ "id": text(&instance["identifier"]), "name": text(&instance["name"]) }))
         .collect();
     let (store, product) = (text(&of["store_id"]), text(&of["product_id"]));
     let is_disabled = of["disabled"] == true || of["disabled"] == 1;

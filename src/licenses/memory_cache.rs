@@ -112,6 +112,23 @@ impl MemoryCache {
         Some(kept)
     }
 
+    /// Drops a record if it still fits; whether it is gone.
+    pub fn remove_if(&self, id: &LicenseId, fits: impl FnOnce(&CachedLicense) -> bool) -> bool {
+        let mut shard = self.shard(id).write();
+        if shard.get(id).is_some_and(|kept| !fits(&kept.record)) {
+            return false;
+        }
+        shard.remove(id);
+        if self.is_revoked(id) {
+            self.revoked.rcu(|known| {
+                let mut revoked = FxHashSet::clone(known);
+                revoked.remove(id);
+                revoked
+            });
+        }
+        true
+    }
+
     /// Takes in what another place knows; the newer of both stays.
     pub fn adopt(&self, id: LicenseId, other: &CachedLicense) -> Arc<CacheSlot> {
         let mut shard = self.shard(&id).write();

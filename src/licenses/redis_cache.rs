@@ -104,7 +104,16 @@ impl RedisCache {
         keep: Duration,
     ) -> Result<CachedLicense, StoreUnavailable> {
         // No shop could tell again what we issued: it has no end, as long as nobody forgets it.
-        let keep = if record.issued.is_some() { 0 } else { keep.as_millis() as u64 };
+        let now = UnixMs::now();
+        if record.is_over(now) {
+            return Ok(record.clone());
+        }
+        let shop_keep = keep.as_millis() as u64;
+        let keep_of = |record: &CachedLicense| match &record.issued {
+            Some(issued) => issued.kept_for(now).map_or(0, |left| left.as_millis() as u64),
+            None => shop_keep,
+        };
+        let keep = keep_of(record);
         if record.issued.is_some() {
             self.store.run::<u8>(Cmd::sadd(ISSUED, id.to_hex())).await?;
         }
@@ -126,9 +135,8 @@ impl RedisCache {
                 return Ok(merged);
             }
             let text = serde_json::to_string(&merged).map_err(|_| StoreUnavailable)?;
-            let keep = if merged.issued.is_some() { 0 } else { keep };
             let mut call = self.scripts.replace.call(&[record_key(id)]);
-            call.arg(there.unwrap_or_default()).arg(text).arg(keep);
+            call.arg(there.unwrap_or_default()).arg(text).arg(keep_of(&merged));
             call.arg(CHANNEL).arg(self.store.message(&id.to_hex()));
             if self.store.call(call).await? {
                 return Ok(merged);
@@ -158,6 +166,16 @@ impl RedisCache {
     pub async fn issued(&self) -> Result<Vec<LicenseId>, StoreUnavailable> {
         let ids: Vec<String> = self.store.run(Cmd::smembers(ISSUED)).await?;
         Ok(ids.iter().filter_map(|id| LicenseId::from_hex(id)).collect())
+    }
+
+    /// Nothing is to be known any more of what was forgotten; its record ends by itself.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn drop_forgotten(&self, id: &LicenseId) -> Result<(), StoreUnavailable> {
+        self.store.run::<u8>(Cmd::srem(ISSUED, id.to_hex())).await?;
+        self.store.run::<u8>(Cmd::hdel(REVOCATIONS, id.to_hex())).await?;
+        Ok(())
     }
 
     /// What operators said of licences.

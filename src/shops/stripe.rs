@@ -72,12 +72,13 @@ pub fn disputes_of(charge: &str) -> Option<String> {
 }
 
 /// What `check --online` tries, each a permission of the restricted key.
-pub const PERMISSIONS: [(&str, &str); 6] = [
+pub const PERMISSIONS: [(&str, &str); 7] = [
     ("Checkout Sessions", "/v1/checkout/sessions?limit=1"),
     ("Subscriptions", "/v1/subscriptions?limit=1"),
     ("PaymentIntents", "/v1/payment_intents?limit=1"),
     ("Charges and Refunds", "/v1/charges?limit=1"),
     ("Disputes", "/v1/disputes?limit=1"),
+    ("Invoices", "/v1/invoices?limit=1"),
     ("Events", "/v1/events?limit=1"),
 ];
 

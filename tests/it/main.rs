@@ -100,6 +100,7 @@ mod license_admin {
 mod licenses {
     pub mod app_api;
     pub mod devices;
+    pub mod guessing;
     pub mod issued;
     pub mod key_moves;
     pub mod known;
@@ -108,8 +109,10 @@ mod licenses {
     pub mod license_canary;
     pub mod licenses_redis;
     pub mod moving_in;
+    pub mod moving_in_api;
     pub mod shop_trouble;
     pub mod stripe;
+    pub mod stripe_check;
     pub mod verdicts;
     pub mod webhooks;
 }

@@ -1,6 +1,6 @@
 //! `gatekeeper licenses import`: licences that were sold elsewhere, from a list or from Lemon Squeezy's API.
 
-use std::{fs, io::Write, path::PathBuf, process::ExitCode};
+use std::{collections::HashMap, fs, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
@@ -13,8 +13,8 @@ use super::{
 use crate::{
     cli::{file_args::FileArgs, problems::many},
     config::Settings,
-    license_admin::issued::command::IssuedCommand,
-    licenses::lemonsqueezy_export,
+    license_admin::{ApiResponse, issued::command::IssuedCommand},
+    licenses::lemonsqueezy_export::LicensePages,
     progress::Progress,
 };
 
@@ -77,38 +77,142 @@ pub fn import(
     operate: Operate,
     (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> anyhow::Result<ExitCode> {
-    let rows = match args.from.as_str() {
-        "lemonsqueezy" => of_lemonsqueezy(args, settings)?,
-        file => of_csv(file)?,
+    let mut import = Import {
+        args,
+        settings,
+        operate,
+        counts: [("new", 0), ("changed", 0), ("unchanged", 0), ("wrong", 0)],
+        seen: HashMap::new(),
     };
-    let mut counts: [(&str, usize); 4] =
-        [("new", 0), ("changed", 0), ("unchanged", 0), ("wrong", 0)];
-    let what = if args.dry_run { "Looking at" } else { "Importing" };
-    let progress = Progress::of(format!("{what} {}", many(rows.len(), "licence")), "");
-    for batch in rows.chunks(BATCH) {
+    let outcome = match args.from.as_str() {
+        "lemonsqueezy" => import.of_lemonsqueezy(out),
+        file => import.of_csv(file, out),
+    };
+    let counts = &import.counts;
+    let words: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let verb = if args.dry_run { "Would be imported" } else { "Imported" };
+    match outcome {
+        Ok(None) => {
+            writeln!(out, "{verb}: {}", words.join(", "))?;
+            Ok(if counts[3].1 > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Ok(Some(refused)) => issued::end(IssuedCommand::Import, &refused, err),
+        Err(why) if counts.iter().any(|(_, count)| *count > 0) => {
+            writeln!(out, "{verb} so far: {}", words.join(", "))?;
+            Err(why.context("cut off; run it again: what is in stays as it is"))
+        }
+        Err(why) => Err(why),
+    }
+}
+
+struct Import<'a> {
+    args: &'a ImportArgs,
+    settings: &'a Settings,
+    operate: Operate,
+    /// Rows by what became of them.
+    counts: [(&'static str, usize); 4],
+    /// Where a key stands, and with what.
+    seen: HashMap<String, (u64, Value)>,
+}
+
+/// The answer of a gateway that refused an order, which ends the import.
+type Refused = Option<ApiResponse>;
+
+impl Import<'_> {
+    fn what(&self) -> &'static str {
+        if self.args.dry_run { "Looking at" } else { "Importing" }
+    }
+
+    fn count(&mut self, outcome: &str) {
+        if let Some(count) = self.counts.iter_mut().find(|(name, _)| *name == outcome) {
+            count.1 += 1;
+        }
+    }
+
+    fn of_csv(&mut self, file: &str, out: &mut dyn Write) -> anyhow::Result<Refused> {
+        let rows = of_csv(file)?;
+        let what = format!("{} {}", self.what(), many(rows.len(), "licence"));
+        let progress = Progress::of(what, "licences");
+        progress.expect(rows.len() as u64);
+        for batch in rows.chunks(BATCH) {
+            if let Some(refused) = self.send(batch, out)? {
+                return Ok(Some(refused));
+            }
+            batch.iter().for_each(|_| progress.step());
+        }
+        Ok(None)
+    }
+
+    /// Each page is taken in before the next one is asked for: what was read is not lost with the rest.
+    fn of_lemonsqueezy(&mut self, out: &mut dyn Write) -> anyhow::Result<Refused> {
+        let source = self.args.api_key.as_deref();
+        let source = source.context("import lemonsqueezy needs --api-key env:NAME")?;
+        let secret = crate::config::read_secret(source)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let base = self.args.base_url.as_deref();
+        let mut pages = LicensePages::new(self.settings, &secret, base)?;
+        let progress = Progress::of(format!("{} licences of Lemon Squeezy", self.what()), "pages");
+        while let Some(rows) = runtime.block_on(pages.next())? {
+            progress.expect(pages.total);
+            if let Some(refused) = self.send(&rows, out)? {
+                return Ok(Some(refused));
+            }
+            progress.step();
+        }
+        Ok(None)
+    }
+
+    fn send(&mut self, rows: &[Value], out: &mut dyn Write) -> anyhow::Result<Refused> {
+        let mut fresh = Vec::with_capacity(rows.len());
+        for row in rows {
+            if self.is_first(row, out)? {
+                fresh.push(row);
+            }
+        }
+        if fresh.is_empty() {
+            return Ok(None);
+        }
         let mut order = Map::new();
-        order.insert("rows".into(), json!(batch));
-        order.insert("dry_run".into(), json!(args.dry_run));
+        order.insert("rows".into(), json!(fresh));
+        order.insert("dry_run".into(), json!(self.args.dry_run));
         order_id(None, &mut order)?;
-        let answer = issued::send(IssuedCommand::Import, &args.file(), settings, operate, order)?;
+        let (settings, operate) = (self.settings, self.operate);
+        let command = IssuedCommand::Import;
+        let answer = issued::send(command, &self.args.file(), settings, operate, order)?;
         if !answer.status.is_success() {
-            return issued::end(IssuedCommand::Import, &answer, err);
+            return Ok(Some(answer));
         }
         for row in answer.body["licenses"].as_array().into_iter().flatten() {
             let outcome = row["outcome"].as_str().unwrap_or_default();
-            if let Some(count) = counts.iter_mut().find(|(name, _)| *name == outcome) {
-                count.1 += 1;
-            }
-            if args.dry_run || outcome == "wrong" {
+            self.count(outcome);
+            if self.args.dry_run || outcome == "wrong" {
                 writeln!(out, "{}", line(row))?;
             }
         }
+        Ok(None)
     }
-    drop(progress);
-    let words: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let verb = if args.dry_run { "Would be imported" } else { "Imported" };
-    writeln!(out, "{verb}: {}", words.join(", "))?;
-    Ok(if counts[3].1 > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+
+    /// A key that stands twice in a list: the same again changes nothing, anything else is wrong, as either would
+    /// undo the other. Pages of an API shift while they are read, so there the first one holds.
+    fn is_first(&mut self, row: &Value, out: &mut dyn Write) -> anyhow::Result<bool> {
+        let key = row["key"].as_str().unwrap_or_default().trim().to_ascii_uppercase();
+        let number = row["line"].as_u64().unwrap_or_default();
+        let mut rest = row.clone();
+        rest["line"] = Value::Null;
+        rest["key"] = Value::Null;
+        let Some((first, known)) = self.seen.get(&key) else {
+            self.seen.insert(key, (number, rest));
+            return Ok(true);
+        };
+        if *known == rest || self.args.from == "lemonsqueezy" {
+            self.count("unchanged");
+            return Ok(false);
+        }
+        let why = format!("key: line {first} has it, too, with other values");
+        writeln!(out, "{}", line(&json!({ "line": number, "outcome": "wrong", "why": why })))?;
+        self.count("wrong");
+        Ok(false)
+    }
 }
 
 fn line(row: &Value) -> String {
@@ -156,15 +260,4 @@ fn of_csv(file: &str) -> anyhow::Result<Vec<Value>> {
         list.push(Value::Object(row));
     }
     Ok(list)
-}
-
-fn of_lemonsqueezy(args: &ImportArgs, settings: &Settings) -> anyhow::Result<Vec<Value>> {
-    let source = args.api_key.as_deref().context("import lemonsqueezy needs --api-key env:NAME")?;
-    let secret = crate::config::read_secret(source)?;
-    let progress = Progress::of("Asking Lemon Squeezy for its licences".to_owned(), "");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let rows =
-        runtime.block_on(lemonsqueezy_export::all(settings, &secret, args.base_url.as_deref()));
-    drop(progress);
-    rows
 }

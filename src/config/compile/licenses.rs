@@ -200,7 +200,7 @@ pub fn licenses(
             sources.extend(issued.map(|issued| LicenseSource::Issued(Arc::new(issued))));
             if sources.iter().filter(|known| matches!(known, LicenseSource::Issued(_))).count() > 1
             {
-                let message = "a second source `issued`; one serves all plans";
+                let message = "a second source `issued`: one has all licences of yours, so put what stands here into the first";
                 report.problem(source.at("issued"), source.path("issued"), message);
             }
         }

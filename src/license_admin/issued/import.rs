@@ -8,7 +8,9 @@ use super::args;
 use crate::{
     ledger::OperatorActionKind,
     license_admin::{ApiError, LicenseAdmin, random_id},
-    licenses::issued::{ImportOutcome, ImportRow, ImportedIds, IssuedBook, IssuedStatus},
+    licenses::issued::{
+        ImportOutcome, ImportRow, ImportedDevice, ImportedIds, IssuedBook, IssuedStatus,
+    },
 };
 
 /// Rows of one order.
@@ -40,7 +42,27 @@ struct RowArgs {
     variant_id: String,
     order_id: String,
     created_at: String,
-    activations: Vec<String>,
+    activations: Vec<DeviceArgs>,
+}
+
+/// An id alone, or with what its buyer calls the device.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum DeviceArgs {
+    Id(String),
+    Named { id: String, name: String },
+}
+
+impl DeviceArgs {
+    fn read(&self) -> ImportedDevice {
+        match self {
+            DeviceArgs::Id(id) => ImportedDevice { id: id.clone(), name: None },
+            DeviceArgs::Named { id, name } => ImportedDevice {
+                id: id.clone(),
+                name: Some(name.clone()).filter(|n| !n.is_empty()),
+            },
+        }
+    }
 }
 
 impl RowArgs {
@@ -83,7 +105,7 @@ impl RowArgs {
                 order: number("order_id", &self.order_id)?,
             },
             created: date("created_at", &self.created_at)?,
-            activations: self.activations.clone(),
+            activations: self.activations.iter().map(DeviceArgs::read).collect(),
         })
     }
 }

@@ -123,9 +123,11 @@ impl IssuedBook {
         match found.slot.record.device(&device) {
             Some(known) => {
                 let mut body = self.body(api, found, question, None).await;
-                // Names are not kept.
-                body["instance"] =
-                    json!({ "id": instance, "name": "", "created_at": moment(known.checked) });
+                body["instance"] = json!({
+                    "id": instance,
+                    "name": known.name.as_deref().unwrap_or_default(),
+                    "created_at": moment(known.checked),
+                });
                 (200, body)
             }
             None => (404, self.body(api, found, question, Some(NO_INSTANCE)).await),
@@ -142,14 +144,18 @@ impl IssuedBook {
         if !self.may_activate_app(found) {
             return too_many();
         }
-        let made = self.validator.activate_for_app(&license).await;
+        let name = question.instance.unwrap_or_default();
+        let made = self.validator.activate_for_app(&license, name).await;
         match made {
             Ok((instance, _)) => {
                 let mut body = self.body(api, found, question, None).await;
+                let device = self.validator.hasher.device(&found.id, &instance);
+                let slot = self.known(&found.id).await;
+                let made = slot.and_then(|slot| Some(slot.record.device(&device)?.checked));
                 body["instance"] = json!({
                     "id": instance,
-                    "name": question.instance.unwrap_or_default(),
-                    "created_at": moment(UnixMs::now()),
+                    "name": name,
+                    "created_at": moment(made.unwrap_or_else(UnixMs::now)),
                 });
                 (200, body)
             }

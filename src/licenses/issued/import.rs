@@ -23,7 +23,14 @@ pub struct ImportRow {
     pub max_devices: Option<u64>,
     pub ids: ImportedIds,
     pub created: Option<UnixMs>,
-    pub activations: Vec<String>,
+    pub activations: Vec<ImportedDevice>,
+}
+
+/// A device of a list: the id that its app keeps, and what its buyer calls it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImportedDevice {
+    pub id: String,
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,9 +120,12 @@ impl IssuedBook {
             ..known.unwrap_or_default()
         };
         for activation in &row.activations {
-            let device = self.validator.hasher.device(id, activation);
+            let device = self.validator.hasher.device(id, &activation.id);
             if record.device(&device).is_none() {
                 record = record.with_device(&device, false, now);
+            }
+            if let Some(name) = &activation.name {
+                record = record.with_device_name(&device, name);
             }
         }
         let next = IssuedRecord::next(record.issued.as_deref(), IssuedKind::License(license), now);
@@ -129,14 +139,14 @@ fn text_of(row: &ImportRow) -> String {
     let mut text = String::new();
     let _ = write!(
         text,
-        "{}\n{:?}\n{}\n{:?}\n{:?}\n{:?}\n{}",
+        "{}\n{:?}\n{}\n{:?}\n{:?}\n{:?}\n{:?}",
         row.plan,
         row.until,
         row.status.name(),
         row.max_devices,
         row.ids,
         row.created,
-        row.activations.join(" ")
+        row.activations
     );
     text
 }

@@ -1,7 +1,12 @@
 //! What is kept of a licence of our own, of its later keys, and of the orders that made it.
 
+use std::time::Duration;
+
 use gatekeeper_filters::kernel::{Code, LicenseId, UnixMs};
 use serde::{Deserialize, Serialize};
+
+/// How long it is known of a forgotten licence that there was one.
+const FORGOTTEN: Duration = Duration::from_secs(400 * 86_400);
 
 /// Of two records of one id the one of the higher version holds; of one version, the greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -181,6 +186,16 @@ impl IssuedRecord {
         matches!(self.is, IssuedKind::Forgotten { .. })
     }
 
+    /// How long it is to be kept from `now` on; zero for what was forgotten long enough ago.
+    pub fn kept_for(&self, now: UnixMs) -> Option<Duration> {
+        match &self.is {
+            IssuedKind::Forgotten { at, .. } => {
+                Some(FORGOTTEN.saturating_sub(Duration::from_millis(now.0.saturating_sub(at.0))))
+            }
+            _ => None,
+        }
+    }
+
     pub fn license(&self) -> Option<&IssuedLicense> {
         match &self.is {
             IssuedKind::License(license) => Some(license),
@@ -222,6 +237,17 @@ mod tests {
         let two = IssuedRecord::next(Some(&one), key, UnixMs(3));
         assert_eq!(two.version, 6, "a clock that went back makes no older record");
         assert!(two > one && Some(two.clone()).max(Some(one)) == Some(two));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_known_for_400_days() {
+        let day = |days: u64| UnixMs(1_800_000_000_000 + days * 86_400_000);
+        let forgotten = IssuedKind::Forgotten { kind: "license".into(), at: day(0) };
+        let record = IssuedRecord::next(None, forgotten, day(0));
+        assert_eq!(record.kept_for(day(399)), Some(Duration::from_secs(86_400)));
+        assert_eq!(record.kept_for(day(400)), Some(Duration::ZERO));
+        let order = IssuedKind::Order { licenses: Vec::new() };
+        assert_eq!(IssuedRecord::next(None, order, day(0)).kept_for(day(500)), None);
     }
 
     #[test]

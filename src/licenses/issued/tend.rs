@@ -20,8 +20,27 @@ impl IssuedBook {
         if now.0.saturating_sub(tended.tidied.load(Relaxed)) >= TIDY_EVERY {
             tended.tidied.store(now.0, Relaxed);
             self.tidy(now).await;
+            self.drop_forgotten(now).await;
         }
         self.sweep_if_due(now).await;
+    }
+
+    /// Drops what is left of licences that were forgotten long ago: here, on the disk, at the shared store.
+    async fn drop_forgotten(&self, now: UnixMs) {
+        let all = self.validator.records.all();
+        let over: Vec<_> =
+            all.filter(|(_, slot)| slot.record.is_over(now)).map(|(id, _)| id).collect();
+        for id in over {
+            if let Some(shared) = &self.validator.shared
+                && shared.drop_forgotten(&id).await.is_err()
+            {
+                // Looked for again next time.
+                return;
+            }
+            if self.validator.records.remove_if(&id, |record| record.is_over(now)) {
+                self.validator.shelf.put(id);
+            }
+        }
     }
 
     /// Removes sealed keys that were shown or not claimed in time, and expired codes.

@@ -58,7 +58,7 @@ fn license_key() -> Value {
 #[tokio::test]
 async fn an_app_activates_validates_and_deactivates_as_before() {
     let mock = Mock::start(Reply::chat()).await;
-    let gateway = Gateway::start(config(&mock)).await;
+    let mut gateway = Gateway::start(config(&mock)).await;
     let key = &issue(&gateway, &json!({ "until": "2100-01-31" })).await[0];
     let (status, fresh) = ask(&gateway, "validate", &[("license_key", key)]).await;
     assert_eq!(
@@ -108,10 +108,15 @@ async fn an_app_activates_validates_and_deactivates_as_before() {
 
     let with = [("license_key", &**key), ("instance_id", &*id)];
     let (status, known) = ask(&gateway, "validate", &with).await;
+    assert_eq!((status, &known["valid"]), (200, &json!(true)));
+    assert_eq!(known["instance"], first["instance"], "with its name and its day");
     assert_eq!(
-        (status, &known["valid"], &known["instance"]["id"]),
-        (200, &json!(true), &json!(id))
+        shape(&known),
+        json!({ "valid": "bool", "error": null, "license_key": license_key(), "instance": instance, "meta": meta() })
     );
+    gateway.restart().await;
+    let (_, known) = ask(&gateway, "validate", &with).await;
+    assert_eq!(known["instance"], first["instance"], "over a restart, too");
     let other = [("license_key", &**key), ("instance_id", "00000000-0000-0000-0000-000000000000")];
     let (status, stranger) = ask(&gateway, "validate", &other).await;
     assert_eq!(

@@ -249,20 +249,21 @@ fn gateway_env() -> [(&'static str, &'static str); 1] {
 
 /// Each key that was handed out is a licence, and each licence's key can still be had by its order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_while_keys_are_issued_and_rotated_lose_none() {
+async fn kills_while_keys_are_issued_rotated_and_imported_lose_none() {
     let times: usize = repeat::times("GATEKEEPER_ISSUE_KILLS", 6);
     let mock = Mock::start(Reply::chat()).await;
     let mut gateway = Gateway::start(issued(&mock)).await;
     let mut noise = Noise::new(22);
     let mut handed: Vec<String> = Vec::new();
     let mut orders: Vec<(String, usize)> = Vec::new();
-    let mut rotated = 0;
+    let (mut rotated, mut lists) = (0, Vec::new());
     for round in 0..times {
         let http = Arc::new(gateway.operator());
         let worker = tokio::spawn({
             let handed = handed.clone();
             async move {
                 let (mut new, mut asked, mut rotated) = (Vec::new(), Vec::new(), 0);
+                let mut lists = Vec::new();
                 for step in 0.. {
                     let (id, count) = (format!("k-{round}-{step}"), 1 + step % 3);
                     let old = handed.last().filter(|_| step % 4 == 3);
@@ -270,6 +271,13 @@ async fn kills_while_keys_are_issued_and_rotated_lose_none() {
                         Some(key) => {
                             rotated += 1;
                             ("rotate", json!({ "key": key, "grace": "1h", "id": id }))
+                        }
+                        None if step % 5 == 1 => {
+                            let keys = [0, 1, 2].map(|row| format!("OLD-{round}-{step}-{row}"));
+                            let row = |key: &String| json!({ "key": key, "plan": "pro" });
+                            let rows: Vec<Value> = keys.iter().map(row).collect();
+                            lists.push((keys, false));
+                            ("import", json!({ "rows": rows, "id": id }))
                         }
                         None => {
                             asked.push((id.clone(), count));
@@ -280,18 +288,23 @@ async fn kills_while_keys_are_issued_and_rotated_lose_none() {
                     let answer = request.body(body.to_string()).send().await;
                     let Ok(answer) = answer else { break };
                     let Ok(answer) = answer.json::<Value>().await else { break };
+                    if path == "import" {
+                        lists.last_mut().unwrap().1 = answer["licenses"][2]["outcome"] == "new";
+                        continue;
+                    }
                     for one in answer["licenses"].as_array().into_iter().flatten() {
                         new.push(one["key"].as_str().unwrap().to_owned());
                     }
                     new.extend(answer["key"].as_str().map(str::to_owned));
                 }
-                (new, asked, rotated)
+                (new, asked, rotated, lists)
             }
         });
         tokio::time::sleep(Duration::from_millis(noise.below(60))).await;
         gateway.kill();
-        let (new, asked, more) = worker.await.unwrap();
+        let (new, asked, more, some) = worker.await.unwrap();
         rotated += more;
+        lists.extend(some);
         handed.extend(new);
         orders.extend(asked);
         gateway = Gateway::start_in(gateway.dir.clone(), gateway.config.clone()).await;
@@ -305,8 +318,19 @@ async fn kills_while_keys_are_issued_and_rotated_lose_none() {
         licenses += count;
         lost += made.iter().filter(|one| one["key"].is_null()).count();
     }
+    // A list is there whole or not at all, and what was answered is there.
+    for (keys, is_told) in &lists {
+        let mut there = 0;
+        for key in keys {
+            there += usize::from(
+                gateway.app().get("/v1/me").bearer_auth(key).send().await.unwrap().status() == 200,
+            );
+        }
+        assert!(there == 3 || there == 0 && !is_told, "{there} of {keys:?}, told: {is_told}");
+        licenses += there;
+    }
     let total = order(&gateway, "list", &json!({})).await.json()["total"].as_u64().unwrap();
-    assert_eq!(total, licenses as u64, "no licence is there that no order can show");
+    assert_eq!(total, licenses as u64, "no licence is there that no order or list can show");
     assert!(lost <= rotated, "{lost} keys can't be shown again, {rotated} were replaced");
     for key in &handed {
         assert_eq!(gateway.me(key).await["plan"], "pro");

@@ -1,7 +1,11 @@
 //! Licences that were sold elsewhere become our own: from a list, or when a key is first used. And buyers who ask what
 //! is known of them, or to be forgotten.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 
@@ -14,19 +18,20 @@ use crate::{
     support::{
         Config, Gateway, Mock, Mood, Reply, Says, Shop, eventually,
         gateway::{feed, program},
+        lemonsqueezy_store::API_KEY,
         shop::{BOUGHT, license_key},
         yaml::KEK,
     },
 };
 
-fn import(gateway: &Gateway, words: &[&str]) -> (bool, String) {
+pub fn import(gateway: &Gateway, words: &[&str]) -> (bool, String) {
     let file = gateway.dir.path().join("gatekeeper.yaml");
     let mut command = std::process::Command::new(program());
     command.args(["licenses", "import"]).args(words).arg("-c").arg(&file);
     command
         .current_dir(gateway.dir.path())
         .env("GATEKEEPER_TEST_KEK", KEK)
-        .env("LS_API_KEY", "ls-key");
+        .env("LS_API_KEY", API_KEY);
     let said = feed(command, "");
     let text = [said.stdout, said.stderr].concat();
     (said.status.success(), String::from_utf8_lossy(&text).into_owned())
@@ -97,6 +102,17 @@ async fn a_list_is_looked_at_taken_in_and_changes_nothing_the_second_time() {
     let (fine, said) = import(&gateway, &[wrong.to_str().unwrap()]);
     assert!(!fine && said.contains("line 2: wrong: plan: there is no plan `gold`"), "{said}");
     assert!(said.contains("line 3: wrong: until") && said.contains("1 new"), "{said}");
+    // A key that stands twice: either line would undo the other, each time.
+    let twice = gateway.dir.path().join("twice.csv");
+    let lines = ["ABCD-EFGH-5,pro,", "abcd-efgh-5,pro,2100-01-31", "ABCD-EFGH-5,pro,"];
+    fs::write(&twice, format!("key,plan,until\n{}\n", lines.join("\n"))).unwrap();
+    for outcome in
+        ["1 new, 0 changed, 1 unchanged, 1 wrong", "0 new, 0 changed, 2 unchanged, 1 wrong"]
+    {
+        let (fine, said) = import(&gateway, &[twice.to_str().unwrap()]);
+        assert!(!fine && said.contains("line 3: wrong: key: line 2 has it, too"), "{said}");
+        assert!(said.contains(outcome), "{said}");
+    }
 }
 
 fn adopting(mock: &Mock, shop: &Shop) -> Config {
@@ -165,4 +181,52 @@ async fn a_buyer_is_told_all_and_forgotten_for_good() {
     assert_eq!(order(&gateway, "list", &json!({})).await.json()["total"], 0);
     let again = order(&gateway, "export", &json!({ "license": id })).await;
     assert_eq!(again.status, 404, "{}", again.text());
+}
+
+/// How long ago the licences were forgotten; it is written into the store of a gateway that does not run.
+fn forgotten_before(gateway: &Gateway, days: u64) {
+    let store = rusqlite::Connection::open(gateway.store()).unwrap();
+    let at = (UNIX_EPOCH.elapsed().unwrap().as_secs() - days * 86_400) * 1000;
+    let path = "$.issued.is.forgotten.at";
+    let changed = store
+        .execute(
+            &format!("UPDATE licenses SET record = json_set(record, '{path}', {at}) WHERE record ->> '{path}'"),
+            [],
+        )
+        .unwrap();
+    assert!(changed >= 1, "{changed} records");
+}
+
+fn left_of_forgotten(gateway: &Gateway) -> u64 {
+    let store = rusqlite::Connection::open(gateway.store()).unwrap();
+    let query = "SELECT count(*) FROM licenses WHERE record LIKE '%forgotten%'";
+    store.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap() as u64
+}
+
+async fn nothing_is_left_after_400_days(config: Config) {
+    let mut gateway = Gateway::start(config).await;
+    let keys = issue(&gateway, &json!({ "count": 2 })).await;
+    let gone = order(&gateway, "forget", &json!({ "key": keys[0] })).await;
+    assert_eq!(gone.status, 200, "{}", gone.text());
+    gateway.kill();
+    forgotten_before(&gateway, 399);
+    gateway.restart().await;
+    gateway.app().chat_as(&keys[0]).await.is(403, "license_disabled");
+    gateway.app().chat_as(&keys[1]).await.ok();
+    gateway.kill();
+    assert!(left_of_forgotten(&gateway) >= 1);
+    forgotten_before(&gateway, 401);
+    gateway.restart().await;
+    eventually("the record is gone", Duration::from_secs(20), || async {
+        left_of_forgotten(&gateway) == 0
+    })
+    .await;
+    gateway.app().chat_as(&keys[0]).await.is(403, "license_invalid");
+    gateway.app().chat_as(&keys[1]).await.ok();
+}
+
+#[tokio::test]
+async fn what_was_forgotten_is_known_for_400_days() {
+    let mock = Mock::start(Reply::chat()).await;
+    nothing_is_left_after_400_days(issued(&mock)).await;
 }

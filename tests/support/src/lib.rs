@@ -11,6 +11,7 @@
 pub mod ca;
 pub mod client;
 pub mod gateway;
+pub mod lemonsqueezy_store;
 pub mod memory_group;
 pub mod mock;
 pub mod redis;
@@ -25,6 +26,7 @@ pub mod yaml;
 pub use self::{
     client::{Answer, Http, Raw},
     gateway::{Gateway, run, run_with_input},
+    lemonsqueezy_store::LemonSqueezyStore,
     mock::{Gate, Mock, Reply, Seen, Step},
     redis::Redis,
     shop::{Mood, Says, Shop},

@@ -25,6 +25,8 @@ struct State {
     events: Vec<Value>,
     asked: Vec<String>,
     is_down: bool,
+    /// Paths that the key may not read.
+    denied: Vec<String>,
 }
 
 pub struct Stripe {
@@ -66,6 +68,11 @@ impl Stripe {
 
     pub fn down(&self, is_down: bool) {
         self.state.lock().unwrap().is_down = is_down;
+    }
+
+    /// The restricted key has no permission for these paths.
+    pub fn denies(&self, paths: &[&str]) {
+        self.state.lock().unwrap().denied = paths.iter().map(|&path| path.to_owned()).collect();
     }
 
     /// Questions whose address begins so.
@@ -185,6 +192,11 @@ fn answer(state: &mut State, target: &str) -> (u16, Value) {
     let path = path.trim_start_matches("/v1/");
     let pairs: Vec<(String, String)> =
         url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    if state.denied.iter().any(|denied| path.starts_with(&**denied)) {
+        let message = "The provided key 'rk_test_***' does not have the required \
+                       permissions for this endpoint on account 'acct_1'.";
+        return (403, json!({ "error": { "message": message, "type": "invalid_request_error" } }));
+    }
     let of =
         |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
     match path {
@@ -200,7 +212,8 @@ fn answer(state: &mut State, target: &str) -> (u16, Value) {
             list.truncate(100);
             (200, json!({ "object": "list", "data": list, "has_more": has_more }))
         }
-        "checkout/sessions" | "disputes" | "subscriptions" | "charges" | "payment_intents" => {
+        "checkout/sessions" | "disputes" | "subscriptions" | "charges" | "payment_intents"
+        | "invoices" => {
             let wanted: Vec<(&str, String)> = ["subscription", "payment_intent", "charge"]
                 .into_iter()
                 .filter_map(|name| Some((name, of(name)?)))
