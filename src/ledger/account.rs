@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     adjustment::{Adjustments, GivenAllowance},
-    conversations::{ConversationCounts, ConversationTable},
+    conversations::{ConversationCounts, ConversationTable, CountedMessage},
     journal::entry::ReservedEntry,
     message_ids::{ELSEWHERE, JoinPlan, KnownId, MessageEffect, MessageIds, TakenAt},
     windows::{WindowStarts, Windows},
@@ -120,9 +120,9 @@ impl Account {
         let id = demand.message_id.as_deref();
         let join =
             id.map(|id| self.ids.as_ref().map_or(JoinPlan::First, |i| i.join(id, demand.now)));
-        // A message that comes again is no other one.
+        // A conversation counts what the plan does: requests of one message once, and none that came back.
         let conversation =
-            demand.conversation.filter(|_| matches!(join, None | Some(JoinPlan::First)));
+            demand.conversation.filter(|_| !matches!(join, Some(JoinPlan::Covered(..))));
         if let (Some(asked), Some(known)) = (&conversation, &self.conversations) {
             known.fit(asked, demand.now, windows).map_err(Denied::Conversation)?;
         }
@@ -174,7 +174,10 @@ impl Account {
         windows: &Windows,
         hold: u64,
     ) -> OpenRequest {
-        let taken = TakenAt { at: demand.now, starts: windows.starts() };
+        let counted = fit.conversation.as_ref().map(|counted| {
+            self.conversations.get_or_insert_default().count(counted, demand.now, windows)
+        });
+        let taken = TakenAt { at: demand.now, starts: windows.starts(), counted };
         let tokens = demand.input.saturating_add(fit.output.unwrap_or(0));
         let group = match (&demand.message_id, fit.join) {
             (_, Some(JoinPlan::Covered(ELSEWHERE, _))) => ELSEWHERE,
@@ -182,9 +185,6 @@ impl Account {
             _ => 0,
         };
         self.seen = self.seen.max(demand.now);
-        if let Some(counted) = &fit.conversation {
-            self.conversations.get_or_insert_default().count(counted, demand.now, windows);
-        }
         let needs_message = !matches!(fit.join, Some(JoinPlan::Covered(..)));
         for counter in self.turn(windows) {
             counter.open_messages += u64::from(needs_message);
@@ -193,9 +193,9 @@ impl Account {
         OpenRequest { taken, tokens, group }
     }
 
-    /// Ends a request; returns the message it was charged, if any. Windows that are no longer kept
+    /// Ends a request; returns what became of the message it stood on. Windows that are no longer kept
     /// here are the journal's business alone.
-    pub fn settle(&mut self, open: &OpenRequest, message: bool, tokens: u64) -> Option<TakenAt> {
+    pub fn settle(&mut self, open: &OpenRequest, message: bool, tokens: u64) -> MessageEffect {
         for counter in self.at(&open.taken.starts) {
             counter.open_tokens = counter.open_tokens.saturating_sub(open.tokens);
             counter.tokens = counter.tokens.saturating_add(tokens);
@@ -209,18 +209,37 @@ impl Account {
         let (taken, charged) = match outcome {
             MessageEffect::Charged(taken) => (taken, true),
             MessageEffect::Released(taken) => (taken, false),
-            MessageEffect::Untouched => return None,
+            MessageEffect::Untouched => return outcome,
         };
         for counter in self.at(&taken.starts) {
             counter.open_messages = counter.open_messages.saturating_sub(1);
             counter.messages += u64::from(charged);
         }
-        charged.then_some(taken)
+        if let (false, Some(counted), Some(known)) =
+            (charged, &taken.counted, &mut self.conversations)
+        {
+            known.give_back(counted);
+        }
+        outcome
+    }
+
+    /// The conversation that counted the message a request stands on.
+    pub fn counted(&self, open: &OpenRequest) -> Option<CountedMessage> {
+        match (&self.ids, open.group) {
+            (_, 0) => open.taken.counted,
+            (Some(ids), group) => ids.counted(group),
+            (None, _) => None,
+        }
     }
 
     /// Opens again a request that goes on in another process, or did so when this account was read.
-    pub fn adopt(&mut self, row: &ReservedEntry, tokens: u64) -> OpenRequest {
-        let taken = |at: UnixMs| TakenAt { at, starts: Windows::at(at).starts() };
+    pub fn adopt(
+        &mut self,
+        row: &ReservedEntry,
+        tokens: u64,
+        counted: Option<CountedMessage>,
+    ) -> OpenRequest {
+        let taken = |at: UnixMs| TakenAt { at, starts: Windows::at(at).starts(), counted };
         let own = taken(row.time);
         for counter in self.reach(&own.starts) {
             counter.open_tokens = counter.open_tokens.saturating_add(tokens);

@@ -13,11 +13,13 @@ use parking_lot::Mutex;
 use super::{
     account::{Account, LocalShare, OpenRequest, Rate, ReservationPlan},
     adjustment::GivenAllowance,
+    conversations::CountedMessage,
     in_memory_state::InMemoryState,
     journal::{
         Journal, JournalFull,
         entry::{EntryExpectation, EntryFrame, EntryNames, ReservedEntry, SettledEntry},
     },
+    message_ids::MessageEffect,
     operator_action::OperatorAction,
     orphan::OrphanedReservation,
     windows::{MissingWindows, Windows},
@@ -109,7 +111,11 @@ impl Accounts {
         let Some((license, open, expected)) = shard.open.remove(&hold) else { return };
         // An account with something open is never dropped.
         let account = shard.accounts.entry(license).or_default();
-        let taken = account.settle(&open, charge.message, charge.tokens);
+        let (taken, returned) = match account.settle(&open, charge.message, charge.tokens) {
+            MessageEffect::Charged(taken) => (Some(taken), None),
+            MessageEffect::Released(taken) => (None, taken.counted),
+            MessageEffect::Untouched => (None, None),
+        };
         let entry = SettledEntry {
             hold,
             license,
@@ -117,6 +123,7 @@ impl Accounts {
             tokens: charge.tokens,
             group: open.group,
             message: taken.map(|taken| taken.at),
+            returned: returned.and_then(|counted| Some((counted.id, counted.window()?))),
         };
         let about = charge.about.as_ref().unwrap_or(&expected);
         journal.append_or_keep(EntryFrame::settled(&entry, &EntryNames::of(about)));
@@ -319,6 +326,9 @@ impl Accounts {
         for shard in &self.shards {
             let shard = shard.lock();
             all.open.extend(shard.open.iter().map(|(hold, (_, open, _))| (*hold, open.tokens)));
+            all.counted.extend(shard.open.iter().filter_map(|(hold, (license, open, _))| {
+                Some((*hold, shard.accounts.get(license)?.counted(open)?))
+            }));
             all.made.push(shard.made);
             for (license, account) in &shard.accounts {
                 if account.places() > 0 {
@@ -374,10 +384,13 @@ impl Accounts {
             });
         }
         let tokens: FxHashMap<u64, u64> = volatile.open.iter().copied().collect();
+        let counted: FxHashMap<u64, CountedMessage> = volatile.counted.iter().copied().collect();
         for OrphanedReservation { reserved: row, about, .. } in rows {
             let Some(tokens) = tokens.get(&row.hold) else { continue };
             let mut shard = self.shards[index(&row.license)].lock();
-            let open = shard.accounts.entry(row.license).or_default().adopt(row, *tokens);
+            let counted = counted.get(&row.hold).copied();
+            let account = shard.accounts.entry(row.license).or_default();
+            let open = account.adopt(row, *tokens, counted);
             shard.open.insert(row.hold, (row.license, open, about.clone()));
             shard.made = shard.made.max(row.hold >> SHARD_BITS);
         }

@@ -7,7 +7,9 @@ use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    account::Rate, conversations::ConversationCounts, distributed::ReservationsState,
+    account::Rate,
+    conversations::{ConversationCounts, CountedMessage},
+    distributed::ReservationsState,
     message_ids::KnownId,
 };
 
@@ -24,6 +26,9 @@ pub struct InMemoryState {
     pub ids: Vec<(LicenseId, Vec<KnownId>)>,
     #[serde(default)]
     pub conversations: Vec<(LicenseId, Vec<(u64, ConversationCounts)>)>,
+    /// Messages of open requests that conversations have counted, by hold.
+    #[serde(default)]
+    pub counted: Vec<(u64, CountedMessage)>,
     /// Where several gateways count together.
     pub shared: Option<ReservationsState>,
 }

@@ -15,7 +15,7 @@ use std::{
 use gatekeeper_filters::kernel::UnixMs;
 use serde::{Deserialize, Serialize};
 
-use super::windows::WindowStarts;
+use super::{conversations::CountedMessage, windows::WindowStarts};
 
 /// How long an id joins requests, in ms from the first.
 const LIFE_MS: u64 = 10 * 60 * 1000;
@@ -28,11 +28,12 @@ const REMEMBERED: usize = 1_000;
 /// numbered like that.
 pub const ELSEWHERE: u64 = u64::MAX;
 
-/// When a message was taken, and so which windows it counts in.
+/// When a message was taken, and so which windows it counts in; and the conversation that counted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TakenAt {
     pub at: UnixMs,
     pub starts: WindowStarts,
+    pub counted: Option<CountedMessage>,
 }
 
 /// What happens to the message an open request stands on.
@@ -131,6 +132,11 @@ impl MessageIds {
         }
         group.held = message;
         message
+    }
+
+    /// The conversation that counted the open message of a group.
+    pub fn counted(&self, key: u64) -> Option<CountedMessage> {
+        self.groups.get(&key)?.held?.counted
     }
 
     pub fn join(&self, id: &str, now: UnixMs) -> JoinPlan {

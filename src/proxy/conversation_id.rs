@@ -86,9 +86,27 @@ fn last_of_user(ask: &ModelRequest) -> Option<Vec<u8>> {
         }
         let last = list.items().filter(is_user).last()?;
         let said = last.get("content").or_else(|| last.get("parts")).unwrap_or(last);
-        return Some(said.raw().to_vec());
+        return Some(words(&said));
     }
     None
+}
+
+/// The text of a turn, however it is written; what is no text stands as it is in the body.
+fn words(said: &Value<'_>) -> Vec<u8> {
+    if let Some(text) = said.as_str() {
+        return text.as_bytes().to_vec();
+    }
+    if said.kind() != JsonKind::Array {
+        return said.raw().to_vec();
+    }
+    let mut words = Vec::new();
+    for part in said.items() {
+        match part.get("text").as_ref().and_then(Value::as_str) {
+            Some(text) => words.extend_from_slice(text.as_bytes()),
+            None => words.extend_from_slice(part.raw()),
+        }
+    }
+    words
 }
 
 /// Gemini's contents have no role where there is but one speaker.

@@ -14,18 +14,19 @@
 --   x:GATEWAY  {start, extra messages, extra tokens, forgiven messages, forgiven tokens, ...}
 --              what operators gave through this gateway; it alone writes it
 -- KEYS[2] its open requests, a hash by name (GATEWAY:BOOT:NUMBER):
---   {until, message, input, tokens, starts, boot, gateway, place, owes, role, again}
+--   {until, message, input, tokens, starts, boot, gateway, place, owes, role, again, counted}
 --   Without a place: a message that was decided on and is not told yet (owes 1), or a request that is
 --   over, which is kept while the same may still come: it was given up on its way here, or was asked
 --   more than once (again 1). A connection that is replaced delivers what was written to it when it
 --   likes, also after the answer to a later question, and after the end of the request.
+--   Counted: where it is of no group, what a conversation counted of it (see `give_back_talk`), or nil.
 -- KEYS[3..] groups of requests that share a message id:
---   {first, requests, charged, owner, wanted, {names}, older}
+--   {first, requests, charged, owner, wanted, {names}, older, counted}
 --   The request that found no message in its group owns it: its entry holds the message as that of a
 --   request without an id does, and closes in the same script that takes the charge. The others pay
 --   nothing, unless the owner gives back: then one that is open owns it. Wanted: another one was
 --   charged, so the owner pays even if it gives back. Older: the group of the same id before, while
---   requests of it are open. The owner is named without its boot.
+--   requests of it are open. The owner is named without its boot. Counted: of its message, as above, or false.
 --
 -- Lists are in MessagePack: half the size of text, and read in C. Numbers in arguments are eight bytes each, as C
 -- has them: to read one from text costs a tenth of a command.
@@ -213,7 +214,7 @@ end
 local function current_group(packed, now)
   local group = packed and cmsgpack.unpack(packed)
   if not group or now - group[1] >= GROUP_LIFE or group[2] >= GROUP_REQUESTS then
-    return {now, 0, 0, '', 0, {}, unfinished(group, 1)}
+    return {now, 0, 0, '', 0, {}, unfinished(group, 1), false}
   end
   return group
 end

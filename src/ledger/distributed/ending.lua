@@ -13,14 +13,16 @@ local function bury(account, now, name, boot, gateway)
   count_open(account.o, entry)
 end
 
--- Closes open requests; what they held is free.
-local function close(account, now, names)
+-- Closes open requests; what they held is free. `returned` has the key of the conversations of those whose
+-- message is given back.
+local function close(account, now, names, returned)
   if #names == 0 then return end
   local known, open, closed, gone = redis.call('HMGET', KEYS[2], unpack(names)), account.o, {}, {}
   for at, name in ipairs(names) do
     local entry = known[at] and cmsgpack.unpack(known[at])
     if entry and not closed[name] and not is_dead(entry) then
       closed[name] = true
+      if returned[name] then give_back_talk(returned[name], entry[12]) end
       open[1] = math.max(0, open[1] - entry[8])
       add(open[3], entry[5], -entry[2], -entry[4])
       open[5] = open[5] - 1
@@ -123,8 +125,9 @@ end
 -- The request `name` of a group ended. `state`: 2 it is charged the message, and what its gateway
 -- tells has it in it; 1 it is charged, and has paid nothing; 4 the same, of one that was granted without
 -- the store; 0 it gives back; 3 it was given up.
+-- `talks`: the key of its conversations, where those are to have a message back.
 -- Whether it has to pay after all. Said again, it changes nothing.
-local function leave(account, now, key, name, state)
+local function leave(account, now, key, name, state, talks)
   local entry = read_entry(name)
   local packed = redis.call('GET', key)
   local whole, own = packed and cmsgpack.unpack(packed), own_name(name)
@@ -153,6 +156,10 @@ local function leave(account, now, key, name, state)
       group[3], owes = 1, true
     elseif owns then
       pass_on(account, group)
+      if talks and group[4] == '' then
+        give_back_talk(talks, group[8])
+        group[8] = false
+      end
     end
   end
   redis.call('SET', key, cmsgpack.pack(whole), 'KEEPTTL')
@@ -160,27 +167,32 @@ local function leave(account, now, key, name, state)
   return owes
 end
 
--- Ends requests: from ARGV[at] on a count and names, then for each of a group its name, the place of
--- the group in KEYS, and its state. The names of those that have to pay after all.
+-- Ends requests: from ARGV[at] on a count and names, then a count of requests whose message a conversation
+-- is to have back, and for each its name and the place of the conversations in KEYS; then for each of a group
+-- its name, the place of the group in KEYS, and its state. The names of those that have to pay after all.
 local function finish(account, now, at)
-  local owing, names, count = {}, {}, tonumber(ARGV[at])
+  local owing, names, count, returned = {}, {}, tonumber(ARGV[at]), {}
+  local groups = at + count + 2 + 2 * tonumber(ARGV[at + count + 1])
+  for place = at + count + 2, groups - 1, 2 do
+    returned[ARGV[place]] = KEYS[tonumber(ARGV[place + 1])]
+  end
   local function done(name)
     names[#names + 1] = name
     if #names == 1000 then -- Lua's stack holds some thousand
-      close(account, now, names)
+      close(account, now, names, returned)
       names = {}
     end
   end
   for place = at + 1, at + count do done(ARGV[place]) end
-  for place = at + count + 1, #ARGV, 3 do
+  for place = groups, #ARGV, 3 do
     local name = ARGV[place]
     local key, state = KEYS[tonumber(ARGV[place + 1])], tonumber(ARGV[place + 2])
-    if leave(account, now, key, name, state) then
+    if leave(account, now, key, name, state, returned[name]) then
       owing[#owing + 1] = name
     else
       done(name)
     end
   end
-  close(account, now, names)
+  close(account, now, names, returned)
   return owing
 end

@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
-use super::outage_allowance::{AllowanceUse, LastStoreState, OutageAllowance};
+use super::{
+    outage_allowance::{AllowanceUse, LastStoreState, OutageAllowance},
+    scripts::ConversationDay,
+};
 use crate::ledger::account::LocalShare;
 
 const SHARD_BITS: u32 = 6;
@@ -50,6 +53,9 @@ pub struct OpenReservation {
     pub group: Option<OpenMessage>,
     /// It is charged a message of its own: it has no id, or is the first of its group.
     pub pays: bool,
+    /// The day whose conversations may have counted its message.
+    #[serde(default)]
+    pub talks: Option<ConversationDay>,
     /// What it took from the outage allowance, if it was granted without the store.
     #[serde(rename = "leased")]
     pub allowance: Option<AllowanceUse>,
@@ -73,6 +79,8 @@ pub struct EndedReservation {
     pub group: Option<(OpenMessage, MessageSettlement)>,
     /// As [`OpenReservation::message`].
     pub message: Option<u64>,
+    /// It returns its message to the conversations of this day.
+    pub returned: Option<ConversationDay>,
 }
 
 /// What a request that ends means for the message of its group; the numbers are those of account.lua.
@@ -228,7 +236,8 @@ impl OpenReservations {
         let local = shard.remove(hold)?;
         let group = open.group.clone().map(|group| (group, settlement));
         let (taken, message) = (open.taken, open.message);
-        local.ended.push(EndedReservation { hold, taken, about, group, message });
+        let returned = open.talks.filter(|_| settlement == MessageSettlement::Free);
+        local.ended.push(EndedReservation { hold, taken, about, group, message, returned });
         local.unsynced += 1;
         Some((license, open))
     }
@@ -243,7 +252,12 @@ impl OpenReservations {
     ) {
         self.with(license, |local| {
             charge();
-            local.ended.push(EndedReservation { group: None, message: None, ..ended.clone() });
+            local.ended.push(EndedReservation {
+                group: None,
+                message: None,
+                returned: None,
+                ..ended.clone()
+            });
             local.unsynced += 1;
         });
     }
@@ -395,6 +409,7 @@ mod tests {
             taken: UnixMs(0),
             group: None,
             pays: true,
+            talks: None,
             allowance: None,
             renewed_at: Instant::now(),
         }

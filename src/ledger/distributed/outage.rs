@@ -50,6 +50,7 @@ impl DistributedLedger {
             taken: now,
             pays: group.is_none(),
             group,
+            talks: None,
             allowance: Some(used),
             renewed_at: Instant::now(),
         });

@@ -5,7 +5,7 @@ use gatekeeper_filters::kernel::{Demand, LicenseId, UnixMs};
 use super::{
     DistributedLedger,
     open_reservations::{OpenMessage, OpenReservation},
-    scripts::CancelArgs,
+    scripts::{CancelArgs, ConversationDay},
     sync_message::SyncMessage,
 };
 
@@ -15,6 +15,8 @@ pub struct PendingReserve<'a> {
     license: LicenseId,
     pub group: Option<OpenMessage>,
     pub hold: u64,
+    /// The day whose conversations may have counted it.
+    pub talks: Option<ConversationDay>,
     /// When it was first sent, while a reply is outstanding.
     pub sent_at: Option<UnixMs>,
     is_open: bool,
@@ -25,7 +27,7 @@ impl<'a> PendingReserve<'a> {
         let license = demand.license;
         let group = demand.message_id.as_deref().map(|id| ledger.scripts.group(&license, id));
         let hold = ledger.reservations.begin(&license);
-        Self { ledger, license, group, hold, sent_at: None, is_open: true }
+        Self { ledger, license, group, hold, talks: None, sent_at: None, is_open: true }
     }
 
     pub fn granted(&mut self, open: OpenReservation) -> u64 {
@@ -46,7 +48,7 @@ impl Drop for PendingReserve<'_> {
             None => self.ledger.reservations.end(self.hold),
             Some(taken) => {
                 let (license, hold, group) = (self.license, self.hold, self.group.take());
-                let cancel = CancelArgs { license, hold, group, taken };
+                let cancel = CancelArgs { license, hold, group, talks: self.talks, taken };
                 let _ = self.ledger.sync_queue.send(SyncMessage::Cancel(cancel));
             }
         }

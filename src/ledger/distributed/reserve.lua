@@ -1,41 +1,17 @@
 -- Grants a request or says what stands in the way: rate, places, messages and tokens in one go.
 -- KEYS[3] the group of its message id, if it has one; the last one, where a conversation counts it (ARGV[4]),
---         a hash of conversations by number (8 bytes), in 52 bytes at most: messages, start of the rate's window,
---         its count, start of the messages' window; then of each turn its hash, its first time and how often it
---         came. Times are seconds since 1970
+--         the hash of conversations of this day, and before it that of the day before, where its turns count
+--         still: see talks.lua, which is in front of this text then
 -- ARGV  1 gateway   2 name   3 numbers: boot, lifetime in ms, input, output or -1, least output, then limits, each
 --      with its period and -1 for none, of messages, tokens and requests (rate), places or -1, start and end of each
 --      window as the gateway sees the time, whether the gateway has spoken of this licence before (1), whether it asks
 --      again about the same request (1)
 --      4 number of the conversation, 16 hex digits   5 numbers: rate, its period, messages, their period, how often a
---      turn may come, the turn or -1
+--      turn may come, the turn or -1, whether KEYS has the day before (1)
 -- Answers {code, the store's time, ...}: the codes are those of `Answer` in answer.rs.
 local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST, CONVERSATION = 0, 1, 2, 3, 4, 5, 6, 7, 8
 -- What a request is to the message of its group.
 local ALONE, OWNS, SHARES, PAID = 0, 1, 2, 3
--- As in conversations.rs: how long a turn is the same one, and how many are told apart.
-local SAME_TURN, TURNS = 600, 4
-
-local function read_talk(packed)
-  if not packed then return {0, 0, 0, 0, {}} end
-  local messages, rate_start, rate, start, at = struct.unpack('>I4I4I4I4', packed)
-  local turns = {}
-  while at <= #packed do
-    local turn, first, times
-    turn, first, times, at = struct.unpack('>I4I4B', packed, at)
-    for _, number in ipairs({turn, first, times}) do turns[#turns + 1] = number end
-  end
-  return {messages, rate_start, rate, start, turns}
-end
-
-local function packed_talk(talk)
-  local parts = {struct.pack('>I4I4I4I4', talk[1], talk[2], talk[3], talk[4])}
-  for at = 1, #talk[5], 3 do
-    local times = math.min(255, talk[5][at + 2])
-    parts[#parts + 1] = struct.pack('>I4I4B', talk[5][at], talk[5][at + 1], times)
-  end
-  return table.concat(parts)
-end
 
 local gateway, name = ARGV[1], ARGV[2]
 local boot, lifetime, input, output, least, limit, period, token_limit, token_period, rate, rate_period, places,
@@ -74,56 +50,57 @@ if rate >= 0 and not known then
   write('r', rates)
 end
 
+local rate_limit, rate_kind, day_limit, day_kind, repeats, turn, has_day_before
+if ARGV[4] then
+  rate_limit, rate_kind, day_limit, day_kind, repeats, turn, has_day_before = struct.unpack('<ddddddd', ARGV[5])
+end
+
 -- A message that requests of this id have, or hold, is not needed again.
 local group, role = nil, ALONE
 if known then
   role = known[10]
-elseif KEYS[3] and not (ARGV[4] and #KEYS == 3) then
+elseif #KEYS > 2 + (ARGV[4] and 1 + has_day_before or 0) then
   group = current_group(redis.call('GET', KEYS[3]), now)
   role = (group[3] == 1 and PAID) or (group[4] ~= '' and SHARES) or OWNS
 end
 local covered = known or role > OWNS
 
 -- A request that was asked about before, and a message that comes again, are counted already.
-local talk, number = nil, nil
-if ARGV[4] and not known and (not group or group[2] == 0) then
-  number = string.gsub(ARGV[4], '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
-  talk = read_talk(redis.call('HGET', KEYS[#KEYS], number))
-  local rate_limit, rate_kind, day_limit, day_kind, repeats, turn = struct.unpack('<dddddd', ARGV[5])
+local talk, counted_talk = nil, nil
+if ARGV[4] and not covered then
+  local number = string.gsub(ARGV[4], '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+  local packed = redis.call('HGET', KEYS[#KEYS], number)
+  if not packed and has_day_before == 1 then packed = redis.call('HGET', KEYS[#KEYS - 1], number) end
+  talk = read_talk(packed)
   local seconds = math.floor(now / 1000)
-  if talk[2] ~= starts[rate_kind] / 1000 then talk[2], talk[3] = starts[rate_kind] / 1000, 0 end
-  if talk[4] ~= starts[day_kind] / 1000 then talk[4], talk[1] = starts[day_kind] / 1000, 0 end
-  local turns = {}
-  for at = 1, #talk[5], 3 do
-    if seconds - talk[5][at + 1] < SAME_TURN then
-      for place = at, at + 2 do turns[#turns + 1] = talk[5][place] end
-    end
+  -- What is not limited now is kept for a plan that limits it again: a minute, and an hour.
+  local function current(count, is_limited, kind, shortest)
+    local at, touched = is_limited and kind or shortest, talk[1] * 1000
+    return touched >= starts[at] and touched < stops[at] and count or 0
   end
-  talk[5] = turns
+  talk[3] = current(talk[3], rate_limit >= 0, rate_kind, 1)
+  talk[2] = current(talk[2], day_limit >= 0, day_kind, 2)
+  grow_older(talk, seconds)
+  local hash = turn >= 0 and turn % HASHES or -1
+  local known_turn = turn_of(talk, hash)
   local stands, resets = nil, 0
   if rate_limit >= 0 and talk[3] >= rate_limit then
     stands, resets = 1, stops[rate_kind]
-  elseif day_limit >= 0 and talk[1] >= day_limit then
+  elseif day_limit >= 0 and talk[2] >= day_limit then
     stands, resets = 2, stops[day_kind]
-  elseif turn >= 0 then
-    local place = nil
-    for at = 1, #turns, 3 do if turns[at] == turn then place = at end end
-    if place and turns[place + 2] >= repeats then
-      stands, resets = 3, (turns[place + 1] + SAME_TURN) * 1000
-    elseif place then
-      turns[place + 2] = turns[place + 2] + 1
-    else
-      -- In the order of their first times: the oldest makes room.
-      if #turns >= 3 * TURNS then for _ = 1, 3 do table.remove(turns, 1) end end
-      for _, each in ipairs({turn, seconds, 1}) do turns[#turns + 1] = each end
-    end
+  elseif known_turn and known_turn[3] >= repeats then
+    stands, resets = 3, (seconds - known_turn[2] + SAME_TURN) * 1000
   end
   if stands then
     save(account, now)
     return {CONVERSATION, now, stands, resets}
   end
+  if hash >= 0 then count_turn(talk, hash) end
+  local lengths = {60, 3600, 86400}
   if rate_limit >= 0 then talk[3] = talk[3] + 1 end
-  if day_limit >= 0 then talk[1] = talk[1] + 1 end
+  if day_limit >= 0 then talk[2] = talk[2] + 1 end
+  counted_talk = {number, seconds, hash, rate_limit >= 0 and lengths[rate_kind] or 0,
+    day_limit >= 0 and lengths[day_kind] or 0, starts[3] / 1000}
 end
 
 local messages, settled_tokens, extra, more_tokens, forgiven, forgiven_tokens =
@@ -162,14 +139,17 @@ if known then
   if output >= 0 or token_limit >= 0 then cap = known[4] - known[3] end
 else
   if group then
-    if role == OWNS then group[4], group[5] = own_name(name), 0 end
+    if role == OWNS then
+      group[4], group[5] = own_name(name), 0
+      group[8] = counted_talk or false
+    end
     group[2] = group[2] + 1
     group[6][#group[6] + 1] = name
     write_group(KEYS[3], group)
   end
   local message = covered and 0 or 1
   local entry = {now + lifetime, message, input, input + math.max(0, cap), starts, boot, gateway, 1,
-    0, role, again}
+    0, role, again, not group and counted_talk or nil}
   write_entry(name, entry)
   count_open(account.o, entry)
   if not account['u:' .. gateway] then
@@ -179,7 +159,7 @@ else
   if talk then
     local key = KEYS[#KEYS]
     local is_new = redis.call('HLEN', key) == 0
-    redis.call('HSET', key, number, packed_talk(talk))
+    redis.call('HSET', key, counted_talk[1], packed_talk(talk))
     if is_new then redis.call('PEXPIRE', key, 2 * DAY) end
   end
 end

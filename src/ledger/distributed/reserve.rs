@@ -11,7 +11,7 @@ use super::{
     pending_reserve::PendingReserve,
     refusal::{refusal, spent},
     script_reply::{MessageRole, ScriptReply},
-    scripts::ReserveArgs,
+    scripts::{ConversationDay, ReserveArgs},
     sync_message::SyncMessage,
 };
 use crate::{
@@ -71,6 +71,7 @@ impl DistributedLedger {
                 asked: pending.sent_at.is_some(),
             };
             let call = self.scripts.reserve(&self.gateway_id, &args, &windows, is_known);
+            pending.talks = demand.conversation.map(|_| ConversationDay::of(&windows));
             pending.sent_at.get_or_insert_with(UnixMs::now);
             let numbers: Vec<i64> = self.store.call_within(call, budget).await?;
             let (now, reply) = ScriptReply::read(&numbers).ok_or(StoreFailure::Refused)?;
@@ -173,6 +174,7 @@ impl DistributedLedger {
                 .clone()
                 .filter(|_| matches!(role, MessageRole::Owns | MessageRole::Shares)),
             pays,
+            talks: pending.talks,
             allowance: None,
             renewed_at: Instant::now(),
         });

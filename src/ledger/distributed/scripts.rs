@@ -6,10 +6,11 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{ConversationDemand, Demand, LicenseId, Limit, Period, UnixMs};
+use serde::{Deserialize, Serialize};
 
 use super::open_reservations::{EndedReservation, FullState, OpenMessage, UnsyncedSettlements};
 use crate::{
-    ledger::{account::LocalShare, windows::Windows},
+    ledger::{account::LocalShare, conversations::SAME_TURN, windows::Windows},
     redis_store::script::{Script, ScriptCall},
 };
 
@@ -22,8 +23,12 @@ pub type KeyNaming = Box<dyn Fn(&LicenseId, &str) -> String + Send + Sync>;
 pub struct Scripts {
     naming: KeyNaming,
     reserve: Script,
+    /// Of a request that a conversation counts.
+    reserve_counted: Script,
     cancel: Script,
     settle: Script,
+    /// Where conversations are to have messages back.
+    settle_returned: Script,
     sync: Script,
     balance: Script,
 }
@@ -55,15 +60,21 @@ impl Scripts {
     pub fn new(naming: KeyNaming) -> Self {
         const ACCOUNT: &str = include_str!("account.lua");
         const ENDING: &str = include_str!("ending.lua");
+        const TALKS: &str = include_str!("talks.lua");
+        const RESERVE: &str = include_str!("reserve.lua");
+        const SETTLE: &str = include_str!("settle.lua");
         // A function costs each call of its script some hundred instructions, used or not.
         let asks = |own: &str| Script::new([ACCOUNT, own].concat());
         let ends = |own: &str| Script::new([ACCOUNT, ENDING, own].concat());
+        let returns = |own: &str| Script::new([TALKS, ACCOUNT, ENDING, own].concat());
         Self {
             naming,
-            reserve: asks(include_str!("reserve.lua")),
-            cancel: ends(include_str!("cancel.lua")),
-            settle: ends(include_str!("settle.lua")),
-            sync: ends(include_str!("sync.lua")),
+            reserve: asks(RESERVE),
+            reserve_counted: Script::new([TALKS, ACCOUNT, RESERVE].concat()),
+            cancel: returns(include_str!("cancel.lua")),
+            settle: ends(SETTLE),
+            settle_returned: returns(SETTLE),
+            sync: returns(include_str!("sync.lua")),
             balance: asks(include_str!("balance.lua")),
         }
     }
@@ -81,11 +92,14 @@ impl Scripts {
         has_spoken: bool,
     ) -> ScriptCall<'_> {
         let ReserveArgs { demand, group, hold, asked } = question;
-        let counted = demand.conversation.map(|_| talks(windows));
-        let mut call = match &counted {
-            None => of(&self.reserve, &demand.license, group.iter()),
-            Some(talks) => with_talks(&self.reserve, &demand.license, group.as_ref(), talks),
-        };
+        let talks = demand.conversation.map(|_| ConversationDay::of(windows));
+        // Turns of the last ten minutes count, those before midnight too.
+        let before = talks.and_then(|day| day.before(windows));
+        let has_day_before = before.is_some();
+        let keys = group.iter().map(Key::Group);
+        let keys = keys.chain(before.map(Key::Conversations)).chain(talks.map(Key::Conversations));
+        let script = if talks.is_some() { &self.reserve_counted } else { &self.reserve };
+        let mut call = of(script, &demand.license, keys);
         let pace = demand.pace.as_ref();
         let [messages, messages_per] = limit(demand.messages);
         let [tokens, tokens_per] = limit(demand.tokens);
@@ -125,14 +139,16 @@ impl Scripts {
         ]);
         call.arg(&speaker.gateway).arg(speaker.name(*hold)).arg(numbers);
         if let Some(counted) = &demand.conversation {
-            conversation(&mut call, counted);
+            conversation(&mut call, counted, has_day_before);
         }
         call
     }
 
     /// Ends a request that was given up.
     pub fn cancel(&self, speaker: &GatewayId, given_up: &CancelArgs) -> ScriptCall<'_> {
-        let mut call = of(&self.cancel, &given_up.license, given_up.group.iter());
+        let CancelArgs { license, group, talks, .. } = given_up;
+        let keys = group.iter().map(Key::Group).chain(talks.map(Key::Conversations));
+        let mut call = of(&self.cancel, license, keys);
         call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(given_up.hold));
         call
     }
@@ -143,7 +159,9 @@ impl Scripts {
         license: &LicenseId,
         news: &UnsyncedSettlements,
     ) -> ScriptCall<'_> {
-        let mut call = of(&self.settle, license, groups(&news.ended));
+        let returns = returned(&news.ended).next().is_some();
+        let script = if returns { &self.settle_returned } else { &self.settle };
+        let mut call = of(script, license, keys(&news.ended));
         contributed(&mut call, speaker, &news.contribution);
         call.arg(u8::from(news.has_spoken));
         ended(&mut call, speaker, &news.ended);
@@ -156,7 +174,7 @@ impl Scripts {
         license: &LicenseId,
         listed: &FullState,
     ) -> ScriptCall<'_> {
-        let mut call = of(&self.sync, license, groups(&listed.ended));
+        let mut call = of(&self.sync, license, keys(&listed.ended));
         contributed(&mut call, speaker, &listed.contribution);
         call.arg(u8::from(listed.has_spoken));
         call.arg(LIFETIME_MS).arg(listed.horizon).arg(listed.pending.len());
@@ -182,7 +200,7 @@ impl Scripts {
         tokens: Period,
         windows: &Windows,
     ) -> ScriptCall<'_> {
-        let mut call = of(&self.balance, license, None.into_iter());
+        let mut call = of(&self.balance, license, std::iter::empty());
         call.arg(place(messages)).arg(place(tokens));
         self::windows(&mut call, windows);
         call
@@ -204,69 +222,94 @@ pub struct CancelArgs {
     pub license: LicenseId,
     pub hold: u64,
     pub group: Option<OpenMessage>,
+    /// The day whose conversations may have counted it.
+    pub talks: Option<ConversationDay>,
     /// When it was asked about.
     pub taken: UnixMs,
 }
 
-/// The end of the key of a licence's conversations, one of a day.
-fn talks(windows: &Windows) -> String {
-    format!("talks:{}", windows.of(Period::Day).start.0 / 1000)
+/// A day whose conversations have a key of their own, by its beginning in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConversationDay(u64);
+
+impl ConversationDay {
+    pub fn of(windows: &Windows) -> Self {
+        Self(windows.of(Period::Day).start.0 / 1000)
+    }
+
+    /// The day before, in the first ten minutes of this one.
+    fn before(self, windows: &Windows) -> Option<Self> {
+        let passed = windows.of(Period::Minute).start.0 / 1000 - self.0;
+        (passed <= u64::from(SAME_TURN)).then(|| Self(self.0.saturating_sub(86_400)))
+    }
 }
 
-/// The reservation of a request that counts in a conversation: the key of those is the last.
-fn with_talks<'a>(
-    script: &'a Script,
-    license: &LicenseId,
-    group: Option<&OpenMessage>,
-    talks: &str,
-) -> ScriptCall<'a> {
-    let id = license.to_hex();
-    let mut keys = vec![format!("gk:{{{id}}}:used"), format!("gk:{{{id}}}:open")];
-    keys.extend(group.map(|group| format!("gk:{{{id}}}:message:{group}")));
-    keys.push(format!("gk:{{{id}}}:{talks}"));
-    script.call(&keys)
+/// A key of a licence, beside its account and its open requests.
+enum Key<'a> {
+    Group(&'a OpenMessage),
+    Conversations(ConversationDay),
 }
 
-fn conversation(call: &mut ScriptCall<'_>, counted: &ConversationDemand) {
+/// Place of the first key that [`of`] is given, as Lua counts.
+const FIRST_GROUP: usize = 3;
+
+fn conversation(call: &mut ScriptCall<'_>, counted: &ConversationDemand, has_day_before: bool) {
     let ConversationDemand { id, turn, limits } = counted;
     let [rate, rate_per] = limit(limits.rate);
     let [messages, messages_per] = limit(limits.messages);
     let repeats = number(limits.repeats.map(u64::from));
     let turn = number(turn.filter(|_| limits.repeats.is_some()).map(u64::from));
-    let numbers = packed(&[rate, rate_per, messages, messages_per, repeats, turn]);
+    let has_day_before = f64::from(u8::from(has_day_before));
+    let numbers = packed(&[rate, rate_per, messages, messages_per, repeats, turn, has_day_before]);
     call.arg(format!("{id:016x}")).arg(numbers);
 }
 
-/// A call about a licence, and groups of its message ids.
+/// A call about a licence.
 fn of<'a, 'b>(
     script: &'a Script,
     license: &LicenseId,
-    groups: impl Iterator<Item = &'b OpenMessage>,
+    more: impl Iterator<Item = Key<'b>>,
 ) -> ScriptCall<'a> {
     let id = license.to_hex();
     let own = [format!("gk:{{{id}}}:used"), format!("gk:{{{id}}}:open")];
-    let mut groups = groups.map(|group| format!("gk:{{{id}}}:message:{group}")).peekable();
-    if groups.peek().is_none() {
+    let mut more = more
+        .map(|key| match key {
+            Key::Group(group) => format!("gk:{{{id}}}:message:{group}"),
+            Key::Conversations(day) => format!("gk:{{{id}}}:talks:{}", day.0),
+        })
+        .peekable();
+    if more.peek().is_none() {
         return script.call(&own);
     }
-    let keys: Vec<String> = own.into_iter().chain(groups).collect();
+    let keys: Vec<String> = own.into_iter().chain(more).collect();
     script.call(&keys)
 }
 
-/// What requests leave, in the order in which [`ended`] counts on.
-fn groups(ended: &[EndedReservation]) -> impl Iterator<Item = &OpenMessage> {
-    ended.iter().filter_map(|ended| ended.group.as_ref().map(|(group, _)| group))
+/// Groups that requests leave, then conversations that they give a message back to, in the order in which
+/// [`ended`] counts on.
+fn keys(ended: &[EndedReservation]) -> impl Iterator<Item = Key<'_>> {
+    let groups = ended.iter().filter_map(|ended| ended.group.as_ref().map(|(group, _)| group));
+    groups.map(Key::Group).chain(returned(ended).map(|(_, day)| Key::Conversations(day)))
 }
 
-/// Requests that ended: those without a group, and those with one.
+/// Requests whose message conversations are to have back.
+fn returned(ended: &[EndedReservation]) -> impl Iterator<Item = (u64, ConversationDay)> {
+    ended.iter().filter_map(|ended| Some((ended.hold, ended.returned?)))
+}
+
+/// Requests that ended: those without a group, those that give a message back, and those with a group.
 fn ended(call: &mut ScriptCall<'_>, speaker: &GatewayId, ended: &[EndedReservation]) {
-    const FIRST_GROUP: usize = 3;
     let alone = ended.iter().filter(|ended| ended.group.is_none());
     call.arg(alone.clone().count());
     for ended in alone {
         call.arg(speaker.name(ended.hold));
     }
     let grouped = ended.iter().filter_map(|ended| Some((ended.hold, ended.group.as_ref()?.1)));
+    let first = FIRST_GROUP + grouped.clone().count();
+    call.arg(returned(ended).count());
+    for (place, (hold, _)) in returned(ended).enumerate() {
+        call.arg(speaker.name(hold)).arg(first + place);
+    }
     for (place, (hold, left)) in grouped.enumerate() {
         call.arg(speaker.name(hold)).arg(FIRST_GROUP + place).arg(left as u8);
     }

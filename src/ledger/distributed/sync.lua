@@ -7,9 +7,9 @@
 -- Answers {1, names of requests that have to pay a shared message}, or {2} when what it said before
 -- is gone.
 -- A key of another type is nobody's: it would keep this licence out for ever.
-for at, key in ipairs(KEYS) do
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= (at < 3 and 'hash' or 'string') and kind ~= 'none' then redis.call('DEL', key) end
+for _, key in ipairs(KEYS) do
+  local kind, is_group = redis.call('TYPE', key).ok, string.find(key, ':message:', 1, true)
+  if kind ~= (is_group and 'string' or 'hash') and kind ~= 'none' then redis.call('DEL', key) end
 end
 local now = clock()
 local gateway, boot = ARGV[1], struct.unpack('<d', ARGV[2])
@@ -37,7 +37,8 @@ for at = first, last, 8 do
   -- A message that was passed on to it here is not known there.
   if known then message = math.max(message, known[2]) end
   write_entry(name, {now + ARGV[5], message, tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]),
-    numbers(at + 4, 4), boot, gateway, 1, 0, known and known[10] or 0, known and known[11] or 0})
+    numbers(at + 4, 4), boot, gateway, 1, 0, known and known[10] or 0, known and known[11] or 0,
+    known and known[12] or nil})
 end
 local owing = finish(account, now, last + 1)
 for _, name in ipairs(owing) do named[name] = true end

@@ -207,6 +207,7 @@ impl DistributedLedger {
                     about: About::default(),
                     group: None,
                     message: None,
+                    returned: None,
                 };
                 self.charge_late(license, &ended);
             }

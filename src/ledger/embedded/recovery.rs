@@ -120,6 +120,7 @@ fn charge_orphans(
             tokens: reserved.input,
             group: reserved.group,
             message: reserved.message.filter(|_| !charged),
+            returned: None,
         };
         batch.settle(&settled, Some(names));
         batch.record(vanished(&settled, names, *cost));

@@ -78,6 +78,8 @@ pub struct SettledEntry {
     pub group: u64,
     /// The windows the message counts in; `None` when none was charged.
     pub message: Option<UnixMs>,
+    /// The conversation that had counted a message that was given back, and the beginning of its window.
+    pub returned: Option<(u64, UnixMs)>,
 }
 
 /// [`Record`] as it stands in the journal.
@@ -126,12 +128,7 @@ impl EntryFrame {
         frame.time(entry.message);
         frame.number(expected.cost);
         frame.names(&expected.names);
-        // Behind all that former versions read: they pass over it, and zeros stand there otherwise.
-        if let Some((conversation, start)) = expected.conversation {
-            frame.bytes(&[1]);
-            frame.number(conversation);
-            frame.number(start.0);
-        }
+        frame.conversation(expected.conversation);
         frame.end()
     }
 
@@ -144,7 +141,17 @@ impl EntryFrame {
         frame.number(entry.group);
         frame.time(entry.message);
         frame.names(names);
+        frame.conversation(entry.returned);
         frame.end()
+    }
+
+    /// Behind all that former versions read: they pass over it, and zeros stand there otherwise.
+    fn conversation(&mut self, conversation: Option<(u64, UnixMs)>) {
+        if let Some((conversation, start)) = conversation {
+            self.bytes(&[1]);
+            self.number(conversation);
+            self.number(start.0);
+        }
     }
 
     fn names(&mut self, names: &EntryNames<'_>) {
@@ -348,16 +355,17 @@ impl<'a> EntryFields<'a> {
                 let reserved = self.reserved()?;
                 let cost = self.number()?;
                 let names = self.names()?;
-                let conversation = match self.byte() {
-                    Some(1) => Some((self.number()?, UnixMs(self.number()?))),
-                    _ => None,
-                };
+                let conversation = self.conversation();
                 Some(JournalEntry::Reserved(
                     reserved,
                     EntryExpectation { cost, names, conversation },
                 ))
             }
-            SETTLE => Some(JournalEntry::Settled(self.settled()?, Some(self.names()?))),
+            SETTLE => {
+                let (settled, names) = (self.settled()?, self.names()?);
+                let settled = SettledEntry { returned: self.conversation(), ..settled };
+                Some(JournalEntry::Settled(settled, Some(names)))
+            }
             COSTLESS => {
                 let request = self.request()?;
                 let [.., attempts] = request.numbers;
@@ -402,7 +410,15 @@ impl<'a> EntryFields<'a> {
             tokens: self.number()?,
             group: self.number()?,
             message: self.time()?,
+            returned: None,
         })
+    }
+
+    fn conversation(&mut self) -> Option<(u64, UnixMs)> {
+        if self.byte()? != 1 {
+            return None;
+        }
+        Some((self.number()?, UnixMs(self.number()?)))
     }
 
     fn names(&mut self) -> Option<EntryNames<'a>> {

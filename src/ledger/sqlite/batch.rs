@@ -46,8 +46,8 @@ pub struct Batch<'a> {
     pub requests: Vec<UsageEntry<'a>>,
     pub daily: FxHashMap<DailyKey<'a>, UsageFigures>,
     pub actions: Vec<OperatorAction<'a>>,
-    /// Messages of conversations, by licence, number and the beginning of the window.
-    pub conversations: FxHashMap<(LicenseId, u64, UnixMs), u64>,
+    /// Messages that conversations counted, less those given back, by licence, number and the beginning of the window.
+    pub conversations: FxHashMap<(LicenseId, u64, UnixMs), i64>,
     /// Sequence of the last entry.
     pub reaches: u64,
     windows: Windows,
@@ -84,7 +84,10 @@ impl<'a> Batch<'a> {
         if self.opened.remove(&settled.hold).is_none() {
             self.closed.push(settled.hold);
         }
-        let SettledEntry { license, time, tokens, group, message, .. } = *settled;
+        let SettledEntry { license, time, tokens, group, message, returned, .. } = *settled;
+        if let Some((id, start)) = returned {
+            *self.conversations.entry((license, id, start)).or_default() -= 1;
+        }
         match message {
             Some(at) if at == time => {
                 self.count(license, time, WindowDelta { messages: 1, tokens })

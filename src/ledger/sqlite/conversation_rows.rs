@@ -23,11 +23,11 @@ pub fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
         return Ok(());
     }
     let mut add = tx.prepare_cached(
-        "INSERT INTO conversations (license, conversation, start, messages) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET messages = messages + excluded.messages",
+        "INSERT INTO conversations (license, conversation, start, messages) VALUES (?1, ?2, ?3, max(0, ?4))
+         ON CONFLICT DO UPDATE SET messages = max(0, messages + ?4)",
     )?;
     for ((license, id, start), messages) in &batch.conversations {
-        add.execute(params![&license.0[..], *id as i64, int(start.0), int(*messages)])?;
+        add.execute(params![&license.0[..], *id as i64, int(start.0), messages])?;
     }
     Ok(())
 }

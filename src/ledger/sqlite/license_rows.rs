@@ -49,6 +49,7 @@ pub fn forget(connection: &mut Connection, license: &str) -> rusqlite::Result<()
     for table in ["usage", "rates", "adjustments", "leases", "actions"] {
         tx.execute(&format!("DELETE FROM {table} WHERE license = ?1"), [license])?;
     }
+    tx.execute("DELETE FROM conversations WHERE license = unhex(?1)", [license])?;
     tx.execute("UPDATE requests SET license = NULL WHERE license = ?1", [license])?;
     // A name that leads nowhere: the day's sums are kept by licence.
     let name: String =

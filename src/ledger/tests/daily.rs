@@ -137,7 +137,15 @@ fn a_journal_of_the_former_version_is_read() {
 }
 
 fn settled(hold: u64) -> SettledEntry {
-    SettledEntry { hold, license: ANNA, time: NOW, tokens: 7, group: 0, message: Some(NOW) }
+    SettledEntry {
+        hold,
+        license: ANNA,
+        time: NOW,
+        tokens: 7,
+        group: 0,
+        message: Some(NOW),
+        returned: None,
+    }
 }
 
 /// Requests that share a message id are one message, those that gave it back none.

@@ -194,7 +194,7 @@ async fn a_saved_text_is_live_and_no_request_mixes_two() {
 #[tokio::test]
 async fn the_books_know_prompts_by_name() {
     let mock = Mock::start(Reply::chat()).await;
-    let gateway = Gateway::start(config(&mock)).await;
+    let mut gateway = Gateway::start(config(&mock)).await;
     for _ in 0..3 {
         post(&gateway, "/v1/prompts/reply", &json!({ "variables": variables() })).await.ok();
     }
@@ -215,6 +215,16 @@ async fn the_books_know_prompts_by_name() {
     // Requests for models are in no line, the total included.
     assert!(by_prompt.contains("\ntotal,1,3,3,"), "{by_prompt}");
     assert!(usage("model").contains("\nprompt/reply,1,3,3,"));
+    gateway.restart().await;
+    post(&gateway, "/v1/prompts/reply", &json!({ "variables": variables() })).await.ok();
+    let usage = || {
+        let words = ["usage", "-c", "gatekeeper.yaml", "--by", "prompt", "--csv"];
+        String::from_utf8(run(&words, gateway.dir.path()).stdout).unwrap()
+    };
+    eventually("they add up over a restart", Duration::from_secs(10), || async {
+        usage().contains("\nreply,1,4,4,")
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,10 +1,15 @@
 //! Limits of a conversation, from outside: on one machine and on Redis.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Config, Gateway, Mock, Redis, Reply, client};
+use crate::support::{
+    Answer, Config, Gate, Gateway, LICENSE, Mock, Redis, Reply, Step, client, eventually, soon,
+};
 
 /// As far from the end of a minute as a test needs.
 async fn early_in_a_minute() {
@@ -217,4 +222,181 @@ async fn a_prompt_is_the_same_turn_when_its_values_are() {
     ask("a").await.ok();
     ask("a").await.is(403, "conversation_limited");
     ask("b").await.ok();
+}
+
+/// What failed is not counted in the conversation, whatever limits it; what was served is, exactly.
+async fn failures_are_given_back(config: impl Fn(&Mock, &str) -> Config) {
+    let mock = Mock::start(Reply::chat()).await;
+    let mut gateway = Gateway::start(config(&mock, "messages: 3/day")).await;
+    for (nth, limits) in ["messages: 3/day", "rate: 3/minute", "repeats: 3"].iter().enumerate() {
+        assert!(gateway.reload(config(&mock, limits)).await);
+        early_in_a_minute().await;
+        let (talk, same) = (format!("c-{nth}"), turns(&["Hi"]));
+        let mut served = 0;
+        for step in 0..9 {
+            let fails = step % 3 != 2;
+            mock.answer([if fails { Reply::error(400) } else { Reply::chat() }]);
+            // A message of its own, no id, and one that comes again after it failed.
+            let id = format!("m-{nth}-{}", step / 2);
+            let answer = say(&gateway, &talk, &same, (nth != 1).then_some(&id)).await;
+            assert_eq!(answer.status, if fails { 400 } else { 200 }, "{limits}: {step}");
+            served += u64::from(!fails);
+            gave_back(&gateway, nth as u64 * 3 + served).await;
+        }
+        let code = if nth == 1 { 429 } else { 403 };
+        say(&gateway, &talk, &same, None).await.is(code, "conversation_limited");
+    }
+}
+
+/// Until what was given back is told: what is used, no more and no less.
+async fn gave_back(gateway: &Gateway, messages: u64) {
+    eventually("the message is given back", Duration::from_secs(5), || async {
+        gateway.messages(LICENSE).await == messages
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_failed_is_given_back_to_its_conversation() {
+    let plan = |mock: &Mock, limits: &str| limited_plan(mock, limits);
+    failures_are_given_back(plan).await;
+}
+
+#[tokio::test]
+async fn what_failed_is_given_back_to_its_conversation_on_redis() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    failures_are_given_back(|mock, limits| limited_plan(mock, limits).redis(&url)).await;
+}
+
+fn limited_plan(mock: &Mock, limits: &str) -> Config {
+    let plan = format!("models: [\"*\"], messages: 1000/month, conversation: {{ {limits} }}");
+    Config::new(mock).plan("free", &plan)
+}
+
+/// Requests of one message at once, of which one is served: it counts once, and what the others give back
+/// is not given back twice.
+async fn one_of_a_message_is_served(config: Config, mock: &Mock) {
+    let gateway = Gateway::start(config).await;
+    for round in 0..2 {
+        let gate = Gate::new();
+        let failing = || Reply::error(400).before_head(Step::Gate(gate.clone()));
+        mock.answer([failing(), failing(), Reply::chat().before_head(Step::Gate(gate.clone()))]);
+        mock.forget();
+        let id = format!("m-{round}");
+        let all = (0..3).map(|_| say(&gateway, "c", &HI, Some(&id)));
+        let opened = async {
+            eventually("all are open", Duration::from_secs(10), || async { gate.waiting() == 3 })
+                .await;
+            gate.open();
+        };
+        let (answers, ()) = tokio::join!(futures_util::future::join_all(all), opened);
+        let served = answers.iter().filter(|answer| answer.status == 200).count();
+        assert_eq!(served, 1);
+        gave_back(&gateway, round + 1).await;
+    }
+    mock.answer([Reply::chat()]);
+    say(&gateway, "c", &HI, None).await.is(403, "conversation_limited");
+}
+
+static HI: LazyLock<Value> = LazyLock::new(|| turns(&["Hi"]));
+
+#[tokio::test]
+async fn one_message_asked_thrice_counts_once() {
+    let mock = Mock::start(Reply::chat()).await;
+    one_of_a_message_is_served(limited_plan(&mock, "messages: 2/day"), &mock).await;
+}
+
+#[tokio::test]
+async fn one_message_asked_thrice_counts_once_on_redis() {
+    let (redis, mock) = (Redis::start().await, Mock::start(Reply::chat()).await);
+    let config = limited_plan(&mock, "messages: 2/day").redis(&redis.url());
+    one_of_a_message_is_served(config, &mock).await;
+}
+
+#[tokio::test]
+async fn what_was_given_back_stays_so_over_a_kill_and_a_hand_over() {
+    let gate = Gate::new();
+    let mock = Mock::start(Reply::error(400)).await;
+    let mut gateway = Gateway::start(limited_plan(&mock, "messages: 2/day")).await;
+    for nth in 0..4 {
+        assert_eq!(say(&gateway, "c", &HI, None).await.status, 400, "{nth}");
+    }
+    gateway.restart().await;
+    // Open in the old process, and given back when the new one counts.
+    mock.answer([Reply::error(400).before_head(Step::Gate(gate.clone()))]);
+    mock.forget();
+    let late = {
+        let request = gateway.app().post("/v1/chat/completions", HI.to_string());
+        tokio::spawn(Answer::of(request.header("x-conversation-id", "c")))
+    };
+    mock.saw(1).await;
+    let old = gateway.hand_over().await;
+    gate.open();
+    assert_eq!(soon("the late answer", late).await.unwrap().status, 400);
+    gave_back(&gateway, 0).await;
+    drop(old);
+    mock.answer([Reply::chat()]);
+    for _ in 0..2 {
+        say(&gateway, "c", &HI, None).await.ok();
+    }
+    say(&gateway, "c", &HI, None).await.is(403, "conversation_limited");
+}
+
+/// However it is written, and whatever else the app sends.
+#[tokio::test]
+async fn the_same_words_are_the_same_turn() {
+    let mock = Mock::start(Reply::chat()).await;
+    let gateway = Gateway::start(limited(&mock, "repeats: 2")).await;
+    let written = [
+        r#"{"model":"fast","messages":[{"role":"user","content":"Hi \u00e4"}]}"#,
+        r#"{"model":"fast","messages":[{"content": "Hi ä", "role": "user"}]}"#,
+        r#"{"model":"fast","messages":[{"role":"user","content":[{"type":"text","text":"Hi ä"}]}]}"#,
+    ];
+    let mut statuses = Vec::new();
+    for body in written {
+        let request = gateway.app().post("/v1/chat/completions", body);
+        statuses.push(Answer::of(request.header("x-conversation-id", "c")).await.status);
+    }
+    assert_eq!(statuses, [200, 200, 403]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_given_again_does_not_count() {
+    let mock = Mock::start(Reply::chat()).await;
+    let plan = "models: [\"*\"], idempotency: 10m, conversation: { messages: 2/day, repeats: 1 }";
+    let gateway = Gateway::start(Config::new(&mock).plan("free", plan)).await;
+    for _ in 0..4 {
+        say(&gateway, "c", &HI, Some("m-1")).await.ok();
+    }
+    assert_eq!(mock.count(), 1);
+    say(&gateway, "c", &HI, Some("m-2")).await.is(403, "conversation_limited");
+    say(&gateway, "c", &turns(&["Hello"]), Some("m-3")).await.ok();
+}
+
+/// Canned answers that two bots alternate between.
+async fn loops_end(config: Config, mock: &Mock) {
+    let gateway = Gateway::start(config).await;
+    for texts in [1, 2, 5, 8] {
+        mock.forget();
+        let talk = format!("loop-{texts}");
+        let mut served = 0;
+        for nth in 0..6 * texts {
+            let body = turns(&[&format!("Canned answer {}", nth % texts)]);
+            served += usize::from(say(&gateway, &talk, &body, None).await.status == 200);
+        }
+        assert_eq!((served, mock.count()), (3 * texts, 3 * texts), "a loop of {texts}");
+    }
+}
+
+#[tokio::test]
+async fn a_loop_of_some_texts_ends() {
+    let mock = Mock::start(Reply::chat()).await;
+    loops_end(limited(&mock, "repeats: 3"), &mock).await;
+}
+
+#[tokio::test]
+async fn a_loop_of_some_texts_ends_on_redis() {
+    let (redis, mock) = (Redis::start().await, Mock::start(Reply::chat()).await);
+    loops_end(limited(&mock, "repeats: 3").redis(&redis.url()), &mock).await;
 }
