@@ -28,6 +28,7 @@
 //! - Operators' adjustments are recorded by the gateway that took them and sent as its totals are, so
 //!   none is lost with Redis and none counts twice.
 
+mod conversation_day;
 mod late;
 mod open_reservations;
 pub mod operator_actions;

@@ -14,8 +14,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    conversation_day::ConversationDay,
     outage_allowance::{AllowanceUse, LastStoreState, OutageAllowance},
-    scripts::ConversationDay,
 };
 use crate::ledger::account::LocalShare;
 

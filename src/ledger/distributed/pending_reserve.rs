@@ -4,8 +4,9 @@ use gatekeeper_filters::kernel::{Demand, LicenseId, UnixMs};
 
 use super::{
     DistributedLedger,
+    conversation_day::ConversationDay,
     open_reservations::{OpenMessage, OpenReservation},
-    scripts::{CancelArgs, ConversationDay},
+    scripts::CancelArgs,
     sync_message::SyncMessage,
 };
 

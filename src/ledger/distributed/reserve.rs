@@ -6,12 +6,13 @@ use gatekeeper_filters::kernel::{Balance, Demand, Denied, Grant, RateRequest, Un
 
 use super::{
     DistributedLedger, MAX_ATTEMPTS, WAIT_WITHOUT_ALLOWANCE,
+    conversation_day::ConversationDay,
     open_reservations::OpenReservation,
     outage_allowance::LastStoreState,
     pending_reserve::PendingReserve,
     refusal::{refusal, spent},
     script_reply::{MessageRole, ScriptReply},
-    scripts::{ConversationDay, ReserveArgs},
+    scripts::ReserveArgs,
     sync_message::SyncMessage,
 };
 use crate::{

@@ -6,11 +6,13 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{ConversationDemand, Demand, LicenseId, Limit, Period, UnixMs};
-use serde::{Deserialize, Serialize};
 
-use super::open_reservations::{EndedReservation, FullState, OpenMessage, UnsyncedSettlements};
+use super::{
+    conversation_day::ConversationDay,
+    open_reservations::{EndedReservation, FullState, OpenMessage, UnsyncedSettlements},
+};
 use crate::{
-    ledger::{account::LocalShare, conversations::SAME_TURN, windows::Windows},
+    ledger::{account::LocalShare, windows::Windows},
     redis_store::script::{Script, ScriptCall},
 };
 
@@ -226,22 +228,6 @@ pub struct CancelArgs {
     pub talks: Option<ConversationDay>,
     /// When it was asked about.
     pub taken: UnixMs,
-}
-
-/// A day whose conversations have a key of their own, by its beginning in seconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConversationDay(u64);
-
-impl ConversationDay {
-    pub fn of(windows: &Windows) -> Self {
-        Self(windows.of(Period::Day).start.0 / 1000)
-    }
-
-    /// The day before, in the first ten minutes of this one.
-    fn before(self, windows: &Windows) -> Option<Self> {
-        let passed = windows.of(Period::Minute).start.0 / 1000 - self.0;
-        (passed <= u64::from(SAME_TURN)).then(|| Self(self.0.saturating_sub(86_400)))
-    }
 }
 
 /// A key of a licence, beside its account and its open requests.
