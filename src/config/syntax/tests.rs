@@ -2,7 +2,7 @@
 
 use crate::config::yaml;
 
-/// The file of the audit, from line 1; `edit` replaces a piece of it.
+/// A good file, from line 1; `edit` replaces a piece of it.
 const FILE: &str = "\
 server: { listen: \"127.0.0.1:8080\" }
 admin: { listen: \"127.0.0.1:9090\" }
@@ -32,7 +32,7 @@ fn said(from: &str, to: &str) -> String {
     problem.to_string()
 }
 
-/// What is replaced, by what, and the words of the audit.
+/// What is replaced, by what, and what is to be said.
 const WANTED: &[(&str, &str, &str)] = &[
     ("    messages:", "   messages:", "17:4: indented by 3, the other fields of `pro` by 4"),
     ("    tokens:", "   tokens:", "18:4: indented by 3, the other fields of `pro` by 4"),

@@ -338,7 +338,7 @@ fn keys_that_are_quarantined_or_off_are_an_error_and_cooling_ones_a_wait() {
     assert_eq!(tried(&providers, &limited()), (vec![], Code::UpstreamExhausted));
 }
 
-/// The audit's table: a limit of model `m` leaves model `n` of the same account ready, unless it is the
+/// A limit of model `m` leaves model `n` of the same account ready, unless it is the
 /// account's; so a fallback at the same account is tried.
 #[test]
 fn a_limit_of_one_model_leaves_the_others_of_its_account() {
