@@ -261,7 +261,8 @@ fn of<'a, 'b>(
     let mut more = more
         .map(|key| match key {
             Key::Group(group) => format!("gk:{{{id}}}:message:{group}"),
-            Key::Conversations(day) => format!("gk:{{{id}}}:talks:{}", day.0),
+            // Earlier versions have other bytes in `talks:`.
+            Key::Conversations(day) => format!("gk:{{{id}}}:conversations:{}", day.0),
         })
         .peekable();
     if more.peek().is_none() {

@@ -110,7 +110,7 @@ async fn a_minute_a_day_and_repeats_on_redis() {
     a_minute_a_day_and_repeats(|mock, limits| limited(mock, limits).redis(&url)).await;
     // What it holds of a conversation and day is small, and no word of it.
     let keys: Vec<String> =
-        redis.ask(&["KEYS", "*talks*"]).list().iter().map(|key| key.text()).collect();
+        redis.ask(&["KEYS", "*conversations:*"]).list().iter().map(|key| key.text()).collect();
     assert_eq!(keys.len(), 1, "{keys:?}");
     let each = redis.ask(&[
         "EVAL",
@@ -260,6 +260,23 @@ async fn gave_back(gateway: &Gateway, messages: u64) {
 async fn what_failed_is_given_back_to_its_conversation() {
     let plan = |mock: &Mock, limits: &str| limited_plan(mock, limits);
     failures_are_given_back(plan).await;
+}
+
+/// Gateways of an earlier version wrote other bytes, and may go on while this one is put in their place.
+#[tokio::test]
+async fn what_an_earlier_version_counted_on_redis_stands_in_no_way() {
+    let (redis, mock) = (Redis::start().await, Mock::start(Reply::chat()).await);
+    let config = limited(&mock, "messages: 9/day, repeats: 3").redis(&redis.url());
+    // An outage allowance would hide a script that fails.
+    let gateway = Gateway::start(config.store_with("on_store_down: closed")).await;
+    say(&gateway, "c-1", &turns(&["Hi"]), None).await.ok();
+    let keys = redis.ask(&["KEYS", "gk:*:[a-z]*:[0-9]*"]).list();
+    let script = "local number = redis.call('HKEYS', KEYS[1])[1] redis.call('DEL', KEYS[1]) \
+        local earlier = string.gsub(KEYS[1], ':%a+:(%d+)$', ':talks:%1') \
+        return redis.call('HSET', earlier, number, string.rep('\\0', 16))";
+    assert_eq!(keys.len(), 1, "one day of one licence");
+    assert_eq!(redis.ask(&["EVAL", script, "1", &keys[0].text()]).text(), "1");
+    say(&gateway, "c-1", &turns(&["Hi", "Hello", "Hi there"]), None).await.ok();
 }
 
 #[tokio::test]
