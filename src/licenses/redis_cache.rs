@@ -103,7 +103,7 @@ impl RedisCache {
         record: &CachedLicense,
         keep: Duration,
     ) -> Result<CachedLicense, StoreUnavailable> {
-        // No shop could tell again what we issued: it has no end, as long as nobody forgets it.
+        // No shop could tell again what we issued: it is kept until it is forgotten on purpose.
         let now = UnixMs::now();
         if record.is_over(now) {
             return Ok(record.clone());

@@ -77,9 +77,9 @@ mod tests {
     fn one_licence_alone_says_little_while_others_are_answered() {
         let (slow, now) = (SlowAnswers::default(), start());
         let later = |seconds| now + Duration::from_secs(seconds);
-        assert!(!(0..9).any(|_| slow.timed_out(1, now)), "nobody was answered");
+        assert!(!(0..9).any(|_| slow.timed_out(1, now)), "no licence was answered");
         slow.answered(1, later(100));
-        assert!(!(0..9).any(|_| slow.timed_out(1, later(100))), "nobody else was");
+        assert!(!(0..9).any(|_| slow.timed_out(1, later(100))), "no other licence was");
         slow.answered(2, later(200));
         slow.answered(1, later(201));
         let told: Vec<bool> = (0..4).map(|_| slow.timed_out(1, later(202))).collect();

@@ -74,12 +74,15 @@ impl Shop for Freemius {
         hash: &KeyedHash,
     ) -> ShopReply {
         let body = response.json();
+        let reply = |found: &Value| {
+            license(found, asked.key, hash).map_or_else(ShopReply::unreadable, ShopReply::from)
+        };
         match (response.status, asked.handle()) {
-            (200, Some(_)) => license(&body, asked.key, hash).into(),
+            (200, Some(_)) => reply(&body),
             (200, None) => match body["licenses"].as_array() {
                 // The search goes through ids, too, and finds what only resembles the key.
                 Some(found) => match found.iter().find(|one| one["secret_key"] == asked.key) {
-                    Some(found) => license(found, asked.key, hash).into(),
+                    Some(found) => reply(found),
                     None if found.iter().all(|one| one["secret_key"].is_string()) => {
                         ShopReply::NotFound
                     }
@@ -107,17 +110,12 @@ impl Shop for Freemius {
     }
 }
 
-impl From<Option<ShopLicense>> for ShopReply {
-    fn from(license: Option<ShopLicense>) -> Self {
-        license.map_or_else(ShopReply::unreadable, ShopReply::from)
-    }
-}
-
 fn license(body: &Value, asked: &str, hash: &KeyedHash) -> Option<ShopLicense> {
     let (id, user) = (number(&body["id"])?, number(&body["user_id"]));
     let blocks = flag(&body["is_block_features"])?;
-    // A key that was replaced by another one stops at once.
-    let status = match flag(&body["is_cancelled"])? || body["secret_key"].as_str()? != asked {
+    // A key that was replaced by another one stops at once; one that an app writes in other case is no other.
+    let is_replaced = !body["secret_key"].as_str()?.eq_ignore_ascii_case(asked);
+    let status = match flag(&body["is_cancelled"])? || is_replaced {
         true => Status::Disabled,
         false => Status::Active,
     };

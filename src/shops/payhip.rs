@@ -73,7 +73,8 @@ impl Shop for Payhip {
     ) -> ShopReply {
         let is_empty = response.body.trim_ascii().is_empty();
         match response.status {
-            200 if is_empty && asked.known.is_none() => ShopReply::NotFound,
+            // 400 has been seen for it, too.
+            200 | 400 if is_empty && asked.known.is_none() => ShopReply::NotFound,
             200 => license(response, asked.key).map_or_else(ShopReply::unreadable, ShopReply::from),
             401 | 403 => {
                 ShopReply::Unknown(ShopError::credential(response.status, "payhip.secret"))

@@ -68,6 +68,10 @@ fn freemius() {
     };
     let asked = Asked { known: Some(&known), ..Asked::about(FREEMIUS_KEY) };
     check(&freemius_source(), &asked, cases, &absent);
+    // An app that writes the key in other case asks about the same licence, and must not end it.
+    let other_case = FREEMIUS_KEY.to_uppercase();
+    let asked = Asked { key: &other_case, ..asked };
+    assert_eq!(means(&freemius_source(), &asked, &case("valid", 200, FREEMIUS, Valid)), Valid);
 }
 
 /// The search is not exact: what it finds must be the key, letter for letter.

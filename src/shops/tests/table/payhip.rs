@@ -45,7 +45,10 @@ fn payhip() {
     let asked = Asked { known: Some(&known), ..Asked::about(POLAR_KEY) };
     check(&payhip_source(), &asked, cases, &absent);
     let stranger = Asked::about(POLAR_KEY);
-    assert_eq!(means(&payhip_source(), &stranger, &case("unknown", 200, "", NotFound)), NotFound);
+    for (status, wanted) in [(200, NotFound), (400, NotFound), (500, Unknown)] {
+        let answer = case("unknown", status, "", wanted);
+        assert_eq!(means(&payhip_source(), &stranger, &answer), wanted, "{status}");
+    }
     let page = "<html><body></body></html>";
     assert_eq!(means(&payhip_source(), &stranger, &case("HTML", 200, page, Unknown)), Unknown);
 }
