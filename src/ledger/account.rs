@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     adjustment::{Adjustments, GivenAllowance},
-    conversations::{ConversationCounts, ConversationTable, CountedMessage},
+    conversations::{ConversationCounts, ConversationTable, CountedMessage, FurtherTurns},
     journal::entry::ReservedEntry,
     message_ids::{ELSEWHERE, JoinPlan, KnownId, MessageEffect, MessageIds, TakenAt},
     windows::{WindowStarts, Windows},
@@ -270,6 +270,10 @@ impl Account {
 
     pub fn known_conversations(&self) -> Vec<(u64, ConversationCounts)> {
         self.conversations.as_ref().map(|known| known.all()).unwrap_or_default()
+    }
+
+    pub fn known_further_turns(&self) -> Vec<(u64, FurtherTurns)> {
+        self.conversations.as_ref().map(|known| known.all_further()).unwrap_or_default()
     }
 
     pub fn places(&self) -> u32 {

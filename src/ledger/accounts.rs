@@ -341,6 +341,10 @@ impl Accounts {
                 if !conversations.is_empty() {
                     all.conversations.push((*license, conversations));
                 }
+                let further = account.known_further_turns();
+                if !further.is_empty() {
+                    all.further_turns.push((*license, further));
+                }
                 let known = account.known_ids(now);
                 if !known.is_empty() {
                     all.ids.push((*license, known));
@@ -381,6 +385,12 @@ impl Accounts {
         for (license, known) in &volatile.conversations {
             account(license, &|account| {
                 known.iter().for_each(|(id, known)| account.conversations().adopt(*id, known));
+            });
+        }
+        for (license, known) in &volatile.further_turns {
+            account(license, &|account| {
+                let table = account.conversations();
+                known.iter().for_each(|(id, known)| table.adopt_further(*id, known));
             });
         }
         let tokens: FxHashMap<u64, u64> = volatile.open.iter().copied().collect();

@@ -23,6 +23,7 @@
 //!   another one is charged does Redis report that the message is still to be paid.
 //! - A request with an id that is granted during an outage holds a message of its own in the local
 //!   accounts until Redis is back and reports whether the message of that id is paid already.
+//! - During an outage each gateway counts conversations by itself, from zero; requests of one id once.
 //! - A request that was abandoned, or whose reply came late, leaves nothing open: it is cancelled by its
 //!   name, before or after it reaches Redis.
 //! - Operators' adjustments are recorded by the gateway that took them and sent as its totals are, so
@@ -196,6 +197,10 @@ impl Ledger for DistributedLedger {
         let charged = self.reservations.settle(hold, about, |open| {
             // The message of a group is charged to the request that owns it.
             self.local.settle(open.local_hold, Charge { message: message && open.pays, ..charge });
+            // What costs nothing needs no decision of the store.
+            if let Some(hold) = open.message.take_if(|_| !message) {
+                self.local.settle(hold, Charge::NOTHING);
+            }
             match (message, open.pays) {
                 (true, true) => MessageSettlement::Paid,
                 (true, false) if open.message.is_some() => MessageSettlement::ChargedUnregistered,

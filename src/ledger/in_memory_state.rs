@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     account::Rate,
-    conversations::{ConversationCounts, CountedMessage},
+    conversations::{ConversationCounts, CountedMessage, FurtherTurns},
     distributed::ReservationsState,
     message_ids::KnownId,
 };
@@ -26,6 +26,9 @@ pub struct InMemoryState {
     pub ids: Vec<(LicenseId, Vec<KnownId>)>,
     #[serde(default)]
     pub conversations: Vec<(LicenseId, Vec<(u64, ConversationCounts)>)>,
+    /// Turns beyond those that have a place in the counts.
+    #[serde(default)]
+    pub further_turns: Vec<(LicenseId, Vec<(u64, FurtherTurns)>)>,
     /// Messages of open requests that conversations have counted, by hold.
     #[serde(default)]
     pub counted: Vec<(u64, CountedMessage)>,

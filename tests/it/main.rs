@@ -81,6 +81,7 @@ mod ledger {
     pub mod farming;
     pub mod full_disk;
     pub mod kills;
+    pub mod shared_conversations;
     pub mod shared_exact;
     pub mod shared_kills;
     pub mod shared_late;

@@ -1,6 +1,6 @@
 -- A request was given up while it was on its way here, or its answer was. What it was granted is free;
 -- if it comes only now, it is granted nothing.
--- KEYS the group of its message id, if it has one, then its conversations, if those count it
+-- KEYS the group of its message id, if it has one, then its conversations and further turns, if those count it
 -- ARGV 1 gateway  2 boot  3 name
 -- Answers {1}, or {1, name} when it has to pay the message of its group.
 local now, account = clock(), read_account()
@@ -8,7 +8,11 @@ local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if not (account.o and account.o[5]) then recount(account, now) end
 local group, talks
 for at = 3, #KEYS do
-  if string.find(KEYS[at], ':talks:', 1, true) then talks = KEYS[at] else group = KEYS[at] end
+  if string.find(KEYS[at], ':message:', 1, true) then
+    group = KEYS[at]
+  elseif not talks then
+    talks = KEYS[at]
+  end
 end
 local owes = group and leave(account, now, group, name, 3, talks)
 local entry = read_entry(name)

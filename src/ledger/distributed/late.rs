@@ -1,6 +1,8 @@
 //! Messages of ids whose payer the store decides only after their requests have ended.
 
-use gatekeeper_filters::kernel::{About, Charge, Demand, Denied, LicenseId, UnixMs};
+use gatekeeper_filters::kernel::{
+    About, Charge, ConversationDemand, Demand, Denied, LicenseId, UnixMs,
+};
 
 use super::{
     DistributedLedger, open_reservations::EndedReservation, outage_allowance::AllowanceUse,
@@ -39,11 +41,13 @@ impl DistributedLedger {
     }
 
     /// Writes a grant made in an outage into the local accounts: its hold there and, if the request has an
-    /// id, the hold of its message, which counts until the store decides whether it was paid before.
+    /// id, the hold of its message, which counts until the store decides whether it was paid before. A
+    /// conversation counts the one or the other.
     pub(super) fn journal_allowance_use(
         &self,
         demand: &Demand,
         used: AllowanceUse,
+        conversation: Option<ConversationDemand>,
     ) -> Result<(u64, Option<u64>), Denied> {
         let (accounts, journal) = (&self.local.accounts, &self.local.journal);
         let unlimited = Demand {
@@ -51,13 +55,15 @@ impl DistributedLedger {
             tokens: None,
             output: used.output,
             message_id: None,
+            conversation,
             ..demand.clone()
         };
         if demand.message_id.is_none() {
             return Ok((accounts.reserve(&unlimited, journal)?.hold, None));
         }
         let local_hold = accounts.reserve_covered(&unlimited, journal)?.hold;
-        match accounts.reserve(&message(demand.license, demand.now, &demand.about), journal) {
+        let message = Demand { conversation, ..message(demand.license, demand.now, &demand.about) };
+        match accounts.reserve(&message, journal) {
             Ok(message) => Ok((local_hold, Some(message.hold))),
             Err(denied) => {
                 accounts.settle(local_hold, Charge::NOTHING, journal);
@@ -69,6 +75,9 @@ impl DistributedLedger {
     /// Applies the decision of the store whether a request that ended pays a message after all.
     pub(super) fn apply_decision(&self, license: LicenseId, ended: &EndedReservation, owes: bool) {
         let (accounts, journal) = (&self.local.accounts, &self.local.journal);
+        if let (Some(_), Some((id, _))) = (ended.message, &ended.group) {
+            self.reservations.with(&license, |local| local.counted_ids.remove(id));
+        }
         match ended.message {
             Some(message) if owes => {
                 let charge = Charge { about: Some(ended.about.clone()), ..Charge::vanished(0) };

@@ -44,6 +44,9 @@ pub struct OpenReservation {
     /// The hold of its message, which may be paid already: it has an id and was granted in an outage.
     #[serde(default)]
     pub message: Option<u64>,
+    /// The first of its id that a conversation counts in this outage.
+    #[serde(default)]
+    pub is_counted: bool,
     pub input: u64,
     pub tokens: u64,
     pub taken: UnixMs,
@@ -106,6 +109,8 @@ pub struct LicenseState {
     /// The store has an entry of this process.
     pub is_known: bool,
     holds: FxHashSet<u64>,
+    /// Message ids that conversations have counted without the store, until it decides on their messages.
+    pub counted_ids: FxHashSet<OpenMessage>,
     /// Settled requests not yet sent to the store.
     ended: Vec<EndedReservation>,
     /// Settled requests that the store has not confirmed: `ended`, and those under way.
@@ -227,14 +232,18 @@ impl OpenReservations {
         &self,
         hold: u64,
         about: About,
-        charge: impl FnOnce(&OpenReservation) -> MessageSettlement,
+        charge: impl FnOnce(&mut OpenReservation) -> MessageSettlement,
     ) -> Option<(LicenseId, OpenReservation)> {
         let mut shard = self.shards[hold as usize % SHARDS].lock();
         let (license, open) = shard.requests.get_mut(&hold)?;
-        let (license, open) = (*license, open.take()?);
-        let settlement = charge(&open);
+        let (license, mut open) = (*license, open.take()?);
+        let settlement = charge(&mut open);
         let local = shard.remove(hold)?;
         let group = open.group.clone().map(|group| (group, settlement));
+        if let Some(id) = open.group.as_ref().filter(|_| open.is_counted && open.message.is_none())
+        {
+            local.counted_ids.remove(id);
+        }
         let (taken, message) = (open.taken, open.message);
         let returned = open.talks.filter(|_| settlement == MessageSettlement::Free);
         local.ended.push(EndedReservation { hold, taken, about, group, message, returned });
@@ -404,6 +413,7 @@ mod tests {
         OpenReservation {
             local_hold: 0,
             message: None,
+            is_counted: false,
             input: 1,
             tokens: 2,
             taken: UnixMs(0),

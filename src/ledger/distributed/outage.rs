@@ -6,7 +6,7 @@ use gatekeeper_filters::kernel::{Balance, Demand, Denied, Grant, LicenseId};
 
 use super::{
     DistributedLedger,
-    open_reservations::OpenReservation,
+    open_reservations::{LicenseState, OpenReservation},
     outage_allowance::{AllowanceUse, OutageAllowance},
     pending_reserve::PendingReserve,
 };
@@ -33,18 +33,29 @@ impl DistributedLedger {
             local.allowance_changed = true;
             Some(used)
         })?;
-        let (local_hold, message) = match self.journal_allowance_use(&demand, used) {
+        let mut pending = PendingReserve::begin(self, &demand);
+        let group = pending.group.take();
+        let counts = |local: &mut LicenseState| {
+            group.as_ref().is_none_or(|id| local.counted_ids.insert(id.clone()))
+        };
+        // Requests of one id count once in their conversation.
+        let conversation =
+            demand.conversation.filter(|_| self.reservations.with(&demand.license, counts));
+        let granted = self.journal_allowance_use(&demand, used, conversation);
+        let (local_hold, message) = match granted {
             Ok(holds) => holds,
             Err(denied) => {
                 self.settle_allowance(&demand.license, used, false, 0);
+                if let Some(id) = group.filter(|_| conversation.is_some()) {
+                    self.reservations.with(&demand.license, |local| local.counted_ids.remove(&id));
+                }
                 return Some(Err(denied));
             }
         };
-        let mut pending = PendingReserve::begin(self, &demand);
-        let group = pending.group.take();
         let hold = pending.granted(OpenReservation {
             local_hold,
             message,
+            is_counted: conversation.is_some(),
             input: demand.input,
             tokens: used.tokens,
             taken: now,

@@ -1,13 +1,13 @@
 -- Grants a request or says what stands in the way: rate, places, messages and tokens in one go.
--- KEYS[3] the group of its message id, if it has one; the last one, where a conversation counts it (ARGV[4]),
---         the hash of conversations of this day, and before it that of the day before, where its turns count
---         still: see talks.lua, which is in front of this text then
+-- KEYS[3] the group of its message id, if it has one; then, where a conversation counts it (ARGV[4]), the hash of
+--         further turns, where it counts those, that of conversations of the day before, where its turns count
+--         still, and last that of this day: see talks.lua, which is in front of this text then
 -- ARGV  1 gateway   2 name   3 numbers: boot, lifetime in ms, input, output or -1, least output, then limits, each
 --      with its period and -1 for none, of messages, tokens and requests (rate), places or -1, start and end of each
 --      window as the gateway sees the time, whether the gateway has spoken of this licence before (1), whether it asks
 --      again about the same request (1)
 --      4 number of the conversation, 16 hex digits   5 numbers: rate, its period, messages, their period, how often a
---      turn may come, the turn or -1, whether KEYS has the day before (1)
+--      turn may come, the turn or -1 (then KEYS has no further turns), whether KEYS has the day before (1)
 -- Answers {code, the store's time, ...}: the codes are those of `Answer` in answer.rs.
 local GRANTED, CLOCK, PLACES, RATE, MESSAGES, TOKENS, BUSY, LOST, CONVERSATION = 0, 1, 2, 3, 4, 5, 6, 7, 8
 -- What a request is to the message of its group.
@@ -51,22 +51,27 @@ if rate >= 0 and not known then
 end
 
 local rate_limit, rate_kind, day_limit, day_kind, repeats, turn, has_day_before
+local last_key, turns_key = #KEYS, nil -- of those that are no conversation's
 if ARGV[4] then
   rate_limit, rate_kind, day_limit, day_kind, repeats, turn, has_day_before = struct.unpack('<ddddddd', ARGV[5])
+  last_key = #KEYS - 1 - has_day_before
+  if turn >= 0 then
+    turns_key, last_key = KEYS[last_key], last_key - 1
+  end
 end
 
 -- A message that requests of this id have, or hold, is not needed again.
 local group, role = nil, ALONE
 if known then
   role = known[10]
-elseif #KEYS > 2 + (ARGV[4] and 1 + has_day_before or 0) then
+elseif last_key > 2 then
   group = current_group(redis.call('GET', KEYS[3]), now)
   role = (group[3] == 1 and PAID) or (group[4] ~= '' and SHARES) or OWNS
 end
 local covered = known or role > OWNS
 
 -- A request that was asked about before, and a message that comes again, are counted already.
-local talk, counted_talk = nil, nil
+local talk, counted_talk, further, has_further = nil, nil, nil, false
 if ARGV[4] and not covered then
   local number = string.gsub(ARGV[4], '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
   local packed = redis.call('HGET', KEYS[#KEYS], number)
@@ -83,6 +88,11 @@ if ARGV[4] and not covered then
   grow_older(talk, seconds)
   local hash = turn >= 0 and turn % HASHES or -1
   local known_turn = turn_of(talk, hash)
+  if hash >= 0 and not known_turn then
+    further = read_further(turns_key, number)
+    grow_older(further, seconds)
+    known_turn = turn_of(further, hash)
+  end
   local stands, resets = nil, 0
   if rate_limit >= 0 and talk[3] >= rate_limit then
     stands, resets = 1, stops[rate_kind]
@@ -95,7 +105,7 @@ if ARGV[4] and not covered then
     save(account, now)
     return {CONVERSATION, now, stands, resets}
   end
-  if hash >= 0 then count_turn(talk, hash) end
+  has_further = hash >= 0 and count_turn(talk, further, hash)
   local lengths = {60, 3600, 86400}
   if rate_limit >= 0 then talk[3] = talk[3] + 1 end
   if day_limit >= 0 then talk[2] = talk[2] + 1 end
@@ -161,6 +171,7 @@ else
     local is_new = redis.call('HLEN', key) == 0
     redis.call('HSET', key, counted_talk[1], packed_talk(talk))
     if is_new then redis.call('PEXPIRE', key, 2 * DAY) end
+    if has_further then write_further(turns_key, counted_talk[1], further) end
   end
 end
 save(account, now)

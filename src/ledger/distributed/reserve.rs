@@ -167,6 +167,7 @@ impl DistributedLedger {
         let hold = pending.granted(OpenReservation {
             local_hold: local.hold,
             message: None,
+            is_counted: false,
             input: granted.input,
             tokens: granted.input.saturating_add(granted.output.unwrap_or(0)),
             taken: granted.now,

@@ -98,7 +98,8 @@ impl Scripts {
         // Turns of the last ten minutes count, those before midnight too.
         let before = talks.and_then(|day| day.before(windows));
         let has_day_before = before.is_some();
-        let keys = group.iter().map(Key::Group);
+        let counts_turn = demand.conversation.is_some_and(|counted| turn(&counted).is_some());
+        let keys = group.iter().map(Key::Group).chain(counts_turn.then_some(Key::FurtherTurns));
         let keys = keys.chain(before.map(Key::Conversations)).chain(talks.map(Key::Conversations));
         let script = if talks.is_some() { &self.reserve_counted } else { &self.reserve };
         let mut call = of(script, &demand.license, keys);
@@ -150,6 +151,7 @@ impl Scripts {
     pub fn cancel(&self, speaker: &GatewayId, given_up: &CancelArgs) -> ScriptCall<'_> {
         let CancelArgs { license, group, talks, .. } = given_up;
         let keys = group.iter().map(Key::Group).chain(talks.map(Key::Conversations));
+        let keys = keys.chain(talks.map(|_| Key::FurtherTurns));
         let mut call = of(&self.cancel, license, keys);
         call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(given_up.hold));
         call
@@ -234,20 +236,26 @@ pub struct CancelArgs {
 enum Key<'a> {
     Group(&'a OpenMessage),
     Conversations(ConversationDay),
+    FurtherTurns,
 }
 
 /// Place of the first key that [`of`] is given, as Lua counts.
 const FIRST_GROUP: usize = 3;
 
 fn conversation(call: &mut ScriptCall<'_>, counted: &ConversationDemand, has_day_before: bool) {
-    let ConversationDemand { id, turn, limits } = counted;
+    let ConversationDemand { id, limits, .. } = counted;
     let [rate, rate_per] = limit(limits.rate);
     let [messages, messages_per] = limit(limits.messages);
     let repeats = number(limits.repeats.map(u64::from));
-    let turn = number(turn.filter(|_| limits.repeats.is_some()).map(u64::from));
+    let turn = number(turn(counted).map(u64::from));
     let has_day_before = f64::from(u8::from(has_day_before));
     let numbers = packed(&[rate, rate_per, messages, messages_per, repeats, turn, has_day_before]);
     call.arg(format!("{id:016x}")).arg(numbers);
+}
+
+/// The turn that counts.
+fn turn(counted: &ConversationDemand) -> Option<u32> {
+    counted.turn.filter(|_| counted.limits.repeats.is_some())
 }
 
 /// A call about a licence.
@@ -263,6 +271,7 @@ fn of<'a, 'b>(
             Key::Group(group) => format!("gk:{{{id}}}:message:{group}"),
             // Earlier versions have other bytes in `talks:`.
             Key::Conversations(day) => format!("gk:{{{id}}}:conversations:{}", day.0),
+            Key::FurtherTurns => format!("gk:{{{id}}}:turns"),
         })
         .peekable();
     if more.peek().is_none() {
@@ -272,11 +281,13 @@ fn of<'a, 'b>(
     script.call(&keys)
 }
 
-/// Groups that requests leave, then conversations that they give a message back to, in the order in which
-/// [`ended`] counts on.
+/// Groups that requests leave, then conversations that they give a message back to, in the order that [`ended`]
+/// counts on, and last the further turns of those.
 fn keys(ended: &[EndedReservation]) -> impl Iterator<Item = Key<'_>> {
     let groups = ended.iter().filter_map(|ended| ended.group.as_ref().map(|(group, _)| group));
-    groups.map(Key::Group).chain(returned(ended).map(|(_, day)| Key::Conversations(day)))
+    let talks = returned(ended).map(|(_, day)| Key::Conversations(day));
+    let turns = returned(ended).next().map(|_| Key::FurtherTurns);
+    groups.map(Key::Group).chain(talks).chain(turns)
 }
 
 /// Requests whose message conversations are to have back.

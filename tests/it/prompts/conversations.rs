@@ -394,7 +394,7 @@ async fn an_answer_that_is_given_again_does_not_count() {
 /// Canned answers that two bots alternate between.
 async fn loops_end(config: Config, mock: &Mock) {
     let gateway = Gateway::start(config).await;
-    for texts in [1, 2, 5, 8] {
+    for texts in [1, 5, 20] {
         mock.forget();
         let talk = format!("loop-{texts}");
         let mut served = 0;
