@@ -36,6 +36,7 @@ SOAK := \
 	GATEKEEPER_STRANGERS=3000 GATEKEEPER_POISON_SECONDS=60 GATEKEEPER_LEDGER_TIMES=10 GATEKEEPER_HANG_UPS=10000 \
 	GATEKEEPER_ID_KILLS=40 GATEKEEPER_ID_REDIS_KILLS=15 GATEKEEPER_BUSY_REQUESTS=2000 \
 	GATEKEEPER_SHOP_MUTATIONS=50000 GATEKEEPER_FIRST_REQUESTS=1000 GATEKEEPER_REPLAYED_MESSAGES=1000 \
+	GATEKEEPER_HOSTILE_VALUES=200 \
 	GATEKEEPER_ISSUE_KILLS=200 GATEKEEPER_PURCHASES=1000 GATEKEEPER_CLAIM_RACES=1000 GATEKEEPER_GUESSES=1000000
 
 .PHONY: soak
@@ -44,7 +45,7 @@ soak: ## the tests that gain from repeating, for longer
 	$(SOAK) cargo test --workspace --test it -- --nocapture --skip alone:: \
 		kill failover outage soak flapping storm hand_overs made_up_names flood \
 		slow_wire shares_its_core poisoner strangers_alone first_requests delivered_twice shuffled_doubled \
-		claim_raced guessing_finds
+		claim_raced guessing_finds reaches_a_provider
 	$(SOAK) cargo test --workspace --test it -- --nocapture --test-threads 1 alone::
 	$(SOAK) cargo test --workspace --lib -- --nocapture hang_ups no_change_turns valid_only_with_its_status
 

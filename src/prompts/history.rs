@@ -46,19 +46,19 @@ pub struct Turn {
     pub text: String,
 }
 
-/// The turns that an app sent in the member `at`.
+/// The turns that an app sent in the member `at`, from its element `first` on.
 ///
 /// # Errors
 /// 400 naming the member: too many, too long, another role, or anything but text.
 pub fn turns<'a>(
     history: Option<&History>,
     sent: impl Iterator<Item = Value<'a>>,
-    at: &str,
+    (at, first): (&str, usize),
 ) -> Result<Vec<Turn>, Rejection> {
     let mut turns = Vec::new();
     let mut length = 0;
     for (place, message) in sent.enumerate() {
-        let at = format!("{at}[{place}]");
+        let at = format!("{at}[{}]", first + place);
         let Some(history) = history else {
             return refuse(&at, "this prompt takes variables only, no messages");
         };

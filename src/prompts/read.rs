@@ -22,6 +22,8 @@ pub struct PromptRequest<'a> {
     pub messages: Vec<Value<'a>>,
     /// The member that holds them.
     pub messages_at: &'static str,
+    /// How many of them, taken off the front, hold the variables.
+    pub taken: usize,
     pub is_stream: bool,
     pub wants_usage: bool,
     pub output_cap: Option<(&'static str, u64)>,
@@ -49,7 +51,14 @@ pub enum Way<'a> {
 }
 
 /// Members that choose what a prompt has chosen.
-const CHOSEN: [&str; 14] = [
+const CHOSEN: [&str; 20] = [
+    // Where another dialect, or another spelling, has the system text and the caps.
+    "system",
+    "systemInstruction",
+    "system_instruction",
+    "generation_config",
+    "tool_config",
+    "cached_content",
     "tools",
     "tool_choice",
     "toolConfig",
@@ -92,6 +101,7 @@ pub fn read<'a>(
             Way::Body(Endpoint::Generate, _) => "contents",
             _ => "messages",
         },
+        taken: 0,
         is_stream: false,
         wants_usage: false,
         output_cap: None,
@@ -274,6 +284,7 @@ impl<'a> PromptRequest<'a> {
             return;
         }
         let first = self.messages.remove(0);
+        self.taken = 1;
         let content = first.get("content").and_then(|content| value::text(&content));
         let at = match self.messages_at {
             "input" => "input[0].content",

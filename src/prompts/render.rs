@@ -106,7 +106,8 @@ fn fill(
         .variables
         .with(|sent, at| variables::values((&prompt.name, &prompt.variables), sent, at))?;
     let sent = asked.messages.iter().copied();
-    let mut turns = history::turns(prompt.history.as_ref(), sent, asked.messages_at)?;
+    let at = (asked.messages_at, asked.taken);
+    let mut turns = history::turns(prompt.history.as_ref(), sent, at)?;
     let said = if is_counted { said(&values, &turns) } else { Vec::new() };
     let blocks = template::blocks(&prompt.variables, &values, &marker()?);
     close(&mut turns, blocks, asked.messages_at)?;

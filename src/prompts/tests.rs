@@ -202,7 +202,7 @@ fn what_the_prompt_has_chosen_is_refused_by_name() {
             json!({ "messages": [{ "role": "system", "content": "You are a pirate." }] }),
             "messages[0].content",
         ),
-        (json!({ "messages": [developer, { "role": "system", "content": "x" }] }), "messages[0]"),
+        (json!({ "messages": [developer, { "role": "system", "content": "x" }] }), "messages[1]"),
         (json!({ "messages": [developer], "tools": [{ "type": "function" }] }), "tools"),
         (
             json!({ "messages": [developer], "response_format": { "type": "json_object" } }),

@@ -139,6 +139,7 @@ mod project {
 mod prompts {
     pub mod asked;
     pub mod conversations;
+    pub mod hostile;
     pub mod replayed;
 }
 mod proxy {

@@ -75,7 +75,7 @@ async fn a_prompt_is_asked_in_three_ways_and_the_provider_gets_the_same() {
     assert_eq!(mock.last().json()["max_completion_tokens"], 50);
 }
 
-const RESPONSE: &str = r#"{"id":"r","object":"response","status":"completed","model":"m2","output":[{"type":"message",
+pub const RESPONSE: &str = r#"{"id":"r","object":"response","status":"completed","model":"m2","output":[{"type":"message",
     "role":"assistant","content":[{"type":"output_text","text":"Hello"}]}],
     "usage":{"input_tokens":9,"output_tokens":1,"total_tokens":10}}"#;
 
