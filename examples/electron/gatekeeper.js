@@ -45,8 +45,15 @@ export class Gatekeeper {
         }
     }
 
-    /** Takes the key by the one-time code of a link ("open in the app"), and logs in with it. */
-    async loginByLink(link, device = hostname()) {
+    /**
+     * Takes the key by the one-time code of a link ("open in the app"), and logs in with it.
+     * Any page may open such a link, with the licence of a stranger. So `confirm({ licence, plan, replaces })` asks the
+     * user first, with the ends of the new key and of the one it replaces, if there is one; where it gives false nothing
+     * changes, and this gives null. Without `confirm` no other key is replaced.
+     */
+    async loginByLink(link, device = hostname(), confirm) {
+        const before = await this.#store.load();
+        if (before && !confirm) throw refusal(409, 'license_kept', 'Log out before you use another licence.');
         const code = new URL(link).searchParams.get('code') ?? '';
         const answer = await fetch(`${this.#url}/license/claim`, {
             method: 'POST',
@@ -59,6 +66,9 @@ export class Gatekeeper {
             const { code: why = 'upstream_error', message = 'The licence could not be taken over.' } = said.error ?? {};
             throw refusal(answer.status, why, message);
         }
+        const isSame = before?.key === said.key;
+        const about = { licence: end(said.key), plan: said.plan, replaces: before ? end(before.key) : null };
+        if (confirm && !isSame && !(await confirm(about))) return null;
         return this.login(said.key, device);
     }
 
@@ -153,6 +163,9 @@ export class Gatekeeper {
         return licence;
     }
 }
+
+/** As much of a key as is shown. */
+const end = (key) => `…${key.slice(-5)}`;
 
 /** A refusal made here looks like one of the gateway, so that explain() has one kind to know. */
 function refusal(status, code, message) {

@@ -2,7 +2,7 @@
 // sees text, the account, and what explain() says.
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { app, BrowserWindow, ipcMain, safeStorage, shell } from 'electron';
+import { app, BrowserWindow, dialog, ipcMain, safeStorage, shell } from 'electron';
 import OpenAI from 'openai';
 
 import { explain, Gatekeeper } from './gatekeeper.js';
@@ -56,11 +56,26 @@ const SCHEME = 'jstar';
 let window;
 let pending = process.argv.find((word) => word.startsWith(`${SCHEME}://`));
 
+/** Any web page may open a link of ours, with a licence that its author knows: the user decides. */
+async function confirm({ licence, plan, replaces }) {
+    const { response } = await dialog.showMessageBox(window, {
+        type: 'question',
+        buttons: ['Cancel', 'Use this licence'],
+        defaultId: 0,
+        cancelId: 0,
+        message: replaces ? `Use licence ${licence} (${plan}) instead of ${replaces}?` : `Use licence ${licence} (${plan})?`,
+        detail: 'Only if you have just chosen "open in the app" on the page of your own purchase.',
+    });
+    return response === 1;
+}
+
 async function openLink(link) {
     if (!window) return void (pending = link);
-    const loggedIn = await gate.loginByLink(link).then((ok) => ({ ok }), (error) => ({ refused: explain(error) }));
-    window.webContents.send('linked', loggedIn);
     window.focus();
+    const loggingIn = gate.loginByLink(link, undefined, confirm);
+    const loggedIn = await loggingIn.then((ok) => ({ ok }), (error) => ({ refused: explain(error) }));
+    // Null: the user said no, and all is as it was.
+    if (loggedIn.ok !== null) window.webContents.send('linked', loggedIn);
 }
 
 app.setAsDefaultProtocolClient(SCHEME);

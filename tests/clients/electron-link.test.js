@@ -74,6 +74,35 @@ test('a plan that counts devices has this one activated by the link', async () =
     assert.ok(store.kept.instance);
 });
 
+test('a link with a stranger\'s licence changes nothing unless the user says so', async () => {
+    const [own, foreign] = [await claim(stripe.sell('electron003')), await claim(stripe.sell('electron004'))];
+    const { gate, store } = app();
+    await gate.loginByLink(own.link);
+    // Without a question to the user nothing is replaced, and the code is not spent.
+    const { message } = await refused(gate.loginByLink(foreign.link));
+    assert.match(message, /Log out/);
+    assert.deepEqual(store.kept, { key: own.key });
+    const asked = [];
+    const say = (answer) => (about) => (asked.push(about), answer);
+    assert.equal(await gate.loginByLink(foreign.link, 'MAREN-LAPTOP', say(false)), null);
+    assert.deepEqual(store.kept, { key: own.key });
+    const ends = { licence: `…${foreign.key.slice(-5)}`, plan: 'pro', replaces: `…${own.key.slice(-5)}` };
+    assert.deepEqual(asked, [ends]);
+    assert.ok(!JSON.stringify(asked).includes(foreign.key));
+    // The user's own yes replaces it; a fresh app asks as well.
+    const again = async () => (await claim('cs_test_electron004')).link;
+    assert.equal((await gate.loginByLink(await again(), undefined, say(true))).plan, 'pro');
+    assert.deepEqual(store.kept, { key: foreign.key });
+    const fresh = app();
+    assert.equal(await fresh.gate.loginByLink(await again(), undefined, say(false)), null);
+    assert.equal(fresh.store.kept, null);
+    assert.equal(asked.at(-1).replaces, null);
+    // The licence that is kept already is no question.
+    asked.length = 0;
+    await gate.loginByLink(await again(), undefined, say(false));
+    assert.deepEqual([asked, store.kept], [[], { key: foreign.key }]);
+});
+
 test('links that are none', async () => {
     for (const link of ['jstar://license', 'jstar://license?code=', 'jstar://license?code=made-up', `jstar://license?code=${'A'.repeat(64)}`]) {
         const { store, gate } = app();
