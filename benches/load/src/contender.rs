@@ -15,7 +15,7 @@ use crate::compare::Load;
 use crate::generator;
 use crate::page::Page;
 use crate::redis::Redis;
-use crate::traffic::{Ask, Headers};
+use crate::traffic::{Ask, Headers, SYSTEM};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub enum Contender {
@@ -30,6 +30,8 @@ pub enum Contender {
     Watched,
     /// It counts on Redis, as several gateways do.
     Redis,
+    /// It has prompts; only counted, never timed.
+    Prompt,
     /// Its licence has used up what the plan gives; only counted, never timed.
     Spent,
 }
@@ -55,6 +57,7 @@ impl Contender {
             Self::Shop => "  licence of a shop",
             Self::Watched => "  its page open",
             Self::Redis => "  on Redis",
+            Self::Prompt => "  with prompts",
             Self::Spent => "  plan used up",
         }
     }
@@ -68,7 +71,7 @@ impl Contender {
             Self::Nginx => load != Load::H2,
             Self::Lua => matches!(load, Load::Json | Load::Lean),
             Self::Shop | Self::Watched | Self::Redis => load == Load::Json,
-            Self::Spent => false,
+            Self::Prompt | Self::Spent => false,
         }
     }
 }
@@ -401,6 +404,10 @@ http {{
         let store = store.unwrap_or("kind: embedded");
         let source = if which == Contender::Shop { shop(provider.address) } else { listed() };
         let messages = if which == Contender::Spent { "1" } else { "1000000000" };
+        let (opens, prompts) = match which {
+            Contender::Prompt => (r#", prompts: ["*"]"#, prompts()),
+            _ => ("", String::new()),
+        };
         let base_url = match provider.tls {
             None => format!("http://{}/v1", provider.address),
             Some(_) => format!("https://localhost:{}/v1", provider.address.port()),
@@ -413,17 +420,29 @@ vault: {{ kek: env:BENCH_KEK }}
 licenses:
   sources: [ {source} ]
 plans:
-  bench: {{ messages: {messages}/month, tokens: 1000000000000/month, rate: 100000000/minute, concurrency: 10000, models: [\"*\"] }}
+  bench: {{ messages: {messages}/month, tokens: 1000000000000/month, rate: 100000000/minute, concurrency: 10000, models: [\"*\"]{opens} }}
 providers:
   stand-in:
     base_url: {base_url}
     dialect: openai
     keys: [ {{ id: one, secret: \"env:STAND_IN_KEY\" }} ]
 models:
-{models}log: {{ access: stdout, level: info }}
+{models}{prompts}log: {{ access: stdout, level: info }}
 "
         )
     }
+}
+
+/// What apps say by themselves in the other cases, and a value.
+fn prompts() -> String {
+    let asks = [Headers::Sdk, Headers::Lean].map(|headers| Ask::JSON.with(headers).model());
+    let prompt = |name: &String| {
+        format!(
+            "  {name}: {{ model: {name}, system: \"{SYSTEM} It is about {{{{order}}}}.\", input: {{ order: {{ max: 40 }}, \
+             history: {{ turns: 4 }} }}, temperature: 0.4, max_output_tokens: 512 }}\n"
+        )
+    };
+    format!("prompts:\n{}", asks.iter().map(prompt).collect::<String>())
 }
 
 /// The key stands in the file.

@@ -80,6 +80,8 @@ pub enum Case {
     Json,
     /// A hundred chunks, each read and written by itself.
     Stream,
+    /// The app names a prompt and a value; the text is the gateway's.
+    Prompt,
     /// The licence is of a shop, and was asked for before.
     Shop,
     Redis,
@@ -90,13 +92,21 @@ pub enum Case {
 }
 
 impl Case {
-    pub const ALL: [Self; 6] =
-        [Self::Json, Self::Stream, Self::Shop, Self::Redis, Self::Refused, Self::Spent];
+    pub const ALL: [Self; 7] = [
+        Self::Json,
+        Self::Stream,
+        Self::Prompt,
+        Self::Shop,
+        Self::Redis,
+        Self::Refused,
+        Self::Spent,
+    ];
 
     pub fn title(self) -> &'static str {
         match self {
             Self::Json => "JSON",
             Self::Stream => "stream of 100 chunks",
+            Self::Prompt => "a prompt",
             Self::Shop => "licence of a shop",
             Self::Redis => "on Redis",
             Self::Refused => "refused at the gate",
@@ -110,6 +120,7 @@ impl Case {
             Self::Json | Self::Stream => {
                 &[Contender::Nginx, Contender::Bare, Contender::Gatekeeper]
             }
+            Self::Prompt => &[Contender::Prompt],
             Self::Shop => &[Contender::Shop],
             Self::Redis => &[Contender::Redis],
             Self::Refused => &[Contender::Gatekeeper],
@@ -118,7 +129,11 @@ impl Case {
     }
 
     pub fn errand(self, headers: Headers) -> Errand {
-        let ask = if self == Self::Stream { Ask::stream(100, 0) } else { Ask::JSON };
+        let ask = match self {
+            Self::Stream => Ask::stream(100, 0),
+            Self::Prompt => Ask::PROMPT,
+            _ => Ask::JSON,
+        };
         let (key, status, says) = match self {
             Self::Refused => ("", 401, "license_missing"),
             Self::Spent => (KEY, 402, "quota_exceeded"),
@@ -271,7 +286,8 @@ fn figures(cell: &Cell, instrument: Instrument, programs: &Programs) -> Result<F
         let copied = with.saturating_sub(without) as f64 / requests as f64;
         return Ok(Figures { bytes_copied: Some(copied), ..Figures::default() });
     }
-    if instrument == Instrument::Callgrind && cell.who == Contender::Gatekeeper {
+    let is_mean = matches!(cell.who, Contender::Gatekeeper | Contender::Prompt);
+    if instrument == Instrument::Callgrind && is_mean {
         // Each process hashes with seeds of its own, which is worth up to one per cent.
         let runs = (0..PROCESSES).map(|_| counted(cell, instrument, programs));
         return Ok(Figures::mean(&runs.collect::<Result<Vec<_>>>()?));

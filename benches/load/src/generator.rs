@@ -144,7 +144,9 @@ impl App {
         }
         let body = &self.buf[head..];
         match ask.kind {
-            Kind::Json => ensure!(memmem::find(body, b"\"usage\"").is_some(), "half an answer"),
+            Kind::Json | Kind::Prompt => {
+                ensure!(memmem::find(body, b"\"usage\"").is_some(), "half an answer")
+            }
             Kind::Stream { chunks, .. } => {
                 let events = memmem::find_iter(body, b"data: ").count();
                 ensure!(events == chunks as usize + LAST_EVENTS, "{events} events in a stream");

@@ -55,7 +55,7 @@ pub async fn connection(
         };
         match asked {
             Asked::Chat { ask, usage } => match ask.kind {
-                Kind::Json => socket.write_all(replies.json(ask.headers)).await?,
+                Kind::Json | Kind::Prompt => socket.write_all(replies.json(ask.headers)).await?,
                 Kind::Stream { chunks, gap_ms } => {
                     let gap = Duration::from_millis(gap_ms.into());
                     stream(&mut socket, replies, ask, chunks, gap, usage).await?;

@@ -17,6 +17,10 @@ const USAGE: &str = r#"data: {"id":"chatcmpl-7b1d0c5e9f3a4b6d8e2f","object":"cha
 /// What a shop says of a licence that is good.
 const LICENSE: &str = r#"{"valid":true,"error":null,"license_key":{"status":"active","activation_limit":5,"activation_usage":0,"expires_at":null,"test_mode":false},"instance":null,"meta":{"store_id":1,"order_id":1,"product_id":1,"variant_id":1}}"#;
 const DONE: &str = "data: [DONE]";
+/// What the app of a shop says first, or the prompt of that shop.
+pub const SYSTEM: &str = "You answer the customers of a small shop: friendly, short, never making promises about refunds. Opening hours are nine to five, Monday to Friday. Parcels take two or three working days.";
+/// The values of the prompt, as JSON in JSON.
+const VARIABLES: &str = r#"{\"order\":\"20391\"}"#;
 
 /// What OpenAI sends beside `content-type` and the framing, with made-up values.
 const PROVIDER_HEADERS: &str = "Date: Mon, 30 Nov 2026 08:00:00 GMT\r\n\
@@ -71,7 +75,12 @@ impl Headers {
 #[derive(Clone, Copy)]
 pub enum Kind {
     Json,
-    Stream { chunks: u32, gap_ms: u32 },
+    /// The same, of a prompt that has the system text, with one value.
+    Prompt,
+    Stream {
+        chunks: u32,
+        gap_ms: u32,
+    },
 }
 
 /// What an app asks for.
@@ -83,6 +92,7 @@ pub struct Ask {
 
 impl Ask {
     pub const JSON: Self = Self { headers: Headers::Sdk, kind: Kind::Json };
+    pub const PROMPT: Self = Self { headers: Headers::Sdk, kind: Kind::Prompt };
 
     pub const fn stream(chunks: u32, gap_ms: u32) -> Self {
         Self { headers: Headers::Sdk, kind: Kind::Stream { chunks, gap_ms } }
@@ -97,6 +107,7 @@ impl Ask {
         let lean = if self.headers == Headers::Lean { "lean-" } else { "" };
         match self.kind {
             Kind::Json => format!("{lean}json"),
+            Kind::Prompt => format!("prompt/{lean}json"),
             Kind::Stream { chunks, gap_ms } => format!("{lean}stream-{chunks}-{gap_ms}"),
         }
     }
@@ -104,8 +115,13 @@ impl Ask {
     /// The request as it is sent; without a credential where `key` is empty.
     pub fn request(self, to: SocketAddr, key: &str) -> Vec<u8> {
         let stream = matches!(self.kind, Kind::Stream { .. });
+        // What the prompt says, too: the model gets the same.
+        let (role, first, options) = match self.kind {
+            Kind::Prompt => ("developer", VARIABLES, ""),
+            _ => ("system", SYSTEM, r#""temperature":0.4,"max_tokens":512,"#),
+        };
         let body = format!(
-            r#"{{"model":"{}","messages":[{{"role":"system","content":"You answer the customers of a small shop: friendly, short, never making promises about refunds. Opening hours are nine to five, Monday to Friday. Parcels take two or three working days."}},{{"role":"user","content":"Hello, I ordered a blue mug last week (order 20391) and it has not come yet. Could you tell me where it is?"}}],"temperature":0.4,"max_tokens":512,"stream":{stream}}}"#,
+            r#"{{"model":"{}","messages":[{{"role":"{role}","content":"{first}"}},{{"role":"user","content":"Hello, I ordered a blue mug last week (order 20391) and it has not come yet. Could you tell me where it is?"}}],{options}"stream":{stream}}}"#,
             self.model()
         );
         let sdk = match self.headers {
@@ -132,7 +148,7 @@ impl Ask {
     /// How long one answer takes at least.
     pub fn paced(self) -> Duration {
         match self.kind {
-            Kind::Json => Duration::ZERO,
+            Kind::Json | Kind::Prompt => Duration::ZERO,
             Kind::Stream { chunks, gap_ms } => Duration::from_millis((chunks * gap_ms).into()),
         }
     }

@@ -297,7 +297,7 @@ impl Upstream {
             Some(Asked::License) => &replies.license,
             Some(Asked::Unknown) => UNKNOWN,
             Some(Asked::Chat { ask, usage }) => match ask.kind {
-                Kind::Json => replies.json(ask.headers),
+                Kind::Json | Kind::Prompt => replies.json(ask.headers),
                 Kind::Stream { chunks, .. } => {
                     self.streaming = Some(Streaming { chunks, sent: 1, usage });
                     replies.first(ask.headers)
