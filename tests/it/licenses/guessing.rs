@@ -58,11 +58,11 @@ impl Guesser {
         Self { http: http.build().unwrap(), base: format!("http://{}", gateway.public) }
     }
 
-    /// What was guessed (a key, a session, a key to activate), and what was answered.
+    /// What was guessed (a key, a session, a code of a link, a key to activate), and what was answered.
     async fn guess(&self, number: usize) -> (usize, u16) {
         let address = format!("10.{}.{}.1", number % 1000 / 250, number % 250);
         let key = format!("JSTAR-{:05}-ABCDE-FGHJK-{:05}", number % 100_000, number / 100_000);
-        let kind = number % 3;
+        let kind = number % 4;
         let url = |path: &str| format!("{}{path}", self.base);
         let request = match kind {
             0 => self.http.get(url("/v1/me")).bearer_auth(&key),
@@ -70,6 +70,11 @@ impl Guesser {
                 Ok(cookie) => self.http.get(url("/claim")).header("cookie", cookie),
                 Err(status) => return (kind, status),
             },
+            // As long as a code of the page is.
+            2 => {
+                let code = format!("{number:064}");
+                self.http.post(url("/license/claim")).json(&serde_json::json!({ "code": code }))
+            }
             _ => {
                 let form = [("license_key", key.as_str()), ("instance_name", "x")];
                 self.http.post(url("/v1/licenses/activate")).form(&form)

@@ -195,11 +195,7 @@ async fn a_subscription_runs_to_its_end_with_grace_and_changes_its_plan() {
     let session = stripe.subscribe("sub00001", "price_pro", end);
     let key = key_on(&claim(&gateway, &session).await.1).unwrap();
     let until = |me: &Value| me["until"].as_str().unwrap().to_owned();
-    let rfc = |at: u64| {
-        let days = std::time::Duration::from_secs(at);
-        httpdate(days)
-    };
-    assert_eq!(until(&gateway.me(&key).await), rfc(end + 3 * DAY));
+    assert_eq!(until(&gateway.me(&key).await), rfc3339(end + 3 * DAY));
     let path = "subscriptions/sub_sub00001";
     let updated = async || {
         assert_eq!(send(&gateway, &stripe.event("customer.subscription.updated", path)).await, 200);
@@ -208,7 +204,7 @@ async fn a_subscription_runs_to_its_end_with_grace_and_changes_its_plan() {
     stripe.change(path, "current_period_end", json!(end + 30 * DAY));
     updated().await;
     let me = gateway.me(&key).await;
-    assert_eq!((until(&me), &me["plan"]), (rfc(end + 33 * DAY), &json!("max")));
+    assert_eq!((until(&me), &me["plan"]), (rfc3339(end + 33 * DAY), &json!("max")));
     // The new period is not paid.
     stripe.change(path, "status", json!("past_due"));
     stripe.change(path, "current_period_start", json!(seconds() - 4 * DAY));
@@ -233,10 +229,9 @@ async fn a_subscription_runs_to_its_end_with_grace_and_changes_its_plan() {
 }
 
 /// Seconds since 1970 as RFC 3339.
-fn httpdate(since: Duration) -> String {
-    let days = since.as_secs() / DAY;
-    let (hour, minute, second) =
-        (since.as_secs() % DAY / 3600, since.as_secs() % 3600 / 60, since.as_secs() % 60);
+fn rfc3339(at: u64) -> String {
+    let days = at / DAY;
+    let (hour, minute, second) = (at % DAY / 3600, at % 3600 / 60, at % 60);
     // Howard Hinnant's `civil_from_days`.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -290,6 +285,86 @@ async fn while_stripe_is_away_events_come_again_and_buyers_wait() {
     assert!(key_on(&claim(&gateway, &session).await.1).is_some());
 }
 
+/// What is left of a purchase in the end.
+struct Fate {
+    is_good: bool,
+    /// The paid end of a subscription.
+    end: Option<u64>,
+}
+
+/// Something that becomes of a purchase at Stripe, with the events that tell of it.
+fn befall(
+    stripe: &Stripe,
+    name: &str,
+    fate: &mut Fate,
+    noise: &mut Noise,
+    events: &mut Vec<Value>,
+) {
+    let is_subscription = fate.end.is_some();
+    let subscription = format!("subscriptions/sub_{name}");
+    let charge = format!("charges/ch_{name}");
+    match noise.below(4) {
+        0 if is_subscription => {
+            stripe.change(&subscription, "status", json!("canceled"));
+            events.push(stripe.event("customer.subscription.deleted", &subscription));
+            fate.is_good = false;
+        }
+        1 => {
+            stripe.change(&charge, "refunded", json!(true));
+            events.push(stripe.event("charge.refunded", &charge));
+            fate.is_good = false;
+        }
+        2 => {
+            let dispute = format!("disputes/dp_{name}");
+            stripe.change(&charge, "disputed", json!(true));
+            let (id, of) = (format!("dp_{name}"), format!("ch_{name}"));
+            stripe.put(
+                &dispute,
+                json!({ "id": id, "charge": of, "status": "needs_response", "livemode": false }),
+            );
+            events.push(stripe.event("charge.dispute.created", &dispute));
+            let is_won = noise.below(2) == 0;
+            let status = if is_won { "won" } else { "lost" };
+            stripe.change(&dispute, "status", json!(status));
+            events.push(stripe.event("charge.dispute.closed", &dispute));
+            fate.is_good = is_won;
+        }
+        3 if is_subscription => {
+            let end = fate.end.unwrap() + 30 * DAY;
+            stripe.change(&subscription, "current_period_end", json!(end));
+            events.push(stripe.event("customer.subscription.updated", &subscription));
+            events.push(stripe.event("invoice.paid", &format!("invoices/in_{name}")));
+            fate.end = Some(end);
+        }
+        _ => {}
+    }
+}
+
+/// Sends each event up to twice, in any order, to any gateway; a third of all is lost.
+async fn deliver(gateways: &[Gateway; 2], noise: &mut Noise, events: &[Value]) {
+    let mut sent: Vec<&Value> = events.iter().chain(events).collect();
+    for place in (1..sent.len()).rev() {
+        sent.swap(place, noise.below(place as u64 + 1) as usize);
+    }
+    for event in sent {
+        if noise.below(3) > 0 {
+            send(noise.pick(gateways), event).await;
+        }
+    }
+}
+
+/// The key of a session, or that it has none, once its gateway has heard of it.
+async fn keeps(gateway: &Gateway, session: &str, is_good: bool) -> Option<String> {
+    for _ in 0..1_000 {
+        let key = key_on(&claim(gateway, session).await.1);
+        if key.is_some() == is_good {
+            return key;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{session}: expected a good licence: {is_good}");
+}
+
 /// Each licence is in the end what Stripe says, whatever became of its events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shuffled_doubled_and_lost_events_at_two_gateways_end_in_what_stripe_says() {
@@ -299,65 +374,41 @@ async fn shuffled_doubled_and_lost_events_at_two_gateways_end_in_what_stripe_say
     let config = selling(&mock, &stripe).redis(&redis.url());
     let gateways = [Gateway::start(config.clone()).await, Gateway::start(config).await];
     let mut noise = Noise::new(7);
-    let (mut events, mut expected): (Vec<Value>, BTreeMap<String, bool>) =
-        (Vec::new(), BTreeMap::new());
-    let end = seconds() + 20 * DAY;
+    let mut events = Vec::new();
+    let mut expected: BTreeMap<String, Fate> = BTreeMap::new();
     for number in 0..purchases {
         let name = format!("p{number:07}");
-        let is_subscription = noise.below(2) == 0;
-        let session = match is_subscription {
-            true => stripe.subscribe(&name, "price_pro", end),
-            false => stripe.sell(&name, "price_pro", "paid"),
+        let end = (noise.below(2) == 0).then(|| seconds() + 20 * DAY);
+        let session = match end {
+            Some(end) => stripe.subscribe(&name, "price_pro", end),
+            None => stripe.sell(&name, "price_pro", "paid"),
         };
         let path = format!("checkout/sessions/{session}");
         events.push(stripe.event("checkout.session.completed", &path));
-        let mut is_good = true;
-        match noise.below(5) {
-            0 if is_subscription => {
-                let path = format!("subscriptions/sub_{name}");
-                stripe.change(&path, "status", json!("canceled"));
-                events.push(stripe.event("customer.subscription.deleted", &path));
-                is_good = false;
-            }
-            1 => {
-                let path = format!("charges/ch_{name}");
-                stripe.change(&path, "refunded", json!(true));
-                events.push(stripe.event("charge.refunded", &path));
-                is_good = false;
-            }
-            2 => {
-                let (charge, dispute) =
-                    (format!("charges/ch_{name}"), format!("disputes/dp_{name}"));
-                let is_won = noise.below(2) == 0;
-                stripe.change(&charge, "disputed", json!(true));
-                let status = if is_won { "won" } else { "lost" };
-                stripe.put(&dispute, json!({ "id": format!("dp_{name}"), "charge": format!("ch_{name}"), "status": status, "livemode": false }));
-                events.push(stripe.event("charge.dispute.created", &dispute));
-                events.push(stripe.event("charge.dispute.closed", &dispute));
-                is_good = is_won;
-            }
-            3 if is_subscription => {
-                events.push(stripe.event("invoice.paid", &format!("invoices/in_{name}")));
-            }
-            4 => {
+        let mut fate = Fate { is_good: true, end };
+        match number % 5 {
+            // Never paid.
+            0 => {
                 stripe.change(&path, "payment_status", json!("unpaid"));
                 events.push(stripe.event("checkout.session.async_payment_failed", &path));
-                is_good = false;
+                fate.is_good = false;
             }
+            1 | 2 => befall(&stripe, &name, &mut fate, &mut noise, &mut events),
             _ => {}
         }
-        expected.insert(session, is_good);
+        expected.insert(session, fate);
     }
-    let mut sent: Vec<Value> = events.iter().chain(&events).cloned().collect();
-    for place in (1..sent.len()).rev() {
-        sent.swap(place, noise.below(place as u64 + 1) as usize);
-    }
-    for event in sent {
-        if noise.below(3) > 0 {
-            send(noise.pick(&gateways), &event).await;
+    deliver(&gateways, &mut noise, &events).await;
+    // What becomes of licences that are there already; and what was sent before comes late.
+    for (session, fate) in expected.iter_mut().filter(|(_, fate)| fate.is_good) {
+        let name = session.trim_start_matches("cs_test_");
+        let number: usize = name[1..].parse().unwrap();
+        if number % 5 > 2 {
+            befall(&stripe, name, fate, &mut noise, &mut events);
         }
     }
-    let good = expected.values().filter(|good| **good).count() as u64;
+    deliver(&gateways, &mut noise, &events).await;
+    let good = expected.values().filter(|fate| fate.is_good).count() as u64;
     let active = async |gateway: &Gateway| {
         order(gateway, "list", &json!({ "state": "active" })).await.json()["total"]
             .as_u64()
@@ -370,13 +421,18 @@ async fn shuffled_doubled_and_lost_events_at_two_gateways_end_in_what_stripe_say
     let total = order(&gateways[0], "list", &json!({})).await.json()["total"].as_u64().unwrap();
     assert!(total <= expected.len() as u64, "no session made two licences");
     let mut keys = BTreeMap::new();
-    for (number, (session, is_good)) in expected.iter().enumerate() {
-        let key = key_on(&claim(&gateways[number % 2], session).await.1);
-        assert_eq!(key.is_some(), *is_good, "{session}");
-        if let Some(key) = key {
-            assert_eq!(gateways[1].me(&key).await["plan"], "pro");
-            assert!(keys.insert(key, session).is_none(), "no two sessions share a key");
+    for (number, (session, fate)) in expected.iter().enumerate() {
+        let key = keeps(&gateways[number % 2], session, fate.is_good).await;
+        let Some(key) = key else { continue };
+        let until = fate.end.map_or(Value::Null, |end| json!(rfc3339(end + 3 * DAY)));
+        for gateway in &gateways {
+            eventually(session, Duration::from_secs(30), || async {
+                let me = gateway.me(&key).await;
+                (&me["plan"], &me["until"]) == (&json!("pro"), &until)
+            })
+            .await;
         }
+        assert!(keys.insert(key, session).is_none(), "no two sessions share a key");
     }
 }
 
