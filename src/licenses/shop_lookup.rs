@@ -423,7 +423,8 @@ impl LicenseValidator {
             if let ShopReply::License(facts) = reply
                 && sources.adopts(facts.shop)
             {
-                next.adopt_word(facts, &judge(facts), asked);
+                let before = record.and_then(|record| record.facts.as_ref()).map(judge);
+                next.adopt_word(facts, (before.as_ref(), &judge(facts)), asked);
             }
             Some(next)
         };

@@ -1,5 +1,5 @@
 //! `POST /v1/licenses/{activate,validate,deactivate}`: for apps that were written for Lemon Squeezy's licence API and
-//! whose base URL can be changed. Form and JSON.
+//! whose base URL can be changed. Forms and JSON.
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::Credential;
@@ -40,16 +40,9 @@ pub async fn answer(
     let Some(issued) = book.issued.as_deref().filter(serves) else { return Err(nowhere.into()) };
     let address = client_ip::limited(session, &snapshot.settings.server);
     let kind = session.req_header().headers.get(http::header::CONTENT_TYPE);
-    let is_json = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
     let body = body::read(session, LONGEST, &mut snapshot.buffered.share()).await?;
-    let member = |name: &str| match is_json {
-        true => serde_json::from_slice::<Value>(&body)
-            .ok()
-            .and_then(|body| body[name].as_str().map(str::to_owned)),
-        false => url::form_urlencoded::parse(&body)
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.into_owned()),
-    };
+    let member = |name: &str| member(&kind, &body, name);
     let member = |name: &str| member(name).filter(|text| !text.trim().is_empty());
     let (second, is_needed) = match call {
         AppCall::Activate => ("instance_name", true),
@@ -85,8 +78,53 @@ pub async fn answer(
     Ok(status)
 }
 
+/// A member of a body, in whichever way its app writes it; the shop's own SDK says `application/vnd.api+json`.
+fn member(kind: &str, body: &[u8], name: &str) -> Option<String> {
+    if let Some((_, boundary)) = kind.split_once("boundary=") {
+        return of_parts(boundary.split(';').next()?.trim_matches('"'), body, name);
+    }
+    if kind.contains("json") {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        return body[name].as_str().map(str::to_owned);
+    }
+    let mut pairs = url::form_urlencoded::parse(body);
+    pairs.find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+}
+
+/// A text of `multipart/form-data` (RFC 7578).
+fn of_parts(boundary: &str, body: &[u8], name: &str) -> Option<String> {
+    let (limit, wanted) = (format!("--{boundary}"), format!("; name=\"{name}\""));
+    std::str::from_utf8(body).ok()?.split(&limit).find_map(|part| {
+        let (head, value) = part.split_once("\r\n\r\n")?;
+        head.contains(&wanted).then(|| value.strip_suffix("\r\n").unwrap_or(value).to_owned())
+    })
+}
+
 /// As the shop says that a parameter is missing.
 fn missing(name: &str) -> (u16, Value) {
     let message = format!("The {} field is required.", name.replace('_', " "));
     (422, json!({ "message": message, "errors": { name: [message] } }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_found_however_it_is_written() {
+        let parts = "--x1\r\nContent-Disposition: form-data; name=\"license_key\"\r\n\r\nKEY 1\r\n--x1\r\n\
+            Content-Disposition: form-data; name=\"other\"; filename=\"license_key\"\r\n\r\nno\r\n--x1--\r\n";
+        for (kind, body) in [
+            ("application/x-www-form-urlencoded", "a=b&license_key=KEY+1"),
+            ("", "license_key=KEY%201"),
+            ("application/json; charset=utf-8", r#"{"license_key":"KEY 1"}"#),
+            ("application/vnd.api+json", r#"{"license_key":"KEY 1"}"#),
+            ("multipart/form-data; boundary=x1", parts),
+            ("multipart/form-data; boundary=\"x1\"; charset=utf-8", parts),
+        ] {
+            let found = member(kind, body.as_bytes(), "license_key");
+            assert_eq!(found.as_deref(), Some("KEY 1"), "{kind}");
+            assert_eq!(member(kind, body.as_bytes(), "license"), None, "{kind}");
+        }
+    }
 }

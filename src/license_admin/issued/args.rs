@@ -182,9 +182,18 @@ fn span(name: &str, text: &str) -> Result<Duration, ApiError> {
 
 /// A day (UTC, to its end) or an RFC 3339 timestamp.
 pub fn moment(text: &str) -> Result<UnixMs, ApiError> {
+    moment_from(text, (23, 59, 59))
+}
+
+/// A day (UTC, from its beginning) or an RFC 3339 timestamp.
+pub fn beginning(text: &str) -> Result<UnixMs, ApiError> {
+    moment_from(text, (0, 0, 0))
+}
+
+fn moment_from(text: &str, (hour, minute, second): (i8, i8, i8)) -> Result<UnixMs, ApiError> {
     let of_day = || {
         let day: jiff::civil::Date = text.parse().ok()?;
-        jiff::tz::Offset::UTC.to_timestamp(day.at(23, 59, 59, 0)).ok()
+        jiff::tz::Offset::UTC.to_timestamp(day.at(hour, minute, second, 0)).ok()
     };
     let at = match text.parse::<jiff::Timestamp>() {
         Ok(at) => Some(at),

@@ -76,12 +76,13 @@ impl RowArgs {
         if !issued.has_plan(&self.plan) {
             return Err(format!("plan: there is no plan `{}`", self.plan));
         }
-        let date = |name: &str, text: &str| match text.trim() {
-            "" => Ok(None),
-            text => args::moment(text)
-                .map(Some)
-                .map_err(|_| format!("{name}: expected a date like 2027-01-31")),
-        };
+        let date =
+            |name: &str, text: &str, of: fn(&str) -> Result<UnixMs, ApiError>| match text.trim() {
+                "" => Ok(None),
+                text => of(text)
+                    .map(Some)
+                    .map_err(|_| format!("{name}: expected a date like 2027-01-31")),
+            };
         let number = |name: &str, text: &str| match text.trim() {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| format!("{name}: expected a number")),
@@ -95,7 +96,7 @@ impl RowArgs {
         Ok(ImportRow {
             key: key.to_owned(),
             plan: self.plan.clone(),
-            until: date("until", &self.until)?,
+            until: date("until", &self.until, args::moment)?,
             status,
             max_devices: number("max_devices", &self.max_devices)?,
             ids: ImportedIds {
@@ -104,7 +105,7 @@ impl RowArgs {
                 variant: number("variant_id", &self.variant_id)?,
                 order: number("order_id", &self.order_id)?,
             },
-            created: date("created_at", &self.created_at)?,
+            created: date("created_at", &self.created_at, args::beginning)?,
             activations: self.activations.iter().map(DeviceArgs::read).collect(),
         })
     }

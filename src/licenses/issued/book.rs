@@ -7,7 +7,7 @@ use tokio::sync::MutexGuard;
 
 use super::{
     record::{IssuedKind, IssuedLicense, IssuedRecord},
-    state::LOCKS,
+    state::LockKind,
 };
 use crate::{
     config::settings::IssuedAccount,
@@ -70,7 +70,7 @@ impl IssuedBook {
     /// # Errors
     /// The shared store does not answer.
     pub(super) async fn alone(&self, id: &LicenseId) -> Result<Alone<'_>, IssueError> {
-        self.alone_of(0, id).await
+        self.alone_of(LockKind::License, id).await
     }
 
     /// The right to carry an order out.
@@ -78,11 +78,31 @@ impl IssuedBook {
     /// # Errors
     /// The shared store does not answer.
     pub(super) async fn alone_order(&self, id: &LicenseId) -> Result<Alone<'_>, IssueError> {
-        self.alone_of(1, id).await
+        self.alone_of(LockKind::Order, id).await
     }
 
-    async fn alone_of(&self, kind: usize, id: &LicenseId) -> Result<Alone<'_>, IssueError> {
-        let here = self.validator.issued.locks.0[kind][usize::from(id.0[0]) % LOCKS].lock().await;
+    /// The right to look for lost events, which carries orders out; `None` while another gateway looks.
+    ///
+    /// # Errors
+    /// The shared store does not answer.
+    pub(super) async fn alone_sweep(
+        &self,
+        id: &LicenseId,
+    ) -> Result<Option<Alone<'_>>, IssueError> {
+        let here = self.validator.issued.locks.of(LockKind::Sweep, id).lock().await;
+        let everywhere = match &self.validator.shared {
+            Some(shared) => match shared.lock(id).await {
+                Ok(None) => return Ok(None),
+                Ok(lock) => lock,
+                Err(_) => return Err(IssueError::StoreAway),
+            },
+            None => None,
+        };
+        Ok(Some(Alone { _here: here, _everywhere: everywhere }))
+    }
+
+    async fn alone_of(&self, kind: LockKind, id: &LicenseId) -> Result<Alone<'_>, IssueError> {
+        let here = self.validator.issued.locks.of(kind, id).lock().await;
         let everywhere = self.validator.only_here(id).await.map_err(|_| IssueError::StoreAway)?;
         Ok(Alone { _here: here, _everywhere: everywhere })
     }

@@ -153,8 +153,13 @@ fn text_of(row: &ImportRow) -> String {
 
 impl CachedLicense {
     /// After a word of the shop that this licence is adopted from: valid, it is our own from now on; refused, it ends
-    /// here, too.
-    pub fn adopt_word(&mut self, facts: &ShopLicense, verdict: &LicenseVerdict, now: UnixMs) {
+    /// here, too. What an operator did holds until the shop says something else than it said `before`.
+    pub fn adopt_word(
+        &mut self,
+        facts: &ShopLicense,
+        (before, verdict): (Option<&LicenseVerdict>, &LicenseVerdict),
+        now: UnixMs,
+    ) {
         let shop = facts.shop.name();
         let known = match self.issued.as_deref().map(|issued| &issued.is) {
             Some(IssuedKind::License(license)) if license.origin == shop => Some(license),
@@ -171,11 +176,15 @@ impl CachedLicense {
             },
             (None, LicenseVerdict::Invalid(_)) => return,
         };
+        if let LicenseVerdict::Valid { plan, .. } = verdict {
+            license.plan = plan.name.to_string();
+            license.max_devices = facts.activation_limit;
+        }
+        let is_new = known.is_none() || before != Some(verdict);
         match verdict {
-            LicenseVerdict::Valid { plan, .. } => {
-                license.plan = plan.name.to_string();
+            _ if !is_new => {}
+            LicenseVerdict::Valid { .. } => {
                 license.until = facts.until;
-                license.max_devices = facts.activation_limit;
                 license.status = IssuedStatus::Active;
             }
             LicenseVerdict::Invalid(Code::LicenseExpired) => license.status = IssuedStatus::Expired,

@@ -40,12 +40,20 @@ impl IssuedBook {
         let now = UnixMs::now();
         let (key_id, key) = self.new_key()?;
         let until = now.plus(request.grace);
+        // Keys that were replaced before serve no longer than this one, whatever grace they had.
+        let sooner = |known: Option<UnixMs>| known.map_or(until, |known| known.min(until));
         let mut records = Vec::new();
-        match license.later_keys.last() {
-            None => license.first_key_until = Some(until),
-            Some(last) => {
-                let is = IssuedKind::Key { license: *id, until: Some(until) };
-                records.push((*last, is));
+        license.first_key_until = Some(sooner(license.first_key_until));
+        for later in &license.later_keys {
+            let slot = self.latest(later).await?;
+            let record = slot.as_ref().and_then(|slot| slot.record.issued.as_ref());
+            let known = record.and_then(|record| match &record.is {
+                IssuedKind::Key { until, .. } => *until,
+                _ => None,
+            });
+            if known.is_none_or(|known| known > until) {
+                let is = IssuedKind::Key { license: *id, until: Some(sooner(known)) };
+                records.push((*later, is));
             }
         }
         license.later_keys.push(key_id);

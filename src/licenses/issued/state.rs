@@ -17,20 +17,35 @@ use tokio::sync::Notify;
 use crate::licenses::address_throttle::AddressThrottle;
 
 /// Maximum number of concurrent changes of different licences.
-pub const LOCKS: usize = 64;
+const LOCKS: usize = 64;
 const REMEMBERED: u64 = 20_000;
 /// How long an answer about a session that made no licence is kept.
 pub const MISS: Duration = Duration::from_secs(60);
 /// How long a webhook's word that a session exists is remembered.
 const ANNOUNCED: Duration = Duration::from_secs(72 * 3600);
 
-/// Locks of licences and of orders within this process. A task that holds an order's lock may wait for a
-/// licence's, never the other way round.
-pub struct IssuedLocks(pub [Vec<tokio::sync::Mutex<()>>; 2]);
+/// What a lock protects. Records of one kind share [`LOCKS`] of them, so a task holds at most one of each kind, and
+/// waits for one only while it holds none of a kind that stands before it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    License,
+    Order,
+    /// A look for lost events, which carries out orders.
+    Sweep,
+}
+
+/// Locks of licences, orders and sweeps within this process.
+pub struct IssuedLocks([Vec<tokio::sync::Mutex<()>>; 3]);
 
 impl Default for IssuedLocks {
     fn default() -> Self {
-        Self([0, 1].map(|_| (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect()))
+        Self([(); 3].map(|()| (0..LOCKS).map(|_| tokio::sync::Mutex::default()).collect()))
+    }
+}
+
+impl IssuedLocks {
+    pub fn of(&self, kind: LockKind, id: &LicenseId) -> &tokio::sync::Mutex<()> {
+        &self.0[kind as usize][usize::from(id.0[0]) % LOCKS]
     }
 }
 

@@ -125,8 +125,16 @@ async fn a_rotated_key_keeps_usage_and_the_old_one_ends_with_its_grace() {
     let third =
         done(&gateway, "rotate", &new, &json!({})).await["key"].as_str().unwrap().to_owned();
     gateway.app().chat_as(&new).await.is(403, "license_disabled");
+    // And the one before it, whose grace would have lasted.
+    gateway.app().chat_as(old).await.is(403, "license_disabled");
     gateway.app().chat_as(&third).await.ok();
     assert_eq!(gateway.messages(&third).await, 4);
+    // A grace makes no key serve again.
+    let grace = json!({ "grace": "1h" });
+    let fourth = done(&gateway, "rotate", &third, &grace).await["key"].as_str().unwrap().to_owned();
+    for (key, serves) in [(old, false), (&new, false), (&third, true), (&fourth, true)] {
+        assert_eq!(gateway.app().chat_as(key).await.status == 200, serves, "{key}");
+    }
     done(&gateway, "revoke", &third, &json!({})).await;
     gateway.app().chat_as(&third).await.is(403, "license_disabled");
     gateway.app().chat_as(old).await.is(403, "license_disabled");

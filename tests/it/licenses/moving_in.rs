@@ -89,6 +89,7 @@ async fn a_list_is_looked_at_taken_in_and_changes_nothing_the_second_time() {
         "{said}"
     );
     assert_eq!((&said["meta"]["order_id"], &said["meta"]["store_id"]), (&json!(77), &json!(58213)));
+    assert_eq!(said["license_key"]["created_at"], "2026-01-02T00:00:00.000000Z", "a day begins");
     // What an operator did since is not undone by the same list.
     done(&gateway, "expire", one, &json!({})).await;
     import(&gateway, &[&file]);
@@ -151,6 +152,34 @@ async fn a_word_of_the_shop_still_ends_what_was_adopted() {
     gateway.app().chat_as(BOUGHT).await.ok();
     assert_eq!(send_signed(&gateway, DISABLED).await.status, 200);
     eventually("the webhook has the shop asked", Duration::from_secs(5), || async {
+        gateway.app().chat_as(BOUGHT).await.status == 403
+    })
+    .await;
+    gateway.app().chat_as(BOUGHT).await.is(403, "license_disabled");
+}
+
+#[tokio::test]
+async fn an_operators_word_holds_until_the_shop_says_something_else() {
+    let (mock, shop) = (Mock::start(Reply::chat()).await, Shop::open().await);
+    let gateway = Gateway::start(adopting(&mock, &shop)).await;
+    shop.sells(BOUGHT, Says::license());
+    gateway.app().chat_as(BOUGHT).await.ok();
+    done(&gateway, "expire", BOUGHT, &json!({})).await;
+    gateway.app().chat_as(BOUGHT).await.is(403, "license_expired");
+    // Asked again, the shop says what it said before.
+    let asked = shop.calls_for(BOUGHT).len();
+    assert_eq!(send_signed(&gateway, DISABLED).await.status, 200);
+    eventually("the shop is asked again", Duration::from_secs(5), || async {
+        gateway.app().chat_as(BOUGHT).await.is(403, "license_expired");
+        shop.calls_for(BOUGHT).len() > asked
+    })
+    .await;
+    gateway.app().chat_as(BOUGHT).await.is(403, "license_expired");
+    done(&gateway, "extend", BOUGHT, &json!({ "until": "2100-01-31" })).await;
+    gateway.app().chat_as(BOUGHT).await.ok();
+    shop.sells(BOUGHT, Says::refused("disabled"));
+    assert_eq!(send_signed(&gateway, [DISABLED, b"\n"].concat()).await.status, 200);
+    eventually("the shop's new word ends it", Duration::from_secs(5), || async {
         gateway.app().chat_as(BOUGHT).await.status == 403
     })
     .await;

@@ -285,6 +285,23 @@ async fn while_stripe_is_away_events_come_again_and_buyers_wait() {
     assert!(key_on(&claim(&gateway, &session).await.1).is_some());
 }
 
+/// More of them than there are locks of orders, so that some share the one of the sweep's own record.
+#[tokio::test]
+async fn purchases_of_which_no_webhook_came_are_found_by_the_sweep() {
+    const PURCHASES: u64 = 250;
+    let (_mock, stripe, gateway) = started().await;
+    for number in 0..PURCHASES {
+        let session = stripe.sell(&format!("lost{number:05}"), "price_pro", "paid");
+        stripe.event("checkout.session.completed", &format!("checkout/sessions/{session}"));
+    }
+    eventually("all of them are licences", Duration::from_secs(60), || async {
+        order(&gateway, "list", &json!({ "limit": 1 })).await.json()["total"] == PURCHASES
+    })
+    .await;
+    let last = claim(&gateway, "cs_test_lost00249").await.1;
+    assert!(key_on(&last).is_some(), "{last}");
+}
+
 /// What is left of a purchase in the end.
 struct Fate {
     is_good: bool,

@@ -56,7 +56,7 @@ impl IssuedBook {
     /// One look, of one gateway.
     async fn sweep(&self, every: u64) -> Result<(), ApplyError> {
         let (id, now) = (self.sweep_id(), UnixMs::now());
-        let _alone = self.alone_order(&id).await?;
+        let Some(_alone) = self.alone_sweep(&id).await? else { return Ok(()) };
         let slot = self.latest(&id).await?;
         let known = slot.and_then(|slot| match slot.record.issued.as_ref()?.is {
             IssuedKind::Sweep(state) => Some(state),
