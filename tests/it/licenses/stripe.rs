@@ -371,9 +371,13 @@ async fn deliver(gateways: &[Gateway; 2], noise: &mut Noise, events: &[Value]) {
 }
 
 /// The key of a session, or that it has none, once its gateway has heard of it.
-async fn keeps(gateway: &Gateway, session: &str, is_good: bool) -> Option<String> {
+async fn keeps(
+    gateway: &Gateway,
+    (session, address): (&str, &str),
+    is_good: bool,
+) -> Option<String> {
     for _ in 0..1_000 {
-        let key = key_on(&claim(gateway, session).await.1);
+        let key = key_on(&claim_from(gateway, session, address).await.1);
         if key.is_some() == is_good {
             return key;
         }
@@ -388,7 +392,9 @@ async fn shuffled_doubled_and_lost_events_at_two_gateways_end_in_what_stripe_say
     let purchases: usize = repeat::times("GATEKEEPER_PURCHASES", 60);
     let (mock, stripe, redis) =
         (Mock::start(Reply::chat()).await, Stripe::start().await, Redis::start().await);
-    let config = selling(&mock, &stripe).redis(&redis.url());
+    let config = selling(&mock, &stripe)
+        .redis(&redis.url())
+        .server("grace: 5s, trusted_proxies: [\"127.0.0.0/8\"]");
     let gateways = [Gateway::start(config.clone()).await, Gateway::start(config).await];
     let mut noise = Noise::new(7);
     let mut events = Vec::new();
@@ -439,7 +445,9 @@ async fn shuffled_doubled_and_lost_events_at_two_gateways_end_in_what_stripe_say
     assert!(total <= expected.len() as u64, "no session made two licences");
     let mut keys = BTreeMap::new();
     for (number, (session, fate)) in expected.iter().enumerate() {
-        let key = keeps(&gateways[number % 2], session, fate.is_good).await;
+        // One address has twenty tries a minute.
+        let address = format!("10.1.{}.{}", number / 250, number % 250);
+        let key = keeps(&gateways[number % 2], (session, &address), fate.is_good).await;
         let Some(key) = key else { continue };
         let until = fate.end.map_or(Value::Null, |end| json!(rfc3339(end + 3 * DAY)));
         for gateway in &gateways {
