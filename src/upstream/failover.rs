@@ -79,6 +79,8 @@ pub struct FailoverPlan<'a> {
     unfit: Option<Rejection>,
     /// Some attempt was rate-limited.
     limited: bool,
+    /// A key that could serve was cooling, or was told to.
+    cooling: bool,
     /// It waited for a cooling account already: once is enough.
     waited: bool,
 }
@@ -108,6 +110,7 @@ impl<'a> FailoverPlan<'a> {
             passed_over: 0,
             unfit: None,
             limited: false,
+            cooling: false,
             waited: false,
         }
     }
@@ -191,6 +194,7 @@ impl<'a> FailoverPlan<'a> {
         }
         self.waited = true;
         let left = Duration::from_millis(self.earliest_retry(providers, now)?);
+        self.cooling = true;
         (left <= SHORT && self.has_time_for(left, now)).then_some(left)
     }
 
@@ -258,6 +262,7 @@ impl<'a> FailoverPlan<'a> {
         } else if std::mem::replace(&mut self.blameless, true) {
             self.attempts = self.most();
         }
+        self.cooling |= matches!(failure.news, AttemptFeedback::Limited(..));
         if failure.cause == FailureCause::RateLimited {
             self.limited = true;
             // A request that waited for an account does not go on to the next one, which would get the
@@ -352,7 +357,9 @@ impl<'a> FailoverPlan<'a> {
         {
             return unfit.clone();
         }
-        let soonest = self.earliest_retry(providers, now);
+        // A key may have become ready since the last look: the request failed on its rate limit all the same.
+        let ready_by_now = || self.cooling.then_some(1);
+        let soonest = self.earliest_retry(providers, now).or_else(ready_by_now);
         match (&self.last, soonest) {
             (_, Some(ms)) if self.is_waiting() => exhausted(ms),
             (Some(failure), _) if failure.cause == FailureCause::Timeout => {

@@ -457,6 +457,32 @@ fn a_short_pause_is_waited_for_once_and_a_long_one_is_told() {
     }
 }
 
+/// The keys cool for a second, and the machine is slow: they are ready before the request is answered.
+#[test]
+fn a_rate_limit_that_ends_before_the_answer_is_a_rate_limit_still() {
+    let targets = [target(0)];
+    let limit = |pause| AttemptFeedback::Limited(Scope::Model, Some(Duration::from_millis(pause)));
+    for asked in [true, false] {
+        let providers = [provider("a", &["a1"])];
+        let now = Instant::now();
+        let mut failover = failover(&targets);
+        if asked {
+            let NextStep::Attempt(target, lease) = failover.next(&providers, now) else {
+                panic!("it is ready")
+            };
+            lease.report(limit(5000), now);
+            failover.note(&target, &lease, limited());
+        } else {
+            lease(&providers[0], now).unwrap().report(limit(5000), now);
+        }
+        assert!(matches!(failover.next(&providers, now), NextStep::End));
+        let later = now + Duration::from_secs(6);
+        let reject = failover.reject(&providers, later);
+        assert_eq!(reject.code, Code::UpstreamExhausted, "asked: {asked}");
+        assert_eq!(reject.retry_after, Some(1));
+    }
+}
+
 #[test]
 fn an_account_that_cannot_serve_this_request_is_left_with_all_its_keys() {
     let mut settings = settings("a", &["a1", "a2", "a3"]);
