@@ -8,7 +8,7 @@ use std::{
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gatekeeper::ledger::EmbeddedLedger;
+use gatekeeper::ledger::{EmbeddedLedger, Residency};
 use gatekeeper_filters::kernel::{
     About, Charge, Demand, Denied, Ledger, LicenseId, Limit, Period, UnixMs, UsageSource,
 };
@@ -49,8 +49,12 @@ fn request(ledger: &EmbeddedLedger, demand: &Demand) {
 
 fn counting(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
-    let ledger =
-        EmbeddedLedger::open(&dir.path().join("store.db"), Duration::from_secs(60)).unwrap();
+    let ledger = EmbeddedLedger::open(
+        &dir.path().join("store.db"),
+        Duration::from_secs(60),
+        Residency::OnDemand,
+    )
+    .unwrap();
     let mut group = c.benchmark_group("ledger");
     group.bench_function("reserve_settle", |b| {
         let demand = demand(1);

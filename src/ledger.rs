@@ -48,6 +48,7 @@ mod windows;
 use gatekeeper_filters::kernel::Record;
 
 pub use self::{
+    accounts::Residency,
     distributed::{
         DistributedLedger,
         operator_actions::{AdjustDone, AdjustError},

@@ -69,6 +69,8 @@ pub struct Account {
     adjustments: Option<Box<Adjustments>>,
     /// The last reservation since the start; 0 for none.
     pub seen: UnixMs,
+    /// It was not used since the last sweep.
+    unused: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -466,6 +468,30 @@ impl Account {
             && !counted
             && !paced
             && !given
+    }
+
+    /// Keeps the account through the next sweep.
+    pub fn touch(&mut self) {
+        self.unused = false;
+    }
+
+    /// Whether it was used since this was last asked.
+    pub fn take_touch(&mut self) -> bool {
+        !std::mem::replace(&mut self.unused, true)
+    }
+
+    /// Whether it has what is in memory alone, and can't be dropped: something open, an id, a conversation,
+    /// or the rate of the minute that begins at `minute`. After [`Account::is_idle`].
+    pub fn is_held(&self, minute: UnixMs) -> bool {
+        self.places > 0
+            || self.ids.is_some()
+            || self.conversations.is_some()
+            || self.counters.iter().flatten().any(Counter::is_open)
+            || self.rates[Period::Minute as usize].iter().any(|rate| rate.start >= minute)
+    }
+
+    pub fn has_rates(&self) -> bool {
+        self.rates.iter().flatten().any(|rate| rate.count > 0)
     }
 
     pub fn counter(&self, period: Period, windows: &Windows) -> Counter {

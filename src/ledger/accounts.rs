@@ -28,8 +28,22 @@ use super::{
 const SHARD_BITS: u32 = 6;
 const SHARDS: usize = 1 << SHARD_BITS;
 
+/// Which accounts are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// All that something was counted for in a window that may still matter.
+    Complete,
+    /// Those that were used lately. Another one has to be read from SQLite before it is used.
+    OnDemand,
+}
+
+/// The sweeps there had been when an account was missed.
+#[derive(Debug, Clone, Copy)]
+pub struct MissingSince(u64);
+
 pub struct Accounts {
     shards: Box<[Mutex<Shard>]>,
+    residency: Residency,
 }
 
 #[derive(Default)]
@@ -40,6 +54,8 @@ struct Shard {
     /// Reservations so far.
     made: u64,
     windows: Windows,
+    /// How often unused accounts were dropped.
+    sweeps: u64,
     /// Number of contributions exported so far.
     told: u64,
     /// Licences whose rates of an hour, day or month changed since they were last kept.
@@ -48,13 +64,48 @@ struct Shard {
     actions: FxHashMap<LicenseId, Vec<OperatorAction<'static>>>,
 }
 
-impl Default for Accounts {
-    fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
-    }
-}
-
 impl Accounts {
+    pub fn new(residency: Residency) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), residency }
+    }
+
+    pub fn residency(&self) -> Residency {
+        self.residency
+    }
+
+    /// Whether an account has to be read from SQLite before it is used, and since when. One that has not
+    /// stays in memory until two sweeps have passed without its use.
+    pub fn missing(&self, license: &LicenseId) -> Option<MissingSince> {
+        if self.residency == Residency::Complete {
+            return None;
+        }
+        let shard = &mut *self.shards[index(license)].lock();
+        match shard.accounts.get_mut(license) {
+            Some(account) => {
+                account.touch();
+                None
+            }
+            None => Some(MissingSince(shard.sweeps)),
+        }
+    }
+
+    /// Takes in an account that was read from SQLite, unless a concurrent request has done so. False when it
+    /// has to be read again: it may have been used and dropped meanwhile.
+    pub fn admit(&self, license: LicenseId, account: Account, since: MissingSince) -> bool {
+        let mut shard = self.shards[index(&license)].lock();
+        let is_current = shard.sweeps == since.0;
+        if is_current {
+            shard.accounts.entry(license).or_insert(account).touch();
+        }
+        is_current
+    }
+
+    /// Changes an account, made when missing.
+    pub fn change(&self, license: &LicenseId, change: &dyn Fn(&mut Account)) {
+        let mut shard = self.shards[index(license)].lock();
+        change(shard.accounts.entry(*license).or_default());
+    }
+
     /// Decides, writes to the journal and applies, in that order, under one lock: there is nothing
     /// to undo on a refusal.
     pub fn reserve(&self, demand: &Demand, journal: &Journal) -> Result<Grant, Denied> {
@@ -76,7 +127,9 @@ impl Accounts {
         let mut shard = self.shards[index].lock();
         let shard = &mut *shard;
         let windows = *shard.windows.turn(demand.now);
-        let account = shard.accounts.entry(demand.license).or_default();
+        let Some(account) = use_account(&mut shard.accounts, demand.license, self.residency) else {
+            return Err(Denied::StoreDown);
+        };
         let fit = fit(account, demand, &windows)?;
         let hold = ((shard.made + 1) << SHARD_BITS) | index as u64;
         let (group, message) = fit.standing(hold, demand.now);
@@ -111,6 +164,7 @@ impl Accounts {
         let Some((license, open, expected)) = shard.open.remove(&hold) else { return };
         // An account with something open is never dropped.
         let account = shard.accounts.entry(license).or_default();
+        account.touch();
         let (taken, returned) = match account.settle(&open, charge.message, charge.tokens) {
             MessageEffect::Charged(taken) => (Some(taken), None),
             MessageEffect::Released(taken) => (None, taken.counted),
@@ -133,7 +187,10 @@ impl Accounts {
         let mut shard = self.shards[index(&pace.license)].lock();
         let shard = &mut *shard;
         let windows = *shard.windows.turn(now);
-        shard.accounts.entry(pace.license).or_default().enter(pace, now, &windows)?;
+        let Some(account) = use_account(&mut shard.accounts, pace.license, self.residency) else {
+            return Err(RateRefused::StoreDown);
+        };
+        account.enter(pace, now, &windows)?;
         if pace.rate.is_some_and(|rate| rate.per != Period::Minute) {
             shard.paced.insert(pace.license);
         }
@@ -159,19 +216,6 @@ impl Accounts {
             Some(account) => account.balance(messages, tokens, &windows),
             None => Account::default().balance(messages, tokens, &windows),
         }
-    }
-
-    pub fn restore(
-        &self,
-        license: LicenseId,
-        period: Period,
-        start: UnixMs,
-        messages: u64,
-        tokens: u64,
-    ) {
-        let mut shard = self.shards[index(&license)].lock();
-        let account = shard.accounts.entry(license).or_default();
-        account.restore(period, start, messages, tokens);
     }
 
     /// The windows of `now` that an account has no counters of.
@@ -202,18 +246,6 @@ impl Accounts {
         }
     }
 
-    /// Messages of a conversation in the window that begins at `start`.
-    pub fn restore_conversation(&self, license: LicenseId, id: u64, start: UnixMs, messages: u64) {
-        let mut shard = self.shards[index(&license)].lock();
-        let account = shard.accounts.entry(license).or_default();
-        account.conversations().restore(id, start, messages);
-    }
-
-    pub fn restore_rate(&self, license: LicenseId, period: Period, rate: Rate) {
-        let mut shard = self.shards[index(&license)].lock();
-        shard.accounts.entry(license).or_default().restore_rate(period, rate);
-    }
-
     /// Rates that changed since the last call.
     pub fn take_rates(&self) -> Vec<(LicenseId, [Rate; 4])> {
         let mut rates = Vec::new();
@@ -227,12 +259,37 @@ impl Accounts {
         rates
     }
 
-    /// Forgets accounts that cost memory for nothing; all they had is in SQLite. What a clock set
-    /// back by a day would find again is kept.
+    /// Has the rates of these licences kept again.
+    pub fn keep_rates_again(&self, rates: &[(LicenseId, [Rate; 4])]) {
+        for (license, _) in rates {
+            self.shards[index(license)].lock().paced.insert(*license);
+        }
+    }
+
+    /// Forgets accounts that cost memory for nothing. Where all of them are in memory: those without a count
+    /// in a window that still matters (what a clock set back by a day would find again is kept). Where they
+    /// are read on demand: those that were not used since the sweep before; everything that was counted
+    /// before that one has to be in SQLite.
     pub fn sweep(&self, now: UnixMs) {
         let since = Windows::at(UnixMs(now.0.saturating_sub(86_400_000))).starts();
+        let minute = Windows::at(now).of(Period::Minute).start;
         for shard in &self.shards {
-            shard.lock().accounts.retain(|_, account| !account.is_idle(now, &since));
+            let Shard { accounts, paced, sweeps, .. } = &mut *shard.lock();
+            *sweeps += 1;
+            accounts.retain(|license, account| {
+                let is_idle = account.is_idle(now, &since);
+                if self.residency == Residency::Complete {
+                    return !is_idle;
+                }
+                if account.is_held(minute) {
+                    return true;
+                }
+                let was_used = account.take_touch();
+                if was_used && account.has_rates() {
+                    paced.insert(*license);
+                }
+                was_used
+            });
         }
     }
 
@@ -260,7 +317,8 @@ impl Accounts {
             return Ok(false);
         }
         let windows = *shard.windows.turn(action.time);
-        let account = shard.accounts.entry(action.license).or_default();
+        let account = use_account(&mut shard.accounts, action.license, self.residency);
+        let account = account.ok_or(JournalFull)?;
         complete(account, &windows, &mut action);
         journal.append(EntryFrame::action(&action))?;
         for (period, given) in action.given(&windows) {
@@ -281,11 +339,6 @@ impl Accounts {
     pub fn restore_action(&self, action: OperatorAction<'static>) {
         let mut shard = self.shards[index(&action.license)].lock();
         shard.actions.entry(action.license).or_default().push(action);
-    }
-
-    pub fn restore_given(&self, license: LicenseId, period: Period, given: &GivenAllowance) {
-        let mut shard = self.shards[index(&license)].lock();
-        shard.accounts.entry(license).or_default().give(period, given);
     }
 
     /// What the operator gave a licence in the current windows of these periods, and how many of its
@@ -361,29 +414,25 @@ impl Accounts {
     }
 
     /// Takes in what another process had in memory alone; `rows` are the open reservations by SQLite.
-    /// After [`super::sqlite::Database::restore`].
+    /// All accounts concerned have to be in memory.
     pub fn adopt(&self, volatile: &InMemoryState, rows: &[OrphanedReservation]) {
         for (shard, made) in self.shards.iter().zip(&volatile.made) {
             let mut shard = shard.lock();
             shard.made = shard.made.max(*made);
         }
-        let account = |license: &LicenseId, change: &dyn Fn(&mut Account)| {
-            let mut shard = self.shards[index(license)].lock();
-            change(shard.accounts.entry(*license).or_default());
-        };
         for (license, places) in &volatile.places {
-            account(license, &|account| account.open_places(*places));
+            self.change(license, &|account| account.open_places(*places));
         }
         for (license, rates) in &volatile.rates {
-            account(license, &|account| {
+            self.change(license, &|account| {
                 Period::ALL.iter().zip(rates).for_each(|(p, rate)| account.restore_rate(*p, *rate));
             });
         }
         for (license, known) in &volatile.ids {
-            account(license, &|account| account.remember_ids(known));
+            self.change(license, &|account| account.remember_ids(known));
         }
         for (license, known) in &volatile.conversations {
-            account(license, &|account| {
+            self.change(license, &|account| {
                 known.iter().for_each(|(id, known)| account.conversations().adopt(*id, known));
             });
         }
@@ -414,6 +463,20 @@ impl Accounts {
     pub fn open(&self) -> u64 {
         self.shards.iter().map(|shard| shard.lock().open.len() as u64).sum()
     }
+}
+
+/// An account that is about to be used: made where it can't be in SQLite, else `None` when it was not read.
+fn use_account(
+    accounts: &mut FxHashMap<LicenseId, Account>,
+    license: LicenseId,
+    residency: Residency,
+) -> Option<&mut Account> {
+    let account = match residency {
+        Residency::Complete => accounts.entry(license).or_default(),
+        Residency::OnDemand => accounts.get_mut(&license)?,
+    };
+    account.touch();
+    Some(account)
 }
 
 /// A licence's id is an HMAC: any of its bits spread evenly.

@@ -1,7 +1,9 @@
 //! The ledger of one machine.
 
+mod active_licenses;
 pub mod clock;
 pub mod clock_rollback;
+mod load;
 pub mod operator_actions;
 pub mod pepper_check;
 pub mod recovery;
@@ -19,7 +21,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{Builder, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -30,9 +32,11 @@ use gatekeeper_filters::kernel::{
 use parking_lot::Mutex;
 
 use super::{
-    accounts::Accounts,
+    accounts::{Accounts, Residency},
     embedded::{
+        active_licenses::ActiveLicenses,
         clock::ClockGuard,
+        load::Reader,
         pepper_check::{PepperCheck, PepperMismatch},
         sqlite_writer::{SqliteWriter, TICK},
         store_lock::{StoreLock, beside},
@@ -44,22 +48,18 @@ use super::{
 };
 use crate::progress::Progress;
 
-/// How old the count of active licences may be.
-const ACTIVE_EVERY: Duration = Duration::from_secs(10);
-
 /// Counters in memory, a journal that survives `kill -9`, SQLite behind it. One owner a store.
 pub struct EmbeddedLedger {
     pub(super) accounts: Arc<Accounts>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
+    pub(super) reader: Reader,
     pub(super) filled: Arc<AtomicBool>,
     pub(super) set_back: ClockGuard,
     /// Wakes the thread that fills SQLite.
     pub(super) filling: Arc<Wakeup>,
-    /// Active licences, and when they were counted.
-    active: Mutex<([u64; 3], Option<Instant>)>,
-    /// The same at all gateways that share a store.
-    /// Of which day, in days since 1970, and how many.
+    active: Arc<ActiveLicenses>,
+    /// Those of all gateways that share a store: of which day, in days since 1970, and how many.
     active_everywhere: Mutex<Option<(u64, [u64; 3])>>,
     /// In the order they are stopped.
     threads: Mutex<Vec<(Arc<Wakeup>, JoinHandle<()>)>>,
@@ -71,8 +71,13 @@ pub struct EmbeddedLedger {
 impl EmbeddedLedger {
     /// Takes the store at `path`, making it when missing, and brings it up to date. Records of
     /// requests are kept for `keep`.
-    pub fn open(path: &Path, keep: Duration) -> Result<Arc<Self>, StoreOpenError> {
-        Self::open_at(path, keep, JournalSize::default(), UnixMs::now(), None)
+    pub fn open(
+        path: &Path,
+        keep: Duration,
+        residency: Residency,
+    ) -> Result<Arc<Self>, StoreOpenError> {
+        let size = JournalSize::default();
+        Self::open_at(path, keep, size, UnixMs::now(), None, residency)
     }
 
     /// [`EmbeddedLedger::open`] of a store that another process gives away.
@@ -80,8 +85,10 @@ impl EmbeddedLedger {
         path: &Path,
         keep: Duration,
         inherited: InheritedStore,
+        residency: Residency,
     ) -> Result<Arc<Self>, StoreOpenError> {
-        Self::open_at(path, keep, JournalSize::default(), UnixMs::now(), Some(inherited))
+        let size = JournalSize::default();
+        Self::open_at(path, keep, size, UnixMs::now(), Some(inherited), residency)
     }
 
     /// [`EmbeddedLedger::open`] with the journal's size and the time to begin at.
@@ -91,6 +98,7 @@ impl EmbeddedLedger {
         size: JournalSize,
         now: UnixMs,
         inherited: Option<InheritedStore>,
+        residency: Residency,
     ) -> Result<Arc<Self>, StoreOpenError> {
         let (link, path) = (path, &*real(path));
         let dir = beside(path, ".journal");
@@ -105,13 +113,11 @@ impl EmbeddedLedger {
         let mut db = Database::open(path)?;
         let found = recovery::recover(&mut db, path, &dir, &volatile.live())?;
         log_found(path, &found);
-        let accounts = Arc::new(Accounts::default());
+        let accounts = Arc::new(Accounts::new(residency));
         let sqlite = |source| StoreOpenError::Sqlite { path: path.to_owned(), source };
         let counting = Progress::of("Reading what licences used", "");
-        db.restore(&accounts, now).map_err(sqlite)?;
-        if !volatile.made.is_empty() {
-            accounts.adopt(&volatile, &db.orphans().map_err(sqlite)?);
-        }
+        load::restore(&db, &accounts, &volatile, now).map_err(sqlite)?;
+        let reader = load::reader(path, residency).map_err(sqlite)?;
         drop(counting);
         let journal = Journal::begin(&dir, size, found.reaches + 1)
             .map_err(|source| StoreOpenError::File { path: dir, source })?;
@@ -120,10 +126,11 @@ impl EmbeddedLedger {
             accounts,
             journal: Arc::new(journal),
             db: Arc::new(Mutex::new(db)),
+            reader,
             filled: Arc::new(AtomicBool::new(true)),
             set_back: ClockGuard::default(),
             filling: Arc::default(),
-            active: Mutex::default(),
+            active: Arc::default(),
             active_everywhere: Mutex::default(),
             threads: Mutex::default(),
             owner: Mutex::new(Some(owner)),
@@ -201,8 +208,8 @@ impl EmbeddedLedger {
         self.db.lock().by_model(now)
     }
 
-    /// Distinct licences of today, of 7 and of 30 days (UTC, today included). Counted at most every
-    /// ten seconds, and never while SQLite is busy.
+    /// Distinct licences of today, of 7 and of 30 days (UTC, today included), ten seconds old at most
+    /// where they can be counted in a fifth of one.
     pub fn active_licenses(&self, now: UnixMs) -> [u64; 3] {
         // A figure of another day does not apply.
         if let Some((day, everywhere)) = *self.active_everywhere.lock()
@@ -210,14 +217,7 @@ impl EmbeddedLedger {
         {
             return everywhere;
         }
-        let mut active = self.active.lock();
-        if active.1.is_none_or(|at| at.elapsed() >= ACTIVE_EVERY)
-            && let Some(db) = self.db.try_lock()
-            && let Ok(counts) = db.active_licenses(now)
-        {
-            *active = (counts, Some(Instant::now()));
-        }
-        active.0
+        self.active.get(&self.path, now)
     }
 
     /// Requests in flight.
@@ -297,8 +297,9 @@ impl Drop for EmbeddedLedger {
 #[async_trait]
 impl Ledger for EmbeddedLedger {
     /// Rates of an hour, a day or a month outlive a restart, up to the last 200 ms; those of a
-    /// minute and open places begin anew. Never `StoreDown`.
+    /// minute and open places begin anew. `StoreDown` when SQLite can't be read.
     async fn enter(&self, pace: &RateRequest, now: UnixMs) -> Result<(), RateRefused> {
+        self.load(&pace.license, now).await.map_err(|StoreDown| RateRefused::StoreDown)?;
         self.accounts.enter(pace, now)
     }
 
@@ -307,6 +308,7 @@ impl Ledger for EmbeddedLedger {
     }
 
     async fn reserve(&self, demand: &Demand) -> Result<Grant, Denied> {
+        self.load(&demand.license, demand.now).await.map_err(|StoreDown| Denied::StoreDown)?;
         self.recall(&demand.license, demand.now).await.map_err(|_| Denied::StoreDown)?;
         self.accounts.reserve(demand, &self.journal)
     }
@@ -323,6 +325,7 @@ impl Ledger for EmbeddedLedger {
         tokens: Option<Limit>,
         now: UnixMs,
     ) -> Result<Balance, StoreDown> {
+        self.load(license, now).await?;
         self.recall(license, now).await?;
         Ok(self.accounts.balance(license, messages, tokens, now))
     }

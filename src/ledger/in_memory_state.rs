@@ -37,6 +37,15 @@ pub struct InMemoryState {
 }
 
 impl InMemoryState {
+    /// Licences that something is in memory of, open requests aside; some of them twice.
+    pub(crate) fn licenses(&self) -> impl Iterator<Item = LicenseId> + '_ {
+        let places = self.places.iter().map(|(license, _)| license);
+        let rates = self.rates.iter().map(|(license, _)| license);
+        let ids = self.ids.iter().map(|(license, _)| license);
+        let conversations = self.conversations.iter().map(|(license, _)| license);
+        places.chain(rates).chain(ids).chain(conversations).copied()
+    }
+
     pub(crate) fn live(&self) -> FxHashSet<u64> {
         self.open.iter().map(|(hold, _)| *hold).collect()
     }

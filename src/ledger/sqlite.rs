@@ -1,5 +1,6 @@
 //! SQLite: what the next start begins with, and what an operator may query.
 
+mod account_rows;
 pub mod action_rows;
 pub mod batch;
 pub mod columns;
@@ -16,11 +17,11 @@ use std::{
 };
 
 use gatekeeper_filters::kernel::{About, LicenseId, ModelTotals, Period, UnixMs};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 use zeroize::Zeroizing;
 
 use super::{
-    account::Rate,
+    account::{Account, Rate},
     accounts::Accounts,
     distributed::AllowanceRow,
     journal::entry::{EntryExpectation, ReservedEntry},
@@ -37,6 +38,8 @@ use crate::progress::Progress;
 /// How long windows of a minute or an hour are kept, and those of a day or a month.
 const SHORT_MS: u64 = 7 * DAY_MS;
 const LONG_MS: u64 = 400 * DAY_MS;
+/// How long one connection waits for another.
+const BUSY: Duration = Duration::from_secs(1);
 
 pub struct Database {
     pub(super) connection: Connection,
@@ -71,6 +74,20 @@ impl Database {
             SCHEMA => Ok(Self { connection, path: path.to_owned() }),
             found => Err(StoreOpenError::Newer { path: path.to_owned(), found, known: SCHEMA }),
         }
+    }
+
+    /// A second connection to the store, which only reads: it never waits for the one that writes.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn reader(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_prepared_statement_cache_capacity(32);
+        let reader = Self { connection, path: path.to_owned() };
+        // It opens its log with the first query: now, before a request waits for it.
+        reader.applied()?;
+        Ok(reader)
     }
 
     /// Sequence of the last journal entry that is in here.
@@ -109,38 +126,30 @@ impl Database {
         rows.collect()
     }
 
-    /// Fills the accounts with every window that may still matter at `now`: those of the period before, the
-    /// current ones, and any ahead of a clock that was set back. Current ones come last.
+    /// Restores all accounts.
+    ///
+    /// # Errors
+    /// SQLite fails.
     pub fn restore(&self, accounts: &Accounts, now: UnixMs) -> rusqlite::Result<()> {
-        for period in Period::ALL {
-            let current = period.window(now).start;
-            let before = period.window(UnixMs(current.0.saturating_sub(1))).start;
-            self.restore_usage(accounts, period, before, current)?;
-            self.restore_rates(accounts, period, before, current)?;
-            action_rows::restore_given(&self.connection, accounts, period, before, current)?;
-        }
-        conversation_rows::restore(&self.connection, accounts, now)?;
-        action_rows::restore_actions(&self.connection, accounts)
+        account_rows::restore(&self.connection, None, now, &mut |license, change| {
+            accounts.change(&license, change);
+        })
     }
 
-    fn restore_usage(
-        &self,
-        accounts: &Accounts,
-        period: Period,
-        before: UnixMs,
-        current: UnixMs,
-    ) -> rusqlite::Result<()> {
-        let query = "SELECT license, start, messages, tokens FROM usage
-                     WHERE period = ?1 AND start >= ?2 ORDER BY start = ?3, start";
-        let mut statement = self.connection.prepare(query)?;
-        let bounds = params![period.name(), before.to_rfc3339(), current.to_rfc3339()];
-        let mut rows = statement.query(bounds)?;
-        while let Some(row) = rows.next()? {
-            let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
-            let (messages, tokens) = (row.get::<_, i64>(2)?, row.get::<_, i64>(3)?);
-            accounts.restore(license(&id), period, moment(&start), messages as u64, tokens as u64);
-        }
-        Ok(())
+    /// The account of one licence.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn account(&self, license: &LicenseId, now: UnixMs) -> rusqlite::Result<Account> {
+        account_rows::read(&self.connection, license, now)
+    }
+
+    /// Restores what operators did.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn restore_actions(&self, accounts: &Accounts) -> rusqlite::Result<()> {
+        action_rows::restore_actions(&self.connection, accounts)
     }
 
     /// Messages and tokens settled in one window.
@@ -157,26 +166,6 @@ impl Database {
         let number = |row: &rusqlite::Row<'_>, place| row.get::<_, i64>(place).map(|n| n as u64);
         let used = statement.query_row(key, |row| Ok((number(row, 0)?, number(row, 1)?)));
         Ok(used.optional()?.unwrap_or_default())
-    }
-
-    fn restore_rates(
-        &self,
-        accounts: &Accounts,
-        period: Period,
-        before: UnixMs,
-        current: UnixMs,
-    ) -> rusqlite::Result<()> {
-        let query = "SELECT license, start, count FROM rates WHERE period = ?1 AND start >= ?2
-                     ORDER BY start = ?3, start";
-        let mut statement = self.connection.prepare(query)?;
-        let bounds = params![period.name(), before.to_rfc3339(), current.to_rfc3339()];
-        let mut rows = statement.query(bounds)?;
-        while let Some(row) = rows.next()? {
-            let (id, start) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
-            let rate = Rate { start: moment(&start), count: row.get::<_, i64>(2)? as u64 };
-            accounts.restore_rate(license(&id), period, rate);
-        }
-        Ok(())
     }
 
     pub fn keep_rates(&mut self, rates: &[(LicenseId, [Rate; 4])]) -> rusqlite::Result<()> {
@@ -370,7 +359,7 @@ fn private(path: &Path) -> std::io::Result<()> {
 }
 
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(1))?;
+    connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;

@@ -6,6 +6,7 @@ mod crash;
 mod daily;
 mod model;
 mod moving;
+mod on_demand;
 
 use std::{
     path::PathBuf,
@@ -24,6 +25,7 @@ use gatekeeper_filters::kernel::{
 };
 
 use super::{
+    accounts::Residency,
     embedded::{
         EmbeddedLedger,
         operator_actions::{AdjustRequest, Adjustment},
@@ -57,8 +59,13 @@ impl Store {
         self.try_open(SMALL).unwrap()
     }
 
+    /// With all accounts in memory, as where gateways share a store.
+    fn open_complete(&self) -> Arc<EmbeddedLedger> {
+        EmbeddedLedger::open_at(&self.path(), KEEP, SMALL, NOW, None, Residency::Complete).unwrap()
+    }
+
     fn try_open(&self, size: JournalSize) -> Result<Arc<EmbeddedLedger>, StoreOpenError> {
-        EmbeddedLedger::open_at(&self.path(), KEEP, size, NOW, None)
+        EmbeddedLedger::open_at(&self.path(), KEEP, size, NOW, None, Residency::OnDemand)
     }
 }
 
@@ -514,7 +521,7 @@ fn what_is_too_old_is_pruned_a_little_at_a_time() {
 #[test]
 fn an_account_is_forgotten_only_when_nothing_of_it_still_counts() {
     let store = Store::new();
-    let ledger = store.open();
+    let ledger = store.open_complete();
     let done = reserve(&ledger, &ask(ANNA)).unwrap();
     ledger.settle(done.hold, charge(3));
     let long = reserve(&ledger, &ask(BERT)).unwrap();
@@ -647,14 +654,15 @@ fn a_store_has_one_owner_by_whatever_path_it_is_reached() {
     std::os::unix::fs::symlink(store.path(), &soft).unwrap();
     std::fs::hard_link(store.path(), &hard).unwrap();
     for path in [&soft, &hard, &dotted] {
-        let opened = EmbeddedLedger::open_at(path, KEEP, SMALL, NOW, None);
+        let opened = EmbeddedLedger::open_at(path, KEEP, SMALL, NOW, None, Residency::OnDemand);
         assert!(matches!(opened, Err(StoreOpenError::InUse { .. })), "{}", path.display());
     }
     let grant = reserve(&ledger, &Demand { messages: month(1), ..ask(ANNA) }).unwrap();
     ledger.settle(grant.hold, charge(7));
     ledger.close();
     drop(ledger);
-    let linked = EmbeddedLedger::open_at(&soft, KEEP, SMALL, NOW, None).unwrap();
+    let linked =
+        EmbeddedLedger::open_at(&soft, KEEP, SMALL, NOW, None, Residency::OnDemand).unwrap();
     assert_eq!(used(&linked, ANNA), (1, 7));
     assert!(matches!(store.try_open(SMALL), Err(StoreOpenError::InUse { .. })));
     linked.close();

@@ -107,7 +107,7 @@ impl LicenseAdmin {
         let used = loop {
             let used = match &self.shared {
                 Some(shared) => shared.overview(&new.key, messages, tokens).await.ok(),
-                None => Some(self.store.overview(&new.key, messages, tokens, UnixMs::now())),
+                None => self.store.overview(&new.key, messages, tokens, UnixMs::now()).ok(),
             };
             match used {
                 Some(used) if used.open == 0 => break used,

@@ -18,7 +18,7 @@ impl LicenseAdmin {
         let (messages, tokens) = limits.unwrap_or_default();
         let overview = match &self.shared {
             Some(shared) => shared.overview(&known.id, messages, tokens).await.ok(),
-            None => Some(self.store.overview(&known.id, messages, tokens, UnixMs::now())),
+            None => self.store.overview(&known.id, messages, tokens, UnixMs::now()).ok(),
         };
         let last_use = self.store.last_use(&known.id).unwrap_or_else(|error| {
             log::warn!("store: the time of a licence's last request cannot be read: {error}");

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 
 use crate::{
     config::settings::{self, RedisSettings, Settings},
-    ledger::{DistributedLedger, EmbeddedLedger, in_memory_state::InheritedStore},
+    ledger::{DistributedLedger, EmbeddedLedger, Residency, in_memory_state::InheritedStore},
     license_admin::{ApiResponse, LicenseAdmin, LicenseCommand},
     licenses::{ConfiguredLicenses, LicenseValidator},
     redis_store::{RedisStore, pubsub::Subscriber, url::RedisUrl},
@@ -49,12 +49,17 @@ impl Stores {
         inherited: Option<InheritedStore>,
     ) -> anyhow::Result<Self> {
         let (path, keep) = (&settings.store.path, settings.store.keep);
+        // Each gateway tells a shared store all it has counted, so it has all of that in memory.
+        let residency = match settings.store.redis {
+            Some(_) => Residency::Complete,
+            None => Residency::OnDemand,
+        };
         let mut held = None;
         let store = match inherited {
-            None => EmbeddedLedger::open(path, keep),
+            None => EmbeddedLedger::open(path, keep, residency),
             Some(mut inherited) => {
                 held = inherited.volatile.shared.take();
-                EmbeddedLedger::inherit(path, keep, inherited)
+                EmbeddedLedger::inherit(path, keep, inherited, residency)
             }
         };
         let store = store?;

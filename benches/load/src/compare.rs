@@ -15,6 +15,7 @@ use crate::contender::{self, Contender, KEY, Programs, Running, Tls, Upstream};
 use crate::fleet;
 use crate::generator::{self, Outcome};
 use crate::machine::{self, Kept, Machine};
+use crate::many_licenses;
 use crate::provider;
 use crate::provider_tls;
 use crate::redis::{Redis, Work};
@@ -177,7 +178,9 @@ pub async fn run(args: Args) -> Result<()> {
     bar.finish_and_clear();
     if args.only.is_empty() {
         // Several gateways are not measured against anything: they have all cores.
-        fleet::run(&Programs { core: all, ..programs }, time).await?;
+        let programs = Programs { core: all, ..programs };
+        fleet::run(&programs, time).await?;
+        many_licenses::run(&programs, &plain, if args.quick { 100_000 } else { 1_000_000 }).await?;
     }
     who.sort_by_key(|who| *who as u8);
     report.print(&who, &loads);

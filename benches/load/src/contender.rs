@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -194,7 +195,7 @@ pub struct Running {
     admin: SocketAddr,
     is_watched: bool,
     redis: Option<Redis>,
-    _dir: tempfile::TempDir,
+    _place: Arc<Place>,
 }
 
 impl Drop for Running {
@@ -220,23 +221,33 @@ pub async fn start_beside(
     provider: impl Into<Upstream>,
     beside: Option<&Redis>,
 ) -> Result<Running> {
-    let place = Place::new()?;
+    start_in(Arc::new(Place::new()?), which, programs, provider, beside).await
+}
+
+/// The same in a place where one may have run before.
+pub async fn start_in(
+    place: Arc<Place>,
+    which: Contender,
+    programs: &Programs,
+    provider: impl Into<Upstream>,
+    beside: Option<&Redis>,
+) -> Result<Running> {
     let redis = match which {
         Contender::Redis if beside.is_none() => Some(Redis::start(place.dir.path())?),
         _ => None,
     };
     let store = redis.as_ref().or(beside).map(Redis::store);
     let mut command = place.command(which, programs, &provider.into(), store.as_deref())?;
-    let Place { dir, address, admin } = place;
-    let log = dir.path().join("log");
+    let (address, admin) = (place.address, place.admin);
+    let log = place.dir.path().join("log");
     let out = fs::File::create(&log)?;
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
     let child = spawn_on(&programs.core, &mut command)
         .with_context(|| format!("{} ({})", which.name(), command.get_program().display()))?;
     let is_watched = which == Contender::Watched;
-    let mut running = Running { child, address, admin, is_watched, redis, _dir: dir };
+    let mut running = Running { child, address, admin, is_watched, redis, _place: place };
     let mut last = None;
-    for _ in 0..100 {
+    for _ in 0..1000 {
         if running.child.try_wait()?.is_some() {
             break;
         }
@@ -244,7 +255,7 @@ pub async fn start_beside(
             Ok(()) => return Ok(running),
             Err(e) => last = Some(e),
         }
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     let said = fs::read_to_string(log).unwrap_or_default();
     let why = last.map(|e| e.to_string()).unwrap_or_default();
@@ -252,6 +263,11 @@ pub async fn start_beside(
 }
 
 impl Running {
+    /// Where operators ask.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Opens its page, if somebody looks at it.
     pub async fn page(&self) -> Result<Option<Page>> {
         if !self.is_watched {

@@ -8,6 +8,7 @@ pub mod count;
 mod fleet;
 pub mod generator;
 mod machine;
+pub mod many_licenses;
 mod page;
 pub mod provider;
 mod provider_tls;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use load::{compare, count, provider};
+use load::{compare, count, many_licenses, provider};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
@@ -15,6 +15,14 @@ enum Command {
     Compare(compare::Args),
     /// Count what a request costs each of them: the same on any machine.
     Count(count::Args),
+    /// A store with many licences: how long a start takes, and what it needs.
+    Licenses {
+        #[arg(long, default_value_t = 1_000_000)]
+        licenses: u32,
+        /// The program; by default the one beside this.
+        #[arg(long)]
+        gatekeeper: Option<std::path::PathBuf>,
+    },
     /// Only the stand-in provider, for measurements by hand.
     Provider {
         #[arg(long, default_value = "127.0.0.1:8081")]
@@ -38,6 +46,9 @@ fn run(command: Command) -> Result<()> {
         let work = async {
             match command {
                 Command::Compare(args) => compare::run(args).await,
+                Command::Licenses { licenses, gatekeeper } => {
+                    many_licenses::alone(gatekeeper, licenses).await
+                }
                 Command::Count(args) => count::run(args).await,
                 Command::Provider { listen } => {
                     provider::serve(std::net::TcpListener::bind(listen)?).await

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use gatekeeper_filters::kernel::{Balance, LicenseId, Limit, Period, UnixMs};
+use gatekeeper_filters::kernel::{Balance, LicenseId, Limit, Period, StoreDown, UnixMs};
 
 use super::EmbeddedLedger;
 use crate::ledger::{
@@ -89,7 +89,7 @@ impl EmbeddedLedger {
     /// Gives extra messages and tokens; false when that was done before.
     ///
     /// # Errors
-    /// The journal has no room.
+    /// The journal has no room, or SQLite can't be read.
     pub fn grant(
         &self,
         order: &AdjustRequest<'_>,
@@ -100,13 +100,13 @@ impl EmbeddedLedger {
         let complete = |_: &Account, _: &Windows, action: &mut OperatorAction<'static>| {
             action.changes = Some(order.changes(extra, [0, 0]));
         };
-        self.accounts.act(action, complete, &self.journal)
+        self.act(action, complete)
     }
 
     /// Forgives what was settled in the current windows; false when that was done before.
     ///
     /// # Errors
-    /// The journal has no room.
+    /// The journal has no room, or SQLite can't be read.
     pub fn reset(&self, order: &AdjustRequest<'_>, now: UnixMs) -> Result<bool, JournalFull> {
         self.forgive(order, now, |account, windows| {
             let [messages, tokens] = order.periods().map(|per| account.counter(per, windows));
@@ -128,13 +128,13 @@ impl EmbeddedLedger {
                 action.detail = Cow::Owned(format!("{} messages, {} tokens", levels[0], levels[1]));
                 action.changes = Some(order.changes([0, 0], levels));
             };
-        self.accounts.act(action, complete, &self.journal)
+        self.act(action, complete)
     }
 
     /// Counts on a licence what another key of it had used before it was one; false when that was done before.
     ///
     /// # Errors
-    /// The journal has no room.
+    /// The journal has no room, or SQLite can't be read.
     pub fn carry(
         &self,
         order: &AdjustRequest<'_>,
@@ -146,13 +146,13 @@ impl EmbeddedLedger {
         let complete = |_: &Account, _: &Windows, action: &mut OperatorAction<'static>| {
             action.changes = Some(order.changes(used, [0, 0]));
         };
-        self.accounts.act(action, complete, &self.journal)
+        self.act(action, complete)
     }
 
     /// Writes down what was done elsewhere; false when that was done before.
     ///
     /// # Errors
-    /// The journal has no room.
+    /// The journal has no room, or SQLite can't be read.
     pub fn note(
         &self,
         kind: OperatorActionKind,
@@ -161,7 +161,16 @@ impl EmbeddedLedger {
         now: UnixMs,
     ) -> Result<bool, JournalFull> {
         let action = order.action(kind, detail.to_owned(), now);
-        self.accounts.act(action, |_, _, _| {}, &self.journal)
+        self.act(action, |_, _, _| {})
+    }
+
+    fn act(
+        &self,
+        action: OperatorAction<'static>,
+        complete: impl FnOnce(&Account, &Windows, &mut OperatorAction<'static>),
+    ) -> Result<bool, JournalFull> {
+        self.load_here(&action.license, action.time).map_err(|StoreDown| JournalFull)?;
+        self.accounts.act(action, complete, &self.journal)
     }
 
     /// Whether this was done here before.
@@ -175,17 +184,20 @@ impl EmbeddedLedger {
         self.accounts.actions(license)
     }
 
+    /// # Errors
+    /// SQLite can't be read.
     pub fn overview(
         &self,
         license: &LicenseId,
         messages: Option<Limit>,
         tokens: Option<Limit>,
         now: UnixMs,
-    ) -> UsageOverview {
+    ) -> Result<UsageOverview, StoreDown> {
+        self.load_here(license, now)?;
         let balance = self.accounts.balance(license, messages, tokens, now);
         let ([of_messages, of_tokens], open) =
             self.accounts.standing(license, periods(messages, tokens), now);
-        UsageOverview {
+        Ok(UsageOverview {
             balance,
             messages: Adjustment {
                 extra: of_messages.extra_messages,
@@ -196,7 +208,7 @@ impl EmbeddedLedger {
                 forgiven: of_tokens.forgiven_tokens,
             },
             open,
-        }
+        })
     }
 
     /// All rows of a licence, by table.

@@ -93,9 +93,11 @@ impl SqliteWriter {
         }
         let rates = self.accounts.take_rates();
         if !rates.is_empty() {
-            self.db.lock().keep_rates(&rates)?;
+            let kept = self.db.lock().keep_rates(&rates);
+            kept.inspect_err(|_| self.accounts.keep_rates_again(&rates))?;
         }
-        if progress.swept.elapsed() >= SWEEP_EVERY {
+        // What was counted before the last sweep is in SQLite by now, unless it waits for room.
+        if progress.swept.elapsed() >= SWEEP_EVERY && self.journal.is_written() {
             progress.swept = Instant::now();
             self.accounts.sweep(UnixMs::now());
         }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use gatekeeper_filters::kernel::UnixMs;
 
 use super::{
-    EmbeddedLedger, recovery,
+    EmbeddedLedger, load, recovery,
     store_lock::{StoreLock, beside},
 };
 use crate::ledger::{
@@ -86,9 +86,7 @@ impl EmbeddedLedger {
             self.journal.forget_waiting(waiting.len());
         }
         self.accounts.clear();
-        db.restore(&self.accounts, now).map_err(sqlite)?;
-        let rows = db.orphans().map_err(sqlite)?;
-        self.accounts.adopt(volatile, &rows);
+        load::restore(&db, &self.accounts, volatile, now).map_err(sqlite)?;
         drop(db);
         let file = |source| StoreOpenError::File { path: dir, source };
         self.journal.restart(found.reaches + 1).map_err(file)?;

@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::columns::{PRUNE_ROWS, int, license, moment, readable};
+use super::{
+    account_rows::{Apply, WindowRows},
+    columns::{PRUNE_ROWS, int, license, moment, readable},
+};
 use crate::ledger::{
     accounts::Accounts,
     adjustment::GivenAllowance,
@@ -13,21 +16,15 @@ use crate::ledger::{
     windows::Windows,
 };
 
+/// Restores what operators gave.
 pub fn restore_given(
     connection: &Connection,
-    accounts: &Accounts,
-    period: Period,
-    before: UnixMs,
-    current: UnixMs,
+    rows: &WindowRows<'_>,
+    apply: Apply<'_>,
 ) -> rusqlite::Result<()> {
-    let query = "SELECT license, start, extra_messages, extra_tokens, forgiven_messages,
-                        forgiven_tokens
-                 FROM adjustments
-                 WHERE period = ?1 AND start >= ?2 ORDER BY start = ?3, start";
-    let mut statement = connection.prepare(query)?;
-    let bounds = params![period.name(), before.to_rfc3339(), current.to_rfc3339()];
-    let mut rows = statement.query(bounds)?;
-    while let Some(row) = rows.next()? {
+    const COLUMNS: &str = "license, start, extra_messages, extra_tokens, forgiven_messages,
+                           forgiven_tokens";
+    rows.for_each(connection, COLUMNS, "adjustments", |row| {
         let number = |place| row.get::<_, i64>(place).map(|number| number as u64);
         let given = GivenAllowance {
             start: moment(&row.get::<_, String>(1)?),
@@ -36,9 +33,10 @@ pub fn restore_given(
             forgiven_messages: number(4)?,
             forgiven_tokens: number(5)?,
         };
-        accounts.restore_given(license(&row.get::<_, String>(0)?), period, &given);
-    }
-    Ok(())
+        let id = license(row.get_ref(0)?.as_str()?);
+        apply(id, &|account| account.give(rows.period, &given));
+        Ok(())
+    })
 }
 
 /// What operators did; they are few.

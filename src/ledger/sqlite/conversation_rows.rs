@@ -1,13 +1,14 @@
 //! Messages of conversations on the current day: what a restart must not forget.
 
-use gatekeeper_filters::kernel::UnixMs;
-use rusqlite::{Connection, Transaction, params};
+use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use rusqlite::{Connection, Transaction, params, params_from_iter, types::Value};
 
 use super::{
+    account_rows::Apply,
     batch::Batch,
     columns::{PRUNE_ROWS, int},
 };
-use crate::ledger::{accounts::Accounts, conversations::KEPT_MS};
+use crate::ledger::conversations::KEPT_MS;
 
 /// Numbers are keyed hashes. `start` is in milliseconds.
 pub const TABLE: &str = "CREATE TABLE IF NOT EXISTS conversations (
@@ -32,15 +33,27 @@ pub fn write(tx: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub fn restore(connection: &Connection, accounts: &Accounts, now: UnixMs) -> rusqlite::Result<()> {
-    let query = "SELECT license, conversation, start, messages FROM conversations WHERE start >= ?1
-                 ORDER BY start";
-    let mut statement = connection.prepare(query)?;
-    let mut rows = statement.query([int(now.0.saturating_sub(KEPT_MS))])?;
+pub fn restore(
+    connection: &Connection,
+    only: Option<&LicenseId>,
+    now: UnixMs,
+    apply: Apply<'_>,
+) -> rusqlite::Result<()> {
+    let whose = only.map_or("", |_| "AND license = ?2");
+    let query = format!(
+        "SELECT license, conversation, start, messages FROM conversations WHERE start >= ?1 {whose}
+         ORDER BY start"
+    );
+    let since = Value::from(int(now.0.saturating_sub(KEPT_MS)));
+    let bounds = [since].into_iter().chain(only.map(|license| Value::from(license.0.to_vec())));
+    let mut statement = connection.prepare_cached(&query)?;
+    let mut rows = statement.query(params_from_iter(bounds))?;
     while let Some(row) = rows.next()? {
-        let license = gatekeeper_filters::kernel::LicenseId(row.get(0)?);
+        let license = LicenseId(row.get(0)?);
         let [id, start, messages] = [row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?];
-        accounts.restore_conversation(license, id as u64, UnixMs(start as u64), messages as u64);
+        apply(license, &|account| {
+            account.conversations().restore(id as u64, UnixMs(start as u64), messages as u64);
+        });
     }
     Ok(())
 }

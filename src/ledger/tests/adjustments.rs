@@ -38,7 +38,10 @@ fn extra_messages_raise_the_limit_of_this_window_everywhere() {
     settle(&ledger, &next, 3);
     assert!(matches!(reserve(&ledger, &next), Err(Denied::Messages { .. })));
     // A clock that is set back finds it again.
-    assert_eq!(ledger.overview(&ANNA, month(3), None, NOW).balance.messages.limit, Some(6));
+    assert_eq!(
+        ledger.overview(&ANNA, month(3), None, NOW).unwrap().balance.messages.limit,
+        Some(6)
+    );
 }
 
 #[test]
@@ -78,12 +81,12 @@ fn each_limit_has_the_window_of_its_own_period() {
     let day = Some(Limit { count: 1, per: Period::Day });
     let order = AdjustRequest { messages: day, ..order(ANNA, "a") };
     ledger.grant(&order, [4, 40], NOW).unwrap();
-    let seen = ledger.overview(&ANNA, day, month(10), NOW);
+    let seen = ledger.overview(&ANNA, day, month(10), NOW).unwrap();
     assert_eq!((seen.messages.extra, seen.tokens.extra), (4, 40));
     let tomorrow = UnixMs(NOW.0 + 86_400_000);
-    let seen = ledger.overview(&ANNA, day, month(10), tomorrow);
+    let seen = ledger.overview(&ANNA, day, month(10), tomorrow).unwrap();
     assert_eq!((seen.messages.extra, seen.tokens.extra), (0, 40));
-    assert_eq!(ledger.overview(&ANNA, month(1), None, NOW).messages.extra, 0);
+    assert_eq!(ledger.overview(&ANNA, month(1), None, NOW).unwrap().messages.extra, 0);
 }
 
 #[test]
@@ -101,7 +104,7 @@ fn twenty_grants_at_once_add_up_and_one_that_is_retried_acts_once() {
         }
     });
     let extra = |ledger: &EmbeddedLedger| {
-        let seen = ledger.overview(&ANNA, month(1), month(1), NOW);
+        let seen = ledger.overview(&ANNA, month(1), month(1), NOW).unwrap();
         (seen.messages.extra, seen.tokens.extra)
     };
     assert_eq!(extra(&ledger), (200, 20));
@@ -124,7 +127,7 @@ fn what_was_given_outlives_any_number_of_restarts_and_the_sweep() {
     for _ in 0..3 {
         let ledger = store.open();
         ledger.accounts.sweep(NOW);
-        assert_eq!(ledger.overview(&ANNA, month(1), None, NOW).messages.extra, 7);
+        assert_eq!(ledger.overview(&ANNA, month(1), None, NOW).unwrap().messages.extra, 7);
         let done = ledger.actions(&ANNA);
         let done: Vec<_> = done.iter().map(|a| (a.kind.name(), &*a.detail, &*a.note)).collect();
         assert_eq!(done, [("grant", "7 messages", "sorry"), ("revoke", "", "")]);

@@ -77,7 +77,7 @@ fn what_was_given_is_there_after_death_at_any_moment() {
         ledger.reset(&order(ANNA, &nth.to_string()), NOW).unwrap();
         if nth % 5 == 0 {
             let again = copy(&ledger, &store).open();
-            let seen = again.overview(&ANNA, month(1), month(1), NOW);
+            let seen = again.overview(&ANNA, month(1), month(1), NOW).unwrap();
             assert_eq!(seen.messages, Adjustment { extra: nth, forgiven: nth });
             assert_eq!(seen.tokens, Adjustment { extra: 10 * nth, forgiven: 3 * nth });
             assert!(!again.grant(&order(ANNA, &nth.to_string()), [1, 10], NOW).unwrap());
@@ -282,8 +282,15 @@ fn a_start_with_a_clock_set_back_grants_nothing_twice() {
     ledger.settle(grant.hold, charge(9));
     drop(ledger);
     for now in [NOW.0 - 3_600_000, NOW.0 - 40 * 86_400_000, 0, NOW.0 + 20 * 86_400_000] {
-        let ledger =
-            EmbeddedLedger::open_at(&store.path(), KEEP, SMALL, UnixMs(now), None).unwrap();
+        let ledger = EmbeddedLedger::open_at(
+            &store.path(),
+            KEEP,
+            SMALL,
+            UnixMs(now),
+            None,
+            Residency::OnDemand,
+        )
+        .unwrap();
         assert_eq!(used(&ledger, ANNA), (1, 9), "{now}");
     }
 }
@@ -322,8 +329,15 @@ const CHILD: &str = "GATEKEEPER_TEST_LEDGER_CHILD";
 #[test]
 fn child() {
     let Ok(path) = std::env::var(CHILD) else { return };
-    let ledger =
-        EmbeddedLedger::open_at(Path::new(&path), KEEP, JournalSize::default(), NOW, None).unwrap();
+    let ledger = EmbeddedLedger::open_at(
+        Path::new(&path),
+        KEEP,
+        JournalSize::default(),
+        NOW,
+        None,
+        Residency::OnDemand,
+    )
+    .unwrap();
     let mut out = std::io::stdout();
     loop {
         let grant = reserve(&ledger, &ask(ANNA)).unwrap();

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{on_demand::sweep, *};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -13,6 +13,7 @@ enum Step {
     Grant { messages: u64, tokens: u64 },
     Reset,
     Restart,
+    Sweep,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -24,6 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3_u64, 0..80_u64).prop_map(|(messages, tokens)| Step::Grant { messages, tokens }),
         1 => Just(Step::Reset),
         1 => Just(Step::Restart),
+        1 => Just(Step::Sweep),
     ]
 }
 
@@ -138,6 +140,7 @@ fn walk(steps: Vec<Step>) {
                 assert!(forgive() && !forgive());
                 model.forgiven = [model.charged.len() as u64, model.tokens];
             }
+            Step::Sweep => sweep(&ledger, UnixMs(model.now)),
             Step::Restart => {
                 drop(ledger);
                 ledger = store.open();
@@ -156,7 +159,7 @@ fn walk(steps: Vec<Step>) {
 
 fn check_balance(ledger: &EmbeddedLedger, model: &Model) {
     let limits = (month(MESSAGES), month(TOKENS));
-    let seen = ledger.overview(&ANNA, limits.0, limits.1, UnixMs(model.now));
+    let seen = ledger.overview(&ANNA, limits.0, limits.1, UnixMs(model.now)).unwrap();
     let [messages, tokens] = model.allowed();
     assert_eq!(
         (seen.balance.messages.limit, seen.balance.tokens.limit),

@@ -13,7 +13,7 @@ fn named(license: LicenseId, id: &str) -> Demand {
 }
 
 fn inherit(path: &Path, inherited: InheritedStore) -> Arc<EmbeddedLedger> {
-    EmbeddedLedger::open_at(path, KEEP, SMALL, NOW, Some(inherited)).unwrap()
+    EmbeddedLedger::open_at(path, KEEP, SMALL, NOW, Some(inherited), Residency::OnDemand).unwrap()
 }
 
 fn pace(license: LicenseId) -> RateRequest {

@@ -12,7 +12,7 @@ use std::{
 
 use gatekeeper::{
     config::settings::OnStoreDown,
-    ledger::{DistributedLedger, EmbeddedLedger},
+    ledger::{DistributedLedger, EmbeddedLedger, Residency},
     redis_store::{RedisStore, url::RedisUrl},
 };
 use gatekeeper_filters::kernel::{
@@ -40,7 +40,12 @@ pub struct Gateway {
 
 pub async fn gateway(url: &str, on_down: OnStoreDown) -> Gateway {
     let dir = TempDir::new().unwrap();
-    let local = EmbeddedLedger::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
+    let local = EmbeddedLedger::open(
+        &dir.path().join("g.db"),
+        Duration::from_secs(3600),
+        Residency::Complete,
+    )
+    .unwrap();
     let store = RedisStore::new(RedisUrl::parse(url).unwrap(), false).unwrap();
     let naming = |license: &LicenseId, id: &str| format!("{}{id}", license.0[0]);
     let ledger =

@@ -10,7 +10,7 @@ use std::{
 
 use gatekeeper::{
     config::settings::OnStoreDown,
-    ledger::{DistributedLedger, EmbeddedLedger},
+    ledger::{DistributedLedger, EmbeddedLedger, Residency},
     redis_store::{RedisStore, url::RedisUrl},
 };
 use gatekeeper_filters::kernel::{
@@ -33,7 +33,12 @@ struct Gateway {
 
 async fn gateway(redis: &Redis) -> Gateway {
     let dir = TempDir::new().unwrap();
-    let local = EmbeddedLedger::open(&dir.path().join("g.db"), Duration::from_secs(3600)).unwrap();
+    let local = EmbeddedLedger::open(
+        &dir.path().join("g.db"),
+        Duration::from_secs(3600),
+        Residency::Complete,
+    )
+    .unwrap();
     let store = RedisStore::new(RedisUrl::parse(&redis.url()).unwrap(), false).unwrap();
     let naming = |_: &LicenseId, id: &str| id.to_owned();
     let closed = OnStoreDown::Closed;
