@@ -10,7 +10,7 @@ use crate::support::{Config, Gate, Gateway, LICENSE, Mock, Reply, Step, within};
 async fn held(plan: &str) -> (Mock, Gate, Gateway) {
     let gate = Gate::new();
     let mock = Mock::start(Reply::chat().before_head(Step::Gate(gate.clone()))).await;
-    let gateway = Gateway::start(Config::new(&mock).plan("free", plan)).await;
+    let gateway = Gateway::start(Config::new(&mock).plan_as_written("free", plan)).await;
     (mock, gate, gateway)
 }
 

@@ -118,7 +118,17 @@ impl Config {
         self
     }
 
-    pub fn plan(mut self, name: &str, members: &str) -> Self {
+    /// A plan in which no request of a crowd waits for a place, unless `members` limit that: on a busy
+    /// machine the default would refuse some of them.
+    pub fn plan(self, name: &str, members: &str) -> Self {
+        match members.contains("concurrency") {
+            true => self.plan_as_written(name, members),
+            false => self.plan_as_written(name, &format!("{members}, concurrency: unlimited")),
+        }
+    }
+
+    /// A plan of `members` and nothing else.
+    pub fn plan_as_written(mut self, name: &str, members: &str) -> Self {
         put(&mut self.plans, name, members);
         self
     }
