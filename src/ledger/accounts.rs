@@ -437,7 +437,7 @@ impl Accounts {
             });
         }
         for (license, known) in &volatile.further_turns {
-            account(license, &|account| {
+            self.change(license, &|account| {
                 let table = account.conversations();
                 known.iter().for_each(|(id, known)| table.adopt_further(*id, known));
             });

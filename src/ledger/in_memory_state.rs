@@ -43,7 +43,8 @@ impl InMemoryState {
         let rates = self.rates.iter().map(|(license, _)| license);
         let ids = self.ids.iter().map(|(license, _)| license);
         let conversations = self.conversations.iter().map(|(license, _)| license);
-        places.chain(rates).chain(ids).chain(conversations).copied()
+        let turns = self.further_turns.iter().map(|(license, _)| license);
+        places.chain(rates).chain(ids).chain(conversations).chain(turns).copied()
     }
 
     pub(crate) fn live(&self) -> FxHashSet<u64> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gatekeeper::{config::settings::OnStoreDown, ledger::EmbeddedLedger};
+use gatekeeper::{Residency, config::settings::OnStoreDown, ledger::EmbeddedLedger};
 use gatekeeper_filters::kernel::{
     ConversationDemand, ConversationLimits, ConversationRefused, Demand, Denied, Ledger, Limit,
     Period,
@@ -56,7 +56,8 @@ async fn both_stores_count_the_same_turns() {
     let shared = gateway(&redis.url(), OnStoreDown::Closed).await;
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("g.db");
-    let alone = EmbeddedLedger::open(&path, Duration::from_secs(3600)).unwrap();
+    let alone =
+        EmbeddedLedger::open(&path, Duration::from_secs(3600), Residency::OnDemand).unwrap();
     let (mut noise, mut times) = (Noise::new(23), [0; 60]);
     for nth in 0..400 {
         let turn = noise.below(60) as usize;
