@@ -95,6 +95,7 @@ count: ## what a request costs, counted; BIN=gatekeeper counts that build, COUNT
 	@echo '==> building with full optimisation (the first time takes many minutes)'
 	@cargo build --release -p load $(if $(BIN),,-p gatekeeper --bin gatekeeper) --bin load --bin bare-mimalloc
 	@'$(TARGET)/release/load' count $(if $(BIN),--gatekeeper '$(BIN)') $(if $(COUNTS),--json '$(COUNTS)') $(COUNT)
+	@$(if $(BIN)$(COUNT),true,benches/largest-futures)
 
 .PHONY: docs
 docs: ## writes docs/configuration from the declarations, which `make test` compares

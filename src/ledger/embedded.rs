@@ -3,7 +3,7 @@
 mod active_licenses;
 pub mod clock;
 pub mod clock_rollback;
-mod load;
+pub mod load;
 pub mod operator_actions;
 pub mod pepper_check;
 pub mod recovery;

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use gatekeeper::{Residency, config::settings::OnStoreDown, ledger::EmbeddedLedger};
+use gatekeeper::{
+    config::settings::OnStoreDown,
+    ledger::{EmbeddedLedger, Residency},
+};
 use gatekeeper_filters::kernel::{
     ConversationDemand, ConversationLimits, ConversationRefused, Demand, Denied, Ledger, Limit,
     Period,
