@@ -44,7 +44,7 @@ async fn who_waits_in_the_queue_is_served_when_others_time_out() {
 }
 
 /// Of those that apps get, few are left for providers.
-const HEADS: usize = 140;
+const HEADS: usize = 132;
 
 #[tokio::test]
 async fn a_request_without_a_connection_to_its_provider_is_asked_to_come_again() {
