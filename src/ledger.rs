@@ -3,7 +3,7 @@
 //! [`EmbeddedLedger`] is the ledger of one machine. Counters in memory are the authority; a journal makes
 //! each change survive `kill -9` before the caller goes on; SQLite is filled from the journal in
 //! batches, for the next start and for the operator's own queries. An account is read from SQLite when its
-//! licence asks, and leaves memory when it has not asked for ten minutes or more ([`embedded::load`]).
+//! licence asks, and leaves memory when it has not asked for ten minutes or more (`embedded::load`).
 //!
 //! ```text
 //! reserve, settle, record ──► accounts (64 shards) ──► journal (mapped file, one short lock)

@@ -3,10 +3,11 @@
 mod active_licenses;
 pub mod clock;
 pub mod clock_rollback;
-pub mod load;
+mod load;
 pub mod operator_actions;
 pub mod pepper_check;
 pub mod recovery;
+mod restore;
 pub mod sqlite_writer;
 pub mod store_lock;
 pub mod upgrade;
@@ -36,8 +37,8 @@ use super::{
     embedded::{
         active_licenses::ActiveLicenses,
         clock::ClockGuard,
-        load::Reader,
         pepper_check::{PepperCheck, PepperMismatch},
+        restore::AccountReader,
         sqlite_writer::{SqliteWriter, TICK},
         store_lock::{StoreLock, beside},
     },
@@ -53,7 +54,7 @@ pub struct EmbeddedLedger {
     pub(super) accounts: Arc<Accounts>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
-    pub(super) reader: Reader,
+    pub(super) reader: AccountReader,
     pub(super) filled: Arc<AtomicBool>,
     pub(super) set_back: ClockGuard,
     /// Wakes the thread that fills SQLite.
@@ -116,8 +117,8 @@ impl EmbeddedLedger {
         let accounts = Arc::new(Accounts::new(residency));
         let sqlite = |source| StoreOpenError::Sqlite { path: path.to_owned(), source };
         let counting = Progress::of("Reading what licences used", "");
-        load::restore(&db, &accounts, &volatile, now).map_err(sqlite)?;
-        let reader = load::reader(path, residency).map_err(sqlite)?;
+        restore::restore(&db, &accounts, &volatile, now).map_err(sqlite)?;
+        let reader = restore::reader(path, residency).map_err(sqlite)?;
         drop(counting);
         let journal = Journal::begin(&dir, size, found.reaches + 1)
             .map_err(|source| StoreOpenError::File { path: dir, source })?;

@@ -7,6 +7,7 @@ pub mod columns;
 mod conversation_rows;
 pub mod daily_usage;
 pub mod license_rows;
+mod window_rows;
 
 use std::{
     fs::{OpenOptions, Permissions},

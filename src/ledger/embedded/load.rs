@@ -3,55 +3,11 @@
 //! SQLite has everything of an account that is not in memory: at a start the journal is brought into it, and
 //! an account is dropped only when all it counted is there.
 
-use std::{path::Path, sync::Arc};
-
 use gatekeeper_filters::kernel::{LicenseId, StoreDown, UnixMs};
 use parking_lot::Mutex;
 
 use super::EmbeddedLedger;
-use crate::ledger::{
-    accounts::{Accounts, Residency},
-    in_memory_state::InMemoryState,
-    sqlite::Database,
-};
-
-/// A connection of its own, so that a request never waits for a batch that is being written; none where all
-/// accounts are in memory.
-pub type Reader = Option<Arc<Mutex<Database>>>;
-
-/// The reader that accounts of this residency need.
-pub fn reader(path: &Path, residency: Residency) -> rusqlite::Result<Reader> {
-    match residency {
-        Residency::Complete => Ok(None),
-        Residency::OnDemand => Ok(Some(Arc::new(Mutex::new(Database::reader(path)?)))),
-    }
-}
-
-/// Brings into memory what has to be there from the start, and what another process had in memory alone.
-pub fn restore(
-    db: &Database,
-    accounts: &Accounts,
-    volatile: &InMemoryState,
-    now: UnixMs,
-) -> rusqlite::Result<()> {
-    let rows = if volatile.made.is_empty() { Vec::new() } else { db.orphans()? };
-    match accounts.residency() {
-        Residency::Complete => db.restore(accounts, now)?,
-        Residency::OnDemand => {
-            let open = rows.iter().map(|row| row.reserved.license);
-            for license in volatile.licenses().chain(open) {
-                if let Some(since) = accounts.missing(&license) {
-                    accounts.admit(license, db.account(&license, now)?, since);
-                }
-            }
-        }
-    }
-    db.restore_actions(accounts)?;
-    if !volatile.made.is_empty() {
-        accounts.adopt(volatile, &rows);
-    }
-    Ok(())
-}
+use crate::ledger::{accounts::Accounts, sqlite::Database};
 
 impl EmbeddedLedger {
     /// Has the account of a licence in memory.

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use gatekeeper_filters::kernel::UnixMs;
 
 use super::{
-    EmbeddedLedger, load, recovery,
+    EmbeddedLedger, recovery, restore,
     store_lock::{StoreLock, beside},
 };
 use crate::ledger::{
@@ -86,7 +86,7 @@ impl EmbeddedLedger {
             self.journal.forget_waiting(waiting.len());
         }
         self.accounts.clear();
-        load::restore(&db, &self.accounts, volatile, now).map_err(sqlite)?;
+        restore::restore(&db, &self.accounts, volatile, now).map_err(sqlite)?;
         drop(db);
         let file = |source| StoreOpenError::File { path: dir, source };
         self.journal.restart(found.reaches + 1).map_err(file)?;

@@ -6,8 +6,8 @@ use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{
-    account_rows::{Apply, WindowRows},
     columns::{PRUNE_ROWS, int, license, moment, readable},
+    window_rows::{Apply, WindowRows},
 };
 use crate::ledger::{
     accounts::Accounts,

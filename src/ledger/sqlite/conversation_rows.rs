@@ -4,9 +4,9 @@ use gatekeeper_filters::kernel::{LicenseId, UnixMs};
 use rusqlite::{Connection, Transaction, params, params_from_iter, types::Value};
 
 use super::{
-    account_rows::Apply,
     batch::Batch,
     columns::{PRUNE_ROWS, int},
+    window_rows::Apply,
 };
 use crate::ledger::conversations::KEPT_MS;
 
