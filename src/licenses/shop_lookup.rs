@@ -9,6 +9,7 @@ use super::{
     cache_entry::{CachedLicense, no_for},
     call_budget::CallPriority,
     call_queue::CallPermit,
+    memory_cache::CacheSlot,
     redis_cache::{DistributedLock, RedisCache},
     single_flight::FlightResult,
     sources::{ConfiguredShops, ShopQuery},
@@ -428,14 +429,22 @@ impl LicenseValidator {
             }
             Some(next)
         };
+        let issued = |slot: &CacheSlot| slot.record.issued.clone();
+        let before = self.records.get(&id).and_then(|slot| issued(&slot));
         let Some(kept) = self.records.update(id, hear) else { return };
+        let is_adopted = kept.record.issued.is_some() && issued(&kept) != before;
         if kept.record.turned.is_some() {
             self.assess(asked);
         }
         if let (ShopReply::License(facts), true) = (reply, is_new) {
             self.continue_by_reference(id, facts).await;
         }
-        self.keep(id).await;
+        if is_adopted {
+            // It is our own from now on, whatever becomes of this process.
+            self.keep_now(id).await;
+        } else {
+            self.keep(id).await;
+        }
     }
 
     /// Caches the spelling under which the shop knows a licence. Written to disk with the next change of the
