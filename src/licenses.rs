@@ -88,6 +88,8 @@ pub struct ConfiguredLicenses {
     verified: Cache<[u8; 32], Arc<SignedLicense>>,
 }
 
+/// The label of Stripe's webhooks.
+const STRIPE: &str = "stripe";
 /// Verified tokens that are remembered; a few megabytes.
 const VERIFIED: u64 = 20_000;
 
@@ -121,11 +123,16 @@ impl ConfiguredLicenses {
         Self { validator, sources, listed, has_list, found, signed, issued, verified }
     }
 
-    /// The sources that are decided here, without a call: their names.
-    pub fn local_sources(&self) -> impl Iterator<Item = &'static str> {
-        let listed = (self.has_list).then_some(STATIC);
-        let issued = self.issued.as_ref().map(|_| crate::shops::issued::NAME);
-        listed.into_iter().chain((!self.signed.is_empty()).then_some(signed::NAME)).chain(issued)
+    /// The sources that are decided here, without a call: their names, and the shop whose webhooks they take.
+    pub fn local_sources(&self) -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+        let listed = self.has_list.then_some((STATIC, None));
+        let signed = (!self.signed.is_empty()).then_some((signed::NAME, None));
+        let issued = self.issued.as_ref().map(|book| {
+            let stripe = book.source.stripe.as_ref();
+            let is_heard = stripe.is_some_and(|stripe| stripe.webhook_secret.is_some());
+            (crate::shops::issued::NAME, is_heard.then_some(STRIPE))
+        });
+        listed.into_iter().chain(signed).chain(issued)
     }
 
     /// The licence that a key stands for.
@@ -146,7 +153,7 @@ impl ConfiguredLicenses {
 
     pub fn has_source(&self, name: &str) -> bool {
         let mut shops = self.sources.shops().iter().map(|shop| shop.name());
-        shops.any(|shop| shop == name) || self.local_sources().any(|local| local == name)
+        shops.any(|shop| shop == name) || self.local_sources().any(|(local, _)| local == name)
     }
 
     /// The source that such a key would be asked about first; `None` where no source has such keys.

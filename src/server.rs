@@ -62,7 +62,7 @@ use crate::{
     tls::CertificateResolver,
     upgrade::{self, Predecessor, RuntimeDir, SwitchableLedger, UpgradeServer, UpgradeState},
     upstream::{
-        connector::{Connector, IdleSweeper},
+        connector::{Connector, IdleSweeper, root_certificates},
         health_probe::Prober,
     },
 };
@@ -140,6 +140,7 @@ pub fn serve(
     let kept = settings.store.clone();
     let now = UnixMs::now();
     machine.telemetry.live.used(&DailyTotals::of_models(now, store.by_model(now)?));
+    machine.telemetry.webhooks.restore(store.webhooks()?);
     let snapshot = Snapshot::build(settings, &registry, &machine)?;
     machine.telemetry.metrics.loaded();
     if let Some(redis) = opened.redis() {
@@ -272,6 +273,18 @@ fn spent_today(store: &EmbeddedLedger) -> anyhow::Result<SpendTracker> {
     Ok(spending)
 }
 
+/// `pooled` idle connections may be open to providers.
+fn pingora_conf(threads: usize, pooled: usize) -> ServerConf {
+    ServerConf {
+        threads,
+        work_stealing: false,
+        upstream_keepalive_pool_size: POOLED.min(pooled / threads).max(1),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ca_file: root_certificates(),
+        ..ServerConf::default()
+    }
+}
+
 /// Those of the predecessor, and those it did not have. Pingora would try a taken address for half a
 /// minute and then go on without it.
 fn sockets(settings: &Settings, predecessor: Option<&Predecessor>) -> anyhow::Result<[Socket; 2]> {
@@ -345,13 +358,7 @@ impl Services {
         let now = self.snapshot.load_full();
         let settings = &now.settings;
         let threads = settings.server.threads;
-        let conf = ServerConf {
-            threads,
-            work_stealing: false,
-            upstream_keepalive_pool_size: POOLED.min(self.descriptors.pooled() / threads).max(1),
-            graceful_shutdown_timeout_seconds: Some(1),
-            ..ServerConf::default()
-        };
+        let conf = pingora_conf(threads, self.descriptors.pooled());
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let conf = server.configuration.clone();
         let connector = Arc::new(Connector::new(&conf).within(self.descriptors.clone()));
@@ -402,7 +409,8 @@ impl Services {
             predecessor: self.predecessor,
             handover: self.handover,
         };
-        let keeper = Keeper { store: self.store.clone(), spending: self.machine.spending };
+        let (store, telemetry) = (self.store.clone(), self.machine.telemetry.clone());
+        let keeper = Keeper { store, spending: self.machine.spending, telemetry };
         let licenses = LicenseKeeper { snapshot: self.snapshot.clone(), phase: self.phase.clone() };
         let resolver = Resolver { endpoints: self.machine.endpoints };
         // Its own connections: those of the workers belong to their threads.

@@ -138,13 +138,25 @@ fn sources(snapshot: &Snapshot) -> Vec<Value> {
     let shops = book.validator.report(&book.sources).into_iter().map(|(shop, report)| {
         json!({
             "name": shop.name(), "state": report.state, "why": report.why,
-            "last_event": report.last_event.map(|at| at.to_rfc3339().to_string()),
+            "last_event": report
+                .last_event
+                .or_else(|| snapshot.telemetry.webhooks.last_taken(shop.name()))
+                .map(|at| at.to_rfc3339().to_string()),
             "webhook": snapshot.telemetry.webhooks.of(shop.name()),
         })
     });
-    let local = book.local_sources();
-    let local =
-        local.map(|name| json!({ "name": name, "state": "ok", "why": null, "last_event": null }));
+    let webhooks = &snapshot.telemetry.webhooks;
+    let local = book.local_sources().map(|(name, shop)| {
+        let last = shop.and_then(|shop| webhooks.last_taken(shop));
+        let mut source = json!({
+            "name": name, "state": "ok", "why": null,
+            "last_event": last.map(|at| at.to_rfc3339().to_string()),
+        });
+        if let Some(shop) = shop {
+            source["webhook"] = webhooks.of(shop);
+        }
+        source
+    });
     local.chain(shops).collect()
 }
 

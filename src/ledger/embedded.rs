@@ -200,6 +200,22 @@ impl EmbeddedLedger {
         self.db.lock().keep_unseen(known)
     }
 
+    /// When each shop's webhooks came, as a run before has kept it.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn webhooks(&self) -> rusqlite::Result<Vec<(String, [String; 3])>> {
+        self.db.lock().webhooks()
+    }
+
+    /// Keeps what [`EmbeddedLedger::webhooks`] gives.
+    ///
+    /// # Errors
+    /// SQLite fails.
+    pub fn keep_webhooks(&self, rows: &[(String, [String; 3])]) -> rusqlite::Result<()> {
+        self.db.lock().keep_webhooks(rows)
+    }
+
     /// What was used on the day of `now`, by model, as far as it is in SQLite: all of it before the
     /// first request.
     ///

@@ -7,6 +7,7 @@ pub mod columns;
 mod conversation_rows;
 pub mod daily_usage;
 pub mod license_rows;
+mod webhook_rows;
 mod window_rows;
 
 use std::{
@@ -323,6 +324,16 @@ impl Database {
         rows.collect()
     }
 
+    /// When each shop's webhooks came: what changed.
+    pub fn keep_webhooks(&self, rows: &[(String, [String; 3])]) -> rusqlite::Result<()> {
+        webhook_rows::keep(&self.connection, rows)
+    }
+
+    /// What [`Database::keep_webhooks`] has kept.
+    pub fn webhooks(&self) -> rusqlite::Result<Vec<(String, [String; 3])>> {
+        webhook_rows::read(&self.connection)
+    }
+
     /// Picodollars that each licence wasted on one day (UTC).
     pub fn wasted(&self, day: UnixMs) -> rusqlite::Result<Vec<(LicenseId, u64)>> {
         daily_usage::wasted(&self.connection, day)
@@ -370,8 +381,9 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 /// Makes the tables of a new file; the version that is there in the end.
 fn migrate(connection: &mut Connection) -> rusqlite::Result<i64> {
-    // A former version neither writes nor misses it.
+    // A former version neither writes nor misses them.
     connection.execute_batch(conversation_rows::TABLE)?;
+    connection.execute_batch(webhook_rows::TABLE)?;
     let tx = connection.transaction()?;
     let found: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found < SCHEMA {

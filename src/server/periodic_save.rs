@@ -1,11 +1,12 @@
-//! Keeps over restarts what was learned of targets: in the store, from time to time and at the end.
+//! Keeps over restarts what was learned of targets and when webhooks came: in the store, from time to time and at the
+//! end.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora_core::{server::ShutdownWatch, services::background::BackgroundService};
 
-use crate::{budget::SpendTracker, ledger::EmbeddedLedger};
+use crate::{budget::SpendTracker, ledger::EmbeddedLedger, telemetry::Telemetry};
 
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -13,6 +14,7 @@ const EVERY: Duration = Duration::from_secs(10);
 pub struct Keeper {
     pub store: Arc<EmbeddedLedger>,
     pub spending: Arc<SpendTracker>,
+    pub telemetry: Arc<Telemetry>,
 }
 
 impl Keeper {
@@ -26,6 +28,12 @@ impl Keeper {
             && let Err(problem) = self.store.keep_unseen(&changed)
         {
             log::warn!("store: estimates learned from answers were not saved: {problem}");
+        }
+        let webhooks = self.telemetry.webhooks.changed();
+        if !webhooks.is_empty()
+            && let Err(problem) = self.store.keep_webhooks(&webhooks)
+        {
+            log::warn!("store: when webhooks came was not saved: {problem}");
         }
     }
 }

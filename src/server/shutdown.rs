@@ -245,7 +245,8 @@ impl Shutdown {
         let is_here = self.ledger.call().is_some();
         let is_still = self.ledger.retire();
         self.licenses.close();
-        Keeper { store: self.store.clone(), spending: self.spending.clone() }.keep();
+        let (store, spending) = (self.store.clone(), self.spending.clone());
+        Keeper { store, spending, telemetry: self.telemetry.clone() }.keep();
         self.store.close();
         if is_here && is_still && self.store.open_reservations() > 0 {
             self.store.charge_open();

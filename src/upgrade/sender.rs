@@ -138,6 +138,8 @@ impl UpgradeServer {
                 held
             }
         };
+        // Not worth a failure: the page shows an older one.
+        let _ = self.store.keep_webhooks(&self.telemetry.webhooks.changed());
         let (volatile, lock) = match self.store.give() {
             Ok(inherited) => (inherited.volatile, Ok(inherited.lock)),
             Err(problem) => (self.store.volatile(), Err(format!("the store: {problem}"))),

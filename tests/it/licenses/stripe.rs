@@ -102,6 +102,13 @@ async fn a_buyer_finds_the_key_and_the_app_takes_it_once_by_a_link() {
     let event = stripe.event("checkout.session.completed", &format!("checkout/sessions/{session}"));
     assert_eq!(send(&gateway, &event).await, 200);
     assert_eq!(send(&gateway, &event).await, 200, "doubled");
+    eventually("the webhook shows in /status", Duration::from_secs(5), || async {
+        let status = gateway.status().await;
+        let sources = status["sources"].as_array().unwrap();
+        let issued = sources.iter().find(|one| one["name"] == "issued").unwrap();
+        issued["webhook"]["taken"].is_string() && issued["last_event"].is_string()
+    })
+    .await;
     let (status, page) = claim(&gateway, &session).await;
     assert_eq!(status, 200, "{page}");
     let key = key_on(&page).expect("the key is on the page");

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -206,6 +207,39 @@ async fn a_short_secret_stops_the_start() {
             assert!(!gateway.exited(Duration::from_secs(10)).await.success());
         }
     }
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_last_webhook() {
+    let (_mock, _shop, mut gateway) = knowing().await;
+    let told = async |gateway: &Gateway, taken: usize| {
+        // It is answered before it is noted.
+        eventually("it is noted", Duration::from_secs(5), async || {
+            gateway.logs().matches("Webhook accepted. shop=lemonsqueezy").count() == taken
+        })
+        .await;
+        let status = gateway.status().await;
+        let sources = status["sources"].as_array().unwrap();
+        ["lemonsqueezy", "gumroad"]
+            .map(|name| sources.iter().find(|one| one["name"] == name).unwrap().clone())
+    };
+    assert_eq!(send(&gateway, DISABLED, Some("00")).await.status, 401);
+    send_signed(&gateway, DISABLED).await.ok();
+    let [before, _] = told(&gateway, 1).await;
+    assert!(before["webhook"]["taken"].is_string() && before["webhook"]["refused"].is_string());
+    gateway.signal(Signal::TERM);
+    assert!(gateway.exited(Duration::from_secs(10)).await.success());
+    gateway.restart().await;
+    let [after, never] = told(&gateway, 1).await;
+    assert_eq!(after["webhook"], before["webhook"]);
+    assert_eq!(after["last_event"], before["webhook"]["taken"]);
+    assert!(never["webhook"]["taken"].is_null(), "{never}");
+    // A process that hands over leaves them to its successor.
+    send_signed(&gateway, DISABLED).await.ok();
+    let [before, _] = told(&gateway, 2).await;
+    let _before = gateway.hand_over().await;
+    let [after, _] = told(&gateway, 2).await;
+    assert_eq!(after["webhook"], before["webhook"]);
 }
 
 /// An empty secret would be one that everybody knows.

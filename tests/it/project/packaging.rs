@@ -174,7 +174,6 @@ fn the_newest_symbol_of_glibc_that_a_program_asks_for_is_found_and_bounded() {
 
 /// As in a fresh container: the first answer needs nothing but the program.
 #[test]
-#[ignore = "the connector to providers panics where certificates can't be loaded"]
 fn the_demo_runs_where_there_are_no_root_certificates() {
     let ports = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
     let mut demo = Command::new(program())
