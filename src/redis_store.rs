@@ -23,6 +23,7 @@
 
 mod connection;
 pub mod durability_check;
+mod error_replies;
 mod failure;
 mod format;
 mod heartbeat;
@@ -36,6 +37,7 @@ pub mod url;
 pub mod wait_budget;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     pin::pin,
     sync::{
@@ -54,8 +56,9 @@ use tokio::{
 };
 
 use self::{
-    connection::RedisConnection, script::ScriptCall, subscriber::Subscriber,
-    thread_connection::ThreadConnection, url::RedisUrl, wait_budget::WaitBudget,
+    connection::RedisConnection, error_replies::ErrorReplies, script::ScriptCall,
+    subscriber::Subscriber, thread_connection::ThreadConnection, url::RedisUrl,
+    wait_budget::WaitBudget,
 };
 pub use self::{
     failure::{StoreFailure, StoreUnavailable},
@@ -100,6 +103,7 @@ pub struct RedisStore {
     losses: watch::Sender<u64>,
     /// Why the last operation failed.
     why: Mutex<String>,
+    error_replies: ErrorReplies,
     listeners: OnceLock<Vec<Subscriber>>,
     /// Boots of other gateways, and when they were last heard.
     peers: Mutex<HashMap<String, Instant>>,
@@ -136,6 +140,7 @@ impl RedisStore {
             generation: watch::Sender::new(1),
             losses: watch::Sender::new(0),
             why: Mutex::default(),
+            error_replies: ErrorReplies::default(),
             listeners: OnceLock::new(),
             peers: Mutex::default(),
             is_retired: AtomicBool::new(false),
@@ -237,7 +242,7 @@ impl RedisStore {
     /// The store does not answer; the command may have had its effect all the same.
     pub async fn run<T: FromRedisValue>(&self, command: Cmd) -> Result<T, StoreUnavailable> {
         let run = async |wire: &mut RedisConnection| command.query_async(wire).await;
-        Ok(self.within(&mut WaitBudget::of(SILENCE), run).await?)
+        Ok(self.within(&mut WaitBudget::of(SILENCE), &name(&command), run).await?)
     }
 
     /// # Errors
@@ -256,35 +261,37 @@ impl RedisStore {
         call: ScriptCall<'_>,
         patience: &mut WaitBudget,
     ) -> Result<T, StoreFailure> {
-        self.within(patience, async |wire| call.send(wire).await).await
+        self.within(patience, call.name(), async |wire| call.send(wire).await).await
     }
 
     /// # Errors
     /// As [`RedisStore::run`].
     pub async fn pipe(&self, pipe: redis::Pipeline) -> Result<(), StoreUnavailable> {
         let run = async |wire: &mut RedisConnection| pipe.exec_async(wire).await;
-        Ok(self.within(&mut WaitBudget::of(SILENCE), run).await?)
+        Ok(self.within(&mut WaitBudget::of(SILENCE), "a pipeline", run).await?)
     }
 
     async fn within<T>(
         &self,
         patience: &mut WaitBudget,
+        what: &str,
         operation: impl AsyncFnOnce(&mut RedisConnection) -> RedisResult<T>,
     ) -> Result<T, StoreFailure> {
         if !self.is_up() {
             return Err(StoreFailure::Away);
         }
-        self.try_within(patience, operation).await
+        self.try_within(patience, what, operation).await
     }
 
     /// [`RedisStore::within`], whether the store is up or not.
     async fn try_within<T>(
         &self,
         patience: &mut WaitBudget,
+        what: &str,
         operation: impl AsyncFnOnce(&mut RedisConnection) -> RedisResult<T>,
     ) -> Result<T, StoreFailure> {
         let heard = self.heard.load(Relaxed);
-        let mut asked = pin!(self.ask(operation));
+        let mut asked = pin!(self.ask(what, operation));
         if let Some(answer) = patience.part(SUSPICIOUS).wait(&mut asked).await {
             return answer;
         }
@@ -307,6 +314,7 @@ impl RedisStore {
     /// be asked.
     async fn ask<T>(
         &self,
+        what: &str,
         operation: impl AsyncFnOnce(&mut RedisConnection) -> RedisResult<T>,
     ) -> Result<T, StoreFailure> {
         let _room = self.room.acquire().await.map_err(|_| StoreFailure::Away)?;
@@ -329,6 +337,7 @@ impl RedisStore {
             return Err(StoreFailure::Away);
         }
         self.heard.fetch_add(1, Relaxed);
+        self.error_replies.note(what, &error);
         Err(StoreFailure::Refused)
     }
 
@@ -363,6 +372,14 @@ impl RedisStore {
 
     fn is_cluster(&self) -> bool {
         self.connection.load().as_ref().is_some_and(|wire| wire.is_cluster())
+    }
+}
+
+/// The command's own name.
+fn name(command: &Cmd) -> Cow<'_, str> {
+    match command.args_iter().next() {
+        Some(redis::Arg::Simple(word)) => String::from_utf8_lossy(word),
+        _ => Cow::Borrowed("a command"),
     }
 }
 

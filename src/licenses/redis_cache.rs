@@ -371,6 +371,7 @@ impl Scripts {
         Self {
             // Whether nobody changed it meanwhile, and so it was replaced.
             replace: Script::new(
+                "licence_replace",
                 "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
                  redis.call('SET', KEYS[1], ARGV[2])
                  if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
@@ -379,21 +380,25 @@ impl Scripts {
             ),
             // Whether it is this holder's, who may have got it before.
             lock: Script::new(
+                "licence_lock",
                 "local holder = redis.call('GET', KEYS[1])
                  if holder and holder ~= ARGV[1] then return 0 end
                  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
                  return 1",
             ),
             unlock: Script::new(
+                "licence_unlock",
                 "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
                  return redis.call('DEL', KEYS[1])",
             ),
             renew: Script::new(
+                "licence_renew",
                 "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
                  return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
             ),
             // Whether it changed anything.
             revoke: Script::new(
+                "licence_revoke",
                 "local known = redis.call('HGET', KEYS[1], ARGV[1])
                  if known then
                      local at, revoked = string.match(known, '^(%d+) (%d)$')
@@ -407,6 +412,7 @@ impl Scripts {
             ),
             // Whether it changed anything.
             tell_move: Script::new(
+                "licence_move",
                 "local known = redis.call('HGET', KEYS[1], ARGV[1])
                  local at = known and string.match(known, '^(%d+) ')
                  if at and tonumber(at) >= tonumber(ARGV[2]) then return 0 end
@@ -417,6 +423,7 @@ impl Scripts {
             // A place among the keys and 0, or how long to wait. Each key's bounds follow in ARGV:
             // their number, then calls and milliseconds of each.
             take: Script::new(
+                "shop_budget",
                 "local time = redis.call('TIME')
                  local now = time[1] * 1000 + math.floor(time[2] / 1000)
                  local at, shortest = 3, ARGV[2] * 2

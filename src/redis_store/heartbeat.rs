@@ -81,7 +81,7 @@ impl RedisStore {
         let heard = self.heard.load(Relaxed);
         let mut patience = WaitBudget::of(wait);
         let found = async |wire: &mut RedisConnection| Cmd::get(&sign).query_async(wire).await;
-        match self.try_within::<Option<u8>>(&mut patience, found).await {
+        match self.try_within::<Option<u8>>(&mut patience, "GET", found).await {
             Ok(None) => {
                 let _ = self.renew(&sign).await;
                 // What is known to be missing must not be found by another look before it is said.
@@ -95,7 +95,7 @@ impl RedisStore {
                 let mut patience = WaitBudget::of(SILENCE);
                 let beat = Cmd::publish(BEATS, self.message("beat"));
                 let told = async |wire: &mut RedisConnection| beat.query_async::<u64>(wire).await;
-                self.try_within(&mut patience, told).await?;
+                self.try_within(&mut patience, "PUBLISH", told).await?;
                 Ok(true)
             }
             Err(_) => {
@@ -116,7 +116,7 @@ impl RedisStore {
         }
         pipe.cmd("PUBLISH").arg(BEATS).arg(self.message("beat")).ignore();
         let told = async |wire: &mut RedisConnection| pipe.exec_async(wire).await;
-        Ok(self.try_within(&mut WaitBudget::of(SILENCE), told).await?)
+        Ok(self.try_within(&mut WaitBudget::of(SILENCE), "a heartbeat", told).await?)
     }
 
     async fn connect(&self) -> Result<(), UnsafeRedis> {

@@ -7,6 +7,8 @@ use super::connection::RedisConnection;
 /// A script by its hash. A store that does not know it (the first time, or after SCRIPT FLUSH) gets
 /// its text.
 pub struct Script {
+    /// For the log.
+    name: &'static str,
     text: String,
     hash: String,
 }
@@ -18,10 +20,10 @@ pub struct ScriptCall<'a> {
 }
 
 impl Script {
-    pub fn new(text: impl Into<String>) -> Self {
+    pub fn new(name: &'static str, text: impl Into<String>) -> Self {
         let text = text.into();
         let hash = redis::Script::new(&text).get_hash().to_owned();
-        Self { text, hash }
+        Self { name, text, hash }
     }
 
     /// Begins a call with its keys, which share a hash slot.
@@ -39,6 +41,11 @@ impl ScriptCall<'_> {
     pub fn arg(&mut self, arg: impl ToRedisArgs) -> &mut Self {
         self.command.arg(arg);
         self
+    }
+
+    /// Of the script.
+    pub(super) fn name(&self) -> &'static str {
+        self.script.name
     }
 
     pub(super) async fn send<T: FromRedisValue>(

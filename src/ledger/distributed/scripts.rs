@@ -66,18 +66,18 @@ impl Scripts {
         const RESERVE: &str = include_str!("reserve.lua");
         const SETTLE: &str = include_str!("settle.lua");
         // A function costs each call of its script some hundred instructions, used or not.
-        let asks = |own: &str| Script::new([ACCOUNT, own].concat());
-        let ends = |own: &str| Script::new([ACCOUNT, ENDING, own].concat());
-        let returns = |own: &str| Script::new([TALKS, ACCOUNT, ENDING, own].concat());
+        let asks = |name, own: &str| Script::new(name, [ACCOUNT, own].concat());
+        let ends = |name, own: &str| Script::new(name, [ACCOUNT, ENDING, own].concat());
+        let returns = |name, own: &str| Script::new(name, [TALKS, ACCOUNT, ENDING, own].concat());
         Self {
             naming,
-            reserve: asks(RESERVE),
-            reserve_counted: Script::new([TALKS, ACCOUNT, RESERVE].concat()),
-            cancel: returns(include_str!("cancel.lua")),
-            settle: ends(SETTLE),
-            settle_returned: returns(SETTLE),
-            sync: returns(include_str!("sync.lua")),
-            balance: asks(include_str!("balance.lua")),
+            reserve: asks("reserve", RESERVE),
+            reserve_counted: Script::new("reserve", [TALKS, ACCOUNT, RESERVE].concat()),
+            cancel: returns("cancel", include_str!("cancel.lua")),
+            settle: ends("settle", SETTLE),
+            settle_returned: returns("settle", SETTLE),
+            sync: returns("sync", include_str!("sync.lua")),
+            balance: asks("balance", include_str!("balance.lua")),
         }
     }
 

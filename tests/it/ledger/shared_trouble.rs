@@ -226,6 +226,15 @@ async fn a_store_that_takes_nothing_is_no_reason_to_guess() {
     let key = keys[0].text();
     fleet.redis.ask(&["SET", &key, "nonsense"]);
     gateway.app().chat().await.is(503, "store_unavailable");
+    // Allowances for outages hide it from apps; the log names the script and what Redis said.
+    let logs = gateway.logs();
+    let told =
+        logs.lines().filter(|line| line.contains("is up and answers `reserve` with an error"));
+    let told: Vec<&str> = told.collect();
+    assert!(
+        told.len() == 1 && told[0].contains("ERROR") && told[0].contains("WRONGTYPE"),
+        "{logs}"
+    );
     eventually("it is put right", Duration::from_secs(5), || async {
         gateway.app().chat().await.status == 200
     })
