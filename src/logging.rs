@@ -113,10 +113,18 @@ fn built(levels: &Levels) -> env_logger::Logger {
 fn write_line(out: &mut env_logger::fmt::Formatter, record: &Record<'_>) -> std::io::Result<()> {
     use std::io::Write;
     static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
-    if !IS_JOURNAL.get_or_init(|| std::env::var_os("JOURNAL_STREAM").is_some()) {
+    if !IS_JOURNAL.get_or_init(is_journal) {
         write!(out, "{} ", UnixMs::now().to_rfc3339())?;
     }
     writeln!(out, "[{:<5} {}] {}", record.level(), record.target(), record.args())
+}
+
+/// Whether standard error leads to the journal. What a service or a desktop starts inherits the variable, wherever its
+/// own output goes: device and inode tell (systemd.exec(5)).
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    let Ok(found) = rustix::fs::fstat(std::io::stderr()) else { return false };
+    stream == format!("{}:{}", found.st_dev, found.st_ino)
 }
 
 /// A connection that its provider had closed while it was idle: the next one is taken, and nothing failed.

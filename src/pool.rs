@@ -25,6 +25,7 @@ pub mod retry_budget;
 pub mod selection;
 pub mod slow_answers;
 mod unavailable;
+mod why_idle;
 pub mod witnesses;
 
 use std::{

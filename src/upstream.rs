@@ -146,7 +146,11 @@ async fn attempt_all(
     let mut translation = Translation::default();
     let mut now = Instant::now();
     loop {
-        let (target, mut lease) = match failover.next(&snapshot.providers, now) {
+        let next = failover.next(&snapshot.providers, now);
+        if !matches!(next, NextStep::End) {
+            log_attempt(&mut failover, ctx, snapshot);
+        }
+        let (target, mut lease) = match next {
             NextStep::Attempt(target, lease) => (target, lease),
             NextStep::End => break,
             NextStep::Wait(pause) => {
@@ -199,12 +203,7 @@ async fn attempt_all(
             Ok(()) => return ForwardResult::Whole,
             Err(AttemptError::AppLeft) => return ForwardResult::AppLeft,
             Err(AttemptError::Broken(detail, _)) => {
-                log::warn!(
-                    "A stream broke after its first event: {detail}. request={} target={} key={}",
-                    ctx.request_id,
-                    target.label,
-                    lease.key().id
-                );
+                log_broken(&detail, target, lease, ctx);
                 return ForwardResult::Broken;
             }
             Err(AttemptError::Relay(relayed)) => return ForwardResult::Relayed(relayed),
@@ -215,13 +214,41 @@ async fn attempt_all(
                 return ForwardResult::Rejected(Box::new(respond::too_busy(of)));
             }
             Err(AttemptError::Failed(failure)) => {
-                log_attempt(&failure, target, lease, ctx, snapshot);
-                failover.note(target, lease, failure);
+                note_failure(&mut failover, (target, lease), failure, ctx, snapshot);
             }
         }
     }
+    conclude(&mut failover, ctx, snapshot, now)
+}
+
+fn note_failure(
+    failover: &mut FailoverPlan<'_>,
+    (target, lease): (&Target, &KeyLease),
+    failure: Failure,
+    ctx: &RequestContext,
+    snapshot: &Snapshot,
+) {
+    let is_misconfigured = failure.cause == FailureCause::ModelMissing;
+    failover.note(target, lease, failure);
+    // Of every request, whatever becomes of this one.
+    if is_misconfigured {
+        log_attempt(failover, ctx, snapshot);
+    }
+}
+
+/// No target is left.
+fn conclude(
+    failover: &mut FailoverPlan<'_>,
+    ctx: &RequestContext,
+    snapshot: &Snapshot,
+    now: Instant,
+) -> ForwardResult {
     match failover.relayed() {
-        Some(relayed) => ForwardResult::Relayed(relayed),
+        Some(relayed) => {
+            // That is no failure of the request, and has no line.
+            log_attempt(failover, ctx, snapshot);
+            ForwardResult::Relayed(relayed)
+        }
         None => ForwardResult::Rejected(Box::new(failover.reject(&snapshot.providers, now))),
     }
 }
@@ -256,15 +283,19 @@ struct ForwardError {
     is_gone: bool,
 }
 
-/// The operator's line about a failed attempt.
-fn log_attempt(
-    failure: &Failure,
-    target: &Target,
-    lease: &KeyLease,
-    ctx: &RequestContext,
-    snapshot: &Snapshot,
-) {
-    let (label, key) = (&target.label, &lease.key().id);
+/// The operator's line about an answer that ended too soon.
+fn log_broken(detail: &str, target: &Target, lease: &KeyLease, ctx: &RequestContext) {
+    let (request, label, key) = (&ctx.request_id, &target.label, &lease.key().id);
+    log::warn!(
+        "A stream broke after its first event: {detail}. request={request} target={label} key={key}"
+    );
+}
+
+/// The operator's line about the last attempt, if it failed and has none yet.
+fn log_attempt(failover: &mut FailoverPlan<'_>, ctx: &RequestContext, snapshot: &Snapshot) {
+    let Some((target, failure)) = failover.take_untold() else { return };
+    let label = &target.label;
+    let key = ctx.attempts.last().map_or("-", |last| &*last.key);
     let kind = format!("{label} ({})", failure.cause.name());
     snapshot.telemetry.failed_attempts.note(&kind, || {
         let what = match failure.cause {

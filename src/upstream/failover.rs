@@ -74,6 +74,8 @@ pub struct FailoverPlan<'a> {
     /// An attempt failed without a fault of the provider or the request: retried once, not twice.
     blameless: bool,
     last: Option<Failure>,
+    /// The target of a last failure that has no line in the log yet.
+    untold: Option<usize>,
     /// Targets that were not asked because their dialect has no words for the request; why.
     passed_over: usize,
     unfit: Option<Rejection>,
@@ -107,6 +109,7 @@ impl<'a> FailoverPlan<'a> {
             again: RetryKind::Nobody,
             blameless: false,
             last: None,
+            untold: None,
             passed_over: 0,
             unfit: None,
             limited: false,
@@ -256,7 +259,7 @@ impl<'a> FailoverPlan<'a> {
     }
 
     pub fn note(&mut self, target: &Target, lease: &KeyLease, failure: Failure) {
-        let key = lease.key();
+        let (key, at) = (lease.key(), self.at);
         if failure.next != FailoverScope::Again {
             self.tried.key(self.at, key);
         } else if std::mem::replace(&mut self.blameless, true) {
@@ -294,6 +297,14 @@ impl<'a> FailoverPlan<'a> {
         // It would cost as much patience again; another one may not.
         self.leaves |= failure.cause == FailureCause::Timeout;
         self.last = Some(failure);
+        self.untold = Some(at);
+    }
+
+    /// The last failure and its target, once. The log line of a request that fails has its last one, so only those
+    /// that something follows get a line of their own.
+    pub fn take_untold(&mut self) -> Option<(&Arc<Target>, &Failure)> {
+        let target = &self.targets[self.untold.take()?];
+        self.last.as_ref().map(|failure| (target, failure))
     }
 
     /// The target just chosen can't be asked this; that was no attempt.
@@ -361,12 +372,20 @@ impl<'a> FailoverPlan<'a> {
         let ready_by_now = || self.cooling.then_some(1);
         let soonest = self.earliest_retry(providers, now).or_else(ready_by_now);
         match (&self.last, soonest) {
-            (_, Some(ms)) if self.is_waiting() => exhausted(ms),
+            (last, Some(ms)) if self.is_waiting() => {
+                let reject = exhausted(ms);
+                let Some(last) = last else { return reject };
+                let why = format!("{}; the last one: {}", reject.internal, last.detail);
+                reject.internal(why)
+            }
             (Some(failure), _) if failure.cause == FailureCause::Timeout => {
                 timed_out().internal(failure.detail.clone())
             }
             (last, _) => {
-                let why = last.as_ref().map_or("no key can be asked", |failure| &failure.detail);
+                let why = last.as_ref().map_or_else(
+                    || self.why_idle(providers, now),
+                    |failure| failure.detail.clone(),
+                );
                 Rejection::new(
                     Code::UpstreamError,
                     "The AI service could not answer. Please try again in a moment.",
@@ -374,6 +393,14 @@ impl<'a> FailoverPlan<'a> {
                 .internal(why)
             }
         }
+    }
+
+    /// Why no key of any target could be asked.
+    fn why_idle(&self, providers: &[ProviderPool], now: Instant) -> String {
+        let mut asked: Vec<usize> = self.targets.iter().map(|target| target.provider).collect();
+        asked.dedup();
+        let why: Vec<String> = asked.iter().map(|at| providers[*at].why_idle(now)).collect();
+        format!("no key can be asked ({})", why.join("; "))
     }
 
     /// Whether a cooling key is what the request was refused for: nothing was tried, or what was

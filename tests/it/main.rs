@@ -135,6 +135,7 @@ mod project {
     pub mod documents;
     pub mod packaging;
     pub mod promises;
+    pub mod small_texts;
 }
 mod prompts {
     pub mod asked;
