@@ -15,14 +15,18 @@ pub fn not_served(method: &Method, path: &[u8]) -> Rejection {
     let path: String = path.iter().take(SHOWN).map(|byte| printable(*byte)).collect();
     let shown = shown(&path);
     let method: String = method.as_str().bytes().take(16).map(printable).collect();
-    let meant = match meant(&path) {
+    let near = of_a_model(&path).or_else(|| meant(&path).map(str::to_owned));
+    let meant = match near {
         Some(at) if at.starts_with("/v1/") => format!("Did you mean {at}? {BASE_URL}"),
         Some(at) => format!("Did you mean {at}?"),
         None => {
             let known =
                 TABLE.iter().filter(|(_, _, entry)| matches!(entry, RouteEntry::Provider(_)));
             let known: Vec<&str> = known.map(|(_, at, _)| *at).collect();
-            format!("Served are {}, and GET /v1/models.", known.join(", "))
+            format!(
+                "Served are {}, Gemini's /v1beta/models/MODEL:generateContent, and GET /v1/models.",
+                known.join(", ")
+            )
         }
     };
     Rejection::new(Code::NotFound, format!("{method} {shown} is not served here. {meant}"))
@@ -45,6 +49,22 @@ fn printable(byte: u8) -> char {
         char::from(byte)
     } else {
         '?'
+    }
+}
+
+/// The address of one model, or of what Gemini's API does with it, below another base.
+fn of_a_model(path: &str) -> Option<String> {
+    let mut words = path.split('/').filter(|word| !word.is_empty()).rev();
+    let (name, models) = (words.next()?, words.next()?);
+    if !models.eq_ignore_ascii_case("models") {
+        return None;
+    }
+    match name.rsplit_once(':') {
+        Some((_, "generateContent" | "streamGenerateContent")) => {
+            Some(format!("/v1beta/models/{name}"))
+        }
+        Some((_, "embedContent" | "batchEmbedContents")) => Some("/v1/embeddings".to_owned()),
+        _ => Some(format!("/v1/models/{name}")).filter(|at| at != path),
     }
 }
 
@@ -115,6 +135,14 @@ mod tests {
                 "{path}: {}",
                 said(path)
             );
+        }
+        for (path, meant) in [
+            ("/models/fast", "/v1/models/fast"),
+            ("/openai/v1/models/a:b", "/v1/models/a:b"),
+            ("/models/fast:generateContent", "/v1beta/models/fast:generateContent"),
+            ("/v1beta/models/fast:embedContent", "/v1/embeddings"),
+        ] {
+            assert!(said(path).contains(&format!("Did you mean {meant}?")), "{}", said(path));
         }
         for path in ["/v1/audio/transcriptions", "/v1/files", "/", "", "/favicon.ico", "*"] {
             assert!(said(path).contains("Served are /v1/chat/completions,"), "{path}");

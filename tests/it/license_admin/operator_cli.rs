@@ -9,8 +9,8 @@ use crate::{
     ledger::shared_ledger::start,
     license_admin::operator::show,
     support::{
-        Config, Gateway, LICENSE, Mock, Redis, Reply, gateway::free_port, run_with_input,
-        yaml::write_private,
+        Config, Gateway, LICENSE, Mock, Redis, Reply, eventually, gateway::free_port, run,
+        run_with_input, yaml::write_private,
     },
 };
 
@@ -57,6 +57,14 @@ async fn a_running_gateway_is_asked() {
     assert!(granted.contains("1 of 103 used, 102 left until"), "{granted}");
     assert_eq!(gateway.me(LICENSE).await["limits"]["messages"]["limit"], 103);
     let id = shown(dir)["license"].as_str().unwrap().to_owned();
+    // Its first digits name it, once what it used is in the database; a program gets all of them.
+    eventually("its first digits name it", Duration::from_secs(5), || async {
+        licenses(dir, &["show", "--license", &id[..8]], "").status.success()
+    })
+    .await;
+    let usage = run(&["usage", "-c", "gatekeeper.yaml", "--by", "licence", "--csv"], dir);
+    let usage = String::from_utf8_lossy(&usage.stdout).into_owned();
+    assert!(usage.contains(&format!("\n{id},")), "{usage}");
     let reset = says(&licenses(dir, &["reset", "--license", &id], ""), 0);
     assert!(reset.contains("0 of 103 used"), "{reset}");
     says(&licenses(dir, &["revoke"], LICENSE), 0);

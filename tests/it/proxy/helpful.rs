@@ -171,3 +171,32 @@ async fn what_an_answer_was_made_without_is_named() {
         assert!(said(&answer).contains("send the"), "{}", said(&answer));
     }
 }
+
+#[tokio::test]
+async fn an_app_that_waits_for_less_is_not_told_to_retry() {
+    let mock = Mock::start(Reply::chat()).await;
+    let config = Config::new(&mock).plan("free", "rate: 1/minute, models: [fast]");
+    let gateway = Gateway::start(config).await;
+    let ask = async |most: Option<&str>| {
+        let body = json!({ "model": MODEL, "messages": [{ "role": "user", "content": "Hi" }] });
+        let mut request = gateway.app().post("/v1/chat/completions", body.to_string());
+        if let Some(most) = most {
+            request = request.header("x-max-wait", most);
+        }
+        Answer::of(request).await
+    };
+    // Near the end of a minute the first two would be of two.
+    while ask(None).await.status == 200 {}
+    for (most, told) in
+        [(None, None), (Some("0"), Some("false")), (Some("61"), None), (Some("soon"), None)]
+    {
+        let answer = ask(most).await;
+        if answer.status == 200 {
+            continue; // another minute began
+        }
+        answer.is(429, "rate_limited");
+        let pause: u32 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=60).contains(&pause), "{pause}");
+        assert_eq!(answer.header("x-should-retry"), told, "{most:?}");
+    }
+}
