@@ -112,15 +112,21 @@ function chain({ chain: names = [], steps }) {
     });
 }
 
+/** `1000/month` of something, in words. */
+function per(limit, what) {
+    const [most, unit] = limit.split('/');
+    return `${count(Number(most))} ${what} ${unit === 'hour' ? 'an' : 'a'} ${unit}`;
+}
+
 const limits = ({ messages, tokens, rate, concurrency, max_output_tokens: output, max_input_tokens: input }) =>
     [
-        messages ? `${messages} messages` : 'messages unlimited',
-        tokens ? `${tokens} tokens` : 'tokens unlimited',
-        rate && `rate ${rate}`,
+        messages ? per(messages, 'messages') : 'messages unlimited',
+        tokens ? per(tokens, 'tokens') : 'tokens unlimited',
+        rate && per(rate, 'requests'),
         concurrency && `${count(concurrency)} at one time`,
         output && `answers up to ${count(output)} tokens`,
         input && `requests up to ${count(input)} tokens`,
-    ].filter(Boolean).join(' · ').replaceAll('/', ' a ');
+    ].filter(Boolean).join(' · ');
 
 /** What a plan may ask: models and prompts, or prompts alone. */
 const opens = ({ models, prompts = [], prompts_only: only }) =>

@@ -119,6 +119,7 @@ export async function runGateway(config, env = {}) {
     await write(config);
     const logFile = path.join(dir, 'log');
     let end;
+    let drain;
 
     const start = async () => {
         const log = createWriteStream(logFile, { flags: 'a' });
@@ -128,6 +129,7 @@ export async function runGateway(config, env = {}) {
             stdio: ['ignore', log, log],
         });
         const exited = new Promise((resolve) => child.once('exit', resolve).once('error', resolve));
+        drain = () => child.kill('SIGTERM');
         end = async () => {
             child.kill('SIGTERM');
             const late = setTimeout(() => child.kill('SIGKILL'), 5000);
@@ -152,6 +154,8 @@ export async function runGateway(config, env = {}) {
         /** Saves another configuration. */
         write,
         start,
+        /** Asks the process to end with its last answer. */
+        drain: () => drain(),
         /** Ends the process alone. */
         end: () => end(),
         async stop() {

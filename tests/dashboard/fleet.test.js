@@ -10,6 +10,7 @@ import path from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { freePort } from '../clients/gateway.js';
+import { isSound } from './axe.js';
 import { isFine, open, says, startBrowser, until } from './browser.js';
 import { startGateway } from './gateway.js';
 
@@ -68,5 +69,6 @@ test('without Redis it serves, and says so', async (t) => {
     await says(page, '#lead', 'Serving without Redis.');
     assert.equal(await page.locator('#hero').getAttribute('data-tone'), 'waiting');
     await says(page, '#notes li', /^Redis does not answer\./);
+    await isSound(page, 'Redis down');
     isFine(page);
 });

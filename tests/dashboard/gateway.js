@@ -8,7 +8,7 @@ export const BUYER = 'BUYER-OF-THE-DASHBOARD-0002';
 /** Markup that may be the name of a model. */
 export const MARKUP = '<img/src=x/onerror=document.title=1>';
 
-const SECRETS = { FIRST: 'sk-first', SECOND: 'sk-second', THIRD: 'sk-third', OTHER: 'sk-other' };
+export const SECRETS = { FIRST: 'sk-first', SECOND: 'sk-second', THIRD: 'sk-third', OTHER: 'sk-other' };
 
 export function configuration(provider, change = {}) {
     return {

@@ -101,6 +101,21 @@ test('a row opens into its attempts, and the feed is held meanwhile', async (t) 
     await page.keyboard.press('Enter');
     await until(async () => (await rows(page).count()) === shown + 1, 'the feed to go on');
 
+    // Without a mouse: arrows go from row to row, Escape closes one; and the id that an app shows finds its request.
+    const focused = () => page.evaluate(() => [...document.querySelectorAll('#feed .request')].indexOf(document.activeElement));
+    for (const [key, row] of [['Home', 0], ['ArrowUp', 0], ['ArrowDown', 1], ['End', shown], ['ArrowDown', shown], ['Home', 0]]) {
+        await page.keyboard.press(key);
+        assert.equal(await focused(), row, key);
+    }
+    await page.keyboard.press('Enter');
+    const id = /req_[0-9a-f]{16}/.exec(await text(page, '#feed .row .detail'))[0];
+    await page.keyboard.press('Escape');
+    assert.equal(await page.locator('#feed .detail:visible').count(), 0);
+    assert.equal(await focused(), 0);
+    await page.locator('#find').fill(id);
+    await until(async () => (await rows(page).count()) === 1 || (await rows(page).count()), 'the one with this id');
+    await page.locator('#find').fill('');
+
     await page.locator('#outcomes button[value="rescued"]').click();
     await until(async () => (await rows(page).count()) === 1 || (await rows(page).count()), 'the rescued one alone');
     isFine(page);

@@ -1,15 +1,13 @@
 // What can be measured of how it looks: accessibility, contrast, motion, size, speed.
 import assert from 'node:assert/strict';
-import { readFile, readdir, stat } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { readdir, stat } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
+import { isSound, overflow, violations } from './axe.js';
 import { PHONE, isFine, open, says, startBrowser, until } from './browser.js';
 import { faint } from './contrast.js';
-import { BUYER, configuration, startGateway } from './gateway.js';
-
-const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+import { BUYER, SECRETS, configuration, startGateway } from './gateway.js';
 
 let browser;
 let gateway;
@@ -57,13 +55,10 @@ for (const [look, options] of Object.entries(LOOKS)) {
     test(`accessible and readable: ${look}`, async (t) => {
         const page = await open(t, browser, gateway.admin, { ...options, plain: false, reducedMotion: 'reduce' });
         await page.locator('#feed .row').first().waitFor();
-        await page.evaluate(axe);
         for (const [view, prepare] of Object.entries(VIEWS)) {
             await page.locator(`nav a[href="#${view}"]`).click();
             await prepare(page);
-            const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
-            const bad = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
-            assert.deepEqual(bad.map(({ id, nodes }) => [view, id, nodes[0].html, nodes[0].failureSummary]), []);
+            assert.deepEqual(await violations(page), [], view);
             assert.deepEqual(await faint(page), [], `${view}: text that is hard to read`);
             const [wide, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
             assert.ok(wide <= window, `${view}: ${wide} px in ${window}`);
@@ -71,15 +66,6 @@ for (const [look, options] of Object.entries(LOOKS)) {
         isFine(page);
     });
 }
-
-/** Serious violations of a page as it stands. */
-async function violations(page) {
-    await page.evaluate(axe);
-    const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
-    return found.violations.filter(({ impact }) => ['serious', 'critical'].includes(impact)).map(({ id, nodes }) => [id, nodes[0].html]);
-}
-
-const overflow = (page) => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
 
 test('nothing overflows at 320 px', async (t) => {
     const page = await open(t, browser, gateway.admin, { viewport: { width: 320, height: 640 } });
@@ -93,31 +79,47 @@ test('nothing overflows at 320 px', async (t) => {
             await page.locator(`#top-kinds [value=${kind}]`).click();
             await page.locator('#top li').first().waitFor();
             assert.ok((await overflow(page)) <= 0, `${kind}: ${await overflow(page)} px too wide`);
+            // Not a letter a line.
+            const { height } = await page.locator('#top li').first().boundingBox();
+            assert.ok(height < 130, `${kind}: a row of ${height} px`);
         }
     }
     isFine(page);
 });
 
-test('every state is accessible and fits a phone: nothing yet, logged out, connection lost', async (t) => {
-    const fresh = await startGateway({ admin: { token: 'env:ADMIN_TOKEN' } }, { ADMIN_TOKEN: 'a-token-of-the-looks-0123456789' });
+test('every state is accessible and fits a phone: logged out, nothing yet, all providers out, draining, connection lost', async (t) => {
+    const token = 'a-token-of-the-looks-0123456789';
+    const fresh = await startGateway({ admin: { token: 'env:ADMIN_TOKEN' } }, { ADMIN_TOKEN: token });
     t.after(() => fresh.stop());
     const page = await open(t, browser, fresh.admin, { viewport: { width: 320, height: 640 }, mayFail: true });
-    const look = async (state) => {
-        assert.deepEqual(await violations(page), [], state);
-        assert.ok((await overflow(page)) <= 0, `${state}: ${await overflow(page)} px too wide`);
-    };
     await page.locator('#token').waitFor();
     assert.equal(await page.title(), 'Log in · Gatekeeper');
-    await look('logged out');
-    await page.locator('#token').fill('a-token-of-the-looks-0123456789');
+    await isSound(page, 'logged out');
+    await page.locator('#token').fill(token);
     await page.keyboard.press('Enter');
     await page.locator('#first').waitFor();
-    await look('nothing yet');
-    await fresh.ask();
-    await page.locator('#feed .row').waitFor();
+    await isSound(page, 'nothing yet');
+
+    const { moods } = fresh.provider;
+    for (const secret of Object.values(SECRETS)) moods[secret] = 'hang';
+    const hanging = fresh.ask({ stream: true });
+    await until(async () => Boolean(fresh.provider.release), 'an answer to hang');
+    fresh.provider.retryAfter = 60;
+    for (const secret of Object.values(SECRETS)) moods[secret] = 429;
+    await until(async () => (await fresh.ask()) === 503, 'all keys to rest');
+    await says(page, '#lead', /^Nobody can be served/);
+    await page.locator('#feed .row').first().waitFor();
+    await isSound(page, 'all providers out');
+
+    fresh.drain();
+    await says(page, '#lead', 'Shutting down: new requests are turned away.');
+    await says(page, '#tail', '1 answer still on the way.');
+    await isSound(page, 'draining');
+    fresh.provider.release();
+    assert.equal(await hanging, 200);
     await fresh.end();
     await says(page, '#lead', /^No connection to the gateway since/);
-    await look('connection lost');
+    await isSound(page, 'connection lost');
     isFine(page);
 });
 

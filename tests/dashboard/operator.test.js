@@ -193,6 +193,7 @@ test('a file that was refused: every problem with its line, and the chain that i
     assert.deepEqual(await page.locator('#chain .name').allTextContents(), ['license', 'rate_limit', 'route', 'quota', 'meter']);
     assert.ok((await page.locator('#chain .summary').first().textContent()).length > 5);
     assert.ok(!(await page.locator('#refused').isVisible()));
+    assert.match(await text(page, '#live-plans li:nth-child(2)'), /3 messages a month · 100,000 tokens a month/);
 
     const sound = configuration(gateway.provider);
     await gateway.write({ ...sound, [MARKUP]: 1, plans: { ...sound.plans, pro: { models: ['slow'] } } });
