@@ -26,6 +26,7 @@ impl ErrorReplies {
     pub fn note(&self, what: &str, error: &RedisError) {
         if let Some(more) = self.take(Instant::now()) {
             let error: String = error.to_string().chars().take(LONGEST).collect();
+            let error = error.trim_end_matches('.');
             let more = match more {
                 0 => String::new(),
                 more => format!(" {more} more failed since the last such line."),
