@@ -116,12 +116,11 @@ fn fill(path: &Path, licenses: u32) -> Result<()> {
          WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {licenses} - 1)
          SELECT n, printf('%08x%056x', n * 4294 * 1000000 / {licenses}, n) AS license FROM n;
          BEGIN;
-         INSERT INTO usage
-         SELECT license, 'month', strftime('%Y-%m-01T00:00:00Z', 'now'), 40, 9000 FROM made
-         ON CONFLICT DO NOTHING;
-         INSERT INTO usage
+         INSERT OR IGNORE INTO usage
+         SELECT license, 'month', strftime('%Y-%m-01T00:00:00Z', 'now'), 40, 9000 FROM made;
+         INSERT OR IGNORE INTO usage
          SELECT license, 'day', strftime('%Y-%m-%dT00:00:00Z', 'now'), 4, 900 FROM made
-         WHERE n % 10 = 0 ON CONFLICT DO NOTHING;
+         WHERE n % 10 = 0;
          INSERT INTO daily (day, license, plan, model, provider, requests, messages, input, output,
                             cached, cost)
          SELECT date('now', '-' || (n % 10) || ' days'), license, 'bench', 'fast', 'stand-in',
