@@ -29,6 +29,7 @@ impl LicenseAdmin {
         let mut shown = Map::new();
         let mut put = |name: &str, value: Value| drop(shown.insert(name.into(), value));
         put("license", json!(known.id.to_hex()));
+        put("public_id", json!(known.public_id));
         put("plan", json!(known.plan.as_ref().map(|plan| &*plan.name)));
         put("source", json!(known.source));
         put("status", json!(status(known)));

@@ -20,6 +20,8 @@ const TRIES: usize = 3;
 pub struct LicenseReport {
     /// What its use is counted under.
     pub id: LicenseId,
+    /// What its buyer may call it by.
+    pub public_id: String,
     /// The key it has now.
     pub key: LicenseId,
     /// The move of the named key, if an operator moved it.
@@ -153,6 +155,7 @@ impl ConfiguredLicenses {
         let record = kept.as_ref().map_or(&none, |kept| &kept.record);
         Some(LicenseReport {
             id: self.validator.account(&id),
+            public_id: self.validator.hasher.public_id(&self.validator.account(&id)),
             key: id,
             moved: record.moved.clone(),
             source: signed::NAME,
@@ -232,6 +235,7 @@ impl ConfiguredLicenses {
         let moment = |at: UnixMs| (at.0 > 0).then_some(at);
         Some(LicenseReport {
             id: self.validator.account(&id),
+            public_id: self.validator.hasher.public_id(&self.validator.account(&id)),
             key: id,
             moved: None,
             source,

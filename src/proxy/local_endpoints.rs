@@ -152,6 +152,7 @@ async fn me(license: &License, snapshot: &Snapshot) -> Result<Value, Rejection> 
         })
     };
     Ok(json!({
+        "id": snapshot.licenses.validator.hasher.public_id(&license.id),
         "plan": &*plan.name,
         "status": "valid",
         "until": license.until.map(|at| at.to_rfc3339().to_string()),

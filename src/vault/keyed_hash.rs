@@ -55,6 +55,12 @@ impl KeyedHash {
         self.short(&format!("device\n{}\n{instance}", license.to_hex()))
     }
 
+    /// The public name of a licence, 128 bits in hex: what a buyer may send to support. Neither the key nor
+    /// the licence's id follows from it.
+    pub fn public_id(&self, license: &LicenseId) -> String {
+        self.short(&format!("public\n{}", license.to_hex()))
+    }
+
     /// A message of a licence by the id that its app gave it, 128 bits in hex.
     pub fn message(&self, license: &LicenseId, id: &str) -> String {
         self.short(&format!("message\n{}\n{id}", license.to_hex()))

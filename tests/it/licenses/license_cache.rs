@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
+    license_admin::operator::show,
     licenses::known,
     licenses::verdicts::{both, start},
     support::{
@@ -224,7 +225,7 @@ async fn a_key_that_was_wrong_is_right_once_it_is_sold() {
 
 #[tokio::test]
 async fn me_tells_what_the_shop_knows() {
-    let (_mock, shop, gateway) = both().await;
+    let (_mock, shop, mut gateway) = both().await;
     shop.sells(BOUGHT, Says::license()).sells(GUMROAD, Says::membership());
     shop.activate(BOUGHT, "OLD-LAPTOP");
     let me = gateway.me(BOUGHT).await;
@@ -237,10 +238,17 @@ async fn me_tells_what_the_shop_knows() {
     // Nothing else of what the shop said.
     let mut members: Vec<&String> = me.as_object().unwrap().keys().collect();
     members.sort_unstable();
-    assert_eq!(members, ["devices", "limits", "models", "plan", "status", "until"]);
+    assert_eq!(members, ["devices", "id", "limits", "models", "plan", "status", "until"]);
+    let id = me["id"].as_str().unwrap().to_owned();
+    let shown = show(&gateway, BOUGHT).await;
+    assert_eq!(shown["public_id"], *id);
+    assert!(id.len() == 32 && !shown["license"].as_str().unwrap().contains(&id), "{shown}");
     let me = gateway.me(GUMROAD).await;
+    assert_ne!(me["id"], *id);
     assert_eq!((&me["plan"], &me["until"]), (&json!("pro"), &Value::Null));
     assert_eq!(shop.calls_for(BOUGHT).len() + shop.calls_for(GUMROAD).len(), 2);
+    gateway.restart().await;
+    assert_eq!(gateway.me(BOUGHT).await["id"], *id);
 }
 
 #[tokio::test]
