@@ -147,16 +147,16 @@ impl Reloader {
                          restart; the other changes are live."
                     );
                 }
-                metrics.loaded();
                 self.history.live(&outcome);
                 match outcome.changes.is_empty() {
                     true => log::info!("{file}: read again; nothing changed."),
                     false => log::info!("{file}: the changed configuration is live."),
                 }
+                // Last: what waits for the count finds all the rest.
+                metrics.loaded();
                 outcome
             }
             Err(refused) => {
-                metrics.reload_failed();
                 log::error!(
                     "{file}: the changed configuration is not live, the last good one stays.\n\
                      {}",
@@ -164,6 +164,7 @@ impl Reloader {
                 );
                 let problems = refused.lines();
                 self.history.refused(problems.iter().map(|problem| mask(problem)).collect());
+                metrics.reload_failed();
                 ReloadOutcome { problems, ..ReloadOutcome::default() }
             }
         }
