@@ -184,7 +184,13 @@ test('small, soon there, and from this gateway alone', async (t) => {
 
     const page = await open(t, browser, gateway.admin, { plain: false });
     await page.locator('#feed .row').first().waitFor();
-    const paint = await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0].startTime);
+    // Rows may stand there before the browser has written down its first paint.
+    const paint = await page.evaluate(() => new Promise((painted) => {
+        new PerformanceObserver((list) => {
+            const [first] = list.getEntriesByName('first-contentful-paint');
+            if (first) painted(first.startTime);
+        }).observe({ type: 'paint', buffered: true });
+    }));
     t.diagnostic(`first paint after ${Math.round(paint)} ms`);
     assert.ok(paint < 3000, `${paint} ms`);
     const answer = await page.request.get(gateway.admin, { headers: { accept: 'text/html' } });
