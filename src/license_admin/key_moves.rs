@@ -21,6 +21,8 @@ use crate::{
 /// How long requests of a new key that were begun before the move are waited for.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
+/// How long another gateway may take a new key for a licence of its own before it hears of the move.
+const NEWS: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Where a licence moves, and at which source that is.
 struct Destination {
@@ -37,22 +39,31 @@ impl LicenseAdmin {
     ) -> Result<ApiResponse, ApiError> {
         let order = MoveOrder::read(body)?;
         let mut moves = Vec::with_capacity(order.pairs.len());
+        let mut moved = Vec::new();
         for pair in &order.pairs {
-            moves.push(match self.move_one(book, &order, pair).await? {
+            moves.push(match self.move_one(book, &order, pair, &mut moved).await? {
                 Ok(done) => done,
                 Err(why) => json!({ "result": "refused", "why": why }),
             });
+        }
+        if self.shared.is_some() && !moved.is_empty() {
+            tokio::time::sleep(NEWS).await;
+            for (account, new) in &moved {
+                self.carry(account, new).await?;
+            }
         }
         let body = json!({ "moves": moves, "dry_run": order.dry_run });
         Ok(ApiResponse { status: StatusCode::OK, body })
     }
 
-    /// What became of one pair, or why it can't be moved.
+    /// What became of one pair, or why it can't be moved. `moved` gets the new key if it is a licence of its
+    /// own so far, and what it continues.
     async fn move_one(
         &self,
         book: &ConfiguredLicenses,
         order: &MoveOrder,
         pair: &MovePair,
+        moved: &mut Vec<(LicenseId, LicenseReport)>,
     ) -> Result<Result<Value, String>, ApiError> {
         let (now, validator) = (UnixMs::now(), &book.validator);
         let old = book.id(&pair.old, now);
@@ -82,12 +93,12 @@ impl LicenseAdmin {
         if !validator.move_key(old, place.target, wanted).await {
             return Err(not_written());
         }
-        let carried = match &before {
-            Some(before) if before.id == place.target.id && before.id != account => {
-                self.carry(&account, before).await?
-            }
-            _ => Carried::Nothing,
+        let own = before.filter(|new| new.id == place.target.id && new.id != account);
+        let carried = match &own {
+            Some(new) => self.carry(&account, new).await?,
+            None => Carried::Nothing,
         };
+        moved.extend(own.map(|new| (account, new)));
         done["carried"] = match carried {
             Carried::Nothing => Value::Null,
             Carried::Used([messages, tokens]) => json!({ "messages": messages, "tokens": tokens }),
