@@ -490,10 +490,6 @@ impl Account {
             || self.rates[Period::Minute as usize].iter().any(|rate| rate.start >= minute)
     }
 
-    pub fn has_rates(&self) -> bool {
-        self.rates.iter().flatten().any(|rate| rate.count > 0)
-    }
-
     pub fn counter(&self, period: Period, windows: &Windows) -> Counter {
         let start = windows.of(period).start;
         let kept = self.counters[period as usize].iter().find(|counter| counter.start == start);

@@ -274,21 +274,14 @@ impl Accounts {
         let since = Windows::at(UnixMs(now.0.saturating_sub(86_400_000))).starts();
         let minute = Windows::at(now).of(Period::Minute).start;
         for shard in &self.shards {
-            let Shard { accounts, paced, sweeps, .. } = &mut *shard.lock();
+            let Shard { accounts, sweeps, .. } = &mut *shard.lock();
             *sweeps += 1;
-            accounts.retain(|license, account| {
+            accounts.retain(|_, account| {
                 let is_idle = account.is_idle(now, &since);
-                if self.residency == Residency::Complete {
-                    return !is_idle;
+                match self.residency {
+                    Residency::Complete => !is_idle,
+                    Residency::OnDemand => account.is_held(minute) || account.take_touch(),
                 }
-                if account.is_held(minute) {
-                    return true;
-                }
-                let was_used = account.take_touch();
-                if was_used && account.has_rates() {
-                    paced.insert(*license);
-                }
-                was_used
             });
         }
     }

@@ -1,5 +1,6 @@
 //! The ledger of one machine.
 
+mod account_reader;
 mod active_licenses;
 pub mod clock;
 pub mod clock_rollback;
@@ -35,10 +36,10 @@ use parking_lot::Mutex;
 use super::{
     accounts::{Accounts, Residency},
     embedded::{
+        account_reader::AccountReader,
         active_licenses::ActiveLicenses,
         clock::ClockGuard,
         pepper_check::{PepperCheck, PepperMismatch},
-        restore::AccountReader,
         sqlite_writer::{SqliteWriter, TICK},
         store_lock::{StoreLock, beside},
     },
@@ -54,7 +55,8 @@ pub struct EmbeddedLedger {
     pub(super) accounts: Arc<Accounts>,
     pub(super) journal: Arc<Journal>,
     pub(super) db: Arc<Mutex<Database>>,
-    pub(super) reader: AccountReader,
+    /// `None` where all accounts are in memory.
+    pub(super) reader: Option<Arc<AccountReader>>,
     pub(super) filled: Arc<AtomicBool>,
     pub(super) set_back: ClockGuard,
     /// Wakes the thread that fills SQLite.
@@ -118,7 +120,10 @@ impl EmbeddedLedger {
         let sqlite = |source| StoreOpenError::Sqlite { path: path.to_owned(), source };
         let counting = Progress::of("Reading what licences used", "");
         restore::restore(&db, &accounts, &volatile, now).map_err(sqlite)?;
-        let reader = restore::reader(path, residency).map_err(sqlite)?;
+        let reader = match residency {
+            Residency::Complete => None,
+            Residency::OnDemand => Some(Arc::new(AccountReader::open(path).map_err(sqlite)?)),
+        };
         drop(counting);
         let journal = Journal::begin(&dir, size, found.reaches + 1)
             .map_err(|source| StoreOpenError::File { path: dir, source })?;

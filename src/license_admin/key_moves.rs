@@ -56,8 +56,8 @@ impl LicenseAdmin {
         Ok(ApiResponse { status: StatusCode::OK, body })
     }
 
-    /// What became of one pair, or why it can't be moved. `moved` gets the new key if it is a licence of its
-    /// own so far, and what it continues.
+    /// What became of one pair, or why it can't be moved. `moved` gets the licence, and the new key if that is
+    /// known.
     async fn move_one(
         &self,
         book: &ConfiguredLicenses,
@@ -93,7 +93,8 @@ impl LicenseAdmin {
         if !validator.move_key(old, place.target, wanted).await {
             return Err(not_written());
         }
-        let own = before.filter(|new| new.id == place.target.id && new.id != account);
+        // What it used by itself, when it is moved again, too: requests may have been too late for the first time.
+        let own = before.filter(|new| new.key == place.target.id && new.key != account);
         let carried = match &own {
             Some(new) => self.carry(&account, new).await?,
             None => Carried::Nothing,

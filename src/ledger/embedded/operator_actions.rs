@@ -169,7 +169,7 @@ impl EmbeddedLedger {
         action: OperatorAction<'static>,
         complete: impl FnOnce(&Account, &Windows, &mut OperatorAction<'static>),
     ) -> Result<bool, JournalFull> {
-        self.load_here(&action.license, action.time).map_err(|StoreDown| JournalFull)?;
+        self.load_blocking(&action.license, action.time).map_err(|StoreDown| JournalFull)?;
         self.accounts.act(action, complete, &self.journal)
     }
 
@@ -193,7 +193,7 @@ impl EmbeddedLedger {
         tokens: Option<Limit>,
         now: UnixMs,
     ) -> Result<UsageOverview, StoreDown> {
-        self.load_here(license, now)?;
+        self.load_blocking(license, now)?;
         let balance = self.accounts.balance(license, messages, tokens, now);
         let ([of_messages, of_tokens], open) =
             self.accounts.standing(license, periods(messages, tokens), now);

@@ -1,27 +1,12 @@
-//! What is in memory from the start: all accounts, or those that another process had something of in memory alone.
-
-use std::{path::Path, sync::Arc};
+//! What is in memory from the start: all accounts, or those of which another process had a part in memory alone.
 
 use gatekeeper_filters::kernel::UnixMs;
-use parking_lot::Mutex;
 
 use crate::ledger::{
     accounts::{Accounts, Residency},
     in_memory_state::InMemoryState,
     sqlite::Database,
 };
-
-/// A connection of its own, so that a request never waits for a batch that is being written; none where all
-/// accounts are in memory.
-pub type AccountReader = Option<Arc<Mutex<Database>>>;
-
-/// The reader that accounts of this residency need.
-pub fn reader(path: &Path, residency: Residency) -> rusqlite::Result<AccountReader> {
-    match residency {
-        Residency::Complete => Ok(None),
-        Residency::OnDemand => Ok(Some(Arc::new(Mutex::new(Database::reader(path)?)))),
-    }
-}
 
 /// Brings into memory what has to be there from the start, and what another process had in memory alone.
 pub fn restore(

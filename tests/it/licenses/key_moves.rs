@@ -16,7 +16,7 @@ use crate::{
     ledger::shared_ledger,
     license_admin::operator::{done, show},
     support::{
-        Answer, Config, Gateway, Mock, Redis, Reply, Vendor, eventually,
+        Answer, Config, Gate, Gateway, Mock, Redis, Reply, Step, Vendor, eventually,
         gateway::{feed, program},
         vendor::VendorAnswer,
     },
@@ -151,6 +151,27 @@ async fn the_same_where_gateways_share_a_store() {
     })
     .await;
     assert_eq!(late[0].messages(NEW).await, gateways[0].messages(NEW).await);
+}
+
+/// The order's answer says to give it again: then it counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_the_new_key_that_outlasts_the_move_is_carried_by_the_next() {
+    let (mock, gate) = (Mock::start(Reply::chat()).await, Gate::new());
+    let gateway = Gateway::start(both(&mock, PLAN)).await;
+    gateway.app().chat_as(OLD).await.ok();
+    mock.answer([Reply::chat().before_head(Step::Gate(gate.clone()))]);
+    let app = gateway.app();
+    let long = tokio::spawn(async move { app.chat_as(NEW).await });
+    mock.saw(2).await;
+    let pairs = lines(&[(OLD, NEW)]);
+    let order = || tokio::task::block_in_place(|| moving(&gateway, &[], &pairs));
+    assert!(says(&order(), 1).contains("run this again"));
+    gate.open();
+    long.await.unwrap().ok();
+    for _ in 0..2 {
+        assert!(says(&order(), 0).contains("0 moved, 1 moved before"));
+        assert_eq!(gateway.messages(NEW).await, 2, "once, however often it is ordered");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
