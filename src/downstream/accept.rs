@@ -140,13 +140,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Doorway<A> {
     pub async fn run(self: Arc<Self>, listener: Listener, mut shutdown: ShutdownWatch) {
         let mut said: Option<Instant> = None;
         loop {
+            // In this order: what comes after the end is another process' to accept.
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
                 _ = shutdown.changed() => return,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok(accepted) => {
+                    // What was accepted before is served, if there is a place for it.
                     let seated = tokio::select! {
+                        biased;
                         seated = self.seat(&accepted) => seated,
                         _ = shutdown.changed() => return,
                     };

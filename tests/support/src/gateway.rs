@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
@@ -16,6 +16,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use super::{
     client::{Http, Raw},
@@ -32,14 +33,21 @@ pub fn program() -> &'static str {
     &PROGRAM
 }
 
-/// A port nobody listens on, below those the kernel gives to outgoing connections.
+/// A port without a listener, below those the kernel gives to outgoing connections. It is bound for the test, not
+/// listened on: a process that another thread starts right then has a copy of the socket until its exec, and
+/// a copy that listens would keep the port from its user.
 pub fn free_port() -> u16 {
+    let is_free = |port: u16| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, port).into()).is_ok()
+    };
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(97);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 12_000 + (start.wrapping_add(step) % 20_000) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if is_free(port) {
             return port;
         }
     }

@@ -140,12 +140,22 @@ impl Shop {
         }
     }
 
-    /// Listens again, on the same port.
+    /// Listens again, on the same port, as soon as no process that was just started has a copy of the last listener.
     pub fn reopen(&self) {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(self.addr).unwrap();
-        let listener = socket.listen(4096).unwrap();
+        let listen = || {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(self.addr)?;
+            socket.listen(4096)
+        };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let listener = loop {
+            match listen() {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < deadline, "{}: {error}", self.addr),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
         *self.task.lock() = Some(tokio::spawn(wire::accept(listener, self.state.clone())));
     }
 
