@@ -138,7 +138,8 @@ function judge(told, own) {
     const before = { outage: answers.outage?.over === null, good: answers.lastGood };
     answers.take(told, named, clock());
     const isOutage = answers.outage?.over === null;
-    const isNewsOfGood = answers.lastGood > before.good && at('hero').dataset.tone === 'failed';
+    const isFirst = before.good === -Infinity;
+    const isNewsOfGood = answers.lastGood > before.good && (isFirst || at('hero').dataset.tone === 'failed');
     // What the keys and providers are is told anew at once.
     if (isOutage !== before.outage || isNewsOfGood) readStatus();
 }
