@@ -235,6 +235,8 @@ impl ProxyHttp for Gateway {
         if matches!(&entry, Ok(entry) if *entry != RouteEntry::Health) && ctx.in_flight.is_some() {
             ctx.elsewhere = self.phase.way().await;
             if ctx.elsewhere.is_some() {
+                // The next request finds the successor itself.
+                session.as_downstream_mut().set_keepalive(None);
                 return Ok(false);
             }
         }
