@@ -293,7 +293,7 @@ async fn another_pepper_on_the_same_store_is_refused() {
     let mut gateway = Gateway::spawn(dir.clone(), config.clone());
     let status = gateway.exited(Duration::from_secs(10)).await;
     assert!(!status.success());
-    assert!(gateway.logs().contains("pepper"), "{}", gateway.logs());
+    gateway.logged("pepper").await;
     new_kek(&kek, 1);
     let gateway = Gateway::start_in(dir, config).await;
     assert_eq!(gateway.messages(LICENSE).await, 1);

@@ -106,7 +106,7 @@ async fn an_address_has_its_share_when_room_runs_short() {
         others.push(Raw::from(other(others.len()), gateway.public).await.unwrap());
     }
     println!("it is refused beside {beside} connections of others");
-    assert!(gateway.logs().contains("connections_per_address"), "{}", gateway.logs());
+    gateway.logged("connections_per_address").await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     while count_open(&mut greedy).await > SHARE {
         assert!(began.elapsed() < Duration::from_secs(40), "its idle connections stay");

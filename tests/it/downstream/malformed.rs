@@ -109,7 +109,7 @@ async fn the_admin_listener_says_the_same() {
     let labels = [("listener", "admin")];
     let count = gateway.metrics().await.sum("gatekeeper_malformed_requests_total", &labels);
     assert_eq!(count, MALFORMED.len() as f64);
-    assert!(gateway.logs().contains("listener=admin"), "{}", gateway.logs());
+    gateway.logged("listener=admin").await;
 }
 
 #[tokio::test]

@@ -314,7 +314,7 @@ async fn keys_that_may_cross_the_network_in_clear_are_told() {
     assert_eq!(missing().await, false);
     ask(&[elsewhere]).await;
     assert_eq!(missing().await, true);
-    assert!(gateway.logs().contains("X-Forwarded-Proto: https: if nothing in front"));
+    gateway.logged("X-Forwarded-Proto: https: if nothing in front").await;
     ask(&[elsewhere, ("forwarded", "for=203.0.113.9;proto=https")]).await;
     assert_eq!(missing().await, false);
     let plain = Gateway::start(Config::new(&mock)).await;

@@ -386,7 +386,7 @@ async fn a_chain_that_cannot_hold_is_a_config_error() {
         let mut gateway = Gateway::spawn(dir.clone(), config);
         let status = gateway.exited(Duration::from_secs(10)).await;
         assert!(!status.success(), "{filters}");
-        assert!(gateway.logs().contains(word), "{filters}: {}", gateway.logs());
+        gateway.logged(word).await;
         let check = run(&["check", "-c", "gatekeeper.yaml"], dir.path());
         assert_eq!(check.status.code(), Some(1), "{filters}");
         let said = [check.stdout, check.stderr].concat();

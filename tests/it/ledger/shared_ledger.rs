@@ -310,7 +310,7 @@ async fn a_store_that_evicts_or_forgets_is_refused_unless_it_is_meant() {
         let mut refused = Gateway::spawn(dir, config.clone());
         let status = refused.exited(Duration::from_secs(10)).await;
         assert!(!status.success());
-        assert!(refused.logs().contains(says), "{}", refused.logs());
+        refused.logged(says).await;
         let meant = Gateway::start(config.clone().store_with("unsafe_eviction: true")).await;
         eventually("it is served all the same", Duration::from_secs(5), || async {
             meant.app().chat().await.status == 200
@@ -332,7 +332,7 @@ async fn a_store_that_gateways_of_another_version_use_is_refused() {
     let mut refused = Gateway::spawn(Arc::new(tempfile::TempDir::new().unwrap()), config.clone());
     assert!(!refused.exited(Duration::from_secs(20)).await.success());
     let says = "gateways of another version are connected to it";
-    assert!(refused.logs().contains(says), "{}", refused.logs());
+    refused.logged(says).await;
     drop(older);
     let gateways = start(2, config).await;
     gateways[0].app().chat().await.ok();

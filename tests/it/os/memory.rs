@@ -261,7 +261,7 @@ async fn a_body_must_keep_a_kibibyte_a_second() {
 async fn a_body_that_would_never_fit_is_made_smaller() {
     let mock = Mock::start(Reply::chat()).await;
     let gateway = Gateway::start(Config::new(&mock).server("limits: { buffered: 2MiB }")).await;
-    assert!(gateway.logs().contains("server.limits.body: "), "{}", gateway.logs());
+    gateway.logged("server.limits.body: ").await;
     Answer::of(gateway.app().post("/chat", body_of(1_500_000))).await.ok();
     Answer::of(gateway.app().post("/chat", body_of(2_000_000))).await.is(413, "body_too_large");
 }

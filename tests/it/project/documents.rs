@@ -332,7 +332,7 @@ async fn started() -> Gateway {
         if gateway.ready().await {
             return gateway;
         }
-        assert!(gateway.logs().contains("in use"), "{}", gateway.logs());
+        gateway.logged("in use").await;
     }
     panic!("no free port for the gateway");
 }

@@ -94,7 +94,7 @@ async fn a_broken_file_changes_nothing_and_says_what_is_wrong() {
     for (times, (text, says)) in broken.into_iter().enumerate() {
         fs::write(&file, &text).unwrap();
         assert!(!gateway.read_again().await, "{text}");
-        assert!(gateway.logs().contains(says), "{says}: {}", gateway.logs());
+        gateway.logged(says).await;
         let config = gateway.status().await["config"].clone();
         let problems = config["refused"]["problems"].as_array().unwrap();
         assert!(!problems.is_empty() && problems[0].as_str().unwrap().contains(':'), "{config}");
@@ -132,7 +132,7 @@ async fn what_only_a_start_can_change_is_named_and_stays() {
             "the change of {} takes effect after `gatekeeper upgrade` or a restart",
             field.as_str().unwrap()
         );
-        assert!(gateway.logs().contains(&line), "{line}: {}", gateway.logs());
+        gateway.logged(&line).await;
     }
     gateway.app().chat().await.ok();
     let same = gateway.config.clone();
@@ -149,7 +149,7 @@ async fn a_reload_never_opens_what_was_closed_nor_shuts_everybody_out() {
     let config = Config::new(&mock).admin(&format!("token: \"file:{}\"", token.display()));
     let mut gateway = Gateway::start_in(dir, config.clone()).await;
     assert!(!gateway.reload(Config::new(&mock)).await);
-    assert!(gateway.logs().contains("admin.token"), "{}", gateway.logs());
+    gateway.logged("admin.token").await;
     assert!(gateway.reload(config).await);
     // It is said that there is none.
     assert!(gateway.reload(Config::new(&mock).admin("token: none")).await, "{}", gateway.logs());
@@ -166,7 +166,7 @@ async fn a_reload_never_opens_what_was_closed_nor_shuts_everybody_out() {
     ] {
         fs::write(&file, with(sources)).unwrap();
         assert!(!gateway.read_again().await, "{sources}");
-        assert!(gateway.logs().contains(says), "{says}: {}", gateway.logs());
+        gateway.logged(says).await;
         gateway.app().chat().await.ok();
     }
     // Another source is left, but those who are listed would be shut out.
@@ -174,7 +174,7 @@ async fn a_reload_never_opens_what_was_closed_nor_shuts_everybody_out() {
         "    - gumroad: { base_url: \"http://127.0.0.1:9\", products: { x: { \"*\": free } } }\n";
     fs::write(&file, with(&format!("  sources:\n    - static: {{ keys: [] }}\n{shop}"))).unwrap();
     assert!(!gateway.read_again().await);
-    assert!(gateway.logs().contains("the list of `static` is empty now, and the 1 licences"));
+    gateway.logged("the list of `static` is empty now, and the 1 licences").await;
     fs::write(&file, with(&format!("  sources:\n{shop}"))).unwrap();
     assert!(gateway.read_again().await, "{}", gateway.logs());
     assert_ne!(gateway.app().chat().await.status, 200);
@@ -315,7 +315,7 @@ async fn a_secret_in_a_file_is_live_when_that_file_is_saved() {
         mock.last().key == "sk-rotated"
     })
     .await;
-    assert!(gateway.logs().contains("provider p: key p-1: secret changed"), "{}", gateway.logs());
+    gateway.logged("provider p: key p-1: secret changed").await;
     assert!(!gateway.logs().contains("sk-rotated"));
     // A secret that is gone is a refused reload; back again, the next look takes it.
     let file = gateway.dir.path().join("p-1.key");
@@ -362,7 +362,7 @@ async fn token_hosts_and_header_timeout_are_live() {
     assert_eq!(looks("host", "board.example").await, 401);
     assert_eq!(gateway.status().await["config"]["waits_for_restart"], json!([]));
     for changed in ["admin: token changed", "admin: hosts none → board.example"] {
-        assert!(gateway.logs().contains(changed), "{}", gateway.logs());
+        gateway.logged(changed).await;
     }
     let mut slow = gateway.raw().await;
     slow.send("GET /healthz HTTP/1.1\r\nhost: x\r\n").await;

@@ -107,11 +107,7 @@ async fn a_certificate_is_swapped_under_load() {
     write_private(&key, &next.key);
     is_shown(&gateway, &next).await;
     assert_ne!(old, leaf(&next));
-    // It is shown a little before the reload is over.
-    eventually("the change is logged", SOON, || async {
-        gateway.logs().contains("server: certificate changed")
-    })
-    .await;
+    gateway.logged("server: certificate changed").await;
     load.goes_on(20).await;
     // A certificate without its key, and what is no certificate: the old one stays.
     let (stranger, file) = (ca::issue(&names), dir.join("gatekeeper.yaml"));
@@ -129,7 +125,7 @@ async fn a_certificate_is_swapped_under_load() {
     fs::write(&cert, &stranger.cert).unwrap();
     write_private(&key, "no key\n");
     assert!(!gateway.read_again().await);
-    assert!(gateway.logs().contains("holds no private key"), "{}", gateway.logs());
+    gateway.logged("holds no private key").await;
     // Of what is no file, or no certificate by its size, nothing is read.
     fs::File::create(&cert).unwrap().set_len((1 << 20) + 1).unwrap();
     fs::remove_file(&key).unwrap();

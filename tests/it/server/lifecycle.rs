@@ -163,7 +163,7 @@ async fn a_taken_port_is_told_and_ends_the_start() {
     let mut second = Gateway::spawn_file(dir, config, first.public, first.admin, &file);
     let status = second.exited(Duration::from_secs(10)).await;
     assert!(!status.success());
-    assert!(second.logs().contains("in use"), "{}", second.logs());
+    second.logged("in use").await;
     first.app().chat().await.ok();
 }
 

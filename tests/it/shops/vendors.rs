@@ -201,7 +201,7 @@ async fn a_wrong_key_of_ours_is_an_alarm_and_no_buyers_fault() {
         let labels = [("source", kind), ("state", "misconfigured")];
         let metrics = gateway.metrics().await;
         assert_eq!(metrics.sum("gatekeeper_license_source_state", &labels), 1.0);
-        assert!(gateway.logs().contains("misconfigured"), "{kind}");
+        gateway.logged("misconfigured").await;
         assert!(!gateway.logs().contains("our-own-key"), "{kind}");
     }
 }

@@ -176,7 +176,7 @@ async fn a_firewall_s_page_for_one_prompt_is_that_prompt_s() {
     assert_eq!(states(&alone).await, ["ready", "ready"]);
     assert_eq!(alone.status().await["providers"][0]["state"], "serving");
     assert_eq!(alone.messages(LICENSE).await, 0);
-    assert!(alone.logs().contains("probably a firewall"), "{}", alone.logs());
+    alone.logged("probably a firewall").await;
     let backed = Gateway::start(with_fallback(&mock, &spare)).await;
     let answer = backed.app().ask(&hostile).await;
     assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("q/m2"));
@@ -255,7 +255,7 @@ async fn a_request_that_is_too_dear_for_an_account_leaves_it_as_it_is() {
     let gateway = Gateway::start(Config::new(&mock)).await;
     assert_eq!(gateway.app().chat().await.ok().number("x-gatekeeper-attempts"), 2);
     assert_eq!(states(&gateway).await, ["ready", "ready"]);
-    assert!(gateway.logs().contains("can't afford"), "{}", gateway.logs());
+    gateway.logged("can't afford").await;
     let mock = Mock::start(Reply::json(402, CANT_AFFORD)).await;
     let gateway = Gateway::start(Config::new(&mock)).await;
     let answer = gateway.app().chat().await;

@@ -319,6 +319,15 @@ impl Gateway {
         found.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Waits until these words stand in the log, whose lines are written a moment after what they tell.
+    pub async fn logged(&self, words: impl AsRef<str>) {
+        let (words, deadline) = (words.as_ref(), Instant::now() + Duration::from_secs(10));
+        while !self.logs().contains(words) {
+            assert!(Instant::now() < deadline, "not logged: {words}\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Standard output and error so far.
     pub fn logs(&self) -> String {
         ["stdout.log", "stderr.log"]
