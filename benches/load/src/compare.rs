@@ -181,6 +181,7 @@ pub async fn run(args: Args) -> Result<()> {
         let programs = Programs { core: all, ..programs };
         fleet::run(&programs, time).await?;
         many_licenses::run(&programs, &plain, if args.quick { 100_000 } else { 1_000_000 }).await?;
+        many_licenses::run_on_redis(&programs, &plain).await?;
     }
     who.sort_by_key(|who| *who as u8);
     report.print(&who, &loads);

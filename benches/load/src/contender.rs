@@ -99,6 +99,14 @@ pub fn has_lua() -> bool {
 /// The licence key of the bench, as a shop makes them; the other proxies ignore it.
 pub const KEY: &str = "3f2a9c1e-7b4d-4e8a-9d60-5c1b8e7f2a34";
 
+/// The keys of a list; [`KEY`] is the first.
+pub fn key(nth: u32) -> String {
+    match nth {
+        0 => KEY.to_owned(),
+        _ => format!("{}{nth:08x}", &KEY[..KEY.len() - 8]),
+    }
+}
+
 /// Gateways that count together hash licences alike.
 const KEK: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
@@ -129,11 +137,19 @@ pub struct Place {
     pub address: SocketAddr,
     /// Where operators ask; nothing listens there at the other proxies.
     pub admin: SocketAddr,
+    /// Licences that Gatekeeper has in its list.
+    licenses: u32,
 }
 
 impl Place {
     pub fn new() -> Result<Self> {
-        Ok(Self { dir: tempfile::tempdir()?, address: free_address()?, admin: free_address()? })
+        Self::with_licenses(1)
+    }
+
+    /// A configuration file of 1 MiB has room for 16,000 licences.
+    pub fn with_licenses(licenses: u32) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        Ok(Self { dir, address: free_address()?, admin: free_address()?, licenses })
     }
 
     /// The command that runs a contender here; `store` is the members of Gatekeeper's `store`.
@@ -418,7 +434,8 @@ http {{
         let models: String =
             models.iter().map(|model| format!("  {model}: [ stand-in/{model} ]\n")).collect();
         let store = store.unwrap_or("kind: embedded");
-        let source = if which == Contender::Shop { shop(provider.address) } else { listed() };
+        let source =
+            if which == Contender::Shop { shop(provider.address) } else { listed(self.licenses) };
         let messages = if which == Contender::Spent { "1" } else { "1000000000" };
         let (opens, prompts) = match which {
             Contender::Prompt => (r#", prompts: ["*"]"#, prompts()),
@@ -461,9 +478,11 @@ fn prompts() -> String {
     format!("prompts:\n{}", asks.iter().map(prompt).collect::<String>())
 }
 
-/// The key stands in the file.
-fn listed() -> String {
-    format!("{{ static: {{ keys: [ {{ key: {KEY}, plan: bench }} ] }} }}")
+/// The keys stand in the file.
+fn listed(licenses: u32) -> String {
+    let keys: String =
+        (0..licenses).map(|nth| format!("{{ key: {}, plan: bench }}, ", key(nth))).collect();
+    format!("{{ static: {{ keys: [ {keys} ] }} }}")
 }
 
 /// The key is asked for once, at the provider, who plays the shop as well.

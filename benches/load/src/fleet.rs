@@ -1,103 +1,112 @@
-//! One, two, three gateways on one Redis: where the throughput ends.
+//! One to four gateways on one Redis, and on a cluster: where the throughput ends.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use futures_util::future::join_all;
 
 use crate::compare::Load;
-use crate::contender::{self, Contender, KEY, Programs, Running};
+use crate::contender::{self, Contender, Place, Programs, Running};
 use crate::generator::{self, Outcome};
 use crate::provider;
-use crate::redis::Redis;
+use crate::redis::{self, Redis};
 
-const LARGEST: usize = 3;
-/// Connections to each gateway.
-const CONNECTIONS: u32 = 16;
+/// Gateways, licences that ask (the more there are, the less a gateway tells Redis together), and servers of Redis.
+const FLEETS: [(usize, u32, usize); 6] =
+    [(1, 1, 1), (2, 1, 1), (3, 1, 1), (4, 1, 1), (4, 12, 1), (4, 12, 3)];
+/// Connections to each gateway, of all licences together.
+const CONNECTIONS: u32 = 24;
 
-/// Measures fleets of each size for `time` and prints a line for each.
+/// Measures each fleet for `time` and prints a line for it.
 pub async fn run(programs: &Programs, time: Duration) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let provider = listener.local_addr()?;
     provider::spawn(listener)?;
     println!(
-        "\n{:<22} {:>9} {:>20} {:>20} {:>12}",
-        "Gateways on one Redis", "per s", "gateways' CPU µs", "Redis' CPU µs", "Redis busy"
+        "\n{:<34} {:>9} {:>20} {:>16} {:>13}",
+        "Gateways on Redis", "per s", "gateways' CPU µs", "Redis' CPU µs", "busiest Redis"
     );
     let (mut cost, mut cores) = (0.0, 0.0);
-    for size in 1..=LARGEST {
+    for (size, licenses, servers) in FLEETS {
         let dir = tempfile::tempdir()?;
-        let redis = Redis::start(dir.path())?;
-        let fleet = start(programs, provider, &redis, size).await?;
-        all(&fleet, time / 5).await?;
-        let (cpu, work, began) = (cpu(&fleet)?, redis.work()?, Instant::now());
-        let served = all(&fleet, time).await? as f64;
+        let store = match servers {
+            1 => vec![Redis::start(dir.path())?],
+            _ => redis::cluster(dir.path(), servers)?,
+        };
+        let fleet = start(programs, provider, &store[0], (size, licenses)).await?;
+        all(&fleet, licenses, time / 5).await?;
+        let (before, work, began) = (cpu(&fleet)?, worked(&store)?, Instant::now());
+        let served = all(&fleet, licenses, time).await? as f64;
         let elapsed = began.elapsed().as_secs_f64();
-        let own = (self::cpu(&fleet)? - cpu).as_secs_f64();
-        let its = (redis.work()?.cpu - work.cpu).as_secs_f64();
+        let own = (cpu(&fleet)? - before).as_secs_f64();
+        let its =
+            worked(&store)?.into_iter().zip(work).map(|(now, then)| (now - then).as_secs_f64());
+        let (all, busiest) =
+            its.fold((0.0, 0.0_f64), |(sum, most), one| (sum + one, most.max(one)));
         let each = |seconds: f64| seconds * 1e6 / served;
         println!(
-            "  {size:<20} {:>9.0} {:>20.1} {:>20.1} {:>11.0}%",
+            "  {:<32} {:>9.0} {:>20.1} {:>16.1} {:>12.0}%",
+            title(size, licenses, servers),
             served / elapsed,
             each(own),
-            each(its),
-            its / elapsed * 100.0
+            each(all),
+            busiest / elapsed * 100.0
         );
-        (cost, cores) = (each(its), own / elapsed);
+        if (licenses, servers) == (1, 1) {
+            (cost, cores) = (each(all), own / elapsed);
+        }
     }
     println!(
-        "One Redis is busy at {:.0} requests a second; here the cores, {} in all, are first: {cores:.1} of \
-         them are the gateways', the rest is Redis', provider's and generator's.",
+        "One Redis is busy at {:.0} requests a second of one licence; here the cores, {} in all, are first: {cores:.1} \
+         of them are the gateways', the rest is Redis', provider's and generator's.",
         1e6 / cost,
         programs.core.count(),
     );
     Ok(())
 }
 
+fn title(size: usize, licenses: u32, servers: usize) -> String {
+    match (licenses, servers) {
+        (1, 1) => size.to_string(),
+        (_, 1) => format!("{size}, {licenses} licences"),
+        _ => format!("{size}, {licenses} licences, cluster of {servers}"),
+    }
+}
+
 async fn start(
     programs: &Programs,
     provider: SocketAddr,
-    redis: &Redis,
-    size: usize,
+    store: &Redis,
+    (size, licenses): (usize, u32),
 ) -> Result<Vec<Running>> {
     let mut fleet = Vec::new();
     for _ in 0..size {
-        let who = Contender::Redis;
-        fleet.push(contender::start_beside(who, programs, provider, Some(redis)).await?);
+        let (place, who) = (Arc::new(Place::with_licenses(licenses)?), Contender::Redis);
+        fleet.push(contender::start_in(place, who, programs, provider, Some(store)).await?);
     }
     Ok(fleet)
 }
 
 /// Loads all of them at once; how many requests were answered.
-async fn all(fleet: &[Running], time: Duration) -> Result<usize> {
+async fn all(fleet: &[Running], licenses: u32, time: Duration) -> Result<usize> {
     let ask = Load::Json.ask();
-    let loads = fleet.iter().map(|one| generator::load(one.address, KEY, ask, CONNECTIONS, time));
+    let keys: Vec<String> = (0..licenses).map(contender::key).collect();
+    let loads = fleet.iter().flat_map(|one| {
+        let load = |key| generator::load(one.address, key, ask, CONNECTIONS / licenses, time);
+        keys.iter().map(move |key| load(key))
+    });
     let mut served = 0;
-    for outcome in futures(loads).await {
+    for outcome in join_all(loads).await {
         let outcome: Outcome = outcome?;
         served += outcome.latencies.len();
     }
     Ok(served)
 }
 
-/// Runs futures of this thread side by side.
-async fn futures<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<_> = all.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        for (future, output) in &mut waiting {
-            if output.is_none()
-                && let std::task::Poll::Ready(ready) = future.as_mut().poll(context)
-            {
-                *output = Some(ready);
-            }
-        }
-        match waiting.iter().all(|(_, output)| output.is_some()) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await;
-    waiting.into_iter().filter_map(|(_, output)| output).collect()
+fn worked(store: &[Redis]) -> Result<Vec<Duration>> {
+    store.iter().map(|one| Ok(one.work()?.cpu)).collect()
 }
 
 fn cpu(fleet: &[Running]) -> Result<Duration> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use rusqlite::Connection;
 use rustix::thread::sched_getaffinity;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,10 +16,15 @@ use tokio::time::sleep;
 use crate::contender::{self, Contender, KEY, Place, Programs, Running, Upstream};
 use crate::generator;
 use crate::provider;
+use crate::redis::Redis;
 use crate::traffic::Ask;
 
 /// Requests that are compared.
 const LOADED: Duration = Duration::from_millis(1500);
+/// Licences that ask on Redis.
+const LISTED: u32 = 10_000;
+/// How many of them at one time.
+const AT_ONCE: usize = 16;
 
 /// What a start costs, and what is served after it.
 struct Figures {
@@ -44,7 +50,8 @@ pub async fn alone(gatekeeper: Option<PathBuf>, licenses: u32) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = Upstream::from(listener.local_addr()?);
     provider::spawn(listener)?;
-    run(&programs, &address, licenses).await
+    run(&programs, &address, licenses).await?;
+    run_on_redis(&programs, &address).await
 }
 
 /// Prints the figures of a store without licences, and with so many that were used this month.
@@ -89,6 +96,28 @@ async fn measure(place: &Arc<Place>, programs: &Programs, provider: &Upstream) -
     // What was counted is in the database when the process is killed.
     sleep(Duration::from_secs(1)).await;
     Ok(Figures { start, rss, first_status, next_status, request })
+}
+
+/// Of Redis and of a gateway, a licence that has asked.
+pub async fn run_on_redis(programs: &Programs, provider: &Upstream) -> Result<()> {
+    let place = Arc::new(Place::with_licenses(LISTED)?);
+    let store = Redis::start(place.dir.path())?;
+    let who = Contender::Redis;
+    let running = contender::start_in(place, who, programs, provider.clone(), Some(&store)).await?;
+    // What the first requests of all take is no licence's.
+    generator::load(running.address, KEY, Ask::JSON, AT_ONCE as u32, LOADED).await?;
+    let before = (store.memory()?, running.rss()?);
+    let keys = (1..LISTED).map(contender::key);
+    let ask = |key: String| async move { generator::once(running.address, &key, Ask::JSON).await };
+    stream::iter(keys).map(ask).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    sleep(Duration::from_secs(2)).await;
+    let each = |now: u64, then: u64| now.saturating_sub(then) / u64::from(LISTED - 1);
+    println!(
+        "A licence of this month takes {} bytes of Redis, and {} of a gateway while it is in use ({LISTED} licences).",
+        each(store.memory()?, before.0),
+        each(running.rss()?, before.1),
+    );
+    Ok(())
 }
 
 async fn request(running: &Running) -> Result<Duration> {

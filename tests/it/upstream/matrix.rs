@@ -221,11 +221,17 @@ struct Wrong(Vec<String>);
 const CELLS: usize = 1500;
 
 impl Wrong {
-    fn note(&mut self, cell: &Cell, why: tokio::task::JoinError) {
+    /// With what the gateway said of that provider.
+    fn note(&mut self, cell: &Cell, why: tokio::task::JoinError, gateway: &Gateway) {
         let panic = why.into_panic();
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
-        self.0.push(format!("{}: {}", cell.title(), words.unwrap_or_default()));
+        let (logs, target) = (gateway.logs(), format!("={}/", cell.name()));
+        let provider = format!("\"{}\"", cell.name());
+        let said = |line: &&str| line.contains(&target) || line.contains(&provider);
+        let said: Vec<&str> = logs.lines().filter(said).collect();
+        let words = words.unwrap_or_default();
+        self.0.push(format!("{}: {words}\n{}", cell.title(), said.join("\n")));
     }
 }
 
@@ -248,7 +254,7 @@ async fn run_all(cells: &[Arc<Cell>], mock: &Arc<Mock>, config: Config, wrong: &
     }
     while let Some(done) = running.join_next().await {
         if let (cell, Err(why)) = done.unwrap() {
-            wrong.note(&cell, why);
+            wrong.note(&cell, why, &gateway);
         }
     }
     // Nothing is open any more: what is charged now stays.
@@ -258,7 +264,7 @@ async fn run_all(cells: &[Arc<Cell>], mock: &Arc<Mock>, config: Config, wrong: &
         let checked = cell.clone();
         let check = tokio::spawn(async move { checked.check_charge(&me["limits"]) });
         if let Err(why) = check.await {
-            wrong.note(cell, why);
+            wrong.note(cell, why, &gateway);
         }
     }
 }
