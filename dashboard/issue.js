@@ -17,7 +17,7 @@ export class Issue {
             this.forget();
             at('issue-plan').focus();
         });
-        // Whoever looks over the shoulder later sees no key.
+        // The key must not stay visible on the screen.
         addEventListener('hashchange', () => this.forget());
         addEventListener('pagehide', () => this.forget());
     }

@@ -18,7 +18,7 @@ import { sentence } from './sentence.js';
 
 const STATUS_MS = 2000;
 const HISTORY_MS = 15_000;
-/** A connection that is back so soon was never lost to anybody. */
+/** A connection that is back so soon is not shown as lost. */
 const BLINK_MS = 1500;
 
 const seen = {
@@ -87,7 +87,7 @@ const totals = ({ total, success, failed, refused, in_flight }) => ({ total, suc
 
 let reading = null;
 
-/** One at a time; whoever asks meanwhile gets the next one. */
+/** One at a time; calls in between share the next one. */
 function readStatus() {
     clearTimeout(readStatus.timer);
     if (reading) return (reading.again = true);

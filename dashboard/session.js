@@ -5,7 +5,7 @@ import { at, say, show } from './element.js';
 import { Refused, post } from './api.js';
 import { many } from './format.js';
 
-/** Says only that somebody logged in here, so that there is something to log out of. */
+/** Whether this browser has logged in, so that the page offers to log out. */
 const MARK = 'gatekeeper.session';
 
 export class Session {

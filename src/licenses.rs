@@ -267,7 +267,7 @@ impl ConfiguredLicenses {
         if let Some(plan) = self.listed.get(&now) {
             return valid(plan, None);
         }
-        let record = self.validator.records.get(&now);
+        let record = self.validator.memory_cache.get(&now);
         let verdict = record
             .filter(|kept| kept.record.facts.is_some() && !self.validator.is_revoked(&now))
             .map(|kept| self.validator.verdict(&self.sources, &kept.record, asking.now));
@@ -279,7 +279,7 @@ impl ConfiguredLicenses {
             own,
             LicenseStatus::Invalid(Code::LicenseInvalid) | LicenseStatus::Unknown { .. }
         );
-        let known = self.validator.records.get(&id).filter(|_| is_vague);
+        let known = self.validator.memory_cache.get(&id).filter(|_| is_vague);
         let last = known.and_then(|kept| self.sources.plan(kept.record.good.as_ref()?).cloned());
         last.map_or(own, |plan| valid(&plan, Some(replacement.accepted_until)))
     }

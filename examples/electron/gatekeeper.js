@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-// Asked once: somebody sits before a dialog, and an activation sent twice takes two places.
+// Sent once: the user waits in a dialog, and an activation that is sent twice takes two places.
 const ONCE = { maxRetries: 0, timeout: 20_000 };
 
 export class Gatekeeper {

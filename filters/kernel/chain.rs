@@ -127,7 +127,10 @@ impl Registry {
             }
         }
         if place("license").is_none() {
-            report(None, "the chain has no `license` filter: anybody could use it".into());
+            report(
+                None,
+                "the chain has no `license` filter: requests would need no licence".into(),
+            );
         }
         problems
     }

@@ -19,7 +19,7 @@ use super::{
 
 #[async_trait]
 pub trait Licenses: Send + Sync {
-    /// Whom the key stands for. May wait some seconds for a shop; never longer than an app would.
+    /// The licence behind the key. May wait some seconds for a shop; never longer than an app would.
     async fn check(&self, asking: &LicenseQuery<'_>) -> LicenseStatus;
 }
 

@@ -80,7 +80,7 @@ fn check(reading: &super::Reading, data: &[u8]) {
         assert!(usage.total() >= usage.input, "a total that wrapped around");
     }
     assert!(!(reading.failed && reading.commits), "a failure is no output");
-    assert!(!reading.malformed || !reading.commits, "what nobody can read is no output");
+    assert!(!reading.malformed || !reading.commits, "what cannot be read is no output");
     // A byte of text is at most some two tokens.
     let most = 3 * (data.len() as u64 + 1);
     assert!(

@@ -30,7 +30,7 @@ const TRIES: usize = 2;
 pub enum AdminResponse {
     Answered(ApiResponse),
     /// No process listens there.
-    Nobody(io::Error),
+    NotRunning(io::Error),
     /// The process that listens there is not a gateway.
     Stranger(String),
     /// The connection failed, and the outcome of the request is unknown.
@@ -56,7 +56,7 @@ pub fn gateway(settings: &Settings, path: &str, body: &[u8]) -> AdminResponse {
     for _ in 0..TRIES {
         let connection = match TcpStream::connect_timeout(&address, CONNECT) {
             Ok(connection) => connection,
-            Err(error) if last.is_empty() => return AdminResponse::Nobody(error),
+            Err(error) if last.is_empty() => return AdminResponse::NotRunning(error),
             Err(error) => return AdminResponse::Failed(format!("{last}, then {error}")),
         };
         let reached = speak(connection, &settings.admin, ANSWER).and_then(|connection| {

@@ -128,7 +128,7 @@ impl LicensesArgs {
         }
     }
 
-    /// Whom a command about one licence means.
+    /// The licence that a command is about.
     fn subject(&self) -> Option<&SubjectArgs> {
         match &self.what {
             LicensesCommand::Show(subject) => Some(subject),

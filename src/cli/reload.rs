@@ -68,8 +68,8 @@ fn ask(args: &ReloadArgs, settings: &Settings) -> anyhow::Result<Value> {
     match admin_client::gateway(settings, "/api/reload", &body) {
         AdminResponse::Answered(answer) if answer.status.is_success() => Ok(answer.body),
         AdminResponse::Answered(answer) if answer.status == StatusCode::UNAUTHORIZED => bail!(
-            "reload: the gateway runs with another admin.token than {} has. It sees by itself what is saved; \
-             SIGHUP has it look at once, and its log says what came of it",
+            "reload: the gateway runs with another admin.token than {} has. It notices a saved file by itself; \
+             SIGHUP makes it read the file at once, and its log has the outcome",
             file.display()
         ),
         AdminResponse::Answered(answer) => {
@@ -77,9 +77,9 @@ fn ask(args: &ReloadArgs, settings: &Settings) -> anyhow::Result<Value> {
             bail!("reload: {message}")
         }
         AdminResponse::Stranger(why) | AdminResponse::Failed(why) => bail!("reload: {why}"),
-        AdminResponse::Nobody(why) => bail!(
+        AdminResponse::NotRunning(why) => bail!(
             "reload: no gateway answers on {}, the admin.listen of {} ({why}); nothing was \
-             {}. A file alone is looked at by `gatekeeper check`",
+             {}. `gatekeeper check` checks a file without a gateway",
             admin_client::address(settings),
             file.display(),
             if args.diff { "compared" } else { "reloaded" },

@@ -55,7 +55,7 @@ pub fn upgrade(
     protocol::send(&stream, &Hello::Upgrade { program })?;
     loop {
         match protocol::receive(&stream)
-            .context("upgrade: the gateway says nothing more; see its log")?
+            .context("upgrade: the gateway closed the connection; see its log")?
         {
             UpgradeProgress::Step(what) => writeln!(err, "{what}")?,
             UpgradeProgress::Done(what) => {
@@ -97,7 +97,7 @@ fn check(program: &Path, config: &Path) -> anyhow::Result<()> {
             let _ = child.kill();
             let _ = child.wait();
             bail!(
-                "upgrade: {} says nothing of {} within {} s; {unchanged}",
+                "upgrade: {} did not finish checking {} within {} s; {unchanged}",
                 program.display(),
                 config.display(),
                 CHECK.as_secs()

@@ -104,7 +104,7 @@ pub fn licence_of(settings: &Settings, prefix: &str) -> anyhow::Result<String> {
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
         (None, _) => anyhow::bail!(
-            "--license: no licence that used something lately begins with {prefix}; all 64 hex digits name any"
+            "--license: no recently used licence begins with {prefix}; give all 64 hex digits for an older one"
         ),
         (Some(one), Some(other)) => anyhow::bail!(
             "--license: several begin with {prefix}, {} and {} among them: give more digits",

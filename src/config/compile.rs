@@ -145,7 +145,7 @@ fn server(
 /// A port that is chosen anew at each start is none that apps and Prometheus could know.
 fn port(view: &FieldReader<'_>, listen: SocketAddr, report: &mut Diagnostics) {
     if listen.port() == 0 {
-        let message = "port 0 is no address to be reached at";
+        let message = "port 0 is not allowed: choose a fixed port";
         report.problem(view.at("listen"), view.path("listen"), message);
     }
 }
@@ -168,7 +168,7 @@ fn tls(view: &FieldReader<'_>, secrets: Secrets, report: &mut Diagnostics) -> Op
     let (cert, key): (PathBuf, PathBuf) = (view.text("cert")?.into(), view.text("key")?.into());
     if is_here && is_readable_by_all(&key) {
         let key = key.display();
-        let message = format!("{key} may be read by everybody; chmod 600 {key}");
+        let message = format!("{key} can be read by every user of this machine; chmod 600 {key}");
         report.warn(view.at("key"), view.path("key"), message);
     }
     let pair = is_here.then(|| Certificate::load(&cert, &key)).and_then(|loaded| {
@@ -264,8 +264,8 @@ fn vault(
             report.files.note(file);
         }
         if matches!(source, KekSource::Env(_)) {
-            let message = "everybody who may read /proc of this process sees a KEK in the \
-                           environment; a file is better";
+            let message = "a KEK in the environment is visible to every process that may read \
+                           /proc of this one; a file is better";
             report.warn(node.at, &path, message);
         }
         Kek::load(&source)
@@ -324,7 +324,7 @@ fn redis(
     };
     if url.expose_secret() != ABSENT {
         if RedisUrl::holds_password(url.expose_secret()) && KekSource::parse(text).is_none() {
-            let message = "a password never stands here in clear: use `env:NAME` or `file:PATH`";
+            let message = "a password must not stand here in clear: use `env:NAME` or `file:PATH`";
             report.problem(at, path, message);
             return None;
         }

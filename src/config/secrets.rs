@@ -95,7 +95,7 @@ impl SecretLoader<'_> {
                 // The KEK itself is reported at `vault.kek`; here only the form can be looked at.
                 let form = vault::seal::Sealed::parse(text).map(|_| SecretString::from(ABSENT));
                 if form.is_ok() {
-                    report.warn(node.at, path, "not opened: the KEK is not here");
+                    report.warn(node.at, path, "not opened: the KEK is not on this machine");
                 }
                 form
             }
@@ -153,7 +153,7 @@ fn variable(text: &str) -> Option<String> {
 
 fn in_clear(text: &str) -> String {
     variable(text).unwrap_or_else(|| {
-        "a secret never stands here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or \
+        "a secret must not stand here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or \
          `file:PATH`"
             .into()
     })
@@ -210,6 +210,10 @@ pub(super) fn is_readable_by_all(file: &Path) -> bool {
 fn warn_readable(file: &Path, node: &Node, path: &str, report: &mut Diagnostics) {
     if is_readable_by_all(file) {
         let file = file.display();
-        report.warn(node.at, path, format!("{file} may be read by everybody; chmod 600 {file}"));
+        report.warn(
+            node.at,
+            path,
+            format!("{file} can be read by every user of this machine; chmod 600 {file}"),
+        );
     }
 }

@@ -42,7 +42,8 @@ impl ApiError {
 
 impl From<JournalFull> for ApiError {
     fn from(JournalFull: JournalFull) -> Self {
-        let message = "The store takes nothing now (its disk may be full); nothing was changed.";
+        let message =
+            "The store cannot be written now (its disk may be full); nothing was changed.";
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", message)
     }
 }

@@ -1,5 +1,5 @@
-//! Keeps the tiers of the licence cache in step: memory, the disk of this machine, and the store that gateways
-//! share. A record that one of them lacks is written back from the others.
+//! Synchronises the tiers of the licence cache: memory, the disk of this machine, and Redis. A record that one of
+//! them lacks is written back from the others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::redis_store::{
     MOMENT, SILENCE, StoreUnavailable, pubsub::Subscriber, wait_budget::WaitBudget,
 };
 
-/// Between two attempts at a shared store that does not answer.
+/// Between two attempts while Redis does not answer.
 const RETRY: Duration = Duration::from_millis(500);
-/// How long records stay on the shared store after their last change.
+/// How long records stay in Redis after their last change.
 const KEEP: Duration = Duration::from_secs(100 * 86_400);
 
 impl LicenseValidator {
-    /// The record of a licence, compared with the shared store where messages may have been lost.
+    /// The record of a licence, compared with Redis if messages from it may have been lost.
     pub(super) async fn known(&self, id: &LicenseId) -> Option<Arc<CacheSlot>> {
         self.known_at(id, UnixMs::now()).await
     }
@@ -29,14 +29,14 @@ impl LicenseValidator {
     /// The same, for a caller that has the time.
     pub(super) async fn known_at(&self, id: &LicenseId, now: UnixMs) -> Option<Arc<CacheSlot>> {
         let kept = self.entry(id, now);
-        let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
+        let Some(redis) = self.redis_cache.as_ref().filter(|redis| redis.is_up()) else {
             return kept;
         };
-        let stamp = shared.stamp();
+        let stamp = redis.stamp();
         if kept.as_ref().is_some_and(|kept| kept.compared() == stamp.0) {
             return kept;
         }
-        match shared.record(id).await {
+        match redis.record(id).await {
             Ok(there) => Some(self.compare(*id, kept, there, stamp)?),
             Err(_) => kept,
         }
@@ -44,16 +44,16 @@ impl LicenseValidator {
 
     /// The entry in memory; repaired, if it was written while the clock was ahead.
     fn entry(&self, id: &LicenseId, now: UnixMs) -> Option<Arc<CacheSlot>> {
-        let kept = self.records.get(id)?;
+        let kept = self.memory_cache.get(id)?;
         if !kept.record.is_ahead(now) {
             return Some(kept);
         }
-        let repaired = self.records.update(*id, |record| Some(record?.repaired(now)));
-        self.shelf.put(*id);
+        let repaired = self.memory_cache.update(*id, |record| Some(record?.repaired(now)));
+        self.disk_cache.put(*id);
         repaired
     }
 
-    /// What is known after a look at the shared store; whichever of both lacks something gets it.
+    /// Merges the record in memory with the one read from Redis, and writes back what either of them lacks.
     pub(super) fn compare(
         &self,
         id: LicenseId,
@@ -66,66 +66,68 @@ impl LicenseValidator {
             None => kept,
         }?;
         if there.as_ref() != Some(&known.record) {
-            self.unshared.notify_one();
+            self.unsynced_entries.notify_one();
         }
-        // A change that was announced in between may not be in what was read.
-        if self.shared.as_ref().is_some_and(|shared| shared.stamp() == stamp) {
+        // A change that was announced since may not be part of the record that was read.
+        if self.redis_cache.as_ref().is_some_and(|redis| redis.stamp() == stamp) {
             known.set_compared(stamp.0);
         }
         Some(known)
     }
 
-    /// Takes in what the shared store knows; on this machine's disk it outlives both.
+    /// Merges a record of Redis or of another process into memory and disk.
     pub(super) fn adopt(&self, id: LicenseId, record: &CachedLicense) -> Arc<CacheSlot> {
-        let before = self.records.get(&id);
-        let kept = self.records.adopt(id, record);
+        let before = self.memory_cache.get(&id);
+        let kept = self.memory_cache.adopt(id, record);
         if before.is_none_or(|before| before.record != kept.record) {
-            self.shelf.put(id);
+            self.disk_cache.put(id);
         }
         kept
     }
 
-    /// The record of a licence as it is on the shared store now, where there is one.
+    /// The current record of a licence in Redis, if Redis is configured.
     pub(super) async fn latest(
         &self,
         id: &LicenseId,
     ) -> Result<Option<Arc<CacheSlot>>, StoreUnavailable> {
-        let kept = self.records.get(id);
-        let Some(shared) = &self.shared else { return Ok(kept) };
-        let stamp = shared.stamp();
-        let there = shared.record(id).await?;
+        let kept = self.memory_cache.get(id);
+        let Some(redis) = &self.redis_cache else { return Ok(kept) };
+        let stamp = redis.stamp();
+        let there = redis.record(id).await?;
         Ok(self.compare(*id, kept, there, stamp))
     }
 
-    /// Writes a changed record down, here and for the other gateways.
+    /// Writes a changed record to disk and to Redis.
     pub(super) async fn keep(&self, id: LicenseId) {
-        self.shelf.put(id);
+        self.disk_cache.put(id);
         self.share(id).await;
     }
 
     /// As [`LicenseValidator::keep`]; whether it is on the disk.
     pub(super) async fn keep_now(&self, id: LicenseId) -> bool {
-        let on_disk = self.shelf.put_now(id).await;
+        let on_disk = self.disk_cache.put_now(id).await;
         self.share(id).await;
         on_disk
     }
 
-    /// Merges a record into the shared store; whether it answered. If not, it is done later.
+    /// Merges a record into Redis; whether Redis answered. If not, it is done later.
     pub(super) async fn share(&self, id: LicenseId) -> bool {
-        let (Some(shared), Some(kept)) = (&self.shared, self.records.get(&id)) else { return true };
+        let (Some(redis), Some(kept)) = (&self.redis_cache, self.memory_cache.get(&id)) else {
+            return true;
+        };
         let merge = async || {
-            let merged = shared.merge(&id, &kept.record, KEEP).await?;
+            let merged = redis.merge(&id, &kept.record, KEEP).await?;
             if merged.revocation != Revocation::default() {
-                shared.revoke(&id, merged.revocation).await?;
+                redis.revoke(&id, merged.revocation).await?;
             }
             if let Some(moved) = &merged.moved {
-                shared.tell_move(&id, moved).await?;
+                redis.tell_move(&id, moved).await?;
             }
             Ok::<_, StoreUnavailable>(merged)
         };
         let (mut merged, mut patience) = (merge().await, WaitBudget::of(MOMENT));
-        // Others wait for it, and would ask the shop themselves.
-        while merged.is_err() && !patience.is_over() && shared.store.is_back(&mut patience).await {
+        // Other gateways wait for it, and would ask the shop themselves.
+        while merged.is_err() && !patience.is_over() && redis.store.is_back(&mut patience).await {
             patience.part(SILENCE);
             merged = merge().await;
         }
@@ -135,7 +137,7 @@ impl LicenseValidator {
                 true
             }
             Err(_) => {
-                self.unshared.notify_one();
+                self.unsynced_entries.notify_one();
                 false
             }
         }
@@ -146,13 +148,13 @@ impl LicenseValidator {
         let validator = self.clone();
         let heard = move |_: &str, id: &str| {
             if id == REVOKED {
-                validator.unheard.notify_one();
+                validator.unsynced_revocations.notify_one();
             }
             let Some(id) = LicenseId::from_hex(id) else { return };
-            if let Some(shared) = &validator.shared {
-                shared.notify_change();
+            if let Some(redis) = &validator.redis_cache {
+                redis.notify_change();
             }
-            match validator.records.get(&id) {
+            match validator.memory_cache.get(&id) {
                 Some(kept) => kept.set_compared(0),
                 None => validator.issued.roster.hear(id),
             }
@@ -160,20 +162,20 @@ impl LicenseValidator {
         Subscriber { channel: CHANNEL, heard: Box::new(heard) }
     }
 
-    /// What runs beside requests: the shared store, and a look around each minute.
+    /// Background tasks: sync with Redis, and the check for mass refusals every minute.
     pub(super) async fn tend(self: Arc<Self>) {
-        if let Some(shared) = &self.shared {
-            let (validator, mut generations) = (self.clone(), shared.store.generations());
+        if let Some(redis) = &self.redis_cache {
+            let (validator, mut generations) = (self.clone(), redis.store.generations());
             tokio::spawn(async move {
                 while generations.changed().await.is_ok() {
-                    validator.unshared.notify_one();
-                    validator.unheard.notify_one();
+                    validator.unsynced_entries.notify_one();
+                    validator.unsynced_revocations.notify_one();
                     validator.issued.roster.lost();
                 }
             });
             tokio::spawn(self.clone().write_back());
-            tokio::spawn(self.clone().on_revocation_message(shared.clone()));
-            tokio::spawn(self.clone().fetch_issued(shared.clone()));
+            tokio::spawn(self.clone().on_revocation_message(redis.clone()));
+            tokio::spawn(self.clone().fetch_issued(redis.clone()));
         }
         tokio::spawn(self.clone().probe_failed());
         loop {
@@ -184,22 +186,22 @@ impl LicenseValidator {
 
     /// Reads revocations made at other gateways, whenever they may have changed: a revoked licence or a
     /// replaced key must be known before its next request.
-    async fn on_revocation_message(self: Arc<Self>, shared: Arc<RedisCache>) {
+    async fn on_revocation_message(self: Arc<Self>, redis: Arc<RedisCache>) {
         loop {
-            self.unheard.notified().await;
-            let (Ok(words), Ok(moves)) = (shared.revocations().await, shared.moves().await) else {
+            self.unsynced_revocations.notified().await;
+            let (Ok(words), Ok(moves)) = (redis.revocations().await, redis.moves().await) else {
                 tokio::time::sleep(RETRY).await;
-                self.unheard.notify_one();
+                self.unsynced_revocations.notify_one();
                 continue;
             };
             for (id, moved) in moves {
                 let moved = Some(moved);
-                if self.records.get(&id).is_none_or(|kept| kept.record.moved < moved) {
+                if self.memory_cache.get(&id).is_none_or(|kept| kept.record.moved < moved) {
                     self.adopt(id, &CachedLicense { moved, ..CachedLicense::default() });
                 }
             }
             for (id, revocation) in words {
-                let known = self.records.get(&id).map(|kept| kept.record.revocation);
+                let known = self.memory_cache.get(&id).map(|kept| kept.record.revocation);
                 if known.unwrap_or_default() < revocation {
                     self.adopt(id, &CachedLicense { revocation, ..CachedLicense::default() });
                 }
@@ -207,13 +209,12 @@ impl LicenseValidator {
         }
     }
 
-    /// Brings everything known here to the shared store, each time it lost it, was away, or lacks
-    /// something.
+    /// Writes all records to Redis, each time Redis has lost data, was unavailable, or lacks a record.
     pub(super) async fn write_back(self: Arc<Self>) {
         loop {
-            self.unshared.notified().await;
-            for (id, _) in self.records.all() {
-                // One that was not taken asks for another round; no record holds up the others.
+            self.unsynced_entries.notified().await;
+            for (id, _) in self.memory_cache.all() {
+                // A record that failed is part of the next round; the others do not wait for it.
                 if !self.share(id).await {
                     tokio::time::sleep(RETRY).await;
                 }

@@ -49,18 +49,18 @@ pub struct CallPermit {
     pub shop: &'static str,
     here: CallToken,
     /// The same in the budget of all gateways: its pool, and its name there.
-    shared: Option<(usize, String)>,
+    shared_call: Option<(usize, String)>,
 }
 
 impl CallQueue {
     /// The queue, and the task that runs it.
     pub fn new(
         shop: &'static str,
-        shared: Option<Arc<RedisCache>>,
+        redis_cache: Option<Arc<RedisCache>>,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (calls, waiting) = mpsc::unbounded_channel();
         let budget = CallBudget::default();
-        let limiter = CallLimiter { shop, budget, start: Instant::now(), shared };
+        let limiter = CallLimiter { shop, budget, start: Instant::now(), redis_cache };
         (Self { calls }, run(waiting, limiter))
     }
 
@@ -139,7 +139,7 @@ struct CallLimiter {
     shop: &'static str,
     budget: CallBudget,
     start: Instant,
-    shared: Option<Arc<RedisCache>>,
+    redis_cache: Option<Arc<RedisCache>>,
 }
 
 impl CallLimiter {
@@ -152,22 +152,24 @@ impl CallLimiter {
     ) -> Result<CallPermit, Duration> {
         let (shop, now) = (self.shop, self.start.elapsed().as_millis() as u64);
         let here = self.budget.take(class, per_minute, now).map_err(Duration::from_millis)?;
-        let Some(shared) = &self.shared else { return Ok(CallPermit { shop, here, shared: None }) };
-        match shared.take_call((shop, per_minute), class).await {
-            Ok(Ok(taken)) => Ok(CallPermit { shop, here, shared: Some(taken) }),
+        let Some(redis) = &self.redis_cache else {
+            return Ok(CallPermit { shop, here, shared_call: None });
+        };
+        match redis.take_call((shop, per_minute), class).await {
+            Ok(Ok(taken)) => Ok(CallPermit { shop, here, shared_call: Some(taken) }),
             Ok(Err(wait)) => {
                 self.budget.give_back(&here);
                 Err(wait)
             }
-            Err(_) => Ok(CallPermit { shop, here, shared: None }),
+            Err(_) => Ok(CallPermit { shop, here, shared_call: None }),
         }
     }
 
     async fn give_back(&mut self, permit: CallPermit) {
         self.budget.give_back(&permit.here);
-        if let (Some((pool, member)), Some(shared)) = (permit.shared, &self.shared) {
+        if let (Some((pool, member)), Some(redis)) = (permit.shared_call, &self.redis_cache) {
             // Lost when the store is away: one call less in this minute.
-            let _ = shared.give_back_call(self.shop, pool, &member).await;
+            let _ = redis.give_back_call(self.shop, pool, &member).await;
         }
     }
 }

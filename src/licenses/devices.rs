@@ -22,7 +22,7 @@ use super::{
 use crate::shops::{Asked, Instance, InstanceCall, InstanceReply, ShopLicense, ShopReply};
 
 /// Unknown device ids, and activations, of one licence an hour.
-const STRIKES: usize = 5;
+const ATTEMPTS_PER_HOUR: usize = 5;
 const HOUR: Duration = Duration::from_secs(3600);
 /// Where a plan sets no limit and the gateway keeps the list.
 const MOST_DEVICES: u64 = 100;
@@ -52,7 +52,7 @@ impl LicenseValidator {
     /// Lets a device of the licence pass.
     ///
     /// # Errors
-    /// 403 for any other, 503 when nobody can be asked about it.
+    /// 403 for any other, 503 when neither cache nor shop can decide.
     pub async fn check_device(
         self: &Arc<Self>,
         sources: &Arc<ConfiguredShops>,
@@ -81,7 +81,7 @@ impl LicenseValidator {
         let owner = owner();
         let asked = tokio::time::timeout(WAIT, self.ask_about(&owner, instance, &device));
         match asked.await.unwrap_or(Err(Code::LicenseCheckUnavailable)) {
-            // Nobody can say, and what was known may still serve.
+            // Unknown now; an earlier answer may still serve.
             Err(Code::LicenseCheckUnavailable)
                 if record.and_then(|record| record.device(&device)).is_some_and(|found| {
                     passed(found.checked, asking.now) < cache.fresh + cache.stale
@@ -101,12 +101,12 @@ impl LicenseValidator {
         device: &str,
     ) -> Result<(), Code> {
         let id = &owner.license.key;
-        let alone = self.strikes_of(id).lock().asking.clone();
+        let alone = self.throttle_of(id).lock().asking.clone();
         let _alone = alone.lock().await;
-        // Somebody else may have asked meanwhile, here or at another gateway.
+        // Another request may have asked since, here or at another gateway.
         let latest = self.latest(id).await;
         let is_latest = latest.is_ok();
-        let kept = latest.unwrap_or_else(|_| self.records.get(id));
+        let kept = latest.unwrap_or_else(|_| self.memory_cache.get(id));
         let record = kept.map(|kept| kept.record.clone()).unwrap_or_default();
         let now = UnixMs::now();
         match age(&record, device, now) {
@@ -121,7 +121,7 @@ impl LicenseValidator {
                 false => Code::LicenseCheckUnavailable,
             });
         }
-        if record.device(device).is_none() && !self.strike(id, device, now) {
+        if record.device(device).is_none() && !self.record_unknown(id, device, now) {
             return Err(Code::DeviceLimit);
         }
         self.validate(owner, instance, device).await
@@ -156,13 +156,13 @@ impl LicenseValidator {
 
     /// Asks about a device that is served meanwhile, now and then.
     fn ask_behind_about(self: &Arc<Self>, owner: DeviceRequest, instance: &str, now: UnixMs) {
-        let strikes = self.strikes_of(&owner.license.key);
+        let throttle = self.throttle_of(&owner.license.key);
         {
-            let mut strikes = strikes.lock();
-            if passed(strikes.tried, now) < PAUSE {
+            let mut throttle = throttle.lock();
+            if passed(throttle.tried, now) < PAUSE {
                 return;
             }
-            strikes.tried = now;
+            throttle.tried = now;
         }
         let (validator, instance) = (self.clone(), instance.to_owned());
         self.spawn(async move {
@@ -174,7 +174,7 @@ impl LicenseValidator {
     /// A new device: its id, which the app keeps, and the count with it.
     ///
     /// # Errors
-    /// 403 when all places are taken, 429 for too many tries, 503 when nobody can decide.
+    /// 403 when all places are taken, 429 for too many tries, 503 when the shop cannot decide.
     pub async fn activate(
         self: &Arc<Self>,
         sources: &Arc<ConfiguredShops>,
@@ -193,8 +193,8 @@ impl LicenseValidator {
         };
         let activated = self.activate_as(&owner, name).await;
         if activated.as_ref().is_err_and(|reject| reject.code.status() >= 500) {
-            // Nobody decided, so it does not count.
-            self.strikes_of(id).lock().activations.retain(|at| *at != now);
+            // Not decided, so the attempt does not count.
+            self.throttle_of(id).lock().activations.retain(|at| *at != now);
         }
         activated
     }
@@ -271,7 +271,7 @@ impl LicenseValidator {
                 None => activated,
             })
         };
-        if self.records.update(license.key, place).is_none() {
+        if self.memory_cache.update(license.key, place).is_none() {
             return Err(all_taken(Some(most)));
         }
         // The app keeps the id for good, so it must be on the disk.
@@ -297,7 +297,7 @@ impl LicenseValidator {
         let device = self.hasher.device(&license.id, instance);
         let kept = self.known(id).await;
         let is_known = kept.as_ref().is_some_and(|kept| kept.record.device(&device).is_some());
-        if !is_known && !self.strike(id, &device, now) {
+        if !is_known && !self.record_unknown(id, &device, now) {
             let message = "Too many unknown devices in the last hour. Please try again in an hour.";
             return Err(Rejection::new(Code::RateLimited, message).retry_after(60));
         }
@@ -311,7 +311,7 @@ impl LicenseValidator {
             };
             match self.device_call(&owner, InstanceCall::Deactivate(instance)).await {
                 Some(Instance::Released) => true,
-                // Somebody was quicker at the shop; the place is free.
+                // The device was removed at the shop already; the place is free.
                 Some(Instance::IsNot) => is_known,
                 _ => {
                     self.forgive(id, &device);
@@ -332,7 +332,7 @@ impl LicenseValidator {
         Ok(self.devices_of(license).await.unwrap_or(NOT_COUNTED))
     }
 
-    /// The devices of a licence, where somebody counts them.
+    /// The devices of a licence, if they are counted.
     pub fn devices(&self, license: &License, record: &CachedLicense) -> Option<Devices> {
         self.devices_by(&license.plan, record)
     }
@@ -372,7 +372,7 @@ impl LicenseValidator {
         call: InstanceCall<'_>,
     ) -> Option<Instance> {
         let DeviceRequest { sources, license, credential } = owner;
-        let kept = self.records.get(&license.key)?;
+        let kept = self.memory_cache.get(&license.key)?;
         let question = listed_at(sources, &kept.record)?;
         let asked = Asked {
             known: kept.record.facts.as_ref(),
@@ -426,11 +426,11 @@ impl LicenseValidator {
     pub(super) async fn set_device(&self, id: &LicenseId, device: &str, gone: bool, now: UnixMs) {
         let change = |record: Option<&CachedLicense>| {
             let record = record?;
-            // Of one that never had a place nothing is kept: anybody may ask about any number.
+            // A device that never had a place is not recorded: ids are free to invent.
             (!gone || record.device(device).is_some())
                 .then(|| record.with_device(device, gone, now))
         };
-        if self.records.update(*id, change).is_some() {
+        if self.memory_cache.update(*id, change).is_some() {
             self.keep(*id).await;
         }
     }
@@ -440,10 +440,10 @@ impl LicenseValidator {
         &self,
         id: &LicenseId,
     ) -> Result<Option<DistributedLock>, Rejection> {
-        let Some(shared) = &self.shared else { return Ok(None) };
+        let Some(redis) = &self.redis_cache else { return Ok(None) };
         let deadline = tokio::time::Instant::now() + WAIT;
         while tokio::time::Instant::now() < deadline {
-            match shared.lock(id).await {
+            match redis.lock(id).await {
                 Ok(Some(lock)) => return Ok(Some(lock)),
                 Ok(None) => tokio::time::sleep(LOOK).await,
                 Err(_) => break,
@@ -452,36 +452,36 @@ impl LicenseValidator {
         Err(store_is_away())
     }
 
-    fn strikes_of(&self, id: &LicenseId) -> Arc<Mutex<DeviceThrottle>> {
-        self.strikes.get_with(*id, Arc::default)
+    fn throttle_of(&self, id: &LicenseId) -> Arc<Mutex<DeviceThrottle>> {
+        self.device_throttles.get_with(*id, Arc::default)
     }
 
-    /// Counts an unknown device before anybody is asked about it; false for one too many, and for
-    /// one that was refused already.
-    fn strike(&self, id: &LicenseId, device: &str, now: UnixMs) -> bool {
-        let strikes = self.strikes_of(id);
-        let mut strikes = strikes.lock();
-        strikes.unknown.retain(|(_, at)| passed(*at, now) < HOUR);
-        let is_new = !strikes.unknown.iter().any(|(known, _)| known == device);
-        let may = is_new && strikes.unknown.len() < STRIKES;
+    /// Counts an unknown device before the shop is asked about it; false above the limit, and for a device
+    /// that was refused already.
+    fn record_unknown(&self, id: &LicenseId, device: &str, now: UnixMs) -> bool {
+        let throttle = self.throttle_of(id);
+        let mut throttle = throttle.lock();
+        throttle.unknown.retain(|(_, at)| passed(*at, now) < HOUR);
+        let is_new = !throttle.unknown.iter().any(|(known, _)| known == device);
+        let may = is_new && throttle.unknown.len() < ATTEMPTS_PER_HOUR;
         if may {
-            strikes.unknown.push((device.to_owned(), now));
+            throttle.unknown.push((device.to_owned(), now));
         }
         may
     }
 
-    /// It was no guess after all.
+    /// The device turned out to be valid: it does not count.
     fn forgive(&self, id: &LicenseId, device: &str) {
-        self.strikes_of(id).lock().unknown.retain(|(known, _)| known != device);
+        self.throttle_of(id).lock().unknown.retain(|(known, _)| known != device);
     }
 
     pub(super) fn may_activate(&self, id: &LicenseId, now: UnixMs) -> bool {
-        let strikes = self.strikes_of(id);
-        let mut strikes = strikes.lock();
-        strikes.activations.retain(|at| passed(*at, now) < HOUR);
-        let may = strikes.activations.len() < STRIKES;
+        let throttle = self.throttle_of(id);
+        let mut throttle = throttle.lock();
+        throttle.activations.retain(|at| passed(*at, now) < HOUR);
+        let may = throttle.activations.len() < ATTEMPTS_PER_HOUR;
         if may {
-            strikes.activations.push(now);
+            throttle.activations.push(now);
         }
         may
     }

@@ -1,5 +1,5 @@
-//! Records on this machine's disk: what a restart begins with. They lie in the store's own database,
-//! in the table `licenses`; one thread writes them.
+//! The disk tier of the licence cache, read at start: the table `licenses` in the database of the embedded
+//! ledger. One thread writes it.
 
 use std::{
     collections::HashSet,
@@ -18,77 +18,78 @@ use rusqlite::{Connection, params};
 
 use super::{cache_entry::CachedLicense, memory_cache::MemoryCache};
 
-/// How long a write waits for the ledger's.
+/// How long a write waits for a write of the ledger.
 const BUSY: Duration = Duration::from_secs(5);
-/// Between two attempts to write what the database did not take.
+/// Between two attempts of a write that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub struct DiskCache {
     path: PathBuf,
-    records: Arc<MemoryCache>,
+    memory_cache: Arc<MemoryCache>,
     writes: Mutex<Option<Sender<CacheChange>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     away: Mutex<Option<DiskCacheMoved>>,
 }
 
-/// The shelf is another process', which is told of what changes here.
+/// The table belongs to another process, which receives the changes made here.
 struct DiskCacheMoved {
     tell: ForwardChange,
     told: HashSet<LicenseId>,
 }
 
-/// Tells another process of a record.
+/// Sends a changed record to another process.
 pub type ForwardChange = Box<dyn Fn(LicenseId, serde_json::Value) + Send>;
 
-/// A record changed. What it is by now is read when it is written, so the last one always stays.
+/// Changed records. Their content is read when they are written, so the last state always wins.
 struct CacheChange {
-    /// Of one transaction.
+    /// Written in one transaction.
     ids: Vec<LicenseId>,
-    /// Told when it is on the shelf.
+    /// Receives whether they were written.
     done: Option<tokio::sync::oneshot::Sender<bool>>,
 }
 
 impl DiskCache {
-    /// Fills `records` with what stands on the shelf, and writes down what changes there. The store
-    /// at `path` must be open already: it makes the table.
+    /// Loads the table into `memory_cache`, and starts the thread that writes changes. The ledger at `path`
+    /// must be open already: it creates the table.
     ///
     /// # Errors
     /// The database can't be read, or no thread can be started.
-    pub fn open(path: &Path, records: Arc<MemoryCache>) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, memory_cache: Arc<MemoryCache>) -> anyhow::Result<Self> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(BUSY)?;
-        load(&connection, &records)?;
+        load(&connection, &memory_cache)?;
         let (writes, waiting) = channel();
         let thread = std::thread::Builder::new().name("licenses-sqlite".into()).spawn({
-            let records = records.clone();
-            move || write_all(connection, &records, &waiting)
+            let memory_cache = memory_cache.clone();
+            move || write_all(connection, &memory_cache, &waiting)
         })?;
         Ok(Self {
             path: path.to_owned(),
-            records,
+            memory_cache,
             writes: Mutex::new(Some(writes)),
             thread: Mutex::new(Some(thread)),
             away: Mutex::default(),
         })
     }
 
-    /// Everything that was put is on the shelf when this returns, and from now on another process is
-    /// told instead.
+    /// Writes all pending changes before it returns; later changes go to another process instead.
     pub fn give(&self, tell: ForwardChange) {
         *self.away.lock() = Some(DiskCacheMoved { tell, told: HashSet::new() });
         let (done, is_done) = tokio::sync::oneshot::channel();
         if let Some(writes) = &*self.writes.lock() {
-            // No record: only what was sent before it matters.
+            // An empty change: its completion shows that everything before it was written.
             let _ = writes.send(CacheChange { ids: Vec::new(), done: Some(done) });
         }
         let _ = is_done.blocking_recv();
     }
 
-    /// The shelf is this process' again. What the other one put there meanwhile is read.
+    /// Takes the table back from the other process and loads what that process wrote.
     pub fn take_back(&self) {
         let read = Connection::open(&self.path).map_err(anyhow::Error::from);
-        if let Err(problem) = read.and_then(|connection| load(&connection, &self.records)) {
-            log::error!("licences: what was written meanwhile can't be read: {problem:#}");
+        if let Err(problem) = read.and_then(|connection| load(&connection, &self.memory_cache)) {
+            log::error!(
+                "licences: entries written by the other process can't be read: {problem:#}"
+            );
         }
         let away = self.away.lock().take();
         for id in away.into_iter().flat_map(|away| away.told) {
@@ -96,39 +97,39 @@ impl DiskCache {
         }
     }
 
-    /// Keeps a changed record, soon.
+    /// Queues a changed record to be written.
     pub fn put(&self, id: LicenseId) {
         self.send(CacheChange { ids: vec![id], done: None });
     }
 
-    /// Keeps a changed record; whether it is there when this returns.
+    /// Writes a changed record before it returns; whether that succeeded.
     pub async fn put_now(&self, id: LicenseId) -> bool {
         let (done, is_done) = tokio::sync::oneshot::channel();
         self.send(CacheChange { ids: vec![id], done: Some(done) });
         is_done.await.unwrap_or(false)
     }
 
-    /// Keeps changed records, all of them or none; whether they are there when this returns.
+    /// Writes changed records, all of them or none, before it returns; whether that succeeded.
     pub async fn put_all_now(&self, ids: &[LicenseId]) -> bool {
         let (done, is_done) = tokio::sync::oneshot::channel();
         self.send(CacheChange { ids: ids.to_vec(), done: Some(done) });
         is_done.await.unwrap_or(false)
     }
 
-    /// Everything that was put is on the shelf when this returns.
+    /// Writes all pending changes before it returns, and ends the thread.
     pub fn close(&self) {
         *self.writes.lock() = None;
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
-            log::error!("licences: the thread of the database ended before its time");
+            log::error!("licences: the thread that writes the cache ended unexpectedly");
         }
     }
 
     fn send(&self, change: CacheChange) {
         if let Some(away) = &mut *self.away.lock() {
             for id in change.ids {
-                if let Some(kept) = self.records.get(&id) {
+                if let Some(kept) = self.memory_cache.get(&id) {
                     (away.tell)(id, serde_json::to_value(&kept.record).unwrap_or_default());
                     away.told.insert(id);
                 }
@@ -144,23 +145,27 @@ impl DiskCache {
     }
 }
 
-fn load(connection: &Connection, records: &MemoryCache) -> anyhow::Result<()> {
+fn load(connection: &Connection, memory_cache: &MemoryCache) -> anyhow::Result<()> {
     let now = UnixMs::now();
     let mut statement = connection.prepare("SELECT license, record FROM licenses")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (id, text) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
-        // One that can't be read costs a question to the shop.
+        // A record that can't be read costs one call to the shop.
         let record = serde_json::from_str::<CachedLicense>(&text);
         if let (Some(id), Ok(record)) = (LicenseId::from_hex(&id), record) {
-            records.adopt(id, &record.repaired(now));
+            memory_cache.adopt(id, &record.repaired(now));
         }
     }
     Ok(())
 }
 
-/// Writes what changed, all of it in one transaction. What the database did not take is tried again.
-fn write_all(mut connection: Connection, records: &MemoryCache, waiting: &Receiver<CacheChange>) {
+/// Writes changes as they arrive, each batch in one transaction. A batch that fails is tried again.
+fn write_all(
+    mut connection: Connection,
+    memory_cache: &MemoryCache,
+    waiting: &Receiver<CacheChange>,
+) {
     let (mut changed, mut failing) = (HashSet::new(), false);
     loop {
         let first = match changed.is_empty() {
@@ -168,8 +173,8 @@ fn write_all(mut connection: Connection, records: &MemoryCache, waiting: &Receiv
             false => waiting.recv_timeout(RETRY),
         };
         if matches!(first, Err(RecvTimeoutError::Disconnected)) {
-            // What is still not taken was reported; nobody can wait for it any longer.
-            let _ = write(&mut connection, records, &changed);
+            // The last attempt; an earlier failure was logged.
+            let _ = write(&mut connection, memory_cache, &changed);
             return;
         }
         let mut told = Vec::new();
@@ -177,11 +182,13 @@ fn write_all(mut connection: Connection, records: &MemoryCache, waiting: &Receiv
             told.extend(change.done);
             changed.extend(change.ids);
         }
-        let written = write(&mut connection, records, &changed);
-        // Once for each change, not for each attempt.
+        let written = write(&mut connection, memory_cache, &changed);
+        // Logged when the state changes, not at each attempt.
         match (&written, failing) {
-            (Ok(()), true) => log::info!("licences: the database works again"),
-            (Err(error), false) => log::error!("licences: the database takes nothing: {error}"),
+            (Ok(()), true) => log::info!("licences: the cache is written to disk again"),
+            (Err(error), false) => log::error!(
+                "licences: writing the cache to disk failed: {error}. It is tried again every second."
+            ),
             _ => {}
         }
         failing = written.is_err();
@@ -196,7 +203,7 @@ fn write_all(mut connection: Connection, records: &MemoryCache, waiting: &Receiv
 
 fn write(
     connection: &mut Connection,
-    records: &MemoryCache,
+    memory_cache: &MemoryCache,
     changed: &HashSet<LicenseId>,
 ) -> rusqlite::Result<()> {
     let tx = connection.transaction()?;
@@ -204,7 +211,7 @@ fn write(
         tx.prepare_cached("INSERT OR REPLACE INTO licenses (license, record) VALUES (?1, ?2)")?;
     let mut delete = tx.prepare_cached("DELETE FROM licenses WHERE license = ?1")?;
     for id in changed {
-        let Some(kept) = records.get(id) else {
+        let Some(kept) = memory_cache.get(id) else {
             delete.execute([id.to_hex()])?;
             continue;
         };

@@ -42,7 +42,7 @@ impl LicenseValidator {
         }
         let (id, now) = (self.hasher.id(credential.expose()), UnixMs::now());
         let prefix = address.map(ClientPrefix::from);
-        let class = match prefix.map(|prefix| self.visitors.admit(prefix, &id, now)) {
+        let class = match prefix.map(|prefix| self.address_throttle.admit(prefix, &id, now)) {
             Some(ThrottleDecision::TooMany { retry_after }) => {
                 let standing = gatekeeper_filters::kernel::LicenseStatus::TooMany { retry_after };
                 return Some(Err(license::decide(standing, None).err()?));
@@ -58,7 +58,7 @@ impl LicenseValidator {
             match self.activate_at(sources, question, (&id, credential), name, class).await {
                 Outcome::Activated(license, instance) => {
                     if let Some(prefix) = prefix {
-                        self.visitors.record_success(prefix, &id);
+                        self.address_throttle.record_success(prefix, &id);
                     }
                     let devices = self.devices_of(&license).await;
                     let devices = devices.unwrap_or(Devices { used: 1, max: None });
@@ -74,7 +74,7 @@ impl LicenseValidator {
             (false, true, _) => all_taken(None),
             (false, false, code) => {
                 if let Some(prefix) = prefix {
-                    self.visitors.record_failure(prefix, now);
+                    self.address_throttle.record_failure(prefix, now);
                 }
                 let standing = gatekeeper_filters::kernel::LicenseStatus::Invalid(
                     code.unwrap_or(Code::LicenseInvalid),

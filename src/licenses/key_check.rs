@@ -26,7 +26,7 @@ impl LicenseValidator {
         asking: &LicenseQuery<'_>,
     ) -> LicenseStatus {
         // Keys of no source are refused without a look-up in the shared store.
-        if self.records.get(&id).is_none()
+        if self.memory_cache.get(&id).is_none()
             && sources.questions(asking.credential.expose()).is_empty()
         {
             return self.refuse_unknown(&id, asking);
@@ -96,7 +96,7 @@ impl LicenseValidator {
     ) -> FlightResult {
         let lookup = || self.lookup_request(sources, id, asking, CallPriority::Known);
         self.ask(lookup(), Some(kept)).await?;
-        match self.records.get(&id) {
+        match self.memory_cache.get(&id) {
             Some(kept) if kept.record.is_due(UnixMs::now()) => {
                 self.ask(lookup(), Some(&kept)).await
             }
@@ -141,7 +141,7 @@ impl LicenseValidator {
             return LicenseStatus::Invalid(code);
         }
         cache.miss.inc();
-        let class = match address.map(|address| self.visitors.admit(address, &id, now)) {
+        let class = match address.map(|address| self.address_throttle.admit(address, &id, now)) {
             Some(ThrottleDecision::TooMany { retry_after }) => {
                 return LicenseStatus::TooMany { retry_after };
             }
@@ -149,7 +149,7 @@ impl LicenseValidator {
             Some(ThrottleDecision::Suspect) | None => CallPriority::Rest,
         };
         let lookup = LookupRequest { address, ..self.lookup_request(sources, id, asking, class) };
-        let before = self.records.get(&id);
+        let before = self.memory_cache.get(&id);
         if before.as_ref().is_some_and(|kept| kept.record.facts.is_some()) {
             // Another request's look-up has ended since this one found no entry.
             return self.cached_status(sources, id, Some(&spelling), now);
@@ -159,7 +159,9 @@ impl LicenseValidator {
         }
         let status = self.cached_status(sources, id, Some(&spelling), now);
         match (&status, address) {
-            (LicenseStatus::Valid(_), Some(address)) => self.visitors.record_success(address, &id),
+            (LicenseStatus::Valid(_), Some(address)) => {
+                self.address_throttle.record_success(address, &id)
+            }
             // The app has yet to activate its device: not a guessed key.
             (LicenseStatus::Invalid(Code::DeviceLimit), _) => {}
             (LicenseStatus::Invalid(_), address) => self.record_refusal(address, now),
@@ -178,17 +180,17 @@ impl LicenseValidator {
             return LicenseStatus::Invalid(Code::LicenseInvalid);
         };
         if let ThrottleDecision::TooMany { retry_after } =
-            self.visitors.admit(address, id, asking.now)
+            self.address_throttle.admit(address, id, asking.now)
         {
             return LicenseStatus::TooMany { retry_after };
         }
-        self.visitors.record_failure(address, asking.now);
+        self.address_throttle.record_failure(address, asking.now);
         LicenseStatus::Invalid(Code::LicenseInvalid)
     }
 
     fn record_refusal(&self, address: Option<ClientPrefix>, now: UnixMs) {
         if let Some(address) = address {
-            self.visitors.record_failure(address, now);
+            self.address_throttle.record_failure(address, now);
         }
     }
 }

@@ -15,7 +15,7 @@ const LONGEST_ROW: usize = 16;
 impl LicenseValidator {
     /// The licence whose use a key counts on.
     pub fn account(&self, key: &LicenseId) -> LicenseId {
-        let moved = self.records.moved(key);
+        let moved = self.memory_cache.moved(key);
         moved.and_then(|kept| kept.record.moved.as_ref()?.account).unwrap_or(*key)
     }
 
@@ -24,12 +24,12 @@ impl LicenseValidator {
         let is_used = |record: &CachedLicense| {
             record.facts.is_some() || !record.devices.is_empty() || record.moved.is_some()
         };
-        self.records.get(key).is_some_and(|kept| is_used(&kept.record))
+        self.memory_cache.get(key).is_some_and(|kept| is_used(&kept.record))
     }
 
     /// What replaced a key.
     pub fn replacement(&self, key: &LicenseId) -> Option<Replacement> {
-        self.records.moved(key)?.record.moved.as_ref()?.replaced.clone()
+        self.memory_cache.moved(key)?.record.moved.as_ref()?.replaced.clone()
     }
 
     /// The key that the licence of `key` has now.
@@ -98,8 +98,8 @@ impl LicenseValidator {
                 record.with_move(account, Some(wanted.clone()))
             })
         };
-        self.records.update(old, replaced);
-        let refused = self.shelf.put_now(old).await;
+        self.memory_cache.update(old, replaced);
+        let refused = self.disk_cache.put_now(old).await;
         self.share_again(old).await;
         taken && refused
     }
@@ -123,8 +123,8 @@ impl LicenseValidator {
             let next = if is_so { record } else { record.with_move(continues, None) };
             Some(CachedLicense { devices: merged, ..next })
         };
-        self.records.update(key, change);
-        let on_disk = self.shelf.put_now(key).await;
+        self.memory_cache.update(key, change);
+        let on_disk = self.disk_cache.put_now(key).await;
         self.share_again(key).await;
         on_disk
     }
@@ -145,13 +145,13 @@ impl LicenseValidator {
         let known = self.licenses_of(&reference).await.unwrap_or_default();
         if let Some(before) = known.into_iter().find(|known| *known != key) {
             let account = self.account(&before);
-            let devices = self.records.get(&before).map(|kept| kept.record.devices.clone());
+            let devices = self.memory_cache.get(&before).map(|kept| kept.record.devices.clone());
             self.continue_with(key, account, &devices.unwrap_or_default()).await;
         }
     }
 
     async fn continue_moved(&self, key: LicenseId, reference: &str) -> bool {
-        if !self.records.has_moves() {
+        if !self.memory_cache.has_moves() {
             return false;
         }
         let place = self.hasher.moved(reference);
@@ -164,7 +164,7 @@ impl LicenseValidator {
             let by = Replacement { by: key, accepted_until: UnixMs(0), say: String::new() };
             Some(record?.with_move(Some(account), Some(by)))
         };
-        self.records.update(place, found);
+        self.memory_cache.update(place, found);
         self.keep(place).await;
         true
     }

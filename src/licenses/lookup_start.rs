@@ -75,7 +75,7 @@ impl LicenseValidator {
     ) -> Option<Follower> {
         let (id, spelling) = (lookup.id, lookup.spelling);
         let is_known = before.is_some_and(|before| before.record.facts.is_some());
-        let has_landed = || match (self.records.get(&id), before) {
+        let has_landed = || match (self.memory_cache.get(&id), before) {
             (Some(kept), Some(before)) => kept.record.answered > before.record.answered,
             (Some(kept), None) => kept.record.facts.is_some(),
             (None, _) => self.cached_refusal(&lookup.sources, &spelling, UnixMs::now()).is_some(),

@@ -23,8 +23,8 @@ impl LicenseValidator {
     /// Looks again at how many turned bad; call after each that did.
     pub(super) fn assess(&self, now: UnixMs) {
         let was = self.is_holding();
-        let any_turned = || self.records.all().any(|(_, kept)| kept.record.is_held(now));
-        let holds = is_going_on(&self.records, now) || (was && any_turned());
+        let any_turned = || self.memory_cache.all().any(|(_, kept)| kept.record.is_held(now));
+        let holds = is_going_on(&self.memory_cache, now) || (was && any_turned());
         self.holding.store(holds, Relaxed);
         if holds && !was {
             log::error!(
@@ -41,7 +41,7 @@ impl LicenseValidator {
     pub fn weigh(&self, sources: &ConfiguredShops) {
         let now = UnixMs::now();
         let (mut in_use, mut refused, mut foreign) = (0, 0, Vec::new());
-        for (id, kept) in self.records.all() {
+        for (id, kept) in self.memory_cache.all() {
             let Some(facts) = &kept.record.facts else { continue };
             let is_in_use = is_in_use(&kept, now);
             in_use += usize::from(is_in_use);
@@ -61,8 +61,8 @@ impl LicenseValidator {
         sources.hold();
         // All of them, or those that were not in use would be held for ever.
         for id in foreign {
-            if self.records.update(id, |record| record?.turn(now)).is_some() {
-                self.shelf.put(id);
+            if self.memory_cache.update(id, |record| record?.turn(now)).is_some() {
+                self.disk_cache.put(id);
             }
         }
     }

@@ -23,9 +23,9 @@ pub fn is_sudden(turned: usize, seen: usize) -> bool {
 }
 
 /// Whether more licences turned invalid in the last ten minutes than is plausible.
-pub fn is_going_on(records: &MemoryCache, now: UnixMs) -> bool {
+pub fn is_going_on(memory_cache: &MemoryCache, now: UnixMs) -> bool {
     let (mut turned, mut seen) = (0, 0);
-    for (_, kept) in records.all() {
+    for (_, kept) in memory_cache.all() {
         seen += usize::from(was_seen(&kept, now));
         turned += usize::from(
             kept.record.turned.is_some_and(|turned| passed(turned.first, now) < WINDOW),
@@ -35,9 +35,9 @@ pub fn is_going_on(records: &MemoryCache, now: UnixMs) -> bool {
 }
 
 /// Whether that was so when the previous process ended, by the cached entries.
-pub fn was_going_on(records: &MemoryCache, now: UnixMs) -> bool {
+pub fn was_going_on(memory_cache: &MemoryCache, now: UnixMs) -> bool {
     let (mut turned, mut in_use) = (0, 0);
-    for (_, kept) in records.all() {
+    for (_, kept) in memory_cache.all() {
         turned += usize::from(kept.record.is_held(now));
         in_use += usize::from(is_in_use(&kept, now));
     }

@@ -65,7 +65,7 @@ impl CacheSlot {
         UnixMs(self.local.seen.load(Relaxed))
     }
 
-    /// Whether nobody tried for `pause` milliseconds; true for one caller only.
+    /// Whether the last attempt is `pause` milliseconds ago; true for one caller only.
     pub fn try_again(&self, now: UnixMs, pause: u64) -> bool {
         let last = self.local.tried.load(Relaxed);
         now.0.abs_diff(last) >= pause

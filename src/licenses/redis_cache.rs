@@ -38,7 +38,7 @@ use crate::{
 pub const LOCK: Duration = Duration::from_secs(3);
 /// How often a lock is asked for once more when the store is slow, but not away.
 const TRIES: usize = 2;
-/// How often a merge is tried again when somebody else was quicker.
+/// Retries of a merge after concurrent changes of the same record.
 const MERGES: usize = 8;
 pub const CHANNEL: &str = "gk:licenses";
 /// On the channel: what operators said changed.
@@ -254,7 +254,7 @@ impl RedisCache {
         self.store.run(Cmd::del(refusal_key(id))).await
     }
 
-    /// The right to ask a shop about a licence; `None` while somebody has it.
+    /// The lock that a look-up of a licence needs; `None` while another look-up holds it.
     ///
     /// # Errors
     /// The store does not answer.
@@ -270,7 +270,7 @@ impl RedisCache {
             match self.store.call(call).await {
                 Ok(true) => return Ok(Some(DistributedLock::keep(self.clone(), key, holder))),
                 Ok(false) => return Ok(None),
-                // It came late, so this may be the holder by now: asking again under the same name tells.
+                // The reply was late and may have granted the lock: the repeated call, with the same holder, shows it.
                 Err(_) if tries < TRIES && self.is_up() => tries += 1,
                 Err(away) => {
                     self.unlock(key, holder);
@@ -281,15 +281,15 @@ impl RedisCache {
     }
 
     fn unlock(self: &Arc<Self>, key: String, holder: String) {
-        let shared = self.clone();
+        let cache = self.clone();
         tokio::spawn(async move {
-            let mut call = shared.scripts.unlock.call(&[key]);
+            let mut call = cache.scripts.unlock.call(&[key]);
             call.arg(holder);
-            let _: Result<u8, StoreUnavailable> = shared.store.call(call).await;
+            let _: Result<u8, StoreUnavailable> = cache.store.call(call).await;
         });
     }
 
-    /// Whether some gateway asks a shop about a licence now.
+    /// Whether a gateway is asking a shop about a licence.
     ///
     /// # Errors
     /// The store does not answer.
@@ -336,17 +336,17 @@ impl RedisCache {
     }
 }
 
-/// Held as long as it lives, and renewed; when its holder dies it ends by itself.
+/// Renewed and held while this value lives; expires by itself if the process dies.
 pub struct DistributedLock {
     renewing: tokio::task::JoinHandle<()>,
-    shared: Arc<RedisCache>,
+    cache: Arc<RedisCache>,
     key: String,
     holder: String,
 }
 
 impl DistributedLock {
-    fn keep(shared: Arc<RedisCache>, key: String, holder: String) -> Self {
-        let (renewer, name, by) = (shared.clone(), key.clone(), holder.clone());
+    fn keep(cache: Arc<RedisCache>, key: String, holder: String) -> Self {
+        let (renewer, name, by) = (cache.clone(), key.clone(), holder.clone());
         let renewing = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(LOCK / 3).await;
@@ -355,21 +355,21 @@ impl DistributedLock {
                 let _: Result<u8, StoreUnavailable> = renewer.store.call(call).await;
             }
         });
-        Self { renewing, shared, key, holder }
+        Self { renewing, cache, key, holder }
     }
 }
 
 impl Drop for DistributedLock {
     fn drop(&mut self) {
         self.renewing.abort();
-        self.shared.unlock(std::mem::take(&mut self.key), std::mem::take(&mut self.holder));
+        self.cache.unlock(std::mem::take(&mut self.key), std::mem::take(&mut self.holder));
     }
 }
 
 impl Scripts {
     fn new() -> Self {
         Self {
-            // Whether nobody changed it meanwhile, and so it was replaced.
+            // Compare and set: whether the record was unchanged, and so was replaced.
             replace: Script::new(
                 "licence_replace",
                 "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -378,7 +378,7 @@ impl Scripts {
                  redis.call('PUBLISH', ARGV[4], ARGV[5])
                  return 1",
             ),
-            // Whether it is this holder's, who may have got it before.
+            // Whether the lock belongs to this holder now, also by an earlier call.
             lock: Script::new(
                 "licence_lock",
                 "local holder = redis.call('GET', KEYS[1])

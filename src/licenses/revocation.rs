@@ -71,7 +71,7 @@ pub struct RevocationOutcome {
 
 impl LicenseValidator {
     pub fn is_revoked(&self, id: &LicenseId) -> bool {
-        self.records.is_revoked(id)
+        self.memory_cache.is_revoked(id)
     }
 
     /// Takes a licence back, or gives it again.
@@ -81,9 +81,9 @@ impl LicenseValidator {
         let none = CachedLicense::default();
         let change =
             |there: Option<&CachedLicense>| there.unwrap_or(&none).revoke(revoked, UnixMs::now());
-        let changed = self.records.update(id, change).is_some();
+        let changed = self.memory_cache.update(id, change).is_some();
         // Written again if repeated: the first write may have failed.
-        let on_disk = self.records.get(&id).is_none() || self.shelf.put_now(id).await;
+        let on_disk = self.memory_cache.get(&id).is_none() || self.disk_cache.put_now(id).await;
         RevocationOutcome { changed, on_disk, told: self.share_again(id).await }
     }
 
@@ -172,7 +172,7 @@ impl ConfiguredLicenses {
     /// Since when a key, or the licence that it continues, is revoked.
     fn revoked_since(&self, key: &LicenseId) -> Option<UnixMs> {
         let revoked = |id: &LicenseId| {
-            let kept = self.validator.records.get(id)?;
+            let kept = self.validator.memory_cache.get(id)?;
             kept.record.revocation.revoked.then_some(kept.record.revocation.at)
         };
         revoked(&self.validator.account(key)).or_else(|| revoked(key))
@@ -189,7 +189,7 @@ impl ConfiguredLicenses {
             Some(report) => report,
             None => self.known_as(named).await?,
         };
-        let kept = self.validator.records.moved(&named);
+        let kept = self.validator.memory_cache.moved(&named);
         Some(LicenseReport { moved: kept.and_then(|kept| kept.record.moved.clone()), ..report })
     }
 

@@ -137,27 +137,27 @@ impl LicenseValidator {
                 }
             }
             let held = permit.take();
-            let Some(shared) = &self.shared else {
+            let Some(redis) = &self.redis_cache else {
                 return self.ask_shops_and_cache(&lookup, held).await;
             };
             // During an outage of the store two gateways may call: better than none.
-            if budget.is_over() || !shared.store.is_back(&mut budget).await {
+            if budget.is_over() || !redis.store.is_back(&mut budget).await {
                 return self.ask_shops_and_cache(&lookup, held).await;
             }
-            let locked = match self.learned(shared, &lookup).await {
+            let locked = match self.learned(redis, &lookup).await {
                 // Another gateway has looked it up while this one waited for its permit.
                 Ok(true) => {
                     self.give_back(held);
                     return Ok(());
                 }
-                Ok(false) => shared.lock(&lookup.id).await,
+                Ok(false) => redis.lock(&lookup.id).await,
                 Err(away) => Err(away),
             };
             match locked {
                 Ok(Some(lock)) => return self.look_up_locked(&lookup, held, lock).await,
                 Ok(None) => {
                     self.give_back(held);
-                    if self.wait_for_other(shared, &lookup).await {
+                    if self.wait_for_other(redis, &lookup).await {
                         return Ok(());
                     }
                 }
@@ -176,8 +176,8 @@ impl LicenseValidator {
         lock: DistributedLock,
     ) -> FlightResult {
         // Another gateway may have finished between the check and the lock.
-        let result = match &self.shared {
-            Some(shared) if self.has_learned(shared, lookup).await => {
+        let result = match &self.redis_cache {
+            Some(redis) if self.has_learned(redis, lookup).await => {
                 self.give_back(permit);
                 Ok(())
             }
@@ -189,27 +189,27 @@ impl LicenseValidator {
 
     /// Waits while another gateway looks up; true when its answer is there, false when it gave up or
     /// ended.
-    async fn wait_for_other(&self, shared: &Arc<RedisCache>, lookup: &LookupRequest) -> bool {
+    async fn wait_for_other(&self, redis: &Arc<RedisCache>, lookup: &LookupRequest) -> bool {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
-            if matches!(self.learned(shared, lookup).await, Ok(true)) {
+            if matches!(self.learned(redis, lookup).await, Ok(true)) {
                 return true;
             }
-            if !matches!(shared.is_locked(&lookup.id).await, Ok(true)) {
+            if !matches!(redis.is_locked(&lookup.id).await, Ok(true)) {
                 return false;
             }
         }
     }
 
     /// [`Self::learned`], with retries: a late reply must not cause a second call to the shop.
-    async fn has_learned(&self, shared: &RedisCache, lookup: &LookupRequest) -> bool {
+    async fn has_learned(&self, redis: &RedisCache, lookup: &LookupRequest) -> bool {
         let mut budget = WaitBudget::of(MOMENT);
         loop {
-            if let Ok(learned) = self.learned(shared, lookup).await {
+            if let Ok(learned) = self.learned(redis, lookup).await {
                 return learned;
             }
             budget.part(SILENCE);
-            if budget.is_over() || !shared.store.is_back(&mut budget).await {
+            if budget.is_over() || !redis.store.is_back(&mut budget).await {
                 return false;
             }
         }
@@ -218,10 +218,10 @@ impl LicenseValidator {
     /// Adopts what another gateway has looked up since this look-up began.
     async fn learned(
         &self,
-        shared: &RedisCache,
+        redis: &RedisCache,
         lookup: &LookupRequest,
     ) -> Result<bool, StoreUnavailable> {
-        if let Some(record) = shared.record(&lookup.id).await? {
+        if let Some(record) = redis.record(&lookup.id).await? {
             let is_newer = match &lookup.before {
                 Some(before) => record.answered > before.answered && !record.is_due(UnixMs::now()),
                 None => record.facts.is_some(),
@@ -234,7 +234,7 @@ impl LicenseValidator {
         if lookup.before.is_some() {
             return Ok(false);
         }
-        let why = shared.refusal(&lookup.spelling).await?;
+        let why = redis.refusal(&lookup.spelling).await?;
         let code = why.and_then(|why| refusal_code(&why));
         if let Some(code) = code {
             let refusal = NegativeEntry { code, facts: None, at: UnixMs::now(), times: 1 };
@@ -416,7 +416,7 @@ impl LicenseValidator {
             ShopReply::License(facts) => self.is_refunded(facts).await,
             _ => false,
         };
-        let is_new = self.records.get(&id).is_none_or(|kept| kept.record.facts.is_none());
+        let is_new = self.memory_cache.get(&id).is_none_or(|kept| kept.record.facts.is_none());
         let hear = |record: Option<&CachedLicense>| {
             let mut next =
                 record.unwrap_or(&CachedLicense::default()).hear(reply, asked, judge, holding);
@@ -430,8 +430,8 @@ impl LicenseValidator {
             Some(next)
         };
         let issued = |slot: &CacheSlot| slot.record.issued.clone();
-        let before = self.records.get(&id).and_then(|slot| issued(&slot));
-        let Some(kept) = self.records.update(id, hear) else { return };
+        let before = self.memory_cache.get(&id).and_then(|slot| issued(&slot));
+        let Some(kept) = self.memory_cache.update(id, hear) else { return };
         let is_adopted = kept.record.issued.is_some() && issued(&kept) != before;
         if kept.record.turned.is_some() {
             self.assess(asked);
@@ -453,7 +453,7 @@ impl LicenseValidator {
         if !matches!(reply, ShopReply::License(_)) {
             return;
         }
-        self.records.update(lookup.id, |record| {
+        self.memory_cache.update(lookup.id, |record| {
             let before = record.filter(|record| record.facts.is_some())?;
             let spelling = Some(tag(&lookup.spelling));
             (before.spelling != spelling).then(|| CachedLicense { spelling, ..before.clone() })
@@ -464,11 +464,11 @@ impl LicenseValidator {
         let times = self.refused.get(&lookup.spelling).map_or(1, |before| before.times + 1);
         let at = UnixMs::now();
         self.refused.insert(lookup.spelling, Arc::new(NegativeEntry { code, facts, at, times }));
-        let shared = self.shared.as_ref().filter(|shared| shared.is_up());
+        let redis = self.redis_cache.as_ref().filter(|redis| redis.is_up());
         // A missing device says nothing about the key, and does not concern other gateways.
-        if let Some(shared) = shared.filter(|_| code != Code::DeviceLimit) {
+        if let Some(redis) = redis.filter(|_| code != Code::DeviceLimit) {
             let keep = no_for(&lookup.sources.cache, times);
-            let _ = shared.refuse(&lookup.spelling, code.wire().1, keep).await;
+            let _ = redis.refuse(&lookup.spelling, code.wire().1, keep).await;
         }
     }
 }

@@ -55,21 +55,21 @@ const REFUSAL_TIME: Duration = Duration::from_secs(600);
 
 pub struct LicenseValidator {
     pub hasher: KeyedHash,
-    pub(super) records: Arc<MemoryCache>,
+    pub(super) memory_cache: Arc<MemoryCache>,
     /// By [`KeyedHash::spelling`].
     pub(super) refused: Cache<LicenseId, Arc<NegativeEntry>>,
-    pub(super) strikes: Cache<LicenseId, Arc<Mutex<DeviceThrottle>>>,
+    pub(super) device_throttles: Cache<LicenseId, Arc<Mutex<DeviceThrottle>>>,
     pub(super) seen_webhooks: Cache<[u8; 32], ()>,
-    pub(super) visitors: AddressThrottle,
+    pub(super) address_throttle: AddressThrottle,
     pub(super) flights: Arc<SingleFlight>,
     /// Licences that wait for a call in the background.
     pub(super) behind: Mutex<FxHashSet<LicenseId>>,
     /// By index of the shop in [`shops::ALL`].
     queues: Vec<CallQueue>,
     pub(super) client: ShopClient,
-    pub(super) shared: Option<Arc<RedisCache>>,
+    pub(super) redis_cache: Option<Arc<RedisCache>>,
     pub(super) telemetry: Arc<Telemetry>,
-    pub(super) shelf: DiskCache,
+    pub(super) disk_cache: DiskCache,
     /// By index of the shop in [`shops::ALL`].
     shops: Vec<(ShopHealth, ShopPace)>,
     /// The shops of the live configuration.
@@ -77,9 +77,9 @@ pub struct LicenseValidator {
     /// A mass refusal is going on.
     pub(super) holding: AtomicBool,
     /// Wakes the sync of entries that the shared store lacks.
-    pub(super) unshared: Notify,
+    pub(super) unsynced_entries: Notify,
     /// Wakes the sync of revocations made at other gateways.
-    pub(super) unheard: Notify,
+    pub(super) unsynced_revocations: Notify,
     pub(super) runtime: Handle,
     pub(super) issued: IssuedState,
 }
@@ -105,31 +105,31 @@ impl LicenseValidator {
         hasher: KeyedHash,
         telemetry: Arc<Telemetry>,
     ) -> anyhow::Result<Arc<Self>> {
-        let records = Arc::new(MemoryCache::default());
-        let shelf = DiskCache::open(&store.path, records.clone())?;
-        let shared = redis.map(|store| Arc::new(RedisCache::new(store)));
-        let queue = |shop: &&dyn Shop| CallQueue::new(shop.name(), shared.clone());
+        let memory_cache = Arc::new(MemoryCache::default());
+        let disk_cache = DiskCache::open(&store.path, memory_cache.clone())?;
+        let redis_cache = redis.map(|store| Arc::new(RedisCache::new(store)));
+        let queue = |shop: &&dyn Shop| CallQueue::new(shop.name(), redis_cache.clone());
         let (queues, queue_tasks): (Vec<_>, Vec<_>) = shops::ALL.iter().map(queue).unzip();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let validator = Arc::new(Self {
             hasher,
-            holding: AtomicBool::new(mass_refusal_rule::was_going_on(&records, UnixMs::now())),
-            records,
+            holding: AtomicBool::new(mass_refusal_rule::was_going_on(&memory_cache, UnixMs::now())),
+            memory_cache,
             refused: Cache::builder().max_capacity(REFUSALS).time_to_live(REFUSAL_TIME).build(),
-            strikes: device_throttle::throttles(),
+            device_throttles: device_throttle::throttles(),
             seen_webhooks: webhook_dedup::seen(),
-            visitors: AddressThrottle::default(),
+            address_throttle: AddressThrottle::default(),
             flights: Arc::default(),
             behind: Mutex::default(),
             queues,
             client: ShopClient::new()?,
-            shared,
+            redis_cache,
             telemetry,
-            shelf,
+            disk_cache,
             shops: shops::ALL.iter().map(|_| Default::default()).collect(),
             configured: ArcSwapOption::empty(),
-            unshared: Notify::new(),
-            unheard: Notify::new(),
+            unsynced_entries: Notify::new(),
+            unsynced_revocations: Notify::new(),
             runtime: runtime.handle().clone(),
             issued: IssuedState::default(),
         });
@@ -145,7 +145,7 @@ impl LicenseValidator {
 
     /// Hands the disk cache over to another process, which receives later changes. Blocks.
     pub fn give(&self, tell: ForwardChange) {
-        self.shelf.give(tell);
+        self.disk_cache.give(tell);
     }
 
     /// Merges an entry that changed in another process.
@@ -160,19 +160,19 @@ impl LicenseValidator {
 
     /// Takes the disk cache back.
     pub fn take_back(&self) {
-        self.shelf.take_back();
+        self.disk_cache.take_back();
     }
 
     /// Writes every pending change to disk before it returns.
     pub fn close(&self) {
-        self.shelf.close();
+        self.disk_cache.close();
     }
 
     /// The time of a call that starts now: later than any mark of a webhook, even one of the same
     /// millisecond.
     pub(super) fn moment(&self, id: &LicenseId) -> UnixMs {
         let now = UnixMs::now();
-        match self.records.get(id) {
+        match self.memory_cache.get(id) {
             Some(kept) if kept.record.marked == now => UnixMs(now.0 + 1),
             _ => now,
         }

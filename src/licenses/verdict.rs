@@ -21,8 +21,8 @@ impl LicenseValidator {
         if self.refused.contains_key(spelling) {
             return self.cached_refusal(sources, spelling, now);
         }
-        let shared = self.shared.as_ref().filter(|shared| shared.is_up())?;
-        let why = shared.refusal(spelling).await.ok()??;
+        let redis = self.redis_cache.as_ref().filter(|redis| redis.is_up())?;
+        let why = redis.refusal(spelling).await.ok()??;
         refusal_code(&why)
     }
 
@@ -47,7 +47,7 @@ impl LicenseValidator {
         spelling: Option<&LicenseId>,
         now: UnixMs,
     ) -> LicenseStatus {
-        match self.records.get(&id) {
+        match self.memory_cache.get(&id) {
             Some(kept) if kept.record.facts.is_some() => {
                 kept.see(now);
                 // The request may be older than the answer.

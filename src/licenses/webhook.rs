@@ -136,14 +136,14 @@ impl LicenseValidator {
         // A key that was refused as unknown may have been sold since.
         if let Some(spelling) = &event.spelling {
             self.refused.invalidate(spelling);
-            if let Some(shared) = &self.shared {
-                let _ = shared.forget_refusal(spelling).await;
+            if let Some(redis) = &self.redis_cache {
+                let _ = redis.forget_refusal(spelling).await;
             }
         }
         let now = UnixMs::now();
         for id in licenses {
             // Another gateway may know a licence that this one does not.
-            if self.records.get(&id).is_none() {
+            if self.memory_cache.get(&id).is_none() {
                 self.latest(&id).await.map_err(|_| WebhookError::NotTaken)?;
             }
             let change = |record: Option<&CachedLicense>| {
@@ -152,7 +152,7 @@ impl LicenseValidator {
                 marked.refunded |= event.refund;
                 (marked != *before).then_some(marked)
             };
-            if self.records.update(id, change).is_some() && !self.keep_now(id).await {
+            if self.memory_cache.update(id, change).is_some() && !self.keep_now(id).await {
                 return Err(WebhookError::NotTaken);
             }
         }
@@ -165,7 +165,7 @@ impl LicenseValidator {
         let id = self.hasher.refund(order);
         let refund = CachedLicense { refunded: true, ..CachedLicense::default() };
         let change = |record: Option<&CachedLicense>| record.is_none().then_some(refund);
-        self.records.update(id, change).is_none() || self.keep_now(id).await
+        self.memory_cache.update(id, change).is_none() || self.keep_now(id).await
     }
 
     /// Whether the money of the order was given back that a licence was bought with.
@@ -179,13 +179,13 @@ impl LicenseValidator {
     pub(super) async fn licenses_of(&self, order: &str) -> Result<Vec<LicenseId>, WebhookError> {
         let bought = |facts: &ShopLicense| facts.references().any(|known| known == order);
         let mut found: BTreeSet<LicenseId> = self
-            .records
+            .memory_cache
             .all()
             .filter(|(_, kept)| kept.record.facts.as_ref().is_some_and(bought))
             .map(|(id, _)| id)
             .collect();
-        if let Some(shared) = &self.shared {
-            found.extend(shared.licenses_of(order).await.map_err(|_| WebhookError::NotTaken)?);
+        if let Some(redis) = &self.redis_cache {
+            found.extend(redis.licenses_of(order).await.map_err(|_| WebhookError::NotTaken)?);
         }
         Ok(found.into_iter().collect())
     }

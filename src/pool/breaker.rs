@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(
             later,
             (BreakerDecision::Trial, BreakerDecision::No),
-            "one that hangs keeps nobody out for long"
+            "a request that hangs keeps no other out for long"
         );
         breaker.end_trial();
         assert_eq!(breaker.pass(now), BreakerDecision::Trial);

@@ -315,7 +315,7 @@ mod tests {
         }
         now += RETRY;
         standing.learn(&endpoint, fails(), now);
-        assert!(tried(&endpoint).is_empty(), "nobody knows any longer where they lead");
+        assert!(tried(&endpoint).is_empty(), "the addresses are too old to be used");
         assert!(endpoint.has_no_address());
         standing.learn(&endpoint, Ok(addresses(&["1.1.1.1"])), now);
         assert!(!endpoint.has_no_address());

@@ -77,9 +77,12 @@ mod tests {
         firewall.served(now);
         assert!(!firewall.refuses());
         for license in 1..9 {
-            assert!(!firewall.met(license, now + Duration::from_secs(59)), "somebody is served");
+            assert!(
+                !firewall.met(license, now + Duration::from_secs(59)),
+                "another licence is served"
+            );
         }
-        assert!(firewall.met(9, now + Duration::from_secs(61)), "nobody any more");
+        assert!(firewall.met(9, now + Duration::from_secs(61)), "no licence is served any more");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustc_hash::FxHasher;
 
 use crate::vault::KeyedHash;
 
-/// A number for it within its licence; `None` where nobody cares.
+/// A number for it within its licence; `None` where no filter or target uses it.
 pub fn of(named: Option<&str>, exchange: &Exchange, ask: &ModelRequest) -> Option<u64> {
     let license = exchange.license.as_ref()?;
     let sticky = exchange.route.as_ref().is_some_and(|route| route.model.sticky);

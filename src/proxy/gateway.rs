@@ -106,7 +106,7 @@ impl Gateway {
         }
         ctx.open = snapshot.telemetry.open(snapshot.most_open);
         if ctx.open.is_none() {
-            // Before its body is read, and so that somebody else's connection finds room.
+            // Before the body is read; and the connection is closed, so that another client's finds room.
             session.set_keepalive(None);
             return Err(respond::too_busy("`server.limits.requests` are open").into());
         }
@@ -377,7 +377,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// Writes nothing where the answer has begun, or nobody is there to read one.
+    /// Writes nothing if the answer has begun or the client has left.
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -409,7 +409,7 @@ impl ProxyHttp for Gateway {
         let record = snapshot.telemetry.finished(&mut ctx.completed(), outcome);
         note_refusal(ctx, &snapshot, &record);
         settle_doubts(ctx, &snapshot, &record);
-        // Of nobody's requests there are counts, no records: random keys must not fill the disk.
+        // Requests without a licence are counted but not recorded: random keys must not fill the disk.
         if record.license.is_some() {
             snapshot.ledger.record(record);
         }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Reads the body of a request to this path; Gemini's says more in it. With what the user said last, where a prompt
-/// is made of it and somebody counts that.
+/// is made of it and counted.
 ///
 /// # Errors
 /// 400 naming the field, and what a prompt refuses.

@@ -132,7 +132,7 @@ impl RedisStore {
         Ok(())
     }
 
-    /// A first look, before anybody depends on it. One that does not answer may come later.
+    /// The check at start, before anything depends on the store. A store that does not answer may come later.
     ///
     /// # Errors
     /// It answers, and must not be used.

@@ -22,7 +22,7 @@ pub enum ThreadConnection {
     Is(RedisConnection),
     /// Nothing yet; the caller is to connect.
     Begins,
-    /// Somebody connects already.
+    /// Another task is connecting.
     Comes,
 }
 

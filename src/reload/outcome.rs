@@ -35,8 +35,8 @@ pub enum ReloadRefused {
     #[error("vault: {0}")]
     PepperText(#[from] pepper::PepperError),
     #[error(
-        "admin.token: it is gone, and the gateway runs with one; a reload opens nothing by \
-         accident. Write `token: none` if it is meant"
+        "admin.token: missing, and the running gateway has one; a reload does not remove it. \
+         Write `token: none` to remove it"
     )]
     TokenGone,
     #[error(
@@ -51,7 +51,7 @@ pub enum ReloadRefused {
     ListEmptied(usize),
     #[error("log.access: {0}")]
     AccessLog(std::io::Error),
-    #[error("providers: the stand-in provider begins with the process: restart the gateway for it")]
+    #[error("providers: the stand-in provider starts with the process only: restart the gateway")]
     StandIn,
 }
 

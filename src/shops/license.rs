@@ -219,7 +219,7 @@ impl ShopReply {
 pub enum ShopError {
     #[error("it can't be reached: {0}")]
     Down(String),
-    #[error("it asks for patience (429)")]
+    #[error("it limits the rate of calls (429)")]
     Limited { retry_after: Option<Duration> },
     /// A mistake of the configuration, which waiting does not repair.
     #[error("it does not accept the request: {0}")]

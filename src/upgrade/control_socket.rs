@@ -185,9 +185,10 @@ impl UpgradeServer {
         }
         match self.store.is_up() {
             true => Ok(()),
-            false => {
-                Err("the store takes nothing now, the log says why; try again when it does".into())
-            }
+            false => Err(
+                "the store cannot be written now, the log has the reason; try again when it can"
+                    .into(),
+            ),
         }
     }
 

@@ -101,12 +101,14 @@ pub fn wait(config: &Path, settings: &Settings) -> anyhow::Result<Option<Arc<Pre
             log::warn!("Process {pid} ended while it handed over: this one starts as usual.");
             return Ok(None);
         }
-        Err(problem) => return Err(problem).context("what is handed over"),
+        Err(problem) => {
+            return Err(problem).context("the state of the running gateway cannot be read");
+        }
     };
     stream.set_read_timeout(None)?;
     let LedgerState { sockets, volatile } = state;
     let mut files = files.into_iter();
-    let lock = files.next().context("the store's lock did not come along")?;
+    let lock = files.next().context("the running gateway did not send the lock of the store")?;
     let sockets =
         sockets.into_iter().zip(files).map(|(at, fd)| Socket::of(at.into(), fd)).collect();
     let places = volatile.places.clone();

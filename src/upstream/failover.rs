@@ -40,7 +40,7 @@ pub enum NextStep {
 /// The key that is asked once more when nothing else is left.
 enum RetryKind {
     /// None yet.
-    Nobody,
+    None,
     /// After a pause that is yet to come.
     Later(usize, Arc<MasterKey>),
     /// The pause is over.
@@ -106,7 +106,7 @@ impl<'a> FailoverPlan<'a> {
             leaves: false,
             faults: 0,
             through: false,
-            again: RetryKind::Nobody,
+            again: RetryKind::None,
             blameless: false,
             last: None,
             untold: None,
@@ -254,7 +254,7 @@ impl<'a> FailoverPlan<'a> {
                     None => NextStep::End,
                 }
             }
-            RetryKind::Nobody | RetryKind::Done => NextStep::End,
+            RetryKind::None | RetryKind::Done => NextStep::End,
         }
     }
 

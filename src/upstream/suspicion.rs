@@ -12,7 +12,7 @@ use crate::{
     runtime::request_context::RequestContext,
 };
 
-/// Notes who met the refusal. Of an account whose money is gone, and of a firewall that refuses everybody, the failure
+/// Notes who met the refusal. Of an account whose money is gone, and of a firewall that refuses every request, the failure
 /// becomes another.
 pub fn weigh(failure: &mut Failure, lease: &KeyLease, ctx: &RequestContext, now: Instant) {
     let Some(exchange) = &ctx.exchange else { return };

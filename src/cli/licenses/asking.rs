@@ -105,18 +105,18 @@ pub fn ask(
     body: &[u8],
 ) -> anyhow::Result<ApiResponse> {
     let path = format!("/api/licenses/{}", command.name());
-    let nobody = match admin_client::gateway(settings, &path, body) {
+    let refused = match admin_client::gateway(settings, &path, body) {
         AdminResponse::Answered(answer) => return Ok(answer),
         AdminResponse::Stranger(why) => bail!("licenses {}: {why}", command.name()),
         AdminResponse::Failed(why) => bail!(
             "licenses {}: {why}. It may have been done: look with `licenses show`",
             command.name()
         ),
-        AdminResponse::Nobody(why) => why,
+        AdminResponse::NotRunning(why) => why,
     };
     operate(settings, command, body).map_err(|error| match error.downcast_ref::<StoreOpenError>() {
         Some(in_use @ StoreOpenError::InUse { .. }) => anyhow::anyhow!(
-            "{in_use}; and nobody answers on the admin address {} ({nobody}). Is {} the file \
+            "{in_use}, but no gateway answers on the admin address {} ({refused}). Is {} the file \
                  that gateway runs with?",
             admin_client::address(settings),
             file.path().unwrap_or_default().display(),

@@ -99,7 +99,8 @@ pub fn import(
         Ok(Some(refused)) => issued::end(IssuedCommand::Import, &refused, err),
         Err(why) if counts.iter().any(|(_, count)| *count > 0) => {
             writeln!(out, "{verb} so far: {}", words.join(", "))?;
-            Err(why.context("cut off; run it again: what is in stays as it is"))
+            Err(why
+                .context("interrupted; run it again: licences that were imported stay as they are"))
         }
         Err(why) => Err(why),
     }

@@ -223,7 +223,7 @@ pub fn run(
             bail!("licenses move: from line {} on: {message}", now[0].line);
         }
         let told = answer.body["moves"].as_array().map(Vec::as_slice).unwrap_or_default();
-        ensure!(told.len() == now.len(), "licenses move: the gateway's answer is not whole");
+        ensure!(told.len() == now.len(), "licenses move: the gateway's answer is incomplete");
         for (pair, told) in now.iter().zip(told) {
             report.add(pair.line, told);
             progress.step();

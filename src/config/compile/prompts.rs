@@ -194,7 +194,7 @@ fn variable(name: &str, item: &FieldReader<'_>, report: &mut Diagnostics) -> Opt
         (false, trusted) => {
             for other in ["max", "trusted"] {
                 if item.node(other).is_some() && (other != "trusted" || trusted) {
-                    let message = "says nothing beside `one_of`";
+                    let message = "has no effect beside `one_of`";
                     report.problem(item.at(other), item.path(other), message);
                 }
             }
@@ -207,7 +207,7 @@ fn variable(name: &str, item: &FieldReader<'_>, report: &mut Diagnostics) -> Opt
 fn messages(name: &str, item: &FieldReader<'_>, report: &mut Diagnostics) -> History {
     for other in ["required", "one_of", "trusted"] {
         if item.node(other).is_some() {
-            report.problem(item.at(other), item.path(other), "says nothing beside `turns`");
+            report.problem(item.at(other), item.path(other), "has no effect beside `turns`");
         }
     }
     let roles = item.texts("roles");

@@ -78,7 +78,7 @@ fn mistakes_with_words_of_their_own() {
         ),
         (
             with("server: { listen: \"127.0.0.1:0\" }"),
-            "13:19: server.listen: port 0 is no address to be reached at".to_owned(),
+            "13:19: server.listen: port 0 is not allowed: choose a fixed port".to_owned(),
         ),
         (String::new(), "1:1: the file is empty; start from conf/examples/groq.yaml".to_owned()),
         ("# nothing\n\n".to_owned(), "1:1: the file is empty; start from conf/examples/groq.yaml".to_owned()),

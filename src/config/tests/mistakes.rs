@@ -111,7 +111,7 @@ const EDITS: &[(&str, &str, &str)] = &[
     (
         "env:CARGO_PKG_NAME",
         "gsk_do_not_show",
-        "10:31: providers.groq.keys[0].secret: a secret never stands here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or `file:PATH`",
+        "10:31: providers.groq.keys[0].secret: a secret must not stand here in clear: seal it with `gatekeeper seal`, or use `env:NAME` or `file:PATH`",
     ),
     (
         "env:CARGO_PKG_NAME",
@@ -237,7 +237,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "store: { kind: redis, url: \"redis://:hunter2@10.0.0.5\" }",
-        "13:28: store.url: a password never stands here in clear: use `env:NAME` or `file:PATH`",
+        "13:28: store.url: a password must not stand here in clear: use `env:NAME` or `file:PATH`",
     ),
     (
         "store: { kind: redis, url: redis+sentinel://10.0.0.5 }",
@@ -294,7 +294,10 @@ const LINES: &[(&str, &str)] = &[
         "filters:\n  - license\n  - qouta",
         "15:5: filters[1]: unknown filter `qouta`; did you mean `quota`?",
     ),
-    ("filters: [meter]", "13:10: filters: the chain has no `license` filter: anybody could use it"),
+    (
+        "filters: [meter]",
+        "13:10: filters: the chain has no `license` filter: requests would need no licence",
+    ),
     ("filters: []", "13:10: filters: must not be empty"),
     (
         "filters: [license, license]",

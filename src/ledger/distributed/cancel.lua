@@ -1,31 +1,31 @@
--- A request was given up while it was on its way here, or its answer was. What it was granted is free;
--- if it comes only now, it is granted nothing.
--- KEYS the group of its message id, if it has one, then its conversations and further turns, if those count it
+-- Cancels a request whose reservation or its reply was still on the way. What it was granted is released;
+-- if the reservation arrives later, it is granted nothing.
+-- KEYS[3..] the group of its message id, if it has one, then its conversations and further turns, if those count it
 -- ARGV 1 gateway  2 boot  3 name
--- Answers {1}, or {1, name} when it has to pay the message of its group.
+-- Answers {1}, or {1, name} when the request has to pay the message of its group.
 local now, account = clock(), read_account()
 local gateway, boot, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 if not (account.o and account.o[5]) then recount(account, now) end
-local group, talks
+local group, conversations
 for at = 3, #KEYS do
   if string.find(KEYS[at], ':message:', 1, true) then
     group = KEYS[at]
-  elseif not talks then
-    talks = KEYS[at]
+  elseif not conversations then
+    conversations = KEYS[at]
   end
 end
-local owes = group and leave(account, now, group, name, 3, talks)
+local must_pay = group and leave(account, now, group, name, 3, conversations)
 local entry = read_entry(name)
 if not entry then
-  bury(account, now, name, boot, gateway)
+  keep_ended_name(account, now, name, boot, gateway)
   entry = read_entry(name)
-  -- A list of what is open may have left it out; asked again, this says the same.
-  if owes then entry[9] = 1 end
+  -- A full state of the gateway may have left it out. The mark makes a repeated call answer the same.
+  if must_pay then entry[9] = 1 end
 end
--- It may come once more when it is over.
+-- The reservation may still arrive after this.
 entry[11] = 1
 write_entry(name, entry)
-if not owes then close(account, now, {name}, {[name] = talks}) end
+if not must_pay then close(account, now, {name}, {[name] = conversations}) end
 save(account, now)
-if owes then return {1, name} end
+if must_pay then return {1, name} end
 return {1}

@@ -57,8 +57,8 @@ pub struct OpenReservation {
     /// It is charged a message of its own: it has no id, or is the first of its group.
     pub pays: bool,
     /// The day whose conversations may have counted its message.
-    #[serde(default)]
-    pub talks: Option<ConversationDay>,
+    #[serde(default, rename = "talks")]
+    pub conversation_day: Option<ConversationDay>,
     /// What it took from the outage allowance, if it was granted without the store.
     #[serde(rename = "leased")]
     pub allowance: Option<AllowanceUse>,
@@ -132,7 +132,7 @@ pub struct UnsyncedSettlements {
     pub contribution: LocalShare,
     /// Requests that the contribution includes and the store lists as open.
     pub ended: Vec<EndedReservation>,
-    pub has_spoken: bool,
+    pub reported_before: bool,
 }
 
 /// Everything this gateway has to report of a licence: open requests and settled totals.
@@ -145,7 +145,7 @@ pub struct FullState {
     pub ended: Vec<EndedReservation>,
     /// Requests with this number or a higher one are not included.
     pub horizon: u64,
-    pub has_spoken: bool,
+    pub reported_before: bool,
 }
 
 impl Shard {
@@ -245,7 +245,7 @@ impl OpenReservations {
             local.counted_ids.remove(id);
         }
         let (taken, message) = (open.taken, open.message);
-        let returned = open.talks.filter(|_| settlement == MessageSettlement::Free);
+        let returned = open.conversation_day.filter(|_| settlement == MessageSettlement::Free);
         local.ended.push(EndedReservation { hold, taken, about, group, message, returned });
         local.unsynced += 1;
         Some((license, open))
@@ -283,7 +283,7 @@ impl OpenReservations {
             (!ended.is_empty()).then(|| UnsyncedSettlements {
                 contribution: contribution(),
                 ended,
-                has_spoken: is_known,
+                reported_before: is_known,
             })
         })
     }
@@ -324,10 +324,10 @@ impl OpenReservations {
             pending: Vec::new(),
             ended: Vec::new(),
             horizon: self.next.load(Relaxed) << SHARD_BITS,
-            has_spoken: false,
+            reported_before: false,
         };
         let Some(local) = shard.licenses.get_mut(license) else { return state };
-        state.has_spoken = local.is_known;
+        state.reported_before = local.is_known;
         state.ended = std::mem::take(&mut local.ended);
         let now = Instant::now();
         for hold in &local.holds {
@@ -419,7 +419,7 @@ mod tests {
             taken: UnixMs(0),
             group: None,
             pays: true,
-            talks: None,
+            conversation_day: None,
             allowance: None,
             renewed_at: Instant::now(),
         }

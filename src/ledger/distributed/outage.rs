@@ -61,7 +61,7 @@ impl DistributedLedger {
             taken: now,
             pays: group.is_none(),
             group,
-            talks: None,
+            conversation_day: None,
             allowance: Some(used),
             renewed_at: Instant::now(),
         });

@@ -17,7 +17,7 @@ pub struct PendingReserve<'a> {
     pub group: Option<OpenMessage>,
     pub hold: u64,
     /// The day whose conversations may have counted it.
-    pub talks: Option<ConversationDay>,
+    pub conversation_day: Option<ConversationDay>,
     /// When it was first sent, while a reply is outstanding.
     pub sent_at: Option<UnixMs>,
     is_open: bool,
@@ -28,7 +28,7 @@ impl<'a> PendingReserve<'a> {
         let license = demand.license;
         let group = demand.message_id.as_deref().map(|id| ledger.scripts.group(&license, id));
         let hold = ledger.reservations.begin(&license);
-        Self { ledger, license, group, hold, talks: None, sent_at: None, is_open: true }
+        Self { ledger, license, group, hold, conversation_day: None, sent_at: None, is_open: true }
     }
 
     pub fn granted(&mut self, open: OpenReservation) -> u64 {
@@ -49,7 +49,13 @@ impl Drop for PendingReserve<'_> {
             None => self.ledger.reservations.end(self.hold),
             Some(taken) => {
                 let (license, hold, group) = (self.license, self.hold, self.group.take());
-                let cancel = CancelArgs { license, hold, group, talks: self.talks, taken };
+                let cancel = CancelArgs {
+                    license,
+                    hold,
+                    group,
+                    conversation_day: self.conversation_day,
+                    taken,
+                };
                 let _ = self.ledger.sync_queue.send(SyncMessage::Cancel(cancel));
             }
         }

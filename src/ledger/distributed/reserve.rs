@@ -72,7 +72,7 @@ impl DistributedLedger {
                 asked: pending.sent_at.is_some(),
             };
             let call = self.scripts.reserve(&self.gateway_id, &args, &windows, is_known);
-            pending.talks = demand.conversation.map(|_| ConversationDay::of(&windows));
+            pending.conversation_day = demand.conversation.map(|_| ConversationDay::of(&windows));
             pending.sent_at.get_or_insert_with(UnixMs::now);
             let numbers: Vec<i64> = self.store.call_within(call, budget).await?;
             let (now, reply) = ScriptReply::read(&numbers).ok_or(StoreFailure::Refused)?;
@@ -176,7 +176,7 @@ impl DistributedLedger {
                 .clone()
                 .filter(|_| matches!(role, MessageRole::Owns | MessageRole::Shares)),
             pays,
-            talks: pending.talks,
+            conversation_day: pending.conversation_day,
             allowance: None,
             renewed_at: Instant::now(),
         });

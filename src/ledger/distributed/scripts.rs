@@ -35,7 +35,7 @@ pub struct Scripts {
     balance: Script,
 }
 
-/// Who speaks: a gateway, and which of its boots.
+/// A gateway, and which of its boots.
 #[derive(Debug)]
 pub struct GatewayId {
     pub gateway: String,
@@ -62,17 +62,18 @@ impl Scripts {
     pub fn new(naming: KeyNaming) -> Self {
         const ACCOUNT: &str = include_str!("account.lua");
         const ENDING: &str = include_str!("ending.lua");
-        const TALKS: &str = include_str!("talks.lua");
+        const CONVERSATIONS: &str = include_str!("conversations.lua");
         const RESERVE: &str = include_str!("reserve.lua");
         const SETTLE: &str = include_str!("settle.lua");
         // A function costs each call of its script some hundred instructions, used or not.
         let asks = |name, own: &str| Script::new(name, [ACCOUNT, own].concat());
         let ends = |name, own: &str| Script::new(name, [ACCOUNT, ENDING, own].concat());
-        let returns = |name, own: &str| Script::new(name, [TALKS, ACCOUNT, ENDING, own].concat());
+        let returns =
+            |name, own: &str| Script::new(name, [CONVERSATIONS, ACCOUNT, ENDING, own].concat());
         Self {
             naming,
             reserve: asks("reserve", RESERVE),
-            reserve_counted: Script::new("reserve", [TALKS, ACCOUNT, RESERVE].concat()),
+            reserve_counted: Script::new("reserve", [CONVERSATIONS, ACCOUNT, RESERVE].concat()),
             cancel: returns("cancel", include_str!("cancel.lua")),
             settle: ends("settle", SETTLE),
             settle_returned: returns("settle", SETTLE),
@@ -88,20 +89,22 @@ impl Scripts {
 
     pub fn reserve(
         &self,
-        speaker: &GatewayId,
-        question: &ReserveArgs<'_>,
+        gateway_id: &GatewayId,
+        request: &ReserveArgs<'_>,
         windows: &Windows,
-        has_spoken: bool,
+        reported_before: bool,
     ) -> ScriptCall<'_> {
-        let ReserveArgs { demand, group, hold, asked } = question;
-        let talks = demand.conversation.map(|_| ConversationDay::of(windows));
+        let ReserveArgs { demand, group, hold, asked } = request;
+        let conversation_day = demand.conversation.map(|_| ConversationDay::of(windows));
         // Turns of the last ten minutes count, those before midnight too.
-        let before = talks.and_then(|day| day.before(windows));
+        let before = conversation_day.and_then(|day| day.before(windows));
         let has_day_before = before.is_some();
         let counts_turn = demand.conversation.is_some_and(|counted| turn(&counted).is_some());
         let keys = group.iter().map(Key::Group).chain(counts_turn.then_some(Key::FurtherTurns));
-        let keys = keys.chain(before.map(Key::Conversations)).chain(talks.map(Key::Conversations));
-        let script = if talks.is_some() { &self.reserve_counted } else { &self.reserve };
+        let keys = keys
+            .chain(before.map(Key::Conversations))
+            .chain(conversation_day.map(Key::Conversations));
+        let script = if conversation_day.is_some() { &self.reserve_counted } else { &self.reserve };
         let mut call = of(script, &demand.license, keys);
         let pace = demand.pace.as_ref();
         let [messages, messages_per] = limit(demand.messages);
@@ -109,13 +112,14 @@ impl Scripts {
         let [rate, rate_per] = limit(pace.and_then(|pace| pace.rate));
         let places = number(pace.and_then(|pace| pace.concurrency).map(u64::from));
         let [output, least] = [number(demand.output), demand.min_output as f64];
-        let [boot, lifetime, input] = [speaker.boot(), LIFETIME_MS, demand.input].map(|n| n as f64);
+        let [boot, lifetime, input] =
+            [gateway_id.boot(), LIFETIME_MS, demand.input].map(|n| n as f64);
         let [[minute, minute_end], [hour, hour_end], [day, day_end], [month, month_end]] =
             Period::ALL.map(|period| {
                 let window = windows.of(period);
                 [window.start.0 as f64, window.end.0 as f64]
             });
-        let [has_spoken, again] = [has_spoken, *asked].map(|is| f64::from(u8::from(is)));
+        let [reported_before, again] = [reported_before, *asked].map(|is| f64::from(u8::from(is)));
         let numbers = packed(&[
             boot,
             lifetime,
@@ -137,10 +141,10 @@ impl Scripts {
             day_end,
             month,
             month_end,
-            has_spoken,
+            reported_before,
             again,
         ]);
-        call.arg(&speaker.gateway).arg(speaker.name(*hold)).arg(numbers);
+        call.arg(&gateway_id.gateway).arg(gateway_id.name(*hold)).arg(numbers);
         if let Some(counted) = &demand.conversation {
             conversation(&mut call, counted, has_day_before);
         }
@@ -148,52 +152,52 @@ impl Scripts {
     }
 
     /// Ends a request that was given up.
-    pub fn cancel(&self, speaker: &GatewayId, given_up: &CancelArgs) -> ScriptCall<'_> {
-        let CancelArgs { license, group, talks, .. } = given_up;
-        let keys = group.iter().map(Key::Group).chain(talks.map(Key::Conversations));
-        let keys = keys.chain(talks.map(|_| Key::FurtherTurns));
+    pub fn cancel(&self, gateway_id: &GatewayId, given_up: &CancelArgs) -> ScriptCall<'_> {
+        let CancelArgs { license, group, conversation_day, .. } = given_up;
+        let keys = group.iter().map(Key::Group).chain(conversation_day.map(Key::Conversations));
+        let keys = keys.chain(conversation_day.map(|_| Key::FurtherTurns));
         let mut call = of(&self.cancel, license, keys);
-        call.arg(&speaker.gateway).arg(speaker.boot()).arg(speaker.name(given_up.hold));
+        call.arg(&gateway_id.gateway).arg(gateway_id.boot()).arg(gateway_id.name(given_up.hold));
         call
     }
 
     pub fn settle(
         &self,
-        speaker: &GatewayId,
+        gateway_id: &GatewayId,
         license: &LicenseId,
         news: &UnsyncedSettlements,
     ) -> ScriptCall<'_> {
         let returns = returned(&news.ended).next().is_some();
         let script = if returns { &self.settle_returned } else { &self.settle };
         let mut call = of(script, license, keys(&news.ended));
-        contributed(&mut call, speaker, &news.contribution);
-        call.arg(u8::from(news.has_spoken));
-        ended(&mut call, speaker, &news.ended);
+        contributed(&mut call, gateway_id, &news.contribution);
+        call.arg(u8::from(news.reported_before));
+        ended(&mut call, gateway_id, &news.ended);
         call
     }
 
     pub fn sync(
         &self,
-        speaker: &GatewayId,
+        gateway_id: &GatewayId,
         license: &LicenseId,
         listed: &FullState,
     ) -> ScriptCall<'_> {
         let mut call = of(&self.sync, license, keys(&listed.ended));
-        contributed(&mut call, speaker, &listed.contribution);
-        call.arg(u8::from(listed.has_spoken));
+        contributed(&mut call, gateway_id, &listed.contribution);
+        call.arg(u8::from(listed.reported_before));
         call.arg(LIFETIME_MS).arg(listed.horizon).arg(listed.pending.len());
         for hold in &listed.pending {
-            call.arg(speaker.name(*hold));
+            call.arg(gateway_id.name(*hold));
         }
         call.arg(listed.open.len());
         for (hold, open) in &listed.open {
             let pays = u8::from(open.pays || open.message.is_some());
-            call.arg(speaker.name(*hold)).arg(pays).arg(open.input).arg(open.tokens);
+            call.arg(gateway_id.name(*hold)).arg(pays).arg(open.input).arg(open.tokens);
             for start in Windows::at(open.taken).starts() {
                 call.arg(start.0);
             }
         }
-        ended(&mut call, speaker, &listed.ended);
+        ended(&mut call, gateway_id, &listed.ended);
         call
     }
 
@@ -227,7 +231,7 @@ pub struct CancelArgs {
     pub hold: u64,
     pub group: Option<OpenMessage>,
     /// The day whose conversations may have counted it.
-    pub talks: Option<ConversationDay>,
+    pub conversation_day: Option<ConversationDay>,
     /// When it was asked about.
     pub taken: UnixMs,
 }
@@ -285,9 +289,9 @@ fn of<'a, 'b>(
 /// counts on, and last the further turns of those.
 fn keys(ended: &[EndedReservation]) -> impl Iterator<Item = Key<'_>> {
     let groups = ended.iter().filter_map(|ended| ended.group.as_ref().map(|(group, _)| group));
-    let talks = returned(ended).map(|(_, day)| Key::Conversations(day));
+    let days = returned(ended).map(|(_, day)| Key::Conversations(day));
     let turns = returned(ended).next().map(|_| Key::FurtherTurns);
-    groups.map(Key::Group).chain(talks).chain(turns)
+    groups.map(Key::Group).chain(days).chain(turns)
 }
 
 /// Requests whose message conversations are to have back.
@@ -296,20 +300,20 @@ fn returned(ended: &[EndedReservation]) -> impl Iterator<Item = (u64, Conversati
 }
 
 /// Requests that ended: those without a group, those that give a message back, and those with a group.
-fn ended(call: &mut ScriptCall<'_>, speaker: &GatewayId, ended: &[EndedReservation]) {
+fn ended(call: &mut ScriptCall<'_>, gateway_id: &GatewayId, ended: &[EndedReservation]) {
     let alone = ended.iter().filter(|ended| ended.group.is_none());
     call.arg(alone.clone().count());
     for ended in alone {
-        call.arg(speaker.name(ended.hold));
+        call.arg(gateway_id.name(ended.hold));
     }
     let grouped = ended.iter().filter_map(|ended| Some((ended.hold, ended.group.as_ref()?.1)));
     let first = FIRST_GROUP + grouped.clone().count();
     call.arg(returned(ended).count());
     for (place, (hold, _)) in returned(ended).enumerate() {
-        call.arg(speaker.name(hold)).arg(first + place);
+        call.arg(gateway_id.name(hold)).arg(first + place);
     }
     for (place, (hold, left)) in grouped.enumerate() {
-        call.arg(speaker.name(hold)).arg(FIRST_GROUP + place).arg(left as u8);
+        call.arg(gateway_id.name(hold)).arg(FIRST_GROUP + place).arg(left as u8);
     }
 }
 
@@ -340,12 +344,12 @@ fn windows(call: &mut ScriptCall<'_>, windows: &Windows) {
     }
 }
 
-fn contributed(call: &mut ScriptCall<'_>, speaker: &GatewayId, contribution: &LocalShare) {
-    let mut numbers = vec![speaker.boot() as f64, contribution.sequence as f64];
+fn contributed(call: &mut ScriptCall<'_>, gateway_id: &GatewayId, contribution: &LocalShare) {
+    let mut numbers = vec![gateway_id.boot() as f64, contribution.sequence as f64];
     for counter in contribution.counters {
         numbers.extend([counter.start.0, counter.messages, counter.tokens].map(|n| n as f64));
     }
-    call.arg(&speaker.gateway).arg(packed(&numbers));
+    call.arg(&gateway_id.gateway).arg(packed(&numbers));
     let mut text = String::new();
     for given in contribution.given.iter().flatten() {
         let extra = (number(Some(given.extra_messages)), number(Some(given.extra_tokens)));

@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS usage (
 CREATE INDEX IF NOT EXISTS usage_by_window ON usage (period, start);
 
 -- One row a finished request, in the order in which they finished. No prompt, no key, no address.
--- No index: each would cost every request more than a scan costs whoever asks, and `usage` has the
+-- No index: it would cost every request more than a scan costs a report, and `usage` has the
 -- sums. `CREATE INDEX` works at any time.
 CREATE TABLE IF NOT EXISTS requests (
     time      TEXT    NOT NULL,
@@ -94,14 +94,14 @@ CREATE TABLE IF NOT EXISTS rates (
     PRIMARY KEY (license, period)
 ) STRICT, WITHOUT ROWID;
 
--- What shops said of licences, without anything about their buyers. Written by the licences' own
--- thread (src/licenses/shelf.rs).
+-- Answers of shops about licences, without anything about their buyers. Written by a thread of the licences
+-- (src/licenses/disk_cache.rs).
 CREATE TABLE IF NOT EXISTS licenses (
     license TEXT NOT NULL PRIMARY KEY,
     record  TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What an operator gave licences in one window: extras add up, everything settled up to the forgiven
+-- Grants of operators in one window: extras add up, everything settled up to the forgiven
 -- level does not count.
 CREATE TABLE IF NOT EXISTS adjustments (
     license            TEXT    NOT NULL,

@@ -88,7 +88,7 @@ impl IssuedBook {
             false => self.verdict(license, now),
         };
         if let Some(address) = question.address.map(ClientPrefix::from) {
-            self.validator.visitors.record_success(address, &id);
+            self.validator.address_throttle.record_success(address, &id);
         }
         let of = |id| License { id, key: id, plan: self.any_plan(license), until: license.until };
         Some(match (question.call, verdict) {

@@ -38,7 +38,7 @@ pub(super) struct Alone<'a> {
 pub enum IssueError {
     #[error("the shared store does not answer, and it has the licences of all gateways")]
     StoreAway,
-    #[error("the database takes nothing now (its disk may be full)")]
+    #[error("the database cannot be written now (its disk may be full)")]
     NotKept,
     #[error("the operating system gives no random numbers")]
     NoRandom,
@@ -90,7 +90,7 @@ impl IssuedBook {
         id: &LicenseId,
     ) -> Result<Option<Alone<'_>>, IssueError> {
         let here = self.validator.issued.locks.of(LockKind::Sweep, id).lock().await;
-        let everywhere = match &self.validator.shared {
+        let everywhere = match &self.validator.redis_cache {
             Some(shared) => match shared.lock(id).await {
                 Ok(None) => return Ok(None),
                 Ok(lock) => lock,
@@ -140,9 +140,9 @@ impl IssuedBook {
                 }
                 Some(CachedLicense { issued: Some(Box::new(issued)), ..before })
             };
-            self.validator.records.update(id, change);
+            self.validator.memory_cache.update(id, change);
         }
-        if !self.validator.shelf.put_all_now(&ids).await {
+        if !self.validator.disk_cache.put_all_now(&ids).await {
             return Err(IssueError::NotKept);
         }
         for id in ids {

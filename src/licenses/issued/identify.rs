@@ -90,7 +90,7 @@ impl IssuedBook {
     /// The licence of an issued key; `None` where other sources decide.
     pub async fn identify(&self, key_id: LicenseId, now: UnixMs) -> Option<LicenseStatus> {
         let Some(found) = self.find(key_id, now).await else {
-            let slot = self.validator.records.get(&key_id)?;
+            let slot = self.validator.memory_cache.get(&key_id)?;
             let issued = slot.record.issued.as_ref();
             // What was forgotten does not come back by a shop.
             let is_forgotten = issued.is_some_and(|issued| issued.is_forgotten());
@@ -108,7 +108,7 @@ impl IssuedBook {
     /// Whether the shop that a licence was adopted from may have news: after a webhook, or when it has
     /// expired.
     pub fn has_news(&self, key_id: &LicenseId, now: UnixMs) -> bool {
-        let Some(slot) = self.validator.records.get(key_id) else { return false };
+        let Some(slot) = self.validator.memory_cache.get(key_id) else { return false };
         let issued = slot.record.issued.as_ref().and_then(|issued| issued.license());
         let facts = slot.record.facts.as_ref();
         facts.zip(issued).is_some_and(|(facts, license)| {

@@ -87,9 +87,9 @@ impl IssuedBook {
         }
         let ids: Vec<LicenseId> = changed.iter().map(|(id, _)| *id).collect();
         for (id, record) in changed {
-            self.validator.records.update(id, |_| Some(record));
+            self.validator.memory_cache.update(id, |_| Some(record));
         }
-        if !self.validator.shelf.put_all_now(&ids).await {
+        if !self.validator.disk_cache.put_all_now(&ids).await {
             return Err(IssueError::NotKept);
         }
         for id in ids {

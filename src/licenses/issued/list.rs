@@ -34,7 +34,7 @@ impl IssuedBook {
     pub fn list(&self, filter: &ListFilter) -> Vec<ListedLicense> {
         let now = UnixMs::now();
         let mut found: Vec<ListedLicense> = Vec::new();
-        for (id, slot) in self.validator.records.all() {
+        for (id, slot) in self.validator.memory_cache.all() {
             let Some(IssuedKind::License(license)) =
                 slot.record.issued.as_ref().map(|issued| &issued.is)
             else {

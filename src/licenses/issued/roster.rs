@@ -20,7 +20,7 @@ impl LicenseValidator {
     }
 
     /// Fetches what other gateways issued, each time there may be something.
-    pub async fn fetch_issued(self: Arc<Self>, shared: Arc<RedisCache>) {
+    pub async fn fetch_issued(self: Arc<Self>, redis: Arc<RedisCache>) {
         loop {
             self.issued.roster.news.notified().await;
             if !self.issued.roster.is_kept.load(Relaxed) {
@@ -28,17 +28,17 @@ impl LicenseValidator {
             }
             let mut ids = std::mem::take(&mut *self.issued.roster.heard.lock());
             if self.issued.roster.is_lost.swap(false, Relaxed) {
-                match shared.issued().await {
+                match redis.issued().await {
                     Ok(all) => ids.extend(all),
                     Err(_) => self.issued.roster.is_lost.store(true, Relaxed),
                 }
             }
             let mut is_whole = !self.issued.roster.is_lost.load(Relaxed);
             for id in ids {
-                if self.records.get(&id).is_some() {
+                if self.memory_cache.get(&id).is_some() {
                     continue;
                 }
-                match shared.record(&id).await {
+                match redis.record(&id).await {
                     Ok(Some(record)) if record.issued.is_some() => drop(self.adopt(id, &record)),
                     Ok(_) => {}
                     Err(_) => {

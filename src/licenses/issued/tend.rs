@@ -27,18 +27,18 @@ impl IssuedBook {
 
     /// Drops what is left of licences that were forgotten long ago: here, on the disk, at the shared store.
     async fn drop_forgotten(&self, now: UnixMs) {
-        let all = self.validator.records.all();
+        let all = self.validator.memory_cache.all();
         let over: Vec<_> =
             all.filter(|(_, slot)| slot.record.is_over(now)).map(|(id, _)| id).collect();
         for id in over {
-            if let Some(shared) = &self.validator.shared
-                && shared.drop_forgotten(&id).await.is_err()
+            if let Some(redis) = &self.validator.redis_cache
+                && redis.drop_forgotten(&id).await.is_err()
             {
                 // Looked for again next time.
                 return;
             }
-            if self.validator.records.remove_if(&id, |record| record.is_over(now)) {
-                self.validator.shelf.put(id);
+            if self.validator.memory_cache.remove_if(&id, |record| record.is_over(now)) {
+                self.validator.disk_cache.put(id);
             }
         }
     }
@@ -47,7 +47,7 @@ impl IssuedBook {
     async fn tidy(&self, now: UnixMs) {
         let has_some =
             |license: &IssuedLicense| license.sealed.is_some() || !license.codes.is_empty();
-        let all = self.validator.records.all().filter_map(|(id, slot)| {
+        let all = self.validator.memory_cache.all().filter_map(|(id, slot)| {
             let license = slot.record.issued.as_ref()?.license()?;
             has_some(license).then(|| seal::tidy(&self.vault, &id, license, now))??;
             Some(id)

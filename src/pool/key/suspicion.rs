@@ -79,7 +79,7 @@ impl KeyLease {
     }
 
     /// A request of `witness`, a licence, was turned away by something in front of the provider. Whether that refuses
-    /// everybody, and is the provider's fault.
+    /// every request, and is the provider's fault.
     pub fn met_firewall(&self, witness: u64, now: Instant) -> bool {
         let breaker = &self.circuits.provider;
         let known = breaker.firewall.refuses();

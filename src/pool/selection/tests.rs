@@ -91,7 +91,7 @@ fn the_faster_of_two_comes_first_and_a_slow_one_gets_another_chance_later() {
         *firsts.entry(order(&selection, None)[0]).or_insert(0) += 1;
     }
     assert!(firsts[&1] > 1800 && firsts[&0] > 700, "{firsts:?}");
-    assert!(!firsts.contains_key(&2), "the slowest loses to everybody: {firsts:?}");
+    assert!(!firsts.contains_key(&2), "the slowest loses to every other key: {firsts:?}");
     keys[1].health.open.store(50, Relaxed);
     assert_ne!(order(&selection, None)[0], 1, "who is buried under requests is slow, too");
 }

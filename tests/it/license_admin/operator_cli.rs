@@ -116,7 +116,7 @@ async fn without_a_gateway_the_store_itself_is_changed() {
     std::fs::write(&file, text.replace(&admin, &format!("127.0.0.1:{}", free_port()))).unwrap();
     let refused = says(&licenses(dir.path(), &["show"], LICENSE), 1);
     assert!(refused.contains("in use by another gateway"), "{refused}");
-    assert!(refused.contains("nobody answers on the admin address"), "{refused}");
+    assert!(refused.contains("no gateway answers on the admin address"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -79,7 +79,7 @@ async fn check_warns_of_files_with_secrets_that_everybody_may_read() {
         assert!(output.status.success());
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     };
-    let words = ["every user of this machine may read it", "may be read by everybody"];
+    let words = ["every user of this machine may read it", "can be read by every user"];
     assert!(words.iter().all(|words| !said().contains(words)), "{}", said());
     for (path, words) in [(&file, words[0]), (&key, words[1])] {
         fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();

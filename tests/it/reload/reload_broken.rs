@@ -134,7 +134,7 @@ fn corpus(good: &str) -> Vec<Case> {
         ("kind: embedded", "kind: redis", "where Redis is"),
         ("127.0.0.1:", "localhost:", "an IP address and a port"),
         ("127.0.0.1:", "0.0.0.0:", "in clear"),
-        ("secret: \"file:", "secret: \"plain-", "never stands here in clear"),
+        ("secret: \"file:", "secret: \"plain-", "must not stand here in clear"),
         ("secret: \"file:", "secret: \"sealed:v1:0000000000000000:", "no vault"),
         ("id: p-2", "id: p-1", "duplicate key id"),
         ("id: p-2", "id: \"p 2\"", "a name is"),

@@ -103,7 +103,7 @@ async fn what_is_refused_is_told_and_exits_with_1() {
         assert!(told.contains("admin.token") && told.contains("SIGHUP"), "{told}");
     }
     eventually("it says why it stays as it is", SOON, || async {
-        gateway.logs().contains("admin.token: it is gone")
+        gateway.logs().contains("admin.token: missing")
     })
     .await;
     // A new token goes live by itself.

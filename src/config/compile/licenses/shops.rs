@@ -130,7 +130,8 @@ fn products(
 fn test_mode(view: &FieldReader<'_>, name: &str, report: &mut Diagnostics) -> bool {
     let takes = view.bool(name);
     if takes {
-        let message = "anybody can make licences in test mode: not for a gateway with real buyers";
+        let message =
+            "test mode accepts licences that cost nothing: not for a gateway with real buyers";
         report.warn(view.at(name), view.path(name), message);
     }
     takes

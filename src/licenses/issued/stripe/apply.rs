@@ -238,7 +238,7 @@ impl IssuedBook {
     }
 
     fn licenses_with(&self, fits: impl Fn(&StripeRefs) -> bool) -> Vec<LicenseId> {
-        let all = self.validator.records.all().filter_map(|(id, slot)| {
+        let all = self.validator.memory_cache.all().filter_map(|(id, slot)| {
             let refs = slot.record.issued.as_ref()?.license()?.stripe.as_ref()?;
             fits(refs).then_some(id)
         });

@@ -221,7 +221,8 @@ impl IssuedBook {
             return Err(ClaimError::TooMany(retry_after));
         }
         // A guess must not take a lock at the shared store.
-        let is_known = self.validator.records.get(&id).is_some() || self.known(&id).await.is_some();
+        let is_known =
+            self.validator.memory_cache.get(&id).is_some() || self.known(&id).await.is_some();
         if decoded.is_none() || !is_known {
             return Ok(None);
         }
