@@ -79,7 +79,7 @@ CREATE TABLE IF NOT EXISTS open (
 ) STRICT;
 
 -- What answers of each target had that no app saw, so that an answer that is cut off can be estimated
--- (src/unseen.rs). JSON.
+-- (src/budget/unseen_tokens.rs). JSON.
 CREATE TABLE IF NOT EXISTS unseen (
     target TEXT NOT NULL PRIMARY KEY,
     known  TEXT NOT NULL
