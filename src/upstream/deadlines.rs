@@ -72,6 +72,11 @@ impl Deadlines {
         }
     }
 
+    /// What is awaited from now on ends by itself.
+    pub fn expect_by_itself(&mut self, now: Instant) {
+        self.expect_before(now, self.total);
+    }
+
     /// Whether to have an eye on the app.
     pub fn is_looking(&self) -> bool {
         self.looking
@@ -155,6 +160,19 @@ mod tests {
         assert!(matches!(watchdog.alarm().await, DeadlineKind::Quiet));
         assert_eq!(start.elapsed().as_secs(), 40, "15 s after the last write");
         while !matches!(watchdog.alarm().await, DeadlineKind::Total) {}
+        assert_eq!(start.elapsed().as_secs(), 600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_has_no_deadline_but_that_of_the_request() {
+        let mut watchdog = Deadlines::new(Duration::from_secs(600), false);
+        let start = Instant::now();
+        watchdog.expect_within(start, Duration::from_millis(300));
+        watchdog.expect_by_itself(start);
+        // The thread is not let run for longer than the pause takes.
+        tokio::time::advance(Duration::from_secs(20)).await;
+        assert!(matches!(watchdog.alarm().await, DeadlineKind::Look));
+        assert!(matches!(watchdog.alarm().await, DeadlineKind::Total));
         assert_eq!(start.elapsed().as_secs(), 600);
     }
 

@@ -2,6 +2,7 @@
 
 use std::{future::Future, pin::Pin};
 
+use futures_util::FutureExt;
 use gatekeeper_filters::kernel::OnDisconnect;
 use tokio::time::Instant;
 
@@ -38,9 +39,18 @@ pub async fn watch<T>(
                 DeadlineKind::Look => {}
                 DeadlineKind::Quiet if down.keep_alive().await.is_ok() => {}
                 DeadlineKind::Quiet => Box::pin(let_go(down, watchdog, leaving)).await?,
-                DeadlineKind::Phase => return Err(too_slow(what).into()),
-                DeadlineKind::Total if down.is_gone() => return Err(AttemptError::AppLeft),
-                DeadlineKind::Total => return Err(AttemptError::Deadline),
+                passed @ (DeadlineKind::Phase | DeadlineKind::Total) => {
+                    // What came while this thread was not let run came in time: sockets are looked at once more.
+                    tokio::task::yield_now().await;
+                    if let Some(done) = future.as_mut().now_or_never() {
+                        return Ok(done);
+                    }
+                    return Err(match passed {
+                        DeadlineKind::Phase => too_slow(what).into(),
+                        _ if down.is_gone() => AttemptError::AppLeft,
+                        _ => AttemptError::Deadline,
+                    });
+                }
             },
         }
     }

@@ -31,10 +31,10 @@ use crate::{
 /// Cells under way at one time.
 const AT_ONCE: usize = 48;
 /// Faults that a clock finds out, and the others, which no clock must touch.
-const QUICK: &str = "first_byte: 1s, first_token: 1s, idle: 1s, total: 4s";
+const QUICK: &str = "first_byte: 1500ms, first_token: 1500ms, idle: 1500ms, total: 5s";
 const PATIENT: &str = "first_byte: 30s, first_token: 30s, idle: 30s";
 /// Between these, the trickle that works.
-const TRICKLE: &str = "first_byte: 30s, first_token: 30s, idle: 1500ms";
+const TRICKLE: &str = "first_byte: 30s, first_token: 30s, idle: 2s";
 
 struct Cell {
     number: usize,
