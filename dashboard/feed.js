@@ -42,7 +42,7 @@ export class Feed {
         at('plan').addEventListener('change', ({ target }) => this.choose({ plan: target.value }));
     }
 
-    /** `requests` newest first. A new boot of the gateway has other requests: those of the old are gone. */
+    /** `requests` newest first. A new boot of the gateway has other requests: those of the old are gone. Whether some are news. */
     take(requests, boot, seenBefore = true) {
         if (boot !== this.boot) {
             this.boot = boot;
@@ -60,11 +60,12 @@ export class Feed {
             this.known.set(name(request), { ...request, fresh: seenBefore });
             fresh += 1;
         }
-        if (fresh === 0) return;
+        if (fresh === 0) return false;
         if (this.held) this.held.more += fresh;
         this.trim();
         this.plans();
         this.render();
+        return seenBefore;
     }
 
     /** Those that are held stay, and as many as ever of those that came since. */

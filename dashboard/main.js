@@ -20,6 +20,7 @@ const STATUS_MS = 2000;
 const HISTORY_MS = 15_000;
 /** A connection that is back so soon is not shown as lost. */
 const BLINK_MS = 1500;
+const REST_MS = 3000;
 
 const seen = {
     status: null,
@@ -80,7 +81,14 @@ function take(requests, boot, gateway) {
     }
     seen.boot = boot;
     const named = gateway ? requests.map((request) => ({ gateway, ...request })) : requests;
-    feed.take(named, boot);
+    if (feed.take(named, boot)) stir();
+}
+
+/** The ground moves while requests come, and rests soon after the last one. */
+function stir() {
+    document.body.dataset.busy = '';
+    clearTimeout(stir.timer);
+    stir.timer = setTimeout(() => delete document.body.dataset.busy, REST_MS);
 }
 
 const totals = ({ total, success, failed, refused, in_flight }) => ({ total, success, failed, refused, in_flight });

@@ -7,6 +7,7 @@ mod claim;
 mod conversation_id;
 pub mod count_tokens;
 pub mod devices;
+mod failure_log;
 pub mod gateway;
 mod identify;
 mod license_api;

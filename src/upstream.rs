@@ -39,7 +39,6 @@ use gatekeeper_filters::kernel::{
 use self::{
     attempt::Attempt,
     attempt_error::AttemptError,
-    classify::{Failure, FailureCause},
     client_response::ClientResponse,
     connector::Connector,
     deadlines::Deadlines,
@@ -51,7 +50,7 @@ use crate::{
     downstream::respond,
     pool::{key::AttemptFeedback, lease::KeyLease},
     runtime::{request_context::RequestContext, snapshot::Snapshot, target_order},
-    telemetry::completed_request::AttemptRecord,
+    telemetry::completed_request::{AttemptRecord, FailedAttempt},
 };
 
 /// How a request left the loop.
@@ -146,11 +145,7 @@ async fn attempt_all(
     let mut translation = Translation::default();
     let mut now = Instant::now();
     loop {
-        let next = failover.next(&snapshot.providers, now);
-        if !matches!(next, NextStep::End) {
-            log_attempt(&mut failover, ctx, snapshot);
-        }
-        let (target, mut lease) = match next {
+        let (target, mut lease) = match failover.next(&snapshot.providers, now) {
             NextStep::Attempt(target, lease) => (target, lease),
             NextStep::End => break,
             NextStep::Wait(pause) => {
@@ -203,7 +198,7 @@ async fn attempt_all(
             Ok(()) => return ForwardResult::Whole,
             Err(AttemptError::AppLeft) => return ForwardResult::AppLeft,
             Err(AttemptError::Broken(detail, _)) => {
-                log_broken(&detail, target, lease, ctx);
+                note_failed(ctx, target, detail);
                 return ForwardResult::Broken;
             }
             Err(AttemptError::Relay(relayed)) => return ForwardResult::Relayed(relayed),
@@ -214,43 +209,30 @@ async fn attempt_all(
                 return ForwardResult::Rejected(Box::new(respond::too_busy(of)));
             }
             Err(AttemptError::Failed(failure)) => {
-                note_failure(&mut failover, (target, lease), failure, ctx, snapshot);
+                note_failed(ctx, target, failure.detail.clone());
+                failover.note(target, lease, failure);
             }
         }
     }
-    conclude(&mut failover, ctx, snapshot, now)
-}
-
-fn note_failure(
-    failover: &mut FailoverPlan<'_>,
-    (target, lease): (&Target, &KeyLease),
-    failure: Failure,
-    ctx: &RequestContext,
-    snapshot: &Snapshot,
-) {
-    let is_misconfigured = failure.cause == FailureCause::ModelMissing;
-    failover.note(target, lease, failure);
-    // Of every request, whatever becomes of this one.
-    if is_misconfigured {
-        log_attempt(failover, ctx, snapshot);
-    }
-}
-
-/// No target is left.
-fn conclude(
-    failover: &mut FailoverPlan<'_>,
-    ctx: &RequestContext,
-    snapshot: &Snapshot,
-    now: Instant,
-) -> ForwardResult {
     match failover.relayed() {
-        Some(relayed) => {
-            // That is no failure of the request, and has no line.
-            log_attempt(failover, ctx, snapshot);
-            ForwardResult::Relayed(relayed)
-        }
+        Some(relayed) => ForwardResult::Relayed(relayed),
         None => ForwardResult::Rejected(Box::new(failover.reject(&snapshot.providers, now))),
     }
+}
+
+/// Keeps why the last attempt failed, for the line of the whole request.
+fn note_failed(ctx: &mut RequestContext, target: &Target, why: String) {
+    let Some(last) = ctx.attempts.last() else { return };
+    let (request, label, key) = (&ctx.request_id, &target.label, &last.key);
+    log::debug!("An attempt failed: {why}. request={request} target={label} key={key}");
+    ctx.failed.push(FailedAttempt {
+        number: ctx.attempts.len(),
+        target: label.clone(),
+        provider: last.provider.clone(),
+        key: key.clone(),
+        outcome: last.outcome,
+        why,
+    });
 }
 
 /// # Errors
@@ -281,32 +263,6 @@ struct ForwardError {
     at: Instant,
     /// The app has left.
     is_gone: bool,
-}
-
-/// The operator's line about an answer that ended too soon.
-fn log_broken(detail: &str, target: &Target, lease: &KeyLease, ctx: &RequestContext) {
-    let (request, label, key) = (&ctx.request_id, &target.label, &lease.key().id);
-    log::warn!(
-        "A stream broke after its first event: {detail}. request={request} target={label} key={key}"
-    );
-}
-
-/// The operator's line about the last attempt, if it failed and has none yet.
-fn log_attempt(failover: &mut FailoverPlan<'_>, ctx: &RequestContext, snapshot: &Snapshot) {
-    let Some((target, failure)) = failover.take_untold() else { return };
-    let label = &target.label;
-    let key = ctx.attempts.last().map_or("-", |last| &*last.key);
-    let kind = format!("{label} ({})", failure.cause.name());
-    snapshot.telemetry.failed_attempts.note(&kind, || {
-        let what = match failure.cause {
-            FailureCause::ModelMissing => {
-                "The provider does not offer this model; check `models` in the configuration"
-            }
-            _ => "An attempt failed",
-        };
-        let (detail, request) = (&failure.detail, &ctx.request_id);
-        format!("{what}: {detail}. request={request} target={label} key={key}")
-    });
 }
 
 impl ForwardError {

@@ -65,10 +65,14 @@ pub enum CliCommand {
     #[command(after_help = "Example:\n  gatekeeper explain -c conf/gatekeeper.yaml")]
     Explain(FileArgs),
     /// Seal a provider key: reads it from standard input, prints what to paste into the file
-    #[command(after_help = "The secret never stands on the command line, where others could see \
-        it.\nThe KEK's file is made if it is missing.\n\nExamples:\n  \
+    #[command(override_usage = "gatekeeper seal [OPTIONS] [FILE] <PROVIDER> <KEY_ID>")]
+    #[command(
+        after_help = "PROVIDER is the provider's name in FILE, KEY_ID the key's id there. FILE is the \
+        configuration file;\ndefault: ./gatekeeper.yaml, then /etc/gatekeeper/gatekeeper.yaml.\n\nThe secret never \
+        stands on the command line, where others could see it.\nThe KEK's file is made if it is missing.\n\nExamples:\n  \
         gatekeeper seal -c conf/gatekeeper.yaml groq groq-1 < key.txt\n  \
-        gatekeeper seal -c conf/gatekeeper.yaml groq groq-1     (type it, Enter, Ctrl-D)")]
+        gatekeeper seal -c conf/gatekeeper.yaml groq groq-1     (type it, Enter, Ctrl-D)"
+    )]
     Seal(SealArgs),
     /// Seal every secret of a file under vault.kek, and write the pepper in use into it
     #[command(
@@ -80,7 +84,7 @@ pub enum CliCommand {
     /// Report what licences, plans, models, prompts or days used and cost in a month
     #[command(after_help = usage::EXAMPLES)]
     Usage(UsageArgs),
-    /// Show and change one licence: at the running gateway, or in its store when none runs
+    /// Show, issue, change and move licences: at the running gateway, or in its store when none runs
     #[command(after_help = licenses::EXAMPLES)]
     Licenses(licenses::LicensesArgs),
     /// Try out a prompt of the file
@@ -173,10 +177,10 @@ fn address(text: &str) -> Result<std::net::SocketAddr, String> {
 
 #[derive(Debug, Clone, Args)]
 pub struct SealArgs {
-    /// The configuration file
+    /// The configuration file, where FILE is not given
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The provider's name and the key's id in the file; before them, FILE, where -c does not name it
-    #[arg(value_names = ["FILE] [PROVIDER", "KEY_ID"], num_args = 2..=3, required = true)]
+    /// Hidden: clap has no word for an optional one before two that are needed. Usage and help name them.
+    #[arg(value_name = "PROVIDER KEY_ID", num_args = 2..=3, required = true, hide = true)]
     pub words: Vec<String>,
 }

@@ -13,7 +13,7 @@ pub struct FileArgs {
     /// The configuration file; default: ./gatekeeper.yaml, then /etc/gatekeeper/gatekeeper.yaml
     #[arg(value_name = "FILE", conflicts_with = "config")]
     pub file: Option<PathBuf>,
-    /// The same
+    /// The configuration file, as an option
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

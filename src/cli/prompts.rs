@@ -54,7 +54,7 @@ pub enum PromptsCommand {
 
 #[derive(Debug, Clone, Args)]
 pub struct TestArgs {
-    /// The configuration file
+    /// The configuration file; default: ./gatekeeper.yaml, then /etc/gatekeeper/gatekeeper.yaml
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A prompt of the file

@@ -57,6 +57,9 @@ fn every_command_has_help_with_an_example_of_itself() {
     for names in all {
         let words = ["gatekeeper".to_owned()].into_iter().chain(names.clone());
         let help = Cli::try_parse_from(words.chain(["--help".into()])).unwrap_err().to_string();
+        let usage = help.lines().find(|line| line.starts_with("Usage: ")).unwrap();
+        let count = |of: char| help.matches(of).count();
+        assert!(!usage.contains("] [PROVIDER>") && count('[') == count(']'), "{help}");
         let example = format!("gatekeeper {}", names.join(" "));
         let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("none in {help}"));
         assert!(examples.contains(&example), "no `{example}` in:\n{examples}");

@@ -17,7 +17,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    conversation_id, local_endpoints, prompted,
+    conversation_id, failure_log, local_endpoints, prompted,
     replayed::{self, Replayed},
     routes::{self, RouteEntry},
 };
@@ -146,7 +146,7 @@ impl Gateway {
         reject: Box<Rejection>,
     ) -> pingora_core::Result<()> {
         ctx.outcome = Some(refused(&reject));
-        log_refusal(ctx, &reject);
+        failure_log::refused(ctx, &reject);
         // What is refused takes no place of what is served.
         (ctx.held, ctx.open, ctx.recorder) = (None, None, None);
         let reject = ctx.reject.insert(reject);
@@ -329,13 +329,24 @@ impl ProxyHttp for Gateway {
             snapshot.chain.settle(exchange, &outcome);
         }
         let ended = match served {
-            ForwardResult::Whole | ForwardResult::Broken => Ok(false),
-            ForwardResult::AppLeft => Err(gone()),
+            ForwardResult::Whole => {
+                failure_log::rescued(ctx);
+                Ok(false)
+            }
+            ForwardResult::Broken => {
+                failure_log::broken(ctx);
+                Ok(false)
+            }
+            ForwardResult::AppLeft => {
+                failure_log::rescued(ctx);
+                Err(gone())
+            }
             ForwardResult::Relayed(relayed) => {
+                failure_log::rescued(ctx);
                 down.relay_error(relayed.status, &relayed.said).await.map(|()| false)
             }
             ForwardResult::Rejected(reject) => {
-                log_refusal(ctx, &reject);
+                failure_log::refused(ctx, &reject);
                 let reject = ctx.reject.insert(reject);
                 down.reject(reject).await.map(|()| false)
             }
@@ -488,33 +499,6 @@ fn refused(reject: &Rejection) -> Outcome {
     let status = reject.code.status();
     let delivery = if status >= 500 { Delivery::Failed } else { Delivery::Refused };
     Outcome { status, delivery }
-}
-
-fn log_refusal(ctx: &RequestContext, reject: &Rejection) {
-    let (status, code) = reject.code.wire();
-    let (request, internal) = (&ctx.request_id, &reject.internal);
-    let Some(snapshot) = ctx.snapshot.as_ref().filter(|_| status >= 500) else {
-        log::debug!("A request was refused: {code} {internal}. request={request}");
-        return;
-    };
-    let last = ctx.attempts.last();
-    let kind = match last {
-        Some(last) => format!("{code} ({} {})", last.provider, last.outcome),
-        None => code.to_owned(),
-    };
-    snapshot.telemetry.failures.note(&kind, || {
-        let model = ctx.exchange.as_deref().and_then(|exchange| exchange.asked_name());
-        let model = model.map_or("-", |name| &**name);
-        let why = if internal.is_empty() { &reject.message } else { internal };
-        let key = last.map_or_else(
-            || "-".to_owned(),
-            |last| format!("{}/{} ({})", last.provider, last.key, last.outcome),
-        );
-        let attempts = ctx.attempts.len();
-        format!(
-            "A request failed: {code}: {why}. model={model} key={key} attempts={attempts} request={request}"
-        )
-    });
 }
 
 /// The shop whose webhook it is.

@@ -10,7 +10,7 @@ use crate::{
     runtime::{replays::Recorder, snapshot::Snapshot},
     telemetry::{
         InFlightGuard, OpenGuard,
-        completed_request::{AttemptRecord, CompletedRequest},
+        completed_request::{AttemptRecord, CompletedRequest, FailedAttempt},
     },
 };
 
@@ -31,6 +31,8 @@ pub struct RequestContext {
     pub path: Option<Box<str>>,
     pub request_id: Arc<str>,
     pub attempts: Vec<AttemptRecord>,
+    /// Those of `attempts` that failed, until the log has them.
+    pub failed: Vec<FailedAttempt>,
     /// The first output went to the app.
     pub first_output: Option<Instant>,
     /// The provider's first output came, in the latest attempt.
@@ -60,6 +62,7 @@ impl Default for RequestContext {
             path: None,
             request_id: Arc::from(""),
             attempts: Vec::new(),
+            failed: Vec::new(),
             first_output: None,
             first_said: None,
             waited: std::time::Duration::ZERO,

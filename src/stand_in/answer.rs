@@ -58,11 +58,16 @@ impl StandInRequest {
     }
 
     pub fn output(&self) -> u64 {
-        let said = match &self.reply {
-            Reply::Words(words) => words.concat(),
-            Reply::Call { name, arguments } => format!("{name}{arguments}"),
-        };
-        tokens(&said).max(1)
+        self.reply.tokens().max(1)
+    }
+}
+
+impl Reply {
+    fn tokens(&self) -> u64 {
+        match self {
+            Reply::Words(words) => tokens(&words.concat()),
+            Reply::Call { name, arguments } => tokens(&format!("{name}{arguments}")),
+        }
     }
 }
 
@@ -101,10 +106,15 @@ fn weight(value: &Value) -> u64 {
 /// a cap cut them short.
 fn reply(body: &Value) -> (Reply, bool) {
     let heard = asked::last(body);
+    let most = asked::cap(body).unwrap_or(u64::MAX);
     if let (asked::Said::Words(_), Some(tool)) = (&heard, asked::tool(body)) {
         let arguments = schema::sample(&tool.parameters);
         let arguments = if arguments.is_object() { arguments } else { json!({}) };
-        return (Reply::Call { name: tool.name, arguments }, false);
+        let call = Reply::Call { name: tool.name, arguments };
+        // Half a call is of no use to an app: where it does not fit, words are cut at the cap.
+        if call.tokens() <= most {
+            return (call, false);
+        }
     }
     let text = match asked::format(body) {
         Some(schema) => schema::sample(schema).to_string(),
@@ -115,11 +125,19 @@ fn reply(body: &Value) -> (Reply, bool) {
         Some(end) => text[..end].to_owned(),
         None => text,
     };
-    let mut words: Vec<String> = text.split_inclusive(' ').map(str::to_owned).collect();
-    let most = asked::cap(body).unwrap_or(u64::MAX) as usize;
-    let cut = words.len() > most;
-    words.truncate(most);
-    (Reply::Words(words), cut)
+    let said = within(&text, most);
+    let words = said.split_inclusive(' ').map(str::to_owned).collect();
+    (Reply::Words(words), said.len() < text.len())
+}
+
+/// As much of the beginning as counts for `most` tokens.
+fn within(text: &str, most: u64) -> &str {
+    if tokens(text) <= most {
+        return text;
+    }
+    let ends: Vec<usize> = text.char_indices().map(|(at, char)| at + char.len_utf8()).collect();
+    let fit = ends.partition_point(|end| tokens(&text[..*end]) <= most);
+    fit.checked_sub(1).map_or("", |last| &text[..ends[last]])
 }
 
 fn in_words(heard: &asked::Said, images: usize) -> String {

@@ -51,6 +51,19 @@ impl<'a> CompletedRequest<'a> {
     }
 }
 
+/// An attempt that failed, for the operator's log.
+pub struct FailedAttempt {
+    /// Its number in the request, from 1.
+    pub number: usize,
+    pub target: Arc<str>,
+    pub provider: Arc<str>,
+    pub key: Arc<str>,
+    /// A word from the list of [`AttemptRecord::outcome`].
+    pub outcome: &'static str,
+    /// The status and what the answer said. Holds no secret and no text of the app.
+    pub why: String,
+}
+
 /// One attempt, for the live view and the record.
 #[derive(Debug, Clone)]
 pub struct AttemptRecord {

@@ -318,8 +318,16 @@ fn decide(
     said: &ErrorDetails,
 ) -> Classification {
     let failure = |cause, news, next| {
-        let detail = format!("HTTP {status} {} {}", plain(&said.kind), plain(&said.code));
-        Failure::new(cause, news, next, detail.trim_end())
+        let mut detail = format!("HTTP {status}");
+        for word in [plain(&said.kind), plain(&said.code)].iter().filter(|word| !word.is_empty()) {
+            detail += " ";
+            detail += word;
+        }
+        if cause == FailureCause::ModelMissing {
+            detail +=
+                ": the provider does not offer this model; check `models` in the configuration";
+        }
+        Failure::new(cause, news, next, detail)
     };
     let failed = |cause, news, next| Classification::Failed(failure(cause, news, next));
     let refused = |cause, why| failed(cause, AttemptFeedback::Refused(why), FailoverScope::Key);

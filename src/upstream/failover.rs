@@ -74,8 +74,6 @@ pub struct FailoverPlan<'a> {
     /// An attempt failed without a fault of the provider or the request: retried once, not twice.
     blameless: bool,
     last: Option<Failure>,
-    /// The target of a last failure that has no line in the log yet.
-    untold: Option<usize>,
     /// Targets that were not asked because their dialect has no words for the request; why.
     passed_over: usize,
     unfit: Option<Rejection>,
@@ -109,7 +107,6 @@ impl<'a> FailoverPlan<'a> {
             again: RetryKind::None,
             blameless: false,
             last: None,
-            untold: None,
             passed_over: 0,
             unfit: None,
             limited: false,
@@ -259,7 +256,7 @@ impl<'a> FailoverPlan<'a> {
     }
 
     pub fn note(&mut self, target: &Target, lease: &KeyLease, failure: Failure) {
-        let (key, at) = (lease.key(), self.at);
+        let key = lease.key();
         if failure.next != FailoverScope::Again {
             self.tried.key(self.at, key);
         } else if std::mem::replace(&mut self.blameless, true) {
@@ -297,14 +294,6 @@ impl<'a> FailoverPlan<'a> {
         // It would cost as much patience again; another one may not.
         self.leaves |= failure.cause == FailureCause::Timeout;
         self.last = Some(failure);
-        self.untold = Some(at);
-    }
-
-    /// The last failure and its target, once. The log line of a request that fails has its last one, so only those
-    /// that something follows get a line of their own.
-    pub fn take_untold(&mut self) -> Option<(&Arc<Target>, &Failure)> {
-        let target = &self.targets[self.untold.take()?];
-        self.last.as_ref().map(|failure| (target, failure))
     }
 
     /// The target just chosen can't be asked this; that was no attempt.

@@ -170,8 +170,45 @@ test('nothing moves where motion is not wanted', async (t) => {
     assert.equal(await moving(still), 0);
     isFine(still);
     const lively = await open(t, browser, gateway.admin, { plain: false });
-    assert.ok((await moving(lively)) > 0, 'the test sees motion where there is some');
+    await lively.locator('#feed .row').first().waitFor();
+    await gateway.ask();
+    await until(async () => (await moving(lively)) > 0, 'the test sees motion where there is some');
     isFine(lively);
+});
+
+test('a page on which nothing happens draws nothing but its clocks', async (t) => {
+    const page = await open(t, browser, gateway.admin, { plain: false });
+    await page.locator('#feed .row').first().waitFor();
+    await gateway.ask();
+    const running = () => page.evaluate(() => document.getAnimations().filter(({ playState }) => playState === 'running').length);
+    await until(async () => (await running()) > 0, 'the ground to move with a request');
+    await until(async () => (await running()) === 0, 'the page to rest after it');
+    const session = await page.context().newCDPSession(page);
+    await session.send('Performance.enable');
+    const drawn = async () => {
+        const { metrics } = await session.send('Performance.getMetrics');
+        return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
+    };
+    await page.evaluate(() => {
+        const { requestAnimationFrame } = window;
+        window.framesAsked = 0;
+        window.requestAnimationFrame = (then) => {
+            window.framesAsked += 1;
+            return requestAnimationFrame.call(window, then);
+        };
+    });
+    const before = await drawn();
+    // Frames that are asked for in a second of sixty.
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    const after = await drawn();
+    assert.equal(await page.evaluate(() => window.framesAsked), 0, 'nobody asks for frames');
+    assert.equal(await running(), 0, 'nothing moves');
+    // The clocks tick once a second, the status is read every two: an animation would be sixty a second.
+    const styles = after.RecalcStyleCount - before.RecalcStyleCount;
+    const seconds = after.Timestamp - before.Timestamp;
+    t.diagnostic(`${styles} recalculations of styles in ${seconds.toFixed(1)} s`);
+    assert.ok(styles <= 6 * seconds, `${styles} recalculations of styles in ${seconds} s`);
+    isFine(page);
 });
 
 test('small, soon there, and from this gateway alone', async (t) => {

@@ -165,6 +165,8 @@ mod shops {
 }
 mod telemetry {
     pub mod access_log;
+    pub mod board;
+    pub mod failure_log;
     pub mod figures;
     pub mod monitoring;
 }

@@ -26,7 +26,7 @@ const LONGEST_KEY: u64 = 1024;
 pub struct SubjectArgs {
     #[command(flatten)]
     pub file: FileArgs,
-    /// The licence's id instead of its key: 64 hex digits, or as many of the first as name one (6 at least)
+    /// The licence's id, instead of its key on standard input: 64 hex digits, or enough of the first to name one (6 at least)
     #[arg(long, value_name = "HEX")]
     pub license: Option<String>,
     /// Print the answer as JSON

@@ -123,6 +123,48 @@ fn an_answer_keeps_to_the_schema_the_cap_and_the_stops() {
     assert!(asked.events().concat().contains("event: response.incomplete"));
 }
 
+/// An answer that is counted above its cap would be an answer that no provider gives.
+#[test]
+fn no_answer_counts_for_more_than_its_cap_and_says_so() {
+    let tools = json!({ "type": "object", "properties": { "city": { "type": "string" } }, "required": ["city"] });
+    let members = [
+        ("max_completion_tokens", "\"finish_reason\":\"length\""),
+        ("max_output_tokens", "\"reason\":\"max_output_tokens\""),
+        ("max_tokens", "\"stop_reason\":\"max_tokens\""),
+        ("maxOutputTokens", "\"finishReason\":\"MAX_TOKENS\""),
+    ];
+    for ((endpoint, target), (member, reason)) in ALL.into_iter().zip(members) {
+        for cap in [1, 2, 3, 10, 19, 500] {
+            for calls in [false, true] {
+                let mut more = match endpoint {
+                    Endpoint::Generate => json!({ "generationConfig": { member: cap } }),
+                    _ => json!({ member: cap }),
+                };
+                if calls {
+                    more["tools"] = match endpoint {
+                        Endpoint::Generate => {
+                            json!([{ "functionDeclarations": [{ "name": "weather", "parametersJsonSchema": tools }] }])
+                        }
+                        Endpoint::Messages => json!([{ "name": "weather", "input_schema": tools }]),
+                        _ => {
+                            json!([{ "type": "function", "name": "weather", "function": { "name": "weather", "parameters": tools } }])
+                        }
+                    };
+                }
+                let asked = StandInRequest::of(target, question(endpoint, more));
+                let usage = streamed(endpoint, &asked);
+                let whole = meter::answer(endpoint, asked.whole().as_bytes()).unwrap();
+                assert_eq!(whole.usage, Some(usage), "{target} {cap}");
+                assert!((1..=cap).contains(&usage.output), "{target} {cap}: {}", usage.output);
+                let is_cut = cap < 500 && matches!(asked.reply, Reply::Words(_));
+                for said in [asked.whole(), asked.events().concat()] {
+                    assert_eq!(said.contains(reason), is_cut, "{target} {cap}: {said}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn images_are_taken_and_weigh_little() {
     let long = format!("data:image/png;base64,{}", "A".repeat(100_000));

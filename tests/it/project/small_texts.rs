@@ -2,17 +2,20 @@
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::MetadataExt,
     path::Path,
+    process::Command,
     sync::Arc,
 };
 
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
-    Answer, Config, Gateway, Mock, Reply, gateway::free_port, run, yaml::write_private,
+    Answer, Config, Gateway, Mock, Reply,
+    gateway::{feed, free_port, program},
+    run,
+    yaml::write_private,
 };
 
 #[tokio::test]
@@ -106,38 +109,53 @@ async fn log_lines_have_times_but_in_the_journal() {
     }
 }
 
-/// In an outage two lines for each request would bury the one that matters.
-#[tokio::test]
-async fn a_failed_request_is_one_line_with_model_key_and_reason() {
-    let refused = r#"{"error":{"message":"Invalid API Key","code":"invalid_api_key"}}"#;
-    let bad = Mock::start(Reply::json(401, refused)).await;
-    let well = Mock::start(Reply::chat()).await;
-    let config = Config::new(&bad)
-        .plan("free", "messages: 100/month, models: [\"*\"]")
-        .keys("p", &["sk-one"])
-        .provider_at("bad", &bad.url(), "", &["sk-two"])
-        .provider_at("well", &well.url(), "", &["sk-three"])
-        .model("both", "[bad/m, well/m]");
-    let gateway = Gateway::start(config).await;
-    let lines = |text: &str| {
-        let logs = gateway.logs();
-        let found = logs.lines().filter(|line| line.contains(text));
-        found.map(str::to_owned).collect::<Vec<_>>()
-    };
-    gateway.app().chat().await.is(502, "upstream_error");
-    let failed = lines("A request failed");
-    assert_eq!((failed.len(), lines("An attempt failed").len()), (1, 0), "{}", gateway.logs());
-    for part in ["upstream_error: ", "model=fast", "key=p/p-1 (", "attempts=1", "request=req_"] {
-        assert!(failed[0].contains(part), "{part}: {failed:?}");
+/// A user, or a process without the right to, who tries port 443. The network namespace has Linux's default of what is
+/// privileged, whatever this machine says (containers lower `net.ipv4.ip_unprivileged_port_start` to 0).
+#[test]
+fn a_port_below_1024_without_the_right_to_it_is_told_with_the_way_out() {
+    const SYSCTL: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let dir = TempDir::new().unwrap();
+    let config = Config::empty()
+        .server("behind_tls: true")
+        .plan("free", "tokens: 1000/month, models: [fast]")
+        .license("JSTAR-TEST-0001", "free")
+        .provider_at("p", "http://127.0.0.1:9/v1", "", &["sk-one"])
+        .model("fast", "[p/m]");
+    let public = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 443));
+    let file = config.write(dir.path(), public, (Ipv4Addr::LOCALHOST, free_port()).into());
+    let is_root = rustix::process::getuid().is_root();
+    let apart: &[&str] = if is_root { &["--net"] } else { &["--net", "--map-root-user"] };
+    let can_unshare = Command::new("unshare")
+        .args(apart)
+        .arg("true")
+        .output()
+        .is_ok_and(|it| it.status.success());
+    if !can_unshare {
+        let first: u16 = fs::read_to_string(SYSCTL).unwrap().trim().parse().unwrap();
+        if first <= 443 {
+            eprintln!("skipped: {SYSCTL} is {first}, and there is no namespace to be had");
+            return;
+        }
     }
-    gateway.app().chat().await.is(502, "upstream_error");
-    let failed = lines("A request failed");
-    assert_eq!(failed.len(), 2);
-    assert!(failed[1].contains("no key can be asked (p: p-1 quarantined (bad_credential))"));
-    // What another key made good has a line of its own.
-    let body = json!({ "model": "both", "messages": [{ "role": "user", "content": "Hi" }] });
-    gateway.app().ask(&body).await.ok();
-    let attempts = lines("An attempt failed");
-    assert_eq!((lines("A request failed").len(), attempts.len()), (2, 1), "{}", gateway.logs());
-    assert!(attempts[0].contains("target=bad/m key=bad-1"), "{attempts:?}");
+    let mut command = Command::new("timeout");
+    command.arg("20");
+    if can_unshare {
+        command.arg("unshare").args(apart);
+    }
+    if is_root || can_unshare {
+        command.args([
+            "setpriv",
+            "--bounding-set=-net_bind_service",
+            "--inh-caps=-net_bind_service",
+        ]);
+    }
+    command.arg(program()).arg("run").arg("-c").arg(&file).current_dir(dir.path());
+    let output = feed(command, "");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let told = said.lines().find(|line| line.contains("server.listen: 0.0.0.0:443")).expect(&said);
+    for part in ["needs rights", "choose a port from 1024 on", "CAP_NET_BIND_SERVICE"] {
+        assert!(told.contains(part), "{part}: {said}");
+    }
 }
