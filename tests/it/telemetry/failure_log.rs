@@ -4,18 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Config, Gateway, Mock, Reply, Step, eventually, sse};
+use crate::support::{Config, Gateway, Mock, Reply, Step, sse};
 
 /// The log's lines about one request.
 fn lines_of(gateway: &Gateway, request: &str) -> Vec<String> {
     let logs = gateway.logs();
     let found = logs.lines().filter(|line| line.contains(&format!("request={request}")));
     found.map(str::to_owned).collect()
-}
-
-/// What is logged once an answer is whole is written behind it.
-async fn written(gateway: &Gateway, text: &str) {
-    eventually(text, Duration::from_secs(10), || async { gateway.logs().contains(text) }).await;
 }
 
 /// In an outage two lines for each request would bury the one that matters.
@@ -49,7 +44,7 @@ async fn a_failed_request_is_one_line_with_model_key_and_reason() {
     // What another key made good has a line of its own.
     let body = json!({ "model": "both", "messages": [{ "role": "user", "content": "Hi" }] });
     gateway.app().ask(&body).await.ok();
-    written(&gateway, "An attempt failed").await;
+    gateway.logged("An attempt failed").await;
     let attempts = lines("An attempt failed");
     assert_eq!((lines("A request failed").len(), attempts.len()), (2, 1), "{}", gateway.logs());
     assert!(attempts[0].contains("target=bad/m key=bad-1"), "{attempts:?}");
@@ -79,6 +74,7 @@ async fn attempts_of_a_failed_request_are_in_its_one_line() {
     let answer = gateway.app().chat().await;
     answer.is(502, "upstream_error");
     let request = answer.header("x-request-id").unwrap().to_owned();
+    gateway.logged("A request failed").await;
     let lines = lines_of(&gateway, &request);
     assert_eq!(lines.len(), 1, "{}", gateway.logs());
     for part in [
@@ -102,6 +98,7 @@ async fn each_attempt_has_a_line_of_its_own_at_debug() {
     let answer = gateway.app().chat().await;
     answer.is(502, "upstream_error");
     let request = answer.header("x-request-id").unwrap().to_owned();
+    gateway.logged("A request failed").await;
     let lines = lines_of(&gateway, &request);
     let with = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     assert_eq!((with("An attempt failed"), with("A request failed")), (3, 1), "{lines:#?}");
@@ -116,7 +113,7 @@ async fn a_wrong_model_name_is_told_where_another_target_serves() {
     let answer = gateway.app().ask(&body).await;
     answer.ok();
     let request = answer.header("x-request-id").unwrap().to_owned();
-    written(&gateway, &request).await;
+    gateway.logged(&request).await;
     let lines = lines_of(&gateway, &request);
     assert_eq!(lines.len(), 1, "{lines:#?}");
     for part in ["An attempt failed: HTTP 404", "check `models`", "target=q/m key=q-1"] {
@@ -140,7 +137,7 @@ async fn a_broken_stream_is_one_line_with_the_attempts_before_it() {
     let answer = gateway.app().stream().await;
     assert_eq!(answer.status, 200);
     let request = answer.header("x-request-id").unwrap().to_owned();
-    written(&gateway, "A stream broke").await;
+    gateway.logged("A stream broke").await;
     let lines = lines_of(&gateway, &request);
     assert_eq!(lines.len(), 1, "{}", gateway.logs());
     for part in [
