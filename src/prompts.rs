@@ -11,16 +11,19 @@
 //! provider's prompt cache hits. Values of a closed list, and those the operator trusts, are put in as they are.
 
 pub mod history;
+pub mod kept;
+mod marker;
 pub mod read;
 pub mod render;
 pub mod template;
 mod value;
 pub mod variables;
+mod weight;
 mod write;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use self::{history::History, template::Template, variables::Variable};
+use self::{history::History, kept::Kept, template::Template, variables::Variable};
 
 /// Begins the public name of a prompt, where a model's name would stand.
 pub const PREFIX: &str = "prompt/";
@@ -46,6 +49,8 @@ pub struct Prompt {
     /// The JSON schema that an answer must fit.
     pub schema: Option<AnswerSchema>,
     pub tools: Vec<PromptTool>,
+    /// Made when an endpoint first needs it.
+    pub kept: Kept,
 }
 
 #[derive(Debug)]

@@ -88,6 +88,18 @@ impl RequestMembers {
         self.list.push(RequestMember { name: Name::Source(name), value: Value::Source(value) });
     }
 
+    /// The same spans in this text, which was not whole before they were known.
+    #[must_use]
+    pub fn in_source(mut self, source: Bytes) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// The whole text that the spans are of.
+    pub fn source(&self) -> &Bytes {
+        &self.source
+    }
+
     fn name_of<'a>(&'a self, member: &'a RequestMember) -> &'a [u8] {
         match &member.name {
             Name::Source(span) => &self.source[span.clone()],

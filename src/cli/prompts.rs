@@ -111,7 +111,7 @@ fn show(
     let rendered = render::render(&settings.prompts, None, Way::Own(&args.name), &body);
     let rendered = rendered.map_err(|Rejection { message, .. }| anyhow::anyhow!("{message}"))?;
     let Some(rendered) = rendered else { bail!("{}: no prompt", args.name) };
-    let request: Value = serde_json::from_slice(&rendered.body)?;
+    let request: Value = serde_json::from_slice(rendered.body())?;
     let cap = rendered.output_cap.map_or_else(|| "the plan's".to_owned(), |cap| cap.to_string());
     writeln!(out, "model        {}", rendered.prompt.model)?;
     writeln!(out, "output cap   {cap}")?;

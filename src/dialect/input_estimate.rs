@@ -104,7 +104,11 @@ impl InputEstimate {
         match value.kind() {
             JsonKind::Null | JsonKind::Bool => {}
             JsonKind::Array | JsonKind::Object if value.raw().len() == 2 => {}
-            _ => self.add(&String::from_utf8_lossy(value.raw())),
+            // A strictly checked body is UTF-8 everywhere.
+            _ => match std::str::from_utf8(value.raw()) {
+                Ok(text) => self.add(text),
+                Err(_) => self.add(&String::from_utf8_lossy(value.raw())),
+            },
         }
     }
 

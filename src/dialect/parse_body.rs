@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatekeeper_filters::kernel::{
-    Code, Endpoint, ModelRequest, Rejection, RequestMembers,
+    Code, Endpoint, Input, ModelRequest, Rejection, RequestMembers,
     json::{Document, JsonKind, Value},
 };
 
@@ -79,6 +79,19 @@ pub fn parse(
     }
     finish(&mut ask, endpoint);
     Ok(ask)
+}
+
+/// A request of a body that was written here, of members that pass and roles that are known: what [`parse`] would
+/// read in it, without reading it.
+pub fn made(
+    endpoint: Endpoint,
+    model: Arc<str>,
+    members: RequestMembers,
+    input: Input,
+) -> ModelRequest {
+    let mut ask = ModelRequest { input, ..ModelRequest::new(model, members) };
+    keep_nothing(&mut ask, endpoint);
+    ask
 }
 
 fn read_member(
@@ -192,12 +205,16 @@ fn cap_field(name: &str) -> &'static str {
     }
 }
 
-/// What every request of an endpoint gets, whatever the app wrote.
-fn finish(ask: &mut ModelRequest, endpoint: Endpoint) {
+/// Left out, a provider would keep the answer, readable with any key of the account.
+fn keep_nothing(ask: &mut ModelRequest, endpoint: Endpoint) {
     if endpoint == Endpoint::Responses {
-        // Left out, a provider would keep the answer, readable with any key of the account.
         ask.members.set("store", "false");
     }
+}
+
+/// What every request of an endpoint gets, whatever the app wrote.
+fn finish(ask: &mut ModelRequest, endpoint: Endpoint) {
+    keep_nothing(ask, endpoint);
     let mut dropped = std::mem::take(&mut ask.dropped);
     let mut name = |field: &str| dropped::name(&mut dropped, field);
     if endpoint == Endpoint::Generate

@@ -1,6 +1,6 @@
 //! What an app may send as messages: texts of the user and of the assistant, so many and so long.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use gatekeeper_filters::kernel::{Rejection, json::Value};
 
@@ -41,9 +41,9 @@ impl fmt::Display for History {
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct Turn<'a> {
     pub role: TurnRole,
-    pub text: String,
+    pub text: Cow<'a, str>,
 }
 
 /// The turns that an app sent in the member `at`, from its element `first` on.
@@ -54,36 +54,40 @@ pub fn turns<'a>(
     history: Option<&History>,
     sent: impl Iterator<Item = Value<'a>>,
     (at, first): (&str, usize),
-) -> Result<Vec<Turn>, Rejection> {
+) -> Result<Vec<Turn<'a>>, Rejection> {
     let mut turns = Vec::new();
     let mut length = 0;
     for (place, message) in sent.enumerate() {
-        let at = format!("{at}[{}]", first + place);
+        let at = || format!("{at}[{}]", first + place);
         let Some(history) = history else {
-            return refuse(&at, "this prompt takes variables only, no messages");
+            return refuse(&at(), "this prompt takes variables only, no messages");
         };
         if place as u64 == history.turns {
             let message = format!("this prompt takes {} messages at most", history.turns);
-            return refuse(&at, &message);
+            return refuse(&at(), &message);
         }
         let turn = turn(history, &message, &at)?;
         length += turn.text.chars().count() as u64;
         if length > history.max {
             let message =
                 format!("this prompt takes {} characters of messages at most", history.max);
-            return refuse(&at, &message);
+            return refuse(&at(), &message);
         }
         turns.push(turn);
     }
     Ok(turns)
 }
 
-fn turn(history: &History, message: &Value<'_>, at: &str) -> Result<Turn, Rejection> {
+fn turn<'a>(
+    history: &History,
+    message: &Value<'a>,
+    at: &dyn Fn() -> String,
+) -> Result<Turn<'a>, Rejection> {
     if let Some(text) = message.as_str() {
         // The input of `/v1/responses` may be one text.
         return match history.has_user {
-            true => Ok(Turn { role: TurnRole::User, text: text.into_owned() }),
-            false => refuse(at, "this prompt takes no messages of the user"),
+            true => Ok(Turn { role: TurnRole::User, text }),
+            false => refuse(&at(), "this prompt takes no messages of the user"),
         };
     }
     let role = message.get("role").filter(|role| !role.is_null());
@@ -94,7 +98,7 @@ fn turn(history: &History, message: &Value<'_>, at: &str) -> Result<Turn, Reject
         None if role.is_none() && history.has_user && message.get("parts").is_some() => {
             TurnRole::User
         }
-        _ => return refuse(at, history.roles()),
+        _ => return refuse(&at(), history.roles()),
     };
     let mut text = None;
     for (name, value) in message.members() {
@@ -105,13 +109,13 @@ fn turn(history: &History, message: &Value<'_>, at: &str) -> Result<Turn, Reject
             _ if value::is_nothing(&value) => {}
             name => {
                 let name = Rejection::shown(name);
-                return refuse(&format!("{at}.{name}"), "a message is a role and a text");
+                return refuse(&format!("{}.{name}", at()), "a message is a role and a text");
             }
         }
     }
     match text {
         Some(Ok(text)) => Ok(Turn { role, text }),
-        _ => refuse(&format!("{at}.content"), "a message of a prompt is text only"),
+        _ => refuse(&format!("{}.content", at()), "a message of a prompt is text only"),
     }
 }
 

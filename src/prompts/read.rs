@@ -38,7 +38,7 @@ pub enum Variables<'a> {
     None,
     At(&'static str, Value<'a>),
     /// JSON in a text, and where that stands.
-    Text(&'static str, String),
+    Text(&'static str, Cow<'a, str>),
 }
 
 /// How a request may ask for a prompt.
@@ -124,15 +124,19 @@ fn name_of<'a>(
     way: Way<'a>,
     root: &Value<'a>,
 ) -> Result<Option<(Cow<'a, str>, &'static str)>, Rejection> {
-    let of_model = |model: Cow<'a, str>| named(&model).map(|name| Cow::Owned(name.to_owned()));
+    let of_model = |model: Cow<'a, str>| match model {
+        Cow::Borrowed(model) => named(model).map(Cow::Borrowed),
+        Cow::Owned(model) => named(&model).map(|name| Cow::Owned(name.to_owned())),
+    };
     let named = match way {
         Way::Own(name) => Some((Cow::Borrowed(name), "name")),
         Way::Body(Endpoint::Generate, model) => {
             of_model(model.unwrap_or_default().into()).map(|name| (name, "model"))
         }
         Way::Body(endpoint, _) => {
-            let prompt = root.get("prompt").filter(|prompt| !prompt.is_null());
-            if let Some(prompt) = prompt.filter(|_| endpoint == Endpoint::Responses) {
+            let is_object = endpoint == Endpoint::Responses;
+            let prompt = is_object.then(|| root.get("prompt")).flatten();
+            if let Some(prompt) = prompt.filter(|prompt| !prompt.is_null()) {
                 let id = prompt.get("id").and_then(|id| id.as_str());
                 let id = id.ok_or_else(|| {
                     let message = "\"prompt\" must be an object with the \"id\" of a prompt.";

@@ -1,15 +1,24 @@
 //! An app's request for a prompt becomes an ordinary request of the same endpoint.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{Code, Endpoint, Plan, Rejection, json::Document, near::nearest};
+use gatekeeper_filters::kernel::{
+    Code, Endpoint, Input, Plan, Rejection, RequestMembers, json::Document, near::nearest,
+};
+use memchr::memmem;
 
 use super::{
     Prompt, Prompts, history,
     history::{Turn, TurnRole},
+    marker::Marker,
     read::{self, PromptRequest, Way},
-    template, variables,
+    template,
+    variables::{self, Variable},
     write::PromptBody,
 };
 
@@ -20,8 +29,13 @@ const BEGIN: &str = "Begin.";
 #[derive(Debug)]
 pub struct Rendered {
     pub prompt: Arc<Prompt>,
-    pub body: Bytes,
+    /// All members of the new body, each of which passes.
+    pub members: RequestMembers,
+    /// What they weigh.
+    pub input: Input,
     pub is_stream: bool,
+    /// The app itself asked for a usage chunk.
+    pub wants_usage: bool,
     /// The app's cap, or the prompt's.
     pub output_cap: Option<u64>,
     /// The user's input in a form that is equal for repeated input; empty where the plan does not limit
@@ -29,6 +43,13 @@ pub struct Rendered {
     pub said: Vec<u8>,
     /// Members of the app's body that changed nothing.
     pub dropped: Vec<String>,
+}
+
+impl Rendered {
+    /// The new body.
+    pub fn body(&self) -> &Bytes {
+        self.members.source()
+    }
 }
 
 /// What the request asks of a prompt; `None` where it asks for none.
@@ -47,14 +68,14 @@ pub fn render(
     let document = Document::parse(body.clone()).map_err(|invalid| {
         Rejection::new(Code::InvalidRequest, format!("The body is not valid JSON: {invalid}."))
     })?;
-    let Some(asked) = read::read(way, &document)? else { return Ok(None) };
+    let Some(mut asked) = read::read(way, &document)? else { return Ok(None) };
     let prompt = find(prompts, plan, &asked)?;
     let endpoint = match way {
         Way::Own(_) => Endpoint::Chat,
         Way::Body(endpoint, _) => endpoint,
     };
     let is_counted = plan.is_some_and(|plan| plan.conversation.is_some());
-    fill(prompt, &asked, endpoint, is_counted).map(Some)
+    fill(prompt, &mut asked, endpoint, is_counted).map(Some)
 }
 
 /// Whether it is worth reading: a name of a prompt has the word in it. One written with escapes is passed over
@@ -64,9 +85,12 @@ fn may_be_one(way: Way<'_>, body: &Bytes) -> bool {
         Way::Own(_) => true,
         Way::Body(Endpoint::Embeddings, _) => false,
         Way::Body(Endpoint::Generate, model) => model.and_then(super::named).is_some(),
-        Way::Body(..) => memchr::memmem::find(body, b"prompt").is_some(),
+        Way::Body(..) => WORD.find(body).is_some(),
     }
 }
+
+/// Made once: to make it costs more than to look for it.
+static WORD: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new("prompt"));
 
 fn find(
     prompts: &Prompts,
@@ -96,7 +120,7 @@ fn find(
 
 fn fill(
     prompt: Arc<Prompt>,
-    asked: &PromptRequest<'_>,
+    asked: &mut PromptRequest<'_>,
     endpoint: Endpoint,
     is_counted: bool,
 ) -> Result<Rendered, Rejection> {
@@ -109,8 +133,8 @@ fn fill(
     let at = (asked.messages_at, asked.taken);
     let mut turns = history::turns(prompt.history.as_ref(), sent, at)?;
     let said = if is_counted { said(&values, &turns) } else { Vec::new() };
-    let blocks = template::blocks(&prompt.variables, &values, &marker()?);
-    close(&mut turns, blocks, asked.messages_at)?;
+    let data = (&*prompt.variables, &*values);
+    close(&mut turns, data, asked.messages_at)?;
     let body = PromptBody {
         prompt: &prompt,
         values: &values,
@@ -118,32 +142,38 @@ fn fill(
         is_stream: asked.is_stream,
         wants_usage: asked.wants_usage,
     };
-    let body = Bytes::from(body.write(endpoint));
-    let (is_stream, dropped) = (asked.is_stream, asked.dropped.clone());
-    Ok(Rendered { body, is_stream, output_cap, said, dropped, prompt })
+    let (members, input) = (body.write(endpoint), body.weight(endpoint).into_input());
+    let (is_stream, wants_usage) = (asked.is_stream, asked.is_stream && asked.wants_usage);
+    let dropped = std::mem::take(&mut asked.dropped);
+    Ok(Rendered { members, input, is_stream, wants_usage, output_cap, said, dropped, prompt })
 }
 
 /// The values and the user's last turn, without the marker, which is another each time.
-fn said(values: &[Option<String>], turns: &[Turn]) -> Vec<u8> {
+fn said(values: &[Option<String>], turns: &[Turn<'_>]) -> Vec<u8> {
     let last = turns.iter().rfind(|turn| turn.role == TurnRole::User).map(|turn| &*turn.text);
     let texts = values.iter().map(|value| value.as_deref().unwrap_or_default()).chain(last);
     texts.flat_map(|text| text.bytes().chain([0])).collect()
 }
 
 /// Values of data go in front of the user's last turn.
-fn close(turns: &mut Vec<Turn>, blocks: String, at: &str) -> Result<(), Rejection> {
-    match turns.last_mut() {
-        Some(last) if last.role == TurnRole::User => {
-            if !blocks.is_empty() {
-                last.text = format!("{blocks}\n\n{}", last.text);
-            }
-        }
-        Some(_) if blocks.is_empty() => {
+fn close(
+    turns: &mut Vec<Turn<'_>>,
+    (variables, values): (&[Variable], &[Option<String>]),
+    at: &str,
+) -> Result<(), Rejection> {
+    let last = turns.last_mut();
+    let is_open = last.is_some();
+    let last = last.filter(|last| last.role == TurnRole::User);
+    let turn = last.as_ref().map(|last| &*last.text);
+    match (template::blocks(variables, values, Marker::random()?, turn), last) {
+        (Some(text), Some(last)) => last.text = text.into(),
+        (None, Some(_)) => {}
+        (None, None) if is_open => {
             let message = format!("\"{at}\": the last message must be the user's.");
             return Err(Rejection::field(at, message));
         }
-        _ => {
-            let text = if blocks.is_empty() { BEGIN.into() } else { blocks };
+        (text, None) => {
+            let text = text.map_or(Cow::Borrowed(BEGIN), Cow::Owned);
             turns.push(Turn { role: TurnRole::User, text });
         }
     }
@@ -171,15 +201,4 @@ fn output_cap(prompt: &Prompt, asked: &PromptRequest<'_>) -> Result<Option<u64>,
         (Some((_, cap)), _) => Ok(Some(cap)),
         (None, most) => Ok(most),
     }
-}
-
-/// What no app can guess before it has sent its values.
-fn marker() -> Result<String, Rejection> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| {
-        Rejection::new(Code::UpstreamExhausted, "The service is very busy. Please try again.")
-            .internal(format!("no random numbers: {error}"))
-            .retry_after(1)
-    })?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(random)))
 }

@@ -1,7 +1,7 @@
 //! The system text of a prompt: text with `{{name}}` in it, and nothing more. No conditions, no loops; what a
 //! value holds is never looked at.
 
-use super::variables::Variable;
+use super::{marker::Marker, variables::Variable};
 
 /// Follows a system text that has variables whose values stand in the user's turn.
 const NOTE: &str = "\n\n[[NAME]] stands for data, which the user's message holds between [[NAME id]] and \
@@ -16,10 +16,19 @@ pub struct Template {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
-    /// Escaped as it stands inside a JSON string.
-    Text(String),
+    Text {
+        plain: String,
+        /// As it stands inside a JSON string.
+        escaped: String,
+    },
     /// The value of a variable, by its place.
     Value(usize),
+}
+
+impl Piece {
+    fn text(plain: &str) -> Self {
+        Self::Text { plain: plain.to_owned(), escaped: escaped(plain) }
+    }
 }
 
 /// What stands for a variable of data in the system text.
@@ -48,7 +57,7 @@ impl Template {
                 return Err(name.chars().take(64).collect());
             };
             if variables[place].is_literal() {
-                pieces.push(Piece::Text(escaped(&plain)));
+                pieces.push(Piece::text(&plain));
                 pieces.push(Piece::Value(place));
                 plain.clear();
             } else {
@@ -60,8 +69,17 @@ impl Template {
         if variables.iter().any(|variable| !variable.is_literal()) {
             plain.push_str(NOTE);
         }
-        pieces.push(Piece::Text(escaped(&plain)));
+        pieces.push(Piece::text(&plain));
         Ok(Self { pieces })
+    }
+
+    /// Bytes of it without values.
+    pub fn len(&self) -> usize {
+        let length = |piece: &Piece| match piece {
+            Piece::Text { escaped, .. } => escaped.len(),
+            Piece::Value(_) => 0,
+        };
+        self.pieces.iter().map(length).sum()
     }
 
     /// Writes it as a JSON string.
@@ -69,30 +87,67 @@ impl Template {
         json.push(b'"');
         for piece in &self.pieces {
             match piece {
-                Piece::Text(text) => json.extend_from_slice(text.as_bytes()),
+                Piece::Text { escaped, .. } => json.extend_from_slice(escaped.as_bytes()),
                 Piece::Value(place) => {
-                    let value = values.get(*place).and_then(Option::as_deref).unwrap_or_default();
-                    json.extend_from_slice(escaped(value).as_bytes());
+                    json.extend_from_slice(escaped(value(values, *place)).as_bytes());
                 }
             }
         }
         json.push(b'"');
     }
+
+    /// The variables whose values stand in it, by their places.
+    pub fn literals(&self) -> impl Iterator<Item = usize> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text { .. } => None,
+            Piece::Value(place) => Some(*place),
+        })
+    }
+
+    /// The text itself.
+    pub fn text(&self, values: &[Option<String>]) -> String {
+        let mut text = String::new();
+        for piece in &self.pieces {
+            text.push_str(match piece {
+                Piece::Text { plain, .. } => plain,
+                Piece::Value(place) => value(values, *place),
+            });
+        }
+        text
+    }
 }
 
-/// The values of data as they stand in the user's turn, each in a block with this marker; empty where there
-/// are none.
-pub fn blocks(variables: &[Variable], values: &[Option<String>], marker: &str) -> String {
-    let mut text = String::new();
-    for (variable, value) in variables.iter().zip(values) {
-        let (name, Some(value)) = (&variable.name, value) else { continue };
-        if variable.is_literal() {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&format!("[[{name} {marker}]]\n{value}\n[[/{name} {marker}]]"));
+fn value(values: &[Option<String>], place: usize) -> &str {
+    values.get(place).and_then(Option::as_deref).unwrap_or_default()
+}
+
+/// The values of data as they stand in the user's turn, each in a block with this marker, and then what the user
+/// says; `None` where there are none.
+pub fn blocks(
+    variables: &[Variable],
+    values: &[Option<String>],
+    marker: Marker,
+    turn: Option<&str>,
+) -> Option<String> {
+    let data = || {
+        let told = variables.iter().zip(values).filter(|(variable, _)| !variable.is_literal());
+        told.filter_map(|(variable, value)| Some((&*variable.name, value.as_deref()?)))
+    };
+    let size: usize = data().map(|(name, value)| 2 * name.len() + value.len() + 48).sum();
+    if size == 0 {
+        return None;
     }
-    text
+    let mut text = String::with_capacity(size + turn.map_or(0, |turn| turn.len() + 2));
+    let marker = marker.as_str();
+    for (name, value) in data() {
+        let first = if text.is_empty() { "[[" } else { "\n[[" };
+        for part in [first, name, " ", marker, "]]\n", value, "\n[[/", name, " ", marker, "]]"] {
+            text.push_str(part);
+        }
+    }
+    if let Some(turn) = turn {
+        text.push_str("\n\n");
+        text.push_str(turn);
+    }
+    Some(text)
 }

@@ -49,13 +49,13 @@ fn ask(way: Way<'_>, body: &Value) -> Result<Option<Rendered>, Rejection> {
 
 fn own(body: Value) -> Result<Value, Rejection> {
     let rendered = ask(Way::Own("reply"), &body)?.expect("it is about a prompt");
-    Ok(serde_json::from_slice(&rendered.body).unwrap())
+    Ok(serde_json::from_slice(rendered.body()).unwrap())
 }
 
 fn of(endpoint: Endpoint, body: Value) -> Result<Value, Rejection> {
     let model = (endpoint == Endpoint::Generate).then_some("prompt/reply");
     let rendered = ask(Way::Body(endpoint, model), &body)?.expect("it is about a prompt");
-    Ok(serde_json::from_slice(&rendered.body).unwrap())
+    Ok(serde_json::from_slice(rendered.body()).unwrap())
 }
 
 /// The value in its block, without the marker.
@@ -243,7 +243,7 @@ fn what_changes_nothing_is_dropped_and_told() {
     let rendered = ask(Way::Body(Endpoint::Chat, None), &body).unwrap().unwrap();
     assert_eq!(rendered.dropped.len(), 3, "{:?}", rendered.dropped);
     assert_eq!(rendered.output_cap, Some(400));
-    let body: Value = serde_json::from_slice(&rendered.body).unwrap();
+    let body: Value = serde_json::from_slice(rendered.body()).unwrap();
     assert_eq!((&body["temperature"], &body["seed"]), (&json!(0.4), &Value::Null));
     let low = json!({ "variables": { "shop": "a" }, "max_tokens": 7 });
     assert_eq!(ask(Way::Own("reply"), &low).unwrap().unwrap().output_cap, Some(7));
@@ -266,7 +266,7 @@ fn what_names_no_prompt_is_none() {
     assert_eq!(own.code, Code::NotFound);
     // Without messages and variables there is still a turn of the user.
     let plain = ask(Way::Own("plain"), &json!({})).unwrap().unwrap();
-    let plain: Value = serde_json::from_slice(&plain.body).unwrap();
+    let plain: Value = serde_json::from_slice(plain.body()).unwrap();
     assert_eq!(plain["messages"][0]["content"], "Say hello.");
     assert_eq!(plain["messages"][1]["role"], "user");
     let told = json!({ "messages": [{ "role": "user", "content": "x" }] });

@@ -1,5 +1,7 @@
 //! Reads members of an app's body in any dialect.
 
+use std::borrow::Cow;
+
 use gatekeeper_filters::kernel::json::{JsonKind, Value};
 
 /// Left out, it would mean the same.
@@ -14,25 +16,28 @@ pub fn is_nothing(value: &Value<'_>) -> bool {
 }
 
 /// A text, or parts that are text and nothing else.
-pub fn text(content: &Value<'_>) -> Option<String> {
+pub fn text<'a>(content: &Value<'a>) -> Option<Cow<'a, str>> {
     if let Some(text) = content.as_str() {
-        return Some(text.into_owned());
+        return Some(text);
     }
     match content.kind() {
-        JsonKind::Array => content.items().map(|part| part_text(&part)).collect(),
+        JsonKind::Array => {
+            let parts = content.items().map(|part| part_text(&part));
+            parts.collect::<Option<String>>().map(Cow::Owned)
+        }
         JsonKind::Object => part_text(content),
         _ => None,
     }
 }
 
-fn part_text(part: &Value<'_>) -> Option<String> {
+fn part_text<'a>(part: &Value<'a>) -> Option<Cow<'a, str>> {
     if part.kind() != JsonKind::Object {
         return None;
     }
     let mut text = None;
     for (name, value) in part.members() {
         match &*name.decoded() {
-            "text" => text = Some(value.as_str()?.into_owned()),
+            "text" => text = Some(value.as_str()?),
             "type" => {
                 let kind = value.as_str()?;
                 if !["text", "input_text", "output_text"].contains(&&*kind) {

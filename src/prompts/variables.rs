@@ -48,12 +48,15 @@ impl Variable {
         !matches!(self.kind, VariableKind::Data { .. })
     }
 
-    fn check(&self, text: &str, field: &str) -> Result<(), Rejection> {
+    fn check(&self, text: &str, field: &dyn Fn() -> String) -> Result<(), Rejection> {
         let most = match &self.kind {
             VariableKind::OneOf(words) => {
-                let fits = words.iter().any(|word| word == text);
-                let message = || format!("\"{field}\" must be one of {}.", words.join(", "));
-                return if fits { Ok(()) } else { Err(Rejection::field(field, message())) };
+                if words.iter().any(|word| word == text) {
+                    return Ok(());
+                }
+                let field = field();
+                let message = format!("\"{field}\" must be one of {}.", words.join(", "));
+                return Err(Rejection::field(&field, message));
             }
             VariableKind::Data { max } | VariableKind::Trusted { max } => *max,
         };
@@ -61,8 +64,9 @@ impl Variable {
         if text.len() as u64 > most {
             let length = text.chars().count() as u64;
             if length > most {
+                let field = field();
                 let message = format!("\"{field}\" has {length} characters; {most} are allowed.");
-                return Err(Rejection::field(field, message));
+                return Err(Rejection::field(&field, message));
             }
         }
         Ok(())
@@ -93,14 +97,16 @@ pub fn values(
     }
     for (name, value) in sent.iter().flat_map(|sent| sent.members()) {
         let name = name.decoded();
-        let field = format!("{at}.{}", Rejection::shown(&name));
+        let field = || format!("{at}.{}", Rejection::shown(&name));
         let Some(place) = variables.iter().position(|known| known.name == *name) else {
+            let field = field();
             return Err(Rejection::field(&field, unknown(prompt, variables, &field)));
         };
         if value.is_null() {
             continue;
         }
         let Some(text) = value.as_str() else {
+            let field = field();
             return Err(Rejection::field(&field, format!("\"{field}\" must be a string.")));
         };
         variables[place].check(&text, &field)?;

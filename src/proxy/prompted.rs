@@ -1,7 +1,9 @@
 //! What is asked: by a prompt, where the app names one, else by the app's own body.
 
 use bytes::Bytes;
-use gatekeeper_filters::kernel::{AskedTier, Code, Exchange, ModelRequest, Plan, Rejection};
+use gatekeeper_filters::kernel::{
+    AskedTier, Code, Endpoint, Exchange, ModelRequest, Plan, Rejection,
+};
 
 use super::routes;
 use crate::{
@@ -39,17 +41,27 @@ pub fn ask(
         require(plan)?;
         return Ok((parse_body::parse(endpoint, body, gemini, extra)?, None));
     };
-    let Rendered { prompt, body, output_cap, said, dropped: names, .. } = rendered;
-    let gemini = gemini.map(|gemini| GeminiMethod { model: prompt.model.clone(), ..gemini });
-    let mut ask = parse_body::parse(endpoint, body, gemini, extra)?;
-    ask.output_cap = output_cap;
-    exchange.output_cap = output_cap;
-    names.iter().for_each(|name| dropped::name(&mut ask.dropped, name));
-    exchange.prompt = Some(prompt.public_name.clone());
-    let said = Some(said).filter(|said| !said.is_empty());
+    exchange.output_cap = rendered.output_cap;
+    exchange.prompt = Some(rendered.prompt.public_name.clone());
     // Which tier of a smart model serves is no choice of the app's, either.
     exchange.asked_tier = AskedTier::None;
-    Ok((ask, said))
+    let streams = gemini.map(|method| method.stream);
+    Ok(request(endpoint, rendered, streams))
+}
+
+/// What is asked by a prompt. It was written here, of parts that are known: nothing is read in it again.
+fn request(
+    endpoint: Endpoint,
+    rendered: Rendered,
+    streams: Option<bool>,
+) -> (ModelRequest, Option<Vec<u8>>) {
+    let Rendered { prompt, members, input, output_cap, said, .. } = rendered;
+    let mut ask = parse_body::made(endpoint, prompt.model.clone(), members, input);
+    ask.stream = streams.unwrap_or(rendered.is_stream);
+    ask.wants_usage = endpoint == Endpoint::Chat && rendered.wants_usage;
+    ask.output_cap = output_cap;
+    rendered.dropped.iter().for_each(|name| dropped::name(&mut ask.dropped, name));
+    (ask, Some(said).filter(|said| !said.is_empty()))
 }
 
 /// # Errors
@@ -60,3 +72,6 @@ pub fn require(plan: Option<&Plan>) -> Result<(), Rejection> {
         POST /v1/prompts/NAME or as the model \"prompt/NAME\"; GET /v1/models lists them.)";
     Err(Rejection::new(Code::PromptRequired, message).upgrade_url(plan.upgrade_url.clone()))
 }
+
+#[cfg(test)]
+mod tests;

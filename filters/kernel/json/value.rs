@@ -248,21 +248,23 @@ impl PartialEq<&str> for Name<'_> {
 }
 
 fn decode(raw: &[u8], escaped: bool) -> Cow<'_, str> {
-    if !escaped {
-        // Checking whole text is many times faster than finding where it breaks.
-        return simdutf8::basic::from_utf8(raw)
-            .map_or_else(|_| String::from_utf8_lossy(raw), Cow::Borrowed);
+    // Checking whole text is many times faster than finding where it breaks.
+    let text = simdutf8::basic::from_utf8(raw)
+        .map_or_else(|_| String::from_utf8_lossy(raw), Cow::Borrowed);
+    if escaped { Cow::Owned(unescaped(&text)) } else { text }
+}
+
+fn unescaped(text: &str) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(plain) = memchr::memchr(b'\\', rest.as_bytes()) {
+        decoded.push_str(&rest[..plain]);
+        let (character, length) = unescape(&rest.as_bytes()[plain..]);
+        decoded.push(character);
+        rest = rest.get(plain + length..).unwrap_or_default();
     }
-    let mut text = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(plain) = memchr::memchr(b'\\', rest) {
-        text.push_str(&String::from_utf8_lossy(&rest[..plain]));
-        let (character, length) = unescape(&rest[plain..]);
-        text.push(character);
-        rest = &rest[plain + length..];
-    }
-    text.push_str(&String::from_utf8_lossy(rest));
-    Cow::Owned(text)
+    decoded.push_str(rest);
+    decoded
 }
 
 /// The character that a valid escape at the start of `raw` stands for, and the escape's length.

@@ -17,6 +17,7 @@ use crate::{
     prompts::{
         AnswerSchema, PREFIX, Prompt, PromptTool, Prompts,
         history::{self, History},
+        kept::Kept,
         template::Template,
         variables::{self, Variable, VariableKind},
     },
@@ -139,6 +140,7 @@ fn prompt(
         max_output_tokens: view.int("max_output_tokens"),
         schema,
         tools,
+        kept: Kept::default(),
     })
 }
 

@@ -98,7 +98,7 @@ fn no_value_and_no_turn_leaves_its_place_in_any_dialect() {
             let bytes = body(endpoint, &variables, turn).to_string().into();
             let way = Way::Body(endpoint, model);
             let rendered = super::render(&prompts, None, way, &bytes).unwrap().unwrap();
-            let body: Value = serde_json::from_slice(&rendered.body).unwrap();
+            let body: Value = serde_json::from_slice(rendered.body()).unwrap();
             let members: Vec<&str> = body.as_object().unwrap().keys().map(|name| &**name).collect();
             for foreign in ["tools", "x", "response_format", "temperature"] {
                 assert!(!members.contains(&foreign), "{endpoint:?} {value:?}: {members:?}");
