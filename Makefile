@@ -45,7 +45,7 @@ soak: ## the tests that gain from repeating, for longer
 	$(SOAK) cargo test --workspace --test it -- --nocapture --skip alone:: \
 		kill failover outage soak flapping storm hand_overs made_up_names flood \
 		slow_wire shares_its_core poisoner strangers_alone first_requests delivered_twice shuffled_doubled \
-		claim_raced guessing_finds reaches_a_provider
+		claim_raced guessing_finds guesses_with reaches_a_provider
 	$(SOAK) cargo test --workspace --test it -- --nocapture --test-threads 1 alone::
 	$(SOAK) cargo test --workspace --lib -- --nocapture hang_ups no_change_turns valid_only_with_its_status
 

@@ -298,13 +298,21 @@ impl ConfiguredLicenses {
         if let Some(standing) = self.identify_signed(asking.credential.expose(), asking.now) {
             return standing;
         }
+        let mut is_new = false;
         if let Some(issued) = &self.issued {
             let shape = issued.shape(asking.credential.expose());
             if matches!(shape, KeyShape::Mistyped) {
                 return self.validator.refuse_unknown(&id, asking);
             }
+            is_new = self.validator.is_new(&id);
+            if is_new && let Some(refused) = self.validator.refuse_guess(&id, asking) {
+                return refused;
+            }
             // In a box of its own, as below.
             if let Some(standing) = Box::pin(issued.identify(id, asking.now)).await {
+                if is_new {
+                    self.validator.record_known(&id, asking);
+                }
                 if self.sources.shops().is_empty() || !issued.has_news(&id, asking.now) {
                     return standing;
                 }
@@ -320,7 +328,11 @@ impl ConfiguredLicenses {
             return self.validator.refuse_unknown(&id, asking);
         }
         // In a box of its own: every request carries this future, few come here.
-        Box::pin(self.validator.check(&self.sources, id, asking)).await
+        let standing = Box::pin(self.validator.check(&self.sources, id, asking)).await;
+        if is_new && matches!(standing, LicenseStatus::Valid(_)) {
+            self.validator.record_known(&id, asking);
+        }
+        standing
     }
 }
 

@@ -170,6 +170,34 @@ impl LicenseValidator {
         status
     }
 
+    /// Whether a key is not known here although the shared store may know it.
+    pub(super) fn is_new(&self, id: &LicenseId) -> bool {
+        self.shared.is_some() && self.records.get(id).is_none()
+    }
+
+    /// Refuses a new key of an address that has tried too many of them, before the shared store is asked about
+    /// this one: whoever makes up keys by the thousand makes the store no work. Counts it otherwise.
+    pub(super) fn refuse_guess(
+        &self,
+        id: &LicenseId,
+        asking: &LicenseQuery<'_>,
+    ) -> Option<LicenseStatus> {
+        let address = asking.address.map(ClientPrefix::from)?;
+        match self.visitors.admit(address, id, asking.now) {
+            ThrottleDecision::TooMany { retry_after } => {
+                Some(LicenseStatus::TooMany { retry_after })
+            }
+            ThrottleDecision::Clean | ThrottleDecision::Suspect => None,
+        }
+    }
+
+    /// A new key was no guess: another gateway knew it.
+    pub(super) fn record_known(&self, id: &LicenseId, asking: &LicenseQuery<'_>) {
+        if let Some(address) = asking.address.map(ClientPrefix::from) {
+            self.visitors.record_success(address, id);
+        }
+    }
+
     /// Refuses a key of no source. Addresses that try many are throttled, whatever the form of the keys.
     pub(super) fn refuse_unknown(
         &self,

@@ -99,6 +99,7 @@ mod license_admin {
     pub mod operator_fleet;
 }
 mod licenses {
+    pub mod adopted;
     pub mod app_api;
     pub mod devices;
     pub mod guessing;

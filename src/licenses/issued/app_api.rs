@@ -72,6 +72,10 @@ impl IssuedBook {
             now,
         };
         let is_mistyped = matches!(self.shape(key), KeyShape::Mistyped);
+        let is_new = !is_mistyped && self.validator.is_new(&id);
+        if is_new && self.validator.refuse_guess(&id, &asking).is_some() {
+            return Some(too_many());
+        }
         let found = match is_mistyped {
             true => None,
             false => self.find(id, now).await.filter(|found| !found.is_replaced),

@@ -22,13 +22,13 @@ use crate::{
 
 pub const SECRET: &str = "gatekeeper-test-secret";
 /// Part of Gumroad's address; must stand in no log.
-const PING_SECRET: &str = "pingCanaryQ3secret-0123456789";
+pub const PING_SECRET: &str = "pingCanaryQ3secret-0123456789";
 const WEBHOOK: &str = "/webhooks/lemonsqueezy";
 
 /// The recorded webhook about [`BOUGHT`], which was disabled, and a ping about [`GUMROAD`].
 pub const DISABLED: &[u8] =
     include_bytes!("../../fixtures/shops/lemonsqueezy_webhook_license_key_updated.json");
-const PING: &str = include_str!("../../fixtures/shops/gumroad_ping.txt");
+pub const PING: &str = include_str!("../../fixtures/shops/gumroad_ping.txt");
 /// What Lemon Squeezy sent with it.
 const SIGNATURE: &str = "e095b21df9a531126e143268c7608bccde7aa65116f777a5aae913db0376e85e";
 
@@ -70,7 +70,7 @@ pub async fn send_signed(gateway: &Gateway, body: impl Into<Vec<u8>>) -> Answer 
     send(gateway, body, Some(&signature)).await
 }
 
-async fn ping(gateway: &Gateway, path: &str, body: &str) -> Answer {
+pub async fn ping(gateway: &Gateway, path: &str, body: &str) -> Answer {
     let request = gateway
         .app()
         .request("POST", path)

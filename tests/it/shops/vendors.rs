@@ -18,16 +18,16 @@ use crate::{
     },
 };
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-const KEY: &str = "JSTAR-3F2A9C1E-7B4D-4E8A-9D60-5C1B8E7F2A34";
+pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+pub const KEY: &str = "JSTAR-3F2A9C1E-7B4D-4E8A-9D60-5C1B8E7F2A34";
 const SOON: Duration = Duration::from_secs(10);
 const PLENTY: &str = "messages: 1000/month, models: [\"*\"]";
 const REQUIRED: &str = "messages: 1000/month, models: [\"*\"], devices: required";
 
 /// Members of a source, in YAML.
-type Members<'a> = &'a [(&'a str, &'a str)];
+pub type Members<'a> = &'a [(&'a str, &'a str)];
 
-fn told(status: u16, body: Value) -> VendorAnswer {
+pub fn told(status: u16, body: Value) -> VendorAnswer {
     (status, body.to_string())
 }
 
@@ -39,16 +39,15 @@ fn sold_by(mock: &Mock, kind: &str, vendor: &Vendor, members: Members<'_>) -> Co
     members.iter().fold(config, |config, (name, value)| config.of_shop(kind, name, value))
 }
 
+/// The members of a source of Polar.
+pub const POLAR: Members<'static> =
+    &[("organization_id", "org-1"), ("token", "\"env:OUR_KEY\""), ("benefits", "{ ben-1: pro }")];
+
 fn polar(mock: &Mock, vendor: &Vendor) -> Config {
-    let members = [
-        ("organization_id", "org-1"),
-        ("token", "\"env:OUR_KEY\""),
-        ("benefits", "{ ben-1: pro }"),
-    ];
-    sold_by(mock, "polar", vendor, &members).webhook_secret("polar", SECRET)
+    sold_by(mock, "polar", vendor, POLAR).webhook_secret("polar", SECRET)
 }
 
-fn polar_license(status: &str) -> Value {
+pub fn polar_license(status: &str) -> Value {
     json!({
         "id": "lk-1", "organization_id": "org-1", "customer_id": "cus-1", "benefit_id": "ben-1",
         "key": KEY, "status": status, "limit_activations": null, "usage": 0, "limit_usage": null,
@@ -57,7 +56,7 @@ fn polar_license(status: &str) -> Value {
 }
 
 /// Sends an event as Standard Webhooks say.
-async fn event(gateway: &Gateway, shop: &str, id: &str, body: &Value) -> Answer {
+pub async fn event(gateway: &Gateway, shop: &str, id: &str, body: &Value) -> Answer {
     event_at(gateway, shop, (id, now()), body).await
 }
 
@@ -178,16 +177,11 @@ async fn a_wrong_key_of_ours_is_an_alarm_and_no_buyers_fault() {
     let dodo =
         [("api_key", "\"env:OUR_KEY\""), ("products", "{ pdt_1: pro }"), ("business_id", "bus_1")];
     let http = [("token", "\"env:OUR_KEY\"")];
-    let polar = [
-        ("organization_id", "org-1"),
-        ("token", "\"env:OUR_KEY\""),
-        ("benefits", "{ ben-1: pro }"),
-    ];
     let kinds: [(&str, Members<'_>); 6] = [
         ("creem", &creem),
         ("dodo", &dodo),
         ("http", &http),
-        ("polar", &polar),
+        ("polar", POLAR),
         ("freemius", FREEMIUS),
         ("payhip", PAYHIP),
     ];
