@@ -73,8 +73,8 @@ impl Template {
         Ok(Self { pieces })
     }
 
-    /// Bytes of it without values.
-    pub fn len(&self) -> usize {
+    /// Its bytes in JSON, without values.
+    pub fn size(&self) -> usize {
         let length = |piece: &Piece| match piece {
             Piece::Text { escaped, .. } => escaped.len(),
             Piece::Value(_) => 0,

@@ -84,7 +84,7 @@ impl Json {
 impl PromptBody<'_> {
     pub fn write(&self, endpoint: Endpoint) -> RequestMembers {
         let turns: usize = self.turns.iter().map(|turn| turn.text.len() + 64).sum();
-        let capacity = AROUND + self.prompt.system.len() + turns + turns / 8;
+        let capacity = AROUND + self.prompt.system.size() + turns + turns / 8;
         let members = RequestMembers::new(Bytes::new());
         let mut json = Json { text: Vec::with_capacity(capacity), members, open: None };
         match endpoint {
