@@ -172,7 +172,7 @@ impl LicenseValidator {
 
     /// Whether a key is not known here although the shared store may know it.
     pub(super) fn is_new(&self, id: &LicenseId) -> bool {
-        self.shared.is_some() && self.records.get(id).is_none()
+        self.redis_cache.is_some() && self.memory_cache.get(id).is_none()
     }
 
     /// Refuses a new key of an address that has tried too many of them, before the shared store is asked about
@@ -183,7 +183,7 @@ impl LicenseValidator {
         asking: &LicenseQuery<'_>,
     ) -> Option<LicenseStatus> {
         let address = asking.address.map(ClientPrefix::from)?;
-        match self.visitors.admit(address, id, asking.now) {
+        match self.address_throttle.admit(address, id, asking.now) {
             ThrottleDecision::TooMany { retry_after } => {
                 Some(LicenseStatus::TooMany { retry_after })
             }
@@ -194,7 +194,7 @@ impl LicenseValidator {
     /// A new key was no guess: another gateway knew it.
     pub(super) fn record_known(&self, id: &LicenseId, asking: &LicenseQuery<'_>) {
         if let Some(address) = asking.address.map(ClientPrefix::from) {
-            self.visitors.record_success(address, id);
+            self.address_throttle.record_success(address, id);
         }
     }
 
