@@ -10,6 +10,7 @@
 //! block nor be part of the system text, and the system text is the same bytes in each request, so that the
 //! provider's prompt cache hits. Values of a closed list, and those the operator trusts, are put in as they are.
 
+mod fixed;
 pub mod history;
 pub mod kept;
 mod marker;
