@@ -141,7 +141,7 @@ async fn a_provider_that_refuses_connections_is_left_for_the_next_target() {
     let answer = gateway.app().chat().await;
     assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("p/m1"));
     assert_eq!(answer.number("x-gatekeeper-attempts"), 2);
-    assert!(began.elapsed() < Duration::from_secs(1), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(3), "took {:?}", began.elapsed());
     assert_eq!(gateway.messages(LICENSE).await, 1);
 }
 
@@ -247,7 +247,7 @@ async fn a_host_that_nobody_answers_at_costs_one_connect() {
     let full = FullHost::new().await;
     let mock = Mock::start(Reply::chat()).await;
     let config = Config::new(&mock)
-        .provider_at("dead", &full.url(), ", timeouts: { connect: 600ms }", &["sk-1", "sk-2"])
+        .provider_at("dead", &full.url(), ", timeouts: { connect: 1500ms }", &["sk-1", "sk-2"])
         .model("fast", "[dead/m0, dead/m00, p/m1]");
     let gateway = Gateway::start(config).await;
     let began = Instant::now();
@@ -255,7 +255,7 @@ async fn a_host_that_nobody_answers_at_costs_one_connect() {
     assert_eq!(answer.ok().header("x-gatekeeper-model"), Some("p/m1"));
     assert_eq!(answer.number("x-gatekeeper-attempts"), 2);
     let took = began.elapsed();
-    assert!(took > Duration::from_millis(550) && took < Duration::from_millis(1150), "{took:?}");
+    assert!(took > Duration::from_millis(1450) && took < Duration::from_millis(2900), "{took:?}");
 }
 
 /// Listens, and has no place for another connection: the kernel drops the SYN.

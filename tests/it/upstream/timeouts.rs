@@ -91,7 +91,7 @@ async fn silence_everywhere_is_504_and_free() {
 async fn the_total_time_holds_over_all_attempts() {
     for stream in [false, true] {
         let mock = Mock::start(Reply::instead([Step::Hang])).await;
-        let limits = "first_byte: 700ms, total: 1s";
+        let limits = "first_byte: 1500ms, total: 2s";
         let config = Config::new(&mock)
             .timeouts("p", limits)
             .provider_at("q", &mock.url(), &format!(", timeouts: {{ {limits} }}"), &["sk-q"])
@@ -101,7 +101,7 @@ async fn the_total_time_holds_over_all_attempts() {
         let answer = gateway.app().ask(&ask(stream)).await;
         answer.is(504, "upstream_timeout");
         let took = began.elapsed();
-        assert!(took < Duration::from_millis(1800), "{took:?}");
+        assert!(took < Duration::from_millis(2900), "{took:?}");
         assert_eq!(mock.count(), 2);
         assert_eq!(gateway.messages(LICENSE).await, 0);
     }
