@@ -176,7 +176,7 @@ impl LicenseValidator {
     }
 
     /// Refuses a new key of an address that has tried too many of them, before the shared store is asked about
-    /// this one: whoever makes up keys by the thousand makes the store no work. Counts it otherwise.
+    /// this one, so that made-up keys cost the store nothing. Counts the key otherwise.
     pub(super) fn refuse_guess(
         &self,
         id: &LicenseId,

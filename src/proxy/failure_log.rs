@@ -34,7 +34,7 @@ pub fn broken(ctx: &RequestContext) {
     });
 }
 
-/// No failure of the request itself. Attempts that failed before are the operator's concern all the same.
+/// The request itself did not fail. Each attempt that failed before still gets a line.
 pub fn rescued(ctx: &RequestContext) {
     let Some(snapshot) = &ctx.snapshot else { return };
     for FailedAttempt { target, key, outcome, why, .. } in &ctx.failed {

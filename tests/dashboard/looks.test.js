@@ -201,7 +201,7 @@ test('a page on which nothing happens draws nothing but its clocks', async (t) =
     // Frames that are asked for in a second of sixty.
     await new Promise((resolve) => setTimeout(resolve, 2000));
     const after = await drawn();
-    assert.equal(await page.evaluate(() => window.framesAsked), 0, 'nobody asks for frames');
+    assert.equal(await page.evaluate(() => window.framesAsked), 0, 'no frame is asked for');
     assert.equal(await running(), 0, 'nothing moves');
     // The clocks tick once a second, the status is read every two: an animation would be sixty a second.
     const styles = after.RecalcStyleCount - before.RecalcStyleCount;

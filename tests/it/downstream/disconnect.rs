@@ -90,7 +90,7 @@ pub async fn over(gateway: &Gateway) {
     })
     .await;
     // A store beside the gateway is told a moment later.
-    eventually("nothing is open", Duration::from_secs(5), || async {
+    eventually("nothing is open", Duration::from_secs(1), || async {
         gateway.metrics().await.sum("gatekeeper_reservations_open", &[]) == 0.0
     })
     .await;
@@ -139,7 +139,7 @@ pub async fn charges(gateways: &[Gateway], mock: &Mock, streams: bool, drains: b
             .await;
         } else {
             let cancelled = mock.left(seen).await - left;
-            assert!(cancelled < Duration::from_secs(2), "{what}: cancelled after {cancelled:?}");
+            assert!(cancelled < Duration::from_secs(1), "{what}: cancelled after {cancelled:?}");
         }
         over(gateway).await;
         let now = used(teller).await;

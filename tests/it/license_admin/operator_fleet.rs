@@ -121,7 +121,7 @@ async fn without_the_store_a_grant_is_told_later_and_a_reset_is_refused() {
 async fn soon_everywhere(gateways: &[Gateway], key: &str, status: u16) {
     let began = Instant::now();
     for gateway in gateways {
-        eventually("every gateway says the same", Duration::from_secs(2), || async {
+        eventually("every gateway says the same", Duration::from_secs(1), || async {
             gateway.app().chat_as(key).await.status == status
         })
         .await;

@@ -74,7 +74,7 @@ async fn guesses_with_a_right_check_symbol_are_refused_before_the_shared_store_i
     let gateway = Gateway::start(config).await;
     let key = issue(&gateway, &json!({})).await.remove(0);
     let symbols: String = key["JSTAR-".len()..].replace('-', "");
-    assert_eq!(whole(&symbols[..19]), key, "the check symbol is known to whoever reads the source");
+    assert_eq!(whole(&symbols[..19]), key, "the check symbol follows from the source code");
     gateway.app().chat_as(&key).await.ok();
     let guesser = Guesser::new(&gateway);
     let (before, began) = (reads(&redis), Instant::now());

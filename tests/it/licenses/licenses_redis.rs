@@ -198,7 +198,7 @@ async fn a_webhook_at_one_gateway_acts_at_the_other_within_a_second() {
     let app = pair.second.app();
     app.chat_as(BOUGHT).await.ok();
     assert_eq!(send_signed(&pair.first, DISABLED).await.status, 200);
-    eventually("the other gateway refuses", Duration::from_secs(2), || async {
+    eventually("the other gateway refuses", Duration::from_secs(1), || async {
         app.chat_as(BOUGHT).await.status == 403
     })
     .await;
@@ -333,7 +333,7 @@ async fn a_device_of_one_gateway_is_one_of_the_other() {
     chat_on(&pair.first, LICENSE, Some(&two)).await.ok();
     activate(&pair.first, LICENSE, "three").await.is(403, "device_limit");
     deactivate(&pair.second, LICENSE, &one).await.ok();
-    eventually("the device is gone at both", Duration::from_secs(2), || async {
+    eventually("the device is gone at both", Duration::from_secs(1), || async {
         chat_on(&pair.first, LICENSE, Some(&one)).await.status == 403
     })
     .await;

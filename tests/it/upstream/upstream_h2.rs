@@ -102,13 +102,13 @@ async fn leaving_cancels_the_stream_and_spares_the_connection() {
     soon("the first event", open.chunk()).await.unwrap().expect("an event");
     let left = Instant::now();
     drop(open);
-    assert!(mock.left(0).await - left < Duration::from_secs(2));
+    assert!(mock.left(0).await - left < Duration::from_secs(1));
     let app = gateway.app();
     let asking = tokio::spawn(async move { app.chat().await });
     mock.saw(2).await;
     let left = Instant::now();
     asking.abort();
-    assert!(mock.left(1).await - left < Duration::from_secs(2));
+    assert!(mock.left(1).await - left < Duration::from_secs(1));
     gateway.app().chat().await.ok();
     assert!(mock.seen().iter().all(|seen| seen.connection == 0), "a connection was given up");
     assert_eq!(gateway.messages(LICENSE).await, 3);
