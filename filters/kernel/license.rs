@@ -19,10 +19,13 @@ impl LicenseId {
     }
 
     pub fn to_hex(self) -> String {
-        const DIGITS: [char; 16] =
-            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-        let digits = |byte: u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-        self.0.into_iter().flat_map(digits).collect()
+        // Hexadecimal digits are always text.
+        std::str::from_utf8(&hex_digits::<64>(&self.0)).unwrap_or_default().to_owned()
+    }
+
+    /// The digits of [`LicenseId::short`], as logs show them.
+    pub fn short_hex(self) -> [u8; 16] {
+        hex_digits(&self.0)
     }
 
     /// What [`LicenseId::to_hex`] wrote.
@@ -36,6 +39,16 @@ impl LicenseId {
         }
         Some(Self(id))
     }
+}
+
+/// `N` digits of the first bytes.
+fn hex_digits<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut digits = [b'0'; N];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    digits
 }
 
 impl Serialize for LicenseId {
@@ -53,8 +66,7 @@ impl<'de> Deserialize<'de> for LicenseId {
 
 impl fmt::Debug for LicenseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = self.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first));
-        write!(f, "{first:016x}")
+        f.write_str(std::str::from_utf8(&self.short_hex()).unwrap_or_default())
     }
 }
 

@@ -43,9 +43,9 @@ pub fn parse(
     let mut weight = InputEstimate::default();
     let mut has_model = path.is_some();
     for (name, value) in root.members() {
-        let plain =
-            if name.is_escaped() { "" } else { std::str::from_utf8(name.raw()).unwrap_or("") };
-        allowed_fields::check(endpoint, &name.decoded(), &value)?;
+        let decoded = name.decoded();
+        let plain = if name.is_escaped() { "" } else { &*decoded };
+        allowed_fields::check(endpoint, &decoded, &value)?;
         has_model |= plain == "model";
         read_member(&mut ask, endpoint, plain, &value)?;
         let listed = allowed_fields::passes(endpoint, plain.as_bytes());
@@ -57,7 +57,7 @@ pub fn parse(
         } else if !allowed_fields::changes_nothing(&value)
             && !allowed_fields::is_read_here(endpoint, plain)
         {
-            dropped::name(&mut ask.dropped, &name.decoded());
+            dropped::name(&mut ask.dropped, &decoded);
         }
     }
     if !has_model {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use gatekeeper_filters::kernel::{AskedTier, Code, Credential, Dialect, Endpoint, Rejection, Tier};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora_core::protocols::http::ServerSession;
 
 use crate::{
@@ -40,6 +40,15 @@ const PROMPTS: &[u8] = b"/v1/prompts/";
 
 /// One model's name follows.
 const MODEL: &[u8] = b"/v1/models/";
+
+// Looked up in every request: a name that is parsed already costs half.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+static MESSAGE_ID: HeaderName = HeaderName::from_static("x-message-id");
+static CONVERSATION_ID: HeaderName = HeaderName::from_static("x-conversation-id");
+static INSTANCE_ID: HeaderName = HeaderName::from_static("x-instance-id");
+static TIER: HeaderName = HeaderName::from_static("x-gatekeeper-tier");
 
 /// Finds the row; the query is ignored and goes nowhere.
 ///
@@ -223,16 +232,16 @@ fn unframed(why: &str) -> Rejection {
 /// # Errors
 /// 401 when it is missing, doubled or not readable.
 pub fn credential(headers: &HeaderMap, dialect: Dialect) -> Result<Credential, Rejection> {
-    const ELSEWHERE: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+    static ELSEWHERE: [HeaderName; 3] = [X_API_KEY, X_GOOG_API_KEY, API_KEY];
     let own = match dialect {
         Dialect::OpenAi => None,
-        Dialect::Anthropic => Some("x-api-key"),
-        Dialect::Gemini => Some("x-goog-api-key"),
+        Dialect::Anthropic => Some(&ELSEWHERE[0]),
+        Dialect::Gemini => Some(&ELSEWHERE[1]),
     };
     let mut bearer = headers.get_all(http::header::AUTHORIZATION).iter();
     let mut plain = own.map(|own| headers.get_all(own).iter()).into_iter().flatten();
-    let others = ELSEWHERE.iter().filter(|name| Some(**name) != own);
-    let elsewhere = others.into_iter().any(|name| headers.contains_key(*name));
+    let mut others = ELSEWHERE.iter().filter(|name| Some(*name) != own);
+    let elsewhere = others.any(|name| headers.contains_key(name));
     let found = (bearer.next(), plain.next());
     let doubled = bearer.next().is_some() || plain.next().is_some();
     match (found, elsewhere) {
@@ -255,7 +264,7 @@ pub fn credential(headers: &HeaderMap, dialect: Dialect) -> Result<Credential, R
         }
         ((None, None), false) => Err(missing("Enter your licence key to use this app.")),
         ((None, None), true) => {
-            let place = own.unwrap_or("Authorization: Bearer");
+            let place = own.map_or("Authorization: Bearer", HeaderName::as_str);
             Err(missing(&format!("Send the licence key as \"{place}\" and nowhere else.")))
         }
         _ => Err(missing("Send exactly one licence key, in one header.")),
@@ -286,7 +295,7 @@ fn parse_key(key: &str) -> Option<Credential> {
 /// # Errors
 /// 400 naming the header.
 pub fn message_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Rejection> {
-    id(headers, "x-message-id")
+    id(headers, &MESSAGE_ID)
 }
 
 /// `x-conversation-id`: keeps a conversation on its target.
@@ -294,7 +303,7 @@ pub fn message_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Rejection> {
 /// # Errors
 /// 400 naming the header.
 pub fn conversation_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Rejection> {
-    id(headers, "x-conversation-id")
+    id(headers, &CONVERSATION_ID)
 }
 
 /// `x-instance-id`: the device, as its activation named it.
@@ -302,12 +311,12 @@ pub fn conversation_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Rejectio
 /// # Errors
 /// 400 naming the header.
 pub fn instance_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Rejection> {
-    id(headers, "x-instance-id")
+    id(headers, &INSTANCE_ID)
 }
 
 /// `x-gatekeeper-tier`. Nothing is refused here: only a smart model looks at it.
 pub fn asked_tier(headers: &HeaderMap) -> AskedTier {
-    let mut values = headers.get_all("x-gatekeeper-tier").iter();
+    let mut values = headers.get_all(&TIER).iter();
     match (values.next().map(HeaderValue::as_bytes), values.next()) {
         (None, _) => AskedTier::None,
         (Some(b"simple"), None) => AskedTier::Tier(Tier::Simple),
@@ -322,13 +331,13 @@ pub fn is_instance_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-fn id(headers: &HeaderMap, name: &'static str) -> Result<Option<Arc<str>>, Rejection> {
+fn id(headers: &HeaderMap, name: &'static HeaderName) -> Result<Option<Arc<str>>, Rejection> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     match value.to_str() {
         Ok(id) if is_instance_id(id) && values.next().is_none() => Ok(Some(id.into())),
         _ => Err(Rejection::field(
-            name,
+            name.as_str(),
             format!("{name} must be sent once, as 1-64 of A-Z a-z 0-9 _ -."),
         )),
     }
