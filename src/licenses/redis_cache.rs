@@ -6,6 +6,7 @@
 //! gk:order:ORDER  licences of an order, a customer, or a shop's own id of a licence                                        set
 //! gk:lock:ID      who asks a shop about a licence now, renewed each second    string
 //! gk:calls:{SHOP}:POOL  calls to a shop in the last minute                    sorted set
+//! gk:minute:WHAT  when what happened whose number in a minute is limited      sorted set
 //! gk:issued       ids of our own licences, their keys and orders              set
 //! gk:revoked      what operators said of licences, by id: since when, and whether it is revoked  hash
 //! gk:moved        what operators moved, by id of the key: since when, and the word as JSON       hash
@@ -322,6 +323,23 @@ impl RedisCache {
             0 => Ok((class.pools()[place], member)),
             wait => Err(Duration::from_millis(wait)),
         })
+    }
+
+    /// Counts one more of what all gateways together may do `most` times a minute; or says how long it takes until it
+    /// may be done again.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn count_in_minute(
+        &self,
+        what: &str,
+        most: usize,
+    ) -> Result<Result<(), Duration>, StoreUnavailable> {
+        let span = LONGEST_SPAN.as_millis() as u64;
+        let mut call = self.scripts.take.call(&[format!("gk:minute:{what}")]);
+        call.arg(self.store.unique()).arg(span).arg(1).arg(most).arg(span);
+        let (_, wait): (usize, u64) = self.store.call(call).await?;
+        Ok(if wait == 0 { Ok(()) } else { Err(Duration::from_millis(wait)) })
     }
 
     /// # Errors

@@ -16,7 +16,7 @@ use crate::{
     shops::{LicenseVerdict, issued::LemonSqueezyApi},
 };
 
-/// Activations of one key a minute.
+/// Activations of one key a minute, at all gateways.
 const ACTIVATIONS: usize = 5;
 const MINUTE: u64 = 60_000;
 
@@ -145,7 +145,7 @@ impl IssuedBook {
         license: License,
         question: &AppQuestion<'_>,
     ) -> AppAnswer {
-        if !self.may_activate_app(found) {
+        if !self.may_activate_app(found).await {
             return too_many();
         }
         let name = question.instance.unwrap_or_default();
@@ -190,7 +190,17 @@ impl IssuedBook {
         }
     }
 
-    fn may_activate_app(&self, found: &Found) -> bool {
+    /// Counts an activation, at all gateways; while the shared store is away, at this one.
+    async fn may_activate_app(&self, found: &Found) -> bool {
+        if !self.may_activate_app_here(found) {
+            return false;
+        }
+        let Some(shared) = &self.validator.redis_cache else { return true };
+        let what = format!("activations:{}", found.id.to_hex());
+        !matches!(shared.count_in_minute(&what, ACTIVATIONS).await, Ok(Err(_)))
+    }
+
+    fn may_activate_app_here(&self, found: &Found) -> bool {
         let times = self.validator.issued.app_throttle.0.get_with(found.id, Arc::default);
         let (mut times, now) = (times.lock(), UnixMs::now());
         times.retain(|at| now.0.saturating_sub(at.0) < MINUTE);

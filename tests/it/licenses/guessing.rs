@@ -51,6 +51,42 @@ async fn guessing_finds_nothing_and_asks_stripe_little_while_buyers_are_served()
     assert_eq!(key_on(&claim_from(&gateway, &session, "10.9.9.9").await.1), Some(key));
 }
 
+/// A limit of what Stripe is asked, or a key is activated, is no limit when it is each gateway's own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_share_their_questions_to_stripe_and_the_activations_of_a_key() {
+    let (mock, stripe, redis) =
+        (Mock::start(Reply::chat()).await, Stripe::start().await, Redis::start().await);
+    let config = selling(&mock, &stripe)
+        .redis(&redis.url())
+        .server("grace: 5s, trusted_proxies: [\"127.0.0.0/8\"]")
+        .of_shop("issued", "lemonsqueezy_api", "{ store_id: 1, variants: { pro: 2 } }");
+    let gateways = [Gateway::start(config.clone()).await, Gateway::start(config).await];
+    let key = issue(&gateways[0], &json!({ "max_devices": 50 })).await.remove(0);
+    let (before, began) = (stripe.asked("/v1/checkout/sessions/"), Instant::now());
+    // 25 at each: fewer than either would ask about alone.
+    for number in 0..50 {
+        let session = format!("cs_test_madeup{number:06}");
+        claim_from(&gateways[number % 2], &session, &address(number)).await;
+    }
+    let minutes = began.elapsed().as_secs() as usize / 60 + 1;
+    let asked = stripe.asked("/v1/checkout/sessions/") - before;
+    assert!((30..=30 * minutes).contains(&asked), "{asked} questions in {:?}", began.elapsed());
+
+    let began = Instant::now();
+    let mut made = 0;
+    for number in 0..8 {
+        let form = [("license_key", key.clone()), ("instance_name", format!("D{number}"))];
+        let gateway = &gateways[number % 2];
+        let request = gateway.app().request("POST", "/v1/licenses/activate").form(&form);
+        match request.send().await.unwrap().status().as_u16() {
+            200 => made += 1,
+            status => assert_eq!(status, 429),
+        }
+    }
+    let minutes = began.elapsed().as_secs() as usize / 60 + 1;
+    assert!((5..=5 * minutes).contains(&made), "{made} activations in {:?}", began.elapsed());
+}
+
 /// Tries of one address a minute, before it is told to wait.
 const A_MINUTE: usize = 20;
 

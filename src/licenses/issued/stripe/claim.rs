@@ -22,7 +22,7 @@ use crate::{
     shops::LicenseVerdict,
 };
 
-/// Questions to Stripe a minute about sessions that no webhook announced.
+/// Questions to Stripe a minute about sessions that no webhook announced, of all gateways.
 const STRANGERS: usize = 30;
 const MINUTE: Duration = Duration::from_secs(60);
 /// The same of one that a webhook announced, or that is not paid yet: its page reloads itself.
@@ -120,17 +120,7 @@ impl IssuedBook {
             return Ok(outcome);
         }
         if !is_announced {
-            let mut asked = state.asked.lock();
-            let now = Instant::now();
-            while asked.front().is_some_and(|at| now.duration_since(*at) >= MINUTE) {
-                asked.pop_front();
-            }
-            if asked.len() >= STRANGERS {
-                let oldest = asked.front().copied().unwrap_or(now);
-                let wait = MINUTE.saturating_sub(now.duration_since(oldest));
-                return Err(ClaimError::TooMany(wait.as_secs().clamp(1, 60)));
-            }
-            asked.push_back(now);
+            self.count_stranger().await?;
         }
         let outcome = self.look_at_session(session).await.map_err(|why| {
             log::warn!("Stripe: a purchase can't be looked at: {why}.");
@@ -142,6 +132,34 @@ impl IssuedBook {
             state.misses.insert(order.to_owned(), (outcome, Instant::now() + keep));
         }
         Ok(outcome)
+    }
+
+    /// Counts a question to Stripe about a session that no webhook announced. The limit is that of all gateways together;
+    /// while the shared store is away, each has one of its own.
+    async fn count_stranger(&self) -> Result<(), ClaimError> {
+        let too_many = |wait: Duration| ClaimError::TooMany(wait.as_secs().clamp(1, 60));
+        self.count_stranger_here().map_err(too_many)?;
+        if let Some(shared) = &self.validator.redis_cache
+            && let Ok(counted) = shared.count_in_minute("claims", STRANGERS).await
+        {
+            counted.map_err(too_many)?;
+        }
+        Ok(())
+    }
+
+    /// How long it takes until the next one where there were too many.
+    fn count_stranger_here(&self) -> Result<(), Duration> {
+        let mut asked = self.validator.issued.claims.asked.lock();
+        let now = Instant::now();
+        while asked.front().is_some_and(|at| now.duration_since(*at) >= MINUTE) {
+            asked.pop_front();
+        }
+        if asked.len() >= STRANGERS {
+            let oldest = asked.front().copied().unwrap_or(now);
+            return Err(MINUTE.saturating_sub(now.duration_since(oldest)));
+        }
+        asked.push_back(now);
+        Ok(())
     }
 
     /// The key of a licence, for the session that paid it.
