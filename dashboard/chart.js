@@ -43,7 +43,7 @@ export function sparkline(svg, lines, top) {
     );
 }
 
-/** Runs of neighbours that are there, as [index, value]; a lone one becomes a dash. */
+/** Runs of neighbours that are there, as [index, value]; a lone one becomes a dash, of which both ends of a line show half. */
 function stretches(values) {
     const runs = [];
     let run = null;
@@ -55,7 +55,8 @@ function stretches(values) {
         if (!run) runs.push((run = []));
         run.push([index, value]);
     });
-    return runs.map((one) => (one.length === 1 ? [one[0], [one[0][0] + 0.4, one[0][1]]] : one));
+    const dash = ([index, value]) => [[index - 0.4, value], [index + 0.4, value]];
+    return runs.map((one) => (one.length === 1 ? dash(one[0]) : one));
 }
 
 const STACK = ['success', 'refused', 'failed'];

@@ -101,8 +101,8 @@ function readStatus() {
     if (reading) return (reading.again = true);
     const turn = (reading = { again: false });
     const { gateway } = seen;
-    // Who picked another gateway meanwhile does not want this one's figures.
-    const still = (then) => (result) => gateway === seen.gateway && then(result);
+    // Who picked another gateway meanwhile does not want this one's figures; who does not look gets new ones later.
+    const still = (then) => (result) => gateway === seen.gateway && !document.hidden && then(result);
     return api
         .status(gateway)
         .then(still(took), still(failed))

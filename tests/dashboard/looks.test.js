@@ -239,3 +239,17 @@ test('small, soon there, and from this gateway alone', async (t) => {
     assert.deepEqual(unused, [], 'files that nobody asks for');
     isFine(page);
 });
+
+test('a figure of the last minute alone shows at the end of its line', async (t) => {
+    const page = await open(t, browser, gateway.admin);
+    const [box, line] = await page.evaluate(async () => {
+        const script = document.querySelector('script[type="module"]').src;
+        const { sparkline } = await import(new URL('chart.js', script).href);
+        const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+        sparkline(svg, [{ values: [null, null, null, 7], name: 'plain' }]);
+        return [svg.getAttribute('viewBox'), svg.querySelector('.line').getAttribute('d')];
+    });
+    const width = Number(box.split(' ')[2]);
+    const first = Number(line.match(/^M([\d.]+) /)[1]);
+    assert.ok(first < width, `${line} begins within ${box}`);
+});

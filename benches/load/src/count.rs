@@ -166,7 +166,8 @@ impl Cell {
     /// a short request, and gathers by the clock what it tells Redis.
     fn varies(&self, instrument: Instrument) -> bool {
         let is_gatekeeper = !matches!(self.who, Contender::Nginx | Contender::Bare);
-        is_gatekeeper && self.case != Case::Stream && instrument != Instrument::Dhat
+        let is_read_exactly = matches!(instrument, Instrument::Callgrind | Instrument::Strace);
+        is_gatekeeper && self.case != Case::Stream && is_read_exactly
     }
 
     fn title(&self) -> String {
