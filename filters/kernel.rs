@@ -20,6 +20,7 @@ pub mod reject;
 pub mod route;
 pub mod totals;
 pub mod usage;
+pub mod usage_figures;
 pub mod vocabulary;
 
 pub use async_trait::async_trait;
@@ -49,5 +50,6 @@ pub use self::{
     },
     totals::ModelTotals,
     usage::{Metered, Usage, UsageSource},
+    usage_figures::UsageFigures,
     vocabulary::Vocabulary,
 };

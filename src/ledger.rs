@@ -43,7 +43,6 @@ mod orphan;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
-pub mod usage_figures;
 mod windows;
 
 use gatekeeper_filters::kernel::Record;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::usage_figures::UsageFigures;
+
 /// Names of models; a configuration that is changed all day long must not fill the memory.
 pub const MODELS: usize = 1024;
 
@@ -13,13 +15,8 @@ pub struct ModelTotals {
     /// The public name, which apps ask for.
     #[serde(serialize_with = "write_name", deserialize_with = "read_name")]
     pub model: Arc<str>,
-    pub requests: u64,
-    pub input: u64,
-    pub output: u64,
-    /// Part of `input`.
-    pub cached: u64,
-    /// Picodollars.
-    pub cost: u64,
+    #[serde(flatten)]
+    pub figures: UsageFigures,
 }
 
 fn write_name<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -30,26 +27,12 @@ fn read_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::
     String::deserialize(deserializer).map(Arc::from)
 }
 
-impl ModelTotals {
-    fn add(&mut self, more: &Self) {
-        for (to, from) in [
-            (&mut self.requests, more.requests),
-            (&mut self.input, more.input),
-            (&mut self.output, more.output),
-            (&mut self.cached, more.cached),
-            (&mut self.cost, more.cost),
-        ] {
-            *to = to.saturating_add(from);
-        }
-    }
-}
-
 /// Adds up by name. Names are few and nearly always the same object: looking at all is the fastest.
 pub fn add(models: &mut Vec<ModelTotals>, more: &ModelTotals) {
     let is_it =
         |known: &ModelTotals| Arc::ptr_eq(&known.model, &more.model) || known.model == more.model;
     match models.iter().position(is_it) {
-        Some(place) => models[place].add(more),
+        Some(place) => models[place].figures.add(&more.figures),
         None if models.len() < MODELS => models.push(more.clone()),
         None => {}
     }

@@ -3,18 +3,15 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use gatekeeper_filters::kernel::{LicenseId, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, UnixMs, UsageFigures};
 use http::StatusCode;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
 use super::{AdminApp, AdminReply, auth::Caller, check_get, json_answer};
 use crate::{
-    ledger::{sqlite::daily_usage::DailyRow, usage_figures::UsageFigures},
-    license_admin::ApiError,
-    peer_sync::month,
-    runtime::snapshot::Snapshot,
-    telemetry::dollars,
+    ledger::sqlite::daily_usage::DailyRow, license_admin::ApiError, peer_sync::month,
+    runtime::snapshot::Snapshot, telemetry::dollars,
 };
 
 pub const PATH: &str = "/api/licenses";

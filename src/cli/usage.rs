@@ -7,16 +7,13 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use gatekeeper_filters::kernel::{DOLLAR, UnixMs};
+use gatekeeper_filters::kernel::{DOLLAR, UnixMs, UsageFigures};
 
 use crate::{
     budget::dollars,
     cli::FileArgs,
     config::{Settings, settings::PlanPrice},
-    ledger::{
-        sqlite::daily_usage::{self, DailyRow},
-        usage_figures::UsageFigures,
-    },
+    ledger::sqlite::daily_usage::{self, DailyRow},
     peer_sync::month::rows,
     progress::Progress,
     prompts,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use gatekeeper_filters::kernel::UnixMs;
+use gatekeeper_filters::kernel::{UnixMs, UsageFigures};
 use redis::Cmd;
 use rustc_hash::FxHashMap;
 use secrecy::ExposeSecret;
@@ -14,10 +14,7 @@ use secrecy::ExposeSecret;
 use super::PeerSync;
 use crate::{
     config::settings::RedisSettings,
-    ledger::{
-        sqlite::daily_usage::{self, DAY_MS, DailyRow},
-        usage_figures::UsageFigures,
-    },
+    ledger::sqlite::daily_usage::{self, DAY_MS, DailyRow},
     redis_store::{StoreUnavailable, one_shot, url::RedisUrl},
 };
 

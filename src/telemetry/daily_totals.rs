@@ -1,6 +1,6 @@
 //! What was used today (UTC), by model: begun with what the store knows, ended at midnight.
 
-use gatekeeper_filters::kernel::{ModelTotals, Period, Record, UnixMs, totals::add};
+use gatekeeper_filters::kernel::{ModelTotals, Period, Record, UnixMs, UsageFigures, totals::add};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds before its start from which a day may already be used: the clock has stepped back over
@@ -36,11 +36,7 @@ impl DailyTotals {
         if came == self.day {
             let one = ModelTotals {
                 model: record.model.clone(),
-                requests: 1,
-                input: record.usage.input,
-                output: record.usage.output,
-                cached: record.usage.cached,
-                cost: record.cost,
+                figures: UsageFigures::of_request(record),
             };
             add(&mut self.models, &one);
             self.saved = self.saved.saturating_add(saved);
@@ -59,7 +55,7 @@ impl DailyTotals {
         }
         for model in &known.models {
             match self.models.iter_mut().find(|own| own.model == model.model) {
-                Some(own) if own.requests < model.requests => own.clone_from(model),
+                Some(own) if own.figures.requests < model.figures.requests => own.clone_from(model),
                 Some(_) => {}
                 None => add(&mut self.models, model),
             }
@@ -98,8 +94,8 @@ mod tests {
     const DAY: u64 = 86_400_000;
 
     fn of(day: u64, model: &str, input: u64) -> DailyTotals {
-        let model =
-            ModelTotals { model: model.into(), requests: 1, input, ..ModelTotals::default() };
+        let figures = UsageFigures { requests: 1, input, ..UsageFigures::default() };
+        let model = ModelTotals { model: model.into(), figures };
         DailyTotals { day, models: vec![model], saved: 1 }
     }
 
@@ -117,7 +113,7 @@ mod tests {
         today.raise(&of(99 * DAY, "old", 1));
         assert_eq!(today.models, known.models);
         today.raise(&of(101 * DAY, "fast", 7));
-        assert_eq!((today.day, today.models[0].input), (101 * DAY, 7));
+        assert_eq!((today.day, today.models[0].figures.input), (101 * DAY, 7));
     }
 
     #[test]
@@ -125,7 +121,7 @@ mod tests {
         let mut today = of(100 * DAY, "fast", 5);
         today.add(&of(100 * DAY, "fast", 6));
         today.add(&of(100 * DAY, "strong", 1));
-        assert_eq!((today.models.len(), today.models[0].input, today.saved), (2, 11, 3));
+        assert_eq!((today.models.len(), today.models[0].figures.input, today.saved), (2, 11, 3));
         today.turn(UnixMs(101 * DAY - 1));
         assert_eq!(today.models.len(), 2);
         today.turn(UnixMs(101 * DAY));
@@ -133,7 +129,7 @@ mod tests {
         today.add(&of(100 * DAY, "fast", 6));
         assert!(today.models.is_empty());
         today.add(&of(102 * DAY, "fast", 7));
-        assert_eq!((today.day, today.models[0].input, today.saved), (102 * DAY, 7, 1));
+        assert_eq!((today.day, today.models[0].figures.input, today.saved), (102 * DAY, 7, 1));
     }
 
     #[test]
@@ -142,12 +138,12 @@ mod tests {
         today.turn(UnixMs(101 * DAY + DAY / 2));
         assert_eq!(today, DailyTotals { day: 101 * DAY, ..DailyTotals::default() });
         today.add(&of(101 * DAY, "fast", 6));
-        assert_eq!(today.models[0].input, 6);
+        assert_eq!(today.models[0].figures.input, 6);
         // A few seconds back over midnight cost nothing.
         let mut today = of(102 * DAY, "fast", 5);
         today.turn(UnixMs(102 * DAY - 7_000));
         today.add(&of(102 * DAY, "fast", 6));
-        assert_eq!((today.day, today.models[0].input), (102 * DAY, 11));
+        assert_eq!((today.day, today.models[0].figures.input), (102 * DAY, 11));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-use gatekeeper_filters::kernel::{Delivery, Outcome, Record, UnixMs};
+use gatekeeper_filters::kernel::{Delivery, Outcome, Record, UnixMs, UsageFigures};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
@@ -149,9 +149,7 @@ impl LiveStats {
             Delivery::Refused | Delivery::Relayed => sums.refused += 1,
             Delivery::Abandoned => {}
         }
-        sums.input = sums.input.saturating_add(record.usage.input);
-        sums.output = sums.output.saturating_add(record.usage.output);
-        sums.cost = sums.cost.saturating_add(record.cost);
+        sums.used.add(&UsageFigures::of_request(record));
         sums.saved = sums.saved.saturating_add(times.saved);
         if let Some(first) = first {
             sums.first.observe(first.as_millis() as u64);
@@ -374,8 +372,8 @@ mod tests {
         });
         let now = UnixMs::now();
         let figures = live.figures(now);
-        assert_eq!(figures.today.models[0].requests, 4 * EACH);
-        assert_eq!(figures.today.models[0].input, 40 * EACH);
+        assert_eq!(figures.today.models[0].figures.requests, 4 * EACH);
+        assert_eq!(figures.today.models[0].figures.input, 40 * EACH);
         assert_eq!(figures.took.count(), 4 * EACH);
         assert!((29.0..32.0).contains(&figures.overhead.quantile(0.5).unwrap()));
         assert_eq!(figures.per_minute, 4 * EACH);

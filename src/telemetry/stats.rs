@@ -1,6 +1,6 @@
 //! Figures of one gateway, or of several added up: failures by code, how long things took, today.
 
-use gatekeeper_filters::kernel::{Code, UnixMs};
+use gatekeeper_filters::kernel::{Code, ModelTotals, UnixMs, UsageFigures};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -54,22 +54,19 @@ impl Stats {
                 json!({ "code": name, "status": status(name).map(|wire| wire.0), "count": count })
             })
             .collect();
-        today
-            .models
-            .sort_by(|a, b| b.requests.cmp(&a.requests).then_with(|| a.model.cmp(&b.model)));
+        today.models.sort_by_key(|of| (std::cmp::Reverse(of.figures.requests), of.model.clone()));
         let models: Vec<Value> = today
             .models
             .iter()
-            .map(|of| {
+            .map(|ModelTotals { model, figures: of }| {
                 json!({
-                    "model": &*of.model, "requests": of.requests, "input": of.input,
+                    "model": &**model, "requests": of.requests, "input": of.input,
                     "output": of.output, "cached": of.cached, "cost": dollars(of.cost),
                 })
             })
             .collect();
-        let sum = |of: fn(&gatekeeper_filters::kernel::ModelTotals) -> u64| {
-            today.models.iter().fold(0u64, |sum, model| sum.saturating_add(of(model)))
-        };
+        let mut sum = UsageFigures::default();
+        today.models.iter().for_each(|model| sum.add(&model.figures));
         let [day, week, month] = active;
         json!({
             "codes": codes,
@@ -83,10 +80,9 @@ impl Stats {
             "active": { "1d": day, "7d": week, "30d": month },
             "models_today": models,
             "tokens_today": {
-                "input": sum(|of| of.input), "output": sum(|of| of.output),
-                "cached": sum(|of| of.cached),
+                "input": sum.input, "output": sum.output, "cached": sum.cached,
             },
-            "cost_today": dollars(sum(|of| of.cost)),
+            "cost_today": dollars(sum.cost),
             "saved_today": dollars(today.saved),
         })
     }

@@ -1,7 +1,7 @@
 //! What happened when: the last hour by the minute, the last day by five minutes. In memory, of a fixed
 //! size, gone at restart.
 
-use gatekeeper_filters::kernel::UnixMs;
+use gatekeeper_filters::kernel::{UnixMs, UsageFigures};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -14,10 +14,9 @@ pub struct WindowTotals {
     pub success: u64,
     pub failed: u64,
     pub refused: u64,
-    pub input: u64,
-    pub output: u64,
-    /// Picodollars, as is `saved`.
-    pub cost: u64,
+    #[serde(flatten)]
+    pub used: UsageFigures,
+    /// Picodollars.
     pub saved: u64,
     /// Milliseconds of whole requests that a provider was asked for.
     pub took: Histogram,
@@ -31,13 +30,11 @@ impl WindowTotals {
             (&mut self.success, more.success),
             (&mut self.failed, more.failed),
             (&mut self.refused, more.refused),
-            (&mut self.input, more.input),
-            (&mut self.output, more.output),
-            (&mut self.cost, more.cost),
             (&mut self.saved, more.saved),
         ] {
             *to = to.saturating_add(from);
         }
+        self.used.add(&more.used);
         self.took.add(&more.took);
         self.first.add(&more.first);
     }
@@ -168,9 +165,9 @@ fn series(of: &[(u64, WindowTotals)], step: u64, steps: usize, now: UnixMs) -> V
     put("success", &|sums| json!(sums.success));
     put("failed", &|sums| json!(sums.failed));
     put("refused", &|sums| json!(sums.refused));
-    put("input", &|sums| json!(sums.input));
-    put("output", &|sums| json!(sums.output));
-    put("cost", &|sums| json!(dollars(sums.cost)));
+    put("input", &|sums| json!(sums.used.input));
+    put("output", &|sums| json!(sums.used.output));
+    put("cost", &|sums| json!(dollars(sums.used.cost)));
     put("saved", &|sums| json!(dollars(sums.saved)));
     put("ttft_p50_ms", &|sums| json!(sums.first.quantile(0.5)));
     put("ttft_p95_ms", &|sums| json!(sums.first.quantile(0.95)));
@@ -185,7 +182,8 @@ mod tests {
     use super::*;
 
     fn one(took: u64) -> WindowTotals {
-        let mut sums = WindowTotals { success: 1, output: 7, ..WindowTotals::default() };
+        let used = UsageFigures { output: 7, ..UsageFigures::default() };
+        let mut sums = WindowTotals { success: 1, used, ..WindowTotals::default() };
         sums.took.observe(took);
         sums
     }

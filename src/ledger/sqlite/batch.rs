@@ -4,14 +4,13 @@ use std::collections::HashSet;
 
 use rustc_hash::FxHashMap;
 
-use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs};
+use gatekeeper_filters::kernel::{LicenseId, Period, UnixMs, UsageFigures};
 
 use crate::ledger::{
     journal::entry::{
         EntryExpectation, EntryNames, JournalEntry, ReservedEntry, SettledEntry, UsageEntry,
     },
     operator_action::OperatorAction,
-    usage_figures::UsageFigures,
     windows::Windows,
 };
 

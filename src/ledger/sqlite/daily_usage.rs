@@ -3,14 +3,13 @@
 
 use std::{path::Path, sync::LazyLock, time::Duration};
 
-use gatekeeper_filters::kernel::{LicenseId, ModelTotals, Period, UnixMs};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+use gatekeeper_filters::kernel::{LicenseId, ModelTotals, Period, UnixMs, UsageFigures};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use super::{
     batch::Batch,
     columns::{SCHEMA, license},
 };
-use crate::ledger::usage_figures::UsageFigures;
 
 pub const DAY_MS: u64 = 86_400_000;
 /// Picodollars; two of them fit into SQLite's integers, so that an addition never overflows.
@@ -72,20 +71,25 @@ pub fn read(path: &Path, first: &str, last: &str) -> Result<Vec<DailyRow>, ReadE
     );
     let mut statement = connection.prepare(&query)?;
     let rows = statement.query_map([first, last], |row| {
-        let mut values = [0; UsageFigures::NAMES.len()];
-        for (place, value) in values.iter_mut().enumerate() {
-            *value = row.get::<_, i64>(KEYS + place)? as u64;
-        }
         Ok(DailyRow {
             day: row.get(0)?,
             license: row.get(1)?,
             plan: row.get(2)?,
             model: row.get(3)?,
             provider: row.get(4)?,
-            figures: UsageFigures::of_values(values),
+            figures: figures(row, KEYS)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The figures of a row, which begin at this column.
+fn figures(row: &Row<'_>, first: usize) -> rusqlite::Result<UsageFigures> {
+    let mut values = [0; UsageFigures::NAMES.len()];
+    for (place, value) in values.iter_mut().enumerate() {
+        *value = row.get::<_, i64>(first + place)? as u64;
+    }
+    Ok(UsageFigures::of_values(values))
 }
 
 /// Nothing is written, not even beside the file: without a running gateway the file has to be opened as
@@ -212,26 +216,18 @@ pub(crate) fn wasted(
 
 /// What was used on one day, by model.
 pub(crate) fn by_model(connection: &Connection, day: UnixMs) -> rusqlite::Result<Vec<ModelTotals>> {
-    let query = "SELECT model, requests, input, output, cached, cost FROM daily
-                 WHERE day = ?1 AND model <> ''";
-    let mut statement = connection.prepare(query)?;
+    let query = format!(
+        "SELECT model, {} FROM daily WHERE day = ?1 AND model <> ''",
+        UsageFigures::NAMES.join(", ")
+    );
+    let mut statement = connection.prepare(&query)?;
     let mut rows = statement.query([date(day)])?;
-    let mut models = std::collections::BTreeMap::<String, [u64; 5]>::new();
+    let mut models = std::collections::BTreeMap::<String, UsageFigures>::new();
     while let Some(row) = rows.next()? {
-        let sums = models.entry(row.get(0)?).or_default();
-        for (place, sum) in sums.iter_mut().enumerate() {
-            *sum = sum.saturating_add(row.get::<_, i64>(place + 1)? as u64);
-        }
+        models.entry(row.get(0)?).or_default().add(&figures(row, 1)?);
     }
-    let sum = |(model, [requests, input, output, cached, cost]): (String, [u64; 5])| ModelTotals {
-        model: model.into(),
-        requests,
-        input,
-        output,
-        cached,
-        cost,
-    };
-    Ok(models.into_iter().map(sum).collect())
+    let totals = |(model, figures): (String, _)| ModelTotals { model: model.into(), figures };
+    Ok(models.into_iter().map(totals).collect())
 }
 
 pub(crate) fn licenses_over(

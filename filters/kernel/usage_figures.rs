@@ -1,11 +1,16 @@
-//! The figures that are added up by day: the one list of them, for the journal's batches, the table `daily`, the rows
-//! on Redis and `gatekeeper usage`. A figure that is added here is added, stored, merged and sent everywhere; add it
-//! at the end, and its column to `schema.sql`.
+//! The figures of usage: the one list of them, for the journal's batches, the table `daily`, the rows on Redis,
+//! `gatekeeper usage`, the live view and its time series. A figure that is added here is added, stored, merged and
+//! sent everywhere; add it at the end, and its column to `schema.sql`.
+
+use serde::{Deserialize, Serialize};
+
+use super::ports::Record;
 
 macro_rules! usage_figures {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
         /// What was used: sums over requests.
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct UsageFigures {
             $($(#[$doc])* pub $name: u64,)+
         }
@@ -33,10 +38,12 @@ macro_rules! usage_figures {
     };
 }
 
+// Earlier versions need every figure without `skip_serializing_if`, and know none of the others.
 usage_figures! {
     /// All that ended, whatever became of them.
     requests,
     /// As they were charged: requests that share a message id are one, those that gave it back none.
+    #[serde(skip_serializing_if = "is_zero")]
     messages,
     input,
     output,
@@ -45,11 +52,37 @@ usage_figures! {
     /// Picodollars, waste included.
     cost,
     /// Part of `input`.
+    #[serde(skip_serializing_if = "is_zero")]
     cache_write,
     /// Tokens of attempts whose answers no app got, beside `input` and `output`.
+    #[serde(skip_serializing_if = "is_zero")]
     wasted,
     /// Picodollars; part of `cost`.
+    #[serde(skip_serializing_if = "is_zero")]
     wasted_cost,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(figure: &u64) -> bool {
+    *figure == 0
+}
+
+impl UsageFigures {
+    /// One finished request. Its message is counted where its reservation is settled.
+    pub fn of_request(record: &Record) -> Self {
+        let Record { usage, .. } = record;
+        Self {
+            requests: 1,
+            messages: 0,
+            input: usage.input,
+            output: usage.output,
+            cached: usage.cached,
+            cost: record.cost,
+            cache_write: usage.cache_write,
+            wasted: record.wasted,
+            wasted_cost: record.wasted_cost,
+        }
+    }
 }
 
 #[cfg(test)]
