@@ -27,12 +27,14 @@ const PUT_OFF: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 /// Of how many processes a figure is the mean, where one process differs from another.
 const PROCESSES: usize = 3;
+/// A stream counts as so many requests.
+const STREAMS: usize = 20;
 /// How often a proxy is started whose port was taken in the meantime.
 const STARTS: usize = 3;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Requests that are averaged over; of streams, which are a hundred chunks, a tenth.
+    /// Requests that are averaged over; of streams, which are a hundred chunks, a twentieth.
     #[arg(long, default_value_t = 1000)]
     requests: usize,
     /// Only these cases.
@@ -229,7 +231,7 @@ fn run_here(args: &Args) -> Result<()> {
 fn cells(args: &Args) -> Vec<Cell> {
     let mut cells = Vec::new();
     for case in Case::ALL {
-        let requests = if case == Case::Stream { args.requests / 10 } else { args.requests };
+        let requests = if case == Case::Stream { args.requests / STREAMS } else { args.requests };
         for headers in [Headers::Sdk, Headers::Lean] {
             for &connections in &args.connections {
                 for &who in case.proxies() {

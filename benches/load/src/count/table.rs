@@ -157,7 +157,7 @@ impl Table {
         println!(
             "\nper request, averaged over {} ({} streams); commit {}",
             self.requests,
-            self.requests / 10,
+            self.requests / super::STREAMS,
             self.commit
         );
         println!(
