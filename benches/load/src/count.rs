@@ -74,7 +74,7 @@ pub struct Args {
     /// Keep callgrind's profiles in this folder; `callgrind_annotate` reads them.
     #[arg(long)]
     profiles: Option<PathBuf>,
-    /// How many are counted side by side; by default as many as there are cores.
+    /// How many are counted side by side; by default twice as many as there are cores, as each mostly waits.
     #[arg(long)]
     jobs: Option<usize>,
 }
@@ -267,7 +267,7 @@ fn count(
         std::cmp::Reverse((*instrument, cell.case == Case::Stream))
     });
     let (next, shared) = (AtomicUsize::new(0), Mutex::new((table, Vec::new())));
-    let workers = args.jobs.unwrap_or_else(|| programs.core.count() as usize);
+    let workers = args.jobs.unwrap_or_else(|| 2 * programs.core.count() as usize);
     std::thread::scope(|scope| {
         for _ in 0..workers.clamp(1, jobs.len().max(1)) {
             scope.spawn(|| {
