@@ -71,7 +71,9 @@ pub struct TestArgs {
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("expected NAME=VALUE; the configuration file is named by -c FILE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 

@@ -88,7 +88,8 @@ impl DiskCache {
         let read = Connection::open(&self.path).map_err(anyhow::Error::from);
         if let Err(problem) = read.and_then(|connection| load(&connection, &self.memory_cache)) {
             log::error!(
-                "licences: entries written by the other process can't be read: {problem:#}"
+                "licences: entries that the other process wrote can't be read, so their shops are asked again; \
+                 restart the gateway once its database can be read: {problem:#}"
             );
         }
         let away = self.away.lock().take();
@@ -122,7 +123,10 @@ impl DiskCache {
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
-            log::error!("licences: the thread that writes the cache ended unexpectedly");
+            log::error!(
+                "licences: the thread that writes the cache ended unexpectedly; licences that it had not written are \
+                 asked about again after the restart"
+            );
         }
     }
 

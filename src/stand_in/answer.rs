@@ -18,6 +18,8 @@ pub struct StandInRequest {
     pub reply: Reply,
     /// The answer was cut at the cap that was asked for.
     pub cut: bool,
+    /// The stop sequence that ended the answer.
+    pub stopped: Option<String>,
     /// Seconds since 1970.
     pub created: u64,
     pub(super) body: Value,
@@ -44,7 +46,7 @@ impl StandInRequest {
             _ if method.ends_with("enerateContent") => Endpoint::Generate,
             _ => Endpoint::Chat,
         };
-        let (reply, cut) = reply(&body);
+        let Answer { reply, cut, stopped } = answer(&body);
         Self {
             endpoint,
             model: body["model"].as_str().unwrap_or("stand-in").to_owned(),
@@ -52,6 +54,7 @@ impl StandInRequest {
             input: weight(&body).max(1),
             reply,
             cut,
+            stopped,
             created: UnixMs::now().0 / 1000,
             body,
         }
@@ -102,32 +105,41 @@ fn weight(value: &Value) -> u64 {
     }
 }
 
-/// A call where tools are offered and none was called yet, else what keeps to the schema, else words; and whether
-/// a cap cut them short.
-fn reply(body: &Value) -> (Reply, bool) {
+/// What a request is answered, and what ended it.
+struct Answer {
+    reply: Reply,
+    cut: bool,
+    stopped: Option<String>,
+}
+
+/// A call where tools are offered and none was called yet, else what keeps to the schema, else words.
+fn answer(body: &Value) -> Answer {
     let heard = asked::last(body);
     let most = asked::cap(body).unwrap_or(u64::MAX);
     if let (asked::Said::Words(_), Some(tool)) = (&heard, asked::tool(body)) {
         let arguments = schema::sample(&tool.parameters);
         let arguments = if arguments.is_object() { arguments } else { json!({}) };
-        let call = Reply::Call { name: tool.name, arguments };
+        let reply = Reply::Call { name: tool.name, arguments };
         // Half a call is of no use to an app: where it does not fit, words are cut at the cap.
-        if call.tokens() <= most {
-            return (call, false);
+        if reply.tokens() <= most {
+            return Answer { reply, cut: false, stopped: None };
         }
     }
-    let text = match asked::format(body) {
+    let mut text = match asked::format(body) {
         Some(schema) => schema::sample(schema).to_string(),
         None if asked::wants_json(body) => json!({ "answer": "All is well." }).to_string(),
         None => in_words(&heard, asked::images(body)),
     };
-    let text = match asked::stops(body).iter().filter_map(|stop| text.find(stop)).min() {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    };
+    let stops = asked::stops(body).into_iter();
+    let first = stops.filter_map(|stop| Some((text.find(stop)?, stop))).min();
+    if let Some((end, _)) = first {
+        text.truncate(end);
+    }
     let said = within(&text, most);
+    let cut = said.len() < text.len();
+    let stopped = first.filter(|_| !cut).map(|(_, stop)| stop.to_owned());
     let words = said.split_inclusive(' ').map(str::to_owned).collect();
-    (Reply::Words(words), said.len() < text.len())
+    Answer { reply: Reply::Words(words), cut, stopped }
 }
 
 /// As much of the beginning as counts for `most` tokens.

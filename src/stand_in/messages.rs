@@ -17,13 +17,17 @@ pub fn whole(asked: &StandInRequest) -> Value {
             })
         }
     };
-    message(asked, &[block], finish(asked).into(), usage(asked.input, asked.output()))
+    let mut message = message(asked, &[block], usage(asked.input, asked.output()));
+    message["stop_reason"] = finish(asked).into();
+    message["stop_sequence"] = json!(asked.stopped);
+    message
 }
 
-fn message(asked: &StandInRequest, content: &[Value], stop: Value, usage: Value) -> Value {
+/// One that has not ended yet.
+fn message(asked: &StandInRequest, content: &[Value], usage: Value) -> Value {
     json!({
         "id": "msg_stand_in", "type": "message", "role": "assistant", "model": asked.model,
-        "content": content, "stop_reason": stop, "stop_sequence": null, "stop_details": null,
+        "content": content, "stop_reason": null, "stop_sequence": null, "stop_details": null,
         "container": null, "usage": usage,
     })
 }
@@ -40,12 +44,13 @@ fn finish(asked: &StandInRequest) -> &'static str {
     match asked.reply {
         Reply::Call { .. } => "tool_use",
         Reply::Words(_) if asked.cut => "max_tokens",
+        Reply::Words(_) if asked.stopped.is_some() => "stop_sequence",
         Reply::Words(_) => "end_turn",
     }
 }
 
 pub fn events(asked: &StandInRequest) -> Vec<String> {
-    let begun = message(asked, &[], Value::Null, usage(asked.input, 1));
+    let begun = message(asked, &[], usage(asked.input, 1));
     let block = match &asked.reply {
         Reply::Words(_) => json!({ "type": "text", "text": "", "citations": [] }),
         Reply::Call { name, .. } => {
@@ -65,7 +70,7 @@ pub fn events(asked: &StandInRequest) -> Vec<String> {
         }
     }
     let end = json!({
-        "stop_reason": finish(asked), "stop_sequence": null, "stop_details": null, "container": null,
+        "stop_reason": finish(asked), "stop_sequence": asked.stopped, "stop_details": null, "container": null,
     });
     let usage = json!({
         "output_tokens": asked.output(), "output_tokens_details": null,

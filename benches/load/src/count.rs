@@ -23,8 +23,9 @@ use crate::traffic::{Ask, Headers};
 
 /// Until what a proxy puts off (records, log lines) is done.
 const PUT_OFF: Duration = Duration::from_millis(500);
-/// How long a proxy is watched that nothing is asked of.
-const IDLE: Duration = Duration::from_secs(1);
+/// How long a proxy is watched that nothing is asked of: many times what the longest of its timers takes that matter
+/// (the heartbeat of the shared store, 500 ms), as one more or less of them counts many times over.
+const IDLE: Duration = Duration::from_secs(6);
 /// Of how many processes a figure is the mean, where one process differs from another.
 const PROCESSES: usize = 3;
 /// A stream counts as so many requests.
@@ -74,7 +75,7 @@ pub struct Args {
     /// Keep callgrind's profiles in this folder; `callgrind_annotate` reads them.
     #[arg(long)]
     profiles: Option<PathBuf>,
-    /// How many are counted side by side; by default twice as many as there are cores, as each mostly waits.
+    /// How many are counted side by side; by default as many as there are cores.
     #[arg(long)]
     jobs: Option<usize>,
 }
@@ -267,7 +268,7 @@ fn count(
         std::cmp::Reverse((*instrument, cell.case == Case::Stream))
     });
     let (next, shared) = (AtomicUsize::new(0), Mutex::new((table, Vec::new())));
-    let workers = args.jobs.unwrap_or_else(|| 2 * programs.core.count() as usize);
+    let workers = args.jobs.unwrap_or_else(|| programs.core.count() as usize);
     std::thread::scope(|scope| {
         for _ in 0..workers.clamp(1, jobs.len().max(1)) {
             scope.spawn(|| {
@@ -292,9 +293,9 @@ fn count(
 /// What one instrument says of one cell, per request.
 fn figures(cell: &Cell, instrument: Instrument, programs: &Programs) -> Result<Figures> {
     if instrument == Instrument::Dhat {
-        // It counts a process' whole life, so it needs one with the requests and one without.
-        let (with, requests) = life(cell, programs, cell.requests)?;
-        let (without, _) = life(cell, programs, 0)?;
+        // It counts a process' whole life, so it needs one with the requests and one as long without.
+        let (with, requests, took) = life(cell, programs, cell.requests, Duration::ZERO)?;
+        let (without, ..) = life(cell, programs, 0, took)?;
         let copied = with.saturating_sub(without) as f64 / requests as f64;
         return Ok(Figures { bytes_copied: Some(copied), ..Figures::default() });
     }
@@ -325,11 +326,20 @@ fn counted(cell: &Cell, instrument: Instrument, programs: &Programs) -> Result<F
     Ok(per_request(&threads, instrument, requests))
 }
 
-/// Bytes copied in the life of a proxy that gets so many requests after its warm-up, and how many it got.
-fn life(cell: &Cell, programs: &Programs, requests: usize) -> Result<(u64, usize)> {
+/// Bytes copied in the life of a proxy that gets so many requests after its warm-up and rests, how many it got, and how
+/// long they took.
+fn life(
+    cell: &Cell,
+    programs: &Programs,
+    requests: usize,
+    rest: Duration,
+) -> Result<(u64, usize, Duration)> {
     let mut run = Run::start(cell, Instrument::Dhat, programs)?;
+    let began = Instant::now();
     let requests = run.requests(requests)?;
-    Ok((run.watched.copied()?, requests))
+    let took = began.elapsed();
+    run.stage.rest(rest)?;
+    Ok((run.watched.copied()?, requests, took))
 }
 
 fn per_request(threads: &[Thread], instrument: Instrument, requests: usize) -> Figures {

@@ -116,6 +116,12 @@ fn an_answer_keeps_to_the_schema_the_cap_and_the_stops() {
         asked.reply,
         Reply::Words(vec!["This ".into(), "is ".into(), "the ".into(), "stand-in ".into()])
     );
+    let more = json!({ "stop_sequences": ["no such", "provider"] });
+    let asked = StandInRequest::of(MESSAGES, question(Endpoint::Messages, more));
+    for answer in [asked.whole(), asked.events().concat()] {
+        assert!(answer.contains("\"stop_reason\":\"stop_sequence\""), "{answer}");
+        assert!(answer.contains("\"stop_sequence\":\"provider\""), "{answer}");
+    }
     let asked = StandInRequest::of(
         RESPONSES,
         question(Endpoint::Responses, json!({ "max_output_tokens": 2 })),
